@@ -1,0 +1,114 @@
+"""The choke point: every call of the client goes through `unary` or `tensor`.
+
+Here are deadline, token, routing key, progress, cancellation, resumption of a cut stream, and the one place
+where gRPC's errors become ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import grpc
+import torch
+from tqdm import tqdm
+
+from transparent_llm._channel import LazyChannel
+from transparent_llm.config import ClientConfig
+from transparent_llm.errors import DeadlineError, InternalError, TransparentLlmError, UnavailableError
+from transparent_llm.progress import progress_bar
+from transparent_llm.wire import health, status
+from transparent_llm.wire.methods import RUN_KEY_HEADER, stub
+from transparent_llm.wire.tensors import Assembler, StreamError
+
+log = logging.getLogger("transparent_llm")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+
+class Calls:
+    """Calls to one server. Shared by a client and its copies; safe for many threads."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.channel = LazyChannel(config)
+
+    def unary(self, rpc: str, request: Any, run_key: str = "") -> Any:
+        """Send one message, get one."""
+        return self._unary(getattr(stub(self.channel.get()), rpc), request, run_key)
+
+    def is_serving(self) -> bool:
+        """Ask the standard health service."""
+        check = self.channel.get().unary_unary(
+            health.CHECK,
+            request_serializer=health.HealthCheckRequest.SerializeToString,
+            response_deserializer=health.HealthCheckResponse.FromString,
+        )
+        response = self._unary(check, health.HealthCheckRequest(service=""), "")
+        return bool(response.status == health.SERVING)
+
+    def _unary(self, method: Any, request: Any, run_key: str) -> Any:
+        call = method.future(request, timeout=self.config.timeout_s, metadata=self._metadata(run_key))
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            raise status.from_rpc_error(error, self.config.target) from None
+        finally:
+            call.cancel()  # no effect on a finished call; an interrupted one must not go on
+
+    def tensor(self, rpc: str, request: Any, run_key: str = "") -> torch.Tensor:
+        """Receive one tensor; a cut stream is taken up where it broke off."""
+        deadline = time.monotonic() + self.config.timeout_s
+        assembler, stalled = Assembler(), 0
+        bar: tqdm | None = None  # type: ignore[type-arg]
+        try:
+            while True:
+                before = assembler.received
+                try:
+                    for chunk in self._open_stream(rpc, request, run_key, deadline):
+                        assembler.add(chunk)
+                        bar = bar or progress_bar(rpc, assembler.total_bytes, self.config.progress)
+                        bar.update(assembler.received - bar.n)
+                    return assembler.tensor()
+                except grpc.RpcError as error:
+                    failure = status.from_rpc_error(error, self.config.target)
+                except StreamError as error:
+                    raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}") from None
+                stalled = 0 if assembler.received > before else stalled + 1
+                self._prepare_resume(request, assembler, failure, stalled, deadline)
+        finally:
+            if bar is not None:
+                bar.close()
+
+    def _open_stream(self, rpc: str, request: Any, run_key: str, deadline: float) -> Any:
+        """The chunks of a call, which is cancelled when nobody takes them any more."""
+        remaining = deadline - time.monotonic()
+        call = getattr(stub(self.channel.get()), rpc)(request, timeout=remaining, metadata=self._metadata(run_key))
+        try:
+            yield from call
+        finally:
+            call.cancel()
+
+    def _prepare_resume(
+        self, request: Any, assembler: Assembler, failure: TransparentLlmError, stalled: int, deadline: float
+    ) -> None:
+        """Set the request up to go on after a cut, or raise what cannot be mended."""
+        was_cut = isinstance(failure, UnavailableError) and assembler.header is not None
+        if not was_cut or stalled > self.config.resume_attempts:
+            raise failure from None
+        pause = min(_FIRST_PAUSE_S * 2**stalled, _LONGEST_PAUSE_S) if stalled else 0.0
+        if time.monotonic() + pause >= deadline:
+            raise DeadlineError(
+                f"{self.config.target} was lost at byte {assembler.received} of {assembler.total_bytes} and did not "
+                f"come back within {self.config.timeout_s:g} s: {failure.message}",
+                metadata={"received": str(assembler.received), "total_bytes": str(assembler.total_bytes)},
+            ) from None
+        time.sleep(pause)
+        log.debug("stream cut at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
+        request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
+
+    def _metadata(self, run_key: str) -> list[tuple[str, str]]:
+        metadata = [(RUN_KEY_HEADER, run_key)] if run_key else []
+        if self.config.token is not None:
+            metadata.append(("authorization", f"Bearer {self.config.token}"))
+        return metadata

@@ -1,0 +1,52 @@
+"""How a client connects: one frozen value, from arguments and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_S = 300.0
+SYSTEM_CA = "system"
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """A connection to one server. What is not given comes from the environment, then from the defaults."""
+
+    target: str = DEFAULT_TARGET
+    """HOST:PORT, unix:PATH or any other gRPC target. Environment: TRANSPARENT_LLM_ADDRESS."""
+
+    token: str | None = field(default=None, repr=False)
+    """Sent as a bearer token with every call. Environment: TRANSPARENT_LLM_TOKEN."""
+
+    tls_ca: str | None = None
+    """Use TLS and trust this file of CA certificates (PEM), or the system's with "system". Environment:
+    TRANSPARENT_LLM_TLS_CA. None: no TLS."""
+
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    """For each call as a whole, transfer included."""
+
+    progress: bool | None = None
+    """Show a bar for transfers over half a second. None: in a terminal or notebook only."""
+
+    rerun: bool = True
+    """Run the sentences again, once, when the server no longer has the run."""
+
+    max_message_bytes: int = 16 * 2**20
+    """The largest single message that is accepted. Tensors come in chunks of at most 4 MiB; the rest is tokens."""
+
+    resume_attempts: int = 5
+    """How often a cut stream is taken up again without any progress in between."""
+
+    @classmethod
+    def from_env(
+        cls, target: str | None, token: str | None, tls_ca: str | None, environ: Mapping[str, str] = os.environ
+    ) -> ClientConfig:
+        """Arguments first, then the environment, then the defaults."""
+        return cls(
+            target=target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET,
+            token=token or environ.get("TRANSPARENT_LLM_TOKEN") or None,
+            tls_ca=tls_ca or environ.get("TRANSPARENT_LLM_TLS_CA") or None,
+        )

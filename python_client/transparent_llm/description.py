@@ -1,0 +1,91 @@
+"""What a server says about itself: models, how exact they are, limits, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from transparent_llm.contract import ModelInfo
+
+
+@dataclass(frozen=True)
+class ParityCheck:
+    """One check that a model passed at load, with what was measured."""
+
+    name: str
+    """What was compared, for example `logits_vs_huggingface`."""
+
+    max_abs_error: float
+    """Largest absolute difference."""
+
+    tolerance: float
+    """A model over it is refused."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within its tolerance; a NaN is not."""
+        return self.max_abs_error <= self.tolerance
+
+    def exceeds(self, other: ParityCheck) -> bool:
+        """Whether this one is nearer to failing, or fails by more; a NaN fails by most."""
+        mine, others = self.max_abs_error / self.tolerance, other.max_abs_error / other.tolerance
+        return not mine <= others
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything that can be known of a model before it runs anything."""
+
+    info: ModelInfo
+    digest: str
+    """SHA-256 (hex) over configuration, weights and tokenizer."""
+
+    architecture: str = ""
+    """The transformers class, for example `GPT2LMHeadModel`."""
+
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    n_ctx: int = 0
+    """Longest input in tokens; 0 where it is not known."""
+
+    d_ffn: int = 0
+    """Neurons per layer as `neuron_activations` counts them."""
+
+    prepends_bos: bool = False
+    """Whether a beginning-of-sequence token is put before every sentence."""
+
+    pad_token_id: int = 0
+    parity: tuple[ParityCheck, ...] = ()
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    """RPC name -> why this model cannot answer it."""
+
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    """How a value is defined where a definition had to be chosen."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server allows."""
+
+    max_tokens_per_run: int
+    max_sentences_per_run: int
+    run_store_bytes: int
+    run_ttl_seconds: float
+    max_chunk_bytes: int
+    queue_length: int
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """The answer of `RemoteTransparentLlm.server_info()`."""
+
+    api_version: str
+    server_version: str
+    models: tuple[ModelDescription, ...]
+    limits: Limits
+    features: tuple[str, ...]
+    versions: Mapping[str, str]
+    stored_runs: int
+    stored_run_bytes: int

@@ -1,0 +1,77 @@
+"""What a run is made of: sentences, or token ids. A client keeps it to make a lost run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transparent_llm.errors import InvalidRequestError
+
+_TOKEN_ID_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """Exactly one of the two is set."""
+
+    sentences: tuple[str, ...] | None = None
+    token_ids: tuple[tuple[int, ...], ...] | None = None
+
+    @classmethod
+    def of_sentences(cls, sentences: Sequence[str]) -> RunInput:
+        """Input from a list of sentences.
+
+        Raises:
+            InvalidRequestError: a single string, something else than strings, or text that is no valid Unicode.
+        """
+        if isinstance(sentences, str) or not all(isinstance(sentence, str) for sentence in sentences):
+            raise InvalidRequestError(
+                f"run takes a list of sentences, got {type(sentences).__name__}; for one sentence write run([sentence])"
+            )
+        for index, sentence in enumerate(sentences):
+            _require_unicode(index, sentence)
+        return cls(sentences=tuple(sentences))
+
+    @classmethod
+    def of_tokens(cls, token_ids: Sequence[Sequence[int]]) -> RunInput:
+        """Input from a list of token ids for each row; rows of a tensor will do.
+
+        Raises:
+            InvalidRequestError: an id that cannot be one, such as a negative number.
+        """
+        rows = tuple(tuple(operator.index(token) for token in row) for row in token_ids)
+        for row in rows:
+            require_token_ids(row)
+        return cls(token_ids=rows)
+
+    def key(self, model: str) -> str:
+        """The routing key, known before the first call: a hash of model and input."""
+        return hashlib.sha256(json.dumps([model, self.sentences, self.token_ids]).encode()).hexdigest()[:32]
+
+
+def require_token_ids(token_ids: Sequence[int]) -> None:
+    """Refuse what no vocabulary has, so that it need not travel.
+
+    Raises:
+        InvalidRequestError: a negative or huge number.
+    """
+    wrong = next((token for token in token_ids if not 0 <= token < _TOKEN_ID_LIMIT), None)
+    if wrong is not None:
+        raise InvalidRequestError(
+            f"token {wrong} is not in the vocabulary: ids begin at 0 and no vocabulary is that large",
+            reason="UNKNOWN_TOKEN",
+            metadata={"token": str(wrong)},
+        )
+
+
+def _require_unicode(index: int, sentence: str) -> None:
+    try:
+        sentence.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"sentence {index} is not valid Unicode at character {error.start}: {error.reason}",
+            metadata={"sentence": str(index)},
+        ) from None

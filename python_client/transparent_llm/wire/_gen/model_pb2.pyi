@@ -1,0 +1,92 @@
+from . import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelInfo(_message.Message):
+    __slots__ = ("name", "n_params_estimate", "n_layers", "n_heads", "d_model", "d_vocab")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    N_PARAMS_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    N_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    N_HEADS_FIELD_NUMBER: _ClassVar[int]
+    D_MODEL_FIELD_NUMBER: _ClassVar[int]
+    D_VOCAB_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    n_params_estimate: int
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_vocab: int
+    def __init__(self, name: _Optional[str] = ..., n_params_estimate: _Optional[int] = ..., n_layers: _Optional[int] = ..., n_heads: _Optional[int] = ..., d_model: _Optional[int] = ..., d_vocab: _Optional[int] = ...) -> None: ...
+
+class ParityCheck(_message.Message):
+    __slots__ = ("name", "max_abs_error", "tolerance")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    max_abs_error: float
+    tolerance: float
+    def __init__(self, name: _Optional[str] = ..., max_abs_error: _Optional[float] = ..., tolerance: _Optional[float] = ...) -> None: ...
+
+class UnsupportedValue(_message.Message):
+    __slots__ = ("method", "why")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    why: str
+    def __init__(self, method: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class ModelDescription(_message.Message):
+    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions")
+    class ConventionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    N_CTX_FIELD_NUMBER: _ClassVar[int]
+    D_FFN_FIELD_NUMBER: _ClassVar[int]
+    PREPENDS_BOS_FIELD_NUMBER: _ClassVar[int]
+    PAD_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    UNSUPPORTED_FIELD_NUMBER: _ClassVar[int]
+    CONVENTIONS_FIELD_NUMBER: _ClassVar[int]
+    info: ModelInfo
+    digest: str
+    architecture: str
+    dtype: _tensor_pb2.Dtype
+    device: str
+    n_ctx: int
+    d_ffn: int
+    prepends_bos: bool
+    pad_token_id: int
+    parity: _containers.RepeatedCompositeFieldContainer[ParityCheck]
+    unsupported: _containers.RepeatedCompositeFieldContainer[UnsupportedValue]
+    conventions: _containers.ScalarMap[str, str]
+    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[int] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length")
+    MAX_TOKENS_PER_RUN_FIELD_NUMBER: _ClassVar[int]
+    MAX_SENTENCES_PER_RUN_FIELD_NUMBER: _ClassVar[int]
+    RUN_STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RUN_TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    max_tokens_per_run: int
+    max_sentences_per_run: int
+    run_store_bytes: int
+    run_ttl_seconds: float
+    max_chunk_bytes: int
+    queue_length: int
+    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ...) -> None: ...

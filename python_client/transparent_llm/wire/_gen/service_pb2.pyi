@@ -1,0 +1,287 @@
+from . import model_pb2 as _model_pb2
+from . import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServerInfoResponse(_message.Message):
+    __slots__ = ("api_version", "server_version", "models", "limits", "features", "versions", "stored_runs", "stored_run_bytes")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    STORED_RUNS_FIELD_NUMBER: _ClassVar[int]
+    STORED_RUN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    api_version: str
+    server_version: str
+    models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelDescription]
+    limits: _model_pb2.Limits
+    features: _containers.RepeatedScalarFieldContainer[str]
+    versions: _containers.ScalarMap[str, str]
+    stored_runs: int
+    stored_run_bytes: int
+    def __init__(self, api_version: _Optional[str] = ..., server_version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelDescription, _Mapping]]] = ..., limits: _Optional[_Union[_model_pb2.Limits, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., versions: _Optional[_Mapping[str, str]] = ..., stored_runs: _Optional[int] = ..., stored_run_bytes: _Optional[int] = ...) -> None: ...
+
+class ModelInfoRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ModelInfoResponse(_message.Message):
+    __slots__ = ("info",)
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    info: _model_pb2.ModelInfo
+    def __init__(self, info: _Optional[_Union[_model_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
+
+class SentenceBatch(_message.Message):
+    __slots__ = ("sentences",)
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    sentences: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sentences: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TokenSequence(_message.Message):
+    __slots__ = ("token_ids",)
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TokenBatch(_message.Message):
+    __slots__ = ("sequences",)
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    sequences: _containers.RepeatedCompositeFieldContainer[TokenSequence]
+    def __init__(self, sequences: _Optional[_Iterable[_Union[TokenSequence, _Mapping]]] = ...) -> None: ...
+
+class RunRequest(_message.Message):
+    __slots__ = ("model", "sentences", "tokens")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    sentences: SentenceBatch
+    tokens: TokenBatch
+    def __init__(self, model: _Optional[str] = ..., sentences: _Optional[_Union[SentenceBatch, _Mapping]] = ..., tokens: _Optional[_Union[TokenBatch, _Mapping]] = ...) -> None: ...
+
+class RunResponse(_message.Message):
+    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    N_POS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_STRINGS_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_size: int
+    n_pos: int
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    mask: _containers.RepeatedScalarFieldContainer[bool]
+    token_strings: _containers.RepeatedScalarFieldContainer[str]
+    stored_bytes: int
+    model_digest: str
+    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
+
+class ReleaseRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class ReleaseRunResponse(_message.Message):
+    __slots__ = ("released",)
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    released: bool
+    def __init__(self, released: bool = ...) -> None: ...
+
+class BatchSizeRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class BatchSizeResponse(_message.Message):
+    __slots__ = ("batch_size",)
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    batch_size: int
+    def __init__(self, batch_size: _Optional[int] = ...) -> None: ...
+
+class TokensToStringsRequest(_message.Message):
+    __slots__ = ("model", "token_ids")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TokensToStringsResponse(_message.Message):
+    __slots__ = ("strings",)
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, strings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TokensRequest(_message.Message):
+    __slots__ = ("run_id", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class LogitsRequest(_message.Message):
+    __slots__ = ("run_id", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class UnembedRequest(_message.Message):
+    __slots__ = ("model", "t", "normalize", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    T_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    t: _tensor_pb2.Tensor
+    normalize: bool
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, model: _Optional[str] = ..., t: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., normalize: bool = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class ResidualInRequest(_message.Message):
+    __slots__ = ("run_id", "layer", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    layer: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., layer: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class ResidualAfterAttnRequest(_message.Message):
+    __slots__ = ("run_id", "layer", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    layer: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., layer: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class ResidualOutRequest(_message.Message):
+    __slots__ = ("run_id", "layer", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    layer: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., layer: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class FfnOutRequest(_message.Message):
+    __slots__ = ("run_id", "layer", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    layer: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., layer: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class DecomposedFfnOutRequest(_message.Message):
+    __slots__ = ("run_id", "batch_i", "layer", "pos", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_I_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    POS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_i: int
+    layer: int
+    pos: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., pos: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class NeuronActivationsRequest(_message.Message):
+    __slots__ = ("run_id", "batch_i", "layer", "pos", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_I_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    POS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_i: int
+    layer: int
+    pos: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., pos: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class NeuronOutputRequest(_message.Message):
+    __slots__ = ("model", "layer", "neuron", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    NEURON_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    layer: int
+    neuron: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, model: _Optional[str] = ..., layer: _Optional[int] = ..., neuron: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class AttentionMatrixRequest(_message.Message):
+    __slots__ = ("run_id", "batch_i", "layer", "head", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_I_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_i: int
+    layer: int
+    head: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., head: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class AttentionOutputRequest(_message.Message):
+    __slots__ = ("run_id", "batch_i", "layer", "pos", "head", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_I_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    POS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_i: int
+    layer: int
+    pos: int
+    head: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., pos: _Optional[int] = ..., head: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class DecomposedAttnRequest(_message.Message):
+    __slots__ = ("run_id", "batch_i", "layer", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_I_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_i: int
+    layer: int
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,103 @@
+"""The table: how each method of `TransparentLlm` maps to the wire. Client and servicer both work from it."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from transparent_llm.errors import IndexOutOfRangeError
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+
+SERVICE = "transparent_llm.v1.TransparentLlmService"
+RUN_KEY_HEADER = "x-transparent-llm-run-key"
+"""Request metadata: a hint for proxies, the same for a run and all reads of it."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: a method of the class and the RPC that moves it."""
+
+    name: str
+    """In the class: `residual_in`."""
+
+    arguments: tuple[str, ...] = ()
+    """Index arguments, in the order of the class and under the names of the request."""
+
+    dims: tuple[str, ...] | None = None
+    """Names of the result's axes; None for a unary call."""
+
+    of_run: bool = True
+    """Whether it reads a run, or the model alone."""
+
+    @property
+    def rpc(self) -> str:
+        """In the service: `ResidualIn`."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
+
+    @property
+    def request_type(self) -> type[Message]:
+        """The generated request message."""
+        request: type[Message] = getattr(service_pb2, f"{self.rpc}Request")
+        return request
+
+    def request(self, target: str, *indices: int | None, options: tensor_pb2.TensorOptions | None = None) -> Any:
+        """A request for `target` (a run id, or a model's name) with the given indices; None leaves one out."""
+        fields: dict[str, Any] = {"run_id" if self.of_run else "model": target}
+        for argument, value in zip(self.arguments, indices, strict=True):
+            if value is not None:
+                fields[argument] = _int32(argument, value)
+        if options is not None:
+            fields["options"] = options
+        return self.request_type(**fields)
+
+    def indices(self, request: Any) -> tuple[int | None, ...]:
+        """The indices in a request, in the order of the class; None for an optional one that is absent."""
+        optional = {f.name for f in request.DESCRIPTOR.fields if f.containing_oneof is not None}
+        return tuple(
+            None if name in optional and not request.HasField(name) else getattr(request, name)
+            for name in self.arguments
+        )
+
+
+def _int32(axis: str, value: int) -> int:
+    index = operator.index(value)
+    if not -(2**31) <= index < 2**31:
+        raise IndexOutOfRangeError(
+            f"{axis} {index} is out of range: no axis is that long", metadata={"axis": axis, "got": str(index)}
+        )
+    return index
+
+
+_RESIDUAL = ("batch", "pos", "d_model")
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("model_info", of_run=False),
+        Method("run", of_run=False),
+        Method("batch_size"),
+        Method("tokens", dims=("batch", "pos")),
+        Method("tokens_to_strings", of_run=False),
+        Method("logits", dims=("batch", "pos", "d_vocab")),
+        Method("unembed", dims=("vocab",), of_run=False),
+        Method("residual_in", ("layer",), _RESIDUAL),
+        Method("residual_after_attn", ("layer",), _RESIDUAL),
+        Method("residual_out", ("layer",), _RESIDUAL),
+        Method("ffn_out", ("layer",), _RESIDUAL),
+        Method("decomposed_ffn_out", ("batch_i", "layer", "pos"), ("hidden", "d_model")),
+        Method("neuron_activations", ("batch_i", "layer", "pos"), ("d_ffn",)),
+        Method("neuron_output", ("layer", "neuron"), ("d_model",), of_run=False),
+        Method("attention_matrix", ("batch_i", "layer", "head"), ("query_pos", "key_pos")),
+        Method("attention_output", ("batch_i", "layer", "pos", "head"), ("d_model",)),
+        Method("decomposed_attn", ("batch_i", "layer"), ("target", "source", "head", "d_model")),
+    )
+}
+
+
+def stub(channel: grpc.Channel) -> service_pb2_grpc.TransparentLlmServiceStub:
+    """The generated stub on a channel: one callable for each RPC."""
+    return service_pb2_grpc.TransparentLlmServiceStub(channel)  # type: ignore[no-untyped-call]

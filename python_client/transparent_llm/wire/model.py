@@ -1,0 +1,90 @@
+"""What a server says about itself, as messages and back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from transparent_llm.contract import ModelInfo
+from transparent_llm.description import Limits, ModelDescription, ParityCheck, ServerInfo
+from transparent_llm.wire import dtypes
+from transparent_llm.wire._gen import model_pb2, service_pb2
+
+
+def info_to_wire(info: ModelInfo) -> model_pb2.ModelInfo:
+    """ModelInfo as a message; the field names are the same."""
+    return model_pb2.ModelInfo(**dataclasses.asdict(info))
+
+
+def info_from_wire(message: model_pb2.ModelInfo) -> ModelInfo:
+    """ModelInfo from a message."""
+    return ModelInfo(**{field.name: getattr(message, field.name) for field in dataclasses.fields(ModelInfo)})
+
+
+def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
+    """A model's description as a message."""
+    return model_pb2.ModelDescription(
+        info=info_to_wire(model.info),
+        digest=model.digest,
+        architecture=model.architecture,
+        dtype=dtypes.to_wire(model.dtype),
+        device=model.device,
+        n_ctx=model.n_ctx,
+        d_ffn=model.d_ffn,
+        prepends_bos=model.prepends_bos,
+        pad_token_id=model.pad_token_id,
+        parity=[model_pb2.ParityCheck(**dataclasses.asdict(check)) for check in model.parity],
+        unsupported=[model_pb2.UnsupportedValue(method=m, why=w) for m, w in model.unsupported.items()],
+        conventions=dict(model.conventions),
+    )
+
+
+def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescription:
+    """A model's description from a message."""
+    return ModelDescription(
+        info=info_from_wire(message.info),
+        digest=message.digest,
+        architecture=message.architecture,
+        dtype=dtypes.from_wire(message.dtype),
+        device=message.device,
+        n_ctx=message.n_ctx,
+        d_ffn=message.d_ffn,
+        prepends_bos=message.prepends_bos,
+        pad_token_id=message.pad_token_id,
+        parity=tuple(ParityCheck(c.name, c.max_abs_error, c.tolerance) for c in message.parity),
+        unsupported={value.method: value.why for value in message.unsupported},
+        conventions=dict(message.conventions),
+    )
+
+
+def server_to_wire(info: ServerInfo) -> service_pb2.ServerInfoResponse:
+    """The answer of the ServerInfo RPC."""
+    return service_pb2.ServerInfoResponse(
+        api_version=info.api_version,
+        server_version=info.server_version,
+        models=[description_to_wire(model) for model in info.models],
+        limits=model_pb2.Limits(**dataclasses.asdict(info.limits)),
+        features=info.features,
+        versions=dict(info.versions),
+        stored_runs=info.stored_runs,
+        stored_run_bytes=info.stored_run_bytes,
+    )
+
+
+def server_from_wire(message: service_pb2.ServerInfoResponse) -> ServerInfo:
+    """What the ServerInfo RPC answered."""
+    limits = {field.name: getattr(message.limits, field.name) for field in dataclasses.fields(Limits)}
+    return ServerInfo(
+        api_version=message.api_version,
+        server_version=message.server_version,
+        models=tuple(description_from_wire(model) for model in message.models),
+        limits=Limits(**limits),
+        features=tuple(message.features),
+        versions=dict(message.versions),
+        stored_runs=message.stored_runs,
+        stored_run_bytes=message.stored_run_bytes,
+    )
+
+
+def server_request() -> service_pb2.ServerInfoRequest:
+    """The message that asks for it."""
+    return service_pb2.ServerInfoRequest()

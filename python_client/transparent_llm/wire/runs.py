@@ -1,0 +1,80 @@
+"""Runs on the wire: the request that makes one and the answer to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire._gen import service_pb2
+
+
+def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
+    """The message that asks for this run."""
+    request = service_pb2.RunRequest(model=model)
+    if run_input.sentences is not None:
+        request.sentences.SetInParent()
+        request.sentences.sentences.extend(run_input.sentences)
+    else:
+        request.tokens.SetInParent()
+        for row in run_input.token_ids or ():
+            request.tokens.sequences.add(token_ids=row)
+    return request
+
+
+def from_request(request: service_pb2.RunRequest) -> RunInput:
+    """The input in a request; one without any input has no sentences."""
+    if request.WhichOneof("input") == "tokens":
+        return RunInput(token_ids=tuple(tuple(sequence.token_ids) for sequence in request.tokens.sequences))
+    return RunInput(sentences=tuple(request.sentences.sentences))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a server answers to Run."""
+
+    run_id: str
+    tokens: torch.Tensor
+    """[batch pos], int64."""
+
+    mask: torch.Tensor | None
+    """[batch pos], bool; None where the model does not tell padding from tokens."""
+
+    token_strings: tuple[str, ...]
+    """Of all tokens, row by row."""
+
+    stored_bytes: int
+    model_digest: str
+
+    def to_wire(self) -> service_pb2.RunResponse:
+        """As a message."""
+        return service_pb2.RunResponse(
+            run_id=self.run_id,
+            batch_size=self.tokens.shape[0],
+            n_pos=self.tokens.shape[1],
+            token_ids=self.tokens.flatten().tolist(),
+            mask=self.mask.flatten().tolist() if self.mask is not None else (),
+            token_strings=self.token_strings,
+            stored_bytes=self.stored_bytes,
+            model_digest=self.model_digest,
+        )
+
+
+def from_response(message: service_pb2.RunResponse) -> RunResult:
+    """From a message."""
+    shape = (message.batch_size, message.n_pos)
+    mask = torch.tensor(message.mask, dtype=torch.bool).reshape(shape) if message.mask else None
+    return RunResult(
+        run_id=message.run_id,
+        tokens=torch.tensor(message.token_ids, dtype=torch.int64).reshape(shape),
+        mask=mask,
+        token_strings=tuple(message.token_strings),
+        stored_bytes=message.stored_bytes,
+        model_digest=message.model_digest,
+    )
+
+
+def release_request(run_id: str) -> service_pb2.ReleaseRunRequest:
+    """The message that drops a run."""
+    return service_pb2.ReleaseRunRequest(run_id=run_id)

@@ -1,0 +1,41 @@
+"""Slices of named axes, applied where the tensor lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire._gen import tensor_pb2
+
+
+def select(tensor: torch.Tensor, dims: Sequence[str], slices: Iterable[tensor_pb2.AxisSlice]) -> torch.Tensor:
+    """The part of `tensor` that the slices name; a view, nothing is copied.
+
+    Raises:
+        InvalidRequestError: an axis that the tensor does not have, an axis twice, or a step below 1.
+    """
+    index = [slice(None)] * tensor.ndim
+    seen: set[str] = set()
+    for part in slices:
+        if part.axis not in dims:
+            raise _invalid(part.axis, f"there is no axis {part.axis!r}; this tensor has {', '.join(dims)}")
+        if part.axis in seen:
+            raise _invalid(part.axis, f"axis {part.axis!r} is sliced twice; give each axis once")
+        seen.add(part.axis)
+        index[list(dims).index(part.axis)] = _python_slice(part)
+    return tensor[tuple(index)] if seen else tensor
+
+
+def _python_slice(part: tensor_pb2.AxisSlice) -> slice:
+    start = part.start if part.HasField("start") else None
+    stop = part.stop if part.HasField("stop") else None
+    step = part.step if part.HasField("step") else None
+    if step is not None and step < 1:
+        raise _invalid(part.axis, f"step {step} on axis {part.axis!r}: a step is at least 1")
+    return slice(start, stop, step)
+
+
+def _invalid(axis: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, reason="INVALID_SLICE", metadata={"axis": axis})

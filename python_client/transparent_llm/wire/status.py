@@ -1,0 +1,110 @@
+"""Errors as google.rpc.Status and back. The only place that knows which error has which status code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from transparent_llm import errors
+
+DOMAIN = "transparent-llm"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES: tuple[tuple[type[errors.TransparentLlmError], grpc.StatusCode], ...] = (
+    # Subclasses stand before their bases.
+    (errors.NotRunError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.ModelRefusedError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.IndexOutOfRangeError, grpc.StatusCode.OUT_OF_RANGE),
+    (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (errors.BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.NotSupportedError, grpc.StatusCode.UNIMPLEMENTED),
+    (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (errors.DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (errors.CancelledError, grpc.StatusCode.CANCELLED),
+    (errors.AuthError, grpc.StatusCode.UNAUTHENTICATED),
+    (errors.InternalError, grpc.StatusCode.INTERNAL),
+)
+
+_BY_REASON: dict[str, type[errors.TransparentLlmError]] = {
+    "TOO_LONG": errors.TooLargeError,
+    "TOO_LARGE": errors.TooLargeError,
+    "OUT_OF_MEMORY": errors.CapacityError,
+    "MODEL_REFUSED": errors.ModelRefusedError,
+}
+_BY_CODE: dict[grpc.StatusCode, type[errors.TransparentLlmError]] = {
+    **{code: kind for kind, code in reversed(_CODES) if kind is not errors.ModelRefusedError},
+    grpc.StatusCode.PERMISSION_DENIED: errors.AuthError,
+}
+
+
+def code_of(error: errors.TransparentLlmError) -> grpc.StatusCode:
+    """The status code that an error travels under."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def to_status(error: errors.TransparentLlmError) -> status_pb2.Status:
+    """The error as google.rpc.Status with ErrorInfo and what else helps: RetryInfo, ResourceInfo, BadRequest."""
+    status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    status.details.add().Pack(info)
+    if error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        status.details.add().Pack(retry)
+    if isinstance(error, errors.NotFoundError):
+        kind = "run" if "run_id" in error.metadata else "model"
+        name = error.metadata.get("run_id") or error.metadata.get("model", "")
+        resource = error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=error.message)
+        status.details.add().Pack(resource)
+    if isinstance(error, errors.InvalidRequestError | errors.IndexOutOfRangeError) and "axis" in error.metadata:
+        bad = error_details_pb2.BadRequest()
+        bad.field_violations.add(field=error.metadata["axis"], description=error.message)
+        status.details.add().Pack(bad)
+    return status
+
+
+def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmError:
+    """The exception that a failed call raises; `target` is named where the server could not speak for itself."""
+    code, details = error.code(), error.details() or ""
+    status = _rich_status(error.trailing_metadata() or ())
+    if status is not None:
+        return _from_status(status, code)
+    kind = _BY_CODE.get(code, errors.InternalError)
+    reason = "NOT_SUPPORTED" if code is grpc.StatusCode.UNIMPLEMENTED else kind.default_reason
+    return kind(_plain_message(code, details, target), reason=reason, metadata={"status": code.name, "target": target})
+
+
+def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.TransparentLlmError:
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    retry_after_s = None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            detail.Unpack(retry)
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code, errors.InternalError)
+    reason = info.reason or None
+    return kind(status.message, reason=reason, metadata=dict(info.metadata), retry_after_s=retry_after_s)
+
+
+def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
+    for key, value in metadata:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            status: status_pb2.Status = status_pb2.Status.FromString(value)
+            return status
+    return None
+
+
+def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"no server answers at {target} ({details}); is it running, and is the address right?"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{target} did not answer within the time allowed ({details}); raise timeout_s if the work is long"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"the server at {target} does not know this call ({details}); is it older than this client?"
+    return f"{code.name} from {target}: {details}"

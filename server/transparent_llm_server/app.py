@@ -1,0 +1,134 @@
+"""The composition root: the only file that knows everyone."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
+from transparent_llm_server.demo import DEMO_MODEL
+from transparent_llm_server.engine import Engine
+from transparent_llm_server.interceptors.access_log import AccessLog
+from transparent_llm_server.interceptors.availability import Availability
+from transparent_llm_server.interceptors.errors import Errors
+from transparent_llm_server.lifecycle import Lifecycle, State
+from transparent_llm_server.models.served import CompletedRun, served
+from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
+from transparent_llm_server.registry import Registry
+from transparent_llm_server.runs import RunStore
+from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """A server in one process. `start` listens, `load` makes it serve, `stop` drains it."""
+
+    def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
+        self._config = config
+        self._registry = Registry()
+        self._engine = Engine(config.queue_length, config.busy_retry_s)
+        self._runs: RunStore[CompletedRun] = RunStore(config.run_store_bytes, config.run_ttl_s, time.monotonic)
+        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
+        self._grpc = grpc.server(
+            concurrent.futures.ThreadPoolExecutor(config.threads, thread_name_prefix="call"),
+            interceptors=[AccessLog(), Errors(), Availability(self._lifecycle), *interceptors],
+            options=_channel_options(config),
+        )
+        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs)
+        add_servicer(servicer, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        self.address = ""
+        """Where it listens, once started: HOST:PORT or unix:PATH."""
+
+    def start(self, credentials: grpc.ServerCredentials | None = None) -> str:
+        """Listen; until models are loaded, calls are told LOADING. Returns the address.
+
+        Raises:
+            InvalidRequestError: the address is taken or cannot be bound.
+        """
+        listen = self._config.listen
+        if self._config.is_unix:
+            _remove_stale_socket(listen.removeprefix("unix:"))
+        try:
+            port = (
+                self._grpc.add_secure_port(listen, credentials) if credentials else self._grpc.add_insecure_port(listen)
+            )
+        except RuntimeError as error:
+            raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
+        self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
+        self._grpc.start()
+        return self.address
+
+    def load(self) -> None:
+        """Load and prove the configured models, then serve.
+
+        Raises:
+            InvalidRequestError: a model that is not there.
+            ModelRefusedError: a model that fails its checks.
+        """
+        for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
+            log.info("loading %s from %s", model.alias, model.source)
+            llm = TransformerLensTransparentLlm(model.source, device=self._config.device, dtype=self._config.dtype)
+            self.serve(llm, model.alias)
+        self._lifecycle.enter(State.SERVING)
+
+    def serve(self, llm: TransparentLlm, alias: str) -> None:
+        """Serve a model that is in this process already."""
+        model = served(alias, llm)
+        self._registry.add(model)
+        for check in model.description.parity:
+            log.info("%s: %s %.2g (allowed %.2g)", alias, check.name, check.max_abs_error, check.tolerance)
+
+    def ready(self) -> None:
+        """All models are there: answer calls."""
+        self._lifecycle.enter(State.SERVING)
+
+    def stop(self) -> None:
+        """Refuse new calls, let running ones finish within the drain time, free everything."""
+        self._lifecycle.enter(State.DRAINING)
+        self._grpc.stop(self._config.drain_s).wait()
+        self._engine.close()
+
+    def _tell_health(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
+        ("grpc.max_receive_message_length", config.max_request_bytes),
+        ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
+    ]
+
+
+def _remove_stale_socket(path: str) -> None:
+    """A socket file that nobody listens on any more is in the way of a new server."""
+    if not os.path.exists(path):
+        return
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise InvalidRequestError(f"cannot listen on unix:{path}: a file that is no socket is there")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise InvalidRequestError(f"cannot listen on unix:{path}: another server listens there")

@@ -1,0 +1,86 @@
+"""Everything about a server that can be set, with its unit in its name and its default once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError
+
+MIB = 2**20
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model to serve."""
+
+    source: str
+    """A local folder or a hub name."""
+
+    alias: str
+    """The name that clients use."""
+
+    @classmethod
+    def parse(cls, text: str) -> ModelConfig:
+        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder is called by its own name.
+
+        Raises:
+            InvalidRequestError: one of the two sides is empty.
+        """
+        alias, equals, source = text.partition("=")
+        if os.path.exists(text) or not equals:
+            alias, source = "", text
+        if not source or (equals and not alias and not os.path.exists(text)):
+            raise InvalidRequestError(f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR")
+        folder = os.path.isdir(source)
+        return cls(source=source, alias=alias or (Path(source).resolve().name if folder else source))
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """A server. The defaults suit one machine and one team."""
+
+    listen: str = "127.0.0.1:50051"
+    """HOST:PORT, where port 0 takes a free one, or unix:PATH."""
+
+    models: tuple[ModelConfig, ...] = ()
+    """None: the embedded demo model."""
+
+    device: str = "auto"
+    dtype: torch.dtype = torch.float32
+
+    threads: int = 64
+    """Calls that are answered at the same time, streams included."""
+
+    queue_length: int = 256
+    """Calls that wait for the model; one more is told to come back."""
+
+    busy_retry_s: float = 1.0
+    """What a refused call is told to wait."""
+
+    run_store_bytes: int = 4 * 2**30
+    run_ttl_s: float = 3600.0
+    """A run that nobody read for so long is dropped."""
+
+    max_tokens_per_run: int = 65_536
+    """Padding included."""
+
+    max_sentences_per_run: int = 1024
+    chunk_bytes: int = MIB
+    """Data in one message of a stream."""
+
+    max_chunk_bytes: int = 4 * MIB
+    """The most that a client can ask for."""
+
+    max_request_bytes: int = 4 * MIB
+    drain_s: float = 30.0
+    """How long calls may go on after SIGTERM."""
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it listens on a socket file."""
+        return self.listen.startswith("unix:")

@@ -1,0 +1,48 @@
+"""Errors leave as rich statuses; a bug leaves as an incident id, its traceback stays in the log."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from transparent_llm.errors import InternalError, TransparentLlmError
+from transparent_llm.wire import status
+from transparent_llm_server.interceptors.around import Around
+
+log = logging.getLogger(__name__)
+
+
+class _Status(
+    namedtuple("_Status", ("code", "details", "trailing_metadata")),
+    grpc.Status,
+):
+    """The form in which grpc takes a status with details."""
+
+
+class Errors(Around):
+    """Turns exceptions of the work into the status of the call."""
+
+    @contextmanager
+    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Abort the call with the error's own status."""
+        try:
+            yield
+        except TransparentLlmError as error:
+            self._abort(context, error)
+        except Exception as error:
+            if context.code() is not None:  # type: ignore[attr-defined]  # aborted already, on purpose
+                raise
+            incident = uuid.uuid4().hex[:12]
+            log.exception("incident %s in %s", incident, method)
+            message = f"{type(error).__name__} in the server, incident {incident}; its log has the details"
+            self._abort(context, InternalError(message, metadata={"incident": incident}))
+
+    def _abort(self, context: grpc.ServicerContext, error: TransparentLlmError) -> None:
+        rich = status.to_status(error)
+        metadata = ((status.DETAILS_KEY, rich.SerializeToString()),)
+        context.abort_with_status(_Status(status.code_of(error), error.message, metadata))

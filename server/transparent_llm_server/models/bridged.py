@@ -1,0 +1,109 @@
+"""A model seen through TransformerLens' bridge: run a batch, keep the minimal set of tensors.
+
+The bridge changes no weight: what is captured is what the Hugging Face model computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm_server.models.capture import Capture
+from transparent_llm_server.models.families import finish_logits
+from transparent_llm_server.models.layer import Layer
+from transparent_llm_server.models.neurons import unbridged
+
+
+class BridgedModel:
+    """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
+
+    def __init__(self, hf_model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> None:
+        from transformer_lens.model_bridge import TransformerBridge
+
+        if any(hasattr(module, "original_component") for module in hf_model.modules()):
+            raise InvalidRequestError("hf_model is bridged already; load it anew, a bridge takes it over in place")
+        self.architecture = type(hf_model).__name__
+        self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
+        try:
+            self._bridge = TransformerBridge.boot_transformers(
+                f"local/{self.architecture}",  # any name will do: everything that it could find is handed over
+                hf_model=hf_model,
+                tokenizer=_for_bridge(tokenizer),
+                device=str(device),
+                dtype=dtype,
+            )
+        except (ValueError, NotImplementedError) as error:
+            raise ModelRefusedError(f"TransformerLens cannot bridge {self.architecture}: {str(error)[:300]}") from error
+        self._bridge.eval()
+        self._hf = hf_model
+        self._lock = threading.Lock()
+        self.device, self.dtype = device, dtype
+        cfg = self._bridge.cfg
+        self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
+        self.wants_bos = bool(cfg.default_prepend_bos)
+        hook_names = self._bridge.hook_dict.keys()
+        self.layers = [Layer(block, i, self.n_heads, hook_names) for i, block in enumerate(self._bridge.blocks)]
+        self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
+        self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
+        self._require_streams(hook_names)
+
+    @property
+    def text_config(self) -> Any:
+        """The configuration of the language model."""
+        return self._hf.config.get_text_config()
+
+    @torch.no_grad()
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
+        """Run one padded batch [batch pos] with its mask and keep what the values need."""
+        with self._lock:
+            logits, cache = self._bridge.run_with_cache(
+                tokens.to(self.device),
+                attention_mask=mask.to(self.device, torch.int64),
+                names_filter=self._names,
+                return_cache_object=False,
+                output_attentions=False,
+            )
+            for layer in self.layers:
+                layer.forget()
+        silent = [name for name in self._names if name not in cache]
+        if silent:
+            raise ModelRefusedError(
+                f"hooks {', '.join(silent[:3])} exist but did not fire; {self.architecture} is not served"
+            )
+        layers = tuple(layer.capture(cache) for layer in self.layers)
+        return Capture(tokens, mask, layers, residual_out=cache[self._last], logits=logits)
+
+    @torch.no_grad()
+    def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
+        """Vocabulary scores [vocab] of a residual vector [d_model]; with `normalize`, the model's own output."""
+        x = vector.to(self.device, self.dtype)[None, None]
+        if normalize:
+            x = unbridged(self._bridge.ln_final)(x)
+        scores = unbridged(self._bridge.unembed)(x)[0, 0]
+        return finish_logits(scores, self.text_config) if normalize else scores
+
+    def _require_streams(self, hook_names: Any) -> None:
+        missing = [self._last] if self._last not in hook_names else []
+        missing += [
+            f"blocks.{i}.hook_resid_pre" for i, layer in enumerate(self.layers) if "residual_in" not in layer.hooks
+        ]
+        for part in ("ln_final", "unembed"):
+            if not hasattr(self._bridge, part):
+                missing.append(part)
+        if missing:
+            raise ModelRefusedError(
+                f"{self.architecture} has no {', '.join(missing[:4])} under TransformerLens, so its residual stream "
+                "cannot be read. The model is not served.",
+                metadata={"missing": ", ".join(missing)},
+            )
+
+
+def _for_bridge(tokenizer: Any) -> Any:
+    """A copy that the bridge does not try to load again from its name; this project tokenizes by itself."""
+    copied = copy.deepcopy(tokenizer)
+    copied.init_kwargs.update(name_or_path="", add_bos_token=True)
+    return copied

@@ -1,0 +1,67 @@
+"""What one forward pass leaves behind: the tensors from which every value of the contract is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """One block's tensors. None where the architecture has no such thing."""
+
+    residual_in: torch.Tensor
+    """[batch pos d_model]"""
+
+    attn_out: torch.Tensor | None
+    """What attention added to the residual stream [batch pos d_model]."""
+
+    ffn_out: torch.Tensor | None
+    """What the feed-forward part added [batch pos d_model]."""
+
+    pattern: torch.Tensor | None
+    """Attention probabilities [batch head query_pos key_pos]."""
+
+    value: torch.Tensor | None
+    """Value vectors before they are shared among query heads [batch pos kv_head d_head]."""
+
+    attn_scale: torch.Tensor | None
+    """What the norm after attention divided by [batch pos 1]."""
+
+    ffn_scale: torch.Tensor | None
+    """What the norm after the feed-forward part divided by [batch pos 1]."""
+
+    neurons: torch.Tensor | None
+    """Activations [batch pos d_ffn]; in a mixture of experts the input of the layer [batch pos d_model]."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One batch's tensors. Nobody writes to them, so that many readers can share them."""
+
+    tokens: torch.Tensor
+    """[batch pos], on the CPU."""
+
+    mask: torch.Tensor
+    """[batch pos], True where there is a token, on the CPU."""
+
+    layers: tuple[LayerCapture, ...]
+    residual_out: torch.Tensor
+    """The stream as it leaves the last block [batch pos d_model]."""
+
+    logits: torch.Tensor
+    """[batch pos d_vocab]"""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this run keeps alive, storage that several tensors share counted once."""
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._tensors()}
+        return sum(storages.values())
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        yield from (self.tokens, self.mask, self.residual_out, self.logits)
+        for layer in self.layers:
+            held = (getattr(layer, field.name) for field in fields(layer))
+            yield from (tensor for tensor in held if tensor is not None)

@@ -1,0 +1,28 @@
+"""A model's digest: equal digests give equal values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+
+_NOT_THE_MODEL = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "torch_dtype")
+
+
+def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any) -> str:
+    """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape."""
+    digest = hashlib.sha256()
+    settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_MODEL}
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(_tokenizer_identity(tokenizer).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _tokenizer_identity(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return str(backend.to_str()) if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)

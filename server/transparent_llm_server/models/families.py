@@ -1,0 +1,80 @@
+"""What differs between model families, as data: who is refused and why, and how final logits are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from transparent_llm.errors import ModelRefusedError
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A kind of model that would give wrong values, recognised by its configuration."""
+
+    model_type: str
+    applies: Callable[[Any], bool]
+    why: str
+
+
+REFUSALS = (
+    Refusal(
+        "falcon",
+        lambda config: bool(config.new_decoder_architecture),
+        "Falcon with new_decoder_architecture (40B, 180B): TransformerLens splits its fused query-key-value weights "
+        "contiguously although they are interleaved by group, so attention would be wrong",
+    ),
+    Refusal(
+        "bloom",
+        lambda config: bool(config.apply_residual_connection_post_layernorm),
+        "Bloom with apply_residual_connection_post_layernorm: the stream that blocks add to is the normalised one, "
+        "so residual_in plus the attention output is not residual_after_attn",
+    ),
+    Refusal(
+        "opt",
+        lambda config: not config.do_layer_norm_before,
+        "OPT with do_layer_norm_before=False (OPT-350m): the stream is normalised again after every addition, "
+        "so there is no residual stream that the parts of a layer sum up to",
+    ),
+)
+
+
+def refuse_if_known_wrong(config: Any) -> None:
+    """Stop before any weight is loaded.
+
+    Raises:
+        ModelRefusedError: this configuration is one of `REFUSALS`; the message says why.
+    """
+    for refusal in REFUSALS:
+        if config.model_type == refusal.model_type and refusal.applies(config):
+            raise ModelRefusedError(f"{refusal.why}. The model is not served.", metadata={"family": config.model_type})
+
+
+@dataclass(frozen=True)
+class LogitsRule:
+    """What a family does to the product with the unembedding before it calls it logits."""
+
+    attribute: str
+    model_types: tuple[str, ...]
+    """Prefixes of `config.model_type`."""
+
+    apply: Callable[[torch.Tensor, float], torch.Tensor]
+
+
+LOGITS_RULES = (
+    LogitsRule("logits_scaling", ("granite",), lambda logits, scale: logits / scale),
+    LogitsRule("logit_scale", ("cohere",), lambda logits, scale: logits * scale),
+    LogitsRule("final_logit_softcapping", ("gemma",), lambda logits, cap: torch.tanh(logits / cap) * cap),
+)
+
+
+def finish_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """Apply the family's own last step: scale (Granite, Cohere) or soft cap (Gemma 2)."""
+    for rule in LOGITS_RULES:
+        value = getattr(config, rule.attribute, None)
+        if value is not None and config.model_type.startswith(rule.model_types):
+            logits = rule.apply(logits, value)
+    return logits

@@ -1,0 +1,109 @@
+"""One block of a bridged model: the names of its hooks and the weights that derived values need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from transparent_llm_server.models.capture import LayerCapture
+from transparent_llm_server.models.neurons import DenseNeurons, ExpertNeurons, Neurons, unbridged
+
+
+class Layer:
+    """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
+
+    def __init__(self, block: Any, index: int, n_heads: int, hook_names: Collection[str]) -> None:
+        self._block = block
+        self._n_heads = n_heads
+        self._attn = getattr(block, "attn", None)
+        self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
+        """Attention and feed-forward read the same input; no tensor exists between them."""
+
+        self.multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
+        self.neurons, neuron_hook = self._find_neurons()
+        suffixes = {
+            "residual_in": "hook_resid_pre",
+            "attn_out": "hook_attn_out",
+            "ffn_out": "hook_mlp_out",
+            "pattern": "attn.hook_pattern",
+            "value": "attn.hook_v",
+            "attn_scale": "ln1_post.hook_scale",
+            "ffn_scale": "ln2_post.hook_scale",
+            "neurons": neuron_hook,
+        }
+        named = {field: f"blocks.{index}.{suffix}" for field, suffix in suffixes.items() if suffix}
+        self.hooks = {field: name for field, name in named.items() if name in hook_names}
+        """Field of LayerCapture -> name of the hook that fills it."""
+
+    def capture(self, cache: Mapping[str, torch.Tensor]) -> LayerCapture:
+        """This block's tensors out of everything that a forward pass left."""
+        found = {field: cache[name] for field, name in self.hooks.items()}
+        batch_pos = found["residual_in"].shape[:2]
+        if "value" in found:
+            found["value"] = self._shaped_value(found["value"], batch_pos)
+        if "neurons" in found:
+            found["neurons"] = found["neurons"].reshape(*batch_pos, -1)
+        absent = dict.fromkeys(LayerCapture.__dataclass_fields__.keys() - found.keys())
+        return LayerCapture(**found, **absent)  # type: ignore[arg-type]  # residual_in is never absent
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether this block attends with heads whose parts can be told apart."""
+        return {"pattern", "value", "attn_out"} <= self.hooks.keys()
+
+    @property
+    def w_o(self) -> torch.Tensor:
+        """Output weights of the heads [head d_head d_model]."""
+        weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
+        return weight.detach()
+
+    @property
+    def b_o(self) -> torch.Tensor | float:
+        """Output bias of attention [d_model], which belongs to no head."""
+        bias = getattr(self._attn, "b_O", None)
+        return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
+
+    def attn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | float:
+        """What lies between attention and the residual stream: a factor, or one per position [pos d_model]."""
+        return self._gain("ln1_post", capture.attn_scale, batch_i)
+
+    def ffn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | float:
+        """The same for the feed-forward part."""
+        return self._gain("ln2_post", capture.ffn_scale, batch_i)
+
+    def forget(self) -> None:
+        """Drop the attention pattern that some bridges keep of their last forward pass."""
+        if getattr(self._attn, "_pattern", None) is not None:
+            self._attn._pattern = None  # type: ignore[union-attr]
+
+    def _gain(self, norm_name: str, scale: torch.Tensor | None, batch_i: int) -> torch.Tensor | float:
+        """Post-norm models: linear given the scale that the norm had in this run."""
+        if scale is None:
+            return self.multiplier
+        norm = getattr(self._block, norm_name)
+        weight = norm.weight.detach().float()
+        weight = 1.0 + weight if norm.uses_weight_offset else weight
+        gain: torch.Tensor = self.multiplier * weight / scale[batch_i].float()
+        return gain
+
+    def _shaped_value(self, value: torch.Tensor, batch_pos: torch.Size) -> torch.Tensor:
+        """[batch pos kv_head d_head], which multi-head latent attention gives with heads first."""
+        if value.ndim == 4 and value.shape[1] == self._n_heads and value.shape[:2] != batch_pos:
+            value = value.transpose(1, 2)
+        return value.reshape(*batch_pos, -1, self.w_o.shape[1])
+
+    def _find_neurons(self) -> tuple[Neurons | None, str | None]:
+        """The neurons, and the hook that says what they did."""
+        mlp = getattr(self._block, "mlp", None)
+        if mlp is None:
+            return None, None
+        if type(mlp).__name__ == "MoEBridge" and not mlp.bound_dense:
+            experts = getattr(unbridged(mlp), "experts", None)
+            known = all(hasattr(unbridged(experts), name) for name in ("gate_up_proj", "down_proj"))
+            return (ExpertNeurons(unbridged(mlp)), "mlp.hook_in") if known else (None, None)
+        try:
+            return DenseNeurons(mlp), "mlp.hook_post"
+        except AttributeError:  # a bridge without a single W_out
+            return None, None

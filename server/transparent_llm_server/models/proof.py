@@ -1,0 +1,125 @@
+"""A model proves itself before it is served: against plain Hugging Face, and against its own identities.
+
+The reference is computed before TransformerLens touches the model. Two sentences of different length run as
+one padded batch; only real positions are compared. Every tolerance is relative to the size of what is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from transparent_llm.description import ParityCheck
+from transparent_llm.errors import ModelRefusedError
+from transparent_llm_server.models.bridged import BridgedModel
+from transparent_llm_server.models.values import Values
+
+LENGTHS = (12, 7)
+"""Tokens of the two probe sentences."""
+
+RELATIVE_TOLERANCE = {torch.float64: 5e-5, torch.float32: 5e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Of the largest value compared, or of 1 where that is smaller."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What plain Hugging Face computed for the probe."""
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    logits: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...]
+    attentions: tuple[torch.Tensor | None, ...]
+
+
+@torch.no_grad()
+def reference(hf_model: Any, d_vocab: int, n_ctx: int) -> Reference:
+    """Run the probe through the unbridged model."""
+    lengths = [min(length, n_ctx) for length in LENGTHS]
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, d_vocab, (len(lengths), max(lengths)), generator=generator)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    output = hf_model(
+        tokens.to(hf_model.device),
+        attention_mask=mask.to(hf_model.device, torch.int64),
+        output_hidden_states=True,
+        output_attentions=True,
+        use_cache=False,
+    )
+    return Reference(tokens, mask, output.logits, tuple(output.hidden_states), tuple(output.attentions or ()))
+
+
+def prove(model: BridgedModel, expected: Reference) -> tuple[ParityCheck, ...]:
+    """Compare and add up; the results are what ServerInfo reports.
+
+    Raises:
+        ModelRefusedError: a difference over its tolerance; the message names it with both numbers.
+    """
+    capture = model.forward(expected.tokens, expected.mask)
+    worst: dict[str, ParityCheck] = {}
+    for name, got, wanted in _pairs(model, Values(model, capture), expected):
+        check = _compare(name, got, wanted, RELATIVE_TOLERANCE[model.dtype])
+        if (
+            name not in worst
+            or check.max_abs_error / check.tolerance > worst[name].max_abs_error / worst[name].tolerance
+        ):
+            worst[name] = check
+    failed = [check for check in worst.values() if not check.passed]
+    if failed:
+        numbers = "; ".join(f"{c.name}: {c.max_abs_error:.2g} is over {c.tolerance:.2g}" for c in failed)
+        raise ModelRefusedError(
+            f"{model.architecture} under TransformerLens fails its checks and is not served: {numbers}",
+            metadata={check.name: f"{check.max_abs_error:.6g}" for check in failed},
+        )
+    return tuple(worst.values())
+
+
+def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor, relative: float) -> ParityCheck:
+    error = (got.float() - wanted.float()).abs().max().item()
+    return ParityCheck(name, error, relative * max(1.0, wanted.float().abs().max().item()))
+
+
+_Pairs = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
+
+
+def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
+    """(check, got, wanted), real positions only."""
+    real = expected.mask.to(model.device)
+    yield "logits_vs_huggingface", values.logits()[real], expected.logits[real]
+    for index, layer in enumerate(model.layers):
+        yield "residual_vs_huggingface", values.residual_in(index)[real], expected.hidden_states[index][real]
+        if layer.has_heads:
+            yield from _attention_pairs(model, values, expected, index)
+        if layer.neurons is not None:
+            yield from _neuron_pairs(values, index)
+        if {"attn_out", "ffn_out"} <= layer.hooks.keys():
+            total = values.residual_after_attn(index).float() + values.ffn_out(index).float()
+            yield "residual_sum", total[real], values.residual_out(index)[real]
+    last = values.residual_out(len(model.layers) - 1)
+    yield "unembed_of_last_residual", model.unembed(last[0, 0], normalize=True), values.logits()[0, 0]
+
+
+def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, layer: int) -> _Pairs:
+    for row in range(len(LENGTHS)):
+        n = int(expected.mask[row].sum())
+        weights = expected.attentions[layer] if layer < len(expected.attentions) else None
+        if weights is not None and weights.shape[1] == model.n_heads:
+            got = torch.stack([values.attention_matrix(row, layer, head) for head in range(model.n_heads)])
+            yield "attention_vs_huggingface", got[:, :n, :n], weights[row, :, :n, : got.shape[-1]][:, :, :n]
+        summed = values.decomposed_attn(row, layer).float().sum(dim=(1, 2))
+        whole = torch.stack([values.attention_output(row, layer, pos) for pos in range(n)])
+        bias = torch.stack(
+            [torch.as_tensor(values.attention_bias(row, layer, pos)).expand_as(whole[0]) for pos in range(n)]
+        )
+        yield "attention_sum", summed[:n] + bias.to(summed), whole
+
+
+def _neuron_pairs(values: Values, layer: int) -> _Pairs:
+    for row, length in enumerate(LENGTHS):
+        for pos in {0, min(length, values.tokens().shape[1]) - 1}:
+            summed = values.decomposed_ffn_out(row, layer, pos).float().sum(dim=0)
+            bias = torch.as_tensor(values.ffn_bias(row, layer, pos)).to(summed)
+            yield "ffn_sum", summed + bias, values.ffn_out(layer)[row, pos]

@@ -1,0 +1,213 @@
+"""`TransformerLensTransparentLlm`: the contract in this process, no server needed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.description import ModelDescription
+from transparent_llm.errors import InvalidRequestError, NotRunError
+from transparent_llm.indexing import checked_index
+from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm_server.models.bridged import BridgedModel
+from transparent_llm_server.models.device import resolve_device
+from transparent_llm_server.models.digest import model_digest
+from transparent_llm_server.models.layer import Layer
+from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
+from transparent_llm_server.models.proof import prove, reference
+from transparent_llm_server.models.tokenization import Tokenization
+from transparent_llm_server.models.values import Values, unsupported
+
+CONVENTIONS = {
+    "residual_after_attn": "residual_in plus the attention output, also where both branches read the same input",
+    "neuron_index": "dense: row of W_out; mixture of experts: expert * d_expert + j, shared expert last",
+    "neuron_activation": "right after the activation function; gated: act(gate) * up; experts: times router weight",
+    "post_norm": "contributions include the norm after the branch with the scale it had in this run",
+    "bias": "output biases belong to no head and no neuron",
+    "padding": "right",
+}
+
+
+class TransformerLensTransparentLlm(TransparentLlm):
+    """A model in this process, run through TransformerLens without any weight processing.
+
+    At load the model proves itself: all hooks fire, its values equal those of plain Hugging Face (eager
+    attention), its parts sum up. One that fails is refused.
+
+    Args:
+        model_name: A local folder or a hub name. Weights are read from safetensors.
+        hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: bridged,
+            moved, cast, frozen and put into eval mode.
+        tokenizer: Its tokenizer, if not the one beside the model.
+        device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
+        dtype: Of weights and values.
+
+    Raises:
+        InvalidRequestError: no such model, tokenizer or device.
+        ModelRefusedError: the model would give wrong values; the message says which and by how much.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        hf_model: Any = None,
+        tokenizer: Any = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        place = resolve_device(device)
+        tokenizer = load_tokenizer(model_name, tokenizer)
+        hf_model = load_model(model_name, hf_model, place, dtype)
+        digest = model_digest(hf_model, hf_model.config, tokenizer)
+        config = hf_model.config.get_text_config()
+        n_ctx = context_length(config, fallback=2048)
+        probe = reference(hf_model, hf_model.get_output_embeddings().weight.shape[0], n_ctx)
+        self._model = BridgedModel(hf_model, tokenizer, place, dtype)
+        self._tokenization = Tokenization(
+            tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
+        )
+        self._description = self._describe(display_name(model_name), digest, n_ctx, prove(self._model, probe))
+        self._values: Values | None = None
+
+    def __repr__(self) -> str:
+        info = self.model_info()
+        run = "no run yet" if self._values is None else f"run of shape {tuple(self._values.tokens().shape)}"
+        shape = f"{info.n_layers} layers, {info.n_heads} heads, d_model {info.d_model}"
+        return f"<TransformerLensTransparentLlm {info.name!r} on {self._model.device}: {shape}; {run}>"
+
+    def describe(self) -> ModelDescription:
+        """Everything known of the model: digest, limits, conventions, and what its checks measured."""
+        return self._description
+
+    def model_info(self) -> ModelInfo:
+        return self._description.info
+
+    def run(self, sentences: list[str]) -> None:
+        self.run_tokens(self.encode(sentences))
+
+    def run_tokens(self, token_ids: list[list[int]]) -> None:
+        rows = RunInput.of_tokens(token_ids).token_ids or ()
+        self._tokenization.check(rows)
+        self._values = Values(self._model, self._model.forward(*self._tokenization.pad(rows)))
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        """Token ids of each sentence as `run` would use them, checked but not run."""
+        return self._tokenization.encode(RunInput.of_sentences(sentences).sentences or ())
+
+    def check_tokens(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Refuse what `run_tokens` would refuse, without running it."""
+        self._tokenization.check(token_ids)
+
+    def values(self) -> Values:
+        """The current run's values without copies: views that must not be written to."""
+        if self._values is None:
+            raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
+        return self._values
+
+    def batch_size(self) -> int:
+        return self.values().batch_size()
+
+    def tokens(self) -> Int[torch.Tensor, "batch pos"]:
+        return self.values().tokens().clone()
+
+    def mask(self) -> Bool[torch.Tensor, "batch pos"]:
+        return self.values().mask().clone()
+
+    def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
+        ids = [operator.index(token) for token in tokens]
+        require_token_ids(ids)
+        return self._tokenization.strings(ids)
+
+    def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
+        return self.values().logits().clone()
+
+    def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
+        d_model = self._model.d_model
+        if tuple(t.shape) != (d_model,):
+            raise InvalidRequestError(
+                f"unembed takes a vector of d_model = {d_model} elements, got shape {list(t.shape)}",
+                reason="INVALID_SHAPE",
+                metadata={"expected": f"[{d_model}]", "got": str(list(t.shape))},
+            )
+        if not t.is_floating_point():
+            raise InvalidRequestError(
+                f"unembed takes a floating vector, got {t.dtype}",
+                reason="INVALID_DTYPE",
+                metadata={"got": str(t.dtype), "allowed": "F16, BF16, F32, F64"},
+            )
+        return self._model.unembed(t, normalize=normalize)
+
+    def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self.values().residual_in(layer).clone()
+
+    def residual_after_attn(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self.values().residual_after_attn(layer)
+
+    def residual_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self.values().residual_out(layer).clone()
+
+    def ffn_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self.values().ffn_out(layer).clone()
+
+    def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "hidden d_model"]:
+        return self.values().decomposed_ffn_out(batch_i, layer, pos)
+
+    def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
+        return self.values().neuron_activations(batch_i, layer, pos).clone()
+
+    def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
+        layer = checked_index("layer", layer, len(self._model.layers))
+        neurons = self._model.layers[layer].neurons
+        if neurons is None:
+            raise unsupported(self._model, "neuron_output", layer, "has no neurons that can be told apart")
+        return neurons.output_vector(checked_index("neuron", neuron, neurons.count)).clone()
+
+    def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
+        return self.values().attention_matrix(batch_i, layer, head).clone()
+
+    def attention_output(
+        self, batch_i: int, layer: int, pos: int, head: int | None = None
+    ) -> Float[torch.Tensor, "d_model"]:
+        return self.values().attention_output(batch_i, layer, pos, head).clone()
+
+    def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
+        return self.values().decomposed_attn(batch_i, layer)
+
+    def _describe(self, name: str, digest: str, n_ctx: int, parity: Any) -> ModelDescription:
+        model = self._model
+        info = ModelInfo(name, model.n_params, len(model.layers), model.n_heads, model.d_model, model.d_vocab)
+        return ModelDescription(
+            info=info,
+            digest=digest,
+            architecture=model.architecture,
+            dtype=model.dtype,
+            device=str(model.device),
+            n_ctx=n_ctx,
+            d_ffn=max((layer.neurons.count for layer in model.layers if layer.neurons is not None), default=0),
+            prepends_bos=self._tokenization.prepends_bos,
+            pad_token_id=self._tokenization.pad_token_id,
+            parity=parity,
+            unsupported=_unsupported_values(model),
+            conventions=CONVENTIONS,
+        )
+
+
+def _unsupported_values(model: BridgedModel) -> dict[str, str]:
+    """RPC name -> why, for values that some layers do not have."""
+    heads = ("AttentionMatrix", "AttentionOutput", "DecomposedAttn")
+    neurons = ("DecomposedFfnOut", "NeuronActivations", "NeuronOutput")
+    lacking: tuple[tuple[str, tuple[str, ...], Callable[[Layer], bool]], ...] = (
+        ("attention heads", heads, lambda layer: not layer.has_heads),
+        ("neurons that can be told apart", neurons, lambda layer: layer.neurons is None),
+    )
+    result = {}
+    for what, methods, lacks in lacking:
+        layers = [str(index) for index, layer in enumerate(model.layers) if lacks(layer)]
+        if layers:
+            result.update(dict.fromkeys(methods, f"layers {', '.join(layers)} have no {what}"))
+    return result

@@ -1,0 +1,116 @@
+"""The run store: what was run and not yet forgotten, within a budget of bytes. Pure Python, clock injected."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from transparent_llm.errors import NotFoundError, TooLargeError
+
+
+class Sized(Protocol):
+    """What can be stored."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps alive."""
+
+
+_Run = TypeVar("_Run", bound=Sized)
+
+
+@dataclass
+class _Entry(Generic[_Run]):
+    run: _Run
+    nbytes: int
+    used_at: float
+
+
+class RunStore(Generic[_Run]):
+    """Runs by id. Over the budget the least recently used go first; one that nobody read for `ttl_s` goes too."""
+
+    def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._entries: OrderedDict[str, _Entry[_Run]] = OrderedDict()  # least recently used first
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._expire()
+            return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored runs."""
+        with self._lock:
+            self._expire()
+            return self._bytes
+
+    def put(self, run_id: str, run: _Run) -> None:
+        """Store a run, making room for it.
+
+        Raises:
+            TooLargeError: it is larger than the whole store.
+        """
+        nbytes = run.nbytes
+        if nbytes > self._max_bytes:
+            raise TooLargeError(
+                f"this run takes {nbytes} bytes, the server stores {self._max_bytes} in all; run fewer or shorter "
+                "sentences at once, or start the server with a larger run store",
+                metadata={"needed": str(nbytes), "allowed": str(self._max_bytes)},
+            )
+        with self._lock:
+            self._remove(run_id)
+            self._expire()
+            while self._bytes + nbytes > self._max_bytes:
+                self._remove(next(iter(self._entries)))
+            self._entries[run_id] = _Entry(run, nbytes, self._clock())
+            self._bytes += nbytes
+
+    def get(self, run_id: str) -> _Run:
+        """A stored run, which becomes the most recently used.
+
+        Raises:
+            NotFoundError: it was never made, or evicted, expired or released.
+        """
+        run = self.find(run_id)
+        if run is None:
+            raise NotFoundError(
+                f"run {run_id!r} is not here: never made, evicted, expired or released; send Run again",
+                reason="RUN_NOT_FOUND",
+                metadata={"run_id": run_id},
+            )
+        return run
+
+    def find(self, run_id: str) -> _Run | None:
+        """As `get`, but None if it is not there."""
+        with self._lock:
+            self._expire()
+            entry = self._entries.get(run_id)
+            if entry is None:
+                return None
+            entry.used_at = self._clock()
+            self._entries.move_to_end(run_id)
+            return entry.run
+
+    def release(self, run_id: str) -> bool:
+        """Drop a run; whether it was there."""
+        with self._lock:
+            return self._remove(run_id)
+
+    def _expire(self) -> None:
+        oldest_kept = self._clock() - self._ttl_s
+        while self._entries and next(iter(self._entries.values())).used_at < oldest_kept:
+            self._remove(next(iter(self._entries)))
+
+    def _remove(self, run_id: str) -> bool:
+        entry = self._entries.pop(run_id, None)
+        if entry is not None:
+            self._bytes -= entry.nbytes
+        return entry is not None
