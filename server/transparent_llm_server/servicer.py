@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import importlib.metadata
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -159,7 +160,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         future = self._engine.submit(work)
         if not context.add_callback(lambda: _drop(future)):
             future.cancel()
-        remaining = context.time_remaining()
+        remaining = min(context.time_remaining(), threading.TIMEOUT_MAX)  # without a deadline it is astronomic
         try:
             return future.result(timeout=remaining)
         except concurrent.futures.CancelledError:

@@ -46,7 +46,7 @@ class BridgedModel:
         self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
         self.wants_bos = bool(cfg.default_prepend_bos)
         hook_names = self._bridge.hook_dict.keys()
-        self.layers = [Layer(block, i, self.n_heads, hook_names) for i, block in enumerate(self._bridge.blocks)]
+        self.layers = [Layer(block, i, self.n_heads, dtype, hook_names) for i, block in enumerate(self._bridge.blocks)]
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
         self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
         self._require_streams(hook_names)

@@ -14,9 +14,10 @@ from transparent_llm_server.models.neurons import DenseNeurons, ExpertNeurons, N
 class Layer:
     """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
 
-    def __init__(self, block: Any, index: int, n_heads: int, hook_names: Collection[str]) -> None:
+    def __init__(self, block: Any, index: int, n_heads: int, dtype: torch.dtype, hook_names: Collection[str]) -> None:
         self._block = block
         self._n_heads = n_heads
+        self._dtype = dtype
         self._attn = getattr(block, "attn", None)
         self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
         """Attention and feed-forward read the same input; no tensor exists between them."""
@@ -40,6 +41,8 @@ class Layer:
     def capture(self, cache: Mapping[str, torch.Tensor]) -> LayerCapture:
         """This block's tensors out of everything that a forward pass left."""
         found = {field: cache[name] for field, name in self.hooks.items()}
+        for field in found.keys() - {"attn_scale", "ffn_scale"}:  # norms divide in float32
+            found[field] = found[field].to(self._dtype)  # some bridges show the pattern before its cast
         batch_pos = found["residual_in"].shape[:2]
         if "value" in found:
             found["value"] = self._shaped_value(found["value"], batch_pos)

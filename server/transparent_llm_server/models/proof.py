@@ -49,7 +49,8 @@ def reference(hf_model: Any, d_vocab: int, n_ctx: int) -> Reference:
         output_attentions=True,
         use_cache=False,
     )
-    return Reference(tokens, mask, output.logits, tuple(output.hidden_states), tuple(output.attentions or ()))
+    attentions = tuple(getattr(output, "attentions", None) or ())
+    return Reference(tokens, mask, output.logits, tuple(output.hidden_states), attentions)
 
 
 def prove(model: BridgedModel, expected: Reference) -> tuple[ParityCheck, ...]:
@@ -105,7 +106,8 @@ def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
 def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, layer: int) -> _Pairs:
     for row in range(len(LENGTHS)):
         n = int(expected.mask[row].sum())
-        weights = expected.attentions[layer] if layer < len(expected.attentions) else None
+        complete = len(expected.attentions) == len(model.layers)  # hybrids list their attention layers only
+        weights = expected.attentions[layer] if complete else None
         if weights is not None and weights.shape[1] == model.n_heads:
             got = torch.stack([values.attention_matrix(row, layer, head) for head in range(model.n_heads)])
             yield "attention_vs_huggingface", got[:, :n, :n], weights[row, :, :n, : got.shape[-1]][:, :, :n]

@@ -204,6 +204,8 @@ def _unsupported_values(model: BridgedModel) -> dict[str, str]:
     lacking: tuple[tuple[str, tuple[str, ...], Callable[[Layer], bool]], ...] = (
         ("attention heads", heads, lambda layer: not layer.has_heads),
         ("neurons that can be told apart", neurons, lambda layer: layer.neurons is None),
+        ("attention output", ("ResidualAfterAttn",), lambda layer: "attn_out" not in layer.hooks),
+        ("separate feed-forward output", ("FfnOut",), lambda layer: "ffn_out" not in layer.hooks),
     )
     result = {}
     for what, methods, lacks in lacking:

@@ -1,0 +1,55 @@
+# Everything that a developer or user does here, in few verbs. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LISTEN ?= 127.0.0.1:50051
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test serve bench gen check format clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,dev]'
+	@touch $(READY)
+
+setup: $(READY) ## make .venv with pinned versions of everything
+
+demo: $(READY) ## start a server on the embedded model and look inside it
+	$(BIN)/transparent-llm demo
+
+test: $(READY) ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR ...')
+	$(BIN)/transparent-llm serve --listen $(LISTEN) $(ARGS)
+
+bench: $(READY) ## run all benchmarks (ARGS=--quick for the short form)
+	@for script in benchmarks/*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+
+gen: $(READY) ## generate the Python stubs from protos/
+	$(BIN)/python scripts/generate_stubs.py
+
+check: $(READY) ## lint, types, import contracts, protos, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf format --diff --exit-code
+	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
+	$(BIN)/python scripts/generate_stubs.py --check
+
+format: $(READY) ## format Python and protos
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd protos && ../$(BIN)/buf format -w
+
+clean: ## remove the environments and caches
+	rm -rf $(VENV) .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,210 @@
+"""The command `transparent-llm`: serve a model, look at a served one, save its tensors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from transparent_llm.client import RemoteTransparentLlm, connect
+from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
+from transparent_llm.description import ModelDescription
+from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.version import __version__
+from transparent_llm.wire import dtypes
+from transparent_llm.wire.methods import METHODS
+
+TENSORS = [name for name, method in METHODS.items() if method.dims is not None]
+_INDEX_HELP = {
+    "layer": "layer, from 0",
+    "batch_i": "which sentence, from 0 (default 0)",
+    "pos": "position in the sentence, from 0",
+    "head": "attention head, from 0",
+    "neuron": "neuron, from 0",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors become one line on standard error and exit code 1."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+    except TransparentLlmError as error:
+        print(f"transparent-llm: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="transparent-llm", description="Look inside a language model that runs somewhere else."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="load models and serve them over gRPC"))
+
+    info = commands.add_parser("info", help="print what a server serves")
+    _add_connection(info, command=_info)
+
+    run = commands.add_parser("run", help="run sentences, print tokens and the most likely next ones")
+    run.add_argument("sentences", nargs="+", metavar="SENTENCE")
+    run.add_argument("--top", type=int, default=5, help="how many next tokens to print (default 5)")
+    _add_connection(run, command=_run)
+
+    get = commands.add_parser("get", help="save a tensor with the names of its axes, as safetensors")
+    get.add_argument("tensor", choices=TENSORS, metavar="TENSOR", help=f"one of: {', '.join(TENSORS)}")
+    get.add_argument("sentences", nargs="*", metavar="SENTENCE")
+    for name, text in _INDEX_HELP.items():
+        flags = ["--batch-i", "--batch"] if name == "batch_i" else [f"--{name}"]
+        get.add_argument(*flags, dest=name, type=int, default=0 if name == "batch_i" else None, help=text)
+    get.add_argument("--no-normalize", action="store_true", help="with unembed: leave the final norm out")
+    get.add_argument("-o", "--output", type=Path, required=True, help="file to write, .safetensors")
+    _add_connection(get, command=_get)
+
+    health = commands.add_parser("health", help="exit 0 if the server answers calls, 1 if not")
+    _add_connection(health, command=_health, timeout_s=5.0)
+
+    demo = commands.add_parser("demo", help="start a server on the embedded model and look inside it")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    parser.add_argument(
+        "--target", help=f"HOST:PORT or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
+    )
+    parser.add_argument("--model", help="name of the model, where several are served")
+    parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
+    parser.add_argument("--token", help="bearer token (default TRANSPARENT_LLM_TOKEN)")
+    parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
+    parser.set_defaults(command=command)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="[ALIAS=]NAME_OR_DIR",
+        help="hub name or local folder; repeat for several (default: the embedded demo model)",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--listen", default=DEFAULT_TARGET, help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
+    parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
+    parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
+    parser.add_argument("--drain-s", type=float, help="how long calls may go on after SIGTERM (default 30)")
+    parser.set_defaults(command=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from transparent_llm_server.config import DTYPES, ModelConfig, ServerConfig
+    from transparent_llm_server.daemon import serve
+
+    limits = {name: getattr(arguments, name) for name in ("run_store_bytes", "run_ttl_s", "drain_s")}
+    config = ServerConfig(
+        listen=arguments.listen,
+        models=tuple(ModelConfig.parse(text) for text in arguments.model),
+        device=arguments.device,
+        dtype=DTYPES[arguments.dtype],
+        **{name: value for name, value in limits.items() if value is not None},
+    )
+    return serve(config)
+
+
+def _connect(arguments: argparse.Namespace) -> RemoteTransparentLlm:
+    return connect(
+        arguments.target,
+        model=arguments.model,
+        timeout_s=arguments.timeout_s,
+        token=arguments.token,
+        tls_ca=arguments.tls_ca,
+    )
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    with _connect(arguments) as llm:
+        info = llm.server_info()
+    print(f"server {info.server_version}, API {info.api_version}")
+    print("versions: " + ", ".join(f"{name} {version}" for name, version in sorted(info.versions.items())))
+    print(f"runs stored: {info.stored_runs} ({info.stored_run_bytes} of {info.limits.run_store_bytes} bytes)")
+    for model in info.models:
+        _print_model(model)
+    return 0
+
+
+def _print_model(model: ModelDescription) -> None:
+    info = model.info
+    print(f"\nmodel {info.name}: {model.architecture}, {dtypes.name(model.dtype)} on {model.device}")
+    print(f"  {info.n_params_estimate:,} parameters, {info.n_layers} layers, {info.n_heads} heads,", end=" ")
+    print(f"d_model {info.d_model}, d_ffn {model.d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
+    print(f"  digest {model.digest}")
+    for check in model.parity:
+        print(f"  {check.name:<26} max error {check.max_abs_error:.2g} (allowed {check.tolerance:.2g})")
+    for method, why in model.unsupported.items():
+        print(f"  without {method}: {why}")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with _connect(arguments) as llm:
+        llm.run(arguments.sentences)
+        tokens, lengths, logits = llm.tokens(), llm.mask().sum(dim=1).tolist(), llm.logits().float()
+        for row, length in enumerate(lengths):
+            strings = llm.tokens_to_strings(tokens[row, :length])
+            print(" | ".join(repr(string)[1:-1] for string in strings))
+            best = torch.softmax(logits[row, length - 1], dim=0).topk(arguments.top)
+            for probability, string in zip(best.values, llm.tokens_to_strings(best.indices), strict=True):
+                print(f"  {probability:6.1%}  {string!r}")
+    return 0
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    from safetensors.torch import save_file
+
+    name, method = arguments.tensor, METHODS[arguments.tensor]
+    with _connect(arguments) as llm:
+        if arguments.sentences:
+            llm.run(arguments.sentences)
+        elif method.of_run or name == "unembed":
+            raise InvalidRequestError(f"{name} needs sentences to run: transparent-llm get {name} ... SENTENCE")
+        indices = {argument: getattr(arguments, argument) for argument in method.arguments}
+        if name == "unembed":
+            indices = {argument: getattr(arguments, argument) for argument in ("batch_i", "layer", "pos")}
+        missing = [a for a, v in indices.items() if v is None and not (name == "attention_output" and a == "head")]
+        if missing:
+            raise InvalidRequestError(f"{name} needs {', '.join(f'--{argument}' for argument in missing)}")
+        tensor = _logit_lens(llm, arguments) if name == "unembed" else getattr(llm, name)(**indices)
+        model = llm.describe()
+    dims = ",".join(method.dims or ())
+    metadata = {"dims": dims, "model": model.info.name, "model_digest": model.digest}
+    metadata.update({argument: str(value) for argument, value in indices.items() if value is not None})
+    save_file({name: tensor.contiguous()}, arguments.output, metadata=metadata)
+    print(f"{arguments.output}: {name} {dtypes.name(tensor.dtype)} {list(tensor.shape)} ({dims})")
+    return 0
+
+
+def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> torch.Tensor:
+    vector = llm.residual_out(arguments.layer)[arguments.batch_i, arguments.pos]
+    return llm.unembed(vector, normalize=not arguments.no_normalize)
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    llm = RemoteTransparentLlm(
+        arguments.target, timeout_s=arguments.timeout_s, token=arguments.token, tls_ca=arguments.tls_ca
+    )
+    with llm:
+        serving = llm.is_serving()
+    print("serving" if serving else "not serving")
+    return 0 if serving else 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - every command takes them
+    from transparent_llm.demo import demo
+
+    demo()
+    return 0

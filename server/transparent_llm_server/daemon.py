@@ -1,0 +1,46 @@
+"""A server as a process: one line on standard output when it is ready, a clean end on SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from transparent_llm.errors import TransparentLlmError
+from transparent_llm_server.app import Server
+from transparent_llm_server.config import ServerConfig
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until SIGTERM or Ctrl-C; then drain and return the exit code 0.
+
+    Raises:
+        InvalidRequestError: an address, device or model that cannot be used.
+        ModelRefusedError: a model that fails its checks.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asked_to_stop = threading.Event()
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        log.info("%s: draining for up to %g s", signal.Signals(signum).name, config.drain_s)
+        asked_to_stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    server = Server(config)
+    try:
+        address = server.start()
+        log.info("listening on %s, loading models", address)
+        server.load()
+        print(f"ready: {address}", flush=True)
+        asked_to_stop.wait()
+    except TransparentLlmError:
+        server.stop()
+        raise
+    server.stop()
+    log.info("stopped")
+    return 0

@@ -1,0 +1,169 @@
+"""THE agreement: contract, table, schema, servicer and both implementations say the same.
+
+A new method is a line in each of them. These tests name the line that is missing, or that differs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Set
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
+from transparent_llm import RemoteTransparentLlm, TransparentLlm
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+from transparent_llm.wire.methods import METHODS, SERVICE
+from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.servicer import TransparentLlmServicer
+
+PROTO = Path(__file__).parents[2] / "protos/transparent_llm/v1/service.proto"
+SCHEMA = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"]
+RPCS = {rpc.name: rpc for rpc in SCHEMA.methods}
+RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun"}
+"""About the server and about runs, not about a model: no part of the contract."""
+
+ABSTRACT = sorted(TransparentLlm.__abstractmethods__)
+INDEX = {"int", "int | None"}
+TENSOR_ROWS = [name for name, row in METHODS.items() if row.dims is not None]
+
+
+def parameters(name: str, owner: type = TransparentLlm) -> list[inspect.Parameter]:
+    return [p for p in inspect.signature(getattr(owner, name)).parameters.values() if p.name != "self"]
+
+
+def takes_indices(name: str) -> bool:
+    """Whether all arguments are indices, which travel under their own names; text and vectors have messages."""
+    return all(p.annotation in INDEX for p in parameters(name))
+
+
+INDEX_METHODS = [name for name in ABSTRACT if takes_indices(name)]
+
+
+def require_same(left: str, names: Set[str], right: str, others: Set[str]) -> None:
+    missing = [f"{name} is in {left}, not in {right}" for name in sorted(names - others)]
+    missing += [f"{name} is in {right}, not in {left}" for name in sorted(others - names)]
+    assert not missing, "; ".join(missing)
+
+
+def require_row(name: str) -> None:
+    assert name in METHODS, f"{name} of the contract has no row in METHODS"
+    assert METHODS[name].rpc in RPCS, f"{name} has no RPC {METHODS[name].rpc} in service.proto"
+
+
+def request_fields(name: str) -> list[str]:
+    """What a request has beside the model or run that it is about, and its options; in the order of their numbers."""
+    fields = sorted(RPCS[METHODS[name].rpc].input_type.fields, key=lambda field: field.number)
+    target = "run_id" if METHODS[name].of_run else "model"
+    assert fields, f"{METHODS[name].rpc}Request has no field {target}"
+    assert fields[0].name == target, f"{METHODS[name].rpc}Request begins with {fields[0].name}, not with {target}"
+    return [field.name for field in fields[1:] if field.name != "options"]
+
+
+def test_table_has_a_row_for_each_abstract_method() -> None:
+    require_same("TransparentLlm", TransparentLlm.__abstractmethods__, "METHODS", METHODS.keys())
+    assert [key for key, row in METHODS.items() if row.name != key] == []
+
+
+def test_schema_has_an_rpc_for_each_row() -> None:
+    require_same("METHODS", {row.rpc for row in METHODS.values()}, "service.proto", RPCS.keys() - RPCS_WITHOUT_A_METHOD)
+    require_same("the named exceptions", RPCS_WITHOUT_A_METHOD, "service.proto", RPCS_WITHOUT_A_METHOD & RPCS.keys())
+    assert SCHEMA.full_name == SERVICE
+
+
+def test_generated_code_is_that_of_the_schema() -> None:
+    schema = set(re.findall(r"^  rpc (\w+)\(", PROTO.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    require_same("service.proto", schema, "service_pb2 (make gen)", RPCS.keys())
+    generated = {name for name in vars(service_pb2_grpc.TransparentLlmServiceServicer) if not name.startswith("_")}
+    require_same("service.proto", schema, "service_pb2_grpc (make gen)", generated)
+
+
+def test_servicer_answers_each_rpc() -> None:
+    written = {name for name in vars(TransparentLlmServicer) if not name.startswith("_")}
+    require_same("service.proto", RPCS.keys(), "TransparentLlmServicer", written)
+
+
+@pytest.mark.parametrize("implementation", [RemoteTransparentLlm, TransformerLensTransparentLlm])
+def test_implementations_have_the_methods_themselves(implementation: type[TransparentLlm]) -> None:
+    defined = vars(implementation).keys() & TransparentLlm.__abstractmethods__
+    require_same("TransparentLlm", TransparentLlm.__abstractmethods__, implementation.__name__, defined)
+    assert implementation.__abstractmethods__ == frozenset()
+
+
+@pytest.mark.parametrize("name", ABSTRACT)
+@pytest.mark.parametrize("implementation", [RemoteTransparentLlm, TransformerLensTransparentLlm])
+def test_implementations_have_the_signature_of_the_contract(implementation: type, name: str) -> None:
+    assert inspect.signature(getattr(implementation, name)) == inspect.signature(getattr(TransparentLlm, name))
+
+
+def test_methods_with_other_arguments_than_indices() -> None:
+    """They are named, so that a new method lands among those that are checked below."""
+    assert sorted(set(ABSTRACT) - set(INDEX_METHODS)) == ["run", "tokens_to_strings", "unembed"]
+
+
+@pytest.mark.parametrize("name", INDEX_METHODS)
+def test_arguments_have_the_same_names_everywhere(name: str) -> None:
+    require_row(name)
+    arguments = [p.name for p in parameters(name)]
+    assert list(METHODS[name].arguments) == arguments, f"METHODS[{name!r}].arguments differ from the contract"
+    assert request_fields(name) == arguments, f"{METHODS[name].rpc}Request differs from the contract"
+
+
+@pytest.mark.parametrize("name", INDEX_METHODS)
+def test_arguments_are_optional_in_the_schema_where_they_are_in_the_contract(name: str) -> None:
+    require_row(name)
+    fields = RPCS[METHODS[name].rpc].input_type.fields_by_name
+    optional = {p.name for p in parameters(name) if p.annotation == "int | None"}
+    assert {p.name for p in parameters(name) if p.default is None} == optional
+    present = {argument for argument in request_fields(name) if fields[argument].containing_oneof is not None}
+    require_same("the optional arguments of the contract", optional, f"the optional fields of {name}", present)
+    assert {fields[argument].type for argument in request_fields(name)} <= {FieldDescriptor.TYPE_INT32}
+
+
+def test_other_requests_have_the_fields_of_their_methods() -> None:
+    assert request_fields("run") == ["sentences", "tokens"]  # one or the other: run, or run_tokens
+    assert request_fields("tokens_to_strings") == ["token_ids"]
+    assert request_fields("unembed") == [p.name for p in parameters("unembed")] == ["t", "normalize"]
+
+
+@pytest.mark.parametrize("name", ABSTRACT)
+def test_dims_are_those_of_the_annotation(name: str) -> None:
+    require_row(name)
+    annotation = inspect.signature(getattr(TransparentLlm, name)).return_annotation
+    shape = re.fullmatch(r"\w+\[torch\.Tensor, '([^']*)'\]", annotation)
+    dims = None if shape is None else tuple(shape[1].split())
+    assert METHODS[name].dims == dims, f"METHODS[{name!r}].dims differ from the contract's {annotation}"
+
+
+@pytest.mark.parametrize("name", TENSOR_ROWS)
+def test_tensors_are_streamed_with_options(name: str) -> None:
+    require_row(name)
+    rpc = RPCS[METHODS[name].rpc]
+    assert rpc.server_streaming, f"{rpc.name} gives a tensor, so it returns a stream"
+    assert rpc.output_type is tensor_pb2.TensorChunk.DESCRIPTOR
+    options = rpc.input_type.fields_by_name.get("options")
+    assert options is not None, f"{rpc.input_type.name} has no `TensorOptions options = 15`"
+    assert (options.number, options.message_type) == (15, tensor_pb2.TensorOptions.DESCRIPTOR)
+
+
+@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS}))
+def test_everything_else_is_unary_without_options(name: str) -> None:
+    rpc = RPCS[name]
+    assert not rpc.server_streaming, f"{name} gives no tensor, so it returns one message"
+    assert rpc.output_type.name == f"{name}Response"
+    assert "options" not in rpc.input_type.fields_by_name
+
+
+@pytest.mark.parametrize("name", RPCS)
+def test_every_rpc_takes_one_message_of_its_name(name: str) -> None:
+    assert not RPCS[name].client_streaming, f"{name} streams requests, which browsers cannot"
+    assert RPCS[name].input_type.name == f"{name}Request"
+
+
+@pytest.mark.parametrize("name", RPCS)
+def test_servicer_yields_where_the_schema_streams(name: str) -> None:
+    answer = get_type_hints(getattr(TransparentLlmServicer, name))["return"]
+    assert (answer == Iterator[tensor_pb2.TensorChunk]) == RPCS[name].server_streaming

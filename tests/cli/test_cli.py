@@ -1,0 +1,137 @@
+"""The command line against a server process of the embedded model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from transparent_llm import RemoteTransparentLlm
+from transparent_llm.demo import server_process
+from transparent_llm.wire.methods import METHODS
+
+SENTENCE = "My lord, the king of France"
+ARGUMENTS: dict[str, list[str]] = {
+    "tokens": [],
+    "logits": [],
+    "unembed": ["--layer", "2", "--pos", "3"],
+    "residual_in": ["--layer", "2"],
+    "residual_after_attn": ["--layer", "2"],
+    "residual_out": ["--layer", "3"],
+    "ffn_out": ["--layer", "0"],
+    "decomposed_ffn_out": ["--layer", "1", "--pos", "2"],
+    "neuron_activations": ["--layer", "1", "--pos", "2"],
+    "neuron_output": ["--layer", "1", "--neuron", "7"],
+    "attention_matrix": ["--layer", "1", "--head", "2"],
+    "attention_output": ["--layer", "1", "--pos", "2", "--head", "3"],
+    "decomposed_attn": ["--layer", "1", "--batch", "0"],
+}
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with server_process() as address:
+        yield address
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, "-m", "transparent_llm", *arguments]
+    return subprocess.run(whole, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_info_prints_what_the_server_serves_and_how_exact_it_is(address: str) -> None:
+    finished = command("info", "--target", address)
+    assert finished.returncode == 0, finished.stderr
+    assert "model demo: GPT2LMHeadModel, F32 on cpu" in finished.stdout
+    assert "957,184 parameters, 4 layers, 4 heads, d_model 128, d_ffn 512, d_vocab 1024, context 256" in finished.stdout
+    assert "logits_vs_huggingface" in finished.stdout
+
+
+def test_run_prints_tokens_and_likely_next_ones(address: str) -> None:
+    finished = command("run", "--target", address, "--top", "3", SENTENCE, "What")
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert len(lines) == 8  # for each sentence its tokens and three guesses
+    assert lines[0].startswith("<|endoftext|> | My |  lord | ,")
+    with RemoteTransparentLlm(address) as llm:
+        llm.run([SENTENCE])
+        best = torch.softmax(llm.logits()[0, -1], dim=0).max()
+    assert lines[1].split()[0] == f"{best:.1%}"
+
+
+@pytest.mark.parametrize("name", list(ARGUMENTS))
+def test_get_saves_every_tensor_with_the_names_of_its_axes(name: str, address: str, tmp_path: Path) -> None:
+    output = tmp_path / "out.safetensors"
+    finished = command("get", name, "--target", address, *ARGUMENTS[name], SENTENCE, "-o", str(output))
+    assert finished.returncode == 0, finished.stderr
+    with RemoteTransparentLlm(address) as llm, safe_open(output, "pt") as file:
+        llm.run([SENTENCE])
+        metadata = file.metadata()
+        assert metadata["dims"] == ",".join(METHODS[name].dims or ())
+        assert metadata["model"] == "demo"
+        assert metadata["model_digest"] == llm.describe().digest
+        assert torch.equal(file.get_tensor(name), wanted(llm, name))
+
+
+def wanted(llm: RemoteTransparentLlm, name: str) -> torch.Tensor:
+    if name == "unembed":
+        return llm.unembed(llm.residual_out(2)[0, 3], normalize=True)
+    values = dict(zip(ARGUMENTS[name][::2], map(int, ARGUMENTS[name][1::2]), strict=True))
+    indices = [values.get("--" + argument.removesuffix("_i"), 0) for argument in METHODS[name].arguments]
+    result: torch.Tensor = getattr(llm, name)(*indices)
+    return result
+
+
+def test_every_tensor_of_the_table_is_tested_here() -> None:
+    assert set(ARGUMENTS) == {name for name, method in METHODS.items() if method.dims is not None}
+
+
+def test_get_says_which_index_is_missing(address: str, tmp_path: Path) -> None:
+    finished = command("get", "attention_matrix", "--target", address, SENTENCE, "-o", str(tmp_path / "x"))
+    assert finished.returncode == 1
+    assert finished.stderr == "transparent-llm: attention_matrix needs --layer, --head\n"
+
+
+def test_get_says_that_a_sentence_is_missing(address: str, tmp_path: Path) -> None:
+    finished = command("get", "logits", "--target", address, "-o", str(tmp_path / "x"))
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("transparent-llm: logits needs sentences to run")
+
+
+def test_the_servers_refusal_is_one_line(address: str, tmp_path: Path) -> None:
+    arguments = ("residual_out", "--target", address, "--layer", "9", SENTENCE, "-o", str(tmp_path / "x"))
+    finished = command("get", *arguments)
+    assert finished.returncode == 1
+    assert finished.stderr == "transparent-llm: layer 9 is out of range: valid are 0 to 3\n"
+
+
+def test_health_is_an_exit_code(address: str) -> None:
+    assert command("health", "--target", address).returncode == 0
+    nobody = command("health", "--target", "127.0.0.1:1")
+    assert nobody.returncode == 1
+    assert nobody.stderr.startswith("transparent-llm: no server answers at 127.0.0.1:1")
+
+
+def test_demo_does_the_main_job() -> None:
+    finished = command("demo")
+    assert finished.returncode == 0, finished.stderr
+    for piece in (
+        "ready: 127.0.0.1:",
+        "tokens 0:",
+        "logit lens",
+        "strongest induction head",
+        "11 of 11 kinds",
+        "server stopped",
+    ):
+        assert piece in finished.stdout
+
+
+def test_a_wrong_word_explains_the_usage() -> None:
+    finished = command("get", "no_such_tensor", "-o", "x")
+    assert finished.returncode == 2
+    assert "invalid choice: 'no_such_tensor'" in finished.stderr

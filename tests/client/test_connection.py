@@ -1,0 +1,174 @@
+"""How a client finds, trusts and leaves its server."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+import trustme
+
+from support.servers import Watcher, running, served, tiny
+from transparent_llm import RemoteTransparentLlm, connect, errors
+from transparent_llm.config import ClientConfig
+
+
+def test_nothing_is_sent_before_the_first_call() -> None:
+    llm = RemoteTransparentLlm("127.0.0.1:1")
+    assert repr(llm) == "<RemoteTransparentLlm('127.0.0.1:1'): no run yet>"
+    llm.close()
+
+
+def test_repr_tells_target_model_and_run() -> None:
+    with running() as server, RemoteTransparentLlm(server.address, model="tiny") as llm:
+        llm.run_tokens([[1, 2, 3], [4]])
+        assert repr(llm) == (
+            f"<RemoteTransparentLlm('{server.address}', model='tiny'): run of 2 sentences, 3 positions>"
+        )
+
+
+def test_an_unreachable_server_is_named_within_the_deadline() -> None:
+    started = time.monotonic()
+    with RemoteTransparentLlm("127.0.0.1:1", timeout_s=20) as llm, pytest.raises(errors.UnavailableError) as caught:
+        llm.model_info()
+    assert time.monotonic() - started < 20
+    assert str(caught.value).startswith("no server answers at 127.0.0.1:1 (")
+    assert isinstance(caught.value, ConnectionError)
+
+
+def test_connect_fails_at_once_where_no_server_is() -> None:
+    with pytest.raises(errors.UnavailableError, match=r"no server answers at 127\.0\.0\.1:1"):
+        connect("127.0.0.1:1", timeout_s=10)
+
+
+def test_connect_says_which_models_there_are() -> None:
+    with running() as server:
+        with pytest.raises(errors.NotFoundError) as caught:
+            connect(server.address, model="gpt5")
+        assert str(caught.value) == "there is no model 'gpt5'; served are: tiny"
+        assert caught.value.reason == "MODEL_NOT_FOUND"
+        with connect(server.address, model="tiny") as llm:
+            assert llm.model_info().name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "text"), [("2.0", "speaks API 2.0, this client 1.0"), ("0.9", "speaks API 0.9, this client 1.0")]
+)
+def test_another_api_version_is_warned_about(theirs: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transparent_llm_server.servicer.API_VERSION", theirs)
+    with running() as server, pytest.warns(UserWarning, match=text) as caught:
+        connect(server.address).close()
+    assert caught[0].filename == __file__  # the warning points at the caller's line
+
+
+def test_the_same_api_version_is_not() -> None:
+    with running() as server, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        connect(server.address).close()
+
+
+def test_a_closed_client_says_so() -> None:
+    with running() as server:
+        llm = connect(server.address)
+        llm.close()
+        with pytest.raises(errors.InvalidRequestError, match="this client is closed; make a new one"):
+            llm.model_info()
+
+
+def test_configuration_comes_from_arguments_then_environment_then_defaults() -> None:
+    environment = {
+        "TRANSPARENT_LLM_ADDRESS": "box:1",
+        "TRANSPARENT_LLM_TOKEN": "secret",
+        "TRANSPARENT_LLM_TLS_CA": "ca.pem",
+    }
+    config = ClientConfig.from_env(None, None, None, environment)
+    assert (config.target, config.token, config.tls_ca) == ("box:1", "secret", "ca.pem")
+    config = ClientConfig.from_env("other:2", "mine", "system", environment)
+    assert (config.target, config.token, config.tls_ca) == ("other:2", "mine", "system")
+    config = ClientConfig.from_env(None, None, None, {})
+    assert (config.target, config.token, config.tls_ca) == ("127.0.0.1:50051", None, None)
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watcher()
+    with running(watcher) as server:
+        monkeypatch.setenv("TRANSPARENT_LLM_ADDRESS", server.address)
+        monkeypatch.setenv("TRANSPARENT_LLM_TOKEN", "from-environment")
+        with RemoteTransparentLlm() as llm:
+            llm.model_info()
+    assert watcher.calls[-1][1]["authorization"] == "Bearer from-environment"
+
+
+def test_the_token_goes_with_every_call_and_stays_out_of_repr() -> None:
+    watcher = Watcher()
+    with running(watcher) as server, RemoteTransparentLlm(server.address, token="s3cret") as llm:
+        llm.run_tokens([[1, 2]])
+        llm.residual_in(0)
+        llm.is_serving()
+        assert "s3cret" not in repr(llm)
+        assert "s3cret" not in repr(llm._config)
+    assert watcher.names == ["Run", "ResidualIn", "Check"]
+    assert all(metadata["authorization"] == "Bearer s3cret" for _, metadata in watcher.calls)
+
+
+def test_a_run_and_its_reads_carry_the_same_routing_key() -> None:
+    watcher = Watcher()
+    with served(watcher) as llm:
+        llm.run_tokens([[1, 2]])
+        llm.residual_in(0)
+        llm.logits()
+        llm.run_tokens([[3, 4]])
+    keys = [metadata["x-transparent-llm-run-key"] for _, metadata in watcher.calls]
+    assert len(set(keys[:3])) == 1
+    assert keys[3] != keys[0]
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_credentials(authority: trustme.CA) -> grpc.ServerCredentials:
+    certificate = authority.issue_cert("localhost")
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    return grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
+
+
+def test_tls_with_a_trusted_authority(authority: trustme.CA, tmp_path: Path) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with running(credentials=server_credentials(authority)) as server:
+        with RemoteTransparentLlm(server.address, tls_ca=str(tmp_path / "ca.pem")) as llm:
+            llm.run_tokens([[1, 2]])
+            local = tiny().copy()
+            local.run_tokens([[1, 2]])
+            assert torch.equal(llm.logits(), local.logits())
+
+
+def test_tls_with_a_foreign_authority(authority: trustme.CA, tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    with running(credentials=server_credentials(authority)) as server:
+        with RemoteTransparentLlm(server.address, tls_ca=str(tmp_path / "other.pem"), timeout_s=10) as llm:
+            with pytest.raises(errors.UnavailableError, match=f"no server answers at {server.address}"):
+                llm.model_info()
+
+
+def test_a_ca_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with RemoteTransparentLlm("localhost:1", tls_ca=str(tmp_path / "none.pem")) as llm:
+        with pytest.raises(errors.InvalidRequestError, match=r"cannot read the CA certificates: .*none.pem"):
+            llm.model_info()
+
+
+def test_results_land_on_the_device() -> None:
+    with running() as server, RemoteTransparentLlm(server.address, device="meta") as llm:
+        llm.run_tokens([[1, 2]])
+        for result in (
+            llm.tokens(),
+            llm.mask(),
+            llm.logits(),
+            llm.neuron_output(0, 0),
+            llm.unembed(torch.ones(64), True),
+        ):
+            assert result.device.type == "meta"

@@ -1,0 +1,76 @@
+"""A run that the server forgot is made again, once, unless the user does not want that."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from support.servers import Watcher, running, served, tiny
+from transparent_llm import RemoteTransparentLlm, errors
+
+
+def test_a_released_run_is_made_again_and_gives_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    watcher = Watcher()
+    with served(watcher) as llm:
+        llm.run_tokens([[1, 2, 3]])
+        before = llm.residual_out(1)
+        llm.release()
+        with caplog.at_level(logging.DEBUG, "transparent_llm"):
+            assert torch.equal(llm.residual_out(1), before)
+        assert "running its input again" in caplog.text
+        assert llm.server_info().stored_runs == 1
+    assert watcher.names == ["Run", "ResidualOut", "ReleaseRun", "ResidualOut", "Run", "ResidualOut", "ServerInfo"]
+
+
+def test_without_rerun_the_loss_is_told() -> None:
+    with running() as server, RemoteTransparentLlm(server.address, rerun=False) as llm:
+        llm.run_tokens([[1, 2, 3]])
+        llm.release()
+        with pytest.raises(errors.NotFoundError) as caught:
+            llm.residual_out(1)
+        run_id = caught.value.metadata["run_id"]
+        assert caught.value.reason == "RUN_NOT_FOUND"
+        assert str(caught.value) == (
+            f"run '{run_id}' is not here: never made, evicted, expired or released; send Run again"
+        )
+        assert isinstance(caught.value, LookupError)
+
+
+def test_an_evicted_run_is_made_again() -> None:
+    probe = tiny().copy()
+    probe.run_tokens([[1, 2, 3]])
+    with served(run_store_bytes=int(probe.values().nbytes * 1.5)) as llm:
+        llm.run_tokens([[1, 2, 3]])
+        before, other = llm.logits(), llm.copy()
+        other.run_tokens([[4, 5, 6]])
+        assert llm.server_info().stored_runs == 1
+        assert torch.equal(llm.logits(), before)
+        assert not torch.equal(other.logits(), before)
+
+
+def test_a_run_larger_than_the_store_is_refused_with_both_numbers() -> None:
+    with served(run_store_bytes=1000) as llm, pytest.raises(errors.TooLargeError) as caught:
+        llm.run_tokens([[1, 2, 3]])
+    assert caught.value.reason == "TOO_LARGE"
+    assert caught.value.metadata["allowed"] == "1000"
+    assert int(caught.value.metadata["needed"]) > 1000
+
+
+def test_the_same_input_is_stored_once_and_named_the_same() -> None:
+    with served() as llm:
+        llm.run_tokens([[1, 2, 3]])
+        other = llm.copy()
+        other.run_tokens([[1, 2, 3]])
+        assert llm.server_info().stored_runs == 1
+        other.run_tokens([[1, 2, 4]])
+        assert llm.server_info().stored_runs == 2
+
+
+def test_text_and_its_tokens_name_the_same_run() -> None:
+    with served() as llm:
+        llm.run(["The river"])
+        ids = llm.tokens().tolist()
+        llm.run_tokens(ids)
+        assert llm.server_info().stored_runs == 1

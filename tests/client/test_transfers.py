@@ -1,0 +1,117 @@
+"""Transfers: cut and resumed, cancelled, timed out, shown in a bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from support.proxy import cutting
+from support.servers import Watcher, running, served, tiny
+from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
+
+ROWS = [list(range(1, 61))]
+"""60 tokens: decomposed_attn of the tiny model is 3.7 MB."""
+
+
+def wanted() -> torch.Tensor:
+    local = tiny().copy()
+    local.run_tokens(ROWS)
+    return local.decomposed_attn(0, 1)
+
+
+@pytest.mark.parametrize("cut", [50_000, 500_000, 1_500_000, 3_600_000])
+def test_a_cut_stream_goes_on_where_it_broke_off(cut: int) -> None:
+    with running(chunk_bytes=16_384) as server, cutting(server.address, [cut]) as proxy:
+        with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
+            llm.run_tokens(ROWS)
+            assert torch.equal(llm.decomposed_attn(0, 1), wanted())
+            assert proxy.cuts_made == 1
+
+
+def test_a_stream_that_is_cut_again_and_again_ends_bit_identical() -> None:
+    watcher = Watcher()
+    cuts = [300_000, 400_000, 500_000, 600_000]
+    with running(watcher, chunk_bytes=16_384) as server, cutting(server.address, cuts) as proxy:
+        with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
+            llm.run_tokens(ROWS)
+            assert torch.equal(llm.decomposed_attn(0, 1), wanted())
+            assert proxy.cuts_made == len(cuts)
+        reads = watcher.names.count("DecomposedAttn")
+        assert reads == len(cuts) + 1
+        everything = wanted().nbytes / 16_384
+        assert watcher.messages < 2 * everything  # resumed, not begun anew: what was lost in flight is sent twice
+
+
+def test_ctrl_c_cancels_the_call_on_the_server() -> None:
+    watcher = Watcher(hold_after=2)
+    with running(watcher, chunk_bytes=4096) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        llm.run_tokens(ROWS)
+
+        def press_ctrl_c() -> None:
+            watcher.holding.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        presser = threading.Thread(target=press_ctrl_c)
+        presser.start()
+        with pytest.raises(KeyboardInterrupt):
+            llm.decomposed_attn(0, 1)
+        presser.join()
+        assert watcher.cancelled.wait(10)
+        assert watcher.messages < 10  # of about 900
+        assert llm.model_info().n_layers == 2  # the connection lives on
+
+
+def test_a_passed_deadline_is_a_timeout_that_names_the_server() -> None:
+    watcher = Watcher(hold_after=2)
+    with running(watcher, chunk_bytes=4096) as server, RemoteTransparentLlm(server.address, timeout_s=1) as llm:
+        llm.run_tokens(ROWS)
+        with pytest.raises(errors.DeadlineError, match=f"{server.address} did not answer within the time") as caught:
+            llm.decomposed_attn(0, 1)
+        assert isinstance(caught.value, TimeoutError)
+        assert watcher.cancelled.wait(10)
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
+def test_the_bar_shows_when_wanted_and_never_by_itself_without_a_terminal(
+    progress: bool | None, shown: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("transparent_llm.progress.SHOWN_AFTER_S", 0.0)
+    with running(chunk_bytes=65_536) as server, RemoteTransparentLlm(server.address, progress=progress) as llm:
+        llm.run_tokens(ROWS)
+        llm.decomposed_attn(0, 1)
+    assert ("DecomposedAttn" in capfd.readouterr().err) is shown
+
+
+def test_a_quick_transfer_shows_no_bar(capfd: pytest.CaptureFixture[str]) -> None:
+    with running() as server, RemoteTransparentLlm(server.address, progress=True) as llm:
+        llm.run_tokens([[1, 2]])
+        llm.residual_in(0)
+    assert "ResidualIn" not in capfd.readouterr().err
+
+
+def check_in_thread(llm: TransparentLlm, number: int, failures: list[str]) -> None:
+    local = tiny().copy()
+    for turn in range(5):
+        rows = [[number + 1, turn + 1, 7], [number + 2]]
+        llm.run_tokens(rows)
+        local.run_tokens(rows)
+        same = torch.equal(llm.logits(), local.logits()) and torch.equal(
+            llm.attention_matrix(1, 1, number % 4), local.attention_matrix(1, 1, number % 4)
+        )
+        if not same:
+            failures.append(f"thread {number}, turn {turn}")
+
+
+def test_many_threads_each_with_a_copy() -> None:
+    failures: list[str] = []
+    with served() as llm:
+        threads = [threading.Thread(target=check_in_thread, args=(llm.copy(), n, failures)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []

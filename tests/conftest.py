@@ -1,0 +1,49 @@
+"""Backends: the same contract suite runs over each of them. `pytest tests/contract --backend=local,unix` chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.backends import BACKENDS, Backend, start_backend
+from support.families import FAMILIES, save
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", default=",".join(BACKENDS), help=f"comma list of {', '.join(BACKENDS)} (default all)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(2)  # as in the server processes: the same split of work gives the same bits
+
+
+def chosen_backends(config: pytest.Config) -> list[str]:
+    names = [name.strip() for name in str(config.getoption("--backend")).split(",")]
+    unknown = set(names) - set(BACKENDS)
+    if unknown:
+        raise pytest.UsageError(f"unknown backend {', '.join(sorted(unknown))}; there are {', '.join(BACKENDS)}")
+    return names
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", chosen_backends(metafunc.config), indirect=True, scope="session")
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", list(FAMILIES), scope="session")
+
+
+@pytest.fixture(scope="session")
+def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every family as a tiny random model on disk."""
+    root = tmp_path_factory.mktemp("families")
+    return {name: save(name, root / name) for name in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest, family_folders: dict[str, Path]) -> Iterator[Backend]:
+    """One way to reach all families; started once, ended with the session."""
+    with start_backend(request.param, family_folders) as started:
+        yield started

@@ -1,0 +1,44 @@
+"""One standard batch of mixed lengths, run once for each backend and family."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from support.backends import Backend
+from support.families import FAMILIES, build_model
+from support.reference import HuggingFaceReference
+from transparent_llm import TransparentLlm
+
+ROWS = [list(range(5, 21)), [9, 8, 7, 6, 5], [3, 4, 3]]
+"""Token ids: 16, 5 and 3 of them; the first is longer than every sliding window in the families."""
+
+
+@cache
+def _reference(folder: Path) -> HuggingFaceReference:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    reference = HuggingFaceReference(build_model(FAMILIES[folder.name]()), tokenizer, prepend_bos=False)
+    reference.run_tokens(ROWS)
+    return reference
+
+
+@pytest.fixture
+def reference(family: str, family_folders: dict[str, Path]) -> HuggingFaceReference:
+    """The same batch, computed by plain Hugging Face without TransformerLens."""
+    return _reference(family_folders[family])
+
+
+_runs: dict[tuple[str, str], TransparentLlm] = {}
+
+
+@pytest.fixture
+def llm(backend: Backend, family: str) -> TransparentLlm:
+    """The family's model behind the backend, the standard batch run."""
+    key = (backend.name, family)
+    if key not in _runs:
+        _runs[key] = backend.open(family)
+        _runs[key].run_tokens(ROWS)
+    return _runs[key]

@@ -1,0 +1,192 @@
+"""The server as a process: its one line, its exit codes, its signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.families import save
+from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm_server import TransformerLensTransparentLlm
+
+TIMEOUT_S = 60
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`transparent-llm serve` with its output and log readable; killed if a test leaves it running."""
+    command = [sys.executable, "-m", "transparent_llm", "serve", *arguments]
+    with tempfile.TemporaryFile("w+") as log:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        running.log = log  # type: ignore[attr-defined]
+        try:
+            yield running
+        finally:
+            running.kill()
+            running.wait()
+            assert running.stdout is not None
+            running.stdout.close()
+
+
+def ready_address(running: subprocess.Popen[str]) -> str:
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    assert line.startswith("ready: "), log_of(running)
+    return line.removeprefix("ready: ").strip()
+
+
+def log_of(running: subprocess.Popen[str]) -> str:
+    running.log.seek(0)  # type: ignore[attr-defined]
+    text: str = running.log.read()  # type: ignore[attr-defined]
+    return text
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save("gpt2", tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_it_serves_the_demo_model_by_default_and_ends_cleanly_on_sigterm() -> None:
+    with process("--listen", "127.0.0.1:0") as running:
+        with connect(ready_address(running)) as llm:
+            assert llm.model_info().name == "demo"
+            assert llm.is_serving()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(TIMEOUT_S) == 0
+        assert running.stdout is not None
+        assert running.stdout.read() == ""  # one line on standard output, everything else is log
+        assert "SIGTERM: draining" in log_of(running)
+
+
+def test_ctrl_c_ends_it_cleanly_too(tiny_folder: Path) -> None:
+    with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder)) as running:
+        ready_address(running)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(TIMEOUT_S) == 0
+
+
+def test_a_client_is_served_to_the_end_of_its_call_while_the_server_drains(tiny_folder: Path) -> None:
+    with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder)) as running:
+        with connect(ready_address(running), progress=False) as llm:
+            llm.run_tokens([list(range(1, 61))] * 8)
+            stream = llm._calls._open_stream(  # the first message has come, the others wait in the server
+                "Logits", _logits_request(llm), "", deadline=_far()
+            )
+            received = [next(stream)]
+            running.send_signal(signal.SIGTERM)
+            received.extend(stream)
+            assert sum(len(chunk.data) for chunk in received) == 8 * 60 * 500 * 4
+        assert running.wait(TIMEOUT_S) == 0
+
+
+def _logits_request(llm: RemoteTransparentLlm) -> object:
+    from transparent_llm.wire._gen import tensor_pb2
+    from transparent_llm.wire.methods import METHODS
+
+    options = tensor_pb2.TensorOptions(max_chunk_bytes=16_384)
+    assert llm._run is not None
+    return METHODS["logits"].request(llm._run.result.run_id, options=options)
+
+
+def _far() -> float:
+    import time
+
+    return time.monotonic() + TIMEOUT_S
+
+
+def test_several_models_are_chosen_by_name(tiny_folder: Path, tmp_path: Path) -> None:
+    llama = save("llama_gqa", tmp_path / "llama")
+    models = ("--model", str(tiny_folder), "--model", f"other={llama}")
+    with process("--listen", "127.0.0.1:0", *models) as running:
+        address = ready_address(running)
+        with connect(address, model="tiny") as first, connect(address, model="other") as second:
+            assert [model.info.name for model in first.server_info().models] == ["tiny", "other"]
+            assert (first.describe().architecture, second.describe().architecture) == (
+                "GPT2LMHeadModel",
+                "LlamaForCausalLM",
+            )
+            for llm, folder in ((first, tiny_folder), (second, llama)):
+                local = TransformerLensTransparentLlm(str(folder))
+                llm.run_tokens([[1, 2, 3]])
+                local.run_tokens([[1, 2, 3]])
+                assert torch.equal(llm.logits(), local.logits())
+        with (
+            connect(address) as unnamed,
+            pytest.raises(ValueError, match="several models are served, name one: tiny, other"),
+        ):
+            unnamed.model_info()
+
+
+def test_a_port_that_is_taken_is_an_error_not_a_second_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        listen = f"127.0.0.1:{holder.getsockname()[1]}"
+        with process("--listen", listen) as running:
+            assert running.wait(TIMEOUT_S) == 1
+            assert f"transparent-llm: cannot listen on {listen}: is it taken by another server?" in log_of(running)
+
+
+def test_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with process("--listen", "127.0.0.1:0", "--model", str(tmp_path)) as running:
+        assert running.wait(TIMEOUT_S) == 1
+        assert running.stdout is not None
+        assert running.stdout.read() == ""
+        assert "transparent-llm: " in log_of(running).splitlines()[-1]
+
+
+def test_a_model_that_would_be_wrong_is_refused(tmp_path: Path) -> None:
+    folder = save("opt_post_norm", tmp_path / "opt")
+    with process("--listen", "127.0.0.1:0", "--model", str(folder)) as running:
+        assert running.wait(TIMEOUT_S) == 1
+        assert "OPT with do_layer_norm_before=False" in log_of(running)
+        assert "ready" not in log_of(running)
+
+
+def test_a_socket_file_is_made_used_and_reused_after_a_kill(tiny_folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        listen = ("--listen", f"unix:{folder}/llm.sock", "--model", str(tiny_folder))
+        with process(*listen) as running:
+            address = ready_address(running)
+            assert address == f"unix:{folder}/llm.sock"
+            with process(*listen) as second:
+                assert second.wait(TIMEOUT_S) == 1
+                assert "another server listens there" in log_of(second)
+            running.kill()  # leaves its socket file behind
+            running.wait()
+        assert os.path.exists(f"{folder}/llm.sock")
+        with process(*listen) as again, connect(ready_address(again)) as llm:
+            assert llm.model_info().name == "tiny"
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "notes.txt"
+    precious.write_text("precious")
+    with process("--listen", f"unix:{precious}") as running:
+        assert running.wait(TIMEOUT_S) == 1
+        assert "a file that is no socket is there" in log_of(running)
+    assert precious.read_text() == "precious"
+
+
+def test_prompts_stay_out_of_the_log(tiny_folder: Path) -> None:
+    with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder)) as running:
+        with connect(ready_address(running)) as llm:
+            llm.run(["my very secret prompt"])
+            llm.logits()
+            with pytest.raises(IndexError):
+                llm.residual_in(17)
+        running.send_signal(signal.SIGTERM)
+        running.wait(TIMEOUT_S)
+        log = log_of(running)
+        assert "secret" not in log
+        assert "Run OK" in log
+        assert "Logits OK" in log
+        assert "ResidualIn OUT_OF_RANGE" in log

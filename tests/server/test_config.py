@@ -1,0 +1,76 @@
+"""How a model is named on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with some models in it."""
+    for name in ("models/gpt2", "a=b", "models/x=y", "=odd"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file.bin").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "alias", "source"),
+    [
+        ("gpt2", "gpt2", "gpt2"),
+        ("org/name-7B", "org/name-7B", "org/name-7B"),
+        ("small=gpt2", "small", "gpt2"),
+        ("small=org/name-7B", "small", "org/name-7B"),
+        ("models/gpt2", "gpt2", "models/gpt2"),
+        ("./models/gpt2/", "gpt2", "./models/gpt2/"),
+        ("models/gpt2/../x=y", "x=y", "models/gpt2/../x=y"),
+        ("small=models/gpt2", "small", "models/gpt2"),
+        ("a=b", "a=b", "a=b"),
+        ("=odd", "=odd", "=odd"),
+        ("a=c", "a", "c"),
+        ("models/x=y", "x=y", "models/x=y"),
+        ("small=models/x=y", "small", "models/x=y"),
+        ("small=a=b", "small", "a=b"),
+        ("file.bin", "file.bin", "file.bin"),
+    ],
+)
+def test_a_model_has_an_alias_and_a_source(text: str, alias: str, source: str) -> None:
+    assert ModelConfig.parse(text) == ModelConfig(source=source, alias=alias)
+
+
+def test_a_folder_is_called_by_its_own_name_wherever_it_is_named_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "models" / "gpt2")
+    assert ModelConfig.parse(".").alias == "gpt2"
+    assert ModelConfig.parse("..").alias == "models"
+    assert ModelConfig.parse(str(folder / "models" / "gpt2")).alias == "gpt2"
+
+
+@pytest.mark.parametrize("text", ["", "=", "small=", "=gpt2", "=models/gpt2"])
+def test_an_empty_side_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        ModelConfig.parse(text)
+    assert refused.value.message == f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR"
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_unix"), [("unix:/tmp/llm.sock", True), ("127.0.0.1:0", False), ("unix-host:50051", False)]
+)
+def test_a_socket_file_is_told_from_a_port(listen: str, is_unix: bool) -> None:
+    assert ServerConfig(listen=listen).is_unix == is_unix
+
+
+def test_a_server_listens_to_its_own_machine_only_unless_told_otherwise() -> None:
+    assert ServerConfig().listen.startswith("127.0.0.1:")
+
+
+def test_the_default_chunk_is_one_that_clients_may_ask_for() -> None:
+    config = ServerConfig()
+    assert config.chunk_bytes == MIB <= config.max_chunk_bytes

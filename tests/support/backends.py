@@ -1,0 +1,98 @@
+"""The ways to reach a model: in this process, over gRPC to this process, to another one, over a socket file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from transparent_llm import RemoteTransparentLlm, TransparentLlm
+from transparent_llm.demo import server_process
+from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.app import Server
+from transparent_llm_server.config import ModelConfig, ServerConfig
+
+Folders = dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Opens a model of the test families by name; each object has its own current run."""
+
+    name: str
+    open: Callable[[str], TransparentLlm]
+
+    @property
+    def is_remote(self) -> bool:
+        return self.name != "local"
+
+
+@cache
+def local_model(folder: Path, dtype: torch.dtype = torch.float32) -> TransformerLensTransparentLlm:
+    """Loaded once; take a copy() to run something."""
+    return TransformerLensTransparentLlm(str(folder), dtype=dtype)
+
+
+@contextmanager
+def _local(folders: Folders) -> Iterator[Backend]:
+    yield Backend("local", lambda name: local_model(folders[name]).copy())
+
+
+@contextmanager
+def _inproc(folders: Folders) -> Iterator[Backend]:
+    models = tuple(ModelConfig(str(folder), name) for name, folder in folders.items())
+    server = Server(ServerConfig(listen="127.0.0.1:0", models=models, device="cpu", drain_s=1.0))
+    with _remote("inproc", server.start()) as backend:
+        server.load()
+        yield backend
+        server.stop()
+
+
+@contextmanager
+def _process(folders: Folders) -> Iterator[Backend]:
+    with server_process(*model_arguments(folders)) as address, _remote("process", address) as backend:
+        yield backend
+
+
+@contextmanager
+def _unix(folders: Folders) -> Iterator[Backend]:
+    with tempfile.TemporaryDirectory() as folder:
+        listen = ("--listen", f"unix:{folder}/llm.sock")
+        with server_process(*model_arguments(folders), *listen) as address, _remote("unix", address) as backend:
+            yield backend
+
+
+@contextmanager
+def _remote(name: str, address: str) -> Iterator[Backend]:
+    clients: dict[str, RemoteTransparentLlm] = {}
+
+    def open_model(model: str) -> TransparentLlm:
+        clients.setdefault(model, RemoteTransparentLlm(address, model=model, timeout_s=60))
+        return clients[model].copy()
+
+    yield Backend(name, open_model)
+    for client in clients.values():
+        client.close()
+
+
+def model_arguments(folders: Folders) -> list[str]:
+    """Command line of a server for all of them."""
+    return [argument for name, folder in folders.items() for argument in ("--model", f"{name}={folder}")]
+
+
+BACKENDS: dict[str, Callable[[Folders], AbstractContextManager[Backend]]] = {
+    "local": _local,
+    "inproc": _inproc,
+    "process": _process,
+    "unix": _unix,
+}
+
+
+def start_backend(name: str, folders: Folders) -> AbstractContextManager[Backend]:
+    """The backend of that name, serving the models in these folders."""
+    return BACKENDS[name](folders)

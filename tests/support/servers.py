@@ -1,0 +1,84 @@
+"""Real servers on loopback for tests, and an interceptor that lets a test see and hold calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import grpc
+
+from support.families import FAMILIES, build_model, build_tokenizer
+from transparent_llm import RemoteTransparentLlm
+from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.app import Server
+from transparent_llm_server.config import ServerConfig
+
+Continuation = Callable[[grpc.HandlerCallDetails], Any]
+
+
+@cache
+def tiny(family: str = "gpt2") -> TransformerLensTransparentLlm:
+    """A tiny random model in this process, loaded once; take a copy() to run something."""
+    return TransformerLensTransparentLlm(family, hf_model=build_model(FAMILIES[family]()), tokenizer=build_tokenizer())
+
+
+@contextmanager
+def running(
+    *interceptors: grpc.ServerInterceptor, credentials: grpc.ServerCredentials | None = None, **settings: Any
+) -> Iterator[Server]:
+    """A server of the tiny GPT-2."""
+    server = Server(ServerConfig(listen="localhost:0", drain_s=1.0, **settings), interceptors)
+    server.start(credentials)
+    server.serve(tiny(), "tiny")
+    server.ready()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def served(*interceptors: grpc.ServerInterceptor, **settings: Any) -> Iterator[RemoteTransparentLlm]:
+    """A client of such a server."""
+    with running(*interceptors, **settings) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        yield llm
+
+
+class Watcher(grpc.ServerInterceptor):
+    """Sees every call: names and metadata in `calls`; `cancelled` is set when a client leaves a call early.
+
+    With `hold_after`, a stream stops after that many messages until `release` is set.
+    """
+
+    def __init__(self, hold_after: int | None = None) -> None:
+        self.calls: list[tuple[str, dict[str, str]]] = []
+        self.messages = 0
+        self.holding, self.release, self.cancelled = threading.Event(), threading.Event(), threading.Event()
+        self._hold_after = hold_after
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
+        handler: Any = continuation(details)
+        metadata = {str(key): str(value) for key, value in details.invocation_metadata}
+        self.calls.append((str(details.method).rpartition("/")[2], metadata))
+        if handler is None or handler.unary_stream is None:
+            return handler
+
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            context.add_callback(self.release.set)
+            for count, message in enumerate(handler.unary_stream(request, context)):
+                if count == self._hold_after:
+                    self.holding.set()
+                    self.release.wait(30)
+                    if not context.is_active():
+                        self.cancelled.set()
+                self.messages += 1
+                yield message
+
+        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
