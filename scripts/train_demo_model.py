@@ -8,7 +8,7 @@ Three phases, because at this size induction heads hardly ever form by themselve
    second one points a head of the first layer at the token before, and a head of the second layer at the token that
    followed the first copy.
 2. repeats: the same without guidance.
-3. mix: Shakespeare text and, every few steps, more repeats. Nothing holds the heads now but that they predict well.
+3. mix: Shakespeare text, brought in slowly, and more repeats. Nothing holds the heads now but that they predict well.
 
 The last tenth of the text is never trained on, neither by the tokenizer nor by the model. The script
 writes model.safetensors, config.json, the tokenizer files and training.json (the command, the schedule
@@ -210,14 +210,12 @@ def train(args: argparse.Namespace) -> None:
             report("repeats", n, loss)
     set_dropout(model, args.dropout)
     for n in range(args.mix_steps):
-        tokens = text_batch(train_ids, 10, bos_id, generator)
-        losses = [model(tokens, labels=tokens).loss]
-        if n % 4 == 0:
-            batch = repeats_batch(8, 128, bos_id, generator)
-            losses.append(0.5 * model(batch.tokens, labels=batch.labels).loss)
+        tokens, batch = text_batch(train_ids, 8, bos_id, generator), repeats_batch(8, 96, bos_id, generator)
+        share = min(1.0, (n + 1) / 500)  # text comes in slowly: all at once it would sweep the heads away
+        losses = [share * model(tokens, labels=tokens).loss, 0.5 * model(batch.tokens, labels=batch.labels).loss]
         progress = n / args.mix_steps
-        loss = step(args.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))), losses)
-        if n % 500 == 0:
+        loss = step(0.5 * args.lr * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * progress))), losses)
+        if n % 250 == 0:
             report("mix", n, loss)
 
     model.eval()
@@ -246,9 +244,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="a UTF-8 text; the last tenth is held out")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and tokenizer files")
     parser.add_argument("--guided-steps", type=int, default=600)
-    parser.add_argument("--repeat-steps", type=int, default=300)
-    parser.add_argument("--mix-steps", type=int, default=5000)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--repeat-steps", type=int, default=200)
+    parser.add_argument("--mix-steps", type=int, default=3600)
+    parser.add_argument("--lr", type=float, default=2e-3, help="highest rate; half of it in the mix")
     parser.add_argument("--dropout", type=float, default=0.1, help="in the mix phase; the repeats need none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

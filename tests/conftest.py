@@ -31,8 +31,6 @@ def chosen_backends(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", chosen_backends(metafunc.config), indirect=True, scope="session")
-    if "family" in metafunc.fixturenames:
-        metafunc.parametrize("family", list(FAMILIES), scope="session")
 
 
 @pytest.fixture(scope="session")

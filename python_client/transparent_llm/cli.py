@@ -140,7 +140,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _print_model(model: ModelDescription) -> None:
     info = model.info
-    print(f"\nmodel {info.name}: {model.architecture}, {dtypes.name(model.dtype)} on {model.device}")
+    dtype = dtypes.name(model.dtype) if model.dtype else "unknown dtype"
+    print(f"\nmodel {info.name}: {model.architecture}, {dtype} on {model.device}")
     print(f"  {info.n_params_estimate:,} parameters, {info.n_layers} layers, {info.n_heads} heads,", end=" ")
     print(f"d_model {info.d_model}, d_ffn {model.d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
     print(f"  digest {model.digest}")

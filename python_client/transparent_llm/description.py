@@ -45,7 +45,9 @@ class ModelDescription:
     architecture: str = ""
     """The transformers class, for example `GPT2LMHeadModel`."""
 
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype | None = torch.float32
+    """Of weights and values; None if this client does not know it."""
+
     device: str = "cpu"
     n_ctx: int = 0
     """Longest input in tokens; 0 where it is not known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transparent_llm.errors import InvalidRequestError
@@ -27,13 +27,14 @@ class RunInput:
         Raises:
             InvalidRequestError: a single string, something else than strings, or text that is no valid Unicode.
         """
-        if isinstance(sentences, str) or not all(isinstance(sentence, str) for sentence in sentences):
+        if isinstance(sentences, str | bytes) or not isinstance(sentences, Iterable):
             raise InvalidRequestError(
                 f"run takes a list of sentences, got {type(sentences).__name__}; for one sentence write run([sentence])"
             )
-        for index, sentence in enumerate(sentences):
-            _require_unicode(index, sentence)
-        return cls(sentences=tuple(sentences))
+        held = tuple(sentences)
+        for index, sentence in enumerate(held):
+            _require_text(index, sentence)
+        return cls(sentences=held)
 
     @classmethod
     def of_tokens(cls, token_ids: Sequence[Sequence[int]]) -> RunInput:
@@ -42,7 +43,10 @@ class RunInput:
         Raises:
             InvalidRequestError: an id that cannot be one, such as a negative number.
         """
-        rows = tuple(tuple(operator.index(token) for token in row) for row in token_ids)
+        try:
+            rows = tuple(tuple(operator.index(token) for token in row) for row in token_ids)
+        except TypeError as error:
+            raise InvalidRequestError(f"run_tokens takes a list of token ids for each row: {error}") from None
         for row in rows:
             require_token_ids(row)
         return cls(token_ids=rows)
@@ -67,7 +71,11 @@ def require_token_ids(token_ids: Sequence[int]) -> None:
         )
 
 
-def _require_unicode(index: int, sentence: str) -> None:
+def _require_text(index: int, sentence: object) -> None:
+    if not isinstance(sentence, str):
+        raise InvalidRequestError(
+            f"sentence {index} is no text but {type(sentence).__name__}", metadata={"sentence": str(index)}
+        )
     try:
         sentence.encode()
     except UnicodeEncodeError as error:

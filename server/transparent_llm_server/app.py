@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Sequence
 
@@ -53,6 +54,8 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
+        self._stopped = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self.address = ""
         """Where it listens, once started: HOST:PORT or unix:PATH."""
 
@@ -73,6 +76,7 @@ class Server:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
         self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
         self._grpc.start()
+        self._sweeper.start()
         return self.address
 
     def load(self) -> None:
@@ -104,6 +108,12 @@ class Server:
         self._lifecycle.enter(State.DRAINING)
         self._grpc.stop(self._config.drain_s).wait()
         self._engine.close()
+        self._stopped.set()
+
+    def _sweep(self) -> None:
+        """Runs past their time give their memory back also where nobody calls any more."""
+        while not self._stopped.wait(self._config.sweep_s):
+            self._runs.expire()
 
     def _tell_health(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse

@@ -37,7 +37,8 @@ class ModelConfig:
         if not source or (equals and not alias and not os.path.exists(text)):
             raise InvalidRequestError(f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR")
         folder = os.path.isdir(source)
-        return cls(source=source, alias=alias or (Path(source).resolve().name if folder else source))
+        own_name = Path(source).resolve().name if folder else source
+        return cls(source=source, alias=alias or own_name or source)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class ServerConfig:
 
     queue_length: int = 256
     """Calls that wait for the model; one more is told to come back."""
+
+    sweep_s: float = 10.0
+    """How often runs past their time are looked for."""
 
     busy_retry_s: float = 1.0
     """What a refused call is told to wait."""

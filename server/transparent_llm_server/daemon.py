@@ -8,11 +8,14 @@ import sys
 import threading
 from types import FrameType
 
-from transparent_llm.errors import TransparentLlmError
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 
 log = logging.getLogger(__name__)
+
+
+class _AskedToStopError(Exception):
+    """SIGTERM or Ctrl-C, wherever the main thread is: waiting, or still loading."""
 
 
 def serve(config: ServerConfig) -> int:
@@ -23,24 +26,25 @@ def serve(config: ServerConfig) -> int:
         ModelRefusedError: a model that fails its checks.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asked_to_stop = threading.Event()
 
     def ask(signum: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # once is enough; the drain has its own limit
         log.info("%s: draining for up to %g s", signal.Signals(signum).name, config.drain_s)
-        asked_to_stop.set()
+        raise _AskedToStopError
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
     server = Server(config)
     try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, ask)
         address = server.start()
         log.info("listening on %s, loading models", address)
         server.load()
         print(f"ready: {address}", flush=True)
-        asked_to_stop.wait()
-    except TransparentLlmError:
+        threading.Event().wait()
+    except _AskedToStopError:
+        pass
+    finally:
         server.stop()
-        raise
-    server.stop()
-    log.info("stopped")
+        log.info("stopped")
     return 0

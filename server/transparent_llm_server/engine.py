@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import torch
 
-from transparent_llm.errors import BusyError, CapacityError
+from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 
 _Result = TypeVar("_Result")
 _Job = tuple[Callable[[], Any], "Future[Any]"]
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 class Engine:
     """Runs submitted work in order of arrival. Cancel a future to drop work that has not begun."""
 
     def __init__(self, queue_length: int, retry_after_s: float) -> None:
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=queue_length)
+        self._queue_length = queue_length
         self._retry_after_s = retry_after_s
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
@@ -30,42 +34,66 @@ class Engine:
 
         Raises:
             BusyError: the queue is full.
+            UnavailableError: the engine is closed.
         """
         future: Future[_Result] = Future()
-        try:
-            self._jobs.put_nowait((work, future))
-        except queue.Full:
-            raise BusyError(
-                f"{self._jobs.maxsize} calls wait for the model already; try again in {self._retry_after_s:g} s",
-                metadata={"queue_length": str(self._jobs.maxsize)},
-                retry_after_s=self._retry_after_s,
-            ) from None
+        with self._changed:
+            if self._closing:
+                raise UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+            if len(self._jobs) >= self._queue_length:
+                self._jobs = deque(job for job in self._jobs if not job[1].cancelled())
+            if len(self._jobs) >= self._queue_length:
+                raise self._busy()
+            self._jobs.append((work, future))
+            self._changed.notify()
         return future
 
     def close(self) -> None:
         """Finish what is queued, then end the thread."""
-        self._jobs.put(None)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
         self._thread.join()
 
+    def _busy(self) -> BusyError:
+        return BusyError(
+            f"{self._queue_length} calls wait for the model already; try again in {self._retry_after_s:g} s",
+            metadata={"queue_length": str(self._queue_length)},
+            retry_after_s=self._retry_after_s,
+        )
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             work, future = job
             if future.set_running_or_notify_cancel():
-                _finish(work, future)
+                _finish(work, future, self._retry_after_s)
             del job, work, future  # a waiting thread must not keep the last result alive
 
+    def _next(self) -> _Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closing)
+            return self._jobs.popleft() if self._jobs else None
 
-def _finish(work: Callable[[], Any], future: Future[Any]) -> None:
+
+def _finish(work: Callable[[], Any], future: Future[Any], retry_after_s: float) -> None:
     try:
         future.set_result(work())
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        future.set_exception(_out_of_memory(error))
     except BaseException as error:
-        future.set_exception(error)
+        future.set_exception(_out_of_memory(error, retry_after_s) if _is_out_of_memory(error) else error)
+    finally:
+        del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
 
 
-def _out_of_memory(error: BaseException) -> CapacityError:
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch has a class for it on devices; on the CPU and in libraries only the words tell."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _out_of_memory(error: BaseException, retry_after_s: float) -> CapacityError:
     return CapacityError(
         "the device has no memory left for this call; run fewer or shorter sentences, or release runs",
         metadata={"device_message": str(error)[:200]},
+        retry_after_s=retry_after_s,
     )

@@ -31,7 +31,9 @@ class Lifecycle:
         return self._state
 
     def enter(self, state: State) -> None:
-        """Go to the next state."""
+        """Go to the next state; a server that drains never serves again."""
+        if self._state is State.DRAINING:
+            return
         self._state = state
         self._on_change(state is State.SERVING)
 

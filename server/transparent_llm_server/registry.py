@@ -43,6 +43,8 @@ class Registry:
                 reason="MODEL_NOT_FOUND",
                 metadata={"model": name, "models": names},
             )
+        if not self._models:
+            raise NotFoundError("no model is served", reason="MODEL_NOT_FOUND", metadata={"model": "", "models": ""})
         if len(self._models) != 1:
             raise InvalidRequestError(
                 f"several models are served, name one: {names}", reason="MODEL_REQUIRED", metadata={"models": names}

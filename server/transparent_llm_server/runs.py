@@ -102,7 +102,13 @@ class RunStore(Generic[_Run]):
     def release(self, run_id: str) -> bool:
         """Drop a run; whether it was there."""
         with self._lock:
+            self._expire()
             return self._remove(run_id)
+
+    def expire(self) -> None:
+        """Drop what nobody read for too long; without this call it happens at the next use of the store."""
+        with self._lock:
+            self._expire()
 
     def _expire(self) -> None:
         oldest_kept = self._clock() - self._ttl_s

@@ -165,11 +165,13 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return future.result(timeout=remaining)
         except concurrent.futures.CancelledError:
             raise CancelledError("the call was cancelled before its turn came") from None
-        except TimeoutError:
-            if future.done():
-                raise  # the work's own
+        except concurrent.futures.TimeoutError:
+            if future.done() and not future.cancelled():
+                return future.result()  # done at the last moment, or a timeout of the work itself
             future.cancel()
             raise DeadlineError(f"not done within the {remaining:.1f} s that the call had left") from None
+        finally:
+            del future  # with an exception in it, it would keep itself and the work's tensors alive
 
     def _execute(self, model: ServedModel, prepared: PreparedRun, run_id: str) -> CompletedRun:
         run = self._runs.find(run_id)  # another call may have made it while this one waited

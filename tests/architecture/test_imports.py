@@ -45,7 +45,7 @@ def test_client_modules_that_start_servers_load_them_lazily() -> None:
 
 
 def test_server_loads_model_libraries_only_with_a_model(tmp_path: Path) -> None:
-    imports = "import transparent_llm_server, transparent_llm_server.app, transparent_llm_server.process"
+    imports = "import transparent_llm_server, transparent_llm_server.app, transparent_llm_server.daemon"
     loaded = packages_after(imports)
     assert "transparent_llm_server" in loaded, "the probe sees no imports"
     assert loaded & MODEL_LIBRARIES == set()

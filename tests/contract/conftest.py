@@ -17,6 +17,11 @@ ROWS = [list(range(5, 21)), [9, 8, 7, 6, 5], [3, 4, 3]]
 """Token ids: 16, 5 and 3 of them; the first is longer than every sliding window in the families."""
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", list(FAMILIES), scope="session")
+
+
 @cache
 def _reference(folder: Path) -> HuggingFaceReference:
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -203,9 +203,11 @@ def test_a_special_token_has_its_own_text() -> None:
     assert tokenization().strings([BOS]) == [SPECIAL_TOKEN]
 
 
-def test_spaces_before_punctuation_are_kept() -> None:
-    tokens = tokenization()
-    assert "".join(tokens.strings(plain_ids("a , b . don 't"))) == "a , b . don 't"
+def test_a_space_before_punctuation_is_kept_where_a_published_tokenizer_drops_it() -> None:
+    tokenizer = word_tokenizer({"<unk>": 0, " .": 1, " n't": 2}, decoders.Fuse())
+    tokenizer.clean_up_tokenization_spaces = True
+    assert tokenizer.decode([1]) == "."
+    assert tokenization(tokenizer, d_vocab=3).strings([1, 2]) == [" .", " n't"]
 
 
 def test_no_ids_have_no_strings() -> None:

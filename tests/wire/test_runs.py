@@ -85,8 +85,7 @@ def test_a_number_that_no_vocabulary_has_is_refused(token: int) -> None:
 
 @pytest.mark.parametrize("token", [1.0, "1"], ids=repr)
 def test_a_token_that_is_no_whole_number_is_refused(token: Any) -> None:
-    with pytest.raises(TypeError):
-        RunInput.of_tokens([[token]])
+    assert token_refusal([[token]]).message.startswith("run_tokens takes a list of token ids for each row: ")
 
 
 def test_the_largest_token_id_of_the_wire_is_accepted() -> None:

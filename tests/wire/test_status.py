@@ -50,6 +50,7 @@ TABLE: list[tuple[Kind, str, grpc.StatusCode]] = [
     (errors.NotSupportedError, "NOT_SUPPORTED", Code.UNIMPLEMENTED),
     (errors.UnavailableError, "LOADING", Code.UNAVAILABLE),
     (errors.UnavailableError, "DRAINING", Code.UNAVAILABLE),
+    (errors.UnavailableError, "UNAVAILABLE", Code.UNAVAILABLE),
     (errors.DeadlineError, "DEADLINE_EXCEEDED", Code.DEADLINE_EXCEEDED),
     (errors.CancelledError, "CANCELLED", Code.CANCELLED),
     (errors.AuthError, "UNAUTHENTICATED", Code.UNAUTHENTICATED),
@@ -297,7 +298,17 @@ def test_details_that_cannot_be_read_leave_the_status(value: object) -> None:
 def test_details_without_error_info_keep_the_status_and_its_words() -> None:
     status = status_pb2.Status(code=Code.NOT_FOUND.value[0], message="words")
     got = from_rpc_error(FailedCall(Code.NOT_FOUND, "words", ((DETAILS_KEY, status.SerializeToString()),)), TARGET)
-    assert contents(got) == contents(errors.NotFoundError("words"))
+    assert isinstance(got, errors.NotFoundError)
+    assert got.message == f"NOT_FOUND from {TARGET}: words"
+
+
+def test_the_reasons_of_another_service_are_not_taken_for_ours() -> None:
+    info = error_details_pb2.ErrorInfo(reason="TOO_LARGE", domain="proxy.example.org")
+    status = status_pb2.Status(code=Code.INVALID_ARGUMENT.value[0], message="words")
+    status.details.add().Pack(info)
+    trailing = ((DETAILS_KEY, status.SerializeToString()),)
+    got = from_rpc_error(FailedCall(Code.INVALID_ARGUMENT, "words", trailing), TARGET)
+    assert type(got) is errors.InvalidRequestError
 
 
 def test_a_reason_from_a_newer_server_is_kept() -> None:

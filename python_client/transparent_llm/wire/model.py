@@ -7,7 +7,7 @@ import dataclasses
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import Limits, ModelDescription, ParityCheck, ServerInfo
 from transparent_llm.wire import dtypes
-from transparent_llm.wire._gen import model_pb2, service_pb2
+from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
 
 
 def info_to_wire(info: ModelInfo) -> model_pb2.ModelInfo:
@@ -26,7 +26,7 @@ def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
         info=info_to_wire(model.info),
         digest=model.digest,
         architecture=model.architecture,
-        dtype=dtypes.to_wire(model.dtype),
+        dtype=dtypes.to_wire(model.dtype) if model.dtype is not None else tensor_pb2.DTYPE_UNSPECIFIED,
         device=model.device,
         n_ctx=model.n_ctx,
         d_ffn=model.d_ffn,
@@ -44,7 +44,7 @@ def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescripti
         info=info_from_wire(message.info),
         digest=message.digest,
         architecture=message.architecture,
-        dtype=dtypes.from_wire(message.dtype),
+        dtype=dtypes.TORCH_BY_WIRE.get(message.dtype),  # a newer server may know more of them
         device=message.device,
         n_ctx=message.n_ctx,
         d_ffn=message.d_ffn,

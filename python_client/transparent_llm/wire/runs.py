@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from transparent_llm.errors import InternalError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire._gen import service_pb2
 
@@ -64,6 +65,10 @@ class RunResult:
 def from_response(message: service_pb2.RunResponse) -> RunResult:
     """From a message."""
     shape = (message.batch_size, message.n_pos)
+    if len(message.token_ids) != shape[0] * shape[1] or len(message.mask) not in (0, len(message.token_ids)):
+        raise InternalError(
+            f"the server's answer to Run contradicts itself: {len(message.token_ids)} tokens for {shape}"
+        )
     mask = torch.tensor(message.mask, dtype=torch.bool).reshape(shape) if message.mask else None
     return RunResult(
         run_id=message.run_id,

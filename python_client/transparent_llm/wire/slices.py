@@ -24,17 +24,20 @@ def select(tensor: torch.Tensor, dims: Sequence[str], slices: Iterable[tensor_pb
         if part.axis in seen:
             raise _invalid(part.axis, f"axis {part.axis!r} is sliced twice; give each axis once")
         seen.add(part.axis)
-        index[list(dims).index(part.axis)] = _python_slice(part)
+        axis = list(dims).index(part.axis)
+        index[axis] = _python_slice(part, tensor.shape[axis])
     return tensor[tuple(index)] if seen else tensor
 
 
-def _python_slice(part: tensor_pb2.AxisSlice) -> slice:
+def _python_slice(part: tensor_pb2.AxisSlice, size: int) -> slice:
+    """Within the axis: torch overflows where Python does not."""
     start = part.start if part.HasField("start") else None
     stop = part.stop if part.HasField("stop") else None
     step = part.step if part.HasField("step") else None
     if step is not None and step < 1:
         raise _invalid(part.axis, f"step {step} on axis {part.axis!r}: a step is at least 1")
-    return slice(start, stop, step)
+    start, stop, step = slice(start, stop, step).indices(size)
+    return slice(start, stop, min(step, max(size, 1)))
 
 
 def _invalid(axis: str, message: str) -> InvalidRequestError:

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from transparent_llm import errors
 
 DOMAIN = "transparent-llm"
 DETAILS_KEY = "grpc-status-details-bin"
+_LONGEST_MESSAGE, _LONGEST_VALUE = 600, 200  # characters
+_LONGEST_RETRY_S = 3600.0
 
 _CODES: tuple[tuple[type[errors.TransparentLlmError], grpc.StatusCode], ...] = (
     # Subclasses stand before their bases.
@@ -48,21 +51,23 @@ def code_of(error: errors.TransparentLlmError) -> grpc.StatusCode:
 
 def to_status(error: errors.TransparentLlmError) -> status_pb2.Status:
     """The error as google.rpc.Status with ErrorInfo and what else helps: RetryInfo, ResourceInfo, BadRequest."""
-    status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    message = _cut(error.message, _LONGEST_MESSAGE)
+    metadata = {key: _cut(value, _LONGEST_VALUE) for key, value in error.metadata.items()}
+    status = status_pb2.Status(code=code_of(error).value[0], message=message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     status.details.add().Pack(info)
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        retry.retry_delay.FromMilliseconds(round(min(error.retry_after_s, _LONGEST_RETRY_S) * 1000))
         status.details.add().Pack(retry)
     if isinstance(error, errors.NotFoundError):
-        kind = "run" if "run_id" in error.metadata else "model"
-        name = error.metadata.get("run_id") or error.metadata.get("model", "")
-        resource = error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=error.message)
+        kind = "run" if "run_id" in metadata else "model"
+        name = metadata.get("run_id") or metadata.get("model", "")
+        resource = error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name, description=message)
         status.details.add().Pack(resource)
-    if isinstance(error, errors.InvalidRequestError | errors.IndexOutOfRangeError) and "axis" in error.metadata:
+    if isinstance(error, errors.InvalidRequestError | errors.IndexOutOfRangeError) and "axis" in metadata:
         bad = error_details_pb2.BadRequest()
-        bad.field_violations.add(field=error.metadata["axis"], description=error.message)
+        bad.field_violations.add(field=metadata["axis"], description=message)
         status.details.add().Pack(bad)
     return status
 
@@ -73,6 +78,8 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmEr
     status = _rich_status(error.trailing_metadata() or ())
     if status is not None:
         return _from_status(status, code)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return errors.TooLargeError(f"a message was too large for {target}: {details}; send less at once")
     kind = _BY_CODE.get(code, errors.InternalError)
     reason = "NOT_SUPPORTED" if code is grpc.StatusCode.UNIMPLEMENTED else kind.default_reason
     return kind(_plain_message(code, details, target), reason=reason, metadata={"status": code.name, "target": target})
@@ -93,11 +100,27 @@ def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.Tra
 
 
 def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
-    for key, value in metadata:
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            status: status_pb2.Status = status_pb2.Status.FromString(value)
-            return status
-    return None
+    """The details of a failed call, if they are there, can be read, and are ours."""
+    value = next((value for key, value in metadata if key == DETAILS_KEY), None)
+    if not isinstance(value, bytes):
+        return None
+    try:
+        status: status_pb2.Status = status_pb2.Status.FromString(value)
+        infos = [_unpacked(detail) for detail in status.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
+    except DecodeError:
+        return None
+    return status if any(info.domain == DOMAIN for info in infos) else None
+
+
+def _unpacked(detail: Any) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo()
+    detail.Unpack(info)
+    return info
+
+
+def _cut(text: str, longest: int) -> str:
+    """Text that a client sent comes back in errors; gRPC limits what fits into the metadata of a call."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:

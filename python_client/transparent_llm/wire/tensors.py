@@ -16,6 +16,10 @@ from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import tensor_pb2
 
 
+class ShapeError(ValueError):
+    """A shape that no tensor can have."""
+
+
 def raw_bytes(tensor: torch.Tensor, start: int = 0, stop: int | None = None) -> bytes:
     """Bytes `start` to `stop` of a contiguous CPU tensor."""
     assert tensor.is_contiguous(), "raw bytes are those of a contiguous tensor"
@@ -25,15 +29,22 @@ def raw_bytes(tensor: torch.Tensor, start: int = 0, stop: int | None = None) -> 
 
 
 def from_bytes(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor on the buffer itself, which it keeps alive."""
+    """A tensor on the buffer itself, which it keeps alive.
+
+    Raises:
+        ShapeError: no tensor can have this shape, empty or not.
+    """
     if not data:
-        return torch.empty(tuple(shape), dtype=dtype)
+        try:
+            return torch.empty(tuple(shape), dtype=dtype)
+        except (TypeError, RuntimeError):  # an axis, or a stride, past 64 bits
+            raise ShapeError(f"no tensor can have the shape {list(shape)}") from None
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
 
 
 def encode(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     """A small tensor as one message."""
-    held = tensor.detach().cpu().contiguous()
+    held = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     return tensor_pb2.Tensor(dtype=dtypes.to_wire(held.dtype), shape=held.shape, data=raw_bytes(held))
 
 
@@ -51,7 +62,11 @@ def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
             reason="INVALID_SHAPE",
             metadata={"expected": str(needed), "got": str(len(message.data))},
         )
-    return from_bytes(bytearray(message.data), dtype, message.shape)
+    try:
+        return from_bytes(bytearray(message.data), dtype, message.shape)
+    except ShapeError as error:
+        metadata = {"expected": "a shape", "got": str(list(message.shape))}
+        raise InvalidRequestError(str(error), reason="INVALID_SHAPE", metadata=metadata) from None
 
 
 def header(tensor: torch.Tensor, name: str, dims: Sequence[str], etag: str) -> tensor_pb2.TensorHeader:
@@ -126,10 +141,15 @@ class Assembler:
         """The finished tensor, on the CPU."""
         if self.header is None or not self.complete:
             raise StreamError(f"the stream ended at byte {self.received} of {self.total_bytes}")
-        return from_bytes(self._buffer, self._dtype, self.header.shape)
+        try:
+            return from_bytes(self._buffer, self._dtype, self.header.shape)
+        except ShapeError as error:
+            raise StreamError(str(error)) from None
 
     def _begin(self, head: tensor_pb2.TensorHeader) -> None:
         if self.header is not None and head.etag == self.header.etag:
+            if head != self.header:
+                raise StreamError("a second header with the same etag describes another tensor")
             return  # the same bits go on where the cut was
         if head.dtype not in dtypes.TORCH_BY_WIRE:
             raise StreamError(f"unknown dtype {head.dtype} in the header")
@@ -138,5 +158,8 @@ class Assembler:
             what = f"{dtypes.name(dtype)} {list(head.shape)} {list(head.dims)}"
             raise StreamError(f"header contradicts itself: {what} in {head.total_bytes} bytes")
         self.header, self._dtype = head, dtype
-        self._buffer = bytearray(head.total_bytes)
+        try:
+            self._buffer = bytearray(head.total_bytes)
+        except (MemoryError, OverflowError):
+            raise StreamError(f"no memory for the {head.total_bytes} bytes that were announced") from None
         self.received = 0

@@ -45,4 +45,4 @@ class Errors(Around):
     def _abort(self, context: grpc.ServicerContext, error: TransparentLlmError) -> None:
         rich = status.to_status(error)
         metadata = ((status.DETAILS_KEY, rich.SerializeToString()),)
-        context.abort_with_status(_Status(status.code_of(error), error.message, metadata))
+        context.abort_with_status(_Status(status.code_of(error), rich.message, metadata))

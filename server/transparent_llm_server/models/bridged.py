@@ -39,6 +39,7 @@ class BridgedModel:
         except (ValueError, NotImplementedError) as error:
             raise ModelRefusedError(f"TransformerLens cannot bridge {self.architecture}: {str(error)[:300]}") from error
         self._bridge.eval()
+        hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
         self._hf = hf_model
         self._lock = threading.Lock()
         self.device, self.dtype = device, dtype

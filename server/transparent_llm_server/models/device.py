@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from transparent_llm.errors import InvalidRequestError
@@ -14,14 +16,11 @@ def resolve_device(name: str) -> torch.device:
         InvalidRequestError: not such a name, or a GPU that this machine does not have.
     """
     wanted = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(name, name)
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", wanted)
+    if match is None:
         raise InvalidRequestError(f"device {name!r} is unknown; use cpu, cuda, cuda:INDEX, gpu or auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if wanted != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise InvalidRequestError(
             f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices are visible; use cpu or auto"
         )
-    return device
+    return torch.device(wanted)

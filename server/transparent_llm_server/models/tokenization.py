@@ -24,6 +24,8 @@ class Tokenization:
         self._bos = [bos] if wants_bos and bos is not None and not adds_bos_itself else []
         self.prepends_bos = bool(self._bos) or adds_bos_itself
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])[-1:]
+        self._anchor_text = self._decode(self._anchor)
         self.pad_token_id = int(pad) if pad is not None and pad < d_vocab else 0
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
@@ -87,8 +89,14 @@ class Tokenization:
         """
         self._check_ids(ids)
         with self._lock:
-            known = len(self._tokenizer)
-            return [self._string(token) if token < known else f"<unused:{token}>" for token in ids]
+            return [self._string(token) for token in ids]
 
     def _string(self, token: int) -> str:
-        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        """Decoded behind another token: SentencePiece's decoders drop the space in front of the first one."""
+        if self._tokenizer.convert_ids_to_tokens(token) is None:
+            return f"<unused:{token}>"
+        text = self._decode([*self._anchor, token])
+        return text.removeprefix(self._anchor_text) if text.startswith(self._anchor_text) else self._decode([token])
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
