@@ -2,13 +2,11 @@
 
     python scripts/train_demo_model.py --text PATH/tinyshakespeare.txt --out server/transparent_llm_server/demo/model
 
-Three phases, because at this size induction heads hardly ever form by themselves in an hour on two cores:
-
-1. guided: a random sequence and, at a random distance, the same again. Beside the loss on what can be predicted, a
-   second one points a head of the first layer at the token before, and a head of the second layer at the token that
-   followed the first copy.
-2. repeats: the same without guidance.
-3. mix: Shakespeare text, brought in slowly, and more repeats. Nothing holds the heads now but that they predict well.
+Every step has a batch of Shakespeare and a batch of repeats: a random sequence and, at a random distance, the same
+again. At this size induction heads hardly ever form by themselves in an hour on two cores, so for the first part of the
+training a second loss on the repeats points one head of the first layer at the token before, and one head of the second
+layer at the token that followed the first copy. Then this guidance fades out, and nothing holds the heads any more but
+that they predict well.
 
 The last tenth of the text is never trained on, neither by the tokenizer nor by the model. The script
 writes model.safetensors, config.json, the tokenizer files and training.json (the command, the schedule
@@ -20,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +108,11 @@ def guidance(attentions: tuple[torch.Tensor, ...], repeats: Repeats) -> torch.Te
     return -(before + 1e-6).log().mean() - (after + 1e-6).log().mean()
 
 
+def guidance_weight(progress: float) -> float:
+    """Full for half of the training, gone for its last quarter."""
+    return min(1.0, max(0.0, (0.75 - progress) / 0.25))
+
+
 def text_batch(ids: torch.Tensor, batch: int, bos_id: int, generator: torch.Generator) -> torch.Tensor:
     starts = torch.randint(0, len(ids) - CONTEXT, (batch,), generator=generator)
     rows = torch.stack([ids[start : start + CONTEXT - 1] for start in starts.tolist()])
@@ -160,79 +162,97 @@ def set_dropout(model: GPT2LMHeadModel, probability: float) -> None:
             module.p = probability
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """The text as token ids, its last tenth apart."""
+
+    tokenizer: PreTrainedTokenizerFast
+    train_ids: torch.Tensor
+    held_ids: torch.Tensor
+    held_characters: int
+
+    @classmethod
+    def read(cls, path: Path) -> Corpus:
+        text = path.read_text(encoding="utf-8")
+        cut = int(len(text) * (1 - HELD_OUT_FRACTION))
+        tokenizer = train_tokenizer(text[:cut])
+        train_ids, held_ids = (
+            torch.tensor(tokenizer.encode(part, add_special_tokens=False)) for part in (text[:cut], text[cut:])
+        )
+        return cls(tokenizer, train_ids, held_ids, len(text) - cut)
+
+
+def losses_of_a_step(
+    model: GPT2LMHeadModel, corpus: Corpus, guided: float, generator: torch.Generator
+) -> list[torch.Tensor]:
+    """Text, repeats, and as long as it lasts the guidance of two heads."""
+    bos_id = corpus.tokenizer.bos_token_id
+    tokens, batch = text_batch(corpus.train_ids, 8, bos_id, generator), repeats_batch(12, 96, bos_id, generator)
+    losses = [model(tokens, labels=tokens).loss]
+    model.set_attn_implementation("eager")  # the other one gives no attention matrices
+    output = model(batch.tokens, labels=batch.labels, output_attentions=True)
+    model.set_attn_implementation("sdpa")
+    losses.append(0.5 * output.loss)
+    if guided > 0:
+        losses.append(guided * guidance(output.attentions, batch))
+    return losses
+
+
+def update(model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, rate: float, losses: list[torch.Tensor]) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = torch.stack(losses).sum()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def report(model: GPT2LMHeadModel, corpus: Corpus, n: int, loss: float, seconds: float) -> None:
+    """A line on where the training is, on a part of the held-out text."""
+    bos_id, few = corpus.tokenizer.bos_token_id, corpus.held_ids[:5_000]
+    best = max(map(max, induction_scores(model, bos_id)))
+    bits = bits_per_character(model, few, len(corpus.tokenizer.decode(few)), bos_id)
+    print(f"{n}: loss {loss:.3f} induction {best:.3f} held-out bpc {bits:.3f} ({seconds:.0f} s)", flush=True)
+    model.train()
+
+
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
-    text = args.text.read_text(encoding="utf-8")
-    cut = int(len(text) * (1 - HELD_OUT_FRACTION))
-    tokenizer = train_tokenizer(text[:cut])
-    bos_id = tokenizer.bos_token_id
-    train_ids = torch.tensor(tokenizer.encode(text[:cut], add_special_tokens=False))
-    held_ids = torch.tensor(tokenizer.encode(text[cut:], add_special_tokens=False))
-    model = build_model(bos_id)
+    corpus = Corpus.read(args.text)
+    model = GPT2LMHeadModel.from_pretrained(args.start) if args.start else build_model(corpus.tokenizer.bos_token_id)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.1)
     started = time.monotonic()
-
-    def step(lr: float, losses: list[torch.Tensor]) -> float:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        loss = torch.stack(losses).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return loss.item()
-
-    def report(phase: str, n: int, loss: float) -> None:
-        best = max(map(max, induction_scores(model, bos_id)))
-        few = held_ids[:5_000]
-        bits = bits_per_character(model, few, len(tokenizer.decode(few)), bos_id)
-        seconds = time.monotonic() - started
-        print(
-            f"{phase} {n}: loss {loss:.3f} induction {best:.3f} held-out bpc {bits:.3f} ({seconds:.0f} s)", flush=True
-        )
-        model.train()
-
     model.train()
-    set_dropout(model, 0.0)
-    model.set_attn_implementation("eager")
-    for n in range(args.guided_steps):
-        batch = repeats_batch(32, 64, bos_id, generator)
-        output = model(batch.tokens, labels=batch.labels, output_attentions=True)
-        loss = step(args.lr * min(1.0, (n + 1) / 100), [output.loss, guidance(output.attentions, batch)])
-        if n % 100 == 0:
-            report("guided", n, loss)
-            model.set_attn_implementation("eager")
-    for n in range(args.repeat_steps):
-        batch = repeats_batch(32, 64, bos_id, generator)
-        loss = step(args.lr, [model(batch.tokens, labels=batch.labels).loss])
-        if n % 100 == 0:
-            report("repeats", n, loss)
     set_dropout(model, args.dropout)
-    for n in range(args.mix_steps):
-        tokens, batch = text_batch(train_ids, 8, bos_id, generator), repeats_batch(8, 96, bos_id, generator)
-        share = min(1.0, (n + 1) / 500)  # text comes in slowly: all at once it would sweep the heads away
-        losses = [share * model(tokens, labels=tokens).loss, 0.5 * model(batch.tokens, labels=batch.labels).loss]
-        progress = n / args.mix_steps
-        loss = step(0.5 * args.lr * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * progress))), losses)
+    for n in range(args.steps):
+        progress = n / args.steps
+        guided = 0.0 if args.start else guidance_weight(progress)
+        rate = args.lr * min(1.0, (n + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        loss = update(model, optimizer, rate, losses_of_a_step(model, corpus, guided, generator))
         if n % 250 == 0:
-            report("mix", n, loss)
+            report(model, corpus, n, loss, time.monotonic() - started)
+    save(model, corpus, args, time.monotonic() - started)
 
+
+def save(model: GPT2LMHeadModel, corpus: Corpus, args: argparse.Namespace, seconds: float) -> None:
+    """Weights, configuration, tokenizer and what was measured."""
     model.eval()
     args.out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    corpus.tokenizer.save_pretrained(args.out)
+    bos_id = corpus.tokenizer.bos_token_id
     figures = {
-        "command": "python scripts/train_demo_model.py " + " ".join(sys.argv[1:]),
-        "seed": args.seed,
-        "guided_steps": args.guided_steps,
-        "repeat_steps": args.repeat_steps,
-        "mix_steps": args.mix_steps,
+        "steps": args.steps,
         "learning_rate": args.lr,
+        "dropout": args.dropout,
+        "seed": args.seed,
         "parameters": model.num_parameters(),
-        "training_seconds": round(time.monotonic() - started),
-        "held_out_characters": len(text) - cut,
-        "held_out_bits_per_character": bits_per_character(model, held_ids, len(text) - cut, bos_id),
+        "training_seconds": round(seconds),
+        "held_out_characters": corpus.held_characters,
+        "held_out_bits_per_character": bits_per_character(model, corpus.held_ids, corpus.held_characters, bos_id),
         "induction_scores": [[round(s, 4) for s in layer] for layer in induction_scores(model, bos_id)],
     }
     (args.out / "training.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -243,11 +263,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help="a UTF-8 text; the last tenth is held out")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and tokenizer files")
-    parser.add_argument("--guided-steps", type=int, default=600)
-    parser.add_argument("--repeat-steps", type=int, default=200)
-    parser.add_argument("--mix-steps", type=int, default=3600)
-    parser.add_argument("--lr", type=float, default=2e-3, help="highest rate; half of it in the mix")
-    parser.add_argument("--dropout", type=float, default=0.1, help="in the mix phase; the repeats need none")
+    parser.add_argument("--start", type=Path, help="go on from the model in this folder, without guidance")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
+    parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

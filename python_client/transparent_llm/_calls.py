@@ -19,7 +19,7 @@ from transparent_llm.config import ClientConfig
 from transparent_llm.errors import DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import progress_bar
 from transparent_llm.wire import health, status
-from transparent_llm.wire.methods import RUN_KEY_HEADER, stub
+from transparent_llm.wire.methods import RUN_KEY_HEADER
 from transparent_llm.wire.tensors import Assembler, StreamError
 
 log = logging.getLogger("transparent_llm")
@@ -35,7 +35,7 @@ class Calls:
 
     def unary(self, rpc: str, request: Any, run_key: str = "") -> Any:
         """Send one message, get one."""
-        return self._unary(getattr(stub(self.channel.get()), rpc), request, run_key)
+        return self._unary(getattr(self.channel.stub(), rpc), request, run_key)
 
     def is_serving(self) -> bool:
         """Ask the standard health service."""
@@ -67,8 +67,10 @@ class Calls:
                 try:
                     for chunk in self._open_stream(rpc, request, run_key, deadline):
                         assembler.add(chunk)
-                        bar = bar or progress_bar(rpc, assembler.total_bytes, self.config.progress)
-                        bar.update(assembler.received - bar.n)
+                        if bar is None and not assembler.complete:
+                            bar = progress_bar(rpc, assembler.total_bytes, self.config.progress)
+                        if bar is not None:
+                            bar.update(assembler.received - bar.n)
                     return assembler.tensor()
                 except grpc.RpcError as error:
                     failure = status.from_rpc_error(error, self.config.target)
@@ -83,7 +85,7 @@ class Calls:
     def _open_stream(self, rpc: str, request: Any, run_key: str, deadline: float) -> Any:
         """The chunks of a call, which is cancelled when nobody takes them any more."""
         remaining = deadline - time.monotonic()
-        call = getattr(stub(self.channel.get()), rpc)(request, timeout=remaining, metadata=self._metadata(run_key))
+        call = getattr(self.channel.stub(), rpc)(request, timeout=remaining, metadata=self._metadata(run_key))
         try:
             yield from call
         finally:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire import methods
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
 _inherited: list[grpc.Channel] = []  # channels of a parent process: closing or collecting them here would hang
@@ -23,7 +25,15 @@ class LazyChannel:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._channel: grpc.Channel | None = None
+        self._stub: Any = None
         self._closed = False
+
+    def stub(self) -> Any:
+        """The service's calls on the open channel, made once."""
+        channel = self.get()
+        if self._stub is None:
+            self._stub = methods.stub(channel)
+        return self._stub
 
     def get(self) -> grpc.Channel:
         """The open channel of this process.
@@ -46,12 +56,12 @@ class LazyChannel:
             self._closed = True
             if self._channel is not None and self._pid == os.getpid():
                 self._channel.close()
-            self._channel = None
+            self._channel = self._stub = None
 
     def _leave_parent(self) -> None:
         if self._channel is not None:
             _inherited.append(self._channel)
-        self._lock, self._channel, self._pid = threading.Lock(), None, os.getpid()
+        self._lock, self._channel, self._stub, self._pid = threading.Lock(), None, None, os.getpid()
 
 
 def _open(config: ClientConfig) -> grpc.Channel:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from transformers import AutoTokenizer
@@ -22,12 +24,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("family", list(FAMILIES), scope="session")
 
 
+class Remembered:
+    """The reference, whose values several backends ask for, computes each of them once."""
+
+    def __init__(self, reference: HuggingFaceReference) -> None:
+        self._reference = reference
+        self._values: dict[tuple[Any, ...], Any] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def read(*arguments: Any) -> Any:
+            key = (name, *arguments)
+            if key not in self._values:
+                self._values[key] = getattr(self._reference, name)(*arguments)
+            return self._values[key]
+
+        return read
+
+
 @cache
 def _reference(folder: Path) -> HuggingFaceReference:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     reference = HuggingFaceReference(build_model(FAMILIES[folder.name]()), tokenizer, prepend_bos=False)
     reference.run_tokens(ROWS)
-    return reference
+    return cast(HuggingFaceReference, Remembered(reference))
 
 
 @pytest.fixture

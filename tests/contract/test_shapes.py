@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import beartype
@@ -34,15 +35,20 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 def checked(llm: TransparentLlm, name: str) -> Callable[..., Any]:
     """The method with the contract's annotations enforced on arguments and result."""
+    return partial(_checker(name), llm)
+
+
+@cache
+def _checker(name: str) -> Callable[..., Any]:
     annotated = getattr(TransparentLlm, name)
 
     def call(self: TransparentLlm, *args: Any, **kwargs: Any) -> Any:
-        return getattr(llm, name)(*args, **kwargs)
+        return getattr(self, name)(*args, **kwargs)
 
     call.__annotations__ = inspect.get_annotations(annotated, eval_str=True)
     call.__signature__ = inspect.signature(annotated, eval_str=True)  # type: ignore[attr-defined]
-    wrapped = jaxtyping.jaxtyped(typechecker=beartype.beartype)(call)
-    return lambda *args: wrapped(llm, *args)
+    wrapped: Callable[..., Any] = jaxtyping.jaxtyped(typechecker=beartype.beartype)(call)
+    return wrapped
 
 
 @pytest.mark.parametrize("name", list(CALLS))

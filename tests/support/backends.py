@@ -15,7 +15,7 @@ from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ModelConfig, ServerConfig
+from transparent_llm_server.config import ServerConfig
 
 Folders = dict[str, Path]
 
@@ -45,10 +45,11 @@ def _local(folders: Folders) -> Iterator[Backend]:
 
 @contextmanager
 def _inproc(folders: Folders) -> Iterator[Backend]:
-    models = tuple(ModelConfig(str(folder), name) for name, folder in folders.items())
-    server = Server(ServerConfig(listen="127.0.0.1:0", models=models, device="cpu", drain_s=1.0))
+    server = Server(ServerConfig(listen="127.0.0.1:0", drain_s=1.0))
+    for name, folder in folders.items():
+        server.serve(local_model(folder), name)
+    server.ready()
     with _remote("inproc", server.start()) as backend:
-        server.load()
         yield backend
         server.stop()
 
