@@ -14,7 +14,7 @@ import grpc
 import torch
 from tqdm import tqdm
 
-from transparent_llm._channel import LazyChannel
+from transparent_llm._channel import LazyChannel, closed_error
 from transparent_llm.config import ClientConfig
 from transparent_llm.errors import DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import progress_bar
@@ -48,7 +48,7 @@ class Calls:
         return bool(response.status == health.SERVING)
 
     def _unary(self, method: Any, request: Any, run_key: str) -> Any:
-        call = method.future(request, timeout=self.config.timeout_s, metadata=self._metadata(run_key))
+        call = _begun(method.future, request, self.config.timeout_s, self._metadata(run_key))
         try:
             return call.result()
         except grpc.RpcError as error:
@@ -85,7 +85,7 @@ class Calls:
     def _open_stream(self, rpc: str, request: Any, run_key: str, deadline: float) -> Any:
         """The chunks of a call, which is cancelled when nobody takes them any more."""
         remaining = deadline - time.monotonic()
-        call = getattr(self.channel.stub(), rpc)(request, timeout=remaining, metadata=self._metadata(run_key))
+        call = _begun(getattr(self.channel.stub(), rpc), request, remaining, self._metadata(run_key))
         try:
             yield from call
         finally:
@@ -114,3 +114,11 @@ class Calls:
         if self.config.token is not None:
             metadata.append(("authorization", f"Bearer {self.config.token}"))
         return metadata
+
+
+def _begun(method: Any, request: Any, timeout_s: float, metadata: list[tuple[str, str]]) -> Any:
+    """The call, begun; a channel that another thread has just closed raises a bare ValueError."""
+    try:
+        return method(request, timeout=timeout_s, metadata=metadata)
+    except ValueError:
+        raise closed_error() from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import methods
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
-_inherited: list[grpc.Channel] = []  # channels of a parent process: closing or collecting them here would hang
+_inherited: list[Any] = []  # channels of a parent process: closing or collecting them in a child would hang
+_open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()
 
 
 class LazyChannel:
@@ -22,18 +24,11 @@ class LazyChannel:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
+        self._closed = False
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
-        self._closed = False
-
-    def stub(self) -> Any:
-        """The service's calls on the open channel, made once."""
-        channel = self.get()
-        if self._stub is None:
-            self._stub = methods.stub(channel)
-        return self._stub
+        _open_ones.add(self)
 
     def get(self) -> grpc.Channel:
         """The open channel of this process.
@@ -41,27 +36,49 @@ class LazyChannel:
         Raises:
             InvalidRequestError: the client was closed, or its CA file cannot be read.
         """
-        if self._pid != os.getpid():
-            self._leave_parent()
         with self._lock:
-            if self._closed:
-                raise InvalidRequestError("this client is closed; make a new one with connect()")
-            if self._channel is None:
-                self._channel = _open(self._config)
-            return self._channel
+            return self._opened()
+
+    def stub(self) -> Any:
+        """The service's calls on the open channel, made once."""
+        with self._lock:
+            channel = self._opened()
+            if self._stub is None:
+                self._stub = methods.stub(channel)
+            return self._stub
 
     def close(self) -> None:
         """Close it for good; calls in progress are cancelled."""
         with self._lock:
             self._closed = True
-            if self._channel is not None and self._pid == os.getpid():
+            if self._channel is not None:
                 self._channel.close()
             self._channel = self._stub = None
 
-    def _leave_parent(self) -> None:
-        if self._channel is not None:
-            _inherited.append(self._channel)
-        self._lock, self._channel, self._stub, self._pid = threading.Lock(), None, None, os.getpid()
+    def leave_parent(self) -> None:
+        """In a forked child: what was inherited is kept alive unused, and the next call opens anew."""
+        _inherited.append((self._channel, self._stub))
+        self._lock, self._channel, self._stub = threading.Lock(), None, None
+
+    def _opened(self) -> grpc.Channel:
+        if self._closed:
+            raise closed_error()
+        if self._channel is None:
+            self._channel = _open(self._config)
+        return self._channel
+
+
+def closed_error() -> InvalidRequestError:
+    """What a call on a closed client raises."""
+    return InvalidRequestError("this client is closed; make a new one with connect()")
+
+
+def _leave_parents() -> None:
+    for channel in list(_open_ones):
+        channel.leave_parent()
+
+
+os.register_at_fork(after_in_child=_leave_parents)
 
 
 def _open(config: ClientConfig) -> grpc.Channel:

@@ -29,7 +29,12 @@ _INDEX_HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error and exit code 1."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "sentences") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # sentences that stand behind options, which argparse leaves over
+        arguments.sentences = [*arguments.sentences, *rest]
     try:
         code: int = arguments.command(arguments)
     except TransparentLlmError as error:
@@ -143,7 +148,8 @@ def _print_model(model: ModelDescription) -> None:
     dtype = dtypes.name(model.dtype) if model.dtype else "unknown dtype"
     print(f"\nmodel {info.name}: {model.architecture}, {dtype} on {model.device}")
     print(f"  {info.n_params_estimate:,} parameters, {info.n_layers} layers, {info.n_heads} heads,", end=" ")
-    print(f"d_model {info.d_model}, d_ffn {model.d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
+    d_ffn = "/".join(str(size) for size in sorted(set(model.d_ffn)))
+    print(f"d_model {info.d_model}, d_ffn {d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
     print(f"  digest {model.digest}")
     for check in model.parity:
         print(f"  {check.name:<26} max error {check.max_abs_error:.2g} (allowed {check.tolerance:.2g})")

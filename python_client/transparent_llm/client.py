@@ -192,7 +192,15 @@ class RemoteTransparentLlm(TransparentLlm):
             if not self._config.rerun or error.reason != "RUN_NOT_FOUND":
                 raise
         log.debug("the server no longer has run %s; running its input again", run.result.run_id)
-        self._run = run = self._make_run(run.run_input)
+        again = self._make_run(run.run_input)
+        if again.result.model_digest != run.result.model_digest:
+            raise NotFoundError(
+                f"{self._config.target} lost the run and now serves another model under this name; call run() again "
+                "if that is what you want",
+                reason="MODEL_CHANGED",
+                metadata={"was": run.result.model_digest, "is": again.result.model_digest},
+            )
+        self._run = run = again
         return self._landed(self._calls.tensor(method.rpc, method.request(run.result.run_id, *indices), run.key))
 
     def _make_run(self, run_input: RunInput) -> _CurrentRun:

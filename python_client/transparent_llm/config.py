@@ -44,9 +44,9 @@ class ClientConfig:
     def from_env(
         cls, target: str | None, token: str | None, tls_ca: str | None, environ: Mapping[str, str] = os.environ
     ) -> ClientConfig:
-        """Arguments first, then the environment, then the defaults."""
+        """Arguments first, then the environment, then the defaults. An empty string says: not even from there."""
         return cls(
             target=target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET,
-            token=token or environ.get("TRANSPARENT_LLM_TOKEN") or None,
-            tls_ca=tls_ca or environ.get("TRANSPARENT_LLM_TLS_CA") or None,
+            token=(environ.get("TRANSPARENT_LLM_TOKEN") if token is None else token) or None,
+            tls_ca=(environ.get("TRANSPARENT_LLM_TLS_CA") if tls_ca is None else tls_ca) or None,
         )

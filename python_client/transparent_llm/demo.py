@@ -24,7 +24,7 @@ SHADES = " ░▒▓█"
 def demo() -> None:
     """Start, look, compare with the same model in this process, stop."""
     print("starting a server process on the embedded demo model ...", flush=True)
-    with server_process() as address, connect(address) as llm:
+    with server_process() as address, connect(address, token="", tls_ca="") as llm:
         print(f"ready: {address}\n\n{llm.model_info()}\n")
         llm.run(SENTENCES)
         _print_tokens(llm)
@@ -37,7 +37,8 @@ def demo() -> None:
 @contextmanager
 def server_process(*arguments: str) -> Iterator[str]:
     """The address of a server in a process of its own, which ends with the block."""
-    command = [sys.executable, "-m", "transparent_llm", "serve", "--listen", "127.0.0.1:0", *arguments]
+    local = ("--listen", "127.0.0.1:0", "--device", "cpu")  # where the model in this process computes too
+    command = [sys.executable, "-m", "transparent_llm", "serve", *local, *arguments]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,

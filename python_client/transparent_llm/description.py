@@ -52,8 +52,8 @@ class ModelDescription:
     n_ctx: int = 0
     """Longest input in tokens; 0 where it is not known."""
 
-    d_ffn: int = 0
-    """Neurons per layer as `neuron_activations` counts them."""
+    d_ffn: tuple[int, ...] = ()
+    """Neurons of each layer as `neuron_activations` counts them."""
 
     prepends_bos: bool = False
     """Whether a beginning-of-sequence token is put before every sentence."""

@@ -26,9 +26,9 @@ def progress_bar(name: str, total_bytes: int, wanted: bool | None) -> tqdm:  # t
 
 def _someone_watches() -> bool:
     """A terminal, or a notebook (whose standard error is no terminal)."""
-    return sys.stderr.isatty() or "notebook" in tqdm.__module__ or _in_notebook()
+    return sys.stderr.isatty() or _in_notebook()
 
 
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"

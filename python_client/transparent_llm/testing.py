@@ -16,7 +16,7 @@ class InProcessTransparentLlm(RemoteTransparentLlm):
     """A client that owns its server: closing it stops both."""
 
     def __init__(self, server: Any, **options: Any) -> None:
-        super().__init__(server.address, **options)
+        super().__init__(server.address, **{"token": "", "tls_ca": "", **options})
         self.server = server
         """The running `transparent_llm_server.app.Server`."""
 

@@ -86,6 +86,10 @@ class Server:
             InvalidRequestError: a model that is not there.
             ModelRefusedError: a model that fails its checks.
         """
+        names = [model.alias for model in self._config.models]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidRequestError(f"two models are named {name!r}; write --model ALIAS=NAME_OR_DIR")
         for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
             log.info("loading %s from %s", model.alias, model.source)
             llm = TransformerLensTransparentLlm(model.source, device=self._config.device, dtype=self._config.dtype)

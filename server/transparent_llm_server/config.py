@@ -57,8 +57,8 @@ class ServerConfig:
     threads: int = 64
     """Calls that are answered at the same time, streams included."""
 
-    queue_length: int = 256
-    """Calls that wait for the model; one more is told to come back."""
+    queue_length: int = 32
+    """Calls that wait for the model; one more is told to come back. Each holds a thread, so fewer than `threads`."""
 
     sweep_s: float = 10.0
     """How often runs past their time are looked for."""

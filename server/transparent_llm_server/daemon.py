@@ -14,7 +14,7 @@ from transparent_llm_server.config import ServerConfig
 log = logging.getLogger(__name__)
 
 
-class _AskedToStopError(Exception):
+class _AskedToStop(BaseException):
     """SIGTERM or Ctrl-C, wherever the main thread is: waiting, or still loading."""
 
 
@@ -29,9 +29,9 @@ def serve(config: ServerConfig) -> int:
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # once is enough; the drain has its own limit
+            signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
         log.info("%s: draining for up to %g s", signal.Signals(signum).name, config.drain_s)
-        raise _AskedToStopError
+        raise _AskedToStop
 
     server = Server(config)
     try:
@@ -42,7 +42,7 @@ def serve(config: ServerConfig) -> int:
         server.load()
         print(f"ready: {address}", flush=True)
         threading.Event().wait()
-    except _AskedToStopError:
+    except _AskedToStop:
         pass
     finally:
         server.stop()

@@ -6,6 +6,7 @@ import concurrent.futures
 import importlib.metadata
 import platform
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.runs import RunStore
-from transparent_llm_server.streaming import ChunkSizes, etag, stream
+from transparent_llm_server.streaming import ChunkSizes, etag, ready, stream
 
 _Result = TypeVar("_Result")
 _Chunks = Iterator[tensor_pb2.TensorChunk]
@@ -51,6 +52,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._registry = registry
         self._engine = engine
         self._runs = runs
+        self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
@@ -95,7 +97,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         model, vector = self._registry.get(request.model), tensors.decode(request.t)
         arguments = (request.t.SerializeToString(deterministic=True), request.normalize)
         work = partial(model.llm.unembed, vector, request.normalize)
-        return self._stream("unembed", request, context, work, model.description.digest, arguments)
+        return self._stream("unembed", request, context, work, self._nonce, arguments)
 
     def ResidualIn(self, request: Any, context: _Context) -> _Chunks:
         return self._tensor("residual_in", request, context)
@@ -150,10 +152,10 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         identity: str,
         arguments: object,
     ) -> _Chunks:
-        value = self._call(context, work)
-        tag = etag(identity, name, arguments, request.options)
         dims = METHODS[name].dims or ()
-        yield from stream(value, name, dims, request.options, tag, self._sizes, context.is_active)
+        part = self._call(context, lambda: ready(work(), dims, request.options))  # the device is the model thread's
+        tag = etag(identity, name, arguments, request.options)
+        yield from stream(part, name, dims, request.options, tag, self._sizes, context.is_active)
 
     def _call(self, context: _Context, work: Callable[[], _Result]) -> _Result:
         """Do work on the model thread, within the call's deadline and only as long as somebody waits for it."""

@@ -35,8 +35,18 @@ def etag(identity: str, request_name: str, arguments: object, options: tensor_pb
     return hashlib.sha256(text).hexdigest()[:32]
 
 
+def ready(value: torch.Tensor, dims: tuple[str, ...], options: tensor_pb2.TensorOptions) -> torch.Tensor:
+    """The part of a value that was asked for, in the type that was asked for, contiguous on the CPU.
+
+    Raises:
+        InvalidRequestError: slices or a dtype that do not fit.
+    """
+    part = slices.select(value, dims, options.slices)
+    return part.detach().to(dtypes.wire_dtype(options.dtype, part.dtype)).contiguous().cpu()
+
+
 def stream(
-    value: torch.Tensor,
+    part: torch.Tensor,
     name: str,
     dims: tuple[str, ...],
     options: tensor_pb2.TensorOptions,
@@ -44,17 +54,14 @@ def stream(
     sizes: ChunkSizes,
     is_active: Callable[[], bool],
 ) -> Iterator[tensor_pb2.TensorChunk]:
-    """The messages that answer one tensor request; stops between two of them once the call is no longer active.
+    """The messages of what `ready` gave; stops between two of them once the call is no longer active.
 
     Raises:
-        InvalidRequestError: slices, dtype or resume offset that do not fit.
+        InvalidRequestError: a resume offset that does not fit.
     """
-    part = slices.select(value, dims, options.slices)
-    dtype = dtypes.wire_dtype(options.dtype, part.dtype)
-    ready = part.detach().to(dtype).contiguous().cpu()
-    offset = _resume_offset(options, tag, ready.nbytes)
-    head = tensors.header(ready, name, dims, tag)
-    for chunk in tensors.chunks(ready, head, chunk_bytes=sizes.choose(options.max_chunk_bytes), offset=offset):
+    offset = _resume_offset(options, tag, part.nbytes)
+    head = tensors.header(part, name, dims, tag)
+    for chunk in tensors.chunks(part, head, chunk_bytes=sizes.choose(options.max_chunk_bytes), offset=offset):
         if not is_active():
             return
         yield chunk

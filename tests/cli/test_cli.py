@@ -67,7 +67,7 @@ def test_run_prints_tokens_and_likely_next_ones(address: str) -> None:
 @pytest.mark.parametrize("name", list(ARGUMENTS))
 def test_get_saves_every_tensor_with_the_names_of_its_axes(name: str, address: str, tmp_path: Path) -> None:
     output = tmp_path / "out.safetensors"
-    finished = command("get", name, "--target", address, *ARGUMENTS[name], SENTENCE, "-o", str(output))
+    finished = command("get", name, *ARGUMENTS[name], SENTENCE, "-o", str(output), "--target", address)
     assert finished.returncode == 0, finished.stderr
     with RemoteTransparentLlm(address) as llm, safe_open(output, "pt") as file:
         llm.run([SENTENCE])
@@ -85,6 +85,12 @@ def wanted(llm: RemoteTransparentLlm, name: str) -> torch.Tensor:
     indices = [values.get("--" + argument.removesuffix("_i"), 0) for argument in METHODS[name].arguments]
     result: torch.Tensor = getattr(llm, name)(*indices)
     return result
+
+
+def test_an_option_that_does_not_exist_is_no_sentence(tmp_path: Path) -> None:
+    finished = command("get", "logits", SENTENCE, "--no-such-option", "-o", str(tmp_path / "x"))
+    assert finished.returncode == 2
+    assert "unrecognized arguments: --no-such-option" in finished.stderr
 
 
 def test_every_tensor_of_the_table_is_tested_here() -> None:

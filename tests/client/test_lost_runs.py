@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -36,6 +37,21 @@ def test_without_rerun_the_loss_is_told() -> None:
             f"run '{run_id}' is not here: never made, evicted, expired or released; send Run again"
         )
         assert isinstance(caught.value, LookupError)
+
+
+def test_a_run_is_not_made_again_on_another_model() -> None:
+    """The server was started anew with other weights under the same name."""
+    with running() as server, RemoteTransparentLlm(server.address) as llm:
+        llm.run_tokens([[1, 2, 3]])
+        llm.release()
+        (only,) = server._registry
+        only.description = dataclasses.replace(only.description, digest="f" * 64)
+        with pytest.raises(errors.NotFoundError, match="now serves another model under this name") as caught:
+            llm.residual_out(1)
+        assert caught.value.reason == "MODEL_CHANGED"
+        assert caught.value.metadata["is"] == "f" * 64
+        llm.run_tokens([[1, 2, 3]])
+        assert llm.residual_out(1).shape == (1, 3, 64)
 
 
 def test_an_evicted_run_is_made_again() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2MoeConfig
+from transformers import AutoModelForCausalLM, DeepseekV3Config, Qwen2MoeConfig
 
 from support.families import FAMILIES, build_model, build_tokenizer, save
 from support.servers import tiny
@@ -154,7 +154,8 @@ def test_a_shared_experts_neurons_follow_after_the_routed_ones() -> None:
     routed = model.model.layers[1].mlp.experts.down_proj.clone()
     llm = TransformerLensTransparentLlm("shared", hf_model=model, tokenizer=build_tokenizer())
     llm.run_tokens(ROWS)
-    assert llm.describe().d_ffn == len(llm.neuron_activations(0, 1, 2)) == 4 * 48 + 80
+    assert llm.describe().d_ffn == (4 * 48 + 80, 4 * 48 + 80)
+    assert len(llm.neuron_activations(0, 1, 2)) == 4 * 48 + 80
     assert torch.equal(llm.neuron_output(1, 4 * 48 + 7), shared[:, 7])
     assert torch.equal(llm.neuron_output(1, 2 * 48 + 5), routed[2, :, 5])
     summed = llm.decomposed_ffn_out(0, 1, 2).sum(dim=0)
@@ -178,4 +179,56 @@ def test_a_description_survives_being_written_down() -> None:
     description = tiny().describe()
     assert dataclasses.replace(description) == description
     assert description.conventions["neuron_index"].startswith("dense: row of W_out")
-    assert (description.n_ctx, description.d_ffn, description.device) == (64, 256, "cpu")
+    assert (description.n_ctx, description.d_ffn, description.device) == (64, (256, 256), "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["gpt2", "llama_gqa", "gemma2", "mixtral"])
+def test_a_narrow_model_equals_hugging_face_loaded_in_that_dtype(
+    family: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """Also far from the beginning, where rotary frequencies rounded to the dtype would be off."""
+    folder, rows = save(family, tmp_path), [list(range(3, 63))]
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+    if hasattr(plain, "set_experts_implementation"):
+        plain.set_experts_implementation("eager")
+    with torch.no_grad():
+        wanted = plain(torch.tensor(rows)).logits.float()
+    llm = TransformerLensTransparentLlm(str(folder), dtype=dtype)
+    llm.run_tokens(rows)
+    assert llm.logits().dtype == dtype
+    relative = (llm.logits().float() - wanted).abs().max() / wanted.abs().max()
+    assert relative.item() <= {torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    for name, buffer in llm._model._hf.named_buffers():
+        if name.endswith("inv_freq"):
+            assert buffer.dtype == torch.float32
+
+
+@pytest.mark.parametrize("length", [3, 4, 5])
+def test_latent_attention_at_a_length_equal_to_the_number_of_heads(length: int) -> None:
+    config = DeepseekV3Config(
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=96,
+        moe_intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        n_routed_experts=4,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=1,
+        kv_lora_rank=32,
+        q_lora_rank=32,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=16,
+        max_position_embeddings=64,
+    )
+    llm = TransformerLensTransparentLlm("deepseek", hf_model=build_model(config), tokenizer=build_tokenizer())
+    llm.run_tokens([list(range(1, length + 1))])
+    parts = llm.decomposed_attn(0, 1).sum(dim=(1, 2))
+    whole = llm.residual_after_attn(1)[0] - llm.residual_in(1)[0]
+    assert (parts - whole).abs().max().item() <= 1e-5

@@ -190,6 +190,15 @@ def test_an_index_error_names_axis_size_and_index(service: Any, run: Any) -> Non
     assert details["BadRequest"].field_violations[0].field == "layer"
 
 
+def test_a_forgotten_index_is_no_zero(service: Any, run: Any) -> None:
+    code, status, details = failure(
+        lambda: service.AttentionMatrix(service_pb2.AttentionMatrixRequest(run_id=run.run_id, layer=1))
+    )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert status.message == "AttentionMatrix needs batch_i, head; an index has no default"
+    assert details["ErrorInfo"].reason == "MISSING_ARGUMENT"
+
+
 def test_an_unknown_run_is_not_found(service: Any) -> None:
     code, _, details = failure(lambda: service.Logits(service_pb2.LogitsRequest(run_id="nothing")))
     assert code is grpc.StatusCode.NOT_FOUND
@@ -327,7 +336,8 @@ def test_cancellation_is_observed_between_chunks() -> None:
         request.tokens.sequences.add(token_ids=range(1, 61))
         run_id = service.Run(request).run_id
         options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
-        call = service.DecomposedAttn(service_pb2.DecomposedAttnRequest(run_id=run_id, options=options))
+        request = service_pb2.DecomposedAttnRequest(run_id=run_id, batch_i=0, layer=0, options=options)
+        call = service.DecomposedAttn(request)
         next(call)
         watcher.holding.wait(10)
         call.cancel()

@@ -20,7 +20,7 @@ from transparent_llm.wire._gen.tensor_pb2 import (
     TensorOptions,
 )
 from transparent_llm.wire.tensors import Assembler
-from transparent_llm_server.streaming import ChunkSizes, etag, stream
+from transparent_llm_server.streaming import ChunkSizes, etag, ready, stream
 
 SIZES = ChunkSizes(default=8, most=16)
 DIMS = ("batch", "pos")
@@ -33,7 +33,8 @@ def messages(
     sizes: ChunkSizes = SIZES,
     is_active: Callable[[], bool] = lambda: True,
 ) -> Iterator[TensorChunk]:
-    return stream(value, "value", DIMS[: value.ndim], options or TensorOptions(), tag, sizes, is_active)
+    dims, options = DIMS[: value.ndim], options or TensorOptions()
+    return stream(ready(value, dims, options), "value", dims, options, tag, sizes, is_active)
 
 
 def received(chunks: Iterator[TensorChunk]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from transparent_llm.errors import IndexOutOfRangeError
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
@@ -29,6 +29,9 @@ class Method:
 
     dims: tuple[str, ...] | None = None
     """Names of the result's axes; None for a unary call."""
+
+    optional: tuple[str, ...] = ()
+    """Those of the arguments that may be left out."""
 
     of_run: bool = True
     """Whether it reads a run, or the model alone."""
@@ -55,12 +58,19 @@ class Method:
         return self.request_type(**fields)
 
     def indices(self, request: Any) -> tuple[int | None, ...]:
-        """The indices in a request, in the order of the class; None for an optional one that is absent."""
-        optional = {f.name for f in request.DESCRIPTOR.fields if f.containing_oneof is not None}
-        return tuple(
-            None if name in optional and not request.HasField(name) else getattr(request, name)
-            for name in self.arguments
-        )
+        """The indices in a request, in the order of the class; None for an optional one that is absent.
+
+        Raises:
+            InvalidRequestError: one that is not optional is absent.
+        """
+        missing = [name for name in self.arguments if not request.HasField(name) and name not in self.optional]
+        if missing:
+            raise InvalidRequestError(
+                f"{self.rpc} needs {', '.join(missing)}; an index has no default",
+                reason="MISSING_ARGUMENT",
+                metadata={"axis": missing[0]},
+            )
+        return tuple(getattr(request, name) if request.HasField(name) else None for name in self.arguments)
 
 
 def _int32(axis: str, value: int) -> int:
@@ -92,7 +102,7 @@ METHODS: dict[str, Method] = {
         Method("neuron_activations", ("batch_i", "layer", "pos"), ("d_ffn",)),
         Method("neuron_output", ("layer", "neuron"), ("d_model",), of_run=False),
         Method("attention_matrix", ("batch_i", "layer", "head"), ("query_pos", "key_pos")),
-        Method("attention_output", ("batch_i", "layer", "pos", "head"), ("d_model",)),
+        Method("attention_output", ("batch_i", "layer", "pos", "head"), ("d_model",), optional=("head",)),
         Method("decomposed_attn", ("batch_i", "layer"), ("target", "source", "head", "d_model")),
     )
 }

@@ -47,7 +47,7 @@ def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescripti
         dtype=dtypes.TORCH_BY_WIRE.get(message.dtype),  # a newer server may know more of them
         device=message.device,
         n_ctx=message.n_ctx,
-        d_ffn=message.d_ffn,
+        d_ffn=tuple(message.d_ffn),
         prepends_bos=message.prepends_bos,
         pad_token_id=message.pad_token_id,
         parity=tuple(ParityCheck(c.name, c.max_abs_error, c.tolerance) for c in message.parity),

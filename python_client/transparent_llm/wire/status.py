@@ -13,7 +13,7 @@ from transparent_llm import errors
 
 DOMAIN = "transparent-llm"
 DETAILS_KEY = "grpc-status-details-bin"
-_LONGEST_MESSAGE, _LONGEST_VALUE = 600, 200  # characters
+_LONGEST_MESSAGE, _LONGEST_VALUE = 500, 150  # bytes; the message goes three times, once percent-encoded
 _LONGEST_RETRY_S = 3600.0
 
 _CODES: tuple[tuple[type[errors.TransparentLlmError], grpc.StatusCode], ...] = (
@@ -46,6 +46,8 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.TransparentLlmError]] = {
 
 def code_of(error: errors.TransparentLlmError) -> grpc.StatusCode:
     """The status code that an error travels under."""
+    if error.reason == "PERMISSION_DENIED":
+        return grpc.StatusCode.PERMISSION_DENIED
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
@@ -120,7 +122,8 @@ def _unpacked(detail: Any) -> error_details_pb2.ErrorInfo:
 
 def _cut(text: str, longest: int) -> str:
     """Text that a client sent comes back in errors; gRPC limits what fits into the metadata of a call."""
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= longest else raw[: longest - 3].decode("utf-8", "ignore") + "..."
 
 
 def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:

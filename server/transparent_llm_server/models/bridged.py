@@ -47,7 +47,7 @@ class BridgedModel:
         self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
         self.wants_bos = bool(cfg.default_prepend_bos)
         hook_names = self._bridge.hook_dict.keys()
-        self.layers = [Layer(block, i, self.n_heads, dtype, hook_names) for i, block in enumerate(self._bridge.blocks)]
+        self.layers = [Layer(block, i, dtype, hook_names) for i, block in enumerate(self._bridge.blocks)]
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
         self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
         self._require_streams(hook_names)
@@ -61,15 +61,17 @@ class BridgedModel:
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""
         with self._lock:
-            logits, cache = self._bridge.run_with_cache(
-                tokens.to(self.device),
-                attention_mask=mask.to(self.device, torch.int64),
-                names_filter=self._names,
-                return_cache_object=False,
-                output_attentions=False,
-            )
-            for layer in self.layers:
-                layer.forget()
+            try:
+                logits, cache = self._bridge.run_with_cache(
+                    tokens.to(self.device),
+                    attention_mask=mask.to(self.device, torch.int64),
+                    names_filter=self._names,
+                    return_cache_object=False,
+                    output_attentions=False,
+                )
+            finally:
+                for layer in self.layers:
+                    layer.forget()
         silent = [name for name in self._names if name not in cache]
         if silent:
             raise ModelRefusedError(

@@ -14,9 +14,8 @@ from transparent_llm_server.models.neurons import DenseNeurons, ExpertNeurons, N
 class Layer:
     """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
 
-    def __init__(self, block: Any, index: int, n_heads: int, dtype: torch.dtype, hook_names: Collection[str]) -> None:
+    def __init__(self, block: Any, index: int, dtype: torch.dtype, hook_names: Collection[str]) -> None:
         self._block = block
-        self._n_heads = n_heads
         self._dtype = dtype
         self._attn = getattr(block, "attn", None)
         self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
@@ -93,7 +92,7 @@ class Layer:
 
     def _shaped_value(self, value: torch.Tensor, batch_pos: torch.Size) -> torch.Tensor:
         """[batch pos kv_head d_head], which multi-head latent attention gives with heads first."""
-        if value.ndim == 4 and value.shape[1] == self._n_heads and value.shape[:2] != batch_pos:
+        if type(self._attn).__name__ == "MLAAttentionBridge":
             value = value.transpose(1, 2)
         return value.reshape(*batch_pos, -1, self.w_o.shape[1])
 

@@ -41,7 +41,17 @@ def load_model(model_name: str, hf_model: Any, device: torch.device, dtype: torc
         hf_model.config._attn_implementation = "eager"
     if hasattr(hf_model, "set_experts_implementation"):
         hf_model.set_experts_implementation("eager")
-    return hf_model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return _cast(hf_model.to(device), dtype).eval().requires_grad_(False)
+
+
+def _cast(hf_model: Any, dtype: torch.dtype) -> Any:
+    """Cast weights as `from_pretrained` does: buffers, such as rotary frequencies, keep their precision."""
+    keep = getattr(hf_model, "_keep_in_fp32_modules", None) or ()
+    strict = getattr(hf_model, "_keep_in_fp32_modules_strict", None) or ()
+    for name, parameter in hf_model.named_parameters():
+        if parameter.is_floating_point() and not any(part in name.split(".") for part in (*keep, *strict)):
+            parameter.data = parameter.data.to(dtype)
+    return hf_model
 
 
 def load_tokenizer(model_name: str, tokenizer: Any) -> Any:

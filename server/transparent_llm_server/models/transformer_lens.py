@@ -113,10 +113,10 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self.values().batch_size()
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self.values().tokens().clone()
+        return self.values().tokens().to(self._model.device, copy=True)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        return self.values().mask().clone()
+        return self.values().mask().to(self._model.device, copy=True)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
@@ -188,7 +188,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             dtype=model.dtype,
             device=str(model.device),
             n_ctx=n_ctx,
-            d_ffn=max((layer.neurons.count for layer in model.layers if layer.neurons is not None), default=0),
+            d_ffn=tuple(0 if layer.neurons is None else layer.neurons.count for layer in model.layers),
             prepends_bos=self._tokenization.prepends_bos,
             pad_token_id=self._tokenization.pad_token_id,
             parity=parity,

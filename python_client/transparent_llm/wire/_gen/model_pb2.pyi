@@ -67,13 +67,13 @@ class ModelDescription(_message.Message):
     dtype: _tensor_pb2.Dtype
     device: str
     n_ctx: int
-    d_ffn: int
+    d_ffn: _containers.RepeatedScalarFieldContainer[int]
     prepends_bos: bool
     pad_token_id: int
     parity: _containers.RepeatedCompositeFieldContainer[ParityCheck]
     unsupported: _containers.RepeatedCompositeFieldContainer[UnsupportedValue]
     conventions: _containers.ScalarMap[str, str]
-    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[int] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length")
