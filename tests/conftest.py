@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ def chosen_backends(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", chosen_backends(metafunc.config), indirect=True, scope="session")
+        metafunc.parametrize("backend", chosen_backends(metafunc.config), indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +47,13 @@ def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def backend(request: pytest.FixtureRequest, family_folders: dict[str, Path]) -> Iterator[Backend]:
-    """One way to reach all families; started once, ended with the session."""
-    with start_backend(request.param, family_folders) as started:
-        yield started
+def started_backends(family_folders: dict[str, Path]) -> Iterator[Callable[[str], Backend]]:
+    """Starts a backend when it is first asked for and keeps it to the end, in whatever order tests come."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(start_backend(name, family_folders)))
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, started_backends: Callable[[str], Backend]) -> Backend:
+    """One way to reach all families."""
+    return started_backends(request.param)

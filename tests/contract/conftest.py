@@ -21,7 +21,7 @@ ROWS = [list(range(5, 21)), [9, 8, 7, 6, 5], [3, 4, 3]]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "family" in metafunc.fixturenames:
-        metafunc.parametrize("family", list(FAMILIES), scope="session")
+        metafunc.parametrize("family", list(FAMILIES))
 
 
 class Remembered:
