@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.sentences = [*arguments.sentences, *rest]
     try:
         code: int = arguments.command(arguments)
-    except TransparentLlmError as error:
+    except (TransparentLlmError, OSError) as error:
         print(f"transparent-llm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -108,8 +108,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from transparent_llm_server.config import DTYPES, ModelConfig, ServerConfig
-    from transparent_llm_server.daemon import serve
+    try:
+        from transparent_llm_server.config import DTYPES, ModelConfig, ServerConfig
+        from transparent_llm_server.daemon import serve
+    except ModuleNotFoundError as error:
+        raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
     limits = {name: getattr(arguments, name) for name in ("run_store_bytes", "run_ttl_s", "drain_s")}
     config = ServerConfig(
@@ -164,13 +167,14 @@ def _run(arguments: argparse.Namespace) -> int:
         for row, length in enumerate(lengths):
             strings = llm.tokens_to_strings(tokens[row, :length])
             print(" | ".join(repr(string)[1:-1] for string in strings))
-            best = torch.softmax(logits[row, length - 1], dim=0).topk(arguments.top)
+            best = torch.softmax(logits[row, length - 1], dim=0).topk(min(arguments.top, logits.shape[-1]))
             for probability, string in zip(best.values, llm.tokens_to_strings(best.indices), strict=True):
                 print(f"  {probability:6.1%}  {string!r}")
     return 0
 
 
 def _get(arguments: argparse.Namespace) -> int:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     name, method = arguments.tensor, METHODS[arguments.tensor]
@@ -190,7 +194,10 @@ def _get(arguments: argparse.Namespace) -> int:
     dims = ",".join(method.dims or ())
     metadata = {"dims": dims, "model": model.info.name, "model_digest": model.digest}
     metadata.update({argument: str(value) for argument, value in indices.items() if value is not None})
-    save_file({name: tensor.contiguous()}, arguments.output, metadata=metadata)
+    try:
+        save_file({name: tensor.contiguous()}, arguments.output, metadata=metadata)
+    except (SafetensorError, OSError) as error:
+        raise InvalidRequestError(f"cannot write {arguments.output}: {error}") from error
     print(f"{arguments.output}: {name} {dtypes.name(tensor.dtype)} {list(tensor.shape)} ({dims})")
     return 0
 

@@ -87,6 +87,21 @@ def wanted(llm: RemoteTransparentLlm, name: str) -> torch.Tensor:
     return result
 
 
+def test_a_file_that_cannot_be_written_is_one_line(address: str, tmp_path: Path) -> None:
+    finished = command(
+        "get", "tokens", SENTENCE, "-o", str(tmp_path / "no" / "such" / "folder.st"), "--target", address
+    )
+    assert finished.returncode == 1
+    assert len(finished.stderr.splitlines()) == 1
+    assert finished.stderr.startswith("transparent-llm: cannot write ")
+
+
+def test_more_next_tokens_than_there_are_is_all_of_them(address: str) -> None:
+    finished = command("run", "--top", "5000", "What", "--target", address)
+    assert finished.returncode == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) == 1 + 1024
+
+
 def test_an_option_that_does_not_exist_is_no_sentence(tmp_path: Path) -> None:
     finished = command("get", "logits", SENTENCE, "--no-such-option", "-o", str(tmp_path / "x"))
     assert finished.returncode == 2
