@@ -185,9 +185,9 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One tensor of the current run, which is run again, once, if the server has lost it."""
-        method, run = METHODS[name], self._current()
+        run = self._current()
         try:
-            return self._landed(self._calls.tensor(method.rpc, method.request(run.result.run_id, *indices), run.key))
+            return self._read_from(run, name, indices)
         except NotFoundError as error:
             if not self._config.rerun or error.reason != "RUN_NOT_FOUND":
                 raise
@@ -200,7 +200,11 @@ class RemoteTransparentLlm(TransparentLlm):
                 reason="MODEL_CHANGED",
                 metadata={"was": run.result.model_digest, "is": again.result.model_digest},
             )
-        self._run = run = again
+        self._run = again
+        return self._read_from(again, name, indices)
+
+    def _read_from(self, run: _CurrentRun, name: str, indices: tuple[int | None, ...]) -> torch.Tensor:
+        method = METHODS[name]
         return self._landed(self._calls.tensor(method.rpc, method.request(run.result.run_id, *indices), run.key))
 
     def _make_run(self, run_input: RunInput) -> _CurrentRun:

@@ -27,7 +27,7 @@ from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
-from transparent_llm_server.registry import Registry
+from transparent_llm_server.registry import Registry, name_taken
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 
@@ -89,12 +89,12 @@ class Server:
         names = [model.alias for model in self._config.models]
         for name in names:
             if names.count(name) > 1:
-                raise InvalidRequestError(f"two models are named {name!r}; write --model ALIAS=NAME_OR_DIR")
+                raise name_taken(name)  # before any of them is loaded
         for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
             log.info("loading %s from %s", model.alias, model.source)
             llm = TransformerLensTransparentLlm(model.source, device=self._config.device, dtype=self._config.dtype)
             self.serve(llm, model.alias)
-        self._lifecycle.enter(State.SERVING)
+        self.ready()
 
     def serve(self, llm: TransparentLlm, alias: str) -> None:
         """Serve a model that is in this process already."""

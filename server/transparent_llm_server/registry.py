@@ -24,7 +24,7 @@ class Registry:
             InvalidRequestError: the name is taken.
         """
         if model.name in self._models:
-            raise InvalidRequestError(f"two models are named {model.name!r}; write --model ALIAS=NAME_OR_DIR")
+            raise name_taken(model.name)
         self._models[model.name] = model
 
     def get(self, name: str) -> ServedModel:
@@ -50,3 +50,8 @@ class Registry:
                 f"several models are served, name one: {names}", reason="MODEL_REQUIRED", metadata={"models": names}
             )
         return next(iter(self._models.values()))
+
+
+def name_taken(name: str) -> InvalidRequestError:
+    """The error for a second model of one name."""
+    return InvalidRequestError(f"two models are named {name!r}; write --model ALIAS=NAME_OR_DIR")

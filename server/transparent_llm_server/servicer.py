@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import grpc
@@ -222,6 +222,7 @@ def _drop(future: concurrent.futures.Future[Any]) -> None:
     future.cancel()
 
 
+@cache
 def _library_versions() -> dict[str, str]:
     libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}

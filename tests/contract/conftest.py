@@ -11,12 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from support.backends import Backend
+from support.batch import ROWS
 from support.families import FAMILIES, build_model
 from support.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
-
-ROWS = [list(range(5, 21)), [9, 8, 7, 6, 5], [3, 4, 3]]
-"""Token ids: 16, 5 and 3 of them; the first is longer than every sliding window in the families."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

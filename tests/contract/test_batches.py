@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from support.backends import Backend
+from support.batch import MAX_ERROR
 from transparent_llm import TransparentLlm
 
-MAX_ERROR = 1e-5
 SENTENCES = ["The river runs slowly to the sea", "a", "Why not? Because."]
 
 

@@ -5,17 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from support.batch import LENGTHS, assert_close
 from support.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
-
-MAX_ERROR = 1e-5
-LENGTHS = (16, 5, 3)
-
-
-def assert_close(got: torch.Tensor, wanted: torch.Tensor) -> None:
-    assert got.shape == wanted.shape
-    assert got.dtype == torch.float32
-    assert (got - wanted).abs().max().item() <= MAX_ERROR
 
 
 def layers(llm: TransparentLlm) -> range:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 
 from support.families import save
 from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire.methods import METHODS
 from transparent_llm_server import TransformerLensTransparentLlm
 
 TIMEOUT_S = 60
@@ -80,7 +83,7 @@ def test_a_client_is_served_to_the_end_of_its_call_while_the_server_drains(tiny_
         with connect(ready_address(running), progress=False) as llm:
             llm.run_tokens([list(range(1, 61))] * 8)
             stream = llm._calls._open_stream(  # the first message has come, the others wait in the server
-                "Logits", _logits_request(llm), "", deadline=_far()
+                "Logits", _logits_request(llm), "", deadline=time.monotonic() + TIMEOUT_S
             )
             received = [next(stream)]
             running.send_signal(signal.SIGTERM)
@@ -90,18 +93,9 @@ def test_a_client_is_served_to_the_end_of_its_call_while_the_server_drains(tiny_
 
 
 def _logits_request(llm: RemoteTransparentLlm) -> object:
-    from transparent_llm.wire._gen import tensor_pb2
-    from transparent_llm.wire.methods import METHODS
-
     options = tensor_pb2.TensorOptions(max_chunk_bytes=16_384)
     assert llm._run is not None
     return METHODS["logits"].request(llm._run.result.run_id, options=options)
-
-
-def _far() -> float:
-    import time
-
-    return time.monotonic() + TIMEOUT_S
 
 
 def test_several_models_are_chosen_by_name(tiny_folder: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
         if layer.has_heads:
             yield from _attention_pairs(model, values, expected, index)
         if layer.neurons is not None:
-            yield from _neuron_pairs(values, index)
+            yield from _neuron_pairs(values, expected, index)
         if {"attn_out", "ffn_out"} <= layer.hooks.keys():
             total = values.residual_after_attn(index).float() + values.ffn_out(index).float()
             yield "residual_sum", total[real], values.residual_out(index)[real]
@@ -104,13 +104,12 @@ def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
 
 
 def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, layer: int) -> _Pairs:
-    for row in range(len(LENGTHS)):
-        n = int(expected.mask[row].sum())
+    for row, n in enumerate(expected.mask.sum(dim=1).tolist()):
         complete = len(expected.attentions) == len(model.layers)  # hybrids list their attention layers only
         weights = expected.attentions[layer] if complete else None
         if weights is not None and weights.shape[1] == model.n_heads:  # some families return none
             got = torch.stack([values.attention_matrix(row, layer, head) for head in range(model.n_heads)])
-            yield "attention_vs_huggingface", got[:, :n, :n], weights[row, :, :n, : got.shape[-1]][:, :, :n]
+            yield "attention_vs_huggingface", got[:, :n, :n], weights[row, :, :n, :n]
         summed = values.decomposed_attn(row, layer).float().sum(dim=(1, 2))
         whole = torch.stack([values.attention_output(row, layer, pos) for pos in range(n)])
         bias = torch.stack(
@@ -119,9 +118,9 @@ def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, l
         yield "attention_sum", summed[:n] + bias.to(summed), whole
 
 
-def _neuron_pairs(values: Values, layer: int) -> _Pairs:
-    for row, length in enumerate(LENGTHS):
-        for pos in {0, min(length, values.tokens().shape[1]) - 1}:
+def _neuron_pairs(values: Values, expected: Reference, layer: int) -> _Pairs:
+    for row, length in enumerate(expected.mask.sum(dim=1).tolist()):
+        for pos in {0, length - 1}:
             summed = values.decomposed_ffn_out(row, layer, pos).float().sum(dim=0)
             bias = torch.as_tensor(values.ffn_bias(row, layer, pos)).to(summed)
             yield "ffn_sum", summed + bias, values.ffn_out(layer)[row, pos]

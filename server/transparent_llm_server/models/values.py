@@ -52,7 +52,7 @@ class Values:
         """See the contract. Bit-equal to the model's own tensor where there is one."""
         _, capture = self._at(layer)
         if capture.attn_out is None:
-            raise self._unsupported("residual_after_attn", layer, "has no attention output")
+            raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
         return capture.residual_in + capture.attn_out
 
     def residual_out(self, layer: int) -> torch.Tensor:
@@ -65,7 +65,7 @@ class Values:
         """See the contract."""
         _, capture = self._at(layer)
         if capture.ffn_out is None:
-            raise self._unsupported("ffn_out", layer, "has no separate feed-forward output")
+            raise unsupported(self._model, "ffn_out", layer, "has no separate feed-forward output")
         return capture.ffn_out
 
     @torch.no_grad()
@@ -106,10 +106,10 @@ class Values:
     @torch.no_grad()
     def decomposed_attn(self, batch_i: int, layer: int) -> torch.Tensor:
         """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
-        part, pattern, _, capture = self._heads("decomposed_attn", layer)
+        part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
         weights = pattern[batch_i].permute(1, 2, 0).float()
-        result = weights.unsqueeze(-1) * self._value_out(layer, batch_i)
+        result = weights.unsqueeze(-1) * self._value_out(part, value[batch_i])
         gain = part.attn_gain(capture, batch_i)
         result.mul_(gain[:, None, None, :] if isinstance(gain, torch.Tensor) else gain)
         return result.to(self._model.dtype)
@@ -126,12 +126,10 @@ class Values:
         gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
         return neurons.bias(captured, batch_i, pos) * gain
 
-    def _value_out(self, layer: int, batch_i: int) -> torch.Tensor:
+    def _value_out(self, part: Layer, value: torch.Tensor) -> torch.Tensor:
         """What each position offers through each head [source head d_model], in float32."""
-        _, _, value, _ = self._heads("decomposed_attn", layer)
-        shared_by = self._model.n_heads // value.shape[2]
-        expanded = value[batch_i].float().repeat_interleave(shared_by, dim=1)
-        return torch.einsum("shd,hdm->shm", expanded, self._model.layers[layer].w_o.float())
+        expanded = value.float().repeat_interleave(self._model.n_heads // value.shape[1], dim=1)
+        return torch.einsum("shd,hdm->shm", expanded, part.w_o.float())
 
     def _at(self, layer: int) -> tuple[Layer, LayerCapture]:
         layer = checked_index("layer", layer, len(self._model.layers))
@@ -144,17 +142,14 @@ class Values:
     def _heads(self, method: str, layer: int) -> tuple[Layer, torch.Tensor, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)
         if capture.pattern is None or capture.value is None or capture.attn_out is None:
-            raise self._unsupported(method, layer, "has no attention heads")
+            raise unsupported(self._model, method, layer, "has no attention heads")
         return part, capture.pattern, capture.value, capture
 
     def _neurons(self, method: str, layer: int) -> tuple[Neurons, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)
         if part.neurons is None or capture.neurons is None:
-            raise self._unsupported(method, layer, "has no neurons that can be told apart")
+            raise unsupported(self._model, method, layer, "has no neurons that can be told apart")
         return part.neurons, capture.neurons, capture
-
-    def _unsupported(self, method: str, layer: int, why: str) -> NotSupportedError:
-        return unsupported(self._model, method, layer, why)
 
 
 def unsupported(model: BridgedModel, method: str, layer: int, why: str) -> NotSupportedError:
