@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -15,12 +16,13 @@ import torch
 from tqdm import tqdm
 
 from transparent_llm._channel import LazyChannel, closed_error
+from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import ClientConfig
 from transparent_llm.errors import DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import progress_bar
 from transparent_llm.wire import health, status
+from transparent_llm.wire.assembler import Assembler, StreamError
 from transparent_llm.wire.methods import RUN_KEY_HEADER
-from transparent_llm.wire.tensors import Assembler, StreamError
 
 log = logging.getLogger("transparent_llm")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -48,16 +50,23 @@ class Calls:
         return bool(response.status == health.SERVING)
 
     def _unary(self, method: Any, request: Any, run_key: str) -> Any:
-        call = _begun(method.future, request, self.config.timeout_s, self._metadata(run_key))
-        try:
-            return call.result()
-        except grpc.RpcError as error:
-            raise status.from_rpc_error(error, self.config.target) from None
-        finally:
-            call.cancel()  # no effect on a finished call; an interrupted one must not go on
+        with Interruptible() as interruptible:
+            call = _begun(method.future, request, self.config.timeout_s, self._metadata(run_key))
+            interruptible.cancels(call)
+            try:
+                return call.result()
+            except grpc.RpcError as error:
+                raise status.from_rpc_error(error, self.config.target) from None
 
     def tensor(self, rpc: str, request: Any, run_key: str = "") -> torch.Tensor:
-        """Receive one tensor; a cut stream is taken up where it broke off."""
+        """Receive a stream of one tensor."""
+        named = self.tensors(rpc, request, run_key)
+        if len(named) != 1:
+            raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {len(named)} tensors for one")
+        return named[0][1]
+
+    def tensors(self, rpc: str, request: Any, run_key: str = "") -> list[tuple[str, torch.Tensor]]:
+        """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
         deadline = time.monotonic() + self.config.timeout_s
         assembler, stalled = Assembler(), 0
         bar: tqdm | None = None  # type: ignore[type-arg]
@@ -65,13 +74,15 @@ class Calls:
             while True:
                 before = assembler.received
                 try:
-                    for chunk in self._open_stream(rpc, request, run_key, deadline):
-                        assembler.add(chunk)
-                        if bar is None and not assembler.complete:
-                            bar = progress_bar(rpc, assembler.total_bytes, self.config.progress)
-                        if bar is not None:
-                            bar.update(assembler.received - bar.n)
-                    return assembler.tensor()
+                    with Interruptible() as interruptible:
+                        for message in self._messages(rpc, request, run_key, deadline, interruptible):
+                            assembler.add(message)
+                            if bar is None and not assembler.complete:
+                                bar = progress_bar(rpc, assembler.total_bytes, self.config.progress)
+                            if bar is not None:
+                                bar.total = assembler.total_bytes
+                                bar.update(assembler.received - bar.n)
+                    return assembler.tensors()
                 except grpc.RpcError as error:
                     failure = status.from_rpc_error(error, self.config.target)
                 except StreamError as error:
@@ -82,10 +93,13 @@ class Calls:
             if bar is not None:
                 bar.close()
 
-    def _open_stream(self, rpc: str, request: Any, run_key: str, deadline: float) -> Any:
-        """The chunks of a call, which is cancelled when nobody takes them any more."""
+    def _messages(
+        self, rpc: str, request: Any, run_key: str, deadline: float, interruptible: Interruptible
+    ) -> Iterator[bytes]:
+        """The messages of a call, which is cancelled when nobody takes them any more."""
         remaining = deadline - time.monotonic()
         call = _begun(getattr(self.channel.stub(), rpc), request, remaining, self._metadata(run_key))
+        interruptible.cancels(call)
         try:
             yield from call
         finally:
@@ -95,7 +109,7 @@ class Calls:
         self, request: Any, assembler: Assembler, failure: TransparentLlmError, stalled: int, deadline: float
     ) -> None:
         """Set the request up to go on after a cut, or raise what cannot be mended."""
-        was_cut = isinstance(failure, UnavailableError) and assembler.header is not None
+        was_cut = isinstance(failure, UnavailableError) and assembler.has_begun
         if not was_cut or stalled > self.config.resume_attempts:
             raise failure from None
         pause = min(_FIRST_PAUSE_S * 2**stalled, _LONGEST_PAUSE_S) if stalled else 0.0
@@ -107,6 +121,7 @@ class Calls:
             ) from None
         time.sleep(pause)
         log.debug("stream cut at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
+        assembler.resume()
         request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
 
     def _metadata(self, run_key: str) -> list[tuple[str, str]]:

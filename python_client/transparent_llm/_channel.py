@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.experimental
 
+from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import methods
@@ -44,12 +46,12 @@ class LazyChannel:
         with self._lock:
             channel = self._opened()
             if self._stub is None:
-                self._stub = methods.stub(channel)
+                self._stub = methods.Stub(channel)
             return self._stub
 
     def close(self) -> None:
         """Close it for good; calls in progress are cancelled."""
-        with self._lock:
+        with self._lock, Interruptible():
             self._closed = True
             if self._channel is not None:
                 self._channel.close()

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from transparent_llm.client import RemoteTransparentLlm, connect
+from transparent_llm.client import RemoteTransparentLlm
 from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
+from transparent_llm.connection import connect
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
 
-TENSORS = [name for name, method in METHODS.items() if method.dims is not None]
+TENSORS = [name for name, method in METHODS.items() if method.dims is not None and method.of_class]
 _INDEX_HELP = {
     "layer": "layer, from 0",
     "batch_i": "which sentence, from 0 (default 0)",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import operator
-import warnings
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,26 +16,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm._calls import Calls
+from transparent_llm._reader import CurrentRun, Read, RunReader, Shared
 from transparent_llm.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import InvalidRequestError, NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.reading import Reading
 from transparent_llm.run_input import RunInput, require_token_ids
-from transparent_llm.version import API_VERSION
 from transparent_llm.wire import model as wire_model
+from transparent_llm.wire import options, tensors
 from transparent_llm.wire import runs as wire_runs
-from transparent_llm.wire import tensors
 from transparent_llm.wire.methods import METHODS
 
 log = logging.getLogger("transparent_llm")
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
+_Result = TypeVar("_Result")
 
 
-@dataclasses.dataclass(frozen=True)
-class _CurrentRun:
-    run_input: RunInput
-    key: str
-    result: wire_runs.RunResult
+_AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or ())
 
 
 class RemoteTransparentLlm(TransparentLlm):
@@ -51,6 +51,10 @@ class RemoteTransparentLlm(TransparentLlm):
         device: Where results land.
         progress: Show a bar for transfers over half a second. None: in a terminal or notebook only.
         rerun: Run the sentences again, once, when the server no longer has the run. False: raise `NotFoundError`.
+        cache_bytes: Limit of the tensors of current runs that are kept. 0: keep nothing, read nothing ahead.
+        read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
+        weights_bytes: Limit of the output vectors of neurons that are kept.
+        weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
     """
 
     def __init__(
@@ -64,13 +68,29 @@ class RemoteTransparentLlm(TransparentLlm):
         device: str | torch.device = "cpu",
         progress: bool | None = None,
         rerun: bool = True,
+        cache_bytes: int = ClientConfig.cache_bytes,
+        read_ahead_bytes: int = ClientConfig.read_ahead_bytes,
+        weights_bytes: int = ClientConfig.weights_bytes,
+        weights_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         config = ClientConfig.from_env(target, token, tls_ca)
-        self._config = dataclasses.replace(config, timeout_s=timeout_s, progress=progress, rerun=rerun)
+        self._config = dataclasses.replace(
+            config,
+            timeout_s=timeout_s,
+            progress=progress,
+            rerun=rerun,
+            cache_bytes=cache_bytes,
+            read_ahead_bytes=read_ahead_bytes,
+            weights_bytes=weights_bytes,
+            weights_dir=Path(weights_dir) if weights_dir is not None else config.weights_dir,
+        )
         self._calls = Calls(self._config)
+        self._shared = Shared(self._calls, self._config)
+        self._reader = RunReader(self._shared, self._config)
+        self._reading = Reading()
         self._model = model or ""
         self._device = torch.device(device)
-        self._run: _CurrentRun | None = None
+        self._run: CurrentRun | None = None
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
@@ -116,11 +136,51 @@ class RemoteTransparentLlm(TransparentLlm):
         response = self._calls.unary("ModelInfo", METHODS["model_info"].request(self._model))
         return wire_model.info_from_wire(response.info)
 
+    def copy(self: _Self) -> _Self:
+        twin = super().copy()
+        twin._reader = RunReader(self._shared, self._config)
+        return twin
+
+    @contextmanager
+    def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> Iterator[_Self]:
+        """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.
+
+        Values keep their axes, which are shorter: `with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16): ...`.
+        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested.
+
+        Args:
+            dtype: Of floating values. None: as the server holds them.
+            axes: A slice for each axis that is cut, by the name that the method's annotation gives it.
+
+        Raises:
+            InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
+        """
+        before, self._reading = self._reading, self._reading.narrowed(dtype, axes, _AXES)
+        try:
+            yield self
+        finally:
+            self._reading = before
+
+    def fetch(self, reads: Sequence[str | tuple[Any, ...]]) -> list[torch.Tensor]:
+        """Many values of the current run in one stream: each is what the method of that name returns.
+
+        Args:
+            reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
+                and its arguments.
+        """
+        wanted = [_as_read(read) for read in reads]
+        return [self._landed(value) for value in self._of_run(lambda run: self._read_many(run, wanted))]
+
+    def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
+        """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
+        wanted = [_as_read(read) for read in reads]
+        self._of_run(lambda run: self._reader.prefetch(run, wanted, self._reading))
+
     def run(self, sentences: list[str]) -> None:
-        self._run = self._make_run(RunInput.of_sentences(sentences))
+        self._begin(RunInput.of_sentences(sentences))
 
     def run_tokens(self, token_ids: list[list[int]]) -> None:
-        self._run = self._make_run(RunInput.of_tokens(token_ids))
+        self._begin(RunInput.of_tokens(token_ids))
 
     def batch_size(self) -> int:
         return self._current().result.tokens.shape[0]
@@ -148,6 +208,7 @@ class RemoteTransparentLlm(TransparentLlm):
         request = METHODS["unembed"].request(self._model)
         request.t.CopyFrom(tensors.encode(t))
         request.normalize = normalize
+        options.fill(request, self._reading.of(("vocab",)), self._reading.dtype)
         return self._landed(self._calls.tensor("Unembed", request))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
@@ -170,6 +231,11 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
         request = METHODS["neuron_output"].request(self._model, layer, neuron)
+        if not self._reading.axes and self._reading.dtype is None:
+            kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
+            if kept is not None:
+                return self._landed(kept)
+        options.fill(request, self._reading.of(("d_model",)), self._reading.dtype)
         return self._landed(self._calls.tensor("NeuronOutput", request))
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
@@ -184,10 +250,17 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._read("decomposed_attn", batch_i, layer)
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
-        """One tensor of the current run, which is run again, once, if the server has lost it."""
+        """One value of the current run."""
+        return self._landed(self._of_run(lambda run: self._reader.read(run, name, indices, self._reading)))
+
+    def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
+        return self._reader.read_many(run, reads, self._reading)
+
+    def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
+        """Read from the current run, which is run again, once, if the server has lost it."""
         run = self._current()
         try:
-            return self._read_from(run, name, indices)
+            return read(run)
         except NotFoundError as error:
             if not self._config.rerun or error.reason != "RUN_NOT_FOUND":
                 raise
@@ -200,19 +273,21 @@ class RemoteTransparentLlm(TransparentLlm):
                 reason="MODEL_CHANGED",
                 metadata={"was": run.result.model_digest, "is": again.result.model_digest},
             )
+        self._reader.forget(run)
         self._run = again
-        return self._read_from(again, name, indices)
+        return read(again)
 
-    def _read_from(self, run: _CurrentRun, name: str, indices: tuple[int | None, ...]) -> torch.Tensor:
-        method = METHODS[name]
-        return self._landed(self._calls.tensor(method.rpc, method.request(run.result.run_id, *indices), run.key))
+    def _begin(self, run_input: RunInput) -> None:
+        run = self._make_run(run_input)
+        self._reader.forget(self._run)
+        self._run = run
 
-    def _make_run(self, run_input: RunInput) -> _CurrentRun:
+    def _make_run(self, run_input: RunInput) -> CurrentRun:
         key = run_input.key(self._model)
         response = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), key)
-        return _CurrentRun(run_input, key, wire_runs.from_response(response))
+        return CurrentRun(run_input, key, wire_runs.from_response(response))
 
-    def _current(self) -> _CurrentRun:
+    def _current(self) -> CurrentRun:
         if self._run is None:
             raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
         return self._run
@@ -221,47 +296,9 @@ class RemoteTransparentLlm(TransparentLlm):
         return tensor.to(self._device)
 
     @staticmethod
-    def _shape(run: _CurrentRun) -> Sequence[int]:
+    def _shape(run: CurrentRun) -> Sequence[int]:
         return run.result.tokens.shape
 
 
-def connect(target: str | None = None, **options: Any) -> RemoteTransparentLlm:
-    """A client that has spoken to its server: reachable, of a known API version, with the wanted model.
-
-    Args:
-        target: As for `RemoteTransparentLlm`, which also takes the other arguments.
-        options: See `RemoteTransparentLlm`.
-
-    Raises:
-        UnavailableError: no server answers there, or it is still loading.
-        NotFoundError: it does not serve the model that was named.
-    """
-    llm = RemoteTransparentLlm(target, **options)
-    try:
-        info = llm.server_info()
-        _compare_versions(info)
-        names = [model.info.name for model in info.models]
-        if options.get("model") and options["model"] not in names:
-            llm.model_info()  # the server's own words on what it serves
-    except BaseException:
-        llm.close()
-        raise
-    return llm
-
-
-def _compare_versions(info: ServerInfo) -> None:
-    """Warn, once for a place in the code, when the server speaks another version than this client."""
-    theirs, ours = _version(info.api_version), _version(API_VERSION)
-    if theirs[0] != ours[0]:
-        message = f"server speaks API {info.api_version}, this client {API_VERSION}: calls may fail; install equal ones"
-        warnings.warn(message, stacklevel=3)
-    elif theirs < ours:
-        message = f"server speaks API {info.api_version}, older than this client's {API_VERSION}: new calls will fail"
-        warnings.warn(message, stacklevel=3)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split("."))
-    except ValueError:
-        raise InvalidRequestError(f"the server's API version {text!r} is no version; is it this service?") from None
+def _as_read(read: str | tuple[Any, ...]) -> Read:
+    return (read, ()) if isinstance(read, str) else (read[0], tuple(read[1:]))

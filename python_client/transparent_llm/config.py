@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 300.0
@@ -34,6 +35,19 @@ class ClientConfig:
     rerun: bool = True
     """Run the sentences again, once, when the server no longer has the run."""
 
+    cache_bytes: int = 512 * 2**20
+    """Tensors of current runs that are kept, so that asking twice sends nothing twice. One that takes more than a
+    quarter of it is not kept. 0: nothing is kept or read ahead."""
+
+    read_ahead_bytes: int = 8 * 2**20
+    """The most that is read ahead for code that walks heads, layers, positions or neurons. 0: nothing."""
+
+    weights_bytes: int = 2**30
+    """Output vectors of neurons that are kept; a layer that takes more than a quarter of it is not."""
+
+    weights_dir: Path | None = None
+    """A folder to keep them in beyond this process. Environment: TRANSPARENT_LLM_WEIGHTS_DIR. None: memory only."""
+
     max_message_bytes: int = 16 * 2**20
     """The largest single message that is accepted. Tensors come in chunks of at most 4 MiB; the rest is tokens."""
 
@@ -45,7 +59,9 @@ class ClientConfig:
         cls, target: str | None, token: str | None, tls_ca: str | None, environ: Mapping[str, str] = os.environ
     ) -> ClientConfig:
         """Arguments first, then the environment, then the defaults. An empty string says: not even from there."""
+        weights_dir = environ.get("TRANSPARENT_LLM_WEIGHTS_DIR")
         return cls(
+            weights_dir=Path(weights_dir) if weights_dir else None,
             target=target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET,
             token=(environ.get("TRANSPARENT_LLM_TOKEN") if token is None else token) or None,
             tls_ca=(environ.get("TRANSPARENT_LLM_TLS_CA") if tls_ca is None else tls_ca) or None,

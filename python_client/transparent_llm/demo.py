@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
-from transparent_llm.client import RemoteTransparentLlm, connect
+from transparent_llm.client import RemoteTransparentLlm
+from transparent_llm.connection import connect
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import UnavailableError
 

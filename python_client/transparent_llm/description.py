@@ -66,6 +66,16 @@ class ModelDescription:
     conventions: Mapping[str, str] = field(default_factory=dict)
     """How a value is defined where a definition had to be chosen."""
 
+    run_bytes_per_position: int = 0
+    """What each position of each row takes of the server's store, attention patterns aside; 0 if not known."""
+
+    run_bytes_per_position_pair: int = 0
+    """What each pair of positions of a row takes: the attention patterns."""
+
+    def run_bytes(self, batch: int, n_pos: int) -> int:
+        """What a run of `batch` rows, padded to `n_pos` positions, takes of the server's store."""
+        return batch * n_pos * (self.run_bytes_per_position + n_pos * self.run_bytes_per_position_pair)
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -11,6 +11,9 @@ import torch
 from transparent_llm.errors import InvalidRequestError
 
 MIB = 2**20
+DEFAULT_SHARED_POSITIONS = 8192
+"""On a GPU."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -59,6 +62,13 @@ class ServerConfig:
 
     queue_length: int = 32
     """Calls that wait for the model; one more is told to come back. Each holds a thread, so fewer than `threads`."""
+
+    shared_positions: int | None = None
+    """Positions, padding included, of one forward pass that runs of several clients share. 0: each has its own. None:
+    8192 on a GPU, 0 on the CPU."""
+
+    share_window_s: float = 0.002
+    """How long the model waits for more runs to share a forward pass with."""
 
     sweep_s: float = 10.0
     """How often runs past their time are looked for."""

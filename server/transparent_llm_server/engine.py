@@ -1,4 +1,4 @@
-"""One model thread and a bounded queue: all work on models happens here, one piece at a time."""
+"""One model thread: all heavy work on models happens here, one piece at a time, short pieces first."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ _Job = tuple[Callable[[], Any], "Future[Any]"]
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
+_READS_IN_A_ROW = 8
+"""Reads that overtake a waiting run; then it has its turn, however many more there are."""
+
+
 class Engine:
-    """Runs submitted work in order of arrival. Cancel a future to drop work that has not begun."""
+    """Runs submitted work in order of arrival, reads before runs. Cancel a future to drop work that has not begun."""
 
     def __init__(self, queue_length: int, retry_after_s: float) -> None:
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
         self._jobs: deque[_Job] = deque()
+        self._reads: deque[_Job] = deque()
+        self._reads_in_a_row = 0
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Put work into the queue.
+        """Put a run into the queue.
 
         Raises:
             BusyError: the queue is full.
@@ -38,8 +44,7 @@ class Engine:
         """
         future: Future[_Result] = Future()
         with self._changed:
-            if self._closing:
-                raise UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+            self._require_open()
             if len(self._jobs) >= self._queue_length:
                 self._jobs = deque(job for job in self._jobs if not job[1].cancelled())
             if len(self._jobs) >= self._queue_length:
@@ -48,12 +53,47 @@ class Engine:
             self._changed.notify()
         return future
 
+    def submit_read(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Put a short piece of work before all runs that wait. As many can wait as there are calls.
+
+        Raises:
+            UnavailableError: the engine is closed.
+        """
+        future: Future[_Result] = Future()
+        with self._changed:
+            self._require_open()
+            self._reads.append((work, future))
+            self._changed.notify()
+        return future
+
+    def here(self, work: Callable[[], _Result]) -> _Result:
+        """Do a little work on the caller's own thread, with the same errors.
+
+        Raises:
+            CapacityError: the device has no memory left.
+        """
+        try:
+            return work()
+        except BaseException as error:
+            told = self.as_told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    def as_told(self, error: BaseException) -> BaseException:
+        """What a caller is told of an error: the words of a device that is out of memory become `CapacityError`."""
+        return _out_of_memory(error, self._retry_after_s) if _is_out_of_memory(error) else error
+
     def close(self) -> None:
         """Finish what is queued, then end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
 
     def _busy(self) -> BusyError:
         return BusyError(
@@ -66,22 +106,25 @@ class Engine:
         while (job := self._next()) is not None:
             work, future = job
             if future.set_running_or_notify_cancel():
-                _finish(work, future, self._retry_after_s)
+                self._finish(work, future)
             del job, work, future  # a waiting thread must not keep the last result alive
 
     def _next(self) -> _Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closing)
+            self._changed.wait_for(lambda: self._jobs or self._reads or self._closing)
+            if self._reads and not (self._jobs and self._reads_in_a_row >= _READS_IN_A_ROW):
+                self._reads_in_a_row += 1
+                return self._reads.popleft()
+            self._reads_in_a_row = 0
             return self._jobs.popleft() if self._jobs else None
 
-
-def _finish(work: Callable[[], Any], future: Future[Any], retry_after_s: float) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(_out_of_memory(error, retry_after_s) if _is_out_of_memory(error) else error)
-    finally:
-        del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+    def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(self.as_told(error))
+        finally:
+            del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import importlib.metadata
 import platform
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import torch
 
 from transparent_llm import description
-from transparent_llm.errors import CancelledError, DeadlineError, TooLargeError
+from transparent_llm.errors import NotFoundError, TooLargeError
 from transparent_llm.version import API_VERSION, __version__
+from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
 from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
-from transparent_llm.wire.methods import METHODS
-from transparent_llm_server.config import ServerConfig
+from transparent_llm.wire.methods import METHODS, SERVICE, message_class
+from transparent_llm_server.caller import Caller
+from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
-from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
+from transparent_llm_server.models.served import CompletedRun, PreparedRun, Reader, ServedModel
+from transparent_llm_server.models.value import Piece, Value
 from transparent_llm_server.registry import Registry
+from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
-from transparent_llm_server.streaming import ChunkSizes, etag, ready, stream
+from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
 
-_Result = TypeVar("_Result")
-_Chunks = Iterator[tensor_pb2.TensorChunk]
+_Frames = Iterator[bytes]
+"""Serialized TensorChunks."""
+
 _Context = grpc.ServicerContext
-FEATURES = ("slices", "wire_dtype", "resume", "run_tokens")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where a value comes from, and what names its bits."""
-
-    reader: Any
-    identity: str
+FEATURES = ("slices", "wire_dtype", "resume", "run_tokens", "factored", "fetch", "neuron_outputs")
 
 
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     """Answers the RPCs of service.proto."""
 
     def __init__(self, config: ServerConfig, registry: Registry, engine: Engine, runs: RunStore[CompletedRun]) -> None:
+        self._queue = RunQueue(engine, runs)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -69,11 +64,17 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         run_id = model.run_id(prepared)
         run = self._runs.find(run_id)
         if run is None:
-            run = self._call(context, partial(self._execute, model, prepared, run_id))
+            run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model)))
         result = wire_runs.RunResult(
             run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
         )
         return result.to_wire()
+
+    def _sharing(self, model: ServedModel) -> Sharing:
+        positions = self._config.shared_positions
+        if positions is None:
+            positions = 0 if model.description.device == "cpu" else DEFAULT_SHARED_POSITIONS
+        return Sharing(positions, self._config.share_window_s)
 
     def ReleaseRun(self, request: Any, context: _Context) -> Any:
         return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id))
@@ -87,100 +88,112 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         tokens = torch.tensor(request.token_ids, dtype=torch.int64)
         return service_pb2.TokensToStringsResponse(strings=llm.tokens_to_strings(tokens))
 
-    def Tokens(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("tokens", request, context)
+    def Tokens(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("tokens", request, context)
 
-    def Logits(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("logits", request, context)
+    def Logits(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("logits", request, context)
 
-    def Unembed(self, request: Any, context: _Context) -> _Chunks:
-        model, vector = self._registry.get(request.model), tensors.decode(request.t)
-        arguments = (request.t.SerializeToString(deterministic=True), request.normalize)
-        work = partial(model.llm.unembed, vector, request.normalize)
-        return self._stream("unembed", request, context, work, self._nonce, arguments)
+    def Unembed(self, request: Any, context: _Context) -> _Frames:
+        arguments = (tensors.decode(request.t), request.normalize)
+        named = (request.t.SerializeToString(deterministic=True), request.normalize)
+        return self._of_model(
+            "unembed", request, context, arguments, etag(self._nonce, "unembed", named, request.options)
+        )
 
-    def ResidualIn(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("residual_in", request, context)
+    def ResidualIn(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("residual_in", request, context)
 
-    def ResidualAfterAttn(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("residual_after_attn", request, context)
+    def ResidualAfterAttn(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("residual_after_attn", request, context)
 
-    def ResidualOut(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("residual_out", request, context)
+    def ResidualOut(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("residual_out", request, context)
 
-    def FfnOut(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("ffn_out", request, context)
+    def FfnOut(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("ffn_out", request, context)
 
-    def DecomposedFfnOut(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("decomposed_ffn_out", request, context)
+    def DecomposedFfnOut(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("decomposed_ffn_out", request, context)
 
-    def NeuronActivations(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("neuron_activations", request, context)
+    def NeuronActivations(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("neuron_activations", request, context)
 
-    def NeuronOutput(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("neuron_output", request, context)
+    def NeuronOutput(self, request: Any, context: _Context) -> _Frames:
+        return self._of_weights("neuron_output", request, context)
 
-    def AttentionMatrix(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("attention_matrix", request, context)
+    def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
+        self._require_digest(request.model, request.model_digest)
+        return self._of_weights("neuron_outputs", request, context)
 
-    def AttentionOutput(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("attention_output", request, context)
+    def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("attention_matrix", request, context)
 
-    def DecomposedAttn(self, request: Any, context: _Context) -> _Chunks:
-        return self._tensor("decomposed_attn", request, context)
+    def AttentionOutput(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("attention_output", request, context)
 
-    def _tensor(self, name: str, request: Any, context: _Context) -> _Chunks:
-        """A method whose arguments are indices: read it from its run, or from the model."""
-        source = self._source(name, request)
+    def DecomposedAttn(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("decomposed_attn", request, context)
+
+    def Fetch(self, request: Any, context: _Context) -> _Frames:
+        run = self._runs.get(request.run_id)
+        reads = wire_fetch.reads(request)
+        tag = etag(
+            run.nonce, "fetch", [etag("", name, read, options) for name, read, options in reads], request.options
+        )
+        caller = Caller(context)
+        parts = (part for name, read, options in reads for part in self._parts(run.read, name, read, options, caller))
+        return self._stream(parts, tag, request.options, caller)
+
+    def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
+        run = self._runs.get(request.run_id)
         indices = METHODS[name].indices(request)
-        work = partial(getattr(source.reader, name), *indices)
-        return self._stream(name, request, context, work, source.identity, indices)
+        caller = Caller(context)
+        parts = self._parts(run.read, name, indices, request.options, caller)
+        return self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
 
-    def _source(self, name: str, request: Any) -> _Source:
-        if METHODS[name].of_run:
-            run = self._runs.get(request.run_id)
-            return _Source(run.reader, run.nonce)
-        model = self._registry.get(request.model)
-        return _Source(model.llm, model.description.digest)
+    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
+        """A value of the model alone, which is the same in every process that serves it."""
+        digest = self._registry.get(request.model).description.digest
+        indices = METHODS[name].indices(request)
+        return self._of_model(name, request, context, indices, etag(digest, name, indices, request.options))
 
-    def _stream(
-        self,
-        name: str,
-        request: Any,
-        context: _Context,
-        work: Callable[[], torch.Tensor],
-        identity: str,
-        arguments: object,
-    ) -> _Chunks:
+    def _of_model(self, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str) -> _Frames:
+        caller, model = Caller(context), self._registry.get(request.model)
+        parts = self._parts(model.read, name, arguments, request.options, caller)
+        return self._stream(parts, tag, request.options, caller)
+
+    def _parts(
+        self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
+    ) -> list[Outgoing]:
+        """The tensors that a request is answered with, found and cut but not yet computed."""
         dims = METHODS[name].dims or ()
-        part = self._call(context, lambda: ready(work(), dims, request.options))  # the device is the model thread's
-        tag = etag(identity, name, arguments, request.options)
-        yield from stream(part, name, dims, request.options, tag, self._sizes, context.is_active)
 
-    def _call(self, context: _Context, work: Callable[[], _Result]) -> _Result:
-        """Do work on the model thread, within the call's deadline and only as long as somebody waits for it."""
-        future = self._engine.submit(work)
-        if not context.add_callback(lambda: _drop(future)):
-            future.cancel()
-        remaining = min(context.time_remaining(), threading.TIMEOUT_MAX)  # without a deadline it is astronomic
-        try:
-            return future.result(timeout=remaining)
-        except concurrent.futures.CancelledError:
-            raise CancelledError("the call was cancelled before its turn came") from None
-        except concurrent.futures.TimeoutError:
-            if future.done() and not future.cancelled():
-                return future.result()  # done at the last moment, or a timeout of the work itself
-            future.cancel()
-            raise DeadlineError(f"not done within the {remaining:.1f} s that the call had left") from None
-        finally:
-            del future  # with an exception in it, it would keep itself and the work's tensors alive
+        def find() -> list[Outgoing]:
+            return outgoing(name, dims, read(name, *arguments), options)
 
-    def _execute(self, model: ServedModel, prepared: PreparedRun, run_id: str) -> CompletedRun:
-        run = self._runs.find(run_id)  # another call may have made it while this one waited
-        if run is None:
-            run = model.execute(prepared)
-            self._runs.put(run_id, run)
-        return run
+        if read.reads_are_quick and options.encoding != tensor_pb2.ENCODING_FACTORED:
+            return self._engine.here(find)
+        return caller.result_of(self._engine.submit_read(find))
+
+    def _stream(self, parts: Iterable[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
+        offset = resume_offset(options, tag)
+        return stream(parts, tag, offset, self._sizes.choose(options.max_chunk_bytes), partial(self._take, caller))
+
+    def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
+        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
+        if value.is_quick:
+            return self._engine.here(piece.compute)
+        return caller.result_of(self._engine.submit_read(piece.compute))
+
+    def _require_digest(self, model: str, wanted: str) -> None:
+        served = self._registry.get(model).description.digest
+        if wanted not in ("", served):
+            raise NotFoundError(
+                "another model is served under this name than the one that was meant; run again to read it",
+                reason="MODEL_CHANGED",
+                metadata={"was": wanted, "is": served},
+            )
 
     def _check_size(self, prepared: PreparedRun) -> None:
         count = len(prepared.run_input.sentences or prepared.run_input.token_ids or ())
@@ -217,11 +230,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
 
-def _drop(future: concurrent.futures.Future[Any]) -> None:
-    """Work that has not begun need not begin any more."""
-    future.cancel()
-
-
 @cache
 def _library_versions() -> dict[str, str]:
     libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
@@ -229,5 +237,13 @@ def _library_versions() -> dict[str, str]:
 
 
 def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
-    """Register it with a gRPC server."""
-    service_pb2_grpc.add_TransparentLlmServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
+    handlers: dict[str, Any] = {}
+    for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
+        behavior, parse = getattr(servicer, rpc.name), message_class(rpc.input_type).FromString
+        if rpc.server_streaming:
+            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
+        else:
+            serialize = message_class(rpc.output_type).SerializeToString
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, serialize)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))

@@ -1,16 +1,22 @@
-"""From a value on its device to messages: select, cast, copy, chunk. Nothing is copied before it is cut."""
+"""From values to messages: cut, compute piece by piece, cast, copy, chunk. Nothing is copied before it is cut."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire import dtypes, slices, tensors
+from transparent_llm.wire import dtypes, frames, slices, tensors
 from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm_server.host_copy import on_host
+from transparent_llm_server.models.value import Piece, Value
+
+PIECE_BYTES = 4 * 2**20
+"""What is computed at a time of a value that does not lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -25,60 +31,122 @@ class ChunkSizes:
         return min(requested or self.default, self.most)
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """A tensor of a stream: what its header says, and the value."""
+
+    name: str
+    dims: tuple[str, ...]
+    value: Value
+    dtype: torch.dtype
+    """On the wire."""
+
+    @property
+    def nbytes(self) -> int:
+        """On the wire."""
+        return math.prod(self.value.shape) * self.dtype.itemsize
+
+
+Taker = Callable[[Value, Piece], torch.Tensor]
+"""Computes a piece of a value, where and when that may be done."""
+
+
 def etag(identity: str, request_name: str, arguments: object, options: tensor_pb2.TensorOptions) -> str:
-    """Names the bits of a stream: the same only for the same value, cut and cast in the same way.
+    """Names the bits of a stream: the same only for the same value, cut, cast and encoded in the same way.
 
     `identity` names where the bits come from: one forward pass, or the weights.
     """
-    cut = tensor_pb2.TensorOptions(slices=options.slices, dtype=options.dtype)
-    text = f"{identity}/{request_name}/{arguments!r}/".encode() + cut.SerializeToString(deterministic=True)
+    form = tensor_pb2.TensorOptions(slices=options.slices, dtype=options.dtype, encoding=options.encoding)
+    text = f"{identity}/{request_name}/{arguments!r}/".encode() + form.SerializeToString(deterministic=True)
     return hashlib.sha256(text).hexdigest()[:32]
 
 
-def ready(value: torch.Tensor, dims: tuple[str, ...], options: tensor_pb2.TensorOptions) -> torch.Tensor:
-    """The part of a value that was asked for, in the type that was asked for, contiguous on the CPU.
+def outgoing(name: str, dims: tuple[str, ...], value: Value, options: tensor_pb2.TensorOptions) -> list[Outgoing]:
+    """What a request asks to be sent of a value: the part, in its type and form.
 
     Raises:
-        InvalidRequestError: slices or a dtype that do not fit.
+        InvalidRequestError: slices or a dtype that do not fit, or an unknown encoding.
     """
-    part = slices.select(value, dims, options.slices)
-    return part.detach().to(dtypes.wire_dtype(options.dtype, part.dtype)).contiguous().cpu()
+    index = slices.cut(value.shape, dims, options.slices)
+    part = value if index is None else value.select(index)
+    dtype = dtypes.wire_dtype(options.dtype, part.dtype)
+    if options.encoding not in tensor_pb2.Encoding.values():
+        raise InvalidRequestError(
+            f"encoding {options.encoding} is unknown; allowed are DENSE and FACTORED",
+            metadata={"got": str(options.encoding)},
+        )
+    factors = part.factors() if options.encoding == tensor_pb2.ENCODING_FACTORED else ()
+    if factors:
+        return [Outgoing(f"{name}.{f.name}", f.dims, f.value, f.value.dtype) for f in factors]
+    return [Outgoing(name, dims, part, dtype)]
 
 
-def stream(
-    part: torch.Tensor,
-    name: str,
-    dims: tuple[str, ...],
-    options: tensor_pb2.TensorOptions,
-    tag: str,
-    sizes: ChunkSizes,
-    is_active: Callable[[], bool],
-) -> Iterator[tensor_pb2.TensorChunk]:
-    """The messages of what `ready` gave; stops between two of them once the call is no longer active.
+def stream(parts: Iterable[Outgoing], tag: str, offset: int, chunk_bytes: int, take: Taker) -> Iterator[bytes]:
+    """The messages of some tensors from byte `offset` of the whole stream on.
 
     Raises:
-        InvalidRequestError: a resume offset that does not fit.
+        InvalidRequestError: the offset is past the end.
     """
-    offset = _resume_offset(options, tag, part.nbytes)
-    head = tensors.header(part, name, dims, tag)
-    for chunk in tensors.chunks(part, head, chunk_bytes=sizes.choose(options.max_chunk_bytes), offset=offset):
-        if not is_active():
-            return
-        yield chunk
+    start, last = 0, None
+    for last in parts:
+        end = start + last.nbytes
+        if end > offset or (start == end == offset):
+            yield from _messages(last, tag, max(0, offset - start), chunk_bytes, take)
+        start = end
+    if offset > start:
+        raise invalid_resume(f"resume_offset {offset} is past the end: {start} bytes", offset, start)
+    if last is not None and offset == start and last.nbytes:  # all of it had arrived
+        yield frames.frame(_header(last, tag), last.nbytes, b"")
 
 
-def _resume_offset(options: tensor_pb2.TensorOptions, tag: str, total_bytes: int) -> int:
-    """Where to begin: at the offset asked for if the bits are the same, otherwise at 0."""
+def resume_offset(options: tensor_pb2.TensorOptions, tag: str) -> int:
+    """Where to begin: at the offset asked for if the bits are the same, otherwise at 0.
+
+    Raises:
+        InvalidRequestError: an offset without an etag.
+    """
     offset: int = options.resume_offset
     if offset and not options.etag:
-        raise _invalid_resume(f"resume_offset {offset} needs the etag of the interrupted stream", offset, total_bytes)
-    if options.etag != tag:
-        return 0
-    if offset > total_bytes:
-        raise _invalid_resume(f"resume_offset {offset} is past the end: {total_bytes} bytes", offset, total_bytes)
-    return offset
+        raise invalid_resume(f"resume_offset {offset} needs the etag of the interrupted stream", offset, 0)
+    return offset if options.etag == tag else 0
 
 
-def _invalid_resume(message: str, offset: int, total_bytes: int) -> InvalidRequestError:
+def invalid_resume(message: str, offset: int, total_bytes: int) -> InvalidRequestError:
+    """A resume that no client means."""
     metadata = {"got": str(offset), "total_bytes": str(total_bytes)}
     return InvalidRequestError(message, reason="INVALID_RESUME", metadata=metadata)
+
+
+def _messages(part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker) -> Iterator[bytes]:
+    """One tensor from its byte `skipped` on; the first message has its header."""
+    header: bytes | None = _header(part, tag)
+    if not part.nbytes:
+        yield frames.frame(header, 0, b"")
+        return
+    pieces, start = _pieces_from(part, skipped)
+    for tensor in on_host(take(part.value, piece).detach().to(part.dtype) for piece in pieces):
+        data = frames.bytes_of(tensor)
+        for position in range(max(0, skipped - start), len(data), chunk_bytes):
+            yield frames.frame(header, start + position, data[position : position + chunk_bytes])
+            header = None
+        start += len(data)
+
+
+def _pieces_from(part: Outgoing, skipped: int) -> tuple[Iterator[Piece], int]:
+    """The pieces that are still wanted, and where the first of them starts; the others are not computed."""
+    pieces, start = part.value.pieces(PIECE_BYTES), 0
+    for piece in pieces:
+        end = start + math.prod(piece.shape) * part.dtype.itemsize
+        if end > skipped:
+            return _chained(piece, pieces), start
+        start = end
+    raise AssertionError(f"{part.name}: its pieces end at byte {start} of {part.nbytes}")
+
+
+def _chained(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
+    yield first
+    yield from rest
+
+
+def _header(part: Outgoing, tag: str) -> bytes:
+    return tensors.header(part.name, part.dtype, part.value.shape, part.dims, tag)

@@ -23,8 +23,8 @@ from transparent_llm_server.servicer import TransparentLlmServicer
 PROTO = Path(__file__).parents[2] / "protos/transparent_llm/v1/service.proto"
 SCHEMA = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"]
 RPCS = {rpc.name: rpc for rpc in SCHEMA.methods}
-RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun"}
-"""About the server and about runs, not about a model: no part of the contract."""
+RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs"}
+"""About the server and about runs, or several values at once: no part of the contract."""
 
 ABSTRACT = sorted(TransparentLlm.__abstractmethods__)
 INDEX = {"int", "int | None"}
@@ -64,12 +64,14 @@ def request_fields(name: str) -> list[str]:
 
 
 def test_table_has_a_row_for_each_abstract_method() -> None:
-    require_same("TransparentLlm", TransparentLlm.__abstractmethods__, "METHODS", METHODS.keys())
+    of_class = {name for name, row in METHODS.items() if row.of_class}
+    require_same("TransparentLlm", TransparentLlm.__abstractmethods__, "METHODS", of_class)
     assert [key for key, row in METHODS.items() if row.name != key] == []
 
 
 def test_schema_has_an_rpc_for_each_row() -> None:
-    require_same("METHODS", {row.rpc for row in METHODS.values()}, "service.proto", RPCS.keys() - RPCS_WITHOUT_A_METHOD)
+    rows = {row.rpc for row in METHODS.values() if row.of_class}
+    require_same("METHODS", rows, "service.proto", RPCS.keys() - RPCS_WITHOUT_A_METHOD)
     require_same("the named exceptions", RPCS_WITHOUT_A_METHOD, "service.proto", RPCS_WITHOUT_A_METHOD & RPCS.keys())
     assert SCHEMA.full_name == SERVICE
 
@@ -151,7 +153,15 @@ def test_tensors_are_streamed_with_options(name: str) -> None:
     assert (options.number, options.message_type) == (15, tensor_pb2.TensorOptions.DESCRIPTOR)
 
 
-@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS}))
+def test_fetch_streams_what_each_read_of_a_run_would_stream() -> None:
+    rpc, item = RPCS["Fetch"], service_pb2.FetchItem.DESCRIPTOR
+    assert rpc.server_streaming
+    assert rpc.output_type is tensor_pb2.TensorChunk.DESCRIPTOR
+    assert {field.name for field in item.fields} == {name for name in TENSOR_ROWS if METHODS[name].of_run}
+    assert all(field.message_type is RPCS[METHODS[field.name].rpc].input_type for field in item.fields)
+
+
+@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch"}))
 def test_everything_else_is_unary_without_options(name: str) -> None:
     rpc = RPCS[name]
     assert not rpc.server_streaming, f"{name} gives no tensor, so it returns one message"
@@ -168,4 +178,4 @@ def test_every_rpc_takes_one_message_of_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", RPCS)
 def test_servicer_yields_where_the_schema_streams(name: str) -> None:
     answer = get_type_hints(getattr(TransparentLlmServicer, name))["return"]
-    assert (answer == Iterator[tensor_pb2.TensorChunk]) == RPCS[name].server_streaming
+    assert (answer == Iterator[bytes]) == RPCS[name].server_streaming

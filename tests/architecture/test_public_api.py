@@ -56,7 +56,9 @@ CONTRACT = {**ABSTRACT_METHODS, **OTHER_METHODS}
 REMOTE_INIT = (
     "(self, target: str | None = None, *, model: str | None = None, timeout_s: float = 300.0, "
     "token: str | None = None, tls_ca: str | None = None, device: str | torch.device = 'cpu', "
-    "progress: bool | None = None, rerun: bool = True) -> None"
+    "progress: bool | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
+    "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
+    "weights_dir: str | os.PathLike[str] | None = None) -> None"
 )
 CONNECT = "(target: str | None = None, **options: Any) -> RemoteTransparentLlm"
 
@@ -135,7 +137,8 @@ def documented_elsewhere() -> set[str]:
         "transparent_llm_server.models.transformer_lens.TransformerLensTransparentLlm",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
-    return methods | rpcs | {f"{servicer}.ServerInfo", f"{servicer}.ReleaseRun"}
+    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs")
+    return methods | rpcs | {f"{servicer}.{rpc}" for rpc in others}
 
 
 def test_exported_names() -> None:

@@ -13,14 +13,14 @@ from support.proxy import cutting
 from support.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
 
-ROWS = [list(range(1, 61))]
-"""60 tokens: decomposed_attn of the tiny model is 3.7 MB."""
+ROWS = [list(range(1, 61))] * 31
+"""31 rows of 60 tokens: the logits of the tiny model are 3.7 MB."""
 
 
 def wanted() -> torch.Tensor:
     local = tiny().copy()
     local.run_tokens(ROWS)
-    return local.decomposed_attn(0, 1)
+    return local.logits()
 
 
 @pytest.mark.parametrize("cut", [50_000, 500_000, 1_500_000, 3_600_000])
@@ -28,7 +28,7 @@ def test_a_cut_stream_goes_on_where_it_broke_off(cut: int) -> None:
     with running(chunk_bytes=16_384) as server, cutting(server.address, [cut]) as proxy:
         with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
             llm.run_tokens(ROWS)
-            assert torch.equal(llm.decomposed_attn(0, 1), wanted())
+            assert torch.equal(llm.logits(), wanted())
             assert proxy.cuts_made == 1
 
 
@@ -38,12 +38,26 @@ def test_a_stream_that_is_cut_again_and_again_ends_bit_identical() -> None:
     with running(watcher, chunk_bytes=16_384) as server, cutting(server.address, cuts) as proxy:
         with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
             llm.run_tokens(ROWS)
-            assert torch.equal(llm.decomposed_attn(0, 1), wanted())
+            assert torch.equal(llm.logits(), wanted())
             assert proxy.cuts_made == len(cuts)
-        reads = watcher.names.count("DecomposedAttn")
+        reads = watcher.names.count("Logits")
         assert reads == len(cuts) + 1
         everything = wanted().nbytes / 16_384
         assert watcher.messages < 2 * everything  # resumed, not begun anew: what was lost in flight is sent twice
+
+
+@pytest.mark.parametrize("cut", [20_000, 60_000, 150_000, 260_000])
+def test_a_cut_stream_of_many_tensors_goes_on_where_it_broke_off(cut: int) -> None:
+    reads = [("residual_in", 1), ("decomposed_attn", 3, 1), ("attention_matrix", 2, 0, 1), ("decomposed_attn", 2, 0)]
+    local = tiny().copy()
+    local.run_tokens(ROWS[:4])
+    with running(chunk_bytes=4096) as server, cutting(server.address, [cut]) as proxy:
+        with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
+            llm.run_tokens(ROWS[:4])
+            got = llm.fetch(reads)
+            assert proxy.cuts_made == 1
+    for read, value in zip(reads, got, strict=True):
+        assert torch.equal(value, getattr(local, read[0])(*read[1:]))
 
 
 def test_ctrl_c_cancels_the_call_on_the_server() -> None:
@@ -58,11 +72,52 @@ def test_ctrl_c_cancels_the_call_on_the_server() -> None:
         presser = threading.Thread(target=press_ctrl_c)
         presser.start()
         with pytest.raises(KeyboardInterrupt):
-            llm.decomposed_attn(0, 1)
+            llm.logits()
         presser.join()
         assert watcher.cancelled.wait(10)
         assert watcher.messages < 10  # of about 900
         assert llm.model_info().n_layers == 2  # the connection lives on
+
+
+def test_ctrl_c_at_any_moment_leaves_a_connection_that_works() -> None:
+    watcher = Watcher()
+    with running(watcher, chunk_bytes=1024) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        llm.run_tokens(ROWS)
+
+        def press_ctrl_c(reached: threading.Event) -> None:
+            reached.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        for turn in range(25):
+            presser = threading.Thread(target=press_ctrl_c, args=(watcher.after(1 + 13 * turn),))
+            presser.start()
+            with pytest.raises(KeyboardInterrupt):
+                llm.logits()  # of about 3,600 messages
+            presser.join()
+            assert llm.model_info().n_layers == 2
+
+
+def test_ctrl_c_keeps_a_meaning_that_the_program_gave_it() -> None:
+    pressed = threading.Event()
+    watcher = Watcher(hold_after=2)
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        with running(watcher, chunk_bytes=16_384) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+            llm.run_tokens(ROWS)
+
+            def press_ctrl_c() -> None:
+                watcher.holding.wait(30)
+                os.kill(os.getpid(), signal.SIGINT)
+                pressed.wait(30)
+                watcher.release.set()
+
+            presser = threading.Thread(target=press_ctrl_c)
+            presser.start()
+            assert torch.equal(llm.logits(), wanted())
+            presser.join()
+            assert pressed.is_set()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_passed_deadline_is_a_timeout_that_names_the_server() -> None:
@@ -70,7 +125,7 @@ def test_a_passed_deadline_is_a_timeout_that_names_the_server() -> None:
     with running(watcher, chunk_bytes=4096) as server, RemoteTransparentLlm(server.address, timeout_s=1) as llm:
         llm.run_tokens(ROWS)
         with pytest.raises(errors.DeadlineError, match=f"{server.address} did not answer within the time") as caught:
-            llm.decomposed_attn(0, 1)
+            llm.logits()
         assert isinstance(caught.value, TimeoutError)
         assert watcher.cancelled.wait(10)
 
@@ -82,8 +137,8 @@ def test_the_bar_shows_when_wanted_and_never_by_itself_without_a_terminal(
     monkeypatch.setattr("transparent_llm.progress.SHOWN_AFTER_S", 0.0)
     with running(chunk_bytes=65_536) as server, RemoteTransparentLlm(server.address, progress=progress) as llm:
         llm.run_tokens(ROWS)
-        llm.decomposed_attn(0, 1)
-    assert ("DecomposedAttn" in capfd.readouterr().err) is shown
+        llm.logits()
+    assert ("Logits" in capfd.readouterr().err) is shown
 
 
 def test_a_quick_transfer_shows_no_bar(capfd: pytest.CaptureFixture[str]) -> None:

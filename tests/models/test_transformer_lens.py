@@ -25,9 +25,9 @@ def loaded(family: str) -> TransformerLensTransparentLlm:
 def test_the_bytes_of_a_run_are_those_of_its_tensors() -> None:
     llm = tiny().copy()
     llm.run_tokens(ROWS)
-    batch, pos, d_model, heads, d_ffn, vocab = 2, 5, 64, 4, 256, 500
+    batch, pos, d_model, heads, d_ffn = 2, 5, 64, 4, 256
     layer = 3 * d_model + d_model + d_ffn + heads * pos  # in, attention, feed-forward; values; neurons; pattern
-    floats = batch * pos * (2 * layer + d_model + vocab)
+    floats = batch * pos * (2 * layer + d_model)  # and the last residual stream, which gives the logits
     assert llm.values().nbytes == floats * 4 + batch * pos * (8 + 1)  # token ids and mask
 
 

@@ -18,6 +18,8 @@ import torch
 
 from support.families import save
 from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm._interrupt import Interruptible
+from transparent_llm.wire import frames
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -82,13 +84,13 @@ def test_a_client_is_served_to_the_end_of_its_call_while_the_server_drains(tiny_
     with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder)) as running:
         with connect(ready_address(running), progress=False) as llm:
             llm.run_tokens([list(range(1, 61))] * 8)
-            stream = llm._calls._open_stream(  # the first message has come, the others wait in the server
-                "Logits", _logits_request(llm), "", deadline=time.monotonic() + TIMEOUT_S
+            stream = llm._calls._messages(  # the first message has come, the others wait in the server
+                "Logits", _logits_request(llm), "", time.monotonic() + TIMEOUT_S, Interruptible()
             )
             received = [next(stream)]
             running.send_signal(signal.SIGTERM)
             received.extend(stream)
-            assert sum(len(chunk.data) for chunk in received) == 8 * 60 * 500 * 4
+            assert sum(len(frames.parse(message).data) for message in received) == 8 * 60 * 500 * 4
         assert running.wait(TIMEOUT_S) == 0
 
 

@@ -15,8 +15,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from support.servers import Watcher, running, tiny
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire.methods import METHODS, SERVICE, stub
-from transparent_llm.wire.tensors import Assembler, encode
+from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub as stub
+from transparent_llm.wire.assembler import Assembler
+from transparent_llm.wire.methods import METHODS, SERVICE
+from transparent_llm.wire.tensors import encode
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 
@@ -31,6 +33,7 @@ INDICES: dict[str, tuple[int, ...]] = {
     "decomposed_ffn_out": (0, 1, 2),
     "neuron_activations": (1, 0, 1),
     "neuron_output": (1, 200),
+    "neuron_outputs": (1,),
     "attention_matrix": (0, 1, 3),
     "attention_output": (0, 1, 2, 1),
     "decomposed_attn": (1, 0),
@@ -54,6 +57,8 @@ def run(service: Any) -> Any:
 def local_value(name: str) -> torch.Tensor:
     local = tiny().copy()
     local.run_tokens(ROWS)
+    if name == "neuron_outputs":
+        return torch.stack([local.neuron_output(1, neuron) for neuron in range(256)])
     value: torch.Tensor = getattr(local, name)(*INDICES[name])
     return value
 
@@ -64,7 +69,7 @@ def read(service: Any, run: Any, name: str, options: tensor_pb2.TensorOptions) -
     messages = list(getattr(service, method.rpc)(method.request(target, *INDICES[name], options=options)))
     assembler = Assembler()
     for message in messages:
-        assembler.add(message)
+        assembler.add(message.SerializeToString())
     return assembler, messages
 
 
@@ -93,7 +98,7 @@ def test_every_tensor_has_a_header_that_says_what_it_is(name: str, service: Any,
     assert head.total_bytes == wanted.nbytes
     assert len(head.etag) == 32
     assert len(messages) == 1  # a small tensor is a single message
-    assert torch.equal(assembler.tensor(), wanted)
+    assert torch.equal(assembler.tensors()[0][1], wanted)
 
 
 @pytest.mark.parametrize("name", list(INDICES))
@@ -105,7 +110,7 @@ def test_every_tensor_can_be_sliced_on_every_axis(name: str, service: Any, run: 
         options.slices.add(axis=axis, start=1, stop=-1 if wanted.shape[dims.index(axis)] > 2 else 2, step=2)
     cut = tuple(slice(1, -1 if size > 2 else 2, 2) for size in wanted.shape)
     assembler, messages = read(service, run, name, options)
-    assert torch.equal(assembler.tensor(), wanted[cut])
+    assert torch.equal(assembler.tensors()[0][1], wanted[cut])
     assert tuple(messages[0].header.shape) == tuple(wanted[cut].shape)
 
 
@@ -115,7 +120,7 @@ def test_every_tensor_can_be_cast(name: str, wire: Any, service: Any, run: Any) 
     kinds = {tensor_pb2.DTYPE_BF16: torch.bfloat16, tensor_pb2.DTYPE_F16: torch.float16}
     assembler, messages = read(service, run, name, tensor_pb2.TensorOptions(dtype=wire))
     assert messages[0].header.dtype == wire
-    assert torch.equal(assembler.tensor(), local_value(name).to(kinds.get(wire, torch.float64)))
+    assert torch.equal(assembler.tensors()[0][1], local_value(name).to(kinds.get(wire, torch.float64)))
 
 
 @pytest.mark.parametrize("name", list(INDICES))
@@ -139,7 +144,7 @@ def test_an_etag_of_other_bits_starts_again_at_zero(service: Any, run: Any) -> N
     options = tensor_pb2.TensorOptions(resume_offset=8, etag="of something else")
     assembler, messages = read(service, run, "residual_out", options)
     assert messages[0].offset == 0
-    assert torch.equal(assembler.tensor(), local_value("residual_out"))
+    assert torch.equal(assembler.tensors()[0][1], local_value("residual_out"))
 
 
 def test_a_run_made_again_has_another_etag(service: Any) -> None:
@@ -159,8 +164,8 @@ def test_unembed_takes_every_floating_type(service: Any) -> None:
         request = service_pb2.UnembedRequest(t=encode(vector.to(dtype)), normalize=True)
         assembler = Assembler()
         for message in service.Unembed(request):
-            assembler.add(message)
-        assert torch.equal(assembler.tensor(), tiny().unembed(vector.to(dtype), normalize=True))
+            assembler.add(message.SerializeToString())
+        assert torch.equal(assembler.tensors()[0][1], tiny().unembed(vector.to(dtype), normalize=True))
 
 
 def failure(call: Any) -> tuple[grpc.StatusCode, status_pb2.Status, dict[str, Any]]:
@@ -399,4 +404,4 @@ def test_reflection_describes_every_call() -> None:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert set(database.get_services()) >= {SERVICE, "grpc.health.v1.Health"}
         file = database.FindFileContainingSymbol(SERVICE)
-        assert len(file.service[0].method) == 19
+        assert len(file.service[0].method) == 21

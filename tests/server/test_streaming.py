@@ -1,9 +1,8 @@
-"""From a value to messages: cut, cast, cut into chunks, resumed, and stopped when nobody listens."""
+"""From values to messages: cut, cast, cut into chunks, several in a stream, resumed, as factors."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -14,43 +13,52 @@ from transparent_llm.wire._gen.tensor_pb2 import (
     DTYPE_F16,
     DTYPE_F32,
     DTYPE_I64,
+    ENCODING_DENSE,
+    ENCODING_FACTORED,
     AxisSlice,
     TensorChunk,
     TensorHeader,
     TensorOptions,
 )
-from transparent_llm.wire.tensors import Assembler
-from transparent_llm_server.streaming import ChunkSizes, etag, ready, stream
+from transparent_llm.wire.assembler import Assembler
+from transparent_llm_server.host_copy import on_host
+from transparent_llm_server.models.value import Computed, Factor, Piece, Stored, Value
+from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
 
 SIZES = ChunkSizes(default=8, most=16)
 DIMS = ("batch", "pos")
 
 
-def messages(
-    value: torch.Tensor,
-    options: TensorOptions | None = None,
-    tag: str = "tag",
-    sizes: ChunkSizes = SIZES,
-    is_active: Callable[[], bool] = lambda: True,
-) -> Iterator[TensorChunk]:
-    dims, options = DIMS[: value.ndim], options or TensorOptions()
-    return stream(ready(value, dims, options), "value", dims, options, tag, sizes, is_active)
+def computed(value: Value, piece: Piece) -> torch.Tensor:
+    return piece.compute()
 
 
-def received(chunks: Iterator[TensorChunk]) -> torch.Tensor:
+def sent(parts: Iterable[Outgoing], options: TensorOptions, tag: str = "tag") -> list[TensorChunk]:
+    offset = resume_offset(options, tag)
+    made = stream(parts, tag, offset, SIZES.choose(options.max_chunk_bytes), computed)
+    return [TensorChunk.FromString(message) for message in made]
+
+
+def messages(value: torch.Tensor, options: TensorOptions | None = None) -> list[TensorChunk]:
+    options = options or TensorOptions()
+    return sent(outgoing("value", DIMS[: value.ndim], Stored(value), options), options)
+
+
+def received(chunks: Iterable[TensorChunk]) -> torch.Tensor:
     assembler = Assembler()
     for chunk in chunks:
-        assembler.add(chunk)
-    return assembler.tensor()
+        assembler.add(chunk.SerializeToString())
+    ((_, tensor),) = assembler.tensors()
+    return tensor
 
 
-def data_lengths(options: TensorOptions, sizes: ChunkSizes = SIZES) -> list[int]:
-    return [len(chunk.data) for chunk in messages(torch.zeros(40, dtype=torch.uint8), options, sizes=sizes)]
+def data_lengths(options: TensorOptions) -> list[int]:
+    return [len(chunk.data) for chunk in messages(torch.zeros(40, dtype=torch.uint8), options)]
 
 
 def refusal(value: torch.Tensor, options: TensorOptions) -> InvalidRequestError:
     with pytest.raises(InvalidRequestError) as refused:
-        next(messages(value, options))
+        messages(value, options)
     return refused.value
 
 
@@ -61,7 +69,7 @@ def test_a_value_is_sliced_then_cast_then_cut_into_chunks() -> None:
     value = torch.tensor([[1.0, 2.0, 4.0], [8.0, -2.0, 0.5]])
     options = TensorOptions(slices=[AxisSlice(axis="pos", start=1)], dtype=DTYPE_F16, max_chunk_bytes=5)
     header = TensorHeader(name="value", dtype=DTYPE_F16, shape=[2, 2], dims=DIMS, total_bytes=8, etag="tag")
-    assert list(messages(value, options)) == [
+    assert messages(value, options) == [
         TensorChunk(header=header, data=b"\x00\x40\x00\x44\x00"),
         TensorChunk(offset=5, data=b"\xc0\x00\x38"),
     ]
@@ -191,12 +199,12 @@ def test_offsets_count_the_bytes_that_are_sent_not_those_that_are_held() -> None
 
 @pytest.mark.parametrize("offset", [0, 8, 40, 41, 2**64 - 1])
 def test_a_stream_with_other_bits_starts_again(offset: int) -> None:
-    first = next(messages(torch.arange(5), TensorOptions(resume_offset=offset, etag="of another run")))
+    first = messages(torch.arange(5), TensorOptions(resume_offset=offset, etag="of another run"))[0]
     assert (first.offset, first.header.etag) == (0, "tag")
 
 
 def test_an_etag_without_an_offset_starts_at_the_beginning() -> None:
-    assert next(messages(torch.arange(5), TensorOptions(etag="tag"))).offset == 0
+    assert messages(torch.arange(5), TensorOptions(etag="tag"))[0].offset == 0
 
 
 @pytest.mark.parametrize("offset", [41, 2**64 - 1])
@@ -211,21 +219,107 @@ def test_an_offset_without_an_etag_is_refused() -> None:
     error = refusal(torch.arange(5), TensorOptions(resume_offset=8))
     assert error.message == "resume_offset 8 needs the etag of the interrupted stream"
     assert error.reason == "INVALID_RESUME"
-    assert error.metadata == {"got": "8", "total_bytes": "40"}
+    assert error.metadata == {"got": "8", "total_bytes": "0"}
 
 
-# Nobody listens
+# Several tensors in one stream
 
 
-@pytest.mark.parametrize("listened", [0, 1, 3])
-def test_a_stream_stops_when_the_call_is_no_longer_active(listened: int) -> None:
-    asked = iter([True] * listened + [False])
-    assert len(list(messages(torch.arange(5), is_active=lambda: next(asked)))) == listened
+class Log:
+    """Values that note which piece is computed."""
+
+    def __init__(self) -> None:
+        self.computed: list[str] = []
+
+    def part(self, name: str, n_bytes: int) -> Outgoing:
+        def compute() -> torch.Tensor:
+            self.computed.append(name)
+            return torch.full((n_bytes,), ord(name), dtype=torch.uint8)
+
+        return Outgoing(name, ("pos",), Computed((n_bytes,), torch.uint8, compute), torch.uint8)
 
 
-def test_a_stream_makes_one_message_at_a_time() -> None:
-    asked = itertools.count(1)
-    chunks = messages(torch.arange(5), is_active=lambda: next(asked) > 0)
-    next(chunks)
-    next(chunks)
-    assert next(asked) == 3
+def test_every_tensor_has_a_header_and_offsets_of_its_own() -> None:
+    log = Log()
+    got = sent([log.part("a", 9), log.part("b", 0), log.part("c", 2)], TensorOptions())
+    assert [(chunk.header.name, chunk.offset, chunk.data) for chunk in got] == [
+        ("a", 0, b"aaaaaaaa"),
+        ("", 8, b"a"),
+        ("b", 0, b""),
+        ("c", 0, b"cc"),
+    ]
+    assert {chunk.header.etag for chunk in got if chunk.HasField("header")} == {"tag"}
+
+
+@pytest.mark.parametrize(
+    ("offset", "computed_again", "first"),
+    [(1, "abc", ("a", 1)), (3, "bc", ("b", 0)), (4, "bc", ("b", 1)), (7, "c", ("c", 0)), (8, "c", ("c", 1))],
+)
+def test_what_has_arrived_is_not_computed_again(offset: int, computed_again: str, first: tuple[str, int]) -> None:
+    log = Log()
+    parts = [log.part("a", 3), log.part("b", 4), log.part("c", 5)]
+    got = sent(parts, TensorOptions(resume_offset=offset, etag="tag"))
+    assert "".join(log.computed) == computed_again
+    assert (got[0].header.name, got[0].offset) == first
+
+
+def test_a_stream_of_which_all_has_arrived_ends_with_the_last_header() -> None:
+    log = Log()
+    got = sent([log.part("a", 3), log.part("b", 4)], TensorOptions(resume_offset=7, etag="tag"))
+    assert [(chunk.header.name, chunk.offset, chunk.data) for chunk in got] == [("b", 4, b"")]
+    assert log.computed == []
+
+
+def test_values_are_computed_when_their_turn_comes() -> None:
+    log = Log()
+    made = stream([log.part("a", 20), log.part("b", 4)], "tag", 0, 8, computed)
+    assert log.computed == []
+    for _ in range(3):
+        next(made)
+    assert log.computed == ["a"]
+    next(made)
+    assert log.computed == ["a", "b"]
+
+
+# Factors
+
+
+class Product(Stored):
+    """A value that says it is a product."""
+
+    def factors(self) -> tuple[Factor, ...]:
+        return (Factor("left", ("pos",), Stored(torch.ones(2))), Factor("right", (), Stored(torch.tensor(3.0))))
+
+
+def test_a_product_is_sent_as_its_factors_if_that_is_asked_for() -> None:
+    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), TensorOptions(encoding=ENCODING_FACTORED))
+    assert [(part.name, part.dims) for part in parts] == [("value.left", ("pos",)), ("value.right", ())]
+
+
+@pytest.mark.parametrize("options", [TensorOptions(), TensorOptions(encoding=ENCODING_DENSE)], ids=["none", "dense"])
+def test_a_product_is_sent_whole_otherwise(options: TensorOptions) -> None:
+    assert [part.name for part in outgoing("value", ("pos",), Product(torch.zeros(2)), options)] == ["value"]
+
+
+def test_a_value_that_is_no_product_is_sent_whole() -> None:
+    options = TensorOptions(encoding=ENCODING_FACTORED)
+    assert [part.name for part in outgoing("value", ("pos",), Stored(torch.zeros(2)), options)] == ["value"]
+
+
+def test_an_unknown_encoding_is_refused() -> None:
+    options = TensorOptions.FromString(b"\x30\x63")
+    assert refusal(torch.zeros(2), options).message == "encoding 99 is unknown; allowed are DENSE and FACTORED"
+
+
+def test_the_encoding_changes_the_etag() -> None:
+    tags = {etag("run", "decomposed_attn", (), TensorOptions(encoding=e)) for e in (0, ENCODING_FACTORED)}
+    assert len(tags) == 2
+
+
+# Memory
+
+
+def test_a_contiguous_value_on_the_cpu_is_framed_where_it_lies() -> None:
+    value = torch.zeros(2**20)
+    (part,) = on_host([value])
+    assert part.data_ptr() == value.data_ptr()

@@ -58,6 +58,13 @@ class Watcher(grpc.ServerInterceptor):
         self.messages = 0
         self.holding, self.release, self.cancelled = threading.Event(), threading.Event(), threading.Event()
         self._hold_after = hold_after
+        self._awaited, self._reached = 0, threading.Event()
+
+    def after(self, messages: int) -> threading.Event:
+        """Set when so many more messages have been sent; one at a time."""
+        self._reached = threading.Event()
+        self._awaited = self.messages + messages
+        return self._reached
 
     @property
     def names(self) -> list[str]:
@@ -79,6 +86,8 @@ class Watcher(grpc.ServerInterceptor):
                     if not context.is_active():
                         self.cancelled.set()
                 self.messages += 1
+                if self.messages == self._awaited:
+                    self._reached.set()
                 yield message
 
         return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)

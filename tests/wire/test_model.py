@@ -26,6 +26,8 @@ DESCRIPTION = ModelDescription(
     pad_token_id=50256,
     parity=(ParityCheck("logits_vs_huggingface", 1.1e-7, 1e-4), ParityCheck("attention_sum", 0.0, math.inf)),
     unsupported={"NeuronOutput": "layers 0 have no neurons", "AttentionMatrix": "layers 1 have no heads"},
+    run_bytes_per_position=73_728,
+    run_bytes_per_position_pair=48,
     conventions={"padding": "right", "bias": "no head's, no neuron's — überhaupt"},
 )
 LIMITS = Limits(

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
-from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
 RUN_KEY_HEADER = "x-transparent-llm-run-key"
@@ -35,6 +35,9 @@ class Method:
 
     of_run: bool = True
     """Whether it reads a run, or the model alone."""
+
+    of_class: bool = True
+    """Whether it is a method of the class, or a client's way to answer several of them at once."""
 
     @property
     def rpc(self) -> str:
@@ -104,10 +107,25 @@ METHODS: dict[str, Method] = {
         Method("attention_matrix", ("batch_i", "layer", "head"), ("query_pos", "key_pos")),
         Method("attention_output", ("batch_i", "layer", "pos", "head"), ("d_model",), optional=("head",)),
         Method("decomposed_attn", ("batch_i", "layer"), ("target", "source", "head", "d_model")),
+        Method("neuron_outputs", ("layer",), ("d_ffn", "d_model"), of_run=False, of_class=False),
     )
 }
 
 
-def stub(channel: grpc.Channel) -> service_pb2_grpc.TransparentLlmServiceStub:
-    """The generated stub on a channel: one callable for each RPC."""
-    return service_pb2_grpc.TransparentLlmServiceStub(channel)  # type: ignore[no-untyped-call]
+def message_class(descriptor: Any) -> Any:
+    """The generated class of a message of service.proto."""
+    return getattr(service_pb2, descriptor.name)
+
+
+class Stub:
+    """One callable for each RPC of a channel. Streams give their messages as they came, for `Assembler` to read."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        for rpc in service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"].methods:
+            path, serialize = f"/{SERVICE}/{rpc.name}", message_class(rpc.input_type).SerializeToString
+            if rpc.server_streaming:
+                call: Any = channel.unary_stream(path, request_serializer=serialize)
+            else:
+                parse = message_class(rpc.output_type).FromString
+                call = channel.unary_unary(path, request_serializer=serialize, response_deserializer=parse)
+            setattr(self, rpc.name, call)

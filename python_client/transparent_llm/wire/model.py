@@ -35,6 +35,8 @@ def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
         parity=[model_pb2.ParityCheck(**dataclasses.asdict(check)) for check in model.parity],
         unsupported=[model_pb2.UnsupportedValue(method=m, why=w) for m, w in model.unsupported.items()],
         conventions=dict(model.conventions),
+        run_bytes_per_position=model.run_bytes_per_position,
+        run_bytes_per_position_pair=model.run_bytes_per_position_pair,
     )
 
 
@@ -53,6 +55,8 @@ def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescripti
         parity=tuple(ParityCheck(c.name, c.max_abs_error, c.tolerance) for c in message.parity),
         unsupported={value.method: value.why for value in message.unsupported},
         conventions=dict(message.conventions),
+        run_bytes_per_position=message.run_bytes_per_position,
+        run_bytes_per_position_pair=message.run_bytes_per_position_pair,
     )
 
 

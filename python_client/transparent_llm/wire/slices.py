@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -10,13 +10,13 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire._gen import tensor_pb2
 
 
-def select(tensor: torch.Tensor, dims: Sequence[str], slices: Iterable[tensor_pb2.AxisSlice]) -> torch.Tensor:
-    """The part of `tensor` that the slices name; a view, nothing is copied.
+def cut(shape: Sequence[int], dims: Sequence[str], slices: Iterable[tensor_pb2.AxisSlice]) -> tuple[slice, ...] | None:
+    """One slice for each axis, with starts and stops within it; None where nothing is cut.
 
     Raises:
         InvalidRequestError: an axis that the tensor does not have, an axis twice, or a step below 1.
     """
-    index = [slice(None)] * tensor.ndim
+    index = [slice(0, size, 1) for size in shape]
     seen: set[str] = set()
     for part in slices:
         if part.axis not in dims:
@@ -25,8 +25,21 @@ def select(tensor: torch.Tensor, dims: Sequence[str], slices: Iterable[tensor_pb
             raise _invalid(part.axis, f"axis {part.axis!r} is sliced twice; give each axis once")
         seen.add(part.axis)
         axis = list(dims).index(part.axis)
-        index[axis] = _python_slice(part, tensor.shape[axis])
-    return tensor[tuple(index)] if seen else tensor
+        index[axis] = _python_slice(part, shape[axis])
+    return tuple(index) if seen else None
+
+
+def select(tensor: torch.Tensor, dims: Sequence[str], slices: Iterable[tensor_pb2.AxisSlice]) -> torch.Tensor:
+    """The part of `tensor` that the slices name; a view, nothing is copied. Raises as `cut` does."""
+    index = cut(tensor.shape, dims, slices)
+    return tensor if index is None else tensor[index]
+
+
+def to_wire(axes: Mapping[str, slice]) -> list[tensor_pb2.AxisSlice]:
+    """Python slices of named axes, as messages."""
+    return [
+        tensor_pb2.AxisSlice(axis=axis, start=part.start, stop=part.stop, step=part.step) for axis, part in axes.items()
+    ]
 
 
 def _python_slice(part: tensor_pb2.AxisSlice, size: int) -> slice:

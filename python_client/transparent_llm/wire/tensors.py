@@ -1,31 +1,19 @@
-"""Tensors as raw little-endian bytes in C order: in one message, or as a header and chunks.
-
-chunks(...) --TensorChunk, TensorChunk, ...--> Assembler.add(...) -> Assembler.tensor()
-"""
+"""Small tensors in one message, raw little-endian bytes in C order; and the headers of those that are streamed."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire import dtypes
+from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen import tensor_pb2
 
 
 class ShapeError(ValueError):
     """A shape that no tensor can have."""
-
-
-def raw_bytes(tensor: torch.Tensor, start: int = 0, stop: int | None = None) -> bytes:
-    """Bytes `start` to `stop` of a contiguous CPU tensor."""
-    assert tensor.is_contiguous(), "raw bytes are those of a contiguous tensor"
-    assert tensor.device.type == "cpu", "raw bytes are those of a CPU tensor"
-    stop = tensor.nbytes if stop is None else min(stop, tensor.nbytes)
-    return ctypes.string_at(tensor.data_ptr() + start, stop - start) if stop > start else b""
 
 
 def from_bytes(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
@@ -45,7 +33,7 @@ def from_bytes(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> tor
 def encode(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     """A small tensor as one message."""
     held = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return tensor_pb2.Tensor(dtype=dtypes.to_wire(held.dtype), shape=held.shape, data=raw_bytes(held))
+    return tensor_pb2.Tensor(dtype=dtypes.to_wire(held.dtype), shape=held.shape, data=bytes(frames.bytes_of(held)))
 
 
 def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
@@ -69,97 +57,13 @@ def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
         raise InvalidRequestError(str(error), reason="INVALID_SHAPE", metadata=metadata) from None
 
 
-def header(tensor: torch.Tensor, name: str, dims: Sequence[str], etag: str) -> tensor_pb2.TensorHeader:
-    """Describes `tensor` as it will be sent."""
+def header(name: str, dtype: torch.dtype, shape: Sequence[int], dims: Sequence[str], etag: str) -> bytes:
+    """Describes a tensor as it will be sent: a serialized TensorHeader."""
     return tensor_pb2.TensorHeader(
         name=name,
-        dtype=dtypes.to_wire(tensor.dtype),
-        shape=tensor.shape,
+        dtype=dtypes.to_wire(dtype),
+        shape=shape,
         dims=dims,
-        total_bytes=tensor.nbytes,
+        total_bytes=math.prod(shape) * dtype.itemsize,
         etag=etag,
-    )
-
-
-def chunks(
-    tensor: torch.Tensor, head: tensor_pb2.TensorHeader, *, chunk_bytes: int, offset: int = 0
-) -> Iterator[tensor_pb2.TensorChunk]:
-    """The messages of one contiguous CPU tensor from byte `offset` on; the first has the header, and data if any."""
-    yield tensor_pb2.TensorChunk(header=head, offset=offset, data=raw_bytes(tensor, offset, offset + chunk_bytes))
-    for start in range(offset + chunk_bytes, tensor.nbytes, chunk_bytes):
-        yield tensor_pb2.TensorChunk(offset=start, data=raw_bytes(tensor, start, start + chunk_bytes))
-
-
-class StreamError(Exception):
-    """A stream that does not follow tensor.proto: the peer is broken or speaks another protocol."""
-
-
-class Assembler:
-    """Puts one tensor together from its chunks: one allocation, each chunk written at its offset.
-
-    `received` and `etag` are what a request for the rest needs after a cut.
-    """
-
-    def __init__(self) -> None:
-        self.header: tensor_pb2.TensorHeader | None = None
-        self.received = 0
-        self._buffer = bytearray()
-        self._dtype = torch.float32
-
-    @property
-    def etag(self) -> str:
-        """The etag of the stream so far; empty before its header."""
-        return self.header.etag if self.header is not None else ""
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of the whole tensor; 0 before the header."""
-        return int(self.header.total_bytes) if self.header is not None else 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every byte is there."""
-        return self.header is not None and self.received == self.header.total_bytes
-
-    def add(self, chunk: tensor_pb2.TensorChunk) -> None:
-        """Take the next chunk.
-
-        Raises:
-            StreamError: no header yet, a gap, more data than announced, or a header that contradicts itself.
-        """
-        if chunk.HasField("header"):
-            self._begin(chunk.header)
-        if self.header is None:
-            raise StreamError("the stream began without a header")
-        end = chunk.offset + len(chunk.data)
-        if chunk.offset != self.received or end > self.total_bytes:
-            raise StreamError(f"chunk {chunk.offset}..{end} after byte {self.received} of {self.total_bytes}")
-        self._buffer[chunk.offset : end] = chunk.data
-        self.received = end
-
-    def tensor(self) -> torch.Tensor:
-        """The finished tensor, on the CPU."""
-        if self.header is None or not self.complete:
-            raise StreamError(f"the stream ended at byte {self.received} of {self.total_bytes}")
-        try:
-            return from_bytes(self._buffer, self._dtype, self.header.shape)
-        except ShapeError as error:
-            raise StreamError(str(error)) from None
-
-    def _begin(self, head: tensor_pb2.TensorHeader) -> None:
-        if self.header is not None and head.etag == self.header.etag:
-            if head != self.header:
-                raise StreamError("a second header with the same etag describes another tensor")
-            return  # the same bits go on where the cut was
-        if head.dtype not in dtypes.TORCH_BY_WIRE:
-            raise StreamError(f"unknown dtype {head.dtype} in the header")
-        dtype = dtypes.TORCH_BY_WIRE[head.dtype]
-        if math.prod(head.shape) * dtype.itemsize != head.total_bytes or len(head.dims) != len(head.shape):
-            what = f"{dtypes.name(dtype)} {list(head.shape)} {list(head.dims)}"
-            raise StreamError(f"header contradicts itself: {what} in {head.total_bytes} bytes")
-        self.header, self._dtype = head, dtype
-        try:
-            self._buffer = bytearray(head.total_bytes)
-        except (MemoryError, OverflowError):
-            raise StreamError(f"no memory for the {head.total_bytes} bytes that were announced") from None
-        self.received = 0
+    ).SerializeToString()

@@ -6,6 +6,7 @@ The bridge changes no weight: what is captured is what the Hugging Face model co
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from typing import Any
 
@@ -50,6 +51,9 @@ class BridgedModel:
         self.layers = [Layer(block, i, dtype, hook_names) for i, block in enumerate(self._bridge.blocks)]
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
         self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
+        self._wanted = frozenset(self._names).__contains__  # a list would hook every alias as well
+        takes_few = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
+        self._few_logits = {"logits_to_keep": 1} if takes_few else {}  # they are derived when somebody asks
         self._require_streams(hook_names)
 
     @property
@@ -62,12 +66,13 @@ class BridgedModel:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""
         with self._lock:
             try:
-                logits, cache = self._bridge.run_with_cache(
+                _, cache = self._bridge.run_with_cache(
                     tokens.to(self.device),
                     attention_mask=mask.to(self.device, torch.int64),
-                    names_filter=self._names,
+                    names_filter=self._wanted,
                     return_cache_object=False,
                     output_attentions=False,
+                    **self._few_logits,
                 )
             finally:
                 for layer in self.layers:
@@ -78,16 +83,20 @@ class BridgedModel:
                 f"hooks {', '.join(silent[:3])} exist but did not fire; {self.architecture} is not served"
             )
         layers = tuple(layer.capture(cache) for layer in self.layers)
-        return Capture(tokens, mask, layers, residual_out=cache[self._last], logits=logits)
+        return Capture(tokens, mask, layers, residual_out=cache[self._last])
 
     @torch.no_grad()
     def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
         """Vocabulary scores [vocab] of a residual vector [d_model]; with `normalize`, the model's own output."""
-        x = vector.to(self.device, self.dtype)[None, None]
-        if normalize:
-            x = unbridged(self._bridge.ln_final)(x)
-        scores = unbridged(self._bridge.unembed)(x)[0, 0]
-        return finish_logits(scores, self.text_config) if normalize else scores
+        x = vector.to(self.device, self.dtype)[None]
+        return self.unembed_rows(x)[0] if normalize else unbridged(self._bridge.unembed)(x[None])[0, 0]
+
+    @torch.no_grad()
+    def unembed_rows(self, residual: torch.Tensor) -> torch.Tensor:
+        """The model's own output [n d_vocab] for vectors that left its last block [n d_model]."""
+        x = unbridged(self._bridge.ln_final)(residual[None])
+        scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
+        return finish_logits(scores, self.text_config)
 
     def _require_streams(self, hook_names: Any) -> None:
         missing = [self._last] if self._last not in hook_names else []

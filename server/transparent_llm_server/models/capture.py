@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -51,17 +51,46 @@ class Capture:
     residual_out: torch.Tensor
     """The stream as it leaves the last block [batch pos d_model]."""
 
-    logits: torch.Tensor
-    """[batch pos d_vocab]"""
-
     @property
     def nbytes(self) -> int:
         """Bytes that this run keeps alive, storage that several tensors share counted once."""
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._tensors()}
         return sum(storages.values())
 
+    @property
+    def bytes_per_position(self) -> int:
+        """What every position of every row adds to `nbytes`, attention patterns aside."""
+        return (self.nbytes - self._pattern_bytes) // self.tokens.numel()
+
+    @property
+    def bytes_per_position_pair(self) -> int:
+        """What every pair of positions of a row adds: the attention patterns."""
+        batch, n_pos = self.tokens.shape
+        return self._pattern_bytes // (batch * n_pos * n_pos)
+
+    def rows(self, first: int, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
+        """A part of a batch as a capture of its own: `tokens` are those of the rows from `first` on, less padding."""
+        last, n_pos = first + tokens.shape[0], tokens.shape[1]
+        layers = []
+        for layer in self.layers:
+            held = {field.name: getattr(layer, field.name) for field in fields(layer)}
+            cut = {name: _cut(name, tensor, first, last, n_pos) for name, tensor in held.items() if tensor is not None}
+            layers.append(replace(layer, **cut))
+        return Capture(tokens, mask, tuple(layers), self.residual_out[first:last, :n_pos].clone())
+
+    @property
+    def _pattern_bytes(self) -> int:
+        return sum(layer.pattern.nbytes for layer in self.layers if layer.pattern is not None)
+
     def _tensors(self) -> Iterator[torch.Tensor]:
-        yield from (self.tokens, self.mask, self.residual_out, self.logits)
+        yield from (self.tokens, self.mask, self.residual_out)
         for layer in self.layers:
             held = (getattr(layer, field.name) for field in fields(layer))
             yield from (tensor for tensor in held if tensor is not None)
+
+
+def _cut(name: str, tensor: torch.Tensor, first: int, last: int, n_pos: int) -> torch.Tensor:
+    """Rows and real positions, in memory of their own: a view would keep the whole batch alive."""
+    if name == "pattern":
+        return tensor[first:last, :, :n_pos, :n_pos].clone()
+    return tensor[first:last, :n_pos].clone()

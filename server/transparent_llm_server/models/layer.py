@@ -21,7 +21,8 @@ class Layer:
         self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
         """Attention and feed-forward read the same input; no tensor exists between them."""
 
-        self.multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
+        multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
+        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier)
         self.neurons, neuron_hook = self._find_neurons()
         suffixes = {
             "residual_in": "hook_resid_pre",
@@ -47,6 +48,7 @@ class Layer:
             found["value"] = self._shaped_value(found["value"], batch_pos)
         if "neurons" in found:
             found["neurons"] = found["neurons"].reshape(*batch_pos, -1)
+        found = {field: _compact(tensor) for field, tensor in found.items()}
         absent = dict.fromkeys(LayerCapture.__dataclass_fields__.keys() - found.keys())
         return LayerCapture(**found, **absent)  # type: ignore[arg-type]  # residual_in is never absent
 
@@ -67,11 +69,12 @@ class Layer:
         bias = getattr(self._attn, "b_O", None)
         return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
 
-    def attn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | float:
-        """What lies between attention and the residual stream: a factor, or one per position [pos d_model]."""
+    def attn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | None:
+        """What lies between attention and the residual stream, in float32: a scalar, a factor for each position
+        [pos d_model], or nothing."""
         return self._gain("ln1_post", capture.attn_scale, batch_i)
 
-    def ffn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | float:
+    def ffn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | None:
         """The same for the feed-forward part."""
         return self._gain("ln2_post", capture.ffn_scale, batch_i)
 
@@ -80,15 +83,15 @@ class Layer:
         if getattr(self._attn, "_pattern", None) is not None:
             self._attn._pattern = None  # type: ignore[union-attr]
 
-    def _gain(self, norm_name: str, scale: torch.Tensor | None, batch_i: int) -> torch.Tensor | float:
+    def _gain(self, norm_name: str, scale: torch.Tensor | None, batch_i: int) -> torch.Tensor | None:
         """Post-norm models: linear given the scale that the norm had in this run."""
         if scale is None:
             return self.multiplier
         norm = getattr(self._block, norm_name)
         weight = norm.weight.detach().float()
         weight = 1.0 + weight if norm.uses_weight_offset else weight
-        gain: torch.Tensor = self.multiplier * weight / scale[batch_i].float()
-        return gain
+        gain: torch.Tensor = weight / scale[batch_i].float()
+        return gain if self.multiplier is None else self.multiplier * gain
 
     def _shaped_value(self, value: torch.Tensor, batch_pos: torch.Size) -> torch.Tensor:
         """[batch pos kv_head d_head], which multi-head latent attention gives with heads first."""
@@ -109,3 +112,12 @@ class Layer:
             return DenseNeurons(mlp), "mlp.hook_post"
         except AttributeError:  # a bridge without a single W_out
             return None, None
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """In memory of its own where it would keep alive what nobody reads: a third of fused queries, keys and values."""
+    return (
+        tensor
+        if tensor.untyped_storage().nbytes() <= tensor.nbytes
+        else tensor.clone(memory_format=torch.contiguous_format)
+    )

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from transparent_llm.factors import FfnFactors
+from transparent_llm_server.models.value import Computed, Stored, Value
+
 
 class Neurons(ABC):
     """The neurons of one layer."""
@@ -21,16 +24,16 @@ class Neurons(ABC):
     """How many: the length of the `d_ffn` axis."""
 
     @abstractmethod
-    def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
+    def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Activations [d_ffn] at one position, from what the forward pass left."""
 
     @abstractmethod
-    def output_vector(self, neuron: int) -> torch.Tensor:
-        """Raw output weights [d_model] of one neuron; a view of the model's memory."""
+    def output_vectors(self, start: int, stop: int) -> torch.Tensor:
+        """Raw output weights of some neurons [n d_model]; may be a view of the model's memory."""
 
     @abstractmethod
-    def contributions(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | float) -> torch.Tensor:
-        """Activation times output vector times gain [d_ffn d_model], in float32."""
+    def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
+        """What, with the output vectors, makes each neuron's contribution."""
 
     @abstractmethod
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:
@@ -44,20 +47,18 @@ class DenseNeurons(Neurons):
         self._mlp = mlp
         self.count = mlp.W_out.shape[0]
 
-    def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
+    def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Row of the captured activations [batch pos d_ffn]."""
-        return captured[batch_i, pos]
+        return Stored(captured[batch_i, pos])
 
-    def output_vector(self, neuron: int) -> torch.Tensor:
-        """Row of W_out."""
-        row: torch.Tensor = self._mlp.W_out[neuron]
-        return row.detach()
+    def output_vectors(self, start: int, stop: int) -> torch.Tensor:
+        """Rows of W_out."""
+        rows: torch.Tensor = self._mlp.W_out[start:stop]
+        return rows.detach()
 
-    def contributions(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | float) -> torch.Tensor:
-        """All neurons, chosen or not: a dense layer has no router."""
-        product = captured[batch_i, pos].float()[:, None] * self._mlp.W_out.detach().float()
-        scaled: torch.Tensor = product.mul_(gain)
-        return scaled
+    def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
+        """All neurons: a dense layer has no router."""
+        return FfnFactors(captured[batch_i, pos], self.count, ((0, self.count),), gain)
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:  # noqa: ARG002
         """The output bias, if the layer has one."""
@@ -85,26 +86,29 @@ class ExpertNeurons(Neurons):
         self._d_shared = self._shared_down().shape[1] if self._shared is not None else 0
         self.count = self._n_experts * self._d_expert + self._d_shared
 
-    def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
+    def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Router weight times expert activation; zero where the router did not choose."""
-        activations = captured.new_zeros(self.count)
-        for span, values, _ in self._active(captured, batch_i, pos):
-            activations[span] = values
-        return activations
+        return Computed((self.count,), captured.dtype, lambda: self._all_activations(captured, batch_i, pos))
 
-    def output_vector(self, neuron: int) -> torch.Tensor:
-        """Column of the expert's down projection."""
-        expert, j = divmod(neuron, self._d_expert)
-        if expert >= self._n_experts:
-            return self._shared_down()[:, neuron - self._n_experts * self._d_expert].detach()
-        return self._down(expert)[j].detach()
+    def output_vectors(self, start: int, stop: int) -> torch.Tensor:
+        """Columns of the experts' down projections."""
+        parts = [self._down(0)[:0]]
+        n_routed = self._n_experts * self._d_expert
+        while start < min(stop, n_routed):
+            expert, j = divmod(start, self._d_expert)
+            end = min(stop, start + self._d_expert - j)
+            parts.append(self._down(expert)[j : j + end - start])
+            start = end
+        if start < stop:
+            parts.append(self._shared_down()[:, start - n_routed : stop - n_routed].T)
+        return (parts[-1] if len(parts) <= 2 else torch.cat(parts)).detach()
 
-    def contributions(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | float) -> torch.Tensor:
-        """Only the chosen experts are computed; all other rows are zero."""
-        result = torch.zeros(self.count, captured.shape[-1], device=captured.device)
-        for span, values, rows in self._active(captured, batch_i, pos):
-            result[span] = (values.float()[:, None] * rows.detach().float()).mul_(gain)
-        return result
+    @torch.no_grad()
+    def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
+        """Only the chosen experts, and the shared one."""
+        active = self._active(captured, batch_i, pos)
+        activations = torch.cat([values.to(captured.dtype) for _, values in active])
+        return FfnFactors(activations, self.count, tuple((span.start, span.stop) for span, _ in active), gain)
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:
         """The chosen experts' output biases, by the router's weights."""
@@ -114,18 +118,23 @@ class ExpertNeurons(Neurons):
         weights, chosen = self._routing(captured, batch_i, pos)
         return weights.float() @ torch.as_tensor(bias).detach()[chosen].float()
 
-    def _active(self, captured: torch.Tensor, batch_i: int, pos: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """(neurons, activations, output rows) of each chosen expert, and of the shared one."""
+    @torch.no_grad()
+    def _all_activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
+        activations = captured.new_zeros(self.count)
+        for span, values in self._active(captured, batch_i, pos):
+            activations[span] = values
+        return activations
+
+    def _active(self, captured: torch.Tensor, batch_i: int, pos: int) -> list[tuple[slice, torch.Tensor]]:
+        """(neurons, activations) of each chosen expert, and of the shared one."""
         x = captured[batch_i, pos]
         weights, chosen = self._routing(captured, batch_i, pos)
         active = []
         for weight, expert in zip(weights, chosen.tolist(), strict=True):
             start = expert * self._d_expert
-            span = slice(start, start + self._d_expert)
-            active.append((span, weight * self._expert_activations(expert, x), self._down(expert)))
+            active.append((slice(start, start + self._d_expert), weight * self._expert_activations(expert, x)))
         if self._shared is not None:
-            span = slice(self._n_experts * self._d_expert, self.count)
-            active.append((span, self._shared_activations(x), self._shared_down().T))
+            active.append((slice(self._n_experts * self._d_expert, self.count), self._shared_activations(x)))
         return active
 
     def _routing(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -56,15 +56,14 @@ def reference(hf_model: Any, d_vocab: int, n_ctx: int) -> Reference:
     return Reference(tokens, mask, output.logits, tuple(output.hidden_states), attentions)
 
 
-def prove(model: BridgedModel, expected: Reference) -> tuple[ParityCheck, ...]:
-    """Compare and add up; the results are what ServerInfo reports.
+def prove(model: BridgedModel, values: Values, expected: Reference) -> tuple[ParityCheck, ...]:
+    """Compare the values of the probe and add them up; the results are what ServerInfo reports.
 
     Raises:
         ModelRefusedError: a difference over its tolerance; the message names it with both numbers.
     """
-    capture = model.forward(expected.tokens, expected.mask)
     worst: dict[str, ParityCheck] = {}
-    for name, got, wanted in _pairs(model, Values(model, capture), expected):
+    for name, got, wanted in _pairs(model, values, expected):
         check = _compare(name, got, wanted, RELATIVE_TOLERANCE[model.dtype])
         if name not in worst or check.exceeds(worst[name]):
             worst[name] = check
@@ -89,18 +88,18 @@ _Pairs = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
 def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
     """(check, got, wanted), real positions only."""
     real = expected.mask.to(model.device)
-    yield "logits_vs_huggingface", values.logits()[real], expected.logits[real]
+    yield "logits_vs_huggingface", values.logits().tensor()[real], expected.logits[real]
     for index, layer in enumerate(model.layers):
-        yield "residual_vs_huggingface", values.residual_in(index)[real], expected.hidden_states[index][real]
+        yield "residual_vs_huggingface", values.residual_in(index).tensor()[real], expected.hidden_states[index][real]
         if layer.has_heads:
             yield from _attention_pairs(model, values, expected, index)
         if layer.neurons is not None:
             yield from _neuron_pairs(values, expected, index)
         if {"attn_out", "ffn_out"} <= layer.hooks.keys():
-            total = values.residual_after_attn(index).float() + values.ffn_out(index).float()
-            yield "residual_sum", total[real], values.residual_out(index)[real]
-    last = values.residual_out(len(model.layers) - 1)
-    yield "unembed_of_last_residual", model.unembed(last[0, 0], normalize=True), values.logits()[0, 0]
+            total = values.residual_after_attn(index).tensor().float() + values.ffn_out(index).tensor().float()
+            yield "residual_sum", total[real], values.residual_out(index).tensor()[real]
+    last = values.residual_out(len(model.layers) - 1).tensor()
+    yield "unembed_of_last_residual", model.unembed(last[0, 0], normalize=True), values.logits().tensor()[0, 0]
 
 
 def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, layer: int) -> _Pairs:
@@ -108,10 +107,10 @@ def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, l
         complete = len(expected.attentions) == len(model.layers)  # hybrids list their attention layers only
         weights = expected.attentions[layer] if complete else None
         if weights is not None and weights.shape[1] == model.n_heads:  # some families return none
-            got = torch.stack([values.attention_matrix(row, layer, head) for head in range(model.n_heads)])
+            got = torch.stack([values.attention_matrix(row, layer, head).tensor() for head in range(model.n_heads)])
             yield "attention_vs_huggingface", got[:, :n, :n], weights[row, :, :n, :n]
-        summed = values.decomposed_attn(row, layer).float().sum(dim=(1, 2))
-        whole = torch.stack([values.attention_output(row, layer, pos) for pos in range(n)])
+        summed = values.decomposed_attn(row, layer).tensor().float().sum(dim=(1, 2))
+        whole = torch.stack([values.attention_output(row, layer, pos).tensor() for pos in range(n)])
         bias = torch.stack(
             [torch.as_tensor(values.attention_bias(row, layer, pos)).expand_as(whole[0]) for pos in range(n)]
         )
@@ -121,6 +120,6 @@ def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, l
 def _neuron_pairs(values: Values, expected: Reference, layer: int) -> _Pairs:
     for row, length in enumerate(expected.mask.sum(dim=1).tolist()):
         for pos in {0, length - 1}:
-            summed = values.decomposed_ffn_out(row, layer, pos).float().sum(dim=0)
+            summed = values.decomposed_ffn_out(row, layer, pos).tensor().float().sum(dim=0)
             bias = torch.as_tensor(values.ffn_bias(row, layer, pos)).to(summed)
-            yield "ffn_sum", summed + bias, values.ffn_out(layer)[row, pos]
+            yield "ffn_sum", summed + bias, values.ffn_out(layer).tensor()[row, pos]

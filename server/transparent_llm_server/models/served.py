@@ -13,7 +13,8 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 
@@ -22,6 +23,9 @@ from transparent_llm.description import ModelDescription
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.run_input import RunInput
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
+from transparent_llm_server.models.value import Computed, Stored, Value
+from transparent_llm_server.models.values import Values
+from transparent_llm_server.models.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,67 @@ class PreparedRun:
     """What the run is named by, besides the model and the owner."""
 
     @property
+    def n_rows(self) -> int:
+        """Rows of the batch; 0 where they are not known before the run."""
+        return len(self.rows or ())
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest row; 0 where they are not known before the run."""
+        return max(map(len, self.rows), default=0) if self.rows else 0
+
+    @property
     def n_tokens(self) -> int:
         """Positions of the padded batch; 0 where they are not known before the run."""
-        return len(self.rows) * max(map(len, self.rows)) if self.rows else 0
+        return self.n_rows * self.longest
+
+
+class Reader(Protocol):
+    """Gives the values of a run, or of a model without any run."""
+
+    reads_are_quick: bool
+    """Whether a call is little work, whatever the work of taking the value is."""
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """What the method of that name returns for these arguments."""
+
+
+class ValuesReader:
+    """Reads what has methods that return values: nothing is computed before it is cut."""
+
+    reads_are_quick = True
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """Call it."""
+        value: Value = getattr(self._values, name)(*arguments)
+        return value
+
+
+class ContractReader:
+    """Reads any implementation of the contract, whose methods compute what they return."""
+
+    reads_are_quick = False
+
+    def __init__(self, llm: TransparentLlm) -> None:
+        self._llm = llm
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """Call it."""
+        if not hasattr(self._llm, name):
+            raise NotSupportedError(
+                f"{type(self._llm).__name__} has no {name}; read neuron_output one by one", metadata={"method": name}
+            )
+        return Stored(getattr(self._llm, name)(*arguments))
 
 
 @dataclass(frozen=True)
 class CompletedRun:
     """A run that can be read."""
 
-    reader: Any
-    """Has the run-scoped methods of the contract; what they return may be views and is not written to."""
-
+    read: Reader
     tokens: torch.Tensor
     mask: torch.Tensor | None
     token_strings: tuple[str, ...]
@@ -59,8 +112,14 @@ class CompletedRun:
 class ServedModel(ABC):
     """A model under the name that clients use."""
 
+    shares_runs = False
+    """Whether several runs can share a forward pass."""
+
     def __init__(self, alias: str, llm: TransparentLlm, description: ModelDescription) -> None:
         self.llm = llm
+        self.read = self._reader()
+        """Reads what depends on no run."""
+
         self.description = dataclasses.replace(description, info=dataclasses.replace(description.info, name=alias))
 
     @property
@@ -77,14 +136,19 @@ class ServedModel(ABC):
         """Check an input and find what names it. Any thread."""
 
     @abstractmethod
-    def execute(self, prepared: PreparedRun) -> CompletedRun:
-        """Run it. Model thread."""
+    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
+        """Run them, in one forward pass if the model can. Model thread."""
+
+    @abstractmethod
+    def _reader(self) -> Reader:
+        """For values of the model alone."""
 
 
 class ServedTransformerLens(ServedModel):
     """A `TransformerLensTransparentLlm`, read without copies."""
 
     llm: TransformerLensTransparentLlm
+    shares_runs = True
 
     def __init__(self, alias: str, llm: TransformerLensTransparentLlm) -> None:
         super().__init__(alias, llm, llm.describe())
@@ -100,14 +164,32 @@ class ServedTransformerLens(ServedModel):
         held = tuple(tuple(row) for row in rows)
         return PreparedRun(run_input, held, identity=json.dumps(held))
 
-    def execute(self, prepared: PreparedRun) -> CompletedRun:
-        """Forward pass on a copy, which keeps the run as its own."""
-        assert prepared.rows is not None
-        llm = self.llm.copy()
-        llm.run_tokens([list(row) for row in prepared.rows])
-        values = llm.values()
-        strings = tuple(llm.tokens_to_strings(values.tokens().flatten()))
-        return CompletedRun(values, values.tokens(), values.mask(), strings, values.nbytes, uuid.uuid4().hex)
+    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
+        """One forward pass."""
+        batches = [self.llm.prepare(run.rows or ()) for run in prepared]
+        return [self._completed(values) for values in self.llm.run_batches(batches)]
+
+    def _completed(self, values: Values) -> CompletedRun:
+        tokens = values.tokens().tensor()
+        strings = tuple(self.llm.tokens_to_strings(tokens.flatten()))
+        mask = values.mask().tensor()
+        return CompletedRun(ValuesReader(values), tokens, mask, strings, values.nbytes, uuid.uuid4().hex)
+
+    def _reader(self) -> Reader:
+        return ValuesReader(_ModelValues(self.llm))
+
+
+class _ModelValues(Weights):
+    """The weights, and the one computation that needs no run."""
+
+    def __init__(self, llm: TransformerLensTransparentLlm) -> None:
+        super().__init__(llm.bridged)
+        self._llm = llm
+
+    def unembed(self, vector: torch.Tensor, normalize: bool) -> Value:
+        """See the contract."""
+        info, dtype = self._llm.model_info(), self._llm.describe().dtype or torch.float32
+        return Computed((info.d_vocab,), dtype, partial(self._llm.unembed, vector, normalize))
 
 
 class ServedTransparentLlm(ServedModel):
@@ -122,8 +204,11 @@ class ServedTransparentLlm(ServedModel):
         named = dataclasses.asdict(run_input)
         return PreparedRun(run_input, rows=None, identity=json.dumps(named))
 
-    def execute(self, prepared: PreparedRun) -> CompletedRun:
-        """Run on a copy, which keeps the run as its own."""
+    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
+        """Each on a copy, which keeps the run as its own."""
+        return [self._execute(run) for run in prepared]
+
+    def _execute(self, prepared: PreparedRun) -> CompletedRun:
         llm = self.llm.copy()
         if prepared.run_input.token_ids is not None:
             llm.run_tokens([list(row) for row in prepared.run_input.token_ids])
@@ -131,7 +216,10 @@ class ServedTransparentLlm(ServedModel):
             llm.run(list(prepared.run_input.sentences or ()))
         tokens = llm.tokens()
         strings = tuple(llm.tokens_to_strings(tokens.flatten()))
-        return CompletedRun(llm, tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex)
+        return CompletedRun(ContractReader(llm), tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex)
+
+    def _reader(self) -> Reader:
+        return ContractReader(self.llm)
 
 
 def served(alias: str, llm: TransparentLlm) -> ServedModel:

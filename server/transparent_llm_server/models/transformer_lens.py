@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,18 @@ from jaxtyping import Bool, Float, Int
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError, NotRunError
-from transparent_llm.indexing import checked_index
 from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm_server.models.batch import Batch, run_together
 from transparent_llm_server.models.bridged import BridgedModel
+from transparent_llm_server.models.capture import Capture
 from transparent_llm_server.models.device import resolve_device
 from transparent_llm_server.models.digest import model_digest
-from transparent_llm_server.models.layer import Layer
 from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.proof import prove, reference
 from transparent_llm_server.models.tokenization import Tokenization
-from transparent_llm_server.models.values import Values, unsupported
+from transparent_llm_server.models.unsupported import unsupported_values
+from transparent_llm_server.models.values import Values
+from transparent_llm_server.models.weights import Weights
 
 CONVENTIONS = {
     "residual_after_attn": "residual_in plus the attention output, also where both branches read the same input",
@@ -71,12 +73,14 @@ class TransformerLensTransparentLlm(TransparentLlm):
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
-        self._description = self._describe(display_name(model_name), digest, n_ctx, prove(self._model, probe))
+        capture = self._model.forward(probe.tokens, probe.mask)
+        parity = prove(self._model, Values(self._model, capture), probe)
+        self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
         self._values: Values | None = None
 
     def __repr__(self) -> str:
         info = self.model_info()
-        run = "no run yet" if self._values is None else f"run of shape {tuple(self._values.tokens().shape)}"
+        run = "no run yet" if self._values is None else f"run of shape {self._values.tokens().shape}"
         shape = f"{info.n_layers} layers, {info.n_heads} heads, d_model {info.d_model}"
         return f"<TransformerLensTransparentLlm {info.name!r} on {self._model.device}: {shape}; {run}>"
 
@@ -93,7 +97,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
         self._tokenization.check(rows)
-        self._values = Values(self._model, self._model.forward(*self._tokenization.pad(rows)))
+        (self._values,) = self.run_batches([self.prepare(rows)])
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Token ids of each sentence as `run` would use them, checked but not run."""
@@ -109,14 +113,27 @@ class TransformerLensTransparentLlm(TransparentLlm):
             raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
         return self._values
 
+    @property
+    def bridged(self) -> BridgedModel:
+        """The model itself."""
+        return self._model
+
+    def prepare(self, token_ids: Sequence[Sequence[int]]) -> Batch:
+        """Pad checked rows to a batch that `run_batches` can run."""
+        return Batch(*self._tokenization.pad(token_ids))
+
+    def run_batches(self, batches: Sequence[Batch]) -> list[Values]:
+        """Run several batches in one forward pass, which gives the same values within rounding; one alone: exactly."""
+        return [Values(self._model, capture) for capture in run_together(self._model, batches)]
+
     def batch_size(self) -> int:
         return self.values().batch_size()
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self.values().tokens().to(self._model.device, copy=True)
+        return self.values().tokens().own_tensor().to(self._model.device)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        return self.values().mask().to(self._model.device, copy=True)
+        return self.values().mask().own_tensor().to(self._model.device)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
@@ -124,7 +141,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._tokenization.strings(ids)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
-        return self.values().logits().clone()
+        return self.values().logits().own_tensor()
 
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
         d_model = self._model.d_model
@@ -143,42 +160,38 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._model.unembed(t, normalize=normalize)
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_in(layer).clone()
+        return self.values().residual_in(layer).own_tensor()
 
     def residual_after_attn(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_after_attn(layer)
+        return self.values().residual_after_attn(layer).own_tensor()
 
     def residual_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_out(layer).clone()
+        return self.values().residual_out(layer).own_tensor()
 
     def ffn_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().ffn_out(layer).clone()
+        return self.values().ffn_out(layer).own_tensor()
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "hidden d_model"]:
-        return self.values().decomposed_ffn_out(batch_i, layer, pos)
+        return self.values().decomposed_ffn_out(batch_i, layer, pos).own_tensor()
 
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
-        return self.values().neuron_activations(batch_i, layer, pos).clone()
+        return self.values().neuron_activations(batch_i, layer, pos).own_tensor()
 
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        layer = checked_index("layer", layer, len(self._model.layers))
-        neurons = self._model.layers[layer].neurons
-        if neurons is None:
-            raise unsupported(self._model, "neuron_output", layer, "has no neurons that can be told apart")
-        return neurons.output_vector(checked_index("neuron", neuron, neurons.count)).clone()
+        return Weights(self._model).neuron_output(layer, neuron).own_tensor()
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
-        return self.values().attention_matrix(batch_i, layer, head).clone()
+        return self.values().attention_matrix(batch_i, layer, head).own_tensor()
 
     def attention_output(
         self, batch_i: int, layer: int, pos: int, head: int | None = None
     ) -> Float[torch.Tensor, "d_model"]:
-        return self.values().attention_output(batch_i, layer, pos, head).clone()
+        return self.values().attention_output(batch_i, layer, pos, head).own_tensor()
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
-        return self.values().decomposed_attn(batch_i, layer)
+        return self.values().decomposed_attn(batch_i, layer).own_tensor()
 
-    def _describe(self, name: str, digest: str, n_ctx: int, parity: Any) -> ModelDescription:
+    def _describe(self, name: str, digest: str, n_ctx: int, parity: Any, run: Capture) -> ModelDescription:
         model = self._model
         info = ModelInfo(name, model.n_params, len(model.layers), model.n_heads, model.d_model, model.d_vocab)
         return ModelDescription(
@@ -192,24 +205,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
             prepends_bos=self._tokenization.prepends_bos,
             pad_token_id=self._tokenization.pad_token_id,
             parity=parity,
-            unsupported=_unsupported_values(model),
+            unsupported=unsupported_values(model),
             conventions=CONVENTIONS,
+            run_bytes_per_position=run.bytes_per_position,
+            run_bytes_per_position_pair=run.bytes_per_position_pair,
         )
-
-
-def _unsupported_values(model: BridgedModel) -> dict[str, str]:
-    """RPC name -> why, for values that some layers do not have."""
-    heads = ("AttentionMatrix", "AttentionOutput", "DecomposedAttn")
-    neurons = ("DecomposedFfnOut", "NeuronActivations", "NeuronOutput")
-    lacking: tuple[tuple[str, tuple[str, ...], Callable[[Layer], bool]], ...] = (
-        ("attention heads", heads, lambda layer: not layer.has_heads),
-        ("neurons that can be told apart", neurons, lambda layer: layer.neurons is None),
-        ("attention output", ("ResidualAfterAttn",), lambda layer: "attn_out" not in layer.hooks),
-        ("separate feed-forward output", ("FfnOut",), lambda layer: "ffn_out" not in layer.hooks),
-    )
-    result = {}
-    for what, methods, lacks in lacking:
-        layers = [str(index) for index, layer in enumerate(model.layers) if lacks(layer)]
-        if layers:
-            result.update(dict.fromkeys(methods, f"layers {', '.join(layers)} have no {what}"))
-    return result

@@ -1,23 +1,28 @@
 """Every value of the contract, derived from one captured run. Nothing here writes to the capture.
 
-Results may be views of the run's memory: callers who hand them out for editing copy them first. Products
-and sums are computed in float32 and rounded once to the model's dtype.
+Products and sums are computed in float32 and rounded once to the model's dtype.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.factors import FfnFactors
 from transparent_llm.indexing import checked_index
 from transparent_llm_server.models.bridged import BridgedModel
 from transparent_llm_server.models.capture import Capture, LayerCapture
 from transparent_llm_server.models.layer import Layer
+from transparent_llm_server.models.logits import Logits
 from transparent_llm_server.models.neurons import Neurons
+from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn
+from transparent_llm_server.models.unsupported import unsupported
+from transparent_llm_server.models.value import Computed, Stored, Value
 
 
 class Values:
-    """The run-scoped methods of `TransparentLlm`, under the same names."""
+    """The run-scoped methods of `TransparentLlm`, under the same names; arguments are checked at once."""
 
     def __init__(self, model: BridgedModel, capture: Capture) -> None:
         self._model = model
@@ -32,104 +37,123 @@ class Values:
         """See the contract."""
         return self._capture.tokens.shape[0]
 
-    def tokens(self) -> torch.Tensor:
+    def tokens(self) -> Value:
         """See the contract."""
-        return self._capture.tokens
+        return Stored(self._capture.tokens)
 
-    def mask(self) -> torch.Tensor:
+    def mask(self) -> Value:
         """See the contract."""
-        return self._capture.mask
+        return Stored(self._capture.mask)
 
-    def logits(self) -> torch.Tensor:
+    def logits(self) -> Value:
         """See the contract."""
-        return self._capture.logits
+        return Logits(self._model, self._capture.residual_out)
 
-    def residual_in(self, layer: int) -> torch.Tensor:
+    def residual_in(self, layer: int) -> Value:
         """See the contract."""
-        return self._at(layer)[1].residual_in
+        return Stored(self._at(layer)[1].residual_in)
 
-    def residual_after_attn(self, layer: int) -> torch.Tensor:
+    def residual_after_attn(self, layer: int) -> Value:
         """See the contract. Bit-equal to the model's own tensor where there is one."""
         _, capture = self._at(layer)
-        if capture.attn_out is None:
+        before, added = capture.residual_in, capture.attn_out
+        if added is None:
             raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
-        return capture.residual_in + capture.attn_out
+        return Computed(before.shape, before.dtype, partial(torch.add, before, added), is_quick=True)
 
-    def residual_out(self, layer: int) -> torch.Tensor:
+    def residual_out(self, layer: int) -> Value:
         """See the contract."""
         layer = checked_index("layer", layer, len(self._model.layers))
         is_last = layer == len(self._model.layers) - 1
-        return self._capture.residual_out if is_last else self._capture.layers[layer + 1].residual_in
+        return Stored(self._capture.residual_out if is_last else self._capture.layers[layer + 1].residual_in)
 
-    def ffn_out(self, layer: int) -> torch.Tensor:
+    def ffn_out(self, layer: int) -> Value:
         """See the contract."""
         _, capture = self._at(layer)
         if capture.ffn_out is None:
             raise unsupported(self._model, "ffn_out", layer, "has no separate feed-forward output")
-        return capture.ffn_out
+        return Stored(capture.ffn_out)
 
-    @torch.no_grad()
-    def neuron_activations(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
+    def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Value:
         """See the contract."""
         neurons, captured, _ = self._neurons("neuron_activations", layer)
-        batch_i, pos = self._checked(batch_i, pos)
-        return neurons.activations(captured, batch_i, pos)
+        return neurons.activations(captured, *self._checked(batch_i, pos))
 
-    @torch.no_grad()
-    def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
+    def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
         """See the contract."""
-        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
+        neurons, _, _ = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
-        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
-        return neurons.contributions(captured, batch_i, pos, gain).to(self._model.dtype)
+        shape = (neurons.count, self._model.d_model)
+        factors = partial(self._ffn_factors, batch_i, layer, pos)
+        return DecomposedFfn(shape, self._model.dtype, factors, neurons.output_vectors)
 
-    def attention_matrix(self, batch_i: int, layer: int, head: int) -> torch.Tensor:
+    def attention_matrix(self, batch_i: int, layer: int, head: int) -> Value:
         """See the contract."""
         _, pattern, _, _ = self._heads("attention_matrix", layer)
         head = checked_index("head", head, self._model.n_heads)
-        return pattern[checked_index("batch_i", batch_i, self.batch_size()), head]
+        return Stored(pattern[checked_index("batch_i", batch_i, self.batch_size()), head])
 
-    @torch.no_grad()
-    def attention_output(self, batch_i: int, layer: int, pos: int, head: int | None = None) -> torch.Tensor:
+    def attention_output(self, batch_i: int, layer: int, pos: int, head: int | None = None) -> Value:
         """See the contract."""
-        part, pattern, value, capture = self._heads("attention_output", layer)
+        _, _, _, capture = self._heads("attention_output", layer)
         batch_i, pos = self._checked(batch_i, pos)
         if head is None:
             assert capture.attn_out is not None
-            return capture.attn_out[batch_i, pos]
+            return Stored(capture.attn_out[batch_i, pos])
         head = checked_index("head", head, self._model.n_heads)
-        source = value[batch_i, :, head * value.shape[2] // self._model.n_heads].float()
-        mixed = pattern[batch_i, head, pos].float() @ source
-        gain = _at_position(part.attn_gain(capture, batch_i), pos)
-        return (mixed @ part.w_o[head].float() * gain).to(self._model.dtype)
+        compute = partial(self._head_output, batch_i, layer, pos, head)
+        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=True)
 
-    @torch.no_grad()
-    def decomposed_attn(self, batch_i: int, layer: int) -> torch.Tensor:
+    def decomposed_attn(self, batch_i: int, layer: int) -> Value:
         """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
-        weights = pattern[batch_i].permute(1, 2, 0).float()
-        result = weights.unsqueeze(-1) * self._value_out(part, value[batch_i])
-        gain = part.attn_gain(capture, batch_i)
-        result.mul_(gain[:, None, None, :] if isinstance(gain, torch.Tensor) else gain)
-        return result.to(self._model.dtype)
+        value_out = partial(self._value_out, part, value[batch_i])
+        return DecomposedAttn(
+            AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
+        )
 
-    def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor | float:
+    def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What attention adds that belongs to no head [d_model]; the heads and this sum to its output."""
         part, _, _, capture = self._heads("attention_output", layer)
-        return part.b_o * _at_position(part.attn_gain(capture, batch_i), pos)
+        return _times(torch.as_tensor(part.b_o), _at_position(part.attn_gain(capture, batch_i), pos))
 
     @torch.no_grad()
-    def ffn_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor | float:
+    def ffn_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What the feed-forward part adds that belongs to no neuron [d_model]."""
         neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
-        return neurons.bias(captured, batch_i, pos) * gain
+        return _times(torch.as_tensor(neurons.bias(captured, batch_i, pos)), gain)
 
-    def _value_out(self, part: Layer, value: torch.Tensor) -> torch.Tensor:
-        """What each position offers through each head [source head d_model], in float32."""
-        expanded = value.float().repeat_interleave(self._model.n_heads // value.shape[1], dim=1)
-        return torch.einsum("shd,hdm->shm", expanded, part.w_o.float())
+    @torch.no_grad()
+    def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
+        part, pattern, value, capture = self._heads("attention_output", layer)
+        source = value[batch_i, :, self._kv_head(value, head)].float()
+        mixed = pattern[batch_i, head, pos].float() @ source
+        gain = _at_position(part.attn_gain(capture, batch_i), pos)
+        return _times(mixed @ part.w_o[head].float(), gain).to(self._model.dtype)
+
+    @torch.no_grad()
+    def _ffn_factors(self, batch_i: int, layer: int, pos: int) -> FfnFactors:
+        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
+        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        return neurons.factors(captured, batch_i, pos, gain)
+
+    @torch.no_grad()
+    def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
+        """What each position offers through each of these heads [source head d_model], in float32.
+
+        Head by head, so that a head's bits do not depend on which others are asked for.
+        """
+        w_o = part.w_o
+        result = torch.empty(value.shape[0], len(heads), w_o.shape[2], device=value.device)
+        for i, head in enumerate(heads):
+            result[:, i] = value[:, self._kv_head(value, head)].float() @ w_o[head].float()
+        return result
+
+    def _kv_head(self, value: torch.Tensor, head: int) -> int:
+        """Which of the value heads, shared among query heads, a query head reads."""
+        return head * value.shape[-2] // self._model.n_heads
 
     def _at(self, layer: int) -> tuple[Layer, LayerCapture]:
         layer = checked_index("layer", layer, len(self._model.layers))
@@ -152,13 +176,9 @@ class Values:
         return part.neurons, capture.neurons, capture
 
 
-def unsupported(model: BridgedModel, method: str, layer: int, why: str) -> NotSupportedError:
-    """The error for a value that this architecture does not have."""
-    return NotSupportedError(
-        f"{method} is not supported for layer {layer} of {model.architecture}: it {why}",
-        metadata={"method": method, "architecture": model.architecture, "layer": str(layer)},
-    )
+def _at_position(gain: torch.Tensor | None, pos: int) -> torch.Tensor | None:
+    return gain[pos] if gain is not None and gain.ndim else gain
 
 
-def _at_position(gain: torch.Tensor | float, pos: int) -> torch.Tensor | float:
-    return gain[pos] if isinstance(gain, torch.Tensor) else gain
+def _times(tensor: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
+    return tensor if gain is None else tensor * gain

@@ -41,7 +41,7 @@ class UnsupportedValue(_message.Message):
     def __init__(self, method: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions")
+    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions", "run_bytes_per_position", "run_bytes_per_position_pair")
     class ConventionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,8 @@ class ModelDescription(_message.Message):
     PARITY_FIELD_NUMBER: _ClassVar[int]
     UNSUPPORTED_FIELD_NUMBER: _ClassVar[int]
     CONVENTIONS_FIELD_NUMBER: _ClassVar[int]
+    RUN_BYTES_PER_POSITION_FIELD_NUMBER: _ClassVar[int]
+    RUN_BYTES_PER_POSITION_PAIR_FIELD_NUMBER: _ClassVar[int]
     info: ModelInfo
     digest: str
     architecture: str
@@ -73,7 +75,9 @@ class ModelDescription(_message.Message):
     parity: _containers.RepeatedCompositeFieldContainer[ParityCheck]
     unsupported: _containers.RepeatedCompositeFieldContainer[UnsupportedValue]
     conventions: _containers.ScalarMap[str, str]
-    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    run_bytes_per_position: int
+    run_bytes_per_position_pair: int
+    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length")

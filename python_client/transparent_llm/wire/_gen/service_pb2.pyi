@@ -285,3 +285,51 @@ class DecomposedAttnRequest(_message.Message):
     layer: int
     options: _tensor_pb2.TensorOptions
     def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class NeuronOutputsRequest(_message.Message):
+    __slots__ = ("model", "layer", "model_digest", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    layer: int
+    model_digest: str
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, model: _Optional[str] = ..., layer: _Optional[int] = ..., model_digest: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class FetchItem(_message.Message):
+    __slots__ = ("tokens", "logits", "residual_in", "residual_after_attn", "residual_out", "ffn_out", "decomposed_ffn_out", "neuron_activations", "attention_matrix", "attention_output", "decomposed_attn")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_IN_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_AFTER_ATTN_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_OUT_FIELD_NUMBER: _ClassVar[int]
+    FFN_OUT_FIELD_NUMBER: _ClassVar[int]
+    DECOMPOSED_FFN_OUT_FIELD_NUMBER: _ClassVar[int]
+    NEURON_ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_MATRIX_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DECOMPOSED_ATTN_FIELD_NUMBER: _ClassVar[int]
+    tokens: TokensRequest
+    logits: LogitsRequest
+    residual_in: ResidualInRequest
+    residual_after_attn: ResidualAfterAttnRequest
+    residual_out: ResidualOutRequest
+    ffn_out: FfnOutRequest
+    decomposed_ffn_out: DecomposedFfnOutRequest
+    neuron_activations: NeuronActivationsRequest
+    attention_matrix: AttentionMatrixRequest
+    attention_output: AttentionOutputRequest
+    decomposed_attn: DecomposedAttnRequest
+    def __init__(self, tokens: _Optional[_Union[TokensRequest, _Mapping]] = ..., logits: _Optional[_Union[LogitsRequest, _Mapping]] = ..., residual_in: _Optional[_Union[ResidualInRequest, _Mapping]] = ..., residual_after_attn: _Optional[_Union[ResidualAfterAttnRequest, _Mapping]] = ..., residual_out: _Optional[_Union[ResidualOutRequest, _Mapping]] = ..., ffn_out: _Optional[_Union[FfnOutRequest, _Mapping]] = ..., decomposed_ffn_out: _Optional[_Union[DecomposedFfnOutRequest, _Mapping]] = ..., neuron_activations: _Optional[_Union[NeuronActivationsRequest, _Mapping]] = ..., attention_matrix: _Optional[_Union[AttentionMatrixRequest, _Mapping]] = ..., attention_output: _Optional[_Union[AttentionOutputRequest, _Mapping]] = ..., decomposed_attn: _Optional[_Union[DecomposedAttnRequest, _Mapping]] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("run_id", "items", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    items: _containers.RepeatedCompositeFieldContainer[FetchItem]
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[FetchItem, _Mapping]]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...

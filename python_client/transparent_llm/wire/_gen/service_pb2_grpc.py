@@ -7,7 +7,8 @@ from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 
 class TransparentLlmServiceStub(object):
-    """Everything that can be asked. The 17 methods of the abstract class, ServerInfo and ReleaseRun.
+    """Everything that can be asked. The 17 methods of the abstract class, and what moves them faster: Fetch, NeuronOutputs,
+    ReleaseRun, ServerInfo.
     """
 
     def __init__(self, channel):
@@ -111,10 +112,21 @@ class TransparentLlmServiceStub(object):
                 request_serializer=transparent__llm_dot_v1_dot_service__pb2.DecomposedAttnRequest.SerializeToString,
                 response_deserializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
                 )
+        self.NeuronOutputs = channel.unary_stream(
+                '/transparent_llm.v1.TransparentLlmService/NeuronOutputs',
+                request_serializer=transparent__llm_dot_v1_dot_service__pb2.NeuronOutputsRequest.SerializeToString,
+                response_deserializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+                )
+        self.Fetch = channel.unary_stream(
+                '/transparent_llm.v1.TransparentLlmService/Fetch',
+                request_serializer=transparent__llm_dot_v1_dot_service__pb2.FetchRequest.SerializeToString,
+                response_deserializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+                )
 
 
 class TransparentLlmServiceServicer(object):
-    """Everything that can be asked. The 17 methods of the abstract class, ServerInfo and ReleaseRun.
+    """Everything that can be asked. The 17 methods of the abstract class, and what moves them faster: Fetch, NeuronOutputs,
+    ReleaseRun, ServerInfo.
     """
 
     def ServerInfo(self, request, context):
@@ -250,6 +262,21 @@ class TransparentLlmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NeuronOutputs(self, request, context):
+        """The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
+        depend on no run, so a client keeps them under the model's digest. [d_ffn d_model]
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fetch(self, request, context):
+        """Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransparentLlmServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -348,6 +375,16 @@ def add_TransparentLlmServiceServicer_to_server(servicer, server):
                     request_deserializer=transparent__llm_dot_v1_dot_service__pb2.DecomposedAttnRequest.FromString,
                     response_serializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.SerializeToString,
             ),
+            'NeuronOutputs': grpc.unary_stream_rpc_method_handler(
+                    servicer.NeuronOutputs,
+                    request_deserializer=transparent__llm_dot_v1_dot_service__pb2.NeuronOutputsRequest.FromString,
+                    response_serializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.SerializeToString,
+            ),
+            'Fetch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Fetch,
+                    request_deserializer=transparent__llm_dot_v1_dot_service__pb2.FetchRequest.FromString,
+                    response_serializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'transparent_llm.v1.TransparentLlmService', rpc_method_handlers)
@@ -356,7 +393,8 @@ def add_TransparentLlmServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TransparentLlmService(object):
-    """Everything that can be asked. The 17 methods of the abstract class, ServerInfo and ReleaseRun.
+    """Everything that can be asked. The 17 methods of the abstract class, and what moves them faster: Fetch, NeuronOutputs,
+    ReleaseRun, ServerInfo.
     """
 
     @staticmethod
@@ -678,6 +716,40 @@ class TransparentLlmService(object):
             metadata=None):
         return grpc.experimental.unary_stream(request, target, '/transparent_llm.v1.TransparentLlmService/DecomposedAttn',
             transparent__llm_dot_v1_dot_service__pb2.DecomposedAttnRequest.SerializeToString,
+            transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def NeuronOutputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/transparent_llm.v1.TransparentLlmService/NeuronOutputs',
+            transparent__llm_dot_v1_dot_service__pb2.NeuronOutputsRequest.SerializeToString,
+            transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Fetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/transparent_llm.v1.TransparentLlmService/Fetch',
+            transparent__llm_dot_v1_dot_service__pb2.FetchRequest.SerializeToString,
             transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -19,6 +19,12 @@ class Dtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_BF16: _ClassVar[Dtype]
     DTYPE_F32: _ClassVar[Dtype]
     DTYPE_F64: _ClassVar[Dtype]
+
+class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENCODING_UNSPECIFIED: _ClassVar[Encoding]
+    ENCODING_DENSE: _ClassVar[Encoding]
+    ENCODING_FACTORED: _ClassVar[Encoding]
 DTYPE_UNSPECIFIED: Dtype
 DTYPE_BOOL: Dtype
 DTYPE_U8: Dtype
@@ -30,6 +36,9 @@ DTYPE_F16: Dtype
 DTYPE_BF16: Dtype
 DTYPE_F32: Dtype
 DTYPE_F64: Dtype
+ENCODING_UNSPECIFIED: Encoding
+ENCODING_DENSE: Encoding
+ENCODING_FACTORED: Encoding
 
 class AxisSlice(_message.Message):
     __slots__ = ("axis", "start", "stop", "step")
@@ -44,18 +53,20 @@ class AxisSlice(_message.Message):
     def __init__(self, axis: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
 class TensorOptions(_message.Message):
-    __slots__ = ("slices", "dtype", "resume_offset", "etag", "max_chunk_bytes")
+    __slots__ = ("slices", "dtype", "resume_offset", "etag", "max_chunk_bytes", "encoding")
     SLICES_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     slices: _containers.RepeatedCompositeFieldContainer[AxisSlice]
     dtype: Dtype
     resume_offset: int
     etag: str
     max_chunk_bytes: int
-    def __init__(self, slices: _Optional[_Iterable[_Union[AxisSlice, _Mapping]]] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., resume_offset: _Optional[int] = ..., etag: _Optional[str] = ..., max_chunk_bytes: _Optional[int] = ...) -> None: ...
+    encoding: Encoding
+    def __init__(self, slices: _Optional[_Iterable[_Union[AxisSlice, _Mapping]]] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., resume_offset: _Optional[int] = ..., etag: _Optional[str] = ..., max_chunk_bytes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")

@@ -1,0 +1,81 @@
+"""Models of real shapes with random weights, written as folders that `from_pretrained` reads offline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+SPECIAL_TOKEN = "<|endoftext|>"
+_SPREAD = 0.02
+
+
+def gpt2_small() -> GPT2Config:
+    """The shape of the published model: 12 layers, 12 heads, d_model 768, 50,257 tokens."""
+    return GPT2Config()
+
+
+def part_of_gpt2_small(share: int) -> GPT2Config:
+    """One in `share` of its layers and tokens: a layer is as large, and the rest weighs as much beside it."""
+    whole = gpt2_small()
+    return GPT2Config(n_layer=whole.n_layer // share, **_ids(vocab_size=whole.vocab_size // share))
+
+
+def one_wide_layer(d_model: int, n_positions: int) -> LlamaConfig:
+    """One narrow head, next to no neurons or tokens: a wide residual stream that takes little time to compute."""
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
+    sizes = {"hidden_size": d_model, "intermediate_size": 16, "max_position_embeddings": n_positions}
+    return LlamaConfig(num_hidden_layers=1, **heads, **sizes, **_ids(vocab_size=300))
+
+
+@contextmanager
+def saved(config: PreTrainedConfig) -> Iterator[Path]:
+    """A folder with a model of this shape and a tokenizer of bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(folder)
+        save_file(random_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
+        byte_tokenizer().save_pretrained(folder)
+        yield folder
+
+
+def random_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Of the size that training starts from, the same for the same shape."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, like in model.named_parameters():  # one name for tied weights
+        weights[name] = _SPREAD * torch.randn(like.shape, generator=generator)
+        if like.ndim == 1 and name.endswith("weight"):
+            weights[name] += 1.0  # gains of norms
+    return weights
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte: any text can be encoded, and nothing has to be learnt."""
+    entries = [SPECIAL_TOKEN, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"bos_token": SPECIAL_TOKEN, "eos_token": SPECIAL_TOKEN, "pad_token": SPECIAL_TOKEN}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, clean_up_tokenization_spaces=False)
+
+
+def _ids(**sizes: int) -> dict[str, Any]:
+    return {**sizes, "bos_token_id": 0, "eos_token_id": 0}

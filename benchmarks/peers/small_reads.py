@@ -1,0 +1,50 @@
+"""A worker with clients in threads, each reading one attention matrix again and again. Run with the server's address.
+
+An order says how many clients read for how many seconds; the answer is how many milliseconds each read took.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from peers.processes import obey
+from transparent_llm import RemoteTransparentLlm, connect
+
+TOKENS = [list(range(1, 65))]
+
+
+class Clients:
+    """Clients that nothing is kept for, so that each read is a call; each has had its run."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._clients: list[RemoteTransparentLlm] = []
+
+    def read(self, order: dict[str, float]) -> list[float]:
+        """All clients at the same time."""
+        count = int(order["clients"])
+        while len(self._clients) < count:
+            self._clients.append(connect(self._address, cache_bytes=0))
+            self._clients[-1].run_tokens(TOKENS)
+        if not count:
+            return []
+        until = time.perf_counter() + order["seconds"]
+        with ThreadPoolExecutor(count) as pool:
+            each = pool.map(lambda client: _read_until(client, until), self._clients[:count])
+        return [taken for one in each for taken in one]
+
+
+def _read_until(client: RemoteTransparentLlm, until: float) -> list[float]:
+    taken, started = [], time.perf_counter()
+    while started < until:
+        client.attention_matrix(0, 1, 0)
+        ended = time.perf_counter()
+        taken.append(1e3 * (ended - started))
+        started = ended
+    return taken
+
+
+if __name__ == "__main__":
+    obey(Clients(sys.argv[1]).read)

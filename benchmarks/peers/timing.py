@@ -1,0 +1,53 @@
+"""Times taken in turn (A B A B ...), so that a machine whose speed drifts slows everything that is compared."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+Action = Callable[[], object]
+Timings = dict[str, list[float]]
+"""Seconds of each action, one a round."""
+
+
+def seconds(action: Action) -> float:
+    """Of one call; giving back the memory of its result counts too."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def median_seconds(action: Action, times: int) -> float:
+    """Of several calls in a row."""
+    return statistics.median(seconds(action) for _ in range(times))
+
+
+def in_turn(actions: Mapping[str, Action], rounds: int, *, times: int = 1, before: Action | None = None) -> Timings:
+    """Each action in each round, after a first round that warms up and does not count.
+
+    Args:
+        actions: By name.
+        rounds: That count.
+        times: Calls in a row within a round, of which the median counts.
+        before: Called in front of each round, untimed.
+    """
+    timings: Timings = {name: [] for name in actions}
+    for index in range(rounds + 1):
+        if before is not None:
+            before()
+        for name, action in actions.items():
+            taken = median_seconds(action, times)
+            if index:
+                timings[name].append(taken)
+    return timings
+
+
+def ratio(timings: Timings, over: str, under: str) -> float:
+    """The median of the ratios of each round."""
+    return statistics.median(a / b for a, b in zip(timings[over], timings[under], strict=True))
+
+
+def median_ms(timings: Timings, name: str) -> float:
+    """Milliseconds, for the report."""
+    return round(1e3 * statistics.median(timings[name]), 3)

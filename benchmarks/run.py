@@ -1,0 +1,82 @@
+"""`run_tokens` over the wire, beside a plain Hugging Face forward pass of the same model in this process.
+
+GPT-2 small's shape, eager attention, new token ids each time. The run also records what is read later, but leaves the
+logits to whoever asks for them; so it stands beside a pass without the unembedding too.
+
+    .venv/bin/python benchmarks/run.py [--quick]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peers import shapes
+from peers.batches import FreshBatches
+from peers.outcome import Figures, Goal, is_quick, progress, report
+from peers.timing import Action, in_turn, median_ms, ratio
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm.demo import server_process
+
+GOAL = Goal("lower", 1.10)
+N_TOKENS = 128
+THREADS = 2
+
+
+def row(llm: RemoteTransparentLlm, plain: Any, n_rows: int, pairs: int) -> Figures:
+    """Times of one batch size."""
+    progress(f"{n_rows} x {N_TOKENS} tokens ...")
+    batches = FreshBatches(n_rows, N_TOKENS, plain.config.vocab_size)
+    token_ids: list[list[int]] = []
+
+    @torch.no_grad()
+    def forward(model: Any) -> object:
+        return model(torch.tensor(token_ids), use_cache=False)
+
+    def renew() -> None:
+        token_ids[:] = batches.next()
+
+    actions: dict[str, Action] = {
+        "ours": lambda: llm.run_tokens(token_ids),
+        "huggingface": lambda: forward(plain),
+        "without_unembedding": lambda: forward(plain.transformer),
+    }
+    timings = in_turn(actions, pairs, before=renew)
+    return {
+        "batch": [n_rows, N_TOKENS],
+        **GOAL.figures(ratio(timings, "ours", "huggingface")),
+        "ratio_without_unembedding": round(ratio(timings, "ours", "without_unembedding"), 4),
+        **{f"{name}_ms": median_ms(timings, name) for name in timings},
+        "pairs": pairs,
+    }
+
+
+def measure(config: GPT2Config, pairs: Sequence[tuple[int, int]]) -> list[Figures]:
+    """For each (rows, pairs)."""
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the server
+    torch.set_num_threads(THREADS)
+    with (
+        shapes.saved(config) as folder,
+        server_process("--model", f"gpt2={folder}") as address,
+        connect(address) as llm,
+    ):
+        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
+        return [row(llm, plain, n_rows, n_pairs) for n_rows, n_pairs in pairs]
+
+
+def main() -> None:
+    quick = is_quick(__doc__)
+    if quick:
+        rows = measure(shapes.part_of_gpt2_small(6), [(1, 7), (8, 7)])
+    else:
+        rows = measure(shapes.gpt2_small(), [(1, 25), (8, 11)])
+    worse = max(rows, key=lambda row: row["ratio"])
+    report("run", worse, quick="2 of the 12 layers, a sixth of the vocabulary" if quick else None, rows=rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Reads of a run, by the shortest way: what is kept, what can be multiplied here, what is best read together."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from transparent_llm._calls import Calls
+from transparent_llm.cache import ByteLimitedCache
+from transparent_llm.config import ClientConfig
+from transparent_llm.description import ModelDescription
+from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
+from transparent_llm.factors import AttnFactors, FfnFactors
+from transparent_llm.read_ahead import Indices, Walk
+from transparent_llm.reading import Reading
+from transparent_llm.run_input import RunInput
+from transparent_llm.weights import Weights
+from transparent_llm.wire import fetch, options
+from transparent_llm.wire import model as wire_model
+from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire.methods import METHODS
+
+Read = tuple[str, Indices]
+"""A method and its indices."""
+
+Named = dict[str, torch.Tensor]
+"""What came for one read: the value, or its factors under their names."""
+
+_WHOLE = "value"
+
+_WALKED = frozenset(fetch.FETCHED_METHODS - {"tokens", "logits"})
+"""Methods that code calls again and again with another index."""
+
+_FIRST_FACTOR = {"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
+_ITEMS_PER_CALL = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class CurrentRun:
+    """What the client knows of a run."""
+
+    run_input: RunInput
+    key: str
+    result: wire_runs.RunResult
+
+
+class Shared:
+    """What a client and its copies have in common."""
+
+    def __init__(self, calls: Calls, config: ClientConfig) -> None:
+        self.calls = calls
+        self.cache: ByteLimitedCache[Named] = ByteLimitedCache(config.cache_bytes, _size)
+        self.weights = Weights(calls, config.weights_bytes, config.weights_dir)
+        self._descriptions: dict[str, ModelDescription] = {}
+        self._features: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+
+    def description(self, digest: str) -> ModelDescription | None:
+        """The model with this digest, asked for once; None if it is not served any more."""
+        with self._lock:
+            if digest not in self._descriptions:
+                info = wire_model.server_from_wire(self.calls.unary("ServerInfo", wire_model.server_request()))
+                self._descriptions.update({model.digest: model for model in info.models})
+                self._features = frozenset(info.features)
+            return self._descriptions.get(digest)
+
+    def has(self, feature: str) -> bool:
+        """Whether the server, once it was asked for a description, said that it can do this."""
+        return feature in self._features
+
+
+class RunReader:
+    """Reads for one client object, which is one thread's."""
+
+    def __init__(self, shared: Shared, config: ClientConfig) -> None:
+        self._shared = shared
+        self._read_ahead_bytes = config.read_ahead_bytes
+        self._walks: dict[str, Walk] = {}
+        self._entry_bytes: dict[str, int] = {}
+
+    def forget(self, run: CurrentRun | None) -> None:
+        """A new run begins: nothing of the old one is kept, no walk goes on."""
+        self._walks.clear()
+        if run is not None:
+            self._shared.cache.forget(lambda key: key[0] is run)  # type: ignore[index]
+
+    def read(self, run: CurrentRun, name: str, indices: Sequence[Any], reading: Reading) -> torch.Tensor:
+        """One value. It belongs to the caller, who may write to it."""
+        read = (name, _integers(name, indices))
+        held = self._shared.cache.get(self._key(run, read, reading))
+        walk = self._walk(name, read[1])
+        if held is None:
+            held, is_kept = self._load(run, read, reading, walk)
+        else:
+            is_kept = True
+        return self._value(run, read, held, reading, is_kept=is_kept)
+
+    def read_many(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[torch.Tensor]:
+        """Values in order; what is not kept comes in one stream."""
+        wanted = [(name, _integers(name, indices)) for name, indices in reads]
+        held = self._all(run, wanted, reading)
+        return [self._value(run, read, held[read], reading, is_kept=True) for read in wanted]
+
+    def prefetch(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> None:
+        """Have them kept."""
+        self._all(run, [(name, _integers(name, indices)) for name, indices in reads], reading)
+
+    def neuron_output(self, run: CurrentRun | None, layer: int, neuron: int) -> torch.Tensor | None:
+        """A row of weights that are kept, if they are or should be."""
+        model = None if run is None else self._shared.description(run.result.model_digest)
+        if model is None or not self._shared.has("neuron_outputs"):
+            return None
+        row = self._shared.weights.row_if_kept(model, layer, neuron)
+        return None if row is None else row.clone()
+
+    def _all(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> dict[Read, Named]:
+        cache = self._shared.cache
+        held = {read: cache.get(self._key(run, read, reading)) for read in reads}
+        missing = [read for read, named in held.items() if named is None]
+        for start in range(0, len(missing), _ITEMS_PER_CALL):
+            part = missing[start : start + _ITEMS_PER_CALL]
+            for read, named in zip(part, self._fetch(run, part, reading), strict=True):
+                held[read] = named
+                cache.put(self._key(run, read, reading), named)
+        return {read: named for read, named in held.items() if named is not None}
+
+    def _load(self, run: CurrentRun, read: Read, reading: Reading, walk: Walk | None) -> tuple[Named, bool]:
+        """What a read needs, and whether it is kept; with it come those that a walk will ask for next."""
+        ahead = self._ahead(run, read, walk, reading)
+        if ahead:
+            try:
+                found = self._all(run, [read, *ahead], reading)
+                return found[read], True
+            except TransparentLlmError:
+                self._walks.pop(read[0])  # one of those ahead cannot be read; this one perhaps can
+        method = METHODS[read[0]]
+        request = method.request(run.result.run_id, *read[1])
+        self._set_options(run, read, reading, request)
+        (named,) = _grouped([read[0]], self._shared.calls.tensors(method.rpc, request, run.key))
+        self._entry_bytes[read[0]] = _size(named)
+        return named, self._shared.cache.put(self._key(run, read, reading), named)
+
+    def _ahead(self, run: CurrentRun, read: Read, walk: Walk | None, reading: Reading) -> list[Read]:
+        """Reads that are likely to come next and not kept yet."""
+        name, entry_bytes = read[0], self._entry_bytes.get(read[0], 0)
+        if walk is None or not walk.noticed or not self._shared.cache.keeps(entry_bytes):
+            return []
+        model = self._shared.description(run.result.model_digest)
+        if model is None or not self._shared.has("fetch"):
+            return []
+        sizes = _axis_sizes(run, model)
+        found = walk.ahead(
+            tuple(sizes[argument] for argument in METHODS[name].arguments),
+            entry_bytes,
+            min(self._read_ahead_bytes, self._shared.cache.largest),
+        )
+        reads = [(name, indices) for indices in found]
+        return [ahead for ahead in reads if self._shared.cache.get(self._key(run, ahead, reading)) is None]
+
+    def _fetch(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[Named]:
+        items = []
+        for read in reads:
+            if read[0] not in fetch.FETCHED_METHODS:
+                raise InvalidRequestError(
+                    f"{read[0]!r} cannot be fetched; what can: {', '.join(sorted(fetch.FETCHED_METHODS))}"
+                )
+            item = METHODS[read[0]].request("", *read[1])
+            self._set_options(run, read, reading, item)
+            items.append((read[0], item))
+        arrived = self._shared.calls.tensors("Fetch", fetch.request(run.result.run_id, items), run.key)
+        return _grouped([name for name, _ in reads], arrived)
+
+    def _set_options(self, run: CurrentRun, read: Read, reading: Reading, request: Any) -> None:
+        name, dims = read[0], METHODS[read[0]].dims or ()
+        axes = reading.of(dims)
+        factored = name == "decomposed_attn" or (name == "decomposed_ffn_out" and self._multiplies(run, read, axes))
+        if factored and name == "decomposed_ffn_out":
+            axes = {}  # its factors are small; the part is cut here
+        options.fill(request, axes, None if factored else reading.dtype, factored=factored)
+
+    def _multiplies(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
+        """Whether neurons' contributions are best multiplied here, by weights that are or will be kept."""
+        model, layer = self._shared.description(run.result.model_digest), read[1][1]
+        if model is None or not self._shared.has("neuron_outputs"):
+            return False
+        if layer is None or not 0 <= layer < len(model.d_ffn):
+            return False  # the server says what is wrong
+        weights = self._shared.weights
+        return weights.has_layer(model, layer) if axes else weights.keeps_layer(model, layer)
+
+    def _value(self, run: CurrentRun, read: Read, named: Named, reading: Reading, *, is_kept: bool) -> torch.Tensor:
+        if "pattern" in named:
+            product = AttnFactors(named["pattern"], named["value_out"], named.get("gain")).product()
+            return product if reading.dtype is None else product.to(reading.dtype)
+        if "activations" in named:
+            return self._ffn_product(run, read, named, reading)
+        return named[_WHOLE].clone() if is_kept else named[_WHOLE]
+
+    def _ffn_product(self, run: CurrentRun, read: Read, named: Named, reading: Reading) -> torch.Tensor:
+        model, layer = self._shared.description(run.result.model_digest), read[1][1]
+        assert layer is not None
+        if model is None:
+            raise NotSupportedError("the server that had this run's model is gone; run it again")
+        spans = named["spans"].tolist() if "spans" in named else [[0, model.d_ffn[layer]]]
+        factors = FfnFactors(
+            named["activations"], model.d_ffn[layer], tuple((a, b) for a, b in spans), named.get("gain")
+        )
+        weights = self._shared.weights
+
+        def rows(start: int, stop: int) -> torch.Tensor:
+            span = next((a, b) for a, b in factors.spans if a <= start < b)
+            return weights.rows(model, layer, *span)[start - span[0] : stop - span[0]]
+
+        axes = reading.of(METHODS[read[0]].dims or ())
+        product = factors.product(model.info.d_model, rows, axes.get("hidden"), axes.get("d_model"))
+        return product if reading.dtype is None else product.to(reading.dtype)
+
+    def _walk(self, name: str, indices: Indices) -> Walk | None:
+        if not self._read_ahead_bytes or name not in _WALKED:
+            return None
+        walk = self._walks.setdefault(name, Walk())
+        walk.step(indices)
+        return walk
+
+    def _key(self, run: CurrentRun, read: Read, reading: Reading) -> tuple[object, ...]:
+        """Names a read of a run; `residual_out` of a layer is `residual_in` of the next, where there is one."""
+        name, indices = read
+        if name == "residual_out" and indices[0] is not None:
+            model = self._shared.description(run.result.model_digest)
+            if model is not None and 0 <= indices[0] < model.info.n_layers - 1:
+                name, indices = "residual_in", (indices[0] + 1,)
+        return (run, name, indices, reading)
+
+
+def _grouped(names: Sequence[str], arrived: Sequence[tuple[str, torch.Tensor]]) -> list[Named]:
+    """The tensors of a stream, read by read: each begins with a value or with its first factor."""
+    groups: list[tuple[str, Named]] = []
+    for full_name, tensor in arrived:
+        name, _, factor = full_name.partition(".")
+        if not factor or factor == _FIRST_FACTOR.get(name):
+            groups.append((name, {}))
+        elif not groups or groups[-1][0] != name:
+            raise InternalError(f"the server sent {full_name!r} without the factors before it")
+        groups[-1][1][factor or _WHOLE] = tensor
+    if [name for name, _ in groups] != list(names):
+        raise InternalError(f"the server sent {len(groups)} values, not the {len(names)} that were asked for")
+    return [named for _, named in groups]
+
+
+def _integers(name: str, indices: Sequence[Any]) -> Indices:
+    if name not in METHODS or len(indices) > len(METHODS[name].arguments):
+        raise InvalidRequestError(f"there is no {name}{tuple(indices)} to read")
+    given = tuple(None if index is None else operator.index(index) for index in indices)
+    return given + (None,) * (len(METHODS[name].arguments) - len(given))
+
+
+def _axis_sizes(run: CurrentRun, model: ModelDescription) -> dict[str, int]:
+    batch, n_pos = run.result.tokens.shape
+    return {
+        "batch_i": batch,
+        "pos": n_pos,
+        "layer": model.info.n_layers,
+        "head": model.info.n_heads,
+    }
+
+
+def _size(named: Named) -> int:
+    return sum(tensor.nbytes for tensor in named.values())

@@ -1,0 +1,55 @@
+"""Asking for less: parts of axes and a smaller element type, for all reads within a block of code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is asked for of every tensor that has such an axis."""
+
+    dtype: torch.dtype | None = None
+    """Of floating tensors. None: as the server holds them."""
+
+    axes: tuple[tuple[str, tuple[int | None, int | None, int | None]], ...] = ()
+    """(axis, (start, stop, step)) for each axis that is cut; hashable, unlike a slice."""
+
+    def narrowed(self, dtype: torch.dtype | None, axes: Mapping[str, slice], known: frozenset[str]) -> Reading:
+        """With these axes cut, or cut differently.
+
+        Raises:
+            InvalidRequestError: an axis that no tensor has, something else than a slice, or no floating dtype.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise InvalidRequestError(f"reading takes a floating dtype, got {dtype}", reason="INVALID_DTYPE")
+        for axis, part in axes.items():
+            if axis not in known:
+                raise InvalidRequestError(
+                    f"no tensor has an axis {axis!r}; there are {', '.join(sorted(known))}",
+                    reason="INVALID_SLICE",
+                    metadata={"axis": axis},
+                )
+            if not isinstance(part, slice):
+                raise InvalidRequestError(
+                    f"reading takes a slice for {axis!r}, got {part!r}; for one index write slice(i, i + 1)",
+                    reason="INVALID_SLICE",
+                    metadata={"axis": axis},
+                )
+            if part.step is not None and part.step < 1:
+                raise InvalidRequestError(
+                    f"step {part.step} on axis {axis!r}: a step is at least 1",
+                    reason="INVALID_SLICE",
+                    metadata={"axis": axis},
+                )
+        merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in axes.items()}}
+        return Reading(dtype or self.dtype, tuple(merged.items()))
+
+    def of(self, dims: tuple[str, ...]) -> dict[str, slice]:
+        """The slices that concern a tensor with these axes."""
+        return {axis: slice(*part) for axis, part in self.axes if axis in dims}

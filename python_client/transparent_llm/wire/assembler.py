@@ -1,0 +1,135 @@
+"""Puts the tensors of one stream together: each is allocated once, from its header, and filled chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from google.protobuf.message import DecodeError
+
+from transparent_llm import memory
+from transparent_llm.wire import dtypes
+from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire.frames import bytes_of, parse
+
+
+class StreamError(Exception):
+    """A stream that does not follow tensor.proto: the peer is broken or speaks another protocol."""
+
+
+@dataclass
+class _Tensor:
+    """One that arrives."""
+
+    name: str
+    total_bytes: int
+    tensor: torch.Tensor
+    memory: memoryview
+    received: int = 0
+
+
+class Assembler:
+    """Takes the messages of a stream, of several calls if it was cut.
+
+    `received` and `etag` are what a request for the rest needs after a cut; `resume` says that one was sent.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.total_bytes = 0
+        """Of all tensors whose header has come."""
+
+        self._etag: str | None = None
+        self._tensors: list[_Tensor] = []
+        self._goes_on = False
+
+    @property
+    def etag(self) -> str:
+        """Of the stream so far; empty before its first header."""
+        return self._etag or ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a header has come."""
+        return self._etag is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte that was announced is there."""
+        return self._etag is not None and self.received == self.total_bytes
+
+    def add(self, message: bytes) -> None:
+        """Take the next TensorChunk.
+
+        Raises:
+            StreamError: no header yet, a gap, more data than announced, or a header that contradicts itself.
+        """
+        try:
+            frame = parse(message)
+            head = None if frame.header is None else tensor_pb2.TensorHeader.FromString(frame.header)
+        except DecodeError as error:
+            raise StreamError(f"a message that is no TensorChunk: {error}") from None
+        if head is not None:
+            self._begin(head, frame.offset)
+        if not self._tensors:
+            raise StreamError("the stream began without a header")
+        self._goes_on = False
+        current, end = self._tensors[-1], frame.offset + len(frame.data)
+        if frame.offset != current.received or end > current.total_bytes:
+            raise StreamError(f"chunk {frame.offset}..{end} after byte {current.received} of {current.total_bytes}")
+        current.memory[frame.offset : end] = frame.data
+        current.received = end
+        self.received += len(frame.data)
+
+    def resume(self) -> None:
+        """The stream was cut and is asked for from `received` on. What has no bytes yet will be sent again."""
+        while self._tensors and not self._tensors[-1].received:
+            self.total_bytes -= self._tensors.pop().total_bytes
+        self._goes_on = True
+
+    def tensors(self) -> list[tuple[str, torch.Tensor]]:
+        """The finished tensors with their names, on the CPU.
+
+        Raises:
+            StreamError: there is none, or the last one is not finished.
+        """
+        if not self.complete:
+            raise StreamError(f"the stream ended at byte {self.received} of {self.total_bytes}")
+        return [(held.name, held.tensor) for held in self._tensors]
+
+    def _begin(self, head: tensor_pb2.TensorHeader, offset: int) -> None:
+        if head.etag == self._etag:
+            if self._goes_on and offset and self._tensors:
+                self._require_same(self._tensors[-1], head)
+                return
+            if not self.complete:
+                raise StreamError(f"{head.name!r} begins at byte {self.received} of {self.total_bytes}")
+        begun = _allocated(head)
+        if head.etag != self._etag:  # the first header, or the server could not promise the same bits
+            self._tensors, self._etag, self.received, self.total_bytes = [], head.etag, 0, 0
+        self._tensors.append(begun)
+        self.total_bytes += head.total_bytes
+
+    @staticmethod
+    def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:
+        shape, dtype = tuple(head.shape), dtypes.TORCH_BY_WIRE.get(head.dtype)
+        if (head.name, shape, dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
+            raise StreamError("a header with the etag of the cut stream describes another tensor")
+
+
+def _allocated(head: tensor_pb2.TensorHeader) -> _Tensor:
+    """Memory for what a header announces, which may come from anyone."""
+    if head.dtype not in dtypes.TORCH_BY_WIRE:
+        raise StreamError(f"unknown dtype {head.dtype} in the header")
+    dtype, shape = dtypes.TORCH_BY_WIRE[head.dtype], tuple(head.shape)
+    if math.prod(shape) * dtype.itemsize != head.total_bytes or len(head.dims) != len(shape):
+        what = f"{dtypes.name(dtype)} {list(shape)} {list(head.dims)}"
+        raise StreamError(f"header contradicts itself: {what} in {head.total_bytes} bytes")
+    try:
+        tensor = memory.empty(shape, dtype)
+    except (MemoryError, OverflowError, RuntimeError, TypeError):
+        if not head.total_bytes:  # an axis, or a stride, past 64 bits
+            raise StreamError(f"no tensor can have the shape {list(shape)}") from None
+        raise StreamError(f"no memory for the {head.total_bytes} bytes that were announced") from None
+    return _Tensor(head.name, head.total_bytes, tensor, bytes_of(tensor))

@@ -1,0 +1,59 @@
+"""Whoever waits at the other end of a call: for how long, and whether still."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import grpc
+
+from transparent_llm.errors import CancelledError, DeadlineError
+
+_Result = TypeVar("_Result")
+
+
+class Caller:
+    """One call. What it waits for is dropped, if it has not begun, when the client leaves or its time is over."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+        self._awaited: Future[Any] | None = None
+        self._is_watched = False
+
+    def result_of(self, future: Future[_Result]) -> _Result:
+        """Wait for work.
+
+        Raises:
+            CancelledError: the client has left.
+            DeadlineError: the call's time is over.
+        """
+        self._awaited = future
+        if not self._is_watching():
+            future.cancel()
+        remaining = min(self._context.time_remaining(), threading.TIMEOUT_MAX)  # without a deadline it is astronomic
+        try:
+            return future.result(timeout=remaining)
+        except concurrent.futures.CancelledError:
+            raise CancelledError("the call was cancelled before its turn came") from None
+        except concurrent.futures.TimeoutError:
+            if future.done() and not future.cancelled():
+                return future.result()  # done at the last moment, or a timeout of the work itself
+            future.cancel()
+            raise DeadlineError(f"not done within the {remaining:.1f} s that the call had left") from None
+        finally:
+            self._awaited = None
+            del future  # with an exception in it, it would keep itself and the work's tensors alive
+
+    def _is_watching(self) -> bool:
+        """Be told when the client leaves; whether it is still there."""
+        if self._is_watched:
+            return self._context.is_active()
+        self._is_watched = self._context.add_callback(self._left)
+        return self._is_watched
+
+    def _left(self) -> None:
+        awaited = self._awaited
+        if awaited is not None:
+            awaited.cancel()

@@ -1,0 +1,146 @@
+"""Runs on their way to the model: equal ones are computed once, and several can share a forward pass."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+from transparent_llm_server.engine import Engine
+from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
+from transparent_llm_server.runs import RunStore
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Whether runs of several clients share a forward pass. Their values then differ from single ones by rounding."""
+
+    positions: int = 0
+    """The most, padding included, in one forward pass. 0: every run has its own."""
+
+    window_s: float = 0.0
+    """How long the model waits for more once a run's turn has come."""
+
+
+@dataclass
+class _Entry:
+    """A run that waits or is computed, and who waits for it."""
+
+    model: ServedModel
+    prepared: PreparedRun
+    run_id: str
+    waiters: list[Future[CompletedRun]] = field(default_factory=list)
+    job: Future[None] | None = None
+
+
+class RunQueue:
+    """Between the calls and the model thread."""
+
+    def __init__(self, engine: Engine, runs: RunStore[CompletedRun]) -> None:
+        self._engine = engine
+        self._runs = runs
+        self._changed = threading.Condition()
+        self._waiting: dict[str, _Entry] = {}
+        self._computed: dict[str, _Entry] = {}
+
+    def submit(self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing) -> Future[CompletedRun]:
+        """A future of the run, which is then in the store too. Cancel it to wait no longer.
+
+        Raises:
+            BusyError: the queue is full.
+        """
+        waiter: Future[CompletedRun] = Future()
+        with self._changed:
+            entry = self._waiting.get(run_id) or self._computed.get(run_id)
+            if entry is None:
+                entry = _Entry(model, prepared, run_id)
+                entry.job = self._engine.submit(partial(self._turn, run_id, sharing))
+                self._waiting[run_id] = entry
+                self._changed.notify_all()
+            entry.waiters.append(waiter)
+        waiter.add_done_callback(lambda future: self._left(entry) if future.cancelled() else None)
+        return waiter
+
+    def _left(self, entry: _Entry) -> None:
+        """Nobody waits any more: what has not begun need not begin."""
+        with self._changed:
+            if entry.job is not None and all(waiter.cancelled() for waiter in entry.waiters):
+                if self._waiting.get(entry.run_id) is entry:
+                    del self._waiting[entry.run_id]
+                entry.job.cancel()
+
+    def _turn(self, run_id: str, sharing: Sharing) -> None:
+        """On the model thread: compute this run, and those that can share its forward pass."""
+        group = self._take(run_id, sharing)
+        try:
+            self._compute(group)
+        finally:
+            with self._changed:
+                for entry in group:
+                    self._computed.pop(entry.run_id, None)
+
+    def _take(self, run_id: str, sharing: Sharing) -> list[_Entry]:
+        deadline = time.monotonic() + sharing.window_s
+        with self._changed:
+            first = self._waiting.get(run_id)
+            if first is None:  # it shared an earlier forward pass
+                return []
+            group = self._fitting(first, sharing)
+            while len(group) > 0 and sharing.positions and (remaining := deadline - time.monotonic()) > 0:
+                self._changed.wait(remaining)
+                group = self._fitting(first, sharing)
+            for entry in group:
+                self._computed[entry.run_id] = self._waiting.pop(entry.run_id)
+            return group
+
+    def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:
+        """The first and, in order of arrival, those that fit into one batch with it."""
+        if first.run_id not in self._waiting:  # its caller left during the window
+            return []
+        group, rows, longest = [first], first.prepared.n_rows, first.prepared.longest
+        for entry in self._waiting.values():
+            if entry is first or entry.model is not first.model or not first.model.shares_runs:
+                continue
+            more, wider = rows + entry.prepared.n_rows, max(longest, entry.prepared.longest)
+            if more * wider <= sharing.positions:
+                group.append(entry)
+                rows, longest = more, wider
+        return group
+
+    def _compute(self, group: Sequence[_Entry]) -> None:
+        if not group:
+            return
+        try:
+            results = group[0].model.execute([entry.prepared for entry in group])
+        except BaseException as error:
+            if len(group) == 1:
+                self._fail(group[0], error)
+                return
+            for entry in group:  # what failed together may do alone
+                self._compute([entry])
+            return
+        for entry, run in zip(group, results, strict=True):
+            try:
+                self._runs.put(entry.run_id, run)
+            except Exception as error:
+                self._fail(entry, error)
+            else:
+                self._give(entry, run)
+
+    def _give(self, entry: _Entry, run: CompletedRun) -> None:
+        for waiter in self._answered(entry):
+            waiter.set_result(run)
+
+    def _fail(self, entry: _Entry, error: BaseException) -> None:
+        for waiter in self._answered(entry):
+            waiter.set_exception(self._engine.as_told(error))
+
+    def _answered(self, entry: _Entry) -> list[Future[CompletedRun]]:
+        """Those who still wait; from here on, whoever comes finds the run in the store or asks anew."""
+        with self._changed:
+            self._computed.pop(entry.run_id, None)
+            waiters, entry.waiters = entry.waiters, []
+        return [waiter for waiter in waiters if waiter.set_running_or_notify_cancel()]
