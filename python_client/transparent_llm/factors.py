@@ -48,7 +48,7 @@ class AttnFactors:
         """The value, each element written once."""
         out = memory.empty(self.shape, self.pattern.dtype, self.pattern.device)
         n_targets, n_sources = self.shape[:2]
-        step = n_targets if self._in_one_pass else self._targets_per_block()
+        step = max(1, n_targets) if self._in_one_pass else self._targets_per_block()
         for start in range(0, n_targets, step):
             self.write(out[start : start + step], slice(start, start + step), slice(0, n_sources))
         return out

@@ -1,7 +1,8 @@
 """Noticing that code walks along heads, layers, positions or neurons, and what it will ask for next.
 
 A walk is noticed at its second step. What is read ahead is at most as much as the walk has asked for so far, and
-at most a number of bytes: so at most half of what is sent is sent in vain.
+at most a number of bytes; and what no call has come for is never more than what calls have come for. So at most half
+of what is sent is sent in vain.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class Walk:
     def __init__(self) -> None:
         self._last: Indices | None = None
         self._first: Indices | None = None
-        self._steps = 0
+        self._steps = self._all_steps = 0
+        self._unasked: set[Indices] = set()
         self._start_over(None)
 
     @property
@@ -28,6 +30,8 @@ class Walk:
 
     def step(self, indices: Indices) -> None:
         """Take note of a call."""
+        self._all_steps += 1
+        self._unasked.discard(indices)
         last = self._last
         changed = [] if last is None else [i for i, (a, b) in enumerate(zip(last, indices, strict=True)) if a != b]
         if last is None or any(last[i] is None or indices[i] is None for i in changed):
@@ -41,7 +45,14 @@ class Walk:
         """What will be asked for next, if the walk goes on. `sizes` are those of the axes."""
         if self._axis is None or not entry_bytes:
             return []
-        return list(islice(self._successors(sizes), min(self._steps, max_bytes // entry_bytes)))
+        found: list[Indices] = []
+        for indices in islice(self._successors(sizes), min(self._steps, max_bytes // entry_bytes)):
+            if indices not in self._unasked:
+                if len(self._unasked) >= self._all_steps:
+                    break
+                self._unasked.add(indices)
+            found.append(indices)
+        return found
 
     def _start_over(self, indices: Indices | None, before: Indices | None = None) -> None:
         """A walk of one step; or of two, with the call before."""

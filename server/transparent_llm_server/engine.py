@@ -129,6 +129,8 @@ class Engine:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Torch has a class for it on devices; on the CPU and in libraries only the words tell."""
+    if isinstance(error, CapacityError):  # told already
+        return False
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -70,6 +70,7 @@ class RunQueue:
             if entry.job is not None and all(waiter.cancelled() for waiter in entry.waiters):
                 if self._waiting.get(entry.run_id) is entry:
                     del self._waiting[entry.run_id]
+                    self._changed.notify_all()
                 entry.job.cancel()
 
     def _turn(self, run_id: str, sharing: Sharing) -> None:
@@ -88,8 +89,9 @@ class RunQueue:
             first = self._waiting.get(run_id)
             if first is None:  # it shared an earlier forward pass
                 return []
+            may_grow = sharing.positions > 0 and first.model.shares_runs
             group = self._fitting(first, sharing)
-            while len(group) > 0 and sharing.positions and (remaining := deadline - time.monotonic()) > 0:
+            while group and may_grow and (remaining := deadline - time.monotonic()) > 0:
                 self._changed.wait(remaining)
                 group = self._fitting(first, sharing)
             for entry in group:
@@ -98,7 +100,7 @@ class RunQueue:
 
     def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:
         """The first and, in order of arrival, those that fit into one batch with it."""
-        if first.run_id not in self._waiting:  # its caller left during the window
+        if self._waiting.get(first.run_id) is not first:  # its caller left during the window, and may have come back
             return []
         group, rows, longest = [first], first.prepared.n_rows, first.prepared.longest
         for entry in self._waiting.values():
@@ -113,13 +115,15 @@ class RunQueue:
     def _compute(self, group: Sequence[_Entry]) -> None:
         if not group:
             return
+        results: list[CompletedRun] | None = None
         try:
             results = group[0].model.execute([entry.prepared for entry in group])
         except BaseException as error:
             if len(group) == 1:
                 self._fail(group[0], error)
                 return
-            for entry in group:  # what failed together may do alone
+        if results is None:  # what failed together may do alone, now that the error and what it held are gone
+            for entry in group:
                 self._compute([entry])
             return
         for entry, run in zip(group, results, strict=True):

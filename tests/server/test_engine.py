@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 
-from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError
+from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
 from transparent_llm_server.engine import Engine
 
 SOON = 30.0
@@ -190,7 +190,195 @@ def test_work_that_has_begun_cannot_be_cancelled(engine: Engine) -> None:
     assert running.result(SOON)
 
 
+def test_work_that_was_cancelled_makes_room(engine: Engine) -> None:
+    with held(engine):
+        waiting = [engine.submit(lambda: "waited") for _ in range(3)]
+        assert waiting[1].cancel()
+        late = engine.submit(lambda: "late")
+        with pytest.raises(BusyError):
+            engine.submit(lambda: None)
+    assert late.result(SOON) == "late"
+    assert waiting[2].result(SOON) == "waited"
+
+
+# Reads
+
+
+class Order:
+    """Notes which work was done when."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.done: list[str] = []
+        self.futures: list[Future[None]] = []
+        self._engine = engine
+
+    def run(self, *names: str) -> None:
+        self.futures += [self._engine.submit(partial(self.done.append, name)) for name in names]
+
+    def read(self, *names: str) -> None:
+        self.futures += [self._engine.submit_read(partial(self.done.append, name)) for name in names]
+
+    def when_all_is_done(self) -> list[str]:
+        for future in self.futures:
+            future.result(SOON)
+        return self.done
+
+
+def test_a_read_gives_its_result_and_its_error(engine: Engine) -> None:
+    error = InvalidRequestError("words")
+    assert engine.submit_read(lambda: 6 * 7).result(SOON) == 42
+    assert engine.submit_read(raising(error)).exception(SOON) is error
+    assert type(engine.submit_read(raising(MemoryError())).exception(SOON)) is CapacityError
+
+
+def test_reads_and_runs_are_done_by_the_same_thread(engine: Engine) -> None:
+    assert engine.submit_read(threading.get_ident).result(SOON) == engine.submit(threading.get_ident).result(SOON)
+
+
+def test_reads_overtake_the_runs_that_wait_in_order(engine: Engine) -> None:
+    order = Order(engine)
+    with held(engine):
+        order.run("run 1")
+        order.read("read 1")
+        order.run("run 2")
+        order.read("read 2", "read 3")
+    assert order.when_all_is_done() == ["read 1", "read 2", "read 3", "run 1", "run 2"]
+
+
+def test_after_eight_reads_in_a_row_a_waiting_run_has_its_turn(engine: Engine) -> None:
+    order = Order(engine)
+    reads = [f"read {number}" for number in range(20)]
+    with held(engine):
+        order.read(*reads)
+        order.run("run 1", "run 2")
+    assert order.when_all_is_done() == [*reads[:8], "run 1", *reads[8:16], "run 2", *reads[16:]]
+
+
+def test_a_run_that_reads_never_let_alone_has_its_turn(engine: Engine) -> None:
+    ran = threading.Event()
+
+    def read_again() -> None:
+        if not ran.is_set():
+            engine.submit_read(read_again)
+            engine.submit_read(read_again)
+
+    engine.submit_read(read_again)
+    assert engine.submit(ran.set).exception(SOON) is None
+    assert ran.is_set()
+
+
+def test_as_many_reads_wait_as_there_are_calls(engine: Engine) -> None:
+    order = Order(engine)
+    with held(engine):
+        order.run("run", "run", "run")
+        order.read(*["read"] * 100)
+        with pytest.raises(BusyError):
+            order.run("one too many")
+    assert sorted(order.when_all_is_done()) == ["read"] * 100 + ["run"] * 3
+
+
+def test_reads_that_wait_take_no_room_from_runs(engine: Engine) -> None:
+    order = Order(engine)
+    with held(engine):
+        order.read(*["read"] * 10)
+        order.run("run", "run", "run")
+    assert len(order.when_all_is_done()) == 13
+
+
+def test_a_read_that_is_cancelled_before_it_begins_never_runs(engine: Engine) -> None:
+    order, ran = Order(engine), threading.Event()
+    with held(engine):
+        dropped = engine.submit_read(ran.set)
+        order.read("read")
+        order.run("run")
+        assert dropped.cancel()
+    assert order.when_all_is_done() == ["read", "run"]
+    assert not ran.is_set()
+
+
+# On the caller's own thread
+
+
+def test_a_little_work_is_done_on_the_callers_thread_while_the_model_is_at_work(engine: Engine) -> None:
+    with held(engine):
+        assert engine.here(threading.get_ident) == threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError("no room"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=repr,
+)
+def test_running_out_of_memory_on_the_callers_thread_is_a_capacity_error(engine: Engine, error: Exception) -> None:
+    with pytest.raises(CapacityError) as refused:
+        engine.here(raising(error))
+    assert refused.value.reason == "OUT_OF_MEMORY"
+    assert refused.value.retry_after_s == 1.5
+    assert refused.value.metadata == {"device_message": str(error)}
+    assert refused.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("words"), RuntimeError("shapes do not match"), InvalidRequestError("words"), KeyboardInterrupt()],
+    ids=repr,
+)
+def test_any_other_error_on_the_callers_thread_passes_unchanged(engine: Engine, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised:
+        engine.here(raising(error))
+    assert raised.value is error
+    assert error.__cause__ is None
+
+
+# What a caller is told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("out of memory"), RuntimeError("words"), BusyError("words"), CapacityError("words"), SystemExit(1)],
+    ids=repr,
+)
+def test_an_error_that_is_not_the_devices_is_told_as_it_is(engine: Engine, error: BaseException) -> None:
+    assert engine.as_told(error) is error
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("HIP out of memory. Tried to")], ids=repr)
+def test_a_device_without_memory_is_told_with_a_time_to_come_back(engine: Engine, error: BaseException) -> None:
+    told = engine.as_told(error)
+    assert type(told) is CapacityError
+    assert told.retry_after_s == 1.5
+    assert told.__traceback__ is told.__cause__ is None
+
+
 # Closing
+
+
+def test_closing_finishes_the_reads_that_are_queued() -> None:
+    engine = Engine(queue_length=5, retry_after_s=1.0)
+    order = Order(engine)
+    with held(engine):
+        order.run("run 1", "run 2")
+        order.read(*["read"] * 9)
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    assert order.done == [*["read"] * 8, "run 1", "read", "run 2"]
+
+
+@pytest.mark.parametrize("submit", [Engine.submit, Engine.submit_read], ids=["run", "read"])
+def test_a_closed_engine_refuses_work(submit: Callable[[Engine, Callable[[], None]], Future[None]]) -> None:
+    engine, ran = Engine(queue_length=5, retry_after_s=1.0), threading.Event()
+    engine.close()
+    with pytest.raises(UnavailableError) as refused:
+        submit(engine, ran.set)
+    assert refused.value.reason == "DRAINING"
+    assert not ran.is_set()
 
 
 def test_closing_finishes_what_is_queued() -> None:

@@ -15,6 +15,9 @@ from transparent_llm.wire._gen import tensor_pb2
 _HEADER, _OFFSET, _DATA = b"\x0a", b"\x10", b"\x1a"
 """Tags of the fields 1 (message), 2 (varint) and 3 (bytes)."""
 
+_LENGTH_BYTES, _NUMBER_BYTES = 4, 9
+"""Of the longest length and the longest number that are read here."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -46,14 +49,14 @@ def parse(message: bytes) -> Frame:
     header, offset, position, end = None, 0, 0, len(message)
     try:
         if position < end and message[position] == 0x0A:
-            size, position = _read_varint(message, position + 1)
+            size, position = _read_varint(message, position + 1, _LENGTH_BYTES)
             header, position = message[position : position + size], position + size
         if position < end and message[position] == 0x10:
-            offset, position = _read_varint(message, position + 1)
+            offset, position = _read_varint(message, position + 1, _NUMBER_BYTES)
         if position == end:
             return Frame(header, offset, b"")
         if message[position] == 0x1A:
-            size, position = _read_varint(message, position + 1)
+            size, position = _read_varint(message, position + 1, _LENGTH_BYTES)
             if position + size == end:
                 return Frame(header, offset, memoryview(message)[position:])
     except IndexError:
@@ -85,8 +88,8 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """(number, position behind it); one that is longer than a varint can be is left to the generated code."""
+def _read_varint(message: bytes, position: int, most_bytes: int) -> tuple[int, int]:
+    """(number, position behind it); one that is longer than it ever need be is left to the generated code."""
     number = shift = 0
     while True:
         byte = message[position]
@@ -95,5 +98,5 @@ def _read_varint(message: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, position
         shift += 7
-        if shift > 56:
+        if shift >= 7 * most_bytes:
             raise IndexError

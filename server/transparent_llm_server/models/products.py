@@ -93,20 +93,20 @@ class NeuronRows(Value):
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, rows: Rows) -> None:
         self._rows, self.dtype = rows, dtype
         self._ranges = [range(n) for n in shape]
+        self._row_bytes = shape[1] * dtype.itemsize
         self.shape = shape
 
     def select(self, index: Sequence[slice]) -> Value:
         """Some neurons, some coordinates."""
         part = NeuronRows((0, 0), self.dtype, self._rows)
-        part._ranges = cut_ranges(self._ranges, index)
+        part._ranges, part._row_bytes = cut_ranges(self._ranges, index), self._row_bytes
         part.shape = (len(part._ranges[0]), len(part._ranges[1]))
         return part
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
-        """Some neurons each."""
+        """Some neurons each; rows are made whole before they are cut, and with those that a step leaves out."""
         neurons, coordinates = self._ranges
-        row_bytes = max(1, len(coordinates) * self.dtype.itemsize * neurons.step)
-        n = max(1, max_bytes // row_bytes)
+        n = max(1, max_bytes // max(1, self._row_bytes * neurons.step))
         for start in range(0, len(neurons), n):
             part = neurons[start : start + n]
             yield Piece((len(part), len(coordinates)), partial(self._piece, part))

@@ -1,0 +1,127 @@
+"""Memory for results: like `torch.empty`, small or large, and given back when nobody holds it."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transparent_llm import memory
+from transparent_llm.wire import dtypes
+
+LARGE_BYTES = 4 * 2**20
+"""From here on a tensor has a mapping of its own."""
+
+MIB = 2**20
+
+
+def mapped_bytes() -> int:
+    """The size of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+
+
+linux_only = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is in /proc")
+
+
+@given(st.lists(st.integers(0, 5), max_size=5), st.sampled_from(list(dtypes.WIRE_BY_TORCH)))
+@settings(deadline=None)
+def test_a_small_tensor_has_shape_and_dtype_and_can_be_written_to(shape: list[int], dtype: torch.dtype) -> None:
+    got = memory.empty(shape, dtype)
+    assert (got.shape, got.dtype, got.device.type) == (torch.Size(shape), dtype, "cpu")
+    assert got.is_contiguous()
+    assert torch.equal(got.fill_(1), torch.ones(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1], ids=["below", "at", "above"])
+@pytest.mark.parametrize("dtype", dtypes.WIRE_BY_TORCH, ids=str)
+def test_a_large_tensor_can_be_written_to_its_last_element(dtype: torch.dtype, extra: int) -> None:
+    size = LARGE_BYTES // dtype.itemsize + extra
+    got = memory.empty((size,), dtype)
+    assert (got.shape, got.dtype, got.device.type) == ((size,), dtype, "cpu")
+    assert torch.equal(got.fill_(1), torch.ones(size, dtype=dtype))
+
+
+def test_a_large_tensor_has_its_shape() -> None:
+    got = memory.empty((3, 1000, 5, 101), torch.float32)
+    assert got.shape == (3, 1000, 5, 101)
+    assert got.is_contiguous()
+    assert got.zero_().add_(2).sum().item() == 2 * got.numel()
+
+
+def test_the_shape_may_be_any_sequence() -> None:
+    assert memory.empty(torch.Size([2, 3]), torch.int8).shape == (2, 3)
+    assert memory.empty([LARGE_BYTES, 2], torch.int8).shape == (LARGE_BYTES, 2)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2**40), (2**40, 0), (3, 0, 7)], ids=str)
+def test_a_tensor_without_elements_has_its_shape(shape: Sequence[int]) -> None:
+    got = memory.empty(shape, torch.float32)
+    assert got.shape == tuple(shape)
+    assert got.nbytes == 0
+
+
+def test_a_scalar_is_a_tensor() -> None:
+    assert memory.empty((), torch.int64).fill_(7).item() == 7
+
+
+def test_two_large_tensors_share_nothing() -> None:
+    first, second = (memory.empty((LARGE_BYTES,), torch.uint8).fill_(n) for n in (1, 2))
+    assert first.unique().tolist() == [1]
+    assert second.unique().tolist() == [2]
+
+
+def test_another_device_is_torchs_own() -> None:
+    got = memory.empty((LARGE_BYTES, 2), torch.float32, "meta")
+    assert got.device.type == "meta"
+    assert got.shape == (LARGE_BYTES, 2)
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), torch.device("cpu", 0)], ids=str)
+def test_the_device_may_be_named_in_any_way(device: str | torch.device) -> None:
+    assert memory.empty((LARGE_BYTES,), torch.int8, device).device.type == "cpu"
+
+
+@linux_only
+def test_a_large_tensor_is_given_back_when_it_is_dropped() -> None:
+    before = mapped_bytes()
+    got = memory.empty((512 * MIB,), torch.uint8)  # of address space: nothing of it is touched
+    assert mapped_bytes() - before >= 512 * MIB
+    del got
+    gc.collect()
+    assert mapped_bytes() - before < 64 * MIB
+
+
+@linux_only
+def test_a_view_keeps_the_memory_and_its_end_gives_it_back() -> None:
+    before = mapped_bytes()
+    whole = memory.empty((512 * MIB,), torch.uint8)
+    whole[-4:] = 9
+    view = whole[-4:]
+    del whole
+    gc.collect()
+    assert mapped_bytes() - before >= 512 * MIB
+    assert view.tolist() == [9, 9, 9, 9]
+    del view
+    gc.collect()
+    assert mapped_bytes() - before < 64 * MIB
+
+
+@linux_only
+def test_many_large_tensors_in_a_row_take_the_room_of_one() -> None:
+    before = mapped_bytes()
+    for _ in range(50):
+        memory.empty((256 * MIB,), torch.uint8)
+    gc.collect()
+    assert mapped_bytes() - before < 512 * MIB
+
+
+@pytest.mark.parametrize("size", [2**50, 2**62, 2**63, 2**70], ids=hex)
+def test_a_size_that_no_machine_has_is_a_memory_error(size: int) -> None:
+    with pytest.raises(MemoryError, match=f"^no memory for a tensor of {4 * size} bytes: "):
+        memory.empty((size,), torch.float32)
