@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.experimental
 
+from transparent_llm import memory
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
@@ -66,6 +67,7 @@ class LazyChannel:
         if self._closed:
             raise closed_error()
         if self._channel is None:
+            memory.keep_freed_pages()
             self._channel = _open(self._config)
         return self._channel
 

@@ -1,4 +1,8 @@
-"""Fresh memory for large results. Where the system gives huge pages, a gigabyte costs 500 page faults, not 250,000."""
+"""Memory for large results, without a page fault for each of its pages.
+
+Where the system gives huge pages, a gigabyte costs 500 faults, not 250,000. And what messages on their way pass
+through is used again.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,26 @@ import contextlib
 import math
 import mmap
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
 _LARGE_BYTES = 4 * 2**20
+_LARGEST_THRESHOLD_BYTES = 32 * 2**20
+"""The GNU C library's M_MMAP_THRESHOLD goes up to here by itself."""
+
 _HUGE_PAGES = all(hasattr(mmap, name) for name in ("MADV_HUGEPAGE", "MAP_PRIVATE", "MAP_ANONYMOUS"))
+
+
+@cache
+def keep_freed_pages() -> None:
+    """Have the C library keep the memory of messages of a megabyte, which come and go by the hundred in a stream.
+
+    The GNU C library gives freed memory at the end of the heap back at once, and every page of the next message is
+    a fault again, until it has seen a larger block go: its thresholds then follow (mallopt(3), M_MMAP_THRESHOLD). This
+    is such a block. Nobody touches it, so it takes no memory. Other C libraries are not harmed.
+    """
+    torch.empty(_LARGEST_THRESHOLD_BYTES - 2**20, dtype=torch.uint8)
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:

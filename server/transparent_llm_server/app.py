@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.methods import SERVICE
@@ -65,6 +66,7 @@ class Server:
         Raises:
             InvalidRequestError: the address is taken or cannot be bound.
         """
+        memory.keep_freed_pages()
         listen = self._config.listen
         if self._config.is_unix:
             _remove_stale_socket(listen.removeprefix("unix:"))

@@ -153,7 +153,7 @@ def test_what_belongs_together_is_forgotten_together() -> None:
     cache.forget(is_of_one)
     assert [cache.get(key) for key in keys] == [None, b"x" * 5, None]
     assert cache.nbytes == 5
-    cache.forget(lambda key: True)
+    cache.forget(lambda _: True)
     assert cache.nbytes == 0
 
 
@@ -210,5 +210,5 @@ def test_many_threads_leave_the_sum_of_what_is_there() -> None:
     assert failures == []
     left = [value for value in map(cache.get, range(40)) if value is not None]
     assert cache.nbytes == sum(map(len, left)) <= 1000
-    cache.forget(lambda key: True)
+    cache.forget(lambda _: True)
     assert cache.nbytes == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import mmap
+import platform
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,3 +128,28 @@ def test_many_large_tensors_in_a_row_take_the_room_of_one() -> None:
 def test_a_size_that_no_machine_has_is_a_memory_error(size: int) -> None:
     with pytest.raises(MemoryError, match=f"^no memory for a tensor of {4 * size} bytes: "):
         memory.empty((size,), torch.float32)
+
+
+# What is freed
+
+
+FAULTS_OF_MESSAGES = """
+import resource, sys, torch
+from transparent_llm import memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        b"x" * 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+memory.keep_freed_pages()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the GNU C library")
+def test_messages_that_come_and_go_use_the_same_memory() -> None:
+    found = subprocess.run([sys.executable, "-c", FAULTS_OF_MESSAGES], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1000  # of 25,600 pages
