@@ -105,6 +105,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
     parser.add_argument("--drain-s", type=float, help="how long calls may go on after SIGTERM (default 30)")
+    parser.add_argument(
+        "--shared-positions",
+        type=int,
+        help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "
+        "included; values then differ by rounding from those of a run alone (default 8192 on a GPU, 0 on a CPU: never)",
+    )
+    parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
     parser.set_defaults(command=_serve)
 
 
@@ -115,7 +122,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
-    limits = {name: getattr(arguments, name) for name in ("run_store_bytes", "run_ttl_s", "drain_s")}
+    names = ("run_store_bytes", "run_ttl_s", "drain_s", "shared_positions", "share_window_s")
+    limits = {name: getattr(arguments, name) for name in names}
     config = ServerConfig(
         listen=arguments.listen,
         models=tuple(ModelConfig.parse(text) for text in arguments.model),

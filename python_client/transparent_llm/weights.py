@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import threading
 import uuid
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open, serialize_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from transparent_llm._calls import Calls
 from transparent_llm.cache import ByteLimitedCache
@@ -91,15 +92,14 @@ class Weights:
             return
         path = self._path(key)
         beside = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
-        data = bytes(bytes_of(rows))
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            tensor: Any = {"dtype": str(rows.dtype).removeprefix("torch."), "shape": list(rows.shape), "data": data}
-            serialize_file({"rows": tensor}, str(beside), {"sha256": hashlib.sha256(data).hexdigest()})
+            save_file({"rows": rows}, str(beside), {"sha256": hashlib.sha256(bytes_of(rows)).hexdigest()})
             os.replace(beside, path)
         except (OSError, SafetensorError) as error:
             log.warning("cannot keep weights in %s: %s", self._folder, error)
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
     def _load(self, key: tuple[str, int, int, int]) -> torch.Tensor | None:
         """What an earlier process saved, if it is whole."""

@@ -320,6 +320,13 @@ def test_a_folder_that_cannot_be_written_only_warns(
     assert taken.read_text() == "mine"
 
 
+def test_a_folder_that_cannot_even_be_looked_at_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "transparent_llm"):
+        with watched(weights_dir=tmp_path / ("long" * 100)) as (llm, _):
+            assert_right(llm, local_run())
+    assert "cannot keep weights in" in caplog.text
+
+
 def test_two_models_do_not_share_a_folder_of_weights(tmp_path: Path) -> None:
     with running() as server, opened(server, weights_dir=tmp_path) as llm:
         assert_right(llm, local_run())
