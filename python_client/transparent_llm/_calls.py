@@ -110,7 +110,8 @@ class Calls:
     ) -> None:
         """Set the request up to go on after a cut, or raise what cannot be mended."""
         was_cut = isinstance(failure, UnavailableError) and assembler.has_begun
-        if not was_cut or stalled > self.config.resume_attempts:
+        was_lost = failure.reason == "UNAVAILABLE" and stalled == 1  # with its first message, perhaps: ask once more
+        if not (was_cut or was_lost) or stalled > self.config.resume_attempts:
             raise failure from None
         pause = min(_FIRST_PAUSE_S * 2**stalled, _LONGEST_PAUSE_S) if stalled else 0.0
         if time.monotonic() + pause >= deadline:

@@ -16,6 +16,7 @@ from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import methods
+from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
 _inherited: list[Any] = []  # channels of a parent process: closing or collecting them in a child would hang
@@ -90,6 +91,8 @@ def _open(config: ClientConfig) -> grpc.Channel:
         ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # no thread for each stream, see ADR 9
     ]
     if config.tls_ca is None:
         return grpc.insecure_channel(config.target, options)

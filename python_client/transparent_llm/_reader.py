@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ _WHOLE = "value"
 
 _WALKED = frozenset(fetch.FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
+
+_INTEGERS = frozenset({"tokens"})
+"""What has no floating type."""
 
 _FIRST_FACTOR = {"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
 _ITEMS_PER_CALL = 2000
@@ -121,13 +124,14 @@ class RunReader:
     def _all(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> dict[Read, Named]:
         cache = self._shared.cache
         held = {read: cache.get(self._key(run, read, reading)) for read in reads}
-        missing = [read for read, named in held.items() if named is None]
+        arrived: dict[Hashable, Named] = {}  # by key: one tensor can have two names
+        missing = list({self._key(run, read, reading): read for read, named in held.items() if named is None}.values())
         for start in range(0, len(missing), _ITEMS_PER_CALL):
             part = missing[start : start + _ITEMS_PER_CALL]
             for read, named in zip(part, self._fetch(run, part, reading), strict=True):
-                held[read] = named
+                arrived[self._key(run, read, reading)] = named
                 cache.put(self._key(run, read, reading), named)
-        return {read: named for read, named in held.items() if named is not None}
+        return {read: named or arrived[self._key(run, read, reading)] for read, named in held.items()}
 
     def _load(self, run: CurrentRun, read: Read, reading: Reading, walk: Walk | None) -> tuple[Named, bool]:
         """What a read needs, and whether it is kept; with it come those that a walk will ask for next."""
@@ -181,7 +185,8 @@ class RunReader:
         factored = name == "decomposed_attn" or (name == "decomposed_ffn_out" and self._multiplies(run, read, axes))
         if factored and name == "decomposed_ffn_out":
             axes = {}  # its factors are small; the part is cut here
-        options.fill(request, axes, None if factored else reading.dtype, factored=factored)
+        dtype = None if factored or name in _INTEGERS else reading.dtype
+        options.fill(request, axes, dtype, factored=factored)
 
     def _multiplies(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
         """Whether neurons' contributions are best multiplied here, by weights that are or will be kept."""

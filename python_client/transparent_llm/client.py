@@ -20,7 +20,7 @@ from transparent_llm._reader import CurrentRun, Read, RunReader, Shared
 from transparent_llm.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.errors import InvalidRequestError, NotFoundError, NotRunError, NotSupportedError
 from transparent_llm.reading import Reading
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.wire import model as wire_model
@@ -186,13 +186,13 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._current().result.tokens.shape[0]
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._landed(self._current().result.tokens.clone())
+        return self._landed(self._part(self._current().result.tokens).clone())
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
         mask = self._current().result.mask
         if mask is None:
             raise NotSupportedError("the served model does not tell padding from tokens")
-        return self._landed(mask.clone())
+        return self._landed(self._part(mask).clone())
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
@@ -292,6 +292,11 @@ class RemoteTransparentLlm(TransparentLlm):
             raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
         return self._run
 
+    def _part(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What a `reading` block leaves of a tensor [batch pos] that is here already."""
+        axes = self._reading.of(("batch", "pos"))
+        return tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))]
+
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)
 
@@ -301,4 +306,8 @@ class RemoteTransparentLlm(TransparentLlm):
 
 
 def _as_read(read: str | tuple[Any, ...]) -> Read:
-    return (read, ()) if isinstance(read, str) else (read[0], tuple(read[1:]))
+    if isinstance(read, str):
+        return read, ()
+    if not isinstance(read, tuple) or not read or not isinstance(read[0], str):
+        raise InvalidRequestError(f"fetch takes names of methods, or tuples of a name and its arguments, got {read!r}")
+    return read[0], read[1:]

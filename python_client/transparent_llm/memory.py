@@ -14,7 +14,7 @@ from functools import cache
 
 import torch
 
-_LARGE_BYTES = 4 * 2**20
+_LARGE_BYTES = 32 * 2**20
 _LARGEST_THRESHOLD_BYTES = 32 * 2**20
 """The GNU C library's M_MMAP_THRESHOLD goes up to here by itself."""
 

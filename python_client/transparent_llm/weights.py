@@ -94,7 +94,7 @@ class Weights:
         beside = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save_file({"rows": rows}, str(beside), {"sha256": hashlib.sha256(bytes_of(rows)).hexdigest()})
+            save_file({"rows": rows}, str(beside), {"sha256": _checksum(rows)})
             os.replace(beside, path)
         except (OSError, SafetensorError) as error:
             log.warning("cannot keep weights in %s: %s", self._folder, error)
@@ -104,7 +104,7 @@ class Weights:
     def _load(self, key: tuple[str, int, int, int]) -> torch.Tensor | None:
         """What an earlier process saved, if it is whole."""
         path = self._path(key)
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, this never raises
             return None
         try:
             with safe_open(str(path), framework="pt") as file:
@@ -113,10 +113,17 @@ class Weights:
         except (OSError, SafetensorError) as error:
             log.warning("%s cannot be read and is fetched again: %s", path, error)
             return None
-        if hashlib.sha256(bytes_of(rows)).hexdigest() != wanted:
+        if _checksum(rows) != wanted:
             log.warning("%s is damaged and is fetched again", path)
             return None
         return rows
+
+
+def _checksum(rows: torch.Tensor) -> str:
+    """Of shape, type and elements."""
+    digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype} ".encode())
+    digest.update(bytes_of(rows))
+    return digest.hexdigest()
 
 
 def _row_bytes(model: ModelDescription) -> int:

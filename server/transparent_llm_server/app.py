@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
@@ -132,6 +133,7 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
+        ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
     ]
 
 

@@ -55,6 +55,9 @@ class RunQueue:
         waiter: Future[CompletedRun] = Future()
         with self._changed:
             entry = self._waiting.get(run_id) or self._computed.get(run_id)
+            if entry is None and (run := self._runs.find(run_id)) is not None:  # it was finished a moment ago
+                waiter.set_result(run)
+                return waiter
             if entry is None:
                 entry = _Entry(model, prepared, run_id)
                 entry.job = self._engine.submit(partial(self._turn, run_id, sharing))
@@ -89,7 +92,7 @@ class RunQueue:
             first = self._waiting.get(run_id)
             if first is None:  # it shared an earlier forward pass
                 return []
-            may_grow = sharing.positions > 0 and first.model.shares_runs
+            may_grow = first.prepared.n_tokens < sharing.positions and first.model.shares_runs
             group = self._fitting(first, sharing)
             while group and may_grow and (remaining := deadline - time.monotonic()) > 0:
                 self._changed.wait(remaining)
@@ -118,6 +121,8 @@ class RunQueue:
         results: list[CompletedRun] | None = None
         try:
             results = group[0].model.execute([entry.prepared for entry in group])
+            if len(results) != len(group):
+                raise RuntimeError(f"{len(results)} results for {len(group)} runs")
         except BaseException as error:
             if len(group) == 1:
                 self._fail(group[0], error)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from transparent_llm import memory
 from transparent_llm.wire import dtypes
 
-LARGE_BYTES = 4 * 2**20
+LARGE_BYTES = 32 * 2**20
 """From here on a tensor has a mapping of its own."""
 
 MIB = 2**20
@@ -94,7 +94,7 @@ def test_the_device_may_be_named_in_any_way(device: str | torch.device) -> None:
 def test_a_large_tensor_is_given_back_when_it_is_dropped() -> None:
     before = mapped_bytes()
     got = memory.empty((512 * MIB,), torch.uint8)  # of address space: nothing of it is touched
-    assert mapped_bytes() - before >= 512 * MIB
+    assert mapped_bytes() - before >= 400 * MIB  # threads of other tests may end meanwhile
     del got
     gc.collect()
     assert mapped_bytes() - before < 64 * MIB
@@ -108,7 +108,7 @@ def test_a_view_keeps_the_memory_and_its_end_gives_it_back() -> None:
     view = whole[-4:]
     del whole
     gc.collect()
-    assert mapped_bytes() - before >= 512 * MIB
+    assert mapped_bytes() - before >= 400 * MIB
     assert view.tolist() == [9, 9, 9, 9]
     del view
     gc.collect()

@@ -376,6 +376,7 @@ def test_values_of_a_shared_pass_are_those_of_single_ones_within_rounding(family
     asked = [LONG, TWO_ROWS, SHORT]
     with opened(model=Watched(family=family)) as place:
         alone = [place.ask(rows).result(SOON) for rows in asked]
+    with opened(model=Watched(family=family)) as place:
         with thread_at_work(place.engine):
             futures = [place.ask(rows, TOGETHER) for rows in asked]
         shared = [future.result(SOON) for future in futures]
@@ -389,7 +390,8 @@ def test_values_of_a_shared_pass_are_those_of_single_ones_within_rounding(family
 
 def test_a_shared_run_has_the_rows_positions_and_bytes_of_one_alone(place: Place) -> None:
     asked = [LONG, TWO_ROWS, SHORT]
-    alone = [place.ask(rows).result(SOON) for rows in asked]
+    with opened() as other:
+        alone = [other.ask(rows).result(SOON) for rows in asked]
     with thread_at_work(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in asked]
     for single, future in zip(alone, futures, strict=True):

@@ -15,6 +15,9 @@ from transparent_llm.wire._gen import tensor_pb2
 _HEADER, _OFFSET, _DATA = b"\x0a", b"\x10", b"\x1a"
 """Tags of the fields 1 (message), 2 (varint) and 3 (bytes)."""
 
+LARGEST_FRAME_BYTES = 2**24 - 1
+"""Of HTTP/2 (RFC 9113, 4.2), for both ends: a message in one frame, not in 64."""
+
 _LENGTH_BYTES, _NUMBER_BYTES = 4, 9
 """Of the longest length and the longest number that are read here."""
 
