@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,15 +123,15 @@ class RunReader:
 
     def _all(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> dict[Read, Named]:
         cache = self._shared.cache
-        held = {read: cache.get(self._key(run, read, reading)) for read in reads}
-        arrived: dict[Hashable, Named] = {}  # by key: one tensor can have two names
-        missing = list({self._key(run, read, reading): read for read, named in held.items() if named is None}.values())
+        keys = {read: self._key(run, read, reading) for read in reads}
+        held = {key: cache.get(key) for key in keys.values()}
+        missing = list({key: read for read, key in keys.items() if held[key] is None}.values())  # two names, one value
         for start in range(0, len(missing), _ITEMS_PER_CALL):
             part = missing[start : start + _ITEMS_PER_CALL]
             for read, named in zip(part, self._fetch(run, part, reading), strict=True):
-                arrived[self._key(run, read, reading)] = named
-                cache.put(self._key(run, read, reading), named)
-        return {read: named or arrived[self._key(run, read, reading)] for read, named in held.items()}
+                held[keys[read]] = named
+                cache.put(keys[read], named)
+        return {read: found for read, key in keys.items() if (found := held[key]) is not None}
 
     def _load(self, run: CurrentRun, read: Read, reading: Reading, walk: Walk | None) -> tuple[Named, bool]:
         """What a read needs, and whether it is kept; with it come those that a walk will ask for next."""
@@ -199,12 +199,13 @@ class RunReader:
         return weights.has_layer(model, layer) if axes else weights.keeps_layer(model, layer)
 
     def _value(self, run: CurrentRun, read: Read, named: Named, reading: Reading, *, is_kept: bool) -> torch.Tensor:
+        if _WHOLE in named:
+            return named[_WHOLE].clone() if is_kept else named[_WHOLE]
         if "pattern" in named:
             product = AttnFactors(named["pattern"], named["value_out"], named.get("gain")).product()
-            return product if reading.dtype is None else product.to(reading.dtype)
-        if "activations" in named:
-            return self._ffn_product(run, read, named, reading)
-        return named[_WHOLE].clone() if is_kept else named[_WHOLE]
+        else:
+            product = self._ffn_product(run, read, named, reading)
+        return product if reading.dtype is None else product.to(reading.dtype)
 
     def _ffn_product(self, run: CurrentRun, read: Read, named: Named, reading: Reading) -> torch.Tensor:
         model, layer = self._shared.description(run.result.model_digest), read[1][1]
@@ -222,8 +223,7 @@ class RunReader:
             return weights.rows(model, layer, *span)[start - span[0] : stop - span[0]]
 
         axes = reading.of(METHODS[read[0]].dims or ())
-        product = factors.product(model.info.d_model, rows, axes.get("hidden"), axes.get("d_model"))
-        return product if reading.dtype is None else product.to(reading.dtype)
+        return factors.product(model.info.d_model, rows, axes.get("hidden"), axes.get("d_model"))
 
     def _walk(self, name: str, indices: Indices) -> Walk | None:
         if not self._read_ahead_bytes or name not in _WALKED:

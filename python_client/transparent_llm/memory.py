@@ -15,8 +15,7 @@ from functools import cache
 import torch
 
 _LARGE_BYTES = 32 * 2**20
-_LARGEST_THRESHOLD_BYTES = 32 * 2**20
-"""The GNU C library's M_MMAP_THRESHOLD goes up to here by itself."""
+"""What is smaller the GNU C library can keep and give out again: its M_MMAP_THRESHOLD goes up to here by itself."""
 
 _HUGE_PAGES = all(hasattr(mmap, name) for name in ("MADV_HUGEPAGE", "MAP_PRIVATE", "MAP_ANONYMOUS"))
 
@@ -29,7 +28,7 @@ def keep_freed_pages() -> None:
     a fault again, until it has seen a larger block go: its thresholds then follow (mallopt(3), M_MMAP_THRESHOLD). This
     is such a block. Nobody touches it, so it takes no memory. Other C libraries are not harmed.
     """
-    torch.empty(_LARGEST_THRESHOLD_BYTES - 2**20, dtype=torch.uint8)
+    torch.empty(_LARGE_BYTES - 2**20, dtype=torch.uint8)
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -30,26 +30,21 @@ class Reading:
             raise InvalidRequestError(f"reading takes a floating dtype, got {dtype}", reason="INVALID_DTYPE")
         for axis, part in axes.items():
             if axis not in known:
-                raise InvalidRequestError(
-                    f"no tensor has an axis {axis!r}; there are {', '.join(sorted(known))}",
-                    reason="INVALID_SLICE",
-                    metadata={"axis": axis},
-                )
+                raise invalid_slice(axis, f"no tensor has an axis {axis!r}; there are {', '.join(sorted(known))}")
             if not isinstance(part, slice):
-                raise InvalidRequestError(
-                    f"reading takes a slice for {axis!r}, got {part!r}; for one index write slice(i, i + 1)",
-                    reason="INVALID_SLICE",
-                    metadata={"axis": axis},
+                raise invalid_slice(
+                    axis, f"reading takes a slice for {axis!r}, got {part!r}; for one index write slice(i, i + 1)"
                 )
             if part.step is not None and part.step < 1:
-                raise InvalidRequestError(
-                    f"step {part.step} on axis {axis!r}: a step is at least 1",
-                    reason="INVALID_SLICE",
-                    metadata={"axis": axis},
-                )
+                raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step is at least 1")
         merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in axes.items()}}
         return Reading(dtype or self.dtype, tuple(merged.items()))
 
     def of(self, dims: tuple[str, ...]) -> dict[str, slice]:
         """The slices that concern a tensor with these axes."""
         return {axis: slice(*part) for axis, part in self.axes if axis in dims}
+
+
+def invalid_slice(axis: str, message: str) -> InvalidRequestError:
+    """The error for a part of an axis that cannot be given."""
+    return InvalidRequestError(message, reason="INVALID_SLICE", metadata={"axis": axis})

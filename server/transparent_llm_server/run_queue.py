@@ -55,7 +55,7 @@ class RunQueue:
         waiter: Future[CompletedRun] = Future()
         with self._changed:
             entry = self._waiting.get(run_id) or self._computed.get(run_id)
-            if entry is None and (run := self._runs.find(run_id)) is not None:  # it was finished a moment ago
+            if entry is None and (run := self._runs.find(run_id)) is not None:
                 waiter.set_result(run)
                 return waiter
             if entry is None:

@@ -62,9 +62,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         prepared = model.prepare(wire_runs.from_request(request))
         self._check_size(prepared)
         run_id = model.run_id(prepared)
-        run = self._runs.find(run_id)
-        if run is None:
-            run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model)))
+        run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model)))
         result = wire_runs.RunResult(
             run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
         )

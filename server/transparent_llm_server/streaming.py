@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -138,14 +139,9 @@ def _pieces_from(part: Outgoing, skipped: int) -> tuple[Iterator[Piece], int]:
     for piece in pieces:
         end = start + math.prod(piece.shape) * part.dtype.itemsize
         if end > skipped:
-            return _chained(piece, pieces), start
+            return chain((piece,), pieces), start
         start = end
     raise AssertionError(f"{part.name}: its pieces end at byte {start} of {part.nbytes}")
-
-
-def _chained(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
-    yield first
-    yield from rest
 
 
 def _header(part: Outgoing, tag: str) -> bytes:

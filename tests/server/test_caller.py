@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
 import pytest
 
+from support.engines import SOON, held
 from transparent_llm.errors import CancelledError, DeadlineError, InvalidRequestError
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.engine import Engine
-
-SOON = 30.0
-"""Seconds that nothing here needs; only a test that fails waits for so long."""
 
 Behavior = Callable[[grpc.ServicerContext], object]
 
@@ -69,23 +66,6 @@ def engine() -> Iterator[Engine]:
     engine = Engine(queue_length=10, retry_after_s=1.0)
     yield engine
     engine.close()
-
-
-@contextmanager
-def held(engine: Engine) -> Iterator[Future[bool]]:
-    """The model thread is at work until the block ends."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work() -> bool:
-        begun.set()
-        return go_on.wait(SOON)
-
-    future = engine.submit(work)
-    assert begun.wait(SOON)
-    try:
-        yield future
-    finally:
-        go_on.set()
 
 
 class LittleTime:
@@ -274,15 +254,6 @@ def test_a_client_whose_own_time_is_over_leaves_no_work_behind(engine: Engine) -
 
 class Tensor:
     """Something large."""
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is freed is freed because nobody holds it: device memory does not wake the collector."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["result", "error"])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
 import torch
 
+from support.engines import SOON, held
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
 from transparent_llm_server.engine import Engine
-
-SOON = 30.0
-"""Seconds that nothing here needs; only a test that fails waits for so long."""
 
 
 @pytest.fixture
@@ -25,23 +21,6 @@ def engine() -> Iterator[Engine]:
     engine = Engine(queue_length=3, retry_after_s=1.5)
     yield engine
     engine.close()
-
-
-@contextmanager
-def held(engine: Engine) -> Iterator[Future[bool]]:
-    """The model thread is at work until the block ends."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work() -> bool:
-        begun.set()
-        return go_on.wait(SOON)
-
-    future = engine.submit(work)
-    assert begun.wait(SOON)
-    try:
-        yield future
-    finally:
-        go_on.set()
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -410,15 +389,6 @@ def test_closing_twice_is_no_error() -> None:
 
 class Tensor:
     """Something large."""
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is freed is freed because nobody holds it: device memory does not wake the collector."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def test_an_idle_engine_does_not_keep_the_last_result(engine: Engine, no_collector: None) -> None:

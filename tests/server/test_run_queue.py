@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import weakref
@@ -16,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.engines import SOON, held
 from support.servers import tiny
 from transparent_llm.errors import (
     BusyError,
@@ -35,9 +35,6 @@ from transparent_llm_server.models.served import (
 )
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
-
-SOON = 30.0
-"""Seconds that nothing here needs; only a test that fails waits for so long."""
 
 Rows = list[list[int]]
 
@@ -142,23 +139,6 @@ def place() -> Iterator[Place]:
 
 
 @contextmanager
-def thread_at_work(engine: Engine) -> Iterator[None]:
-    """The model thread is at work on something else until the block ends."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work() -> None:
-        begun.set()
-        go_on.wait(SOON)
-
-    engine.submit(work)
-    assert begun.wait(SOON)
-    try:
-        yield
-    finally:
-        go_on.set()
-
-
-@contextmanager
 def model_at_work(place: Place) -> Iterator[None]:
     """The model stops in its next run until the block ends."""
     place.model.begun.clear()
@@ -190,7 +170,7 @@ def test_a_run_is_given_and_is_then_in_the_store(place: Place) -> None:
 
 def test_a_run_is_in_the_store_as_soon_as_somebody_has_it(place: Place) -> None:
     found: list[CompletedRun | None] = []
-    with thread_at_work(place.engine):
+    with held(place.engine):
         future = place.ask(SHORT)
         future.add_done_callback(lambda _: found.append(place.store.find(place.run_id(SHORT))))
     when_idle(place)
@@ -206,7 +186,7 @@ def test_a_run_that_was_released_is_computed_again_under_another_nonce(place: Pl
 
 
 def test_runs_are_computed_in_the_order_of_arrival(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows) for rows in (LONG, SHORT, TWO_ROWS)]
     for future in futures:
         future.result(SOON)
@@ -217,7 +197,7 @@ def test_runs_are_computed_in_the_order_of_arrival(place: Place) -> None:
 
 
 def test_equal_runs_that_wait_are_computed_once(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(SHORT) for _ in range(3)]
     runs = [future.result(SOON) for future in futures]
     assert runs[0] is runs[1] is runs[2]
@@ -244,7 +224,7 @@ def test_equal_runs_of_many_threads_are_computed_once(place: Place) -> None:
 
     asked = threading.Semaphore(0)
     threads = [threading.Thread(target=call) for _ in range(8)]
-    with thread_at_work(place.engine):
+    with held(place.engine):
         for thread in threads:
             thread.start()
         for _ in threads:
@@ -259,7 +239,7 @@ def test_equal_runs_of_many_threads_are_computed_once(place: Place) -> None:
 def test_text_and_the_token_ids_that_it_stands_for_are_one_run(place: Place) -> None:
     text = place.model.prepare(RunInput.of_sentences(["The river"]))
     ids = [list(row) for row in text.rows or ()]
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.queue.submit(place.model, text, place.model.run_id(text), ALONE), place.ask(ids)]
     assert futures[0].result(SOON) is futures[1].result(SOON)
     assert place.model.passes == [[ids]]
@@ -267,7 +247,7 @@ def test_text_and_the_token_ids_that_it_stands_for_are_one_run(place: Place) -> 
 
 @pytest.mark.parametrize("sharing", [Sharing(), Sharing(positions=0, window_s=SOON)], ids=["default", "no positions"])
 def test_different_runs_are_computed_one_by_one_unless_they_may_share(place: Place, sharing: Sharing) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, sharing) for rows in (LONG, SHORT)]
     assert [tokens(future.result(SOON)) for future in futures] == [LONG, SHORT]
     assert place.model.passes == [[LONG], [SHORT]]
@@ -277,7 +257,7 @@ def test_different_runs_are_computed_one_by_one_unless_they_may_share(place: Pla
 
 
 def test_runs_that_wait_together_share_a_forward_pass(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, TWO_ROWS, SHORT)]
     runs = [future.result(SOON) for future in futures]
     assert place.model.passes == [[LONG, TWO_ROWS, SHORT]]
@@ -287,7 +267,7 @@ def test_runs_that_wait_together_share_a_forward_pass(place: Place) -> None:
 
 
 def test_equal_runs_take_no_more_room_in_a_shared_pass_than_one(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, SHORT, LONG)]
     assert futures[0].result(SOON) is futures[2].result(SOON)
     assert place.model.passes == [[LONG, SHORT]]
@@ -307,7 +287,7 @@ def test_equal_runs_take_no_more_room_in_a_shared_pass_than_one(place: Place) ->
     ids=str,
 )
 def test_padding_counts_as_positions(place: Place, positions: int, passes: list[list[Rows]]) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, Sharing(positions)) for rows in (LONG, TWO_ROWS, SHORT)]
     assert [tokens(future.result(SOON)) for future in futures] == [LONG, TWO_ROWS, SHORT]
     assert place.model.passes == passes
@@ -315,7 +295,7 @@ def test_padding_counts_as_positions(place: Place, positions: int, passes: list[
 
 def test_models_do_not_share(place: Place) -> None:
     other = Watched("other", family="gemma2")
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [
             place.ask(LONG, TOGETHER),
             place.ask(TWO_ROWS, TOGETHER, other),
@@ -330,7 +310,7 @@ def test_models_do_not_share(place: Place) -> None:
 
 def test_a_model_that_cannot_share_runs_one_by_one(place: Place) -> None:
     contract = WatchedContract()
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER, contract) for rows in (LONG, SHORT)]
     assert [future.result(SOON).tokens.tolist() for future in futures] == [LONG, SHORT]
     assert contract.passes == [[LONG], [SHORT]]
@@ -343,7 +323,7 @@ RUNS = st.lists(st.lists(st.lists(st.integers(14, 400), min_size=1, max_size=8),
 @settings(deadline=None, max_examples=30)
 def test_any_runs_are_given_to_whom_they_belong_within_the_limit(asked: list[Rows], positions: int) -> None:
     with opened() as place:
-        with thread_at_work(place.engine):
+        with held(place.engine):
             futures = [place.ask(rows, Sharing(positions)) for rows in asked]
         assert [tokens(future.result(SOON)) for future in futures] == asked
         for group in place.model.passes:
@@ -377,7 +357,7 @@ def test_values_of_a_shared_pass_are_those_of_single_ones_within_rounding(family
     with opened(model=Watched(family=family)) as place:
         alone = [place.ask(rows).result(SOON) for rows in asked]
     with opened(model=Watched(family=family)) as place:
-        with thread_at_work(place.engine):
+        with held(place.engine):
             futures = [place.ask(rows, TOGETHER) for rows in asked]
         shared = [future.result(SOON) for future in futures]
         assert place.model.passes[-1] == asked
@@ -392,7 +372,7 @@ def test_a_shared_run_has_the_rows_positions_and_bytes_of_one_alone(place: Place
     asked = [LONG, TWO_ROWS, SHORT]
     with opened() as other:
         alone = [other.ask(rows).result(SOON) for rows in asked]
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in asked]
     for single, future in zip(alone, futures, strict=True):
         shared = future.result(SOON)
@@ -486,7 +466,7 @@ def test_a_caller_who_left_and_asks_again_within_the_window_gets_the_run(place: 
 
 
 def test_what_all_callers_left_before_its_turn_is_never_computed(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         left = [place.ask(LONG), place.ask(LONG)]
         stayed = place.ask(SHORT)
         assert [future.cancel() for future in left] == [True, True]
@@ -498,14 +478,14 @@ def test_what_all_callers_left_before_its_turn_is_never_computed(place: Place) -
 
 def test_what_all_callers_left_makes_room_in_the_queue() -> None:
     with opened(queue_length=1) as place:
-        with thread_at_work(place.engine):
+        with held(place.engine):
             place.ask(LONG).cancel()
             stayed = place.ask(SHORT)
         assert tokens(stayed.result(SOON)) == SHORT
 
 
 def test_a_caller_who_left_takes_no_part_in_a_shared_pass(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, TWO_ROWS, SHORT)]
         assert futures[1].cancel()
     for future in (futures[0], futures[2]):
@@ -516,7 +496,7 @@ def test_a_caller_who_left_takes_no_part_in_a_shared_pass(place: Place) -> None:
 
 @pytest.mark.parametrize("leaving", [0, 1], ids=["first", "second"])
 def test_when_one_of_two_callers_leaves_the_other_gets_the_run(place: Place, leaving: int) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(SHORT), place.ask(SHORT)]
         assert futures[leaving].cancel()
     assert tokens(futures[1 - leaving].result(SOON)) == SHORT
@@ -524,7 +504,7 @@ def test_when_one_of_two_callers_leaves_the_other_gets_the_run(place: Place, lea
 
 
 def test_a_run_that_was_left_and_is_asked_for_again_is_computed(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         assert place.ask(SHORT).cancel()
         again = place.ask(SHORT)
     assert tokens(again.result(SOON)) == SHORT
@@ -568,7 +548,7 @@ def test_an_error_reaches_all_who_wait(place: Place) -> None:
 
 def test_running_out_of_memory_is_a_capacity_error_for_all_who_wait(place: Place) -> None:
     place.model.error = MemoryError("no room")
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(SHORT), place.ask(SHORT)]
     for future in futures:
         error = future.exception(SOON)
@@ -593,7 +573,7 @@ def test_who_comes_after_an_error_has_the_run_computed_anew(place: Place) -> Non
 
 
 def test_only_the_bad_run_of_a_group_fails(place: Place) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, BAD, SHORT)]
     assert tokens(futures[0].result(SOON)) == LONG
     assert type(futures[1].exception(SOON)) is InvalidRequestError
@@ -604,23 +584,14 @@ def test_only_the_bad_run_of_a_group_fails(place: Place) -> None:
 
 def test_runs_that_do_not_fit_together_are_computed_one_by_one(place: Place) -> None:
     place.model.most_runs = 1
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, TWO_ROWS, SHORT)]
     assert [tokens(future.result(SOON)) for future in futures] == [LONG, TWO_ROWS, SHORT]
 
 
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is freed is freed because nobody holds it: device memory does not wake the collector."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def test_what_a_group_had_made_is_freed_before_its_runs_are_tried_alone(place: Place, no_collector: None) -> None:
     place.model.most_runs = 1
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, SHORT)]
     for future in futures:
         future.result(SOON)
@@ -638,7 +609,7 @@ def test_a_failed_run_keeps_nothing_of_what_it_had_made(place: Place, no_collect
 
 
 def test_the_queue_keeps_no_run_that_the_store_has_let_go(place: Place, no_collector: None) -> None:
-    with thread_at_work(place.engine):
+    with held(place.engine):
         futures = [place.ask(rows, TOGETHER) for rows in (LONG, SHORT)]
     watched = [weakref.ref(future.result(SOON)) for future in futures]
     futures.clear()
@@ -662,7 +633,7 @@ def test_a_run_that_the_store_can_never_hold_is_its_callers_error() -> None:
 def test_only_the_run_that_is_too_large_for_the_store_fails(place: Place) -> None:
     sizes = [place.ask(rows).result(SOON).nbytes for rows in (LONG, SHORT)]
     with opened(store_bytes=sizes[0] - 1) as small:
-        with thread_at_work(small.engine):
+        with held(small.engine):
             futures = [small.ask(rows, TOGETHER) for rows in (LONG, SHORT)]
         assert type(futures[0].exception(SOON)) is TooLargeError
         assert tokens(futures[1].result(SOON)) == SHORT
@@ -674,7 +645,7 @@ def test_only_the_run_that_is_too_large_for_the_store_fails(place: Place) -> Non
 
 def test_a_full_queue_refuses_another_run_and_takes_an_equal_one() -> None:
     with opened(queue_length=1) as place:
-        with thread_at_work(place.engine):
+        with held(place.engine):
             first = place.ask(LONG)
             with pytest.raises(BusyError) as refused:
                 place.ask(SHORT)
@@ -688,7 +659,7 @@ def test_a_full_queue_refuses_another_run_and_takes_an_equal_one() -> None:
 
 def test_runs_that_wait_are_finished_when_the_engine_closes() -> None:
     with opened() as place:
-        with thread_at_work(place.engine):
+        with held(place.engine):
             futures = [place.ask(rows) for rows in (LONG, SHORT)]
             closing = threading.Thread(target=place.engine.close)
             closing.start()

@@ -10,20 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.tensors import any_tensors, assert_same_bits, bits
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_F32, TensorChunk, TensorHeader
 from transparent_llm.wire.assembler import Assembler, StreamError
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    """Its elements in C order, read without the code under test."""
-    return bytes(tensor.reshape(-1).view(torch.uint8).tolist())
-
-
-def assert_same_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
-    assert got.dtype is expected.dtype
-    assert got.shape == expected.shape
-    assert bits(got) == bits(expected)
 
 
 def head_of(tensor: torch.Tensor, etag: str = "one", name: str = "value") -> TensorHeader:
@@ -290,17 +280,6 @@ def test_a_header_that_announces_more_than_any_memory_is_refused(n_bytes: int) -
 
 
 # Any tensors, any cut
-
-
-@st.composite
-def any_tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Any bits at all: every NaN payload, both zeros, subnormals, infinities."""
-    dtype = draw(st.sampled_from(list(dtypes.WIRE_BY_TORCH)))
-    shape = draw(st.lists(st.integers(0, 3), max_size=4))
-    size = math.prod(shape) * dtype.itemsize
-    data = draw(st.binary(min_size=size, max_size=size))
-    held = bytearray(byte & 1 for byte in data) if dtype is torch.bool else bytearray(data)
-    return torch.frombuffer(held, dtype=dtype).reshape(shape) if size else torch.empty(shape, dtype=dtype)
 
 
 @given(st.lists(any_tensors(), min_size=1, max_size=4), st.integers(1, 700))

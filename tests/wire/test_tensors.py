@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from support.tensors import any_tensors, assert_same_bits
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import tensor_pb2
@@ -30,17 +30,6 @@ LITERALS: list[tuple[torch.dtype, list[float], str]] = [
     (torch.float64, [1.0, NAN], "00 00 00 00 00 00 f0 3f 00 00 00 00 00 00 f8 7f"),
 ]
 SHAPES: list[tuple[int, ...]] = [(), (0,), (1,), (2, 0, 3), (0, 0), (1, 1, 1, 1), (2, 3)]
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    """Its elements in C order, read without the code under test."""
-    return bytes(tensor.reshape(-1).view(torch.uint8).tolist())
-
-
-def assert_same_bits(got: torch.Tensor, expected: torch.Tensor) -> None:
-    assert got.dtype is expected.dtype
-    assert got.shape == expected.shape
-    assert bits(got) == bits(expected)
 
 
 # Literal bytes
@@ -145,17 +134,6 @@ def test_a_header_says_what_is_to_come() -> None:
 
 
 # Any tensor
-
-
-@st.composite
-def any_tensors(draw: st.DrawFn) -> torch.Tensor:
-    """Any bits at all: every NaN payload, both zeros, subnormals, infinities."""
-    dtype = draw(st.sampled_from(list(dtypes.WIRE_BY_TORCH)))
-    shape = draw(st.lists(st.integers(0, 3), max_size=4))
-    size = math.prod(shape) * dtype.itemsize
-    data = draw(st.binary(min_size=size, max_size=size))
-    held = bytearray(byte & 1 for byte in data) if dtype is torch.bool else bytearray(data)
-    return torch.frombuffer(held, dtype=dtype).reshape(shape) if size else torch.empty(shape, dtype=dtype)
 
 
 @given(any_tensors())

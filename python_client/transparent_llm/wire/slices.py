@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.reading import invalid_slice
 from transparent_llm.wire._gen import tensor_pb2
 
 
@@ -20,9 +20,9 @@ def cut(shape: Sequence[int], dims: Sequence[str], slices: Iterable[tensor_pb2.A
     seen: set[str] = set()
     for part in slices:
         if part.axis not in dims:
-            raise _invalid(part.axis, f"there is no axis {part.axis!r}; this tensor has {', '.join(dims)}")
+            raise invalid_slice(part.axis, f"there is no axis {part.axis!r}; this tensor has {', '.join(dims)}")
         if part.axis in seen:
-            raise _invalid(part.axis, f"axis {part.axis!r} is sliced twice; give each axis once")
+            raise invalid_slice(part.axis, f"axis {part.axis!r} is sliced twice; give each axis once")
         seen.add(part.axis)
         axis = list(dims).index(part.axis)
         index[axis] = _python_slice(part, shape[axis])
@@ -48,10 +48,6 @@ def _python_slice(part: tensor_pb2.AxisSlice, size: int) -> slice:
     stop = part.stop if part.HasField("stop") else None
     step = part.step if part.HasField("step") else None
     if step is not None and step < 1:
-        raise _invalid(part.axis, f"step {step} on axis {part.axis!r}: a step is at least 1")
+        raise invalid_slice(part.axis, f"step {step} on axis {part.axis!r}: a step is at least 1")
     start, stop, step = slice(start, stop, step).indices(size)
     return slice(start, stop, min(step, max(size, 1)))
-
-
-def _invalid(axis: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, reason="INVALID_SLICE", metadata={"axis": axis})

@@ -12,24 +12,6 @@ from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen import tensor_pb2
 
 
-class ShapeError(ValueError):
-    """A shape that no tensor can have."""
-
-
-def from_bytes(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor on the buffer itself, which it keeps alive.
-
-    Raises:
-        ShapeError: no tensor can have this shape, empty or not.
-    """
-    if not data:
-        try:
-            return torch.empty(tuple(shape), dtype=dtype)
-        except (TypeError, RuntimeError):  # an axis, or a stride, past 64 bits
-            raise ShapeError(f"no tensor can have the shape {list(shape)}") from None
-    return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
-
-
 def encode(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     """A small tensor as one message."""
     held = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
@@ -50,11 +32,16 @@ def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
             reason="INVALID_SHAPE",
             metadata={"expected": str(needed), "got": str(len(message.data))},
         )
+    if message.data:
+        return torch.frombuffer(bytearray(message.data), dtype=dtype).reshape(tuple(message.shape))
     try:
-        return from_bytes(bytearray(message.data), dtype, message.shape)
-    except ShapeError as error:
-        metadata = {"expected": "a shape", "got": str(list(message.shape))}
-        raise InvalidRequestError(str(error), reason="INVALID_SHAPE", metadata=metadata) from None
+        return torch.empty(tuple(message.shape), dtype=dtype)
+    except (TypeError, RuntimeError):  # an axis, or a stride, past 64 bits
+        raise InvalidRequestError(
+            f"no tensor can have the shape {list(message.shape)}",
+            reason="INVALID_SHAPE",
+            metadata={"expected": "a shape", "got": str(list(message.shape))},
+        ) from None
 
 
 def header(name: str, dtype: torch.dtype, shape: Sequence[int], dims: Sequence[str], etag: str) -> bytes:

@@ -90,23 +90,21 @@ class DecomposedAttn(Value):
 class NeuronRows(Value):
     """A row of d_model elements for each neuron, made for a stretch of neurons at a time."""
 
-    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, rows: Rows) -> None:
-        self._rows, self.dtype = rows, dtype
-        self._ranges = [range(n) for n in shape]
-        self._row_bytes = shape[1] * dtype.itemsize
-        self.shape = shape
+    def __init__(
+        self, whole: tuple[int, int], dtype: torch.dtype, rows: Rows, ranges: Sequence[range] | None = None
+    ) -> None:
+        self._whole, self._rows, self.dtype = whole, rows, dtype
+        self._ranges = ranges or [range(n) for n in whole]
+        self.shape = tuple(map(len, self._ranges))
 
     def select(self, index: Sequence[slice]) -> Value:
         """Some neurons, some coordinates."""
-        part = NeuronRows((0, 0), self.dtype, self._rows)
-        part._ranges, part._row_bytes = cut_ranges(self._ranges, index), self._row_bytes
-        part.shape = (len(part._ranges[0]), len(part._ranges[1]))
-        return part
+        return NeuronRows(self._whole, self.dtype, self._rows, cut_ranges(self._ranges, index))
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
         """Some neurons each; rows are made whole before they are cut, and with those that a step leaves out."""
         neurons, coordinates = self._ranges
-        n = max(1, max_bytes // max(1, self._row_bytes * neurons.step))
+        n = max(1, max_bytes // max(1, self._whole[1] * self.dtype.itemsize * neurons.step))
         for start in range(0, len(neurons), n):
             part = neurons[start : start + n]
             yield Piece((len(part), len(coordinates)), partial(self._piece, part))

@@ -80,15 +80,12 @@ class Stored(Value):
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
         """One piece if it can be sent as it lies, otherwise rows, each of which is then copied."""
         if self._tensor.is_contiguous() or self.nbytes <= max_bytes or not self.shape:
-            yield from self.whole()
+            yield Piece(self.shape, self.tensor)
             return
         step = max(1, max_bytes * self.shape[0] // self.nbytes)
         for start in range(0, self.shape[0], step):
-            yield from Stored(self._tensor[start : start + step]).whole()
-
-    def whole(self) -> Iterator[Piece]:
-        """All of it as one piece."""
-        yield Piece(self.shape, self.tensor)
+            part = Stored(self._tensor[start : start + step])
+            yield Piece(part.shape, part.tensor)
 
     def tensor(self) -> torch.Tensor:
         """A view."""
@@ -123,7 +120,7 @@ class Computed(Value):
 
 def cut_shape(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:
     """What slices within the axes leave of a shape."""
-    return tuple(len(range(n)[i]) for n, i in zip(shape, index, strict=True))
+    return tuple(map(len, cut_ranges([range(n) for n in shape], index)))
 
 
 def as_slice(indices: range) -> slice:
