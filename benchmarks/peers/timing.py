@@ -1,4 +1,7 @@
-"""Times taken in turn (A B A B ...), so that a machine whose speed drifts slows everything that is compared."""
+"""Times taken in turn (A B, B A, A B ...), so that a machine whose speed drifts slows everything that is compared.
+
+The order changes, as the first may have to pay for memory that a virtual machine's host took back in between.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ def in_turn(actions: Mapping[str, Action], rounds: int, *, times: int = 1, befor
     for index in range(rounds + 1):
         if before is not None:
             before()
-        for name, action in actions.items():
+        in_order = list(actions.items())
+        for name, action in in_order if index % 2 else reversed(in_order):
             taken = median_seconds(action, times)
             if index:
                 timings[name].append(taken)

@@ -65,8 +65,11 @@ class Calls:
             raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {len(named)} tensors for one")
         return named[0][1]
 
-    def tensors(self, rpc: str, request: Any, run_key: str = "") -> list[tuple[str, torch.Tensor]]:
+    def tensors(
+        self, rpc: str, request: Any, run_key: str = "", interruptible: Interruptible | None = None
+    ) -> list[tuple[str, torch.Tensor]]:
         """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
+        interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
         assembler, stalled = Assembler(), 0
         bar: tqdm | None = None  # type: ignore[type-arg]
@@ -74,7 +77,7 @@ class Calls:
             while True:
                 before = assembler.received
                 try:
-                    with Interruptible() as interruptible:
+                    with interruptible:
                         for message in self._messages(rpc, request, run_key, deadline, interruptible):
                             assembler.add(message)
                             if bar is None and not assembler.complete:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Interruptible:
-    """A block in which gRPC is at work. In other threads, and where Ctrl-C has another meaning, it changes nothing."""
+    """A block in which gRPC is at work. In other threads, and where Ctrl-C means something else, only `cancel` ends it."""
 
     def __init__(self) -> None:
         self._call: Any = None
@@ -32,17 +32,22 @@ class Interruptible:
         if self._is_active:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._call = None
-        if self._is_pressed:
+        if self._is_pressed and self._is_active:
             raise KeyboardInterrupt from None
 
     def cancels(self, call: Any) -> None:
-        """This is the call that Ctrl-C ends."""
+        """This is the call that Ctrl-C or `cancel` ends."""
         self._call = call
         if self._is_pressed:
             call.cancel()
 
+    def cancel(self) -> None:
+        """End the call, and those that would follow it."""
+        self._is_pressed = True
+        call = self._call
+        if call is not None:
+            call.cancel()
+
     def _pressed(self, _number: int, _frame: FrameType | None) -> None:
         """In the main thread, between two of its steps: gRPC's locks let the thread that holds them in again."""
-        self._is_pressed = True
-        if self._call is not None:
-            self._call.cancel()
+        self.cancel()

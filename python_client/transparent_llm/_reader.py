@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from transparent_llm._calls import Calls
+from transparent_llm._interrupt import Interruptible
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.config import ClientConfig
 from transparent_llm.description import ModelDescription
@@ -19,6 +20,7 @@ from transparent_llm.factors import AttnFactors, FfnFactors
 from transparent_llm.read_ahead import Indices, Walk
 from transparent_llm.reading import Reading
 from transparent_llm.run_input import RunInput
+from transparent_llm.under_way import UnderWay
 from transparent_llm.weights import Weights
 from transparent_llm.wire import fetch, options
 from transparent_llm.wire import model as wire_model
@@ -85,22 +87,25 @@ class RunReader:
         self._read_ahead_bytes = config.read_ahead_bytes
         self._walks: dict[str, Walk] = {}
         self._entry_bytes: dict[str, int] = {}
+        self._under_way = UnderWay()
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""
         self._walks.clear()
+        self._under_way.drop()
         if run is not None:
             self._shared.cache.forget(lambda key: key[0] is run)  # type: ignore[index]
 
     def read(self, run: CurrentRun, name: str, indices: Sequence[Any], reading: Reading) -> torch.Tensor:
         """One value. It belongs to the caller, who may write to it."""
         read = (name, _integers(name, indices))
-        held = self._shared.cache.get(self._key(run, read, reading))
-        walk = self._walk(name, read[1])
+        key, walk = self._key(run, read, reading), self._walk(name, read[1])
+        self._under_way.wait_for(key)
+        held, is_kept = self._shared.cache.get(key), True
         if held is None:
             held, is_kept = self._load(run, read, reading, walk)
         else:
-            is_kept = True
+            self._begin_ahead(run, read, reading, walk)
         return self._value(run, read, held, reading, is_kept=is_kept)
 
     def read_many(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[torch.Tensor]:
@@ -121,14 +126,20 @@ class RunReader:
         row = self._shared.weights.row_if_kept(model, layer, neuron)
         return None if row is None else row.clone()
 
-    def _all(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> dict[Read, Named]:
+    def _all(
+        self,
+        run: CurrentRun,
+        reads: Sequence[Read],
+        reading: Reading,
+        interruptible: Interruptible | None = None,
+    ) -> dict[Read, Named]:
         cache = self._shared.cache
         keys = {read: self._key(run, read, reading) for read in reads}
         held = {key: cache.get(key) for key in keys.values()}
         missing = list({key: read for read, key in keys.items() if held[key] is None}.values())  # two names, one value
         for start in range(0, len(missing), _ITEMS_PER_CALL):
             part = missing[start : start + _ITEMS_PER_CALL]
-            for read, named in zip(part, self._fetch(run, part, reading), strict=True):
+            for read, named in zip(part, self._fetch(run, part, reading, interruptible), strict=True):
                 held[keys[read]] = named
                 cache.put(keys[read], named)
         return {read: found for read, key in keys.items() if (found := held[key]) is not None}
@@ -149,6 +160,23 @@ class RunReader:
         self._entry_bytes[read[0]] = _size(named)
         return named, self._shared.cache.put(self._key(run, read, reading), named)
 
+    def _begin_ahead(self, run: CurrentRun, read: Read, reading: Reading, walk: Walk | None) -> None:
+        """The last of what was read ahead is asked for: have the next fetched while the caller is at work with it."""
+        model = self._shared.description(run.result.model_digest) if walk is not None and walk.noticed else None
+        if model is None or walk is None:
+            return
+        following = walk.next(_sizes(read[0], run, model))
+        if following is None or self._is_here(self._key(run, (read[0], following), reading)):
+            return
+        ahead = self._ahead(run, read, walk, reading)
+        if ahead:
+            keys = [self._key(run, other, reading) for other in ahead]
+            self._under_way.begin(keys, lambda interruptible: self._all(run, ahead, reading, interruptible))
+
+    def _is_here(self, key: tuple[object, ...]) -> bool:
+        """Or will be soon."""
+        return key in self._under_way or self._shared.cache.get(key) is not None
+
     def _ahead(self, run: CurrentRun, read: Read, walk: Walk | None, reading: Reading) -> list[Read]:
         """Reads that are likely to come next and not kept yet."""
         name, entry_bytes = read[0], self._entry_bytes.get(read[0], 0)
@@ -157,16 +185,14 @@ class RunReader:
         model = self._shared.description(run.result.model_digest)
         if model is None or not self._shared.has("fetch"):
             return []
-        sizes = _axis_sizes(run, model)
-        found = walk.ahead(
-            tuple(sizes[argument] for argument in METHODS[name].arguments),
-            entry_bytes,
-            min(self._read_ahead_bytes, self._shared.cache.largest),
-        )
+        most_bytes = min(self._read_ahead_bytes, self._shared.cache.largest)
+        found = walk.ahead(_sizes(name, run, model), entry_bytes, most_bytes)
         reads = [(name, indices) for indices in found]
-        return [ahead for ahead in reads if self._shared.cache.get(self._key(run, ahead, reading)) is None]
+        return [ahead for ahead in reads if not self._is_here(self._key(run, ahead, reading))]
 
-    def _fetch(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[Named]:
+    def _fetch(
+        self, run: CurrentRun, reads: Sequence[Read], reading: Reading, interruptible: Interruptible | None
+    ) -> list[Named]:
         items = []
         for read in reads:
             if read[0] not in fetch.FETCHED_METHODS:
@@ -176,7 +202,8 @@ class RunReader:
             item = METHODS[read[0]].request("", *read[1])
             self._set_options(run, read, reading, item)
             items.append((read[0], item))
-        arrived = self._shared.calls.tensors("Fetch", fetch.request(run.result.run_id, items), run.key)
+        message = fetch.request(run.result.run_id, items)
+        arrived = self._shared.calls.tensors("Fetch", message, run.key, interruptible)
         return _grouped([name for name, _ in reads], arrived)
 
     def _set_options(self, run: CurrentRun, read: Read, reading: Reading, request: Any) -> None:
@@ -264,14 +291,11 @@ def _integers(name: str, indices: Sequence[Any]) -> Indices:
     return given + (None,) * (len(METHODS[name].arguments) - len(given))
 
 
-def _axis_sizes(run: CurrentRun, model: ModelDescription) -> dict[str, int]:
+def _sizes(name: str, run: CurrentRun, model: ModelDescription) -> Indices:
+    """Of the axes that a method's indices go along."""
     batch, n_pos = run.result.tokens.shape
-    return {
-        "batch_i": batch,
-        "pos": n_pos,
-        "layer": model.info.n_layers,
-        "head": model.info.n_heads,
-    }
+    sizes = {"batch_i": batch, "pos": n_pos, "layer": model.info.n_layers, "head": model.info.n_heads}
+    return tuple(sizes[argument] for argument in METHODS[name].arguments)
 
 
 def _size(named: Named) -> int:

@@ -41,8 +41,12 @@ class Walk:
         elif changed:
             self._start_over(indices, before=last if len(changed) == 1 else None)
 
+    def next(self, sizes: Indices) -> Indices | None:
+        """What will be asked for next, if the walk goes on."""
+        return None if self._axis is None else next(self._successors(sizes), None)
+
     def ahead(self, sizes: Indices, entry_bytes: int, max_bytes: int) -> list[Indices]:
-        """What will be asked for next, if the walk goes on. `sizes` are those of the axes."""
+        """What is to be fetched of what will be asked for next. `sizes` are those of the axes."""
         if self._axis is None or not entry_bytes:
             return []
         found: list[Indices] = []

@@ -1,4 +1,4 @@
-"""Memory for results: like `torch.empty`, small or large, and given back when nobody holds it."""
+"""Memory for results: like `torch.empty`, small or large, and used again or given back when nobody holds it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,15 @@ def test_the_device_may_be_named_in_any_way(device: str | torch.device) -> None:
     assert memory.empty((LARGE_BYTES,), torch.int8, device).device.type == "cpu"
 
 
+KEPT_BYTES = 2**30
+"""Of freed tensors, at the most."""
+
+
 @linux_only
-def test_a_large_tensor_is_given_back_when_it_is_dropped() -> None:
+def test_one_that_is_larger_than_what_is_kept_is_given_back_when_it_is_dropped() -> None:
     before = mapped_bytes()
-    got = memory.empty((512 * MIB,), torch.uint8)  # of address space: nothing of it is touched
-    assert mapped_bytes() - before >= 400 * MIB  # threads of other tests may end meanwhile
+    got = memory.empty((KEPT_BYTES + MIB,), torch.uint8)  # of address space: nothing of it is touched
+    assert mapped_bytes() - before >= 900 * MIB  # threads of other tests may end meanwhile
     del got
     gc.collect()
     assert mapped_bytes() - before < 64 * MIB
@@ -103,16 +108,65 @@ def test_a_large_tensor_is_given_back_when_it_is_dropped() -> None:
 @linux_only
 def test_a_view_keeps_the_memory_and_its_end_gives_it_back() -> None:
     before = mapped_bytes()
-    whole = memory.empty((512 * MIB,), torch.uint8)
+    whole = memory.empty((KEPT_BYTES + MIB,), torch.uint8)
     whole[-4:] = 9
     view = whole[-4:]
     del whole
     gc.collect()
-    assert mapped_bytes() - before >= 400 * MIB
+    assert mapped_bytes() - before >= 900 * MIB
     assert view.tolist() == [9, 9, 9, 9]
     del view
     gc.collect()
     assert mapped_bytes() - before < 64 * MIB
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_next_of_the_same_size_gets_the_memory_of_one_that_was_dropped(dtype: torch.dtype) -> None:
+    first = memory.empty((LARGE_BYTES + 4096,), torch.uint8)
+    address = first.data_ptr()
+    other = memory.empty((LARGE_BYTES + 4096,), torch.uint8)  # not while the first is in use
+    assert other.data_ptr() != address
+    del first
+    size = (LARGE_BYTES + 4096) // dtype.itemsize
+    assert memory.empty((size,), dtype).data_ptr() == address
+
+
+def test_another_size_does_not_get_it() -> None:
+    first = memory.empty((LARGE_BYTES + 8192,), torch.uint8)
+    address = first.data_ptr()
+    del first
+    assert memory.empty((LARGE_BYTES + 4096,), torch.uint8).data_ptr() != address
+
+
+def test_a_view_of_a_dropped_tensor_keeps_its_memory_from_the_next() -> None:
+    first = memory.empty((LARGE_BYTES + 12288,), torch.uint8).fill_(1)
+    view = first[-5:]
+    del first
+    memory.empty((LARGE_BYTES + 12288,), torch.uint8).fill_(2)
+    assert view.tolist() == [1] * 5
+
+
+@linux_only
+def test_of_dropped_tensors_no_more_than_a_gigabyte_is_kept() -> None:
+    before = mapped_bytes()
+    many = [memory.empty((256 * MIB + n * 4096,), torch.uint8) for n in range(12)]
+    assert mapped_bytes() - before >= 1900 * MIB  # some may have been kept before
+    many.clear()
+    gc.collect()
+    assert mapped_bytes() - before <= KEPT_BYTES + 64 * MIB
+
+
+def test_tensors_that_many_threads_take_and_drop_share_nothing() -> None:
+    def take(number: int) -> bool:
+        for _ in range(50):
+            got = memory.empty((LARGE_BYTES,), torch.uint8)
+            got[::MIB] = number
+            if got[::MIB].unique().tolist() != [number]:
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(take, range(4)))
 
 
 @linux_only

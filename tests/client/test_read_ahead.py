@@ -38,12 +38,17 @@ class Traffic:
 
 
 def traffic(reads: Sequence[Indices], sizes: Indices, max_entries: int = ENOUGH) -> Traffic:
+    """What is missing is fetched with what comes next; and at the last of what was fetched, what comes next."""
     walk, sent, calls = Walk(), set[Indices](), 0
     for indices in reads:
         walk.step(indices)
         if indices not in sent:
             calls += 1
             sent |= {indices, *walk.ahead(sizes, 1, max_entries)}
+        elif (following := walk.next(sizes)) is not None and following not in sent:
+            found = set(walk.ahead(sizes, 1, max_entries)) - sent
+            calls += bool(found)
+            sent |= found
     return Traffic(asked=len(set(reads)), calls=calls, in_vain=len(sent - set(reads)))
 
 
