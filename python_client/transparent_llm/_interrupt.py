@@ -13,8 +13,7 @@ from typing import Any
 
 
 class Interruptible:
-    """A block in which gRPC is at work. In other threads, and where Ctrl-C means something else, only `cancel` ends it.
-    """
+    """A block in which gRPC is at work. In other threads than the main one, only `cancel` ends it."""
 
     def __init__(self) -> None:
         self._call: Any = None
