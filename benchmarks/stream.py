@@ -1,5 +1,7 @@
 """256 MiB from a server process to a tensor here, beside Arrow Flight and a bare socket, which fill dense arrays.
 
+Ours is what a client of the same host gets, through shared memory; `socket` is what one on another host would get.
+
 Every read ends in one contiguous array in fresh memory. Flight gets the best of a few record batch sizes.
 
     .venv/bin/python benchmarks/stream.py [--quick]
@@ -30,18 +32,21 @@ TRIES = 3
 
 
 @contextmanager
-def our_side() -> Iterator[RemoteTransparentLlm]:
-    """A client whose run has a residual stream of `N_BYTES`."""
+def our_side() -> Iterator[tuple[RemoteTransparentLlm, RemoteTransparentLlm]]:
+    """Clients with and without shared memory, whose runs have a residual stream of `N_BYTES`."""
     n_rows = N_BYTES // (4 * D_MODEL * N_TOKENS)
     with (
         shapes.saved(shapes.one_wide_layer(D_MODEL, N_TOKENS)) as folder,
         server_process("--model", f"wide={folder}") as address,
         connect(address, cache_bytes=0) as llm,
+        connect(address, cache_bytes=0, shared_memory=False) as by_socket,
     ):
         progress(f"running {n_rows} x {N_TOKENS} tokens ...")
-        llm.run_tokens(FreshBatches(n_rows, N_TOKENS, llm.model_info().d_vocab).next())
-        assert llm.residual_in(0).nbytes == N_BYTES
-        yield llm
+        token_ids = FreshBatches(n_rows, N_TOKENS, llm.model_info().d_vocab).next()
+        for client in (llm, by_socket):
+            client.run_tokens(token_ids)
+            assert client.residual_in(0).nbytes == N_BYTES
+        yield llm, by_socket
 
 
 def best_batch(sizes: Sequence[int], read: Callable[[int], object]) -> int:
@@ -53,9 +58,9 @@ def best_batch(sizes: Sequence[int], read: Callable[[int], object]) -> int:
 
 
 def measure(rounds: int, batch_sizes: Sequence[int]) -> tuple[int, Timings]:
-    """The size of Flight's record batches, and the times of all three."""
+    """The size of Flight's record batches, and the times of all four."""
     with ExitStack() as stack:
-        llm = stack.enter_context(our_side())
+        llm, by_socket = stack.enter_context(our_side())
         client = stack.enter_context(
             pyarrow.flight.connect(f"grpc://{stack.enter_context(peer_process('flight', N_BYTES))}")
         )
@@ -67,6 +72,7 @@ def measure(rounds: int, batch_sizes: Sequence[int]) -> tuple[int, Timings]:
         batch_mib = best_batch(batch_sizes, read_flight)
         actions: dict[str, Action] = {
             "ours": lambda: llm.residual_in(0),
+            "socket": lambda: by_socket.residual_in(0),
             "flight": lambda: read_flight(batch_mib),
             "tcp": lambda: tcp.read(connection, N_BYTES),
         }
@@ -84,6 +90,7 @@ def main() -> None:
         bytes=N_BYTES,
         pairs=rounds,
         gb_per_s={name: round(N_BYTES / 1e6 / median_ms(timings, name), 3) for name in timings},
+        flight_over_socket=round(ratio(timings, "flight", "socket"), 3),
         tcp_over_ours=round(ratio(timings, "tcp", "ours"), 3),
         flight_batch_mib=batch_mib,
     )

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from transparent_llm._channel import LazyChannel, closed_error
 from transparent_llm._interrupt import Interruptible
+from transparent_llm._rings import Rings
 from transparent_llm.config import ClientConfig
 from transparent_llm.errors import DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import progress_bar
@@ -34,6 +35,7 @@ class Calls:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.channel = LazyChannel(config)
+        self._rings = Rings(enabled=config.shared_memory and config.is_local)
 
     def unary(self, rpc: str, request: Any, run_key: str = "") -> Any:
         """Send one message, get one."""
@@ -75,21 +77,25 @@ class Calls:
         bar: tqdm | None = None  # type: ignore[type-arg]
         try:
             while True:
-                before = assembler.received
+                before, ring, ended_well = assembler.received, self._rings.offer(request.options), False
+                take_shared = ring.take if ring is not None else None
                 try:
                     with interruptible:
                         for message in self._messages(rpc, request, run_key, deadline, interruptible):
-                            assembler.add(message)
+                            assembler.add(message, take_shared)
                             if bar is None and not assembler.complete:
                                 bar = progress_bar(rpc, assembler.total_bytes, self.config.progress)
                             if bar is not None:
                                 bar.total = assembler.total_bytes
                                 bar.update(assembler.received - bar.n)
+                    ended_well = True
                     return assembler.tensors()
                 except grpc.RpcError as error:
                     failure = status.from_rpc_error(error, self.config.target)
                 except StreamError as error:
                     raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}") from None
+                finally:
+                    self._rings.take_back(ring, ended_well=ended_well)
                 stalled = 0 if assembler.received > before else stalled + 1
                 self._prepare_resume(request, assembler, failure, stalled, deadline)
         finally:

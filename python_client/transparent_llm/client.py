@@ -55,6 +55,7 @@ class RemoteTransparentLlm(TransparentLlm):
         read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
         weights_bytes: Limit of the output vectors of neurons that are kept.
         weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
+        shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RemoteTransparentLlm(TransparentLlm):
         read_ahead_bytes: int = ClientConfig.read_ahead_bytes,
         weights_bytes: int = ClientConfig.weights_bytes,
         weights_dir: str | os.PathLike[str] | None = None,
+        shared_memory: bool = True,
     ) -> None:
         config = ClientConfig.from_env(target, token, tls_ca)
         self._config = dataclasses.replace(
@@ -83,6 +85,7 @@ class RemoteTransparentLlm(TransparentLlm):
             read_ahead_bytes=read_ahead_bytes,
             weights_bytes=weights_bytes,
             weights_dir=Path(weights_dir) if weights_dir is not None else config.weights_dir,
+            shared_memory=shared_memory,
         )
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,20 @@ class ClientConfig:
 
     resume_attempts: int = 5
     """How often a cut stream is taken up again without any progress in between."""
+
+    shared_memory: bool = True
+    """Take large tensors through shared memory from a server of this host and user, if it agrees."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the target names this host."""
+        host = self.target.rpartition(":")[0]
+        if self.target.startswith("unix:") or host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host.strip("[]")).is_loopback
+        except ValueError:  # a name
+            return False
 
     @classmethod
     def from_env(

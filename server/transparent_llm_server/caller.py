@@ -46,6 +46,15 @@ class Caller:
             self._awaited = None
             del future  # with an exception in it, it would keep itself and the work's tensors alive
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this host, or behind a proxy that is."""
+        return self._context.peer().startswith(("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D"))
+
+    def is_there(self) -> bool:
+        """Whether somebody waits still."""
+        return self._context.is_active()
+
     def _is_watching(self) -> bool:
         """Be told when the client leaves; whether it is still there."""
         if self._is_watched:

@@ -90,6 +90,9 @@ class ServerConfig:
     max_chunk_bytes: int = 4 * MIB
     """The most that a client can ask for."""
 
+    shared_memory: bool = True
+    """Send large tensors through shared memory to clients of the same host and user that offer it."""
+
     max_request_bytes: int = 4 * MIB
     drain_s: float = 30.0
     """How long calls may go on after SIGTERM."""

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cache, partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from transparent_llm_server.models.value import Piece, Value
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
+from transparent_llm_server.shared_memory import OfferedRing
 from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
 
 _Frames = Iterator[bytes]
@@ -175,8 +177,13 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return caller.result_of(self._engine.submit_read(find))
 
     def _stream(self, parts: Iterable[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
-        offset = resume_offset(options, tag)
-        return stream(parts, tag, offset, self._sizes.choose(options.max_chunk_bytes), partial(self._take, caller))
+        offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
+        take = partial(self._take, caller)
+        if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
+            with closing(OfferedRing(options.shared_memory, caller.is_there)) as ring:
+                yield from stream(parts, tag, offset, chunk_bytes, take, ring)
+        else:
+            yield from stream(parts, tag, offset, chunk_bytes, take)
 
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
         """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""

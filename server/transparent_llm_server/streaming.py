@@ -15,6 +15,7 @@ from transparent_llm.wire import dtypes, frames, slices, tensors
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm_server.host_copy import on_host
 from transparent_llm_server.models.value import Piece, Value
+from transparent_llm_server.shared_memory import WORTH_BYTES, OfferedRing
 
 PIECE_BYTES = 4 * 2**20
 """What is computed at a time of a value that does not lie in memory."""
@@ -82,8 +83,15 @@ def outgoing(name: str, dims: tuple[str, ...], value: Value, options: tensor_pb2
     return [Outgoing(name, dims, part, dtype)]
 
 
-def stream(parts: Iterable[Outgoing], tag: str, offset: int, chunk_bytes: int, take: Taker) -> Iterator[bytes]:
-    """The messages of some tensors from byte `offset` of the whole stream on.
+def stream(
+    parts: Iterable[Outgoing],
+    tag: str,
+    offset: int,
+    chunk_bytes: int,
+    take: Taker,
+    ring: OfferedRing | None = None,
+) -> Iterator[bytes]:
+    """The messages of some tensors from byte `offset` of the whole stream on; large ones by the ring, if there is one.
 
     Raises:
         InvalidRequestError: the offset is past the end.
@@ -92,7 +100,9 @@ def stream(parts: Iterable[Outgoing], tag: str, offset: int, chunk_bytes: int, t
     for last in parts:
         end = start + last.nbytes
         if end > offset or (start == end == offset):
-            yield from _messages(last, tag, max(0, offset - start), chunk_bytes, take)
+            skipped = max(0, offset - start)
+            by_ring = ring is not None and last.nbytes - skipped >= WORTH_BYTES and ring.claim()
+            yield from _messages(last, tag, skipped, chunk_bytes, take, ring if by_ring else None)
         start = end
     if offset > start:
         raise invalid_resume(f"resume_offset {offset} is past the end: {start} bytes", offset, start)
@@ -118,17 +128,20 @@ def invalid_resume(message: str, offset: int, total_bytes: int) -> InvalidReques
     return InvalidRequestError(message, reason="INVALID_RESUME", metadata=metadata)
 
 
-def _messages(part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker) -> Iterator[bytes]:
+def _messages(
+    part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker, ring: OfferedRing | None
+) -> Iterator[bytes]:
     """One tensor from its byte `skipped` on; the first message has its header."""
     header: bytes | None = _header(part, tag)
     if not part.nbytes:
         yield frames.frame(header, 0, b"")
         return
     pieces, start = _pieces_from(part, skipped)
+    frame, chunk_bytes = (ring.frame, min(chunk_bytes, ring.slot_bytes)) if ring else (frames.frame, chunk_bytes)
     for tensor in on_host(take(part.value, piece).detach().to(part.dtype) for piece in pieces):
         data = frames.bytes_of(tensor)
         for position in range(max(0, skipped - start), len(data), chunk_bytes):
-            yield frames.frame(header, start + position, data[position : position + chunk_bytes])
+            yield frame(header, start + position, data[position : position + chunk_bytes])
             header = None
         start += len(data)
 

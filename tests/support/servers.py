@@ -30,7 +30,7 @@ def running(
     *interceptors: grpc.ServerInterceptor, credentials: grpc.ServerCredentials | None = None, **settings: Any
 ) -> Iterator[Server]:
     """A server of the tiny GPT-2."""
-    server = Server(ServerConfig(listen="localhost:0", drain_s=1.0, **settings), interceptors)
+    server = Server(ServerConfig(**{"listen": "localhost:0", "drain_s": 1.0, **settings}), interceptors)
     server.start(credentials)
     server.serve(tiny(), "tiny")
     server.ready()

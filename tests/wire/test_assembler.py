@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.tensors import any_tensors, assert_same_bits, bits
-from transparent_llm.wire import dtypes
+from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_F32, TensorChunk, TensorHeader
 from transparent_llm.wire.assembler import Assembler, StreamError
 
@@ -318,3 +318,53 @@ def test_any_restart_gives_the_new_bits(
     assembler.resume()
     assembled(sent(new, chunk_bytes, etag="two"), assembler)
     assert_same_bits(only(assembler), new)
+
+
+# Shared memory
+
+
+def in_shared_memory(tensor: torch.Tensor, sizes: Sequence[int]) -> list[bytes]:
+    """The messages of a tensor of which every second piece lies in shared memory."""
+    messages, offset, data = [], 0, bits(tensor)
+    for number, size in enumerate(sizes):
+        header = head_of(tensor).SerializeToString() if not number else None
+        if number % 2:
+            messages.append(frames.frame(header, offset, data[offset : offset + size]))
+        else:
+            messages.append(frames.shared_frame(header, offset, number, size))
+        offset += size
+    return messages
+
+
+def test_data_in_shared_memory_are_taken_to_where_they_belong() -> None:
+    tensor, sizes = torch.arange(10.0), [8, 12, 4, 16]
+    taken = []
+
+    def take(slot: int, target: memoryview) -> None:
+        start = sum(sizes[:slot])
+        target[:] = bits(tensor)[start : start + len(target)]
+        taken.append((slot, len(target)))
+
+    assembler = Assembler()
+    for message in in_shared_memory(tensor, sizes):
+        assembler.add(message, take)
+    assert_same_bits(assembler.tensors()[0][1], tensor)
+    assert taken == [(0, 8), (2, 4)]
+    assert assembler.received == 40
+
+
+def test_shared_memory_that_nobody_offered_is_refused() -> None:
+    with pytest.raises(StreamError, match=r"^data in shared memory that was not offered$"):
+        Assembler().add(in_shared_memory(torch.arange(10.0), [40])[0])
+
+
+def test_data_in_both_places_are_refused() -> None:
+    message = frames.shared_frame(head_of(torch.zeros(2)).SerializeToString(), 0, 0, 8) + b"\x1a\x01x"
+    with pytest.raises(StreamError, match="shared memory"):
+        Assembler().add(message, lambda *_: None)
+
+
+def test_a_piece_in_shared_memory_past_the_end_is_refused() -> None:
+    message = frames.shared_frame(head_of(torch.zeros(2)).SerializeToString(), 0, 0, 9)
+    with pytest.raises(StreamError, match=r"^chunk 0\.\.9 after byte 0 of 8$"):
+        Assembler().add(message, lambda *_: None)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transparent_llm.wire import dtypes, frames
-from transparent_llm.wire._gen.tensor_pb2 import TensorChunk, TensorHeader
+from transparent_llm.wire._gen.tensor_pb2 import SharedPiece, TensorChunk, TensorHeader
 
 HEADER, OFFSET, DATA = b"\x0a", b"\x10", b"\x1a"
 
@@ -37,7 +37,8 @@ def read_by_hand(message: bytes) -> TensorChunk | None:
         head = None if got.header is None else TensorHeader.FromString(got.header)
     except DecodeError:
         return None
-    return TensorChunk(header=head, offset=got.offset, data=bytes(got.data))
+    shared = SharedPiece(slot=got.shared[0], size=got.shared[1]) if got.shared else None
+    return TensorChunk(header=head, offset=got.offset, data=bytes(got.data), shared=shared)
 
 
 def read_by_generated_code(message: bytes) -> TensorChunk | None:
@@ -46,7 +47,9 @@ def read_by_generated_code(message: bytes) -> TensorChunk | None:
         chunk = TensorChunk.FromString(message)
     except DecodeError:
         return None
-    return TensorChunk(header=chunk.header if chunk.HasField("header") else None, offset=chunk.offset, data=chunk.data)
+    shared = SharedPiece(slot=chunk.shared.slot, size=chunk.shared.size) if chunk.HasField("shared") else None
+    header = chunk.header if chunk.HasField("header") else None
+    return TensorChunk(header=header, offset=chunk.offset, data=chunk.data, shared=shared)
 
 
 def assert_read_alike(message: bytes) -> None:
@@ -101,6 +104,19 @@ def test_a_frame_comes_back(chunk: TensorChunk) -> None:
     assert (got.header, got.offset, bytes(got.data)) == (header, chunk.offset, chunk.data)
 
 
+@given(st.none() | headers, offsets, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_data_in_shared_memory_are_named_as_generated_code_does(
+    header: TensorHeader | None, offset: int, slot: int, size: int
+) -> None:
+    encoded = None if header is None else header.SerializeToString()
+    message = frames.shared_frame(encoded, offset, slot, size)
+    chunk = TensorChunk(header=header, offset=offset, shared=SharedPiece(slot=slot, size=size))
+    assert message == chunk.SerializeToString()
+    got = frames.parse(message)
+    assert (got.header, got.offset, bytes(got.data), got.shared) == (encoded, offset, b"", (slot, size))
+
+
 def test_data_are_read_where_they_arrived() -> None:
     message = frames.frame(TensorHeader(name="value").SerializeToString(), 5, b"elements")
     got = frames.parse(message)
@@ -120,15 +136,16 @@ def test_an_empty_header_is_not_the_same_as_none() -> None:
 
 unknown_fields = st.sampled_from(
     [
-        b"\x20\x07",  # 4: a varint
-        b"\x20" + b"\xff" * 9 + b"\x01",
-        b"\x22\x03abc",  # 4: bytes
-        b"\x25\x01\x02\x03\x04",  # 4: 32 bits
-        b"\x21\x01\x02\x03\x04\x05\x06\x07\x08",  # 4: 64 bits
-        b"\x23\x28\x01\x24",  # 4: a group with a field in it
+        b"\x28\x07",  # 5: a varint
+        b"\x28" + b"\xff" * 9 + b"\x01",
+        b"\x2a\x03abc",  # 5: bytes
+        b"\x2d\x01\x02\x03\x04",  # 5: 32 bits
+        b"\x29\x01\x02\x03\x04\x05\x06\x07\x08",  # 5: 64 bits
+        b"\x2b\x30\x01\x2c",  # 5: a group with a field in it
         b"\xf8\xff\xff\xff\x0f\x00",  # the last number there is
-        b"\x08\x05",  # 1 and 3 with types that they do not have
+        b"\x08\x05",  # 1, 3 and 4 with types that they do not have
         b"\x18\x05",
+        b"\x20\x07",
         b"\x12\x01x",  # 2 as bytes
     ]
 )
@@ -139,6 +156,9 @@ known_fields = st.one_of(
     st.just(b"\x10\x00"),
     datas.map(lambda data: TensorChunk(data=data).SerializeToString()),
     st.just(b"\x1a\x00"),
+    st.builds(SharedPiece, slot=st.integers(0, 2**32 - 1), size=st.integers(0, 2**32 - 1)).map(
+        lambda shared: TensorChunk(shared=shared).SerializeToString()
+    ),
 )
 messages_of_any_fields = st.lists(known_fields | unknown_fields, max_size=7).map(b"".join)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,10 @@ from transparent_llm.wire.frames import bytes_of, parse
 
 class StreamError(Exception):
     """A stream that does not follow tensor.proto: the peer is broken or speaks another protocol."""
+
+
+TakeShared = Callable[[int, memoryview], None]
+"""Copies what lies in a slot of shared memory to where it belongs."""
 
 
 @dataclass
@@ -59,8 +64,8 @@ class Assembler:
         """Whether every byte that was announced is there."""
         return self._etag is not None and self.received == self.total_bytes
 
-    def add(self, message: bytes) -> None:
-        """Take the next TensorChunk.
+    def add(self, message: bytes, take_shared: TakeShared | None = None) -> None:
+        """Take the next TensorChunk; `take_shared` gets data that lie in shared memory.
 
         Raises:
             StreamError: no header yet, a gap, more data than announced, or a header that contradicts itself.
@@ -75,12 +80,19 @@ class Assembler:
         if not self._tensors:
             raise StreamError("the stream began without a header")
         self._goes_on = False
-        current, end = self._tensors[-1], frame.offset + len(frame.data)
+        size = frame.shared[1] if frame.shared else len(frame.data)
+        current, end = self._tensors[-1], frame.offset + size
         if frame.offset != current.received or end > current.total_bytes:
             raise StreamError(f"chunk {frame.offset}..{end} after byte {current.received} of {current.total_bytes}")
-        current.memory[frame.offset : end] = frame.data
+        target = current.memory[frame.offset : end]
+        if frame.shared is None:
+            target[:] = frame.data
+        elif take_shared is None or frame.data:
+            raise StreamError("data in shared memory that was not offered")
+        else:
+            take_shared(frame.shared[0], target)
         current.received = end
-        self.received += len(frame.data)
+        self.received += size
 
     def resume(self) -> None:
         """The stream was cut and is asked for from `received` on. What has no bytes yet will be sent again."""

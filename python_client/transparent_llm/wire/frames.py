@@ -31,6 +31,8 @@ class Frame:
 
     offset: int
     data: memoryview | bytes
+    shared: tuple[int, int] | None = None
+    """(slot, size) of data that lie in shared memory."""
 
 
 def frame(header: bytes | None, offset: int, data: memoryview | bytes) -> bytes:
@@ -41,6 +43,13 @@ def frame(header: bytes | None, offset: int, data: memoryview | bytes) -> bytes:
     if len(data):
         parts += (_DATA, _varint(len(data)))
     return b"".join((*parts, data))
+
+
+def shared_frame(header: bytes | None, offset: int, slot: int, size: int) -> bytes:
+    """A serialized TensorChunk whose data lie in shared memory."""
+    shared = tensor_pb2.SharedPiece(slot=slot, size=size)
+    encoded: bytes = tensor_pb2.TensorChunk(shared=shared).SerializeToString()
+    return frame(header, offset, b"") + encoded
 
 
 def parse(message: bytes) -> Frame:
@@ -77,9 +86,11 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
 
 
 def _parsed_by_generated_code(message: bytes) -> Frame:
-    """Fields in another order, twice, or from a newer schema."""
+    """Data in shared memory; fields in another order, twice, or from a newer schema."""
     chunk = tensor_pb2.TensorChunk.FromString(message)
-    return Frame(chunk.header.SerializeToString() if chunk.HasField("header") else None, chunk.offset, chunk.data)
+    header = chunk.header.SerializeToString() if chunk.HasField("header") else None
+    shared = (chunk.shared.slot, chunk.shared.size) if chunk.HasField("shared") else None
+    return Frame(header, chunk.offset, chunk.data, shared)
 
 
 def _varint(number: int) -> bytes:

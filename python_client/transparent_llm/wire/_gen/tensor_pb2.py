@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftransparent_llm/v1/tensor.proto\x12\x12transparent_llm.v1\"o\n\tAxisSlice\x12\x0c\n\x04\x61xis\x18\x01 \x01(\t\x12\x12\n\x05start\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04stop\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\x04step\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\x08\n\x06_startB\x07\n\x05_stopB\x07\n\x05_step\"\xd6\x01\n\rTensorOptions\x12-\n\x06slices\x18\x01 \x03(\x0b\x32\x1d.transparent_llm.v1.AxisSlice\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\x15\n\rresume_offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\r\x12.\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x1c.transparent_llm.v1.Encoding\"O\n\x06Tensor\x12(\n\x05\x64type\x18\x01 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x86\x01\n\x0cTensorHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0c\n\x04\x64ims\x18\x04 \x03(\t\x12\x13\n\x0btotal_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"]\n\x0bTensorChunk\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .transparent_llm.v1.TensorHeader\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\xb4\x01\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0c\n\x08\x44TYPE_U8\x10\x02\x12\x0c\n\x08\x44TYPE_I8\x10\x03\x12\r\n\tDTYPE_I16\x10\x04\x12\r\n\tDTYPE_I32\x10\x05\x12\r\n\tDTYPE_I64\x10\x06\x12\r\n\tDTYPE_F16\x10\x07\x12\x0e\n\nDTYPE_BF16\x10\x08\x12\r\n\tDTYPE_F32\x10\t\x12\r\n\tDTYPE_F64\x10\n*O\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45NCODING_DENSE\x10\x01\x12\x15\n\x11\x45NCODING_FACTORED\x10\x02\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftransparent_llm/v1/tensor.proto\x12\x12transparent_llm.v1\"o\n\tAxisSlice\x12\x0c\n\x04\x61xis\x18\x01 \x01(\t\x12\x12\n\x05start\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\x04stop\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\x04step\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\x08\n\x06_startB\x07\n\x05_stopB\x07\n\x05_step\"N\n\x0cSharedMemory\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\r\n\x05slots\x18\x03 \x01(\r\x12\x12\n\nslot_bytes\x18\x04 \x01(\r\"\x8f\x02\n\rTensorOptions\x12-\n\x06slices\x18\x01 \x03(\x0b\x32\x1d.transparent_llm.v1.AxisSlice\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\x15\n\rresume_offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\r\x12.\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x1c.transparent_llm.v1.Encoding\x12\x37\n\rshared_memory\x18\x07 \x01(\x0b\x32 .transparent_llm.v1.SharedMemory\"O\n\x06Tensor\x12(\n\x05\x64type\x18\x01 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x86\x01\n\x0cTensorHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0c\n\x04\x64ims\x18\x04 \x03(\t\x12\x13\n\x0btotal_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\x8e\x01\n\x0bTensorChunk\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .transparent_llm.v1.TensorHeader\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12/\n\x06shared\x18\x04 \x01(\x0b\x32\x1f.transparent_llm.v1.SharedPiece\")\n\x0bSharedPiece\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0c\n\x04size\x18\x02 \x01(\r*\xb4\x01\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0c\n\x08\x44TYPE_U8\x10\x02\x12\x0c\n\x08\x44TYPE_I8\x10\x03\x12\r\n\tDTYPE_I16\x10\x04\x12\r\n\tDTYPE_I32\x10\x05\x12\r\n\tDTYPE_I64\x10\x06\x12\r\n\tDTYPE_F16\x10\x07\x12\x0e\n\nDTYPE_BF16\x10\x08\x12\r\n\tDTYPE_F32\x10\t\x12\r\n\tDTYPE_F64\x10\n*O\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45NCODING_DENSE\x10\x01\x12\x15\n\x11\x45NCODING_FACTORED\x10\x02\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,18 +22,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'transparent_llm.v1.tensor_p
 if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.transparentllm.v1P\001Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\252\002\021TransparentLlm.V1'
-  _globals['_DTYPE']._serialized_start=699
-  _globals['_DTYPE']._serialized_end=879
-  _globals['_ENCODING']._serialized_start=881
-  _globals['_ENCODING']._serialized_end=960
+  _globals['_DTYPE']._serialized_start=929
+  _globals['_DTYPE']._serialized_end=1109
+  _globals['_ENCODING']._serialized_start=1111
+  _globals['_ENCODING']._serialized_end=1190
   _globals['_AXISSLICE']._serialized_start=55
   _globals['_AXISSLICE']._serialized_end=166
-  _globals['_TENSOROPTIONS']._serialized_start=169
-  _globals['_TENSOROPTIONS']._serialized_end=383
-  _globals['_TENSOR']._serialized_start=385
-  _globals['_TENSOR']._serialized_end=464
-  _globals['_TENSORHEADER']._serialized_start=467
-  _globals['_TENSORHEADER']._serialized_end=601
-  _globals['_TENSORCHUNK']._serialized_start=603
-  _globals['_TENSORCHUNK']._serialized_end=696
+  _globals['_SHAREDMEMORY']._serialized_start=168
+  _globals['_SHAREDMEMORY']._serialized_end=246
+  _globals['_TENSOROPTIONS']._serialized_start=249
+  _globals['_TENSOROPTIONS']._serialized_end=520
+  _globals['_TENSOR']._serialized_start=522
+  _globals['_TENSOR']._serialized_end=601
+  _globals['_TENSORHEADER']._serialized_start=604
+  _globals['_TENSORHEADER']._serialized_end=738
+  _globals['_TENSORCHUNK']._serialized_start=741
+  _globals['_TENSORCHUNK']._serialized_end=883
+  _globals['_SHAREDPIECE']._serialized_start=885
+  _globals['_SHAREDPIECE']._serialized_end=926
 # @@protoc_insertion_point(module_scope)

@@ -52,21 +52,35 @@ class AxisSlice(_message.Message):
     step: int
     def __init__(self, axis: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
+class SharedMemory(_message.Message):
+    __slots__ = ("name", "nonce", "slots", "slot_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    nonce: bytes
+    slots: int
+    slot_bytes: int
+    def __init__(self, name: _Optional[str] = ..., nonce: _Optional[bytes] = ..., slots: _Optional[int] = ..., slot_bytes: _Optional[int] = ...) -> None: ...
+
 class TensorOptions(_message.Message):
-    __slots__ = ("slices", "dtype", "resume_offset", "etag", "max_chunk_bytes", "encoding")
+    __slots__ = ("slices", "dtype", "resume_offset", "etag", "max_chunk_bytes", "encoding", "shared_memory")
     SLICES_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     slices: _containers.RepeatedCompositeFieldContainer[AxisSlice]
     dtype: Dtype
     resume_offset: int
     etag: str
     max_chunk_bytes: int
     encoding: Encoding
-    def __init__(self, slices: _Optional[_Iterable[_Union[AxisSlice, _Mapping]]] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., resume_offset: _Optional[int] = ..., etag: _Optional[str] = ..., max_chunk_bytes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
+    shared_memory: SharedMemory
+    def __init__(self, slices: _Optional[_Iterable[_Union[AxisSlice, _Mapping]]] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., resume_offset: _Optional[int] = ..., etag: _Optional[str] = ..., max_chunk_bytes: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., shared_memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")
@@ -95,11 +109,21 @@ class TensorHeader(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., dims: _Optional[_Iterable[str]] = ..., total_bytes: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class TensorChunk(_message.Message):
-    __slots__ = ("header", "offset", "data")
+    __slots__ = ("header", "offset", "data", "shared")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     header: TensorHeader
     offset: int
     data: bytes
-    def __init__(self, header: _Optional[_Union[TensorHeader, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    shared: SharedPiece
+    def __init__(self, header: _Optional[_Union[TensorHeader, _Mapping]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., shared: _Optional[_Union[SharedPiece, _Mapping]] = ...) -> None: ...
+
+class SharedPiece(_message.Message):
+    __slots__ = ("slot", "size")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    size: int
+    def __init__(self, slot: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...

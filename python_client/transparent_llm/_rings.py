@@ -1,0 +1,105 @@
+"""Shared memory that this client offers to a server of its own host and user. See `wire.ring`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import weakref
+from collections import deque
+from typing import Any
+
+from transparent_llm.errors import UnavailableError
+from transparent_llm.wire import ring
+
+_SLOTS, _SLOT_BYTES = 4, 2**20
+
+
+class Rings:
+    """Rings of one client and its copies. One that a server has taken is used for that call and no other."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled and ring.DIRECTORY.is_dir() and hasattr(os, "preadv")
+        self._idle: deque[Ring] = deque()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def offer(self, options: Any) -> Ring | None:
+        """Name a ring in the options of a request; None where no server could take it."""
+        if not self._enabled:
+            return None
+        try:
+            offered = self._idle_one() or Ring()
+            offered.fill(options.shared_memory)
+        except OSError:  # no room, or not allowed: the socket does as well
+            self._enabled = False
+            options.ClearField("shared_memory")
+            return None
+        return offered
+
+    def take_back(self, offered: Ring | None, *, ended_well: bool) -> None:
+        """The call is over. A server that was left in the middle may still write: nobody gets that ring again."""
+        if offered is not None and ended_well and not offered.is_used:
+            self._idle.append(offered)
+        elif offered is not None:
+            offered.close()
+
+    def _idle_one(self) -> Ring | None:
+        while True:
+            try:
+                found = self._idle.pop()
+            except IndexError:
+                return None
+            if found.is_ours:
+                return found
+
+
+class Ring:
+    """A file in shared memory with a few slots."""
+
+    def __init__(self) -> None:
+        self._path = ring.DIRECTORY / f"transparent-llm-{secrets.token_hex(16)}"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._process = os.getpid()
+        self._n_read = 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a server took part."""
+        return self._n_read > 0 or not self._path.exists()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was made by this process, not by the one that it was forked from."""
+        return self._process == os.getpid()
+
+    def fill(self, message: Any) -> None:
+        """Describe it for one call."""
+        nonce = secrets.token_bytes(ring.NONCE_BYTES)
+        ring.begin(self._file, nonce)
+        message.name, message.nonce = self._path.name, nonce
+        message.slots, message.slot_bytes = _SLOTS, _SLOT_BYTES
+
+    def take(self, slot: int, target: memoryview) -> None:
+        """Get a piece, and let the server have the slot.
+
+        Raises:
+            UnavailableError: it is not there.
+        """
+        try:
+            ring.read_slot(self._file, slot, _SLOT_BYTES, target)
+            self._n_read += 1
+            ring.count_read(self._file, self._n_read)
+        except (OSError, OverflowError) as error:
+            raise UnavailableError(f"a piece in shared memory is lost: {error}") from None
+
+    def close(self) -> None:
+        """Give it up; its memory is free when the server has closed it too."""
+        if self.is_ours:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+        os.close(self._file)
+
+
+def _close_all(idle: deque[Ring]) -> None:
+    while idle:
+        idle.pop().close()

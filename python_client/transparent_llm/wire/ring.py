@@ -1,0 +1,61 @@
+"""The ring of shared memory through which a client and a server of one host and one user pass large tensors.
+
+A file in memory: what proves that both see the same one, how many pieces the client has read, and the slots. Both
+sides read and write it by system calls and never map it, so no side can harm the other by cutting it short.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+DIRECTORY = Path("/dev/shm")
+NAME = re.compile(r"transparent-llm-[0-9a-f]{32}")
+"""What such a file is called; a server opens no other."""
+
+NONCE_BYTES = 32
+"""At the beginning of the file, and in the request."""
+
+_COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
+
+
+def begin(file: int, nonce: bytes) -> None:
+    """Write what proves that a server sees this file, and that nothing was read."""
+    os.pwrite(file, nonce.ljust(_COUNT_OFFSET, b"\0") + bytes(_COUNT_BYTES), 0)
+
+
+def nonce(file: int) -> bytes:
+    """What `begin` wrote."""
+    return os.pread(file, NONCE_BYTES, 0)
+
+
+def count_read(file: int, count: int) -> None:
+    """Tell the writer how many pieces were read."""
+    os.pwrite(file, count.to_bytes(_COUNT_BYTES, "little"), _COUNT_OFFSET)
+
+
+def read_count(file: int) -> int:
+    """How many pieces the reader has read."""
+    return int.from_bytes(os.pread(file, _COUNT_BYTES, _COUNT_OFFSET), "little")
+
+
+def write_slot(file: int, slot: int, slot_bytes: int, data: memoryview) -> None:
+    """Put a piece into a slot.
+
+    Raises:
+        OSError: there is no memory for it.
+    """
+    if os.pwrite(file, data, _SLOTS_OFFSET + slot * slot_bytes) != len(data):
+        raise OSError(errno.ENOSPC, "no room in shared memory")
+
+
+def read_slot(file: int, slot: int, slot_bytes: int, target: memoryview) -> None:
+    """Get a piece out of a slot.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if os.preadv(file, [target], _SLOTS_OFFSET + slot * slot_bytes) != len(target):
+        raise OSError(errno.EIO, "shared memory was cut short")

@@ -1,0 +1,93 @@
+"""Large tensors by shared memory, for clients of the same host and user that offer it. See `wire.ring`."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+import time
+from collections.abc import Callable
+
+from transparent_llm.errors import CancelledError
+from transparent_llm.wire import frames, ring
+from transparent_llm.wire._gen import tensor_pb2
+
+WORTH_BYTES = 16 * 2**20
+"""Of a tensor: a ring costs a file and its pages, and is no faster for less."""
+
+_MOST_BYTES = 64 * 2**20
+"""Of a ring."""
+
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 1e-3
+
+
+class OfferedRing:
+    """What a request offers. Nothing is opened before `claim`."""
+
+    def __init__(self, offer: tensor_pb2.SharedMemory, is_active: Callable[[], bool]) -> None:
+        self._name, self._nonce = offer.name, offer.nonce
+        self._slots, self.slot_bytes = offer.slots, offer.slot_bytes
+        self._is_active = is_active
+        self._file: int | None = None
+        self._is_tried = False
+        self._written = 0
+
+    def claim(self) -> bool:
+        """Take part, if this is the client's file: by its nonce, owner and mode. No two calls get the same one."""
+        if not self._is_tried:
+            self._is_tried = True
+            self._file = self._opened()
+        return self._file is not None
+
+    def frame(self, header: bytes | None, offset: int, data: memoryview) -> bytes:
+        """The message for a piece, at most `slot_bytes`, that was put into the next slot.
+
+        Raises:
+            CancelledError: the client has left while all slots were full.
+        """
+        assert self._file is not None
+        slot = self._wait_for_slot(self._file)
+        try:
+            ring.write_slot(self._file, slot, self.slot_bytes, data)
+        except OSError:  # no memory left there
+            return frames.frame(header, offset, data)
+        self._written += 1
+        return frames.shared_frame(header, offset, slot, len(data))
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _opened(self) -> int | None:
+        fits = self._slots > 0 and self.slot_bytes > 0 and self._slots * self.slot_bytes <= _MOST_BYTES
+        if not fits or not ring.NAME.fullmatch(self._name) or len(self._nonce) != ring.NONCE_BYTES:
+            return None
+        path = ring.DIRECTORY / self._name
+        try:
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            if self._is_the_clients(file):
+                path.unlink()  # whoever does this has it; a second one finds nothing
+                return file
+        except OSError:
+            pass
+        os.close(file)
+        return None
+
+    def _is_the_clients(self, file: int) -> bool:
+        found = os.fstat(file)
+        is_private = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+        return is_private and found.st_nlink == 1 and hmac.compare_digest(ring.nonce(file), self._nonce)
+
+    def _wait_for_slot(self, file: int) -> int:
+        pause = _SHORTEST_PAUSE_S
+        while self._written - ring.read_count(file) >= self._slots:
+            if not self._is_active():
+                raise CancelledError("the client left while its shared memory was full")
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        return self._written % self._slots
