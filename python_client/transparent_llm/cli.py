@@ -111,6 +111,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "
         "included; values then differ by rounding from those of a run alone (default 8192 on a GPU, 0 on a CPU: never)",
     )
+    parser.add_argument(
+        "--no-shared-memory",
+        dest="shared_memory",
+        action="store_false",
+        default=None,
+        help="send large tensors by the socket to clients of this host and user too",
+    )
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
     parser.set_defaults(command=_serve)
 
@@ -122,7 +129,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
-    names = ("run_store_bytes", "run_ttl_s", "drain_s", "shared_positions", "share_window_s")
+    names = ("run_store_bytes", "run_ttl_s", "drain_s", "shared_positions", "share_window_s", "shared_memory")
     limits = {name: getattr(arguments, name) for name in names}
     config = ServerConfig(
         listen=arguments.listen,

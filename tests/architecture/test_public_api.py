@@ -58,7 +58,7 @@ REMOTE_INIT = (
     "token: str | None = None, tls_ca: str | None = None, device: str | torch.device = 'cpu', "
     "progress: bool | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
     "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
-    "weights_dir: str | os.PathLike[str] | None = None) -> None"
+    "weights_dir: str | os.PathLike[str] | None = None, shared_memory: bool = True) -> None"
 )
 CONNECT = "(target: str | None = None, **options: Any) -> RemoteTransparentLlm"
 
