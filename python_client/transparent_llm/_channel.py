@@ -92,6 +92,9 @@ def _open(config: ClientConfig) -> grpc.Channel:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),  # as often as that during one call
         (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # no thread for each stream, see ADR 9
     ]
     if config.tls_ca is None:

@@ -19,6 +19,7 @@ from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
 
 TENSORS = [name for name, method in METHODS.items() if method.dims is not None and method.of_class]
+_SHARING = ("shared_positions", "share_window_s", "shared_memory")
 _INDEX_HELP = {
     "layer": "layer, from 0",
     "batch_i": "which sentence, from 0 (default 0)",
@@ -104,7 +105,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", default=DEFAULT_TARGET, help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
-    parser.add_argument("--drain-s", type=float, help="how long calls may go on after SIGTERM (default 30)")
+    parser.add_argument(
+        "--drain-announce-s",
+        type=float,
+        help="how long after SIGTERM health says no while new calls are still answered (default 0)",
+    )
+    parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
+    parser.add_argument(
+        "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
+    )
     parser.add_argument(
         "--shared-positions",
         type=int,
@@ -129,7 +138,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
-    names = ("run_store_bytes", "run_ttl_s", "drain_s", "shared_positions", "share_window_s", "shared_memory")
+    names = ("run_store_bytes", "run_ttl_s", "drain_announce_s", "drain_s", "stall_s", *_SHARING)
     limits = {name: getattr(arguments, name) for name in names}
     config = ServerConfig(
         listen=arguments.listen,

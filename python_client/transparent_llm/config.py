@@ -52,6 +52,12 @@ class ClientConfig:
     max_message_bytes: int = 16 * 2**20
     """The largest single message that is accepted. Tensors come in chunks of at most 4 MiB; the rest is tokens."""
 
+    keepalive_s: float = 20.0
+    """During a call that brings nothing for so long the server is asked for a sign of life."""
+
+    keepalive_timeout_s: float = 10.0
+    """A server that gives none for so long is lost, whatever time the call has left."""
+
     resume_attempts: int = 5
     """How often a cut stream is taken up again without any progress in between."""
 

@@ -26,6 +26,7 @@ from transparent_llm_server.engine import Engine
 from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.availability import Availability
 from transparent_llm_server.interceptors.errors import Errors
+from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
@@ -42,13 +43,21 @@ class Server:
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
         self._config = config
         self._registry = Registry()
-        self._engine = Engine(config.queue_length, config.busy_retry_s)
+        self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail)
+        self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(config.run_store_bytes, config.run_ttl_s, time.monotonic)
         self._health = health.HealthServicer(experimental_non_blocking=True)
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
+        self._stalls = Stalls(config.stall_s)
         self._grpc = grpc.server(
             concurrent.futures.ThreadPoolExecutor(config.threads, thread_name_prefix="call"),
-            interceptors=[AccessLog(), Errors(), Availability(self._lifecycle), *interceptors],
+            interceptors=[
+                AccessLog(),
+                self._stalls,
+                Errors(self._engine.as_told),
+                Availability(self._lifecycle),
+                *interceptors,
+            ],
             options=_channel_options(config),
         )
         servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs)
@@ -110,17 +119,34 @@ class Server:
         """All models are there: answer calls."""
         self._lifecycle.enter(State.SERVING)
 
+    def wait_for_failure(self) -> int:
+        """Wait until nothing can be computed any more; the exit code that says why."""
+        self._failed.wait()
+        return self._failure
+
     def stop(self) -> None:
-        """Refuse new calls, let running ones finish within the drain time, free everything."""
+        """Announce the end, refuse new calls, let running ones finish within the drain time, free everything."""
+        if self._lifecycle.state is State.SERVING and self._config.drain_announce_s and not self._failed.is_set():
+            self._lifecycle.enter(State.LEAVING)
+            self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
         self._grpc.stop(self._config.drain_s).wait()
         self._engine.close()
         self._stopped.set()
 
     def _sweep(self) -> None:
-        """Runs past their time give their memory back also where nobody calls any more."""
-        while not self._stopped.wait(self._config.sweep_s):
+        """Runs past their time give their memory back also where nobody calls any more; so do stalled streams."""
+        stall_s = self._config.stall_s or self._config.sweep_s
+        while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4)):
             self._runs.expire()
+            self._stalls.cut()
+
+    def _fail(self, exit_code: int) -> None:
+        """The engine can compute no more."""
+        if not self._failed.is_set():
+            self._failure = exit_code
+            self._lifecycle.enter(State.DRAINING)
+            self._failed.set()
 
     def _tell_health(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -134,6 +160,7 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
     ]
 
 

@@ -94,8 +94,17 @@ class ServerConfig:
     """Send large tensors through shared memory to clients of the same host and user that offer it."""
 
     max_request_bytes: int = 4 * MIB
+    drain_announce_s: float = 0.0
+    """How long after SIGTERM health says NOT_SERVING while new calls are still answered."""
+
     drain_s: float = 30.0
-    """How long calls may go on after SIGTERM."""
+    """How long calls may go on after that."""
+
+    stall_s: float = 60.0
+    """A stream that its client did not read for so long is cut off, which frees its thread. 0: never."""
+
+    shortest_ping_s: float = 5.0
+    """Clients that ask more often whether the connection lives are sent away."""
 
     @property
     def is_unix(self) -> bool:

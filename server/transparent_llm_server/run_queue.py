@@ -11,6 +11,7 @@ from functools import partial
 
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
+from transparent_llm_server.models.wanted import AbandonedError, while_wanted
 from transparent_llm_server.runs import RunStore
 
 
@@ -34,6 +35,11 @@ class _Entry:
     run_id: str
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
     job: Future[None] | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits any more."""
+        return all(waiter.cancelled() for waiter in self.waiters)
 
 
 class RunQueue:
@@ -70,7 +76,7 @@ class RunQueue:
     def _left(self, entry: _Entry) -> None:
         """Nobody waits any more: what has not begun need not begin."""
         with self._changed:
-            if entry.job is not None and all(waiter.cancelled() for waiter in entry.waiters):
+            if entry.job is not None and entry.is_abandoned:
                 if self._waiting.get(entry.run_id) is entry:
                     del self._waiting[entry.run_id]
                     self._changed.notify_all()
@@ -120,9 +126,12 @@ class RunQueue:
             return
         results: list[CompletedRun] | None = None
         try:
-            results = group[0].model.execute([entry.prepared for entry in group])
+            with while_wanted(lambda: self._is_wanted(group)):
+                results = group[0].model.execute([entry.prepared for entry in group])
             if len(results) != len(group):
                 raise RuntimeError(f"{len(results)} results for {len(group)} runs")
+        except AbandonedError:
+            group = [entry for entry in group if not self._drop_if_abandoned(entry)]
         except BaseException as error:
             if len(group) == 1:
                 self._fail(group[0], error)
@@ -138,6 +147,17 @@ class RunQueue:
                 self._fail(entry, error)
             else:
                 self._give(entry, run)
+
+    def _is_wanted(self, group: Sequence[_Entry]) -> bool:
+        with self._changed:
+            return any(not entry.is_abandoned for entry in group)
+
+    def _drop_if_abandoned(self, entry: _Entry) -> bool:
+        """Unless somebody has come at the last moment."""
+        with self._changed:
+            if entry.is_abandoned:
+                self._computed.pop(entry.run_id, None)
+            return entry.is_abandoned
 
     def _give(self, entry: _Entry, run: CompletedRun) -> None:
         for waiter in self._answered(entry):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -25,7 +25,10 @@ class _Status(
 
 
 class Errors(Around):
-    """Turns exceptions of the work into the status of the call."""
+    """Turns exceptions of the work into the status of the call; `as_told` knows those that a device makes."""
+
+    def __init__(self, as_told: Callable[[BaseException], BaseException]) -> None:
+        self._as_told = as_told
 
     @contextmanager
     def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -37,6 +40,9 @@ class Errors(Around):
         except Exception as error:
             if context.code() is not None:  # type: ignore[attr-defined]  # aborted already, on purpose
                 raise
+            told = self._as_told(error)
+            if isinstance(told, TransparentLlmError):
+                self._abort(context, told)
             incident = uuid.uuid4().hex[:12]
             log.exception("incident %s in %s", incident, method)
             message = f"{type(error).__name__} in the server, incident {incident}; its log has the details"
