@@ -5,12 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import uuid
-<<<<<<< HEAD
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-=======
 from collections.abc import Callable, Iterable, Iterator
->>>>>>> 321a502 (Work of the last session on stalls, losing the device, cancelled forwards)
+from contextlib import closing
 from functools import cache, partial
 from typing import Any
 
