@@ -23,6 +23,7 @@ from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import Engine
+from transparent_llm_server.identity import owner_of
 from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.availability import Availability
 from transparent_llm_server.interceptors.errors import Errors
@@ -45,7 +46,9 @@ class Server:
         self._registry = Registry()
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail)
         self._failed, self._failure = threading.Event(), 0
-        self._runs: RunStore[CompletedRun] = RunStore(config.run_store_bytes, config.run_ttl_s, time.monotonic)
+        self._runs: RunStore[CompletedRun] = RunStore(
+            config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
+        )
         self._health = health.HealthServicer(experimental_non_blocking=True)
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._stalls = Stalls(config.stall_s)
@@ -60,7 +63,7 @@ class Server:
             ],
             options=_channel_options(config),
         )
-        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs)
+        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, owner_of)
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -77,6 +77,9 @@ class ServerConfig:
     """What a refused call is told to wait."""
 
     run_store_bytes: int = 4 * 2**30
+    run_bytes_per_owner: int | None = None
+    """Of all that is stored, the most for one owner. None: all of it."""
+
     run_ttl_s: float = 3600.0
     """A run that nobody read for so long is dropped."""
 

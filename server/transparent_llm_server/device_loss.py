@@ -12,7 +12,7 @@ def device_is_lost(error: BaseException) -> bool:
     """Whether this error says so. A device that has no memory left, or still answers, is not lost."""
     if not _is_of_device(error):
         return False
-    return not _device_answers() if torch.cuda.is_initialized() else True
+    return not _device_answers() if torch.cuda.is_initialized() else True  # type: ignore[no-untyped-call]
 
 
 def _is_of_device(error: BaseException) -> bool:

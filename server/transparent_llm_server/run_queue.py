@@ -33,6 +33,7 @@ class _Entry:
     model: ServedModel
     prepared: PreparedRun
     run_id: str
+    owner: str
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
     job: Future[None] | None = None
 
@@ -52,7 +53,9 @@ class RunQueue:
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
 
-    def submit(self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing) -> Future[CompletedRun]:
+    def submit(
+        self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing, owner: str = ""
+    ) -> Future[CompletedRun]:
         """A future of the run, which is then in the store too. Cancel it to wait no longer.
 
         Raises:
@@ -61,11 +64,11 @@ class RunQueue:
         waiter: Future[CompletedRun] = Future()
         with self._changed:
             entry = self._waiting.get(run_id) or self._computed.get(run_id)
-            if entry is None and (run := self._runs.find(run_id)) is not None:
+            if entry is None and (run := self._runs.find(run_id, owner)) is not None:
                 waiter.set_result(run)
                 return waiter
             if entry is None:
-                entry = _Entry(model, prepared, run_id)
+                entry = _Entry(model, prepared, run_id, owner)
                 entry.job = self._engine.submit(partial(self._turn, run_id, sharing))
                 self._waiting[run_id] = entry
                 self._changed.notify_all()
@@ -142,7 +145,7 @@ class RunQueue:
             return
         for entry, run in zip(group, results, strict=True):
             try:
-                self._runs.put(entry.run_id, run)
+                self._runs.put(entry.run_id, run, entry.owner)
             except Exception as error:
                 self._fail(entry, error)
             else:

@@ -44,12 +44,20 @@ FEATURES = ("slices", "wire_dtype", "resume", "run_tokens", "factored", "fetch",
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     """Answers the RPCs of service.proto."""
 
-    def __init__(self, config: ServerConfig, registry: Registry, engine: Engine, runs: RunStore[CompletedRun]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: Registry,
+        engine: Engine,
+        runs: RunStore[CompletedRun],
+        owner_of: Callable[[_Context], str],
+    ) -> None:
         self._queue = RunQueue(engine, runs)
         self._config = config
         self._registry = registry
         self._engine = engine
         self._runs = runs
+        self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
@@ -64,8 +72,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         model = self._registry.get(request.model)
         prepared = model.prepare(wire_runs.from_request(request))
         self._check_size(prepared)
-        run_id = model.run_id(prepared)
-        run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model)))
+        owner = self._owner_of(context)
+        run_id = model.run_id(prepared, owner)
+        run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model), owner))
         result = wire_runs.RunResult(
             run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
         )
@@ -78,10 +87,12 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return Sharing(positions, self._config.share_window_s)
 
     def ReleaseRun(self, request: Any, context: _Context) -> Any:
-        return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id))
+        return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
 
     def BatchSize(self, request: Any, context: _Context) -> Any:
-        return service_pb2.BatchSizeResponse(batch_size=self._runs.get(request.run_id).tokens.shape[0])
+        return service_pb2.BatchSizeResponse(
+            batch_size=self._runs.get(request.run_id, self._owner_of(context)).tokens.shape[0]
+        )
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._check_count("tokens", len(request.token_ids), self._config.max_tokens_per_run)
@@ -137,7 +148,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
-        run = self._runs.get(request.run_id)
+        run = self._runs.get(request.run_id, self._owner_of(context))
         reads = wire_fetch.reads(request)
         tag = etag(
             run.nonce, "fetch", [etag("", name, read, options) for name, read, options in reads], request.options
@@ -147,7 +158,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._stream(parts, tag, request.options, caller)
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
-        run = self._runs.get(request.run_id)
+        run = self._runs.get(request.run_id, self._owner_of(context))
         indices = METHODS[name].indices(request)
         caller = Caller(context)
         parts = self._parts(run.read, name, indices, request.options, caller)

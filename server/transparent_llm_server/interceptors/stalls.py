@@ -43,7 +43,7 @@ class Stalls(grpc.ServerInterceptor):
         stalled = [stream for stream in streams if (at := stream.offered_at) is not None and at < oldest]
         for stream in stalled:
             log.warning("%s: nobody read for %g s, cut off", stream.method, self._stall_s)
-            stream.context.cancel()  # type: ignore[no-untyped-call]
+            stream.context.cancel()
         return len(stalled)
 
     def intercept_service(
