@@ -19,6 +19,10 @@ from transparent_llm.wire import methods
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
+LONGEST_CONNECT_MS = 5_000
+"""A server that does not finish the handshake in that time is not there. gRPC's own 20 s, at each of its attempts, would
+make a minute and a half of it."""
+
 _inherited: list[Any] = []  # channels of a parent process: closing or collecting them in a child would hang
 _open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()
 
@@ -92,8 +96,10 @@ def _open(config: ClientConfig) -> grpc.Channel:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        ("grpc.min_reconnect_backoff_ms", LONGEST_CONNECT_MS),
         ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout_s * 1000)),  # the one that counts in gRPC 1.85
         ("grpc.http2.max_pings_without_data", 0),  # as often as that during one call
         (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # no thread for each stream, see ADR 9
     ]

@@ -55,7 +55,7 @@ class ClientConfig:
     keepalive_s: float = 20.0
     """During a call that brings nothing for so long the server is asked for a sign of life."""
 
-    keepalive_timeout_s: float = 10.0
+    keepalive_timeout_s: float = 20.0
     """A server that gives none for so long is lost, whatever time the call has left."""
 
     resume_attempts: int = 5

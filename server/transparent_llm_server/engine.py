@@ -172,7 +172,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _lost() -> UnavailableError:
-    return UnavailableError("the server can compute no more and ends; ask again when it was started anew")
+    return UnavailableError(
+        "the server can compute no more and ends; ask again when it was started anew", reason="DRAINING"
+    )
 
 
 def _out_of_memory(error: BaseException, retry_after_s: float) -> CapacityError:
