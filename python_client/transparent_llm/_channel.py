@@ -20,8 +20,7 @@ from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
 LONGEST_CONNECT_MS = 5_000
-"""A server that does not finish the handshake in that time is not there. gRPC's own 20 s, at each of its attempts, would
-make a minute and a half of it."""
+"""A server that does not finish the handshake in that time is not there."""
 
 _inherited: list[Any] = []  # channels of a parent process: closing or collecting them in a child would hang
 _open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()

@@ -16,7 +16,7 @@ from transparent_llm_server.models.served import ServedTransparentLlm
 class LosesItsDevice(ServedTransparentLlm):
     """A model that runs once upon a device that then breaks."""
 
-    def execute(self, prepared):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    def execute(self, prepared):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
         """Fail as CUDA does."""
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 

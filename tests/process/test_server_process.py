@@ -225,7 +225,7 @@ def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
     with process(script=script) as running:
         with connect(ready_address(running)) as llm:
             assert llm.is_serving()
-            with pytest.raises(UnavailableError, match="can compute no more and ends|is shutting down"):
+            with pytest.raises(UnavailableError, match=r"can compute no more and ends|is shutting down"):
                 llm.run_tokens([[1, 2, 3]])
             with suppress(UnavailableError):  # when the process is gone already
                 assert not llm.is_serving()
