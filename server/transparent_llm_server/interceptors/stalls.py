@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from transparent_llm_server.interceptors.around import is_non_blocking
+
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +53,7 @@ class Stalls(grpc.ServerInterceptor):
     ) -> Any:
         """Watch the handler's messages, if it streams."""
         handler = continuation(details)
-        if handler is None or handler.unary_stream is None:
+        if handler is None or handler.unary_stream is None or is_non_blocking(handler.unary_stream):
             return handler
         method = str(details.method).rpartition("/")[2]
 
