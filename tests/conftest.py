@@ -22,7 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(2)  # here and in the server processes: the same split of work gives the same bits
     os.environ["OMP_NUM_THREADS"] = "2"
-    for name in ("ADDRESS", "TOKEN", "TLS_CA"):  # a developer's own settings are none of the tests'
+    for name in (
+        "ADDRESS",
+        "TOKEN",
+        "TLS_CA",
+        "TLS_CERT",
+        "TLS_KEY",
+    ):  # a developer's own settings are none of the tests'
         os.environ.pop(f"TRANSPARENT_LLM_{name}", None)
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,6 +95,8 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
     parser.add_argument("--token", help="bearer token (default TRANSPARENT_LLM_TOKEN)")
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
+    parser.add_argument("--tls-cert", help="file of a certificate to show (default TRANSPARENT_LLM_TLS_CERT)")
+    parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
     parser.set_defaults(command=command)
 
 
@@ -143,7 +146,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         dest="tokens_file",
         type=Path,
         metavar="FILE",
-        help="lines of OWNER SHA256HEX, see `transparent-llm token`: calls must bring a token; read again when it changes",
+        help="calls must bring a token of this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")
@@ -194,13 +197,11 @@ def _token(arguments: argparse.Namespace) -> int:
 
 
 def _connect(arguments: argparse.Namespace) -> RemoteTransparentLlm:
-    return connect(
-        arguments.target,
-        model=arguments.model,
-        timeout_s=arguments.timeout_s,
-        token=arguments.token,
-        tls_ca=arguments.tls_ca,
-    )
+    return connect(arguments.target, model=arguments.model, **_access(arguments))
+
+
+def _access(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key")}
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -276,10 +277,7 @@ def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> tor
 
 
 def _health(arguments: argparse.Namespace) -> int:
-    llm = RemoteTransparentLlm(
-        arguments.target, timeout_s=arguments.timeout_s, token=arguments.token, tls_ca=arguments.tls_ca
-    )
-    with llm:
+    with RemoteTransparentLlm(arguments.target, **_access(arguments)) as llm:
         serving = llm.is_serving()
     print("serving" if serving else "not serving")
     return 0 if serving else 1

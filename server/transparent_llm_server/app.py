@@ -50,9 +50,9 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
-        require_protected(config)
         self._config = config
         self._certificates = certificates(config)
+        require_protected(config)
         tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
         identity = Identity(tokens, certificates=config.tls_client_ca is not None)
         self._registry = Registry()

@@ -33,7 +33,9 @@ class Certificates:
     def credentials(self) -> grpc.ServerCredentials:
         """For a port: new connections get what the files hold then."""
         return grpc.dynamic_ssl_server_credentials(
-            self._first, self._changed, require_client_authentication=self._client_ca is not None
+            self._first,
+            self._changed,  # type: ignore[arg-type]  # None is allowed by grpc's documentation, not by the stubs
+            require_client_authentication=self._client_ca is not None,
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
