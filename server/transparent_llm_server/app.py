@@ -24,6 +24,7 @@ from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import Engine
+from transparent_llm_server.health_service import HealthService
 from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.authentication import Authentication
@@ -61,7 +62,7 @@ class Server:
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
         )
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._health = HealthService()
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._stalls = Stalls(config.stall_s)
         self._grpc = grpc.server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -32,10 +33,12 @@ class Around(grpc.ServerInterceptor, ABC):
         if is_non_blocking(work):
             return handler
 
+        @functools.wraps(work)  # with what grpc reads from it: threads of its own
         def once(request: Any, context: grpc.ServicerContext) -> Any:
             with self.around(method, context):
                 return work(request, context)
 
+        @functools.wraps(work)
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             with self.around(method, context):
                 yield from work(request, context)
