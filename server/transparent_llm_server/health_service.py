@@ -1,4 +1,8 @@
-"""The standard health service, on threads of its own: anybody may begin such a call and never send its request."""
+"""The standard health service, on threads of its own.
+
+Anybody may begin such a call, never send its request, or wait for changes for ever; calls that need a token go on all
+the same. grpc's own way to wait without a thread is not used: it can lock up when a watcher leaves during a change.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,16 @@ from typing import Any
 
 from grpc_health.v1 import health
 
-_THREADS = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="health")
-"""Of the process: grpc takes them from the class's methods."""
+# Of the process, as grpc finds them at the methods of the class.
+_CHECKS = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="health")
+_WATCHES = concurrent.futures.ThreadPoolExecutor(16, thread_name_prefix="watch")
 
 
 class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class without types
-    """Whoever waits for a change holds no thread at all."""
+    """Tells everybody whether the server serves."""
 
     def __init__(self) -> None:
-        super().__init__(experimental_non_blocking=True, experimental_thread_pool=_THREADS)
+        super().__init__(experimental_non_blocking=False, experimental_thread_pool=_WATCHES)
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: D102
         return super().Check(request, context)
@@ -23,4 +28,4 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class wit
     def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:  # noqa: D102
         return super().Watch(request, context, send_response_callback)
 
-    Check.experimental_thread_pool = _THREADS  # type: ignore[attr-defined]
+    Check.experimental_thread_pool = _CHECKS  # type: ignore[attr-defined]

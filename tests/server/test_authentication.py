@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from support.engines import SOON
 from support.owners import TokenFile
+from support.polling import wait_until
 from support.servers import running
 from transparent_llm import RemoteTransparentLlm, connect, errors
 from transparent_llm.wire._gen import service_pb2
@@ -176,17 +177,6 @@ def is_let_in(llm: RemoteTransparentLlm) -> bool:
     except errors.AuthError:
         return False
     return True
-
-
-def wait_until(condition: Any) -> None:
-    late = threading.Event()
-    timer = threading.Timer(SOON, late.set)
-    timer.start()
-    try:
-        while not condition():
-            assert not late.wait(0.02)
-    finally:
-        timer.cancel()
 
 
 def test_who_is_refused_holds_no_thread(file: TokenFile) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 LONG_AGO = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
 
@@ -45,10 +47,31 @@ class Authority:
 
     def issue(self, *names: str, common_name: str | None = None, expired: bool = False) -> Pair:
         """A certificate of these alternative names."""
-        self._count += 1
         until = LONG_AGO if expired else None
         issued = self._ca.issue_cert(*names, common_name=common_name, not_after=until)
+        return self._save(b"".join(blob.bytes() for blob in issued.cert_chain_pems), issued.private_key_pem.bytes())
+
+    def issue_without_a_name(self) -> Pair:
+        """What no good authority does."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        authority = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        unsigned = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "nobody")]))
+            .issuer_name(authority.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(authority.not_valid_before_utc)
+            .not_valid_after(authority.not_valid_after_utc)
+        )
+        signing = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(signing, ec.EllipticCurvePrivateKey)
+        pem, form, no = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return self._save(unsigned.sign(signing, hashes.SHA256()).public_bytes(pem), key.private_bytes(pem, form, no))
+
+    def _save(self, chain: bytes, key: bytes) -> Pair:
+        self._count += 1
         pair = Pair(self._folder / f"{self._count}.pem", self._folder / f"{self._count}.key")
-        pair.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        pair.key.write_bytes(issued.private_key_pem.bytes())
+        pair.cert.write_bytes(chain)
+        pair.key.write_bytes(key)
         return pair

@@ -30,8 +30,6 @@ class Around(grpc.ServerInterceptor, ABC):
         method = str(details.method)
         kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
         work = getattr(handler, kind)
-        if is_non_blocking(work):
-            return handler
 
         @functools.wraps(work)  # with what grpc reads from it: threads of its own
         def once(request: Any, context: grpc.ServicerContext) -> Any:
@@ -46,8 +44,3 @@ class Around(grpc.ServerInterceptor, ABC):
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped = stream if kind.endswith("_stream") else once
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
-
-
-def is_non_blocking(work: Any) -> bool:
-    """Whether it answers from outside, as the watch of the health service does: wrapped, it would hold a thread."""
-    return bool(getattr(work, "experimental_non_blocking", False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -9,8 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
-
-from transparent_llm_server.interceptors.around import is_non_blocking
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +52,11 @@ class Stalls(grpc.ServerInterceptor):
     ) -> Any:
         """Watch the handler's messages, if it streams."""
         handler = continuation(details)
-        if handler is None or handler.unary_stream is None or is_non_blocking(handler.unary_stream):
+        if handler is None or handler.unary_stream is None:
             return handler
         method = str(details.method).rpartition("/")[2]
 
+        @functools.wraps(handler.unary_stream)  # with what grpc reads from it: threads of its own
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             watched = _Stream(method, context)
             with self._lock:
