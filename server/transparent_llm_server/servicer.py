@@ -77,7 +77,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
-            log.info("run %s of %r: %r", run_id, owner, prepared.run_input)
+            given = prepared.run_input
+            log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
         run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model), owner))
         result = wire_runs.RunResult(
             run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
