@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.backends import BACKENDS, Backend, start_backend
+from support.backends import BACKENDS, DEFAULT_BACKENDS, Backend, start_backend
 from support.families import FAMILIES, save
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--backend", default=",".join(BACKENDS), help=f"comma list of {', '.join(BACKENDS)} (default all)")
+    default = ",".join(DEFAULT_BACKENDS)
+    parser.addoption("--backend", default=default, help=f"comma list of {', '.join(BACKENDS)} (default {default})")
 
 
 def pytest_configure(config: pytest.Config) -> None:
