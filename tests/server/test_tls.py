@@ -7,12 +7,10 @@ import os
 import socket
 import ssl
 import stat
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import torch
 import trustme
@@ -23,9 +21,8 @@ from support.certificates import Authority, Pair
 from support.engines import SOON
 from support.owners import TokenFile
 from support.polling import wait_until
-from support.servers import Continuation, running, tiny
+from support.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm, connect, errors
-from transparent_llm.wire._gen import service_pb2
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 
@@ -361,6 +358,13 @@ def test_this_host_is_let_in(listen: str) -> None:
     Server(ServerConfig(listen=listen)).stop()
 
 
+def test_a_name_with_an_address_of_another_network_is_no_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.1", "192.0.2.1")]
+    monkeypatch.setattr("transparent_llm_server.listener.socket.getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(errors.InvalidRequestError, match=r"both\.example:0 can be reached from other hosts"):
+        Server(ServerConfig(listen="both.example:0"))
+
+
 def test_a_server_that_listens_everywhere_with_tokens_over_tls_serves(
     authority: Authority, own: Pair, tmp_path: Path
 ) -> None:
@@ -381,69 +385,3 @@ def test_a_socket_file_is_its_users_own_unless_callers_say_who_they_are(tmp_path
             with RemoteTransparentLlm(server.address, token=file.tokens["alice"]) as llm:
                 assert llm.model_info().name == "tiny"
     assert os.umask(mask) == mask
-
-
-# Bounds
-
-
-def test_metadata_without_bounds_is_refused_and_the_server_goes_on() -> None:
-    with running() as server:
-        with RemoteTransparentLlm(server.address, token="x" * 20_000) as llm:
-            with pytest.raises(errors.TooLargeError, match=f"a message was too large for {server.address}"):
-                llm.model_info()
-        with RemoteTransparentLlm(server.address, token="x" * 8_000) as llm:
-            assert llm.model_info().name == "tiny"
-        with grpc.insecure_channel(server.address) as channel:
-            many = [(f"x-{number}", "y" * 1000) for number in range(20)]
-            with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary("/grpc.health.v1.Health/Check")(b"", metadata=many, timeout=SOON)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)
-
-
-def test_a_message_without_bounds_is_refused_and_the_server_goes_on() -> None:
-    with running(max_request_bytes=100_000) as server, RemoteTransparentLlm(server.address) as llm:
-        with pytest.raises(errors.TooLargeError, match=f"a message was too large for {server.address}: .*larger than"):
-            llm.run(["word " * 50_000])
-        llm.run(["word"])
-        assert llm.batch_size() == 1
-
-
-class HeldUntilCut(grpc.ServerInterceptor):
-    """Streams send two messages and then nothing more until their connection ends, so many times."""
-
-    def __init__(self, times: int) -> None:
-        self._times = times
-        self.offsets: list[int] = []
-        """Where each stream was asked to begin."""
-
-    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
-        handler = continuation(details)
-        if handler is None or handler.unary_stream is None:
-            return handler
-
-        def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-            ended = threading.Event()
-            context.add_callback(ended.set)
-            self.offsets.append(service_pb2.LogitsRequest.FromString(request).options.resume_offset)
-            for count, message in enumerate(handler.unary_stream(request, context)):
-                if count == 2 and len(self.offsets) <= self._times:
-                    assert ended.wait(SOON)
-                    return
-                yield message
-
-        return grpc.unary_stream_rpc_method_handler(stream)
-
-
-def test_a_connection_that_grows_old_does_not_end_a_long_transfer() -> None:
-    """The connection is cut again and again within it; each time the stream goes on where it was."""
-    slow = HeldUntilCut(times=3)
-    aged = {"connection_age_s": 0.2, "connection_grace_s": 0.1, "chunk_bytes": 1024}
-    with running(slow, **aged) as server, RemoteTransparentLlm(server.address, progress=False) as llm:
-        llm.run_tokens([list(range(1, 61))])
-        local = tiny().copy()
-        local.run_tokens([list(range(1, 61))])
-        assert torch.equal(llm.logits(), local.logits())
-    assert slow.offsets[0] == 0
-    assert len(slow.offsets) == 4  # opened, and taken up again three times
-    assert slow.offsets == sorted(set(slow.offsets))  # each time further on
