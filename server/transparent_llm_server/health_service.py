@@ -22,10 +22,12 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class wit
     def __init__(self) -> None:
         super().__init__(experimental_non_blocking=False, experimental_thread_pool=_WATCHES)
 
-    def Check(self, request: Any, context: Any) -> Any:  # noqa: D102
+    def Check(self, request: Any, context: Any) -> Any:
+        """Whether it serves now."""
         return super().Check(request, context)
 
-    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:  # noqa: D102
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+        """The same, again at each change."""
         return super().Watch(request, context, send_response_callback)
 
     Check.experimental_thread_pool = _CHECKS  # type: ignore[attr-defined]
