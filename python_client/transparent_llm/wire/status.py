@@ -54,7 +54,7 @@ _TLS_FAILURES = (
     ("Hostname Verification Check failed", f"{_NOT_TRUSTED}: it was made for another name than the target's"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS; leave tls_ca out, or ask for TLS there"),
     (
-        "failed to connect .*(Socket closed|Connection reset)",
+        "failed to connect .*(Socket closed|Connection reset|Broken pipe)",
         "it closed the connection at once; is it up, and does it want TLS (tls_ca) or another client certificate "
         "(tls_cert, tls_key)?",
     ),
