@@ -87,6 +87,10 @@ class ClientConfig:
             return False
 
     def __post_init__(self) -> None:
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise InvalidRequestError(
+                "the token has characters that cannot be sent: a line break at its end, perhaps, or letters beyond ASCII"
+            )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's")
         if self.tls_cert is not None and self.tls_ca is None:
@@ -109,7 +113,8 @@ class ClientConfig:
         """Arguments first, then the environment, then the defaults. An empty string says: not even from there.
 
         Raises:
-            InvalidRequestError: a certificate without its key or the other way round, or without TLS.
+            InvalidRequestError: a certificate without its key or the other way round, or without TLS; a token that
+                cannot be sent.
         """
 
         def chosen(argument: str | None, name: str) -> str | None:
