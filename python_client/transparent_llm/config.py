@@ -89,7 +89,7 @@ class ClientConfig:
     def __post_init__(self) -> None:
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise InvalidRequestError(
-                "the token has characters that cannot be sent: a line break at its end, perhaps, or letters not in ASCII"
+                "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's")
