@@ -60,6 +60,12 @@ class RunStore(Generic[_Run]):
             self._expire()
             return self._bytes
 
+    def usage(self, owner: str) -> tuple[int, int]:
+        """How many runs of this owner are stored, and their bytes."""
+        with self._lock:
+            self._expire()
+            return sum(entry.owner == owner for entry in self._entries.values()), self._bytes_of[owner]
+
     def require_room(self, nbytes: int) -> None:
         """Refuse what can never be stored.
 

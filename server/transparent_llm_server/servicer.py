@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ from transparent_llm_server.runs import RunStore
 from transparent_llm_server.shared_memory import OfferedRing
 from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
 
+log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
@@ -62,7 +64,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
-        return wire_model.server_to_wire(self._describe_server())
+        return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
 
     def ModelInfo(self, request: Any, context: _Context) -> Any:
         info = self._registry.get(request.model).description.info
@@ -74,6 +76,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._check_size(prepared)
         owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
+        if self._config.log_prompts:
+            given = prepared.run_input
+            log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
         run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model), owner))
         result = wire_runs.RunResult(
             run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
@@ -225,8 +230,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
                 metadata={"needed": str(needed), "allowed": str(allowed)},
             )
 
-    def _describe_server(self) -> description.ServerInfo:
+    def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
+        stored_runs, stored_run_bytes = self._runs.usage(owner)
         limits = description.Limits(
             max_tokens_per_run=config.max_tokens_per_run,
             max_sentences_per_run=config.max_sentences_per_run,
@@ -242,8 +248,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             limits=limits,
             features=FEATURES,
             versions=_library_versions(),
-            stored_runs=len(self._runs),
-            stored_run_bytes=self._runs.nbytes,
+            stored_runs=stored_runs,
+            stored_run_bytes=stored_run_bytes,
         )
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.certificates import Authority
 from support.families import save
+from support.owners import TokenFile
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
@@ -246,3 +248,34 @@ def test_a_server_that_hangs_is_lost_long_before_the_deadline(tiny_folder: Path)
         assert config.target in str(lost.value)
         running.send_signal(signal.SIGCONT)
         calls.channel.close()
+
+
+def test_a_server_that_others_can_reach_wants_protection_or_a_word(tiny_folder: Path) -> None:
+    everywhere = ("--listen", "0.0.0.0:0", "--model", str(tiny_folder))
+    with process(*everywhere) as running:
+        assert running.wait(TIMEOUT_S) == 1
+        assert "0.0.0.0:0 can be reached from other hosts, and everybody there could use the models" in log_of(running)
+    with process(*everywhere, "--insecure", "--log-prompts") as running:
+        port = ready_address(running).rpartition(":")[2]
+        with connect(f"127.0.0.1:{port}") as llm:
+            llm.run(["my very public prompt"])
+        running.send_signal(signal.SIGTERM)
+        running.wait(TIMEOUT_S)
+        assert "my very public prompt" in log_of(running)
+
+
+def test_tokens_and_certificates_are_options_of_the_command(tiny_folder: Path, tmp_path: Path) -> None:
+    authority, file = Authority(tmp_path / "authority"), TokenFile(tmp_path / "tokens", "alice")
+    own, client = authority.issue("localhost"), authority.issue("a.example", common_name="alice")
+    tls = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", str(authority.path))
+    arguments = ("--listen", "0.0.0.0:0", "--model", str(tiny_folder), "--tokens", str(file.path), *tls)
+    with process(*arguments) as running:
+        target = f"localhost:{ready_address(running).rpartition(':')[2]}"
+        access = {"token": file.tokens["alice"], "tls_ca": str(authority.path), **client.as_client}
+        with connect(target, **access) as llm:
+            assert llm.model_info().name == "tiny"
+        flags = [word for name, value in access.items() for word in (f"--{name.replace('_', '-')}", value)]
+        command = [sys.executable, "-m", "transparent_llm"]
+        for verb in ("info", "health"):
+            finished = subprocess.run([*command, verb, "--target", target, *flags], capture_output=True, text=True)
+            assert finished.returncode == 0, finished.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -55,6 +56,7 @@ class Stalls(grpc.ServerInterceptor):
             return handler
         method = str(details.method).rpartition("/")[2]
 
+        @functools.wraps(handler.unary_stream)  # with what grpc reads from it: threads of its own
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             watched = _Stream(method, context)
             with self._lock:
