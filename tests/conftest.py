@@ -11,18 +11,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.backends import BACKENDS, Backend, start_backend
+from support.backends import BACKENDS, DEFAULT_BACKENDS, Backend, start_backend
 from support.families import FAMILIES, save
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--backend", default=",".join(BACKENDS), help=f"comma list of {', '.join(BACKENDS)} (default all)")
+    default = ",".join(DEFAULT_BACKENDS)
+    parser.addoption("--backend", default=default, help=f"comma list of {', '.join(BACKENDS)} (default {default})")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(2)  # here and in the server processes: the same split of work gives the same bits
     os.environ["OMP_NUM_THREADS"] = "2"
-    for name in ("ADDRESS", "TOKEN", "TLS_CA"):  # a developer's own settings are none of the tests'
+    for name in (
+        "ADDRESS",
+        "TOKEN",
+        "TLS_CA",
+        "TLS_CERT",
+        "TLS_KEY",
+    ):  # a developer's own settings are none of the tests'
         os.environ.pop(f"TRANSPARENT_LLM_{name}", None)
 
 

@@ -52,8 +52,19 @@ class Calls:
         return bool(response.status == health.SERVING)
 
     def _unary(self, method: Any, request: Any, run_key: str) -> Any:
+        """Once more, if the connection was lost on the way: equal requests have equal effects."""
+        deadline = time.monotonic() + self.config.timeout_s
+        try:
+            return self._unary_once(method, request, run_key, deadline)
+        except UnavailableError as error:
+            if error.reason != UnavailableError.default_reason or time.monotonic() >= deadline:
+                raise
+        log.debug("the connection was lost during a call, asking again")
+        return self._unary_once(method, request, run_key, deadline)
+
+    def _unary_once(self, method: Any, request: Any, run_key: str, deadline: float) -> Any:
         with Interruptible() as interruptible:
-            call = _begun(method.future, request, self.config.timeout_s, self._metadata(run_key))
+            call = _begun(method.future, request, deadline - time.monotonic(), self._metadata(run_key))
             interruptible.cancels(call)
             try:
                 return call.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 import weakref
 from pathlib import Path
@@ -19,6 +20,9 @@ from transparent_llm.wire import methods
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
+LONGEST_CONNECT_MS = 5_000
+"""A server that does not finish the handshake in that time is not there."""
+
 _inherited: list[Any] = []  # channels of a parent process: closing or collecting them in a child would hang
 _open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()
 
@@ -38,7 +42,7 @@ class LazyChannel:
         """The open channel of this process.
 
         Raises:
-            InvalidRequestError: the client was closed, or its CA file cannot be read.
+            InvalidRequestError: the client was closed, or files of certificates cannot be used.
         """
         with self._lock:
             return self._opened()
@@ -92,17 +96,39 @@ def _open(config: ClientConfig) -> grpc.Channel:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        ("grpc.min_reconnect_backoff_ms", LONGEST_CONNECT_MS),
+        ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout_s * 1000)),  # the one that counts in gRPC 1.85
+        ("grpc.http2.max_pings_without_data", 0),  # as often as that during one call
         (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),  # no thread for each stream, see ADR 9
     ]
     if config.tls_ca is None:
         return grpc.insecure_channel(config.target, options)
-    return grpc.secure_channel(config.target, grpc.ssl_channel_credentials(_root_certificates(config.tls_ca)), options)
+    return grpc.secure_channel(config.target, _credentials(config), options)
 
 
-def _root_certificates(tls_ca: str) -> bytes | None:
-    if tls_ca == SYSTEM_CA:
-        return None
-    try:
-        return Path(tls_ca).read_bytes()
-    except OSError as error:
-        raise InvalidRequestError(f"cannot read the CA certificates: {error}") from error
+def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
+    """From files that fit together: of others gRPC would say only that there is no connection."""
+    context, roots, key, chain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), None, None, None
+    if config.tls_ca is not None and config.tls_ca != SYSTEM_CA:
+        try:
+            roots = Path(config.tls_ca).read_bytes()
+            context.load_verify_locations(config.tls_ca)
+        except OSError as error:  # an SSLError too
+            raise InvalidRequestError(f"cannot read the CA certificates: {config.tls_ca}: {_why(error)}") from error
+    if config.tls_cert is not None and config.tls_key is not None:
+        try:
+            key, chain = Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes()
+            context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # none is asked for at a terminal
+        except OSError as error:
+            raise InvalidRequestError(
+                f"cannot use the client certificate {config.tls_cert} with the key {config.tls_key}: {_why(error)}; "
+                "both are PEM, the key without password"
+            ) from error
+    return grpc.ssl_channel_credentials(roots, key, chain)
+
+
+def _why(error: OSError) -> str:
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else error.strerror
+    return str(reason or error)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,8 @@ from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
 
 TENSORS = [name for name, method in METHODS.items() if method.dims is not None and method.of_class]
+_SHARING = ("shared_positions", "share_window_s", "shared_memory")
+_ACCESS = ("tokens_file", "tls_cert", "tls_key", "tls_client_ca", "insecure", "log_prompts")
 _INDEX_HELP = {
     "layer": "layer, from 0",
     "batch_i": "which sentence, from 0 (default 0)",
@@ -54,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="load models and serve them over gRPC"))
 
+    token = commands.add_parser("token", help="print a new token, and the line that lets it into a server")
+    token.add_argument("owner", metavar="OWNER", help="who will use it; runs are seen by their owner only")
+    token.set_defaults(command=_token)
+
     info = commands.add_parser("info", help="print what a server serves")
     _add_connection(info, command=_info)
 
@@ -88,6 +95,8 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
     parser.add_argument("--token", help="bearer token (default TRANSPARENT_LLM_TOKEN)")
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
+    parser.add_argument("--tls-cert", help="file of a certificate to show (default TRANSPARENT_LLM_TLS_CERT)")
+    parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
     parser.set_defaults(command=command)
 
 
@@ -104,7 +113,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", default=DEFAULT_TARGET, help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
-    parser.add_argument("--drain-s", type=float, help="how long calls may go on after SIGTERM (default 30)")
+    parser.add_argument(
+        "--drain-announce-s",
+        type=float,
+        help="how long after SIGTERM health says no while new calls are still answered (default 0)",
+    )
+    parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
+    parser.add_argument(
+        "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
+    )
     parser.add_argument(
         "--shared-positions",
         type=int,
@@ -119,7 +136,32 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="send large tensors by the socket to clients of this host and user too",
     )
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
+    _add_access(parser)
     parser.set_defaults(command=_serve)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tokens",
+        dest="tokens_file",
+        type=Path,
+        metavar="FILE",
+        help="calls must bring a token of this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, metavar="FILE", help="clients must show a certificate of these authorities"
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="listen beyond this host also without authentication, or with tokens but without TLS",
+    )
+    parser.add_argument(
+        "--log-prompts", action="store_true", default=None, help="write sentences into the log, otherwise never there"
+    )
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -129,7 +171,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
-    names = ("run_store_bytes", "run_ttl_s", "drain_s", "shared_positions", "share_window_s", "shared_memory")
+    names = ("run_store_bytes", "run_ttl_s", "drain_announce_s", "drain_s", "stall_s", *_SHARING, *_ACCESS)
     limits = {name: getattr(arguments, name) for name in names}
     config = ServerConfig(
         listen=arguments.listen,
@@ -141,14 +183,25 @@ def _serve(arguments: argparse.Namespace) -> int:
     return serve(config)
 
 
+def _token(arguments: argparse.Namespace) -> int:
+    try:
+        from transparent_llm_server.tokens import new_token
+    except ModuleNotFoundError as error:
+        raise InvalidRequestError(f"tokens need more: pip install 'transparent-llm[server]' ({error})") from error
+
+    token, line = new_token(arguments.owner)
+    print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
+    print(token, flush=True)
+    print(f"the line for the server's --tokens file:\n{line}", file=sys.stderr)
+    return 0
+
+
 def _connect(arguments: argparse.Namespace) -> RemoteTransparentLlm:
-    return connect(
-        arguments.target,
-        model=arguments.model,
-        timeout_s=arguments.timeout_s,
-        token=arguments.token,
-        tls_ca=arguments.tls_ca,
-    )
+    return connect(arguments.target, model=arguments.model, **_access(arguments))
+
+
+def _access(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key")}
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -224,10 +277,7 @@ def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> tor
 
 
 def _health(arguments: argparse.Namespace) -> int:
-    llm = RemoteTransparentLlm(
-        arguments.target, timeout_s=arguments.timeout_s, token=arguments.token, tls_ca=arguments.tls_ca
-    )
-    with llm:
+    with RemoteTransparentLlm(arguments.target, **_access(arguments)) as llm:
         serving = llm.is_serving()
     print("serving" if serving else "not serving")
     return 0 if serving else 1

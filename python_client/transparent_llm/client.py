@@ -48,6 +48,8 @@ class RemoteTransparentLlm(TransparentLlm):
         timeout_s: For each call as a whole, transfer included.
         token: Bearer token. Default: TRANSPARENT_LLM_TOKEN.
         tls_ca: File of CA certificates to trust, or "system"; turns TLS on. Default: TRANSPARENT_LLM_TLS_CA.
+        tls_cert: File of a certificate to show to the server. Default: TRANSPARENT_LLM_TLS_CERT, else none.
+        tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
         device: Where results land.
         progress: Show a bar for transfers over half a second. None: in a terminal or notebook only.
         rerun: Run the sentences again, once, when the server no longer has the run. False: raise `NotFoundError`.
@@ -66,6 +68,8 @@ class RemoteTransparentLlm(TransparentLlm):
         timeout_s: float = DEFAULT_TIMEOUT_S,
         token: str | None = None,
         tls_ca: str | None = None,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
         device: str | torch.device = "cpu",
         progress: bool | None = None,
         rerun: bool = True,
@@ -75,7 +79,7 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_dir: str | os.PathLike[str] | None = None,
         shared_memory: bool = True,
     ) -> None:
-        config = ClientConfig.from_env(target, token, tls_ca)
+        config = ClientConfig.from_env(target, token, tls_ca, tls_cert, tls_key)
         self._config = dataclasses.replace(
             config,
             timeout_s=timeout_s,

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transparent_llm.errors import InvalidRequestError
+
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 300.0
 SYSTEM_CA = "system"
+NO_ACCESS = {"token": "", "tls_ca": "", "tls_cert": "", "tls_key": ""}
+"""For a server of one's own, whatever the environment says of another."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,13 @@ class ClientConfig:
     tls_ca: str | None = None
     """Use TLS and trust this file of CA certificates (PEM), or the system's with "system". Environment:
     TRANSPARENT_LLM_TLS_CA. None: no TLS."""
+
+    tls_cert: str | None = None
+    """A file with the certificate, and its chain, that is shown to the server (PEM). Environment:
+    TRANSPARENT_LLM_TLS_CERT. None: none is shown."""
+
+    tls_key: str | None = None
+    """A file with its private key (PEM, unencrypted). Environment: TRANSPARENT_LLM_TLS_KEY."""
 
     timeout_s: float = DEFAULT_TIMEOUT_S
     """For each call as a whole, transfer included."""
@@ -52,6 +63,12 @@ class ClientConfig:
     max_message_bytes: int = 16 * 2**20
     """The largest single message that is accepted. Tensors come in chunks of at most 4 MiB; the rest is tokens."""
 
+    keepalive_s: float = 20.0
+    """During a call that brings nothing for so long the server is asked for a sign of life."""
+
+    keepalive_timeout_s: float = 20.0
+    """A server that gives none for so long is lost, whatever time the call has left."""
+
     resume_attempts: int = 5
     """How often a cut stream is taken up again without any progress in between."""
 
@@ -69,15 +86,46 @@ class ClientConfig:
         except ValueError:  # a name
             return False
 
+    def __post_init__(self) -> None:
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise InvalidRequestError(
+                "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise InvalidRequestError(
+                "a client certificate is shown over TLS only: set tls_ca to the file of the server's authority, or to "
+                '"system"'
+            )
+
     @classmethod
     def from_env(
-        cls, target: str | None, token: str | None, tls_ca: str | None, environ: Mapping[str, str] = os.environ
+        cls,
+        target: str | None,
+        token: str | None,
+        tls_ca: str | None,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
     ) -> ClientConfig:
-        """Arguments first, then the environment, then the defaults. An empty string says: not even from there."""
+        """Arguments first, then the environment, then the defaults. An empty string says: not even from there.
+
+        Raises:
+            InvalidRequestError: a certificate without its key or the other way round, or without TLS; a token that
+                cannot be sent.
+        """
+
+        def chosen(argument: str | None, name: str) -> str | None:
+            return (environ.get(f"TRANSPARENT_LLM_{name}") if argument is None else argument) or None
+
         weights_dir = environ.get("TRANSPARENT_LLM_WEIGHTS_DIR")
         return cls(
             weights_dir=Path(weights_dir) if weights_dir else None,
             target=target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET,
-            token=(environ.get("TRANSPARENT_LLM_TOKEN") if token is None else token) or None,
-            tls_ca=(environ.get("TRANSPARENT_LLM_TLS_CA") if tls_ca is None else tls_ca) or None,
+            token=chosen(token, "TOKEN"),
+            tls_ca=chosen(tls_ca, "TLS_CA"),
+            tls_cert=chosen(tls_cert, "TLS_CERT"),
+            tls_key=chosen(tls_key, "TLS_KEY"),
         )

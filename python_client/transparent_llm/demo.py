@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from transparent_llm.client import RemoteTransparentLlm
+from transparent_llm.config import NO_ACCESS
 from transparent_llm.connection import connect
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import UnavailableError
@@ -26,7 +27,7 @@ SHADES = " ░▒▓█"
 def demo() -> None:
     """Start, look, compare with the same model in this process, stop."""
     print("starting a server process on the embedded demo model ...", flush=True)
-    with server_process() as address, connect(address, token="", tls_ca="") as llm:
+    with server_process() as address, connect(address, **NO_ACCESS) as llm:
         print(f"ready: {address}\n\n{llm.model_info()}\n")
         llm.run(SENTENCES)
         _print_tokens(llm)

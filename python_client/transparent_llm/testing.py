@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from transparent_llm.client import RemoteTransparentLlm
+from transparent_llm.config import NO_ACCESS
 from transparent_llm.contract import TransparentLlm
 
 
@@ -16,7 +17,7 @@ class InProcessTransparentLlm(RemoteTransparentLlm):
     """A client that owns its server: closing it stops both."""
 
     def __init__(self, server: Any, **options: Any) -> None:
-        super().__init__(server.address, **{"token": "", "tls_ca": "", **options})
+        super().__init__(server.address, **{**NO_ACCESS, **options})
         self.server = server
         """The running `transparent_llm_server.app.Server`."""
 

@@ -20,38 +20,64 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import Engine
+from transparent_llm_server.health_service import HealthService
+from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.access_log import AccessLog
+from transparent_llm_server.interceptors.authentication import Authentication
 from transparent_llm_server.interceptors.availability import Availability
 from transparent_llm_server.interceptors.errors import Errors
+from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
+from transparent_llm_server.listener import require_protected, socket_file_mode
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.registry import Registry, name_taken
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
+from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
 
 
 class Server:
-    """A server in one process. `start` listens, `load` makes it serve, `stop` drains it."""
+    """A server in one process. `start` listens, `load` makes it serve, `stop` drains it.
+
+    Raises:
+        InvalidRequestError: it could be reached without protection, or files of tokens or certificates cannot be used.
+    """
 
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
         self._config = config
+        self._certificates = certificates(config)
+        require_protected(config)
+        tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
+        identity = Identity(tokens, certificates=config.tls_client_ca is not None)
         self._registry = Registry()
-        self._engine = Engine(config.queue_length, config.busy_retry_s)
-        self._runs: RunStore[CompletedRun] = RunStore(config.run_store_bytes, config.run_ttl_s, time.monotonic)
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail)
+        self._failed, self._failure = threading.Event(), 0
+        self._runs: RunStore[CompletedRun] = RunStore(
+            config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
+        )
+        self._health = HealthService()
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
+        self._stalls = Stalls(config.stall_s)
         self._grpc = grpc.server(
             concurrent.futures.ThreadPoolExecutor(config.threads, thread_name_prefix="call"),
-            interceptors=[AccessLog(), Errors(), Availability(self._lifecycle), *interceptors],
+            interceptors=[
+                AccessLog(identity),
+                self._stalls,
+                Errors(self._engine.as_told, log_prompts=config.log_prompts),
+                Authentication(identity),
+                Availability(self._lifecycle),
+                *interceptors,
+            ],
             options=_channel_options(config),
         )
-        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs)
+        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -61,7 +87,7 @@ class Server:
         self.address = ""
         """Where it listens, once started: HOST:PORT or unix:PATH."""
 
-    def start(self, credentials: grpc.ServerCredentials | None = None) -> str:
+    def start(self) -> str:
         """Listen; until models are loaded, calls are told LOADING. Returns the address.
 
         Raises:
@@ -72,15 +98,19 @@ class Server:
         if self._config.is_unix:
             _remove_stale_socket(listen.removeprefix("unix:"))
         try:
-            port = (
-                self._grpc.add_secure_port(listen, credentials) if credentials else self._grpc.add_insecure_port(listen)
-            )
+            with socket_file_mode(self._config):
+                port = self._add_port(listen)
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
         self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
         self._grpc.start()
         self._sweeper.start()
         return self.address
+
+    def _add_port(self, listen: str) -> int:
+        if self._certificates is None:
+            return self._grpc.add_insecure_port(listen)
+        return self._grpc.add_secure_port(listen, self._certificates.credentials())
 
     def load(self) -> None:
         """Load and prove the configured models, then serve.
@@ -110,17 +140,34 @@ class Server:
         """All models are there: answer calls."""
         self._lifecycle.enter(State.SERVING)
 
+    def wait_for_failure(self) -> int:
+        """Wait until nothing can be computed any more; the exit code that says why."""
+        self._failed.wait()
+        return self._failure
+
     def stop(self) -> None:
-        """Refuse new calls, let running ones finish within the drain time, free everything."""
+        """Announce the end, refuse new calls, let running ones finish within the drain time, free everything."""
+        if self._lifecycle.state is State.SERVING and self._config.drain_announce_s and not self._failed.is_set():
+            self._lifecycle.enter(State.LEAVING)
+            self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
         self._grpc.stop(self._config.drain_s).wait()
         self._engine.close()
         self._stopped.set()
 
     def _sweep(self) -> None:
-        """Runs past their time give their memory back also where nobody calls any more."""
-        while not self._stopped.wait(self._config.sweep_s):
+        """Runs past their time give their memory back also where nobody calls any more; so do stalled streams."""
+        stall_s = self._config.stall_s or self._config.sweep_s
+        while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4)):
             self._runs.expire()
+            self._stalls.cut()
+
+    def _fail(self, exit_code: int) -> None:
+        """The engine can compute no more."""
+        if not self._failed.is_set():
+            self._failure = exit_code
+            self._lifecycle.enter(State.DRAINING)
+            self._failed.set()
 
     def _tell_health(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -134,7 +181,21 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.max_metadata_size", config.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),  # between the two, chance would decide
+        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
+        ("grpc.max_connection_age_ms", _milliseconds(config.connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_s)),
+        ("grpc.max_connection_idle_ms", _milliseconds(config.connection_idle_s)),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_s)),
     ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """For gRPC, which knows no 0 that means never."""
+    return int(seconds * 1000) if seconds else 2**31 - 1
 
 
 def _remove_stale_socket(path: str) -> None:

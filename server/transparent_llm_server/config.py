@@ -77,6 +77,9 @@ class ServerConfig:
     """What a refused call is told to wait."""
 
     run_store_bytes: int = 4 * 2**30
+    run_bytes_per_owner: int | None = None
+    """Of all that is stored, the most for one owner. None: all of it."""
+
     run_ttl_s: float = 3600.0
     """A run that nobody read for so long is dropped."""
 
@@ -94,10 +97,59 @@ class ServerConfig:
     """Send large tensors through shared memory to clients of the same host and user that offer it."""
 
     max_request_bytes: int = 4 * MIB
+    drain_announce_s: float = 0.0
+    """How long after SIGTERM health says NOT_SERVING while new calls are still answered."""
+
     drain_s: float = 30.0
-    """How long calls may go on after SIGTERM."""
+    """How long calls may go on after that."""
+
+    stall_s: float = 60.0
+    """A stream that its client did not read for so long is cut off, which frees its thread. 0: never."""
+
+    shortest_ping_s: float = 5.0
+    """Clients that ask more often whether the connection lives are sent away."""
+
+    tokens_file: Path | None = None
+    """Owners and the SHA-256 of their tokens; see `tokens`. None: no token is asked for."""
+
+    tls_cert: Path | None = None
+    """The server's certificate with its chain (PEM). None: no TLS."""
+
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """Clients must show a certificate of these authorities (PEM)."""
+
+    insecure: bool = False
+    """Listen beyond this host also without authentication or encryption."""
+
+    log_prompts: bool = False
+    """Write sentences, and the words of incidents, into the log."""
+
+    max_metadata_bytes: int = 16 * 2**10
+    """Headers of a call; one with more is refused."""
+
+    max_streams_per_connection: int = 128
+    """Calls under way; a client keeps more of them back."""
+
+    connection_age_s: float = 3600.0
+    """After this time, give or take a tenth, a connection takes no new calls and clients open another, which proves
+    again who they are. 0: never."""
+
+    connection_grace_s: float = 300.0
+    """How long calls may go on after that. A transfer that takes longer is taken up again where it was."""
+
+    connection_idle_s: float = 1800.0
+    """A connection without calls is closed after this time. 0: never."""
+
+    handshake_s: float = 20.0
+    """What a client may take to begin to speak."""
 
     @property
     def is_unix(self) -> bool:
         """Whether it listens on a socket file."""
         return self.listen.startswith("unix:")
+
+    @property
+    def has_authentication(self) -> bool:
+        """Whether callers must say who they are."""
+        return self.tokens_file is not None or self.tls_client_ca is not None

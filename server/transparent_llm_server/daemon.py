@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-import threading
+import time
+from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 
 log = logging.getLogger(__name__)
+_LAST_WORDS_S = 1.0
+"""For answers that are on their way, and for whoever asks for the health."""
 
 
 class _AskedToStop(BaseException):
     """SIGTERM or Ctrl-C, wherever the main thread is: waiting, or still loading."""
 
 
-def serve(config: ServerConfig) -> int:
-    """Serve until SIGTERM or Ctrl-C; then drain and return the exit code 0.
+def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) -> int:
+    """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and return the exit code 0.
+
+    A server that can compute no more ends the process at once with the exit code 70 or 71.
 
     Raises:
         InvalidRequestError: an address, device or model that cannot be used.
@@ -39,12 +46,20 @@ def serve(config: ServerConfig) -> int:
             signal.signal(number, ask)
         address = server.start()
         log.info("listening on %s, loading models", address)
-        server.load()
+        load(server)
         print(f"ready: {address}", flush=True)
-        threading.Event().wait()
+        _end(server.wait_for_failure())
     except _AskedToStop:
         pass
     finally:
         server.stop()
         log.info("stopped")
     return 0
+
+
+def _end(exit_code: int) -> NoReturn:
+    """Without draining, nor freeing what is on a device that does not answer."""
+    log.critical("nothing can be computed any more: ending with exit code %d", exit_code)
+    time.sleep(_LAST_WORDS_S)
+    logging.shutdown()
+    os._exit(exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,20 +12,31 @@ from typing import Any, TypeVar
 import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
+from transparent_llm_server.device_loss import device_is_lost
+
+log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 _Job = tuple[Callable[[], Any], "Future[Any]"]
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
+DEVICE_LOST, THREAD_DIED = 70, 71
+"""Exit codes of a process that can compute no more, for a supervisor that starts it anew."""
 
 _READS_IN_A_ROW = 8
 """Reads that overtake a waiting run; then it has its turn, however many more there are."""
 
 
 class Engine:
-    """Runs submitted work in order of arrival, reads before runs. Cancel a future to drop work that has not begun."""
+    """Runs submitted work in order of arrival, reads before runs. Cancel a future to drop work that has not begun.
 
-    def __init__(self, queue_length: int, retry_after_s: float) -> None:
+    `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED.
+    """
+
+    def __init__(
+        self, queue_length: int, retry_after_s: float, on_failure: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._on_failure = on_failure
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
         self._jobs: deque[_Job] = deque()
@@ -32,7 +44,7 @@ class Engine:
         self._reads_in_a_row = 0
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="model", daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
@@ -82,7 +94,13 @@ class Engine:
 
     def as_told(self, error: BaseException) -> BaseException:
         """What a caller is told of an error: the words of a device that is out of memory become `CapacityError`."""
-        return _out_of_memory(error, self._retry_after_s) if _is_out_of_memory(error) else error
+        if _is_out_of_memory(error):
+            return _out_of_memory(error, self._retry_after_s)
+        if not device_is_lost(error):
+            return error
+        log.critical("the device is lost: %s", error)
+        self._on_failure(DEVICE_LOST)
+        return _lost()
 
     def close(self) -> None:
         """Finish what is queued, then end the thread."""
@@ -101,6 +119,23 @@ class Engine:
             metadata={"queue_length": str(self._queue_length)},
             retry_after_s=self._retry_after_s,
         )
+
+    def _live(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # nothing of the work's own, which `_finish` catches
+            log.critical("the model thread died", exc_info=error)
+            self._refuse_all()
+            self._on_failure(THREAD_DIED)
+
+    def _refuse_all(self) -> None:
+        with self._changed:
+            self._closing = True
+            left = [*self._reads, *self._jobs]
+            self._reads, self._jobs = deque(), deque()
+        for _, future in left:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_lost())
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -134,6 +169,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _lost() -> UnavailableError:
+    return UnavailableError(
+        "the server can compute no more and ends; ask again when it was started anew", reason="DRAINING"
+    )
 
 
 def _out_of_memory(error: BaseException, retry_after_s: float) -> CapacityError:

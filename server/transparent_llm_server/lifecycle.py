@@ -13,6 +13,7 @@ class State(enum.Enum):
 
     LOADING = "loading"
     SERVING = "serving"
+    LEAVING = "leaving"
     DRAINING = "draining"
 
 
@@ -31,8 +32,11 @@ class Lifecycle:
         return self._state
 
     def enter(self, state: State) -> None:
-        """Go to the next state; a server that drains never serves again."""
-        if self._state is State.DRAINING:
+        """Go to the next state; a server that leaves or drains never serves again.
+
+        LEAVING: health says no, so that nobody new comes; whoever comes all the same is served.
+        """
+        if self._state is State.DRAINING or (self._state is State.LEAVING and state is not State.DRAINING):
             return
         self._state = state
         self._on_change(state is State.SERVING)

@@ -11,6 +11,7 @@ from functools import partial
 
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
+from transparent_llm_server.models.wanted import AbandonedError, while_wanted
 from transparent_llm_server.runs import RunStore
 
 
@@ -32,8 +33,14 @@ class _Entry:
     model: ServedModel
     prepared: PreparedRun
     run_id: str
+    owner: str
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
     job: Future[None] | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits any more."""
+        return all(waiter.cancelled() for waiter in self.waiters)
 
 
 class RunQueue:
@@ -46,7 +53,9 @@ class RunQueue:
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
 
-    def submit(self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing) -> Future[CompletedRun]:
+    def submit(
+        self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing, owner: str = ""
+    ) -> Future[CompletedRun]:
         """A future of the run, which is then in the store too. Cancel it to wait no longer.
 
         Raises:
@@ -55,11 +64,11 @@ class RunQueue:
         waiter: Future[CompletedRun] = Future()
         with self._changed:
             entry = self._waiting.get(run_id) or self._computed.get(run_id)
-            if entry is None and (run := self._runs.find(run_id)) is not None:
+            if entry is None and (run := self._runs.find(run_id, owner)) is not None:
                 waiter.set_result(run)
                 return waiter
             if entry is None:
-                entry = _Entry(model, prepared, run_id)
+                entry = _Entry(model, prepared, run_id, owner)
                 entry.job = self._engine.submit(partial(self._turn, run_id, sharing))
                 self._waiting[run_id] = entry
                 self._changed.notify_all()
@@ -70,7 +79,7 @@ class RunQueue:
     def _left(self, entry: _Entry) -> None:
         """Nobody waits any more: what has not begun need not begin."""
         with self._changed:
-            if entry.job is not None and all(waiter.cancelled() for waiter in entry.waiters):
+            if entry.job is not None and entry.is_abandoned:
                 if self._waiting.get(entry.run_id) is entry:
                     del self._waiting[entry.run_id]
                     self._changed.notify_all()
@@ -120,9 +129,12 @@ class RunQueue:
             return
         results: list[CompletedRun] | None = None
         try:
-            results = group[0].model.execute([entry.prepared for entry in group])
+            with while_wanted(lambda: self._is_wanted(group)):
+                results = group[0].model.execute([entry.prepared for entry in group])
             if len(results) != len(group):
                 raise RuntimeError(f"{len(results)} results for {len(group)} runs")
+        except AbandonedError:
+            group = [entry for entry in group if not self._drop_if_abandoned(entry)]
         except BaseException as error:
             if len(group) == 1:
                 self._fail(group[0], error)
@@ -133,11 +145,22 @@ class RunQueue:
             return
         for entry, run in zip(group, results, strict=True):
             try:
-                self._runs.put(entry.run_id, run)
+                self._runs.put(entry.run_id, run, entry.owner)
             except Exception as error:
                 self._fail(entry, error)
             else:
                 self._give(entry, run)
+
+    def _is_wanted(self, group: Sequence[_Entry]) -> bool:
+        with self._changed:
+            return any(not entry.is_abandoned for entry in group)
+
+    def _drop_if_abandoned(self, entry: _Entry) -> bool:
+        """Unless somebody has come at the last moment."""
+        with self._changed:
+            if entry.is_abandoned:
+                self._computed.pop(entry.run_id, None)
+            return entry.is_abandoned
 
     def _give(self, entry: _Entry, run: CompletedRun) -> None:
         for waiter in self._answered(entry):

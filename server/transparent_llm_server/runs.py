@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -25,19 +25,27 @@ _Run = TypeVar("_Run", bound=Sized)
 @dataclass
 class _Entry(Generic[_Run]):
     run: _Run
+    owner: str
     nbytes: int
     used_at: float
 
 
 class RunStore(Generic[_Run]):
-    """Runs by id. Over the budget the least recently used go first; one that nobody read for `ttl_s` goes too."""
+    """Runs by id, each seen by its owner only.
 
-    def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
+    Over the budget of an owner or of all, the least recently used go first; one that nobody read for `ttl_s` goes too.
+    """
+
+    def __init__(
+        self, max_bytes: int, ttl_s: float, clock: Callable[[], float], max_bytes_per_owner: int | None = None
+    ) -> None:
         self._max_bytes = max_bytes
+        self._max_bytes_per_owner = max_bytes if max_bytes_per_owner is None else min(max_bytes_per_owner, max_bytes)
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: OrderedDict[str, _Entry[_Run]] = OrderedDict()  # least recently used first
         self._bytes = 0
+        self._bytes_of: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -52,34 +60,52 @@ class RunStore(Generic[_Run]):
             self._expire()
             return self._bytes
 
-    def put(self, run_id: str, run: _Run) -> None:
+    def usage(self, owner: str) -> tuple[int, int]:
+        """How many runs of this owner are stored, and their bytes."""
+        with self._lock:
+            self._expire()
+            return sum(entry.owner == owner for entry in self._entries.values()), self._bytes_of[owner]
+
+    def require_room(self, nbytes: int) -> None:
+        """Refuse what can never be stored.
+
+        Raises:
+            TooLargeError: it is larger than all that one owner may store.
+        """
+        if nbytes > self._max_bytes_per_owner:
+            raise TooLargeError(
+                f"this run takes {nbytes} bytes, the server stores {self._max_bytes_per_owner} of one owner and "
+                f"{self._max_bytes} in all; run fewer or shorter sentences at once, or start the server with a larger "
+                "run store",
+                metadata={"needed": str(nbytes), "allowed": str(self._max_bytes_per_owner)},
+            )
+
+    def put(self, run_id: str, run: _Run, owner: str = "") -> None:
         """Store a run, making room for it.
 
         Raises:
-            TooLargeError: it is larger than the whole store.
+            TooLargeError: it is larger than all that one owner may store.
         """
         nbytes = run.nbytes
-        if nbytes > self._max_bytes:
-            raise TooLargeError(
-                f"this run takes {nbytes} bytes, the server stores {self._max_bytes} in all; run fewer or shorter "
-                "sentences at once, or start the server with a larger run store",
-                metadata={"needed": str(nbytes), "allowed": str(self._max_bytes)},
-            )
+        self.require_room(nbytes)
         with self._lock:
             self._remove(run_id)
             self._expire()
+            while self._bytes_of[owner] + nbytes > self._max_bytes_per_owner:
+                self._remove(next(key for key, entry in self._entries.items() if entry.owner == owner))
             while self._bytes + nbytes > self._max_bytes:
                 self._remove(next(iter(self._entries)))
-            self._entries[run_id] = _Entry(run, nbytes, self._clock())
+            self._entries[run_id] = _Entry(run, owner, nbytes, self._clock())
             self._bytes += nbytes
+            self._bytes_of[owner] += nbytes
 
-    def get(self, run_id: str) -> _Run:
+    def get(self, run_id: str, owner: str = "") -> _Run:
         """A stored run, which becomes the most recently used.
 
         Raises:
-            NotFoundError: it was never made, or evicted, expired or released.
+            NotFoundError: it was never made, or evicted, expired or released, or is another owner's.
         """
-        run = self.find(run_id)
+        run = self.find(run_id, owner)
         if run is None:
             raise NotFoundError(
                 f"run {run_id!r} is not here: never made, evicted, expired or released; send Run again",
@@ -88,22 +114,23 @@ class RunStore(Generic[_Run]):
             )
         return run
 
-    def find(self, run_id: str) -> _Run | None:
+    def find(self, run_id: str, owner: str = "") -> _Run | None:
         """As `get`, but None if it is not there."""
         with self._lock:
             self._expire()
             entry = self._entries.get(run_id)
-            if entry is None:
+            if entry is None or entry.owner != owner:
                 return None
             entry.used_at = self._clock()
             self._entries.move_to_end(run_id)
             return entry.run
 
-    def release(self, run_id: str) -> bool:
-        """Drop a run; whether it was there."""
+    def release(self, run_id: str, owner: str = "") -> bool:
+        """Drop a run; whether this owner had it."""
         with self._lock:
             self._expire()
-            return self._remove(run_id)
+            entry = self._entries.get(run_id)
+            return entry is not None and entry.owner == owner and self._remove(run_id)
 
     def expire(self) -> None:
         """Drop what nobody read for too long; without this call it happens at the next use of the store."""
@@ -117,6 +144,10 @@ class RunStore(Generic[_Run]):
 
     def _remove(self, run_id: str) -> bool:
         entry = self._entries.pop(run_id, None)
-        if entry is not None:
-            self._bytes -= entry.nbytes
-        return entry is not None
+        if entry is None:
+            return False
+        self._bytes -= entry.nbytes
+        self._bytes_of[entry.owner] -= entry.nbytes
+        if not self._bytes_of[entry.owner]:
+            del self._bytes_of[entry.owner]
+        return True

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import cache, partial
 from typing import Any
 
 import grpc
 import torch
+from google.protobuf.message import DecodeError
 
 from transparent_llm import description
-from transparent_llm.errors import NotFoundError, TooLargeError
+from transparent_llm.errors import InvalidRequestError, NotFoundError, TooLargeError
 from transparent_llm.version import API_VERSION, __version__
 from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
@@ -33,6 +35,7 @@ from transparent_llm_server.runs import RunStore
 from transparent_llm_server.shared_memory import OfferedRing
 from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
 
+log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
@@ -43,17 +46,25 @@ FEATURES = ("slices", "wire_dtype", "resume", "run_tokens", "factored", "fetch",
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     """Answers the RPCs of service.proto."""
 
-    def __init__(self, config: ServerConfig, registry: Registry, engine: Engine, runs: RunStore[CompletedRun]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: Registry,
+        engine: Engine,
+        runs: RunStore[CompletedRun],
+        owner_of: Callable[[_Context], str],
+    ) -> None:
         self._queue = RunQueue(engine, runs)
         self._config = config
         self._registry = registry
         self._engine = engine
         self._runs = runs
+        self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
-        return wire_model.server_to_wire(self._describe_server())
+        return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
 
     def ModelInfo(self, request: Any, context: _Context) -> Any:
         info = self._registry.get(request.model).description.info
@@ -63,8 +74,12 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         model = self._registry.get(request.model)
         prepared = model.prepare(wire_runs.from_request(request))
         self._check_size(prepared)
-        run_id = model.run_id(prepared)
-        run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model)))
+        owner = self._owner_of(context)
+        run_id = model.run_id(prepared, owner)
+        if self._config.log_prompts:
+            given = prepared.run_input
+            log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
+        run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model), owner))
         result = wire_runs.RunResult(
             run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
         )
@@ -77,10 +92,12 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return Sharing(positions, self._config.share_window_s)
 
     def ReleaseRun(self, request: Any, context: _Context) -> Any:
-        return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id))
+        return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
 
     def BatchSize(self, request: Any, context: _Context) -> Any:
-        return service_pb2.BatchSizeResponse(batch_size=self._runs.get(request.run_id).tokens.shape[0])
+        return service_pb2.BatchSizeResponse(
+            batch_size=self._runs.get(request.run_id, self._owner_of(context)).tokens.shape[0]
+        )
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._check_count("tokens", len(request.token_ids), self._config.max_tokens_per_run)
@@ -136,7 +153,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
-        run = self._runs.get(request.run_id)
+        run = self._runs.get(request.run_id, self._owner_of(context))
         reads = wire_fetch.reads(request)
         tag = etag(
             run.nonce, "fetch", [etag("", name, read, options) for name, read, options in reads], request.options
@@ -146,7 +163,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._stream(parts, tag, request.options, caller)
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
-        run = self._runs.get(request.run_id)
+        run = self._runs.get(request.run_id, self._owner_of(context))
         indices = METHODS[name].indices(request)
         caller = Caller(context)
         parts = self._parts(run.read, name, indices, request.options, caller)
@@ -213,8 +230,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
                 metadata={"needed": str(needed), "allowed": str(allowed)},
             )
 
-    def _describe_server(self) -> description.ServerInfo:
+    def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
+        stored_runs, stored_run_bytes = self._runs.usage(owner)
         limits = description.Limits(
             max_tokens_per_run=config.max_tokens_per_run,
             max_sentences_per_run=config.max_sentences_per_run,
@@ -230,8 +248,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             limits=limits,
             features=FEATURES,
             versions=_library_versions(),
-            stored_runs=len(self._runs),
-            stored_run_bytes=self._runs.nbytes,
+            stored_runs=stored_runs,
+            stored_run_bytes=stored_run_bytes,
         )
 
 
@@ -245,10 +263,24 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
     """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
     handlers: dict[str, Any] = {}
     for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-        behavior, parse = getattr(servicer, rpc.name), message_class(rpc.input_type).FromString
+        behavior = _reading(getattr(servicer, rpc.name), message_class(rpc.input_type))
         if rpc.server_streaming:
-            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
+            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior)
         else:
             serialize = message_class(rpc.output_type).SerializeToString
-            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, serialize)
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, response_serializer=serialize)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def _reading(behavior: Callable[[Any, _Context], Any], message: Any) -> Callable[[bytes, _Context], Any]:
+    """Parses in the handler: what gRPC cannot parse it answers with INTERNAL, and the fault is the client's."""
+
+    def answer(data: bytes, context: _Context) -> Any:
+        try:
+            request = message.FromString(data)
+        except DecodeError as error:
+            name = message.DESCRIPTOR.name
+            raise InvalidRequestError(f"these {len(data)} bytes are no {name}: {error}") from None
+        return behavior(request, context)
+
+    return answer

@@ -6,12 +6,10 @@ import time
 import warnings
 from pathlib import Path
 
-import grpc
 import pytest
 import torch
-import trustme
 
-from support.servers import Watcher, running, served, tiny
+from support.servers import Watcher, running, served
 from transparent_llm import RemoteTransparentLlm, connect, errors
 from transparent_llm.config import ClientConfig
 
@@ -83,13 +81,20 @@ def test_configuration_comes_from_arguments_then_environment_then_defaults() -> 
         "TRANSPARENT_LLM_ADDRESS": "box:1",
         "TRANSPARENT_LLM_TOKEN": "secret",
         "TRANSPARENT_LLM_TLS_CA": "ca.pem",
+        "TRANSPARENT_LLM_TLS_CERT": "me.pem",
+        "TRANSPARENT_LLM_TLS_KEY": "me.key",
     }
-    config = ClientConfig.from_env(None, None, None, environment)
-    assert (config.target, config.token, config.tls_ca) == ("box:1", "secret", "ca.pem")
-    config = ClientConfig.from_env("other:2", "mine", "system", environment)
-    assert (config.target, config.token, config.tls_ca) == ("other:2", "mine", "system")
-    config = ClientConfig.from_env(None, None, None, {})
-    assert (config.target, config.token, config.tls_ca) == ("127.0.0.1:50051", None, None)
+
+    def chosen(*arguments: str | None, environ: dict[str, str]) -> tuple[str | None, ...]:
+        config = ClientConfig.from_env(*arguments, environ=environ)  # type: ignore[arg-type]
+        return config.target, config.token, config.tls_ca, config.tls_cert, config.tls_key
+
+    from_environment = ("box:1", "secret", "ca.pem", "me.pem", "me.key")
+    assert chosen(None, None, None, None, None, environ=environment) == from_environment
+    arguments = ("other:2", "mine", "system", "you.pem", "you.key")
+    assert chosen(*arguments, environ=environment) == arguments
+    assert chosen("other:2", "", "", "", "", environ=environment) == ("other:2", None, None, None, None)
+    assert chosen(None, None, None, environ={}) == ("127.0.0.1:50051", None, None, None, None)
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +119,13 @@ def test_the_token_goes_with_every_call_and_stays_out_of_repr() -> None:
     assert all(metadata["authorization"] == "Bearer s3cret" for _, metadata in watcher.calls)
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", "s3\x00cret", "s3crét"], ids=ascii)
+def test_a_token_that_cannot_be_sent_is_told_without_quoting_it(token: str) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="a line break at its end, perhaps") as caught:
+        RemoteTransparentLlm(token=token)
+    assert "s3" not in str(caught.value)
+
+
 def test_a_run_and_its_reads_carry_the_same_routing_key() -> None:
     watcher = Watcher()
     with served(watcher) as llm:
@@ -124,35 +136,6 @@ def test_a_run_and_its_reads_carry_the_same_routing_key() -> None:
     keys = [metadata["x-transparent-llm-run-key"] for _, metadata in watcher.calls]
     assert len(set(keys[:3])) == 1
     assert keys[3] != keys[0]
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def server_credentials(authority: trustme.CA) -> grpc.ServerCredentials:
-    certificate = authority.issue_cert("localhost")
-    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
-    return grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
-
-
-def test_tls_with_a_trusted_authority(authority: trustme.CA, tmp_path: Path) -> None:
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with running(credentials=server_credentials(authority)) as server:
-        with RemoteTransparentLlm(server.address, tls_ca=str(tmp_path / "ca.pem")) as llm:
-            llm.run_tokens([[1, 2]])
-            local = tiny().copy()
-            local.run_tokens([[1, 2]])
-            assert torch.equal(llm.logits(), local.logits())
-
-
-def test_tls_with_a_foreign_authority(authority: trustme.CA, tmp_path: Path) -> None:
-    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
-    with running(credentials=server_credentials(authority)) as server:
-        with RemoteTransparentLlm(server.address, tls_ca=str(tmp_path / "other.pem"), timeout_s=10) as llm:
-            with pytest.raises(errors.UnavailableError, match=f"no server answers at {server.address}"):
-                llm.model_info()
 
 
 def test_a_ca_file_that_cannot_be_read(tmp_path: Path) -> None:

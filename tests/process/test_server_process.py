@@ -10,15 +10,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+from support.certificates import Authority
 from support.families import save
+from support.owners import TokenFile
 from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
+from transparent_llm.config import ClientConfig
+from transparent_llm.errors import UnavailableError
 from transparent_llm.wire import frames
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS
@@ -28,11 +33,18 @@ TIMEOUT_S = 60
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`transparent-llm serve` with its output and log readable; killed if a test leaves it running."""
-    command = [sys.executable, "-m", "transparent_llm", "serve", *arguments]
+def process(*arguments: str, script: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """`transparent-llm serve`, or a script, with its output and log readable; killed if a test leaves it running."""
+    serve = [str(script)] if script is not None else ["-m", "transparent_llm", "serve"]
+    paths = os.pathsep.join(sys.path)  # where `support` is found
     with tempfile.TemporaryFile("w+") as log:
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        running = subprocess.Popen(
+            [sys.executable, *serve, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
         running.log = log  # type: ignore[attr-defined]
         try:
             yield running
@@ -186,3 +198,84 @@ def test_prompts_stay_out_of_the_log(tiny_folder: Path) -> None:
         assert "Run OK" in log
         assert "Logits OK" in log
         assert "ResidualIn OUT_OF_RANGE" in log
+
+
+def test_a_server_that_leaves_says_so_and_answers_still(tiny_folder: Path) -> None:
+    announced = ("--drain-announce-s", "600")
+    with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder), *announced) as running:
+        with connect(ready_address(running)) as llm:
+            assert llm.is_serving()
+            running.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + TIMEOUT_S
+            while llm.is_serving():
+                assert time.monotonic() < deadline
+            llm.run_tokens([[1, 2, 3]])
+            assert llm.logits().shape == (1, 3, 500)
+        running.send_signal(signal.SIGTERM)  # a second time: at once
+        assert running.wait(TIMEOUT_S) == -signal.SIGTERM
+
+
+def test_the_announced_time_passes_and_the_server_ends(tiny_folder: Path) -> None:
+    with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder), "--drain-announce-s", "0.2") as running:
+        ready_address(running)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(TIMEOUT_S) == 0
+
+
+def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
+    script = Path(__file__).with_name("failing_server.py")
+    with process(script=script) as running:
+        with connect(ready_address(running)) as llm:
+            assert llm.is_serving()
+            with pytest.raises(UnavailableError, match=r"can compute no more and ends|is shutting down"):
+                llm.run_tokens([[1, 2, 3]])
+            with suppress(UnavailableError):  # when the process is gone already
+                assert not llm.is_serving()
+        assert running.wait(TIMEOUT_S) == 70
+        assert "nothing can be computed any more: ending with exit code 70" in log_of(running)
+
+
+def test_a_server_that_hangs_is_lost_long_before_the_deadline(tiny_folder: Path) -> None:
+    with process("--listen", "127.0.0.1:0", "--model", str(tiny_folder)) as running:
+        config = ClientConfig(target=ready_address(running), keepalive_s=1.0, keepalive_timeout_s=1.0)
+        calls = Calls(config)
+        assert calls.is_serving()
+        running.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(UnavailableError) as lost:
+            calls.is_serving()
+        assert time.monotonic() - started < 60  # of 300; a minute is what gRPC takes by itself
+        assert config.target in str(lost.value)
+        running.send_signal(signal.SIGCONT)
+        calls.channel.close()
+
+
+def test_a_server_that_others_can_reach_wants_protection_or_a_word(tiny_folder: Path) -> None:
+    everywhere = ("--listen", "0.0.0.0:0", "--model", str(tiny_folder))
+    with process(*everywhere) as running:
+        assert running.wait(TIMEOUT_S) == 1
+        assert "0.0.0.0:0 can be reached from other hosts, and everybody there could use the models" in log_of(running)
+    with process(*everywhere, "--insecure", "--log-prompts") as running:
+        port = ready_address(running).rpartition(":")[2]
+        with connect(f"127.0.0.1:{port}") as llm:
+            llm.run(["my very public prompt"])
+        running.send_signal(signal.SIGTERM)
+        running.wait(TIMEOUT_S)
+        assert "my very public prompt" in log_of(running)
+
+
+def test_tokens_and_certificates_are_options_of_the_command(tiny_folder: Path, tmp_path: Path) -> None:
+    authority, file = Authority(tmp_path / "authority"), TokenFile(tmp_path / "tokens", "alice")
+    own, client = authority.issue("localhost"), authority.issue("a.example", common_name="alice")
+    tls = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", str(authority.path))
+    arguments = ("--listen", "0.0.0.0:0", "--model", str(tiny_folder), "--tokens", str(file.path), *tls)
+    with process(*arguments) as running:
+        target = f"localhost:{ready_address(running).rpartition(':')[2]}"
+        access = {"token": file.tokens["alice"], "tls_ca": str(authority.path), **client.as_client}
+        with connect(target, **access) as llm:
+            assert llm.model_info().name == "tiny"
+        flags = [word for name, value in access.items() for word in (f"--{name.replace('_', '-')}", value)]
+        command = [sys.executable, "-m", "transparent_llm"]
+        for verb in ("info", "health"):
+            finished = subprocess.run([*command, verb, "--target", target, *flags], capture_output=True, text=True)
+            assert finished.returncode == 0, finished.stderr

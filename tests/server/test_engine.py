@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import torch
 
 from support.engines import SOON, held
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
-from transparent_llm_server.engine import Engine
+from transparent_llm_server.engine import DEVICE_LOST, THREAD_DIED, Engine
 
 
 @pytest.fixture
@@ -421,3 +422,72 @@ def test_a_failed_call_does_not_keep_what_it_had_made(
 
     assert engine.submit(work).exception(SOON) is not None
     assert freed.wait(3.0)
+
+
+# The end of a device, or of the thread
+
+
+LOST = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("CUDA error: device-side assert triggered"),
+]
+
+
+def failing() -> tuple[Engine, list[int], threading.Event]:
+    """An engine, what it said of its end, and when."""
+    codes, told = [], threading.Event()
+
+    def tell(code: int) -> None:
+        codes.append(code)
+        told.set()
+
+    return Engine(3, 1.5, tell), codes, told
+
+
+@pytest.mark.parametrize("error", LOST, ids=["its class", "its words"])
+def test_a_lost_device_is_told_as_the_end(error: RuntimeError) -> None:
+    engine, codes, _ = failing()
+    with pytest.raises(UnavailableError, match="the server can compute no more and ends"):
+        engine.submit(raising(error)).result(SOON)
+    assert codes == [DEVICE_LOST]
+    engine.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("CUDA error"), RuntimeError("CUDA out of memory. Tried to allocate")])
+def test_no_other_error_is_the_end(error: Exception) -> None:
+    engine, codes, _ = failing()
+    with pytest.raises((ValueError, CapacityError)):
+        engine.submit(raising(error)).result(SOON)
+    assert engine.submit(lambda: 1).result(SOON) == 1
+    assert codes == []
+    engine.close()
+
+
+def test_a_thread_that_dies_refuses_all_who_wait_or_come() -> None:
+    engine, codes, told = failing()
+    begun, go_on, ident = threading.Event(), threading.Event(), [0]
+
+    def dying() -> None:
+        ident[0] = threading.get_ident()
+        begun.set()
+        assert go_on.wait(SOON)
+
+    first = engine.submit(dying)
+    assert begun.wait(SOON)
+    waiting = [engine.submit(lambda: 1), engine.submit_read(lambda: 2)]
+    first.add_done_callback(lambda _: kill(ident[0]))  # on the model thread, between two pieces of work
+    go_on.set()
+    assert told.wait(SOON)
+    assert codes == [THREAD_DIED]
+    for future in waiting:
+        with pytest.raises(UnavailableError, match="the server can compute no more"):
+            future.result(SOON)
+    with pytest.raises(UnavailableError):
+        engine.submit(lambda: 3)
+    engine.close()
+
+
+def kill(ident: int) -> None:
+    """End a thread from outside, at its next bytecode."""
+    set_error = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    assert set_error(ctypes.c_ulong(ident), ctypes.py_object(SystemExit)) == 1

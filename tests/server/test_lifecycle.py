@@ -67,3 +67,24 @@ def test_a_draining_server_sends_calls_elsewhere(lifecycle: Lifecycle) -> None:
     assert error.message == "the server is shutting down; connect to another one"
     assert error.reason == "DRAINING"
     assert error.retry_after_s is None
+
+
+def test_a_leaving_server_still_answers_but_is_not_healthy(lifecycle: Lifecycle, told: list[bool]) -> None:
+    for state in (State.SERVING, State.LEAVING):
+        lifecycle.enter(state)
+    lifecycle.require_serving()
+    assert told == [False, True, False]
+
+
+@pytest.mark.parametrize("last", [State.LEAVING, State.DRAINING])
+def test_a_server_that_ends_never_serves_again(lifecycle: Lifecycle, told: list[bool], last: State) -> None:
+    for state in (State.SERVING, last, State.SERVING, State.LOADING):
+        lifecycle.enter(state)
+    assert lifecycle.state is last
+    assert told == [False, True, False]
+
+
+def test_a_draining_server_does_not_go_back_to_leaving(lifecycle: Lifecycle) -> None:
+    for state in (State.SERVING, State.DRAINING, State.LEAVING):
+        lifecycle.enter(state)
+    assert refusal(lifecycle).reason == "DRAINING"

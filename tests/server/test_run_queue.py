@@ -512,13 +512,26 @@ def test_a_run_that_was_left_and_is_asked_for_again_is_computed(place: Place) ->
     assert place.model.passes == [[SHORT]]
 
 
-def test_a_run_that_is_left_while_it_is_computed_is_in_the_store_for_the_next(place: Place) -> None:
+def test_a_run_that_all_have_left_stops_at_the_next_layer_and_is_not_stored(place: Place) -> None:
     with model_at_work(place):
         left = place.ask(SHORT)
         assert place.model.begun.wait(SOON)
         assert left.cancel()
     when_idle(place)
-    assert tokens(place.store.get(place.run_id(SHORT))) == SHORT
+    assert place.store.find(place.run_id(SHORT)) is None
+    assert tokens(place.ask(SHORT).result(SOON)) == SHORT
+    assert place.model.passes == [[SHORT], [SHORT]]
+
+
+def test_a_shared_pass_goes_on_for_those_who_stay(place: Place) -> None:
+    with held(place.engine):
+        left, stays = place.ask(SHORT, TOGETHER), place.ask(LONG, TOGETHER)
+        place.model.go_on.clear()
+    assert place.model.begun.wait(SOON)
+    assert left.cancel()
+    place.model.go_on.set()
+    assert tokens(stays.result(SOON)) == LONG
+    assert place.model.passes == [[SHORT, LONG]]
 
 
 def test_one_who_comes_after_all_have_left_a_run_that_is_computed_gets_it(place: Place) -> None:

@@ -107,8 +107,8 @@ def test_a_run_that_can_never_fit_is_refused_and_drives_nobody_out(store: RunSto
     with pytest.raises(TooLargeError) as refused:
         stored(store, "a", nbytes=11)
     assert refused.value.message == (
-        "this run takes 11 bytes, the server stores 10 in all; run fewer or shorter sentences at once, "
-        "or start the server with a larger run store"
+        "this run takes 11 bytes, the server stores 10 of one owner and 10 in all; run fewer or shorter sentences at "
+        "once, or start the server with a larger run store"
     )
     assert refused.value.reason == "TOO_LARGE"
     assert refused.value.metadata == {"needed": "11", "allowed": "10"}
@@ -300,3 +300,58 @@ class AgainstAList(RuleBasedStateMachine):
 
 TestAgainstAList = AgainstAList.TestCase
 TestAgainstAList.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+# Owners
+
+
+@pytest.fixture
+def shared(clock: Clock) -> RunStore[StoredRun]:
+    """A store of 10 bytes of which an owner may fill 6."""
+    return RunStore(MAX_BYTES, TTL_S, clock, max_bytes_per_owner=6)
+
+
+def test_a_run_is_seen_and_released_by_its_owner_only(shared: RunStore[StoredRun]) -> None:
+    shared.put("a", StoredRun(1), "ann")
+    assert shared.find("a", "bob") is None
+    assert shared.find("a") is None
+    assert not shared.release("a", "bob")
+    with pytest.raises(NotFoundError, match="run 'a' is not here"):
+        shared.get("a", "bob")
+    assert shared.get("a", "ann").nbytes == 1
+    assert shared.release("a", "ann")
+    assert shared.nbytes == 0
+
+
+def test_an_owner_over_its_budget_loses_its_own_oldest_run(shared: RunStore[StoredRun]) -> None:
+    shared.put("b", StoredRun(4), "bob")
+    for run_id in ("a1", "a2"):
+        shared.put(run_id, StoredRun(3), "ann")
+    shared.put("a3", StoredRun(1), "ann")
+    assert shared.find("a1", "ann") is None
+    assert shared.find("a2", "ann") is not None
+    assert shared.find("b", "bob") is not None
+    assert shared.nbytes == 8
+
+
+def test_owners_together_stay_within_the_whole_store(shared: RunStore[StoredRun]) -> None:
+    for owner in ("ann", "bob", "cleo"):
+        shared.put(owner, StoredRun(5), owner)
+    assert shared.find("ann", "ann") is None
+    assert shared.nbytes == 10
+
+
+def test_a_run_over_the_budget_of_an_owner_is_refused_with_both_numbers(shared: RunStore[StoredRun]) -> None:
+    with pytest.raises(TooLargeError, match="takes 7 bytes, the server stores 6 of one owner and 10 in all") as refused:
+        shared.put("a", StoredRun(7), "ann")
+    assert refused.value.metadata == {"needed": "7", "allowed": "6"}
+
+
+def test_what_an_owner_released_makes_room_for_the_same_owner(shared: RunStore[StoredRun], clock: Clock) -> None:
+    shared.put("a1", StoredRun(6), "ann")
+    assert shared.release("a1", "ann")
+    shared.put("a2", StoredRun(6), "ann")
+    clock.now += TTL_S + 1
+    shared.put("a3", StoredRun(6), "ann")
+    assert shared.find("a3", "ann") is not None
+    assert shared.nbytes == 6

@@ -247,7 +247,7 @@ def test_a_bug_is_an_incident_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, service: Any, run: Any
 ) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("secret internals")
+        raise ZeroDivisionError(" ".join(("secret", "internals")))
 
     monkeypatch.setattr("transparent_llm_server.models.values.Values.ffn_out", broken)
     request = service_pb2.FfnOutRequest(run_id=run.run_id, layer=0)
@@ -257,7 +257,8 @@ def test_a_bug_is_an_incident_without_a_traceback(
     assert incident in status.message
     assert "secret internals" not in status.message
     assert incident in caplog.text
-    assert "secret internals" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert "secret internals" not in caplog.text  # it could be a prompt
     monkeypatch.undo()
     assert list(service.FfnOut(request))  # the next call works
 

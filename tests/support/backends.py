@@ -1,4 +1,4 @@
-"""The ways to reach a model: in this process, over gRPC to this process, to another one, over a socket file."""
+"""The ways to reach a model: in this process, over gRPC to this process or another one, by socket file, over TLS."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from support.certificates import Authority
+from support.owners import TokenFile
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -69,11 +72,26 @@ def _unix(folders: Folders) -> Iterator[Backend]:
 
 
 @contextmanager
-def _remote(name: str, address: str) -> Iterator[Backend]:
+def _tls(folders: Folders) -> Iterator[Backend]:
+    """Certificates both ways, and a token."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        authority, file = Authority(folder / "authority"), TokenFile(folder / "tokens", "owner")
+        ca, own = str(authority.path), authority.issue("localhost")
+        client = authority.issue("client.example", common_name="client")
+        access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", ca)
+        arguments = (*model_arguments(folders), *access, "--tokens", str(file.path), "--listen", "localhost:0")
+        options = {"tls_ca": ca, **client.as_client, "token": file.tokens["owner"]}
+        with server_process(*arguments) as address, _remote("tls", address, **options) as backend:
+            yield backend
+
+
+@contextmanager
+def _remote(name: str, address: str, **options: Any) -> Iterator[Backend]:
     clients: dict[str, RemoteTransparentLlm] = {}
 
     def open_model(model: str) -> TransparentLlm:
-        clients.setdefault(model, RemoteTransparentLlm(address, model=model, timeout_s=60))
+        clients.setdefault(model, RemoteTransparentLlm(address, model=model, timeout_s=60, **options))
         return clients[model].copy()
 
     yield Backend(name, open_model)
@@ -91,7 +109,11 @@ BACKENDS: dict[str, Callable[[Folders], AbstractContextManager[Backend]]] = {
     "inproc": _inproc,
     "process": _process,
     "unix": _unix,
+    "tls": _tls,
 }
+DEFAULT_BACKENDS = ("local", "inproc", "process", "unix")
+"""Without `tls`: the contract suite takes 47 s over it alone, 21 s of them more than over the others. Ask for it by
+`--backend=tls`; tests/server/test_tls.py is always run."""
 
 
 def start_backend(name: str, folders: Folders) -> AbstractContextManager[Backend]:

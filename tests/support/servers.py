@@ -26,12 +26,10 @@ def tiny(family: str = "gpt2") -> TransformerLensTransparentLlm:
 
 
 @contextmanager
-def running(
-    *interceptors: grpc.ServerInterceptor, credentials: grpc.ServerCredentials | None = None, **settings: Any
-) -> Iterator[Server]:
+def running(*interceptors: grpc.ServerInterceptor, **settings: Any) -> Iterator[Server]:
     """A server of the tiny GPT-2."""
     server = Server(ServerConfig(**{"listen": "localhost:0", "drain_s": 1.0, **settings}), interceptors)
-    server.start(credentials)
+    server.start()
     server.serve(tiny(), "tiny")
     server.ready()
     try:

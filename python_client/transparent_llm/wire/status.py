@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ DOMAIN = "transparent-llm"
 DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_MESSAGE, _LONGEST_VALUE = 500, 150  # bytes; the message goes three times, once percent-encoded
 _LONGEST_RETRY_S = 3600.0
+_TOO_LARGE = ("larger than max", "metadata size exceeds")
 
 _CODES: tuple[tuple[type[errors.TransparentLlmError], grpc.StatusCode], ...] = (
     # Subclasses stand before their bases.
@@ -42,6 +44,22 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.TransparentLlmError]] = {
     **{code: kind for kind, code in reversed(_CODES) if kind is not errors.ModelRefusedError},
     grpc.StatusCode.PERMISSION_DENIED: errors.AuthError,
 }
+
+
+_NOT_TRUSTED = "its certificate was not accepted"
+_TLS_FAILURES = (
+    ("certificate has expired", f"{_NOT_TRUSTED}, as it has expired; its operator must renew it"),
+    ("certificate is not yet valid", f"{_NOT_TRUSTED}, as it is not yet valid; is this machine's clock right?"),
+    ("CERTIFICATE_VERIFY_FAILED", f"{_NOT_TRUSTED}: no authority in tls_ca has signed it"),
+    ("Hostname Verification Check failed", f"{_NOT_TRUSTED}: it was made for another name than the target's"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; leave tls_ca out, or ask for TLS there"),
+    (
+        "failed to connect .*(Socket closed|Connection reset|Broken pipe)",
+        "it closed the connection at once; is it up, and does it want TLS (tls_ca) or another client certificate "
+        "(tls_cert, tls_key)?",
+    ),
+)
+"""What gRPC says of a handshake, and what that means for the user."""
 
 
 def code_of(error: errors.TransparentLlmError) -> grpc.StatusCode:
@@ -80,7 +98,7 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmEr
     status = _rich_status(error.trailing_metadata() or ())
     if status is not None:
         return _from_status(status, code)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(words in details for words in _TOO_LARGE):
         return errors.TooLargeError(f"a message was too large for {target}: {details}; send less at once")
     kind = _BY_CODE.get(code, errors.InternalError)
     reason = "NOT_SUPPORTED" if code is grpc.StatusCode.UNIMPLEMENTED else kind.default_reason
@@ -128,6 +146,9 @@ def _cut(text: str, longest: int) -> str:
 
 def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
+        for said, meaning in _TLS_FAILURES:
+            if re.search(said, details):
+                return f"no connection to {target}: {meaning} ({details})"
         return f"no server answers at {target} ({details}); is it running, and is the address right?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not answer within the time allowed ({details}); raise timeout_s if the work is long"

@@ -1,4 +1,4 @@
-"""One line for every call: what, how it ended, how long it took. Never what was asked or answered."""
+"""One line for every call: what, how it ended, how long it took, whose. Never what was asked or answered."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from contextlib import contextmanager
 
 import grpc
 
+from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.around import Around
 
 log = logging.getLogger(__name__)
 
 
 class AccessLog(Around):
-    """Logs calls at level INFO."""
+    """Logs calls at level INFO, with the owner where there is one."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
 
     @contextmanager
     def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -25,7 +29,9 @@ class AccessLog(Around):
             yield
         finally:
             milliseconds = (time.perf_counter() - started) * 1000
-            log.info("%s %s %.1f ms", method.rpartition("/")[2], _outcome(context), milliseconds)
+            owner = self._identity.known(context)
+            of_owner = f" of {owner}" if owner else ""
+            log.info("%s %s %.1f ms%s", method.rpartition("/")[2], _outcome(context), milliseconds, of_owner)
 
 
 def _outcome(context: grpc.ServicerContext) -> str:

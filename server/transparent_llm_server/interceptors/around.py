@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ import grpc
 
 _Details = grpc.HandlerCallDetails
 _Handler = Any  # grpc's own class, whose type arguments nobody knows here
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 class Around(grpc.ServerInterceptor, ABC):
@@ -26,18 +28,19 @@ class Around(grpc.ServerInterceptor, ABC):
         if handler is None:
             return None
         method = str(details.method)
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        work = getattr(handler, kind)
 
-        def unary(request: Any, context: grpc.ServicerContext) -> Any:
+        @functools.wraps(work)  # with what grpc reads from it: threads of its own
+        def once(request: Any, context: grpc.ServicerContext) -> Any:
             with self.around(method, context):
-                return handler.unary_unary(request, context)
+                return work(request, context)
 
+        @functools.wraps(work)
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             with self.around(method, context):
-                yield from handler.unary_stream(request, context)
+                yield from work(request, context)
 
-        serialization = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(unary, *serialization)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(stream, *serialization)
-        return handler  # reflection streams both ways and needs nothing of this
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        wrapped = stream if kind.endswith("_stream") else once
+        return make(wrapped, handler.request_deserializer, handler.response_serializer)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 
 from transparent_llm.errors import InternalError, TransparentLlmError
 from transparent_llm.wire import status
+from transparent_llm_server.incident import places
 from transparent_llm_server.interceptors.around import Around
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,14 @@ class _Status(
 
 
 class Errors(Around):
-    """Turns exceptions of the work into the status of the call."""
+    """Turns exceptions of the work into the status of the call; `as_told` knows those that a device makes.
+
+    The log gets the words of an incident only with `log_prompts`, as they may quote one.
+    """
+
+    def __init__(self, as_told: Callable[[BaseException], BaseException], *, log_prompts: bool = False) -> None:
+        self._as_told = as_told
+        self._log_prompts = log_prompts
 
     @contextmanager
     def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -37,8 +45,12 @@ class Errors(Around):
         except Exception as error:
             if context.code() is not None:  # type: ignore[attr-defined]  # aborted already, on purpose
                 raise
+            told = self._as_told(error)
+            if isinstance(told, TransparentLlmError):
+                self._abort(context, told)
             incident = uuid.uuid4().hex[:12]
-            log.exception("incident %s in %s", incident, method)
+            words = f": {error}" if self._log_prompts else ""
+            log.error("incident %s in %s%s\n%s", incident, method, words, places(error))
             message = f"{type(error).__name__} in the server, incident {incident}; its log has the details"
             self._abort(context, InternalError(message, metadata={"incident": incident}))
 

@@ -17,6 +17,7 @@ from transparent_llm_server.models.capture import Capture
 from transparent_llm_server.models.families import finish_logits
 from transparent_llm_server.models.layer import Layer
 from transparent_llm_server.models.neurons import unbridged
+from transparent_llm_server.models.wanted import require_wanted
 
 
 class BridgedModel:
@@ -49,6 +50,8 @@ class BridgedModel:
         self.wants_bos = bool(cfg.default_prepend_bos)
         hook_names = self._bridge.hook_dict.keys()
         self.layers = [Layer(block, i, dtype, hook_names) for i, block in enumerate(self._bridge.blocks)]
+        for block in self._bridge.blocks:
+            block.register_forward_pre_hook(require_wanted)
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
         self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
         self._wanted = frozenset(self._names).__contains__  # a list would hook every alias as well

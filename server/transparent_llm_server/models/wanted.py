@@ -1,0 +1,35 @@
+"""Whether anybody still waits for what is computed now; a forward pass looks at every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+
+class AbandonedError(Exception):
+    """Nobody waits any more: what was computed so far is thrown away."""
+
+
+_is_wanted: ContextVar[Callable[[], bool] | None] = ContextVar("is_wanted", default=None)
+
+
+@contextmanager
+def while_wanted(is_wanted: Callable[[], bool]) -> Iterator[None]:
+    """Within this block, work on this thread goes on only while `is_wanted` says so."""
+    token = _is_wanted.set(is_wanted)
+    try:
+        yield
+    finally:
+        _is_wanted.reset(token)
+
+
+def require_wanted(*_: object) -> None:
+    """A place where work may stop; takes any arguments, so that it can be a hook.
+
+    Raises:
+        AbandonedError: nobody waits for it.
+    """
+    is_wanted = _is_wanted.get()
+    if is_wanted is not None and not is_wanted():
+        raise AbandonedError

@@ -1,0 +1,122 @@
+"""What one caller may take: headers, messages, streams, time to begin, idle and old connections."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import torch
+
+from support.certificates import Authority
+from support.engines import SOON
+from support.polling import wait_until
+from support.servers import Continuation, Watcher, running, tiny
+from transparent_llm import RemoteTransparentLlm, errors
+from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.methods import SERVICE
+
+
+def test_metadata_without_bounds_is_refused_and_the_server_goes_on() -> None:
+    with running() as server:
+        for _ in range(10):  # between two limits chance would decide
+            with RemoteTransparentLlm(server.address, token="x" * 16_500) as llm:
+                with pytest.raises(errors.TooLargeError, match=f"a message was too large for {server.address}"):
+                    llm.model_info()
+            with RemoteTransparentLlm(server.address, token="x" * 14_000) as llm:
+                assert llm.model_info().name == "tiny"
+        with grpc.insecure_channel(server.address) as channel:
+            many = [(f"x-{number}", "y" * 1000) for number in range(20)]
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/grpc.health.v1.Health/Check")(b"", metadata=many, timeout=SOON)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)
+
+
+def test_a_message_without_bounds_is_refused_and_the_server_goes_on() -> None:
+    with running(max_request_bytes=100_000) as server, RemoteTransparentLlm(server.address) as llm:
+        with pytest.raises(errors.TooLargeError, match=f"a message was too large for {server.address}: .*larger than"):
+            llm.run(["word " * 50_000])
+        llm.run(["word"])
+        assert llm.batch_size() == 1
+
+
+class HeldUntilCut(grpc.ServerInterceptor):
+    """Streams send two messages and then nothing more until their connection ends, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self._times = times
+        self.offsets: list[int] = []
+        """Where each stream was asked to begin."""
+
+    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
+        handler = continuation(details)
+        if handler is None or handler.unary_stream is None:
+            return handler
+
+        def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+            ended = threading.Event()
+            context.add_callback(ended.set)
+            self.offsets.append(service_pb2.LogitsRequest.FromString(request).options.resume_offset)
+            for count, message in enumerate(handler.unary_stream(request, context)):
+                if count == 2 and len(self.offsets) <= self._times:
+                    assert ended.wait(SOON)
+                    return
+                yield message
+
+        return grpc.unary_stream_rpc_method_handler(stream)
+
+
+def test_a_connection_that_grows_old_does_not_end_a_long_transfer() -> None:
+    """The connection is cut again and again within it; each time the stream goes on where it was."""
+    slow = HeldUntilCut(times=3)
+    aged = {"connection_age_s": 0.2, "connection_grace_s": 0.1, "chunk_bytes": 1024}
+    with running(slow, **aged) as server, RemoteTransparentLlm(server.address, progress=False) as llm:
+        llm.run_tokens([list(range(1, 61))])
+        local = tiny().copy()
+        local.run_tokens([list(range(1, 61))])
+        assert torch.equal(llm.logits(), local.logits())
+    assert slow.offsets[0] == 0
+    assert len(slow.offsets) == 4  # opened, and taken up again three times
+    assert slow.offsets == sorted(set(slow.offsets))  # each time further on
+
+
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "TLS"])
+def test_who_connects_and_says_nothing_is_left(with_tls: bool, tmp_path: Path) -> None:
+    tls = Authority(tmp_path).issue("localhost").as_server if with_tls else {}
+    with running(handshake_s=0.2, **tls) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=SOON) as silent:
+            while silent.recv(1024):  # a greeting, perhaps, and then the end
+                pass
+
+
+def test_a_connection_without_calls_is_closed() -> None:
+    with running(connection_idle_s=0.2) as server, grpc.insecure_channel(server.address) as channel:
+        seen: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(seen.append)
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)
+        wait_until(lambda: grpc.ChannelConnectivity.READY in seen and seen[-1] is grpc.ChannelConnectivity.IDLE)
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)  # and opened again
+
+
+def test_one_connection_has_so_many_calls_at_a_time() -> None:
+    watcher = Watcher(hold_after=1)
+    with running(watcher, max_streams_per_connection=2, chunk_bytes=1024) as server:
+        with RemoteTransparentLlm(server.address) as llm, grpc.insecure_channel(server.address) as channel:
+            llm.run_tokens([list(range(1, 61))])
+            assert llm._run is not None
+            request = service_pb2.LogitsRequest(run_id=llm._run.result.run_id).SerializeToString()
+            held = [channel.unary_stream(f"/{SERVICE}/Logits")(request) for _ in range(2)]
+            assert [bool(next(stream)) for stream in held] == [True, True]
+            third = channel.unary_unary(f"/{SERVICE}/ModelInfo").future(b"")
+            llm.server_info()  # by another connection, and after it
+            assert watcher.names.count("ServerInfo") == 1
+            assert "ModelInfo" not in watcher.names
+            watcher.release.set()
+            assert all(len(list(stream)) > 1 for stream in held)
+            assert third.result(SOON)
