@@ -74,6 +74,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         model = self._registry.get(request.model)
         prepared = model.prepare(wire_runs.from_request(request))
         self._check_size(prepared)
+        self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
