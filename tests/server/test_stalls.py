@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from support.polling import wait_until
 from support.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm._interrupt import Interruptible
@@ -38,9 +39,7 @@ def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
         next(stream)
         assert llm.copy().residual_in(0).shape[0] == 64
         assert watched(server)
-        deadline = time.monotonic() + SOON
-        while watched(server):
-            assert time.monotonic() < deadline
+        wait_until(lambda: not watched(server))
         with pytest.raises(grpc.RpcError) as cut:
             list(stream)
         assert cut.value.code() is grpc.StatusCode.CANCELLED
