@@ -8,7 +8,7 @@ LISTEN ?= 127.0.0.1:50051
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test serve bench gen check format clean
+.PHONY: help setup demo test chaos fuzz soak serve bench gen check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -26,6 +26,15 @@ demo: $(READY) ## start a server on the embedded model and look inside it
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## cut streams, kill servers, stall readers: the long form
+	$(BIN)/python -m pytest tests/chaos --long -s --timeout=1800 $(ARGS)
+
+fuzz: $(READY) ## every RPC with what no client would send: the long form
+	$(BIN)/python -m pytest tests/fuzz --long -s --timeout=1800 $(ARGS)
+
+soak: $(READY) ## 64 clients for five minutes
+	$(BIN)/python -m pytest tests/soak --long -s --timeout=1800 $(ARGS)
 
 serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR ...')
 	$(BIN)/transparent-llm serve --listen $(LISTEN) $(ARGS)

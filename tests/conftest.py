@@ -18,6 +18,7 @@ from support.families import FAMILIES, save
 def pytest_addoption(parser: pytest.Parser) -> None:
     default = ",".join(DEFAULT_BACKENDS)
     parser.addoption("--backend", default=default, help=f"comma list of {', '.join(BACKENDS)} (default {default})")
+    parser.addoption("--long", action="store_true", help="the long form of the suites chaos, fuzz and soak")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +45,12 @@ def chosen_backends(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", chosen_backends(metafunc.config), indirect=True)
+
+
+@pytest.fixture(scope="session")
+def is_long(pytestconfig: pytest.Config) -> bool:
+    """Whether the suites chaos, fuzz and soak run in their long form."""
+    return bool(pytestconfig.getoption("--long"))
 
 
 @pytest.fixture(scope="session")
