@@ -84,7 +84,7 @@ class Calls:
         """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
-        assembler, stalled = Assembler(), 0
+        assembler, stalled = Assembler(self.config.max_bytes), 0
         bar: tqdm | None = None  # type: ignore[type-arg]
         try:
             while True:

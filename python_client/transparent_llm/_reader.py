@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 
+from transparent_llm import _planning as planning
 from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.config import ClientConfig
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
+from transparent_llm.errors import InvalidRequestError, NotSupportedError, TransparentLlmError
 from transparent_llm.factors import AttnFactors, FfnFactors
+from transparent_llm.plan import PlannedRead, require_within
 from transparent_llm.read_ahead import Indices, Walk
 from transparent_llm.reading import Reading
+from transparent_llm.reads import INTEGERS, WHOLE, Read, grouped, integers
 from transparent_llm.run_input import RunInput
 from transparent_llm.under_way import UnderWay
 from transparent_llm.weights import Weights
@@ -27,21 +30,12 @@ from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire.methods import METHODS
 
-Read = tuple[str, Indices]
-"""A method and its indices."""
-
 Named = dict[str, torch.Tensor]
 """What came for one read: the value, or its factors under their names."""
-
-_WHOLE = "value"
 
 _WALKED = frozenset(fetch.FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
 
-_INTEGERS = frozenset({"tokens"})
-"""What has no floating type."""
-
-_FIRST_FACTOR = {"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
 _ITEMS_PER_CALL = 2000
 
 
@@ -85,6 +79,7 @@ class RunReader:
     def __init__(self, shared: Shared, config: ClientConfig) -> None:
         self._shared = shared
         self._read_ahead_bytes = config.read_ahead_bytes
+        self._max_bytes = config.max_bytes
         self._walks: dict[str, Walk] = {}
         self._entry_bytes: dict[str, int] = {}
         self._under_way = UnderWay()
@@ -98,7 +93,7 @@ class RunReader:
 
     def read(self, run: CurrentRun, name: str, indices: Sequence[Any], reading: Reading) -> torch.Tensor:
         """One value. It belongs to the caller, who may write to it."""
-        read = (name, _integers(name, indices))
+        read = (name, integers(name, indices))
         key, walk = self._key(run, read, reading), self._walk(name, read[1])
         self._under_way.wait_for(key)
         held, is_kept = self._shared.cache.get(key), True
@@ -110,13 +105,23 @@ class RunReader:
 
     def read_many(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[torch.Tensor]:
         """Values in order; what is not kept comes in one stream."""
-        wanted = [(name, _integers(name, indices)) for name, indices in reads]
+        wanted = [(name, integers(name, indices)) for name, indices in reads]
         held = self._all(run, wanted, reading)
         return [self._value(run, read, held[read], reading, is_kept=True) for read in wanted]
 
     def prefetch(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> None:
         """Have them kept."""
-        self._all(run, [(name, _integers(name, indices)) for name, indices in reads], reading)
+        self._all(run, [(name, integers(name, indices)) for name, indices in reads], reading)
+
+    def plan(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[PlannedRead]:
+        """What they are, and what would be sent for each."""
+        self._shared.description(run.result.model_digest)
+        if not self._shared.has("plan"):
+            raise NotSupportedError("this server cannot plan reads; it is of an older version")
+        wanted = [(name, integers(name, indices)) for name, indices in reads]
+        items = [self._item(run, read, reading) for read in wanted]
+        request = planning.request(run.result.run_id, wanted, items, reading)
+        return planning.planned(list(self._shared.calls.unary("Plan", request, run.key).tensors), items)
 
     def neuron_output(self, run: CurrentRun | None, layer: int, neuron: int) -> torch.Tensor | None:
         """A row of weights that are kept, if they are or should be."""
@@ -156,7 +161,7 @@ class RunReader:
         method = METHODS[read[0]]
         request = method.request(run.result.run_id, *read[1])
         self._set_options(run, read, reading, request)
-        (named,) = _grouped([read[0]], self._shared.calls.tensors(method.rpc, request, run.key))
+        (named,) = grouped([read[0]], self._shared.calls.tensors(method.rpc, request, run.key))
         self._entry_bytes[read[0]] = _size(named)
         return named, self._shared.cache.put(self._key(run, read, reading), named)
 
@@ -193,18 +198,19 @@ class RunReader:
     def _fetch(
         self, run: CurrentRun, reads: Sequence[Read], reading: Reading, interruptible: Interruptible | None
     ) -> list[Named]:
-        items = []
-        for read in reads:
-            if read[0] not in fetch.FETCHED_METHODS:
-                raise InvalidRequestError(
-                    f"{read[0]!r} cannot be fetched; what can: {', '.join(sorted(fetch.FETCHED_METHODS))}"
-                )
-            item = METHODS[read[0]].request("", *read[1])
-            self._set_options(run, read, reading, item)
-            items.append((read[0], item))
-        message = fetch.request(run.result.run_id, items)
+        message = fetch.request(run.result.run_id, [self._item(run, read, reading) for read in reads])
         arrived = self._shared.calls.tensors("Fetch", message, run.key, interruptible)
-        return _grouped([name for name, _ in reads], arrived)
+        return grouped([name for name, _ in reads], arrived)
+
+    def _item(self, run: CurrentRun, read: Read, reading: Reading) -> tuple[str, Any]:
+        """Of a Fetch or a Plan."""
+        if read[0] not in fetch.FETCHED_METHODS:
+            raise InvalidRequestError(
+                f"{read[0]!r} cannot be fetched; what can: {', '.join(sorted(fetch.FETCHED_METHODS))}"
+            )
+        item = METHODS[read[0]].request("", *read[1])
+        self._set_options(run, read, reading, item)
+        return read[0], item
 
     def _set_options(self, run: CurrentRun, read: Read, reading: Reading, request: Any) -> None:
         name, dims = read[0], METHODS[read[0]].dims or ()
@@ -212,7 +218,7 @@ class RunReader:
         factored = name == "decomposed_attn" or (name == "decomposed_ffn_out" and self._multiplies(run, read, axes))
         if factored and name == "decomposed_ffn_out":
             axes = {}  # its factors are small; the part is cut here
-        dtype = None if factored or name in _INTEGERS else reading.dtype
+        dtype = None if factored or name in INTEGERS else reading.dtype
         options.fill(request, axes, dtype, factored=factored)
 
     def _multiplies(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
@@ -226,10 +232,12 @@ class RunReader:
         return weights.has_layer(model, layer) if axes else weights.keeps_layer(model, layer)
 
     def _value(self, run: CurrentRun, read: Read, named: Named, reading: Reading, *, is_kept: bool) -> torch.Tensor:
-        if _WHOLE in named:
-            return named[_WHOLE].clone() if is_kept else named[_WHOLE]
+        if WHOLE in named:
+            return named[WHOLE].clone() if is_kept else named[WHOLE]
         if "pattern" in named:
-            product = AttnFactors(named["pattern"], named["value_out"], named.get("gain")).product()
+            factors = AttnFactors(named["pattern"], named["value_out"], named.get("gain"))
+            self._require_room(read, factors.shape, factors.pattern.dtype)
+            product = factors.product()
         else:
             product = self._ffn_product(run, read, named, reading)
         return product if reading.dtype is None else product.to(reading.dtype)
@@ -250,7 +258,15 @@ class RunReader:
             return weights.rows(model, layer, *span)[start - span[0] : stop - span[0]]
 
         axes = reading.of(METHODS[read[0]].dims or ())
+        whole = (model.d_ffn[layer], model.info.d_model)
+        cuts = (axes.get("hidden", slice(None)), axes.get("d_model", slice(None)))
+        shape = [len(range(size)[cut]) for size, cut in zip(whole, cuts, strict=True)]
+        self._require_room(read, shape, factors.activations.dtype)
         return factors.product(model.info.d_model, rows, axes.get("hidden"), axes.get("d_model"))
+
+    def _require_room(self, read: Read, shape: Sequence[int], dtype: torch.dtype) -> None:
+        """For a product, before it is made."""
+        require_within(read[0], math.prod(shape) * dtype.itemsize, self._max_bytes)
 
     def _walk(self, name: str, indices: Indices) -> Walk | None:
         if not self._read_ahead_bytes or name not in _WALKED:
@@ -267,28 +283,6 @@ class RunReader:
             if model is not None and 0 <= indices[0] < model.info.n_layers - 1:
                 name, indices = "residual_in", (indices[0] + 1,)
         return (run, name, indices, reading)
-
-
-def _grouped(names: Sequence[str], arrived: Sequence[tuple[str, torch.Tensor]]) -> list[Named]:
-    """The tensors of a stream, read by read: each begins with a value or with its first factor."""
-    groups: list[tuple[str, Named]] = []
-    for full_name, tensor in arrived:
-        name, _, factor = full_name.partition(".")
-        if not factor or factor == _FIRST_FACTOR.get(name):
-            groups.append((name, {}))
-        elif not groups or groups[-1][0] != name:
-            raise InternalError(f"the server sent {full_name!r} without the factors before it")
-        groups[-1][1][factor or _WHOLE] = tensor
-    if [name for name, _ in groups] != list(names):
-        raise InternalError(f"the server sent {len(groups)} values, not the {len(names)} that were asked for")
-    return [named for _, named in groups]
-
-
-def _integers(name: str, indices: Sequence[Any]) -> Indices:
-    if name not in METHODS or len(indices) > len(METHODS[name].arguments):
-        raise InvalidRequestError(f"there is no {name}{tuple(indices)} to read")
-    given = tuple(None if index is None else operator.index(index) for index in indices)
-    return given + (None,) * (len(METHODS[name].arguments) - len(given))
 
 
 def _sizes(name: str, run: CurrentRun, model: ModelDescription) -> Indices:

@@ -20,8 +20,6 @@ from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
 
 TENSORS = [name for name, method in METHODS.items() if method.dims is not None and method.of_class]
-_SHARING = ("shared_positions", "share_window_s", "shared_memory")
-_ACCESS = ("tokens_file", "tls_cert", "tls_key", "tls_client_ca", "insecure", "log_prompts")
 _INDEX_HELP = {
     "layer": "layer, from 0",
     "batch_i": "which sentence, from 0 (default 0)",
@@ -102,15 +100,21 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="read settings from this TOML file; those given here come first",
+    )
+    parser.add_argument(
         "--model",
+        dest="models",
         action="append",
-        default=[],
         metavar="[ALIAS=]NAME_OR_DIR",
         help="hub name or local folder; repeat for several (default: the embedded demo model)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--listen", default=DEFAULT_TARGET, help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
+    parser.add_argument("--device", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="(default float32)")
+    parser.add_argument("--listen", help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
     parser.add_argument(
@@ -136,8 +140,22 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="send large tensors by the socket to clients of this host and user too",
     )
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
+    _add_limits(parser)
     _add_access(parser)
     parser.set_defaults(command=_serve)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    for flag, what in (
+        ("--max-tokens-per-run", "tokens of one run, padding included (default 65536)"),
+        ("--max-sentences-per-run", "sentences of one run (default 1024)"),
+        ("--max-read-bytes", "bytes of one answer (default 16 GiB)"),
+        ("--run-bytes-per-owner", "bytes of stored runs of one owner (default all of --run-store-bytes)"),
+        ("--queue-length", "runs that wait for the model (default 32)"),
+        ("--max-streams", "calls under way at once (default 160)"),
+        ("--max-streams-per-owner", "of these, for one owner, where callers say who they are (default 64)"),
+    ):
+        parser.add_argument(flag, type=int, metavar="N", help=what)
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
@@ -166,20 +184,15 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        from transparent_llm_server.config import DTYPES, ModelConfig, ServerConfig
+        from transparent_llm_server.config import ServerConfig, settings_of
         from transparent_llm_server.daemon import serve
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
-    names = ("run_store_bytes", "run_ttl_s", "drain_announce_s", "drain_s", "stall_s", *_SHARING, *_ACCESS)
-    limits = {name: getattr(arguments, name) for name in names}
-    config = ServerConfig(
-        listen=arguments.listen,
-        models=tuple(ModelConfig.parse(text) for text in arguments.model),
-        device=arguments.device,
-        dtype=DTYPES[arguments.dtype],
-        **{name: value for name, value in limits.items() if value is not None},
-    )
+    flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "config")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    written = settings_of(arguments.config) if arguments.config is not None else {}
+    config = ServerConfig.of({**written, **given})
     return serve(config)
 
 

@@ -16,12 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm._calls import Calls
-from transparent_llm._reader import CurrentRun, Read, RunReader, Shared
+from transparent_llm._reader import CurrentRun, RunReader, Shared
 from transparent_llm.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import InvalidRequestError, NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.plan import PlannedRead
 from transparent_llm.reading import Reading
+from transparent_llm.reads import Read, as_read
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import options, tensors
@@ -58,6 +60,7 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_bytes: Limit of the output vectors of neurons that are kept.
         weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
+        max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_bytes: int = ClientConfig.weights_bytes,
         weights_dir: str | os.PathLike[str] | None = None,
         shared_memory: bool = True,
+        max_bytes: int | None = None,
     ) -> None:
         config = ClientConfig.from_env(target, token, tls_ca, tls_cert, tls_key)
         self._config = dataclasses.replace(
@@ -90,6 +94,7 @@ class RemoteTransparentLlm(TransparentLlm):
             weights_bytes=weights_bytes,
             weights_dir=Path(weights_dir) if weights_dir is not None else config.weights_dir,
             shared_memory=shared_memory,
+            max_bytes=max_bytes,
         )
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
@@ -101,7 +106,8 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
-        run = "no run yet" if self._run is None else "run of {} sentences, {} positions".format(*self._shape(self._run))
+        shape = None if self._run is None else self._run.result.tokens.shape
+        run = "no run yet" if shape is None else f"run of {shape[0]} sentences, {shape[1]} positions"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
     def __enter__(self: _Self) -> _Self:
@@ -175,13 +181,18 @@ class RemoteTransparentLlm(TransparentLlm):
             reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
                 and its arguments.
         """
-        wanted = [_as_read(read) for read in reads]
+        wanted = [as_read(read) for read in reads]
         return [self._landed(value) for value in self._of_run(lambda run: self._read_many(run, wanted))]
 
     def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
-        wanted = [_as_read(read) for read in reads]
+        wanted = [as_read(read) for read in reads]
         self._of_run(lambda run: self._reader.prefetch(run, wanted, self._reading))
+
+    def plan(self, reads: Sequence[str | tuple[Any, ...]]) -> list[PlannedRead]:
+        """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
+        wanted = [as_read(read) for read in reads]
+        return self._of_run(lambda run: self._reader.plan(run, wanted, self._reading))
 
     def run(self, sentences: list[str]) -> None:
         self._begin(RunInput.of_sentences(sentences))
@@ -306,15 +317,3 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)
-
-    @staticmethod
-    def _shape(run: CurrentRun) -> Sequence[int]:
-        return run.result.tokens.shape
-
-
-def _as_read(read: str | tuple[Any, ...]) -> Read:
-    if isinstance(read, str):
-        return read, ()
-    if not isinstance(read, tuple) or not read or not isinstance(read[0], str):
-        raise InvalidRequestError(f"fetch takes names of methods, or tuples of a name and its arguments, got {read!r}")
-    return read[0], read[1:]

@@ -60,6 +60,9 @@ class ClientConfig:
     weights_dir: Path | None = None
     """A folder to keep them in beyond this process. Environment: TRANSPARENT_LLM_WEIGHTS_DIR. None: memory only."""
 
+    max_bytes: int | None = None
+    """The most that one value may take here; a larger one is refused before it is sent. None: no limit."""
+
     max_message_bytes: int = 16 * 2**20
     """The largest single message that is accepted. Tensors come in chunks of at most 4 MiB; the rest is tokens."""
 
@@ -91,6 +94,8 @@ class ClientConfig:
             raise InvalidRequestError(
                 "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII"
             )
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise InvalidRequestError(f"max_bytes is {self.max_bytes}: it must be 1 or more, or None for no limit")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's")
         if self.tls_cert is not None and self.tls_ca is None:

@@ -87,6 +87,15 @@ class Limits:
     run_ttl_seconds: float
     max_chunk_bytes: int
     queue_length: int
+    max_read_bytes: int = 0
+    """One answer: a tensor, or all of a `fetch`. 0: not known."""
+
+    run_bytes_per_owner: int = 0
+    max_streams: int = 0
+    """Calls under way at the same time."""
+
+    max_streams_per_owner: int = 0
+    """Of these, the most for one owner, where callers say who they are."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Weights:
 
     def keeps_layer(self, model: ModelDescription, layer: int) -> bool:
         """Whether all output vectors of a layer can be kept."""
-        return self._kept.keeps(model.d_ffn[layer] * _row_bytes(model))
+        return self._keeps(model.d_ffn[layer] * _row_bytes(model))
 
     def has_layer(self, model: ModelDescription, layer: int) -> bool:
         """Whether they are."""
@@ -69,11 +69,15 @@ class Weights:
         per_block = max(1, _BLOCK_BYTES // _row_bytes(model))
         block, position = divmod(neuron, per_block)
         span = (block * per_block, min((block + 1) * per_block, model.d_ffn[layer]))
-        if not self._kept.keeps((span[1] - span[0]) * _row_bytes(model)):
+        if not self._keeps((span[1] - span[0]) * _row_bytes(model)):
             return None
         key = (model.digest, layer, block)
         self._reads[key] = self._reads.get(key, 0) + 1
         return self.rows(model, layer, *span)[position] if self._reads[key] > 1 else None
+
+    def _keeps(self, nbytes: int) -> bool:
+        max_bytes = self._calls.config.max_bytes
+        return self._kept.keeps(nbytes) and (max_bytes is None or nbytes <= max_bytes)
 
     def _fetch(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
         request = METHODS["neuron_outputs"].request(model.info.name, layer)

@@ -29,6 +29,7 @@ from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.authentication import Authentication
 from transparent_llm_server.interceptors.availability import Availability
+from transparent_llm_server.interceptors.concurrency import Concurrency
 from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
@@ -66,13 +67,14 @@ class Server:
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._stalls = Stalls(config.stall_s)
         self._grpc = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(config.threads, thread_name_prefix="call"),
+            concurrent.futures.ThreadPoolExecutor(config.max_streams + config.spare_threads, thread_name_prefix="call"),
             interceptors=[
                 AccessLog(identity),
                 self._stalls,
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
+                Concurrency(config, identity),
                 *interceptors,
             ],
             options=_channel_options(config),

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MIB = 2**20
 DEFAULT_SHARED_POSITIONS = 8192
@@ -57,11 +65,17 @@ class ServerConfig:
     device: str = "auto"
     dtype: torch.dtype = torch.float32
 
-    threads: int = 64
-    """Calls that are answered at the same time, streams included."""
+    max_streams: int = 160
+    """Calls under way at the same time; one more is told to come back. Each has a thread."""
+
+    spare_threads: int = 16
+    """Which tell the others at once."""
+
+    max_streams_per_owner: int = 64
+    """Of these, the most for one owner, where callers say who they are."""
 
     queue_length: int = 32
-    """Calls that wait for the model; one more is told to come back. Each holds a thread, so fewer than `threads`."""
+    """Runs that wait for the model; one more is told to come back. Fewer than `max_streams`, so that reads go on."""
 
     shared_positions: int | None = None
     """Positions, padding included, of one forward pass that runs of several clients share. 0: each has its own. None:
@@ -87,6 +101,9 @@ class ServerConfig:
     """Padding included."""
 
     max_sentences_per_run: int = 1024
+    max_read_bytes: int = 16 * 2**30
+    """One answer: a tensor, or all of a Fetch."""
+
     chunk_bytes: int = MIB
     """Data in one message of a stream."""
 
@@ -144,6 +161,24 @@ class ServerConfig:
     handshake_s: float = 20.0
     """What a client may take to begin to speak."""
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and not value >= 0:
+                raise InvalidRequestError(f"{name} is {value}: it must be 0 or more")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> ServerConfig:
+        """From names and values as flags and configuration files have them.
+
+        Raises:
+            InvalidRequestError: an unknown name, or a value of another type.
+        """
+        kinds = get_type_hints(cls)
+        unknown = sorted(set(settings) - set(kinds))
+        if unknown:
+            raise InvalidRequestError(f"there is no setting {', '.join(unknown)}; there are {', '.join(sorted(kinds))}")
+        return cls(**{name: _setting(name, value, kinds[name]) for name, value in settings.items()})
+
     @property
     def is_unix(self) -> bool:
         """Whether it listens on a socket file."""
@@ -153,3 +188,40 @@ class ServerConfig:
     def has_authentication(self) -> bool:
         """Whether callers must say who they are."""
         return self.tokens_file is not None or self.tls_client_ca is not None
+
+
+def settings_of(path: Path) -> dict[str, object]:
+    """What a configuration file (TOML) sets: the names are those of `ServerConfig`.
+
+    Raises:
+        InvalidRequestError: it is not there, or no TOML.
+    """
+    try:
+        settings: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"cannot read the configuration {path}: {error}") from error
+    return settings
+
+
+def _setting(name: str, value: object, kind: Any) -> Any:
+    """A value in the type of its field."""
+    if name == "models" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+        return tuple(ModelConfig.parse(text) for text in value)
+    if name == "dtype" and value in DTYPES:
+        return DTYPES[str(value)]
+    kinds = get_args(kind) or (kind,)
+    if Path in kinds and isinstance(value, str | Path):
+        return Path(value)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) not in kinds:
+        raise InvalidRequestError(f"{name} is {value!r}: it must be {_WORDS.get(name) or _wanted(kinds)}")
+    return value
+
+
+_WORDS = {"models": 'a list like ["NAME_OR_DIR", "ALIAS=NAME_OR_DIR"]', "dtype": f"one of {', '.join(DTYPES)}"}
+
+
+def _wanted(kinds: tuple[type, ...]) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "the name of a file"}
+    return " or ".join(words[kind] for kind in kinds if kind in words)

@@ -40,7 +40,9 @@ class RunStore(Generic[_Run]):
         self, max_bytes: int, ttl_s: float, clock: Callable[[], float], max_bytes_per_owner: int | None = None
     ) -> None:
         self._max_bytes = max_bytes
-        self._max_bytes_per_owner = max_bytes if max_bytes_per_owner is None else min(max_bytes_per_owner, max_bytes)
+        self.max_bytes_per_owner = max_bytes if max_bytes_per_owner is None else min(max_bytes_per_owner, max_bytes)
+        """Of all stored runs, the most for one owner."""
+
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: OrderedDict[str, _Entry[_Run]] = OrderedDict()  # least recently used first
@@ -72,12 +74,12 @@ class RunStore(Generic[_Run]):
         Raises:
             TooLargeError: it is larger than all that one owner may store.
         """
-        if nbytes > self._max_bytes_per_owner:
+        if nbytes > self.max_bytes_per_owner:
             raise TooLargeError(
-                f"this run takes {nbytes} bytes, the server stores {self._max_bytes_per_owner} of one owner and "
+                f"this run takes {nbytes} bytes, the server stores {self.max_bytes_per_owner} of one owner and "
                 f"{self._max_bytes} in all; run fewer or shorter sentences at once, or start the server with a larger "
                 "run store",
-                metadata={"needed": str(nbytes), "allowed": str(self._max_bytes_per_owner)},
+                metadata={"needed": str(nbytes), "allowed": str(self.max_bytes_per_owner)},
             )
 
     def put(self, run_id: str, run: _Run, owner: str = "") -> None:
@@ -91,7 +93,7 @@ class RunStore(Generic[_Run]):
         with self._lock:
             self._remove(run_id)
             self._expire()
-            while self._bytes_of[owner] + nbytes > self._max_bytes_per_owner:
+            while self._bytes_of[owner] + nbytes > self.max_bytes_per_owner:
                 self._remove(next(key for key, entry in self._entries.items() if entry.owner == owner))
             while self._bytes + nbytes > self._max_bytes:
                 self._remove(next(iter(self._entries)))

@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import platform
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache, partial
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from google.protobuf.message import DecodeError
 
 from transparent_llm import description
-from transparent_llm.errors import InvalidRequestError, NotFoundError, TooLargeError
+from transparent_llm.errors import InvalidRequestError, NotFoundError
 from transparent_llm.version import API_VERSION, __version__
 from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
@@ -24,10 +24,11 @@ from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
 from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE, message_class
+from transparent_llm_server.admission import Admission
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
-from transparent_llm_server.models.served import CompletedRun, PreparedRun, Reader, ServedModel
+from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
 from transparent_llm_server.models.value import Piece, Value
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
@@ -40,7 +41,7 @@ _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
-FEATURES = ("slices", "wire_dtype", "resume", "run_tokens", "factored", "fetch", "neuron_outputs")
+FEATURES = ("slices", "wire_dtype", "resume", "run_tokens", "factored", "fetch", "neuron_outputs", "plan")
 
 
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
@@ -55,6 +56,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         owner_of: Callable[[_Context], str],
     ) -> None:
         self._queue = RunQueue(engine, runs)
+        self._admission = Admission(config)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -73,7 +75,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def Run(self, request: Any, context: _Context) -> Any:
         model = self._registry.get(request.model)
         prepared = model.prepare(wire_runs.from_request(request))
-        self._check_size(prepared)
+        self._admission.require_run(prepared)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
@@ -101,7 +103,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
-        self._check_count("tokens", len(request.token_ids), self._config.max_tokens_per_run)
+        self._admission.require_tokens(len(request.token_ids))
         llm = self._registry.get(request.model).llm
         tokens = torch.tensor(request.token_ids, dtype=torch.int64)
         return service_pb2.TokensToStringsResponse(strings=llm.tokens_to_strings(tokens))
@@ -160,8 +162,20 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             run.nonce, "fetch", [etag("", name, read, options) for name, read, options in reads], request.options
         )
         caller = Caller(context)
-        parts = (part for name, read, options in reads for part in self._parts(run.read, name, read, options, caller))
-        return self._stream(parts, tag, request.options, caller)
+        return self._stream(self._all_parts(run.read, reads, caller), tag, request.options, caller)
+
+    def Plan(self, request: Any, context: _Context) -> Any:
+        run = self._runs.get(request.run_id, self._owner_of(context))
+        reads = wire_fetch.reads(request)
+        parts = self._all_parts(run.read, reads, Caller(context))
+        return service_pb2.PlanResponse(
+            tensors=[tensors.header(part.name, part.dtype, part.value.shape, part.dims) for part in parts],
+            total_bytes=sum(part.nbytes for part in parts),
+            max_read_bytes=self._config.max_read_bytes,
+        )
+
+    def _all_parts(self, read: Reader, reads: Iterable[wire_fetch.Read], caller: Caller) -> list[Outgoing]:
+        return [part for name, indices, options in reads for part in self._parts(read, name, indices, options, caller)]
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
         run = self._runs.get(request.run_id, self._owner_of(context))
@@ -194,7 +208,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return self._engine.here(find)
         return caller.result_of(self._engine.submit_read(find))
 
-    def _stream(self, parts: Iterable[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
+    def _stream(self, parts: Sequence[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
+        self._admission.require_read(parts)
         offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
         take = partial(self._take, caller)
         if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
@@ -218,19 +233,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
                 metadata={"was": wanted, "is": served},
             )
 
-    def _check_size(self, prepared: PreparedRun) -> None:
-        count = len(prepared.run_input.sentences or prepared.run_input.token_ids or ())
-        self._check_count("sentences", count, self._config.max_sentences_per_run)
-        self._check_count("tokens", prepared.n_tokens, self._config.max_tokens_per_run)
-
-    def _check_count(self, what: str, needed: int, allowed: int) -> None:
-        if needed > allowed:
-            raise TooLargeError(
-                f"{needed} {what} at once, this server allows {allowed} (padding included); send fewer",
-                reason="TOO_LONG",
-                metadata={"needed": str(needed), "allowed": str(allowed)},
-            )
-
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
         stored_runs, stored_run_bytes = self._runs.usage(owner)
@@ -241,6 +243,10 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             run_ttl_seconds=config.run_ttl_s,
             max_chunk_bytes=config.max_chunk_bytes,
             queue_length=config.queue_length,
+            max_read_bytes=config.max_read_bytes,
+            run_bytes_per_owner=self._runs.max_bytes_per_owner,
+            max_streams=config.max_streams,
+            max_streams_per_owner=config.max_streams_per_owner,
         )
         return description.ServerInfo(
             api_version=API_VERSION,

@@ -158,4 +158,4 @@ def _pieces_from(part: Outgoing, skipped: int) -> tuple[Iterator[Piece], int]:
 
 
 def _header(part: Outgoing, tag: str) -> bytes:
-    return tensors.header(part.name, part.dtype, part.value.shape, part.dims, tag)
+    return tensors.header(part.name, part.dtype, part.value.shape, part.dims, tag).SerializeToString()

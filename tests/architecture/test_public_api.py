@@ -59,7 +59,8 @@ REMOTE_INIT = (
     "tls_cert: str | None = None, tls_key: str | None = None, device: str | torch.device = 'cpu', "
     "progress: bool | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
     "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
-    "weights_dir: str | os.PathLike[str] | None = None, shared_memory: bool = True) -> None"
+    "weights_dir: str | os.PathLike[str] | None = None, shared_memory: bool = True, "
+    "max_bytes: int | None = None) -> None"
 )
 CONNECT = "(target: str | None = None, **options: Any) -> RemoteTransparentLlm"
 
@@ -138,7 +139,7 @@ def documented_elsewhere() -> set[str]:
         "transparent_llm_server.models.transformer_lens.TransformerLensTransparentLlm",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
-    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs")
+    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan")
     return methods | rpcs | {f"{servicer}.{rpc}" for rpc in others}
 
 

@@ -181,7 +181,7 @@ def is_let_in(llm: RemoteTransparentLlm) -> bool:
 
 def test_who_is_refused_holds_no_thread(file: TokenFile) -> None:
     """They begin calls and never send a request. Else as many as there are threads would end all service."""
-    with running(tokens_file=file.path, threads=2, queue_length=1) as server:
+    with running(tokens_file=file.path, max_streams=1, spare_threads=1, queue_length=1) as server:
         with grpc.insecure_channel(server.address) as channel:
             never, calls = threading.Event(), []
             for path in [f"/{SERVICE}/Run", f"/{SERVICE}/Logits", REFLECTION] * 2:
@@ -207,7 +207,10 @@ def silence(until: threading.Event) -> Iterator[bytes]:
 
 
 def test_who_watches_the_health_holds_no_thread() -> None:
-    with running(threads=2, queue_length=1) as server, grpc.insecure_channel(server.address) as channel:
+    with (
+        running(max_streams=1, spare_threads=1, queue_length=1) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
         watch = health_pb2_grpc.HealthStub(channel).Watch
         watches = [watch(health_pb2.HealthCheckRequest(service="")) for _ in range(5)]
         assert [next(each).status for each in watches] == [health_pb2.HealthCheckResponse.SERVING] * 5

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
+from transparent_llm_server.config import MIB, ModelConfig, ServerConfig, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +75,53 @@ def test_a_server_listens_to_its_own_machine_only_unless_told_otherwise() -> Non
 def test_the_default_chunk_is_one_that_clients_may_ask_for() -> None:
     config = ServerConfig()
     assert config.chunk_bytes == MIB <= config.max_chunk_bytes
+
+
+# A configuration file
+
+
+def test_a_file_sets_what_flags_set(folder: Path) -> None:
+    (folder / "server.toml").write_text(
+        'listen = "0.0.0.0:50051"\nmodels = ["small=models/gpt2"]\ndtype = "bfloat16"\nmax_read_bytes = 1_000_000\n'
+        'drain_s = 5\ntokens_file = "tokens"\nshared_memory = false\n',
+        encoding="utf-8",
+    )
+    assert ServerConfig.of(settings_of(folder / "server.toml")) == ServerConfig(
+        listen="0.0.0.0:50051",
+        models=(ModelConfig("models/gpt2", "small"),),
+        dtype=torch.bfloat16,
+        max_read_bytes=1_000_000,
+        drain_s=5.0,
+        tokens_file=Path("tokens"),
+        shared_memory=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_read_byte": 1}, "there is no setting max_read_byte; there are busy_retry_s, chunk_bytes,"),
+        ({"max_read_bytes": "1"}, "max_read_bytes is '1': it must be a whole number"),
+        ({"max_read_bytes": True}, "max_read_bytes is True: it must be a whole number"),
+        ({"max_read_bytes": -1}, "max_read_bytes is -1: it must be 0 or more"),
+        ({"drain_s": float("nan")}, "drain_s is nan: it must be 0 or more"),
+        ({"drain_s": "long"}, "drain_s is 'long': it must be a number"),
+        ({"insecure": 1}, "insecure is 1: it must be true or false"),
+        ({"listen": 50051}, "listen is 50051: it must be text"),
+        ({"tls_cert": 1}, "tls_cert is 1: it must be the name of a file"),
+        ({"dtype": "float8"}, "dtype is 'float8': it must be one of float32, bfloat16, float16"),
+        ({"models": "gpt2"}, "models is 'gpt2': it must be a list like"),
+        ({"models": [1]}, r"models is \[1\]: it must be a list like"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        ServerConfig.of(settings)
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    with pytest.raises(InvalidRequestError, match=r"cannot read the configuration .*none\.toml"):
+        settings_of(folder / "none.toml")
+    (folder / "bad.toml").write_text("listen =", encoding="utf-8")
+    with pytest.raises(InvalidRequestError, match=r"cannot read the configuration .*bad\.toml"):
+        settings_of(folder / "bad.toml")

@@ -84,8 +84,8 @@ def owners(server: Server, tokens: TokenFile) -> Iterator[tuple[Owner, Owner]]:
 
 def request_for(rpc: str, run_id: str) -> Any:
     """One that is answered if the run is there."""
-    if rpc == "Fetch":
-        request = service_pb2.FetchRequest(run_id=run_id)
+    if rpc in ("Fetch", "Plan"):
+        request = getattr(service_pb2, f"{rpc}Request")(run_id=run_id)
         request.items.add().residual_in.layer = 0
         return request
     if rpc in BY_RPC:

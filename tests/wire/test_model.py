@@ -37,6 +37,10 @@ LIMITS = Limits(
     run_ttl_seconds=0.1,
     max_chunk_bytes=2**22,
     queue_length=256,
+    max_read_bytes=2**40,
+    run_bytes_per_owner=2**41,
+    max_streams=160,
+    max_streams_per_owner=64,
 )
 SERVER = ServerInfo(
     api_version="1.0",

@@ -129,7 +129,7 @@ def test_a_header_says_what_is_to_come() -> None:
         total_bytes=6,
         etag="e1",
     )
-    made = header("residual_in", torch.float16, (1, 3), ("batch", "pos"), "e1")
+    made = header("residual_in", torch.float16, (1, 3), ("batch", "pos"), "e1").SerializeToString()
     assert tensor_pb2.TensorHeader.FromString(made) == expected
 
 

@@ -10,6 +10,7 @@ import torch
 from google.protobuf.message import DecodeError
 
 from transparent_llm import memory
+from transparent_llm.plan import require_within
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.frames import bytes_of, parse
@@ -38,9 +39,11 @@ class Assembler:
     """Takes the messages of a stream, of several calls if it was cut.
 
     `received` and `etag` are what a request for the rest needs after a cut; `resume` says that one was sent.
+    `max_bytes` is the most that one tensor may take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = max_bytes
         self.received = 0
         self.total_bytes = 0
         """Of all tensors whose header has come."""
@@ -69,6 +72,7 @@ class Assembler:
 
         Raises:
             StreamError: no header yet, a gap, more data than announced, or a header that contradicts itself.
+            TooLargeError: a tensor of more than `max_bytes` is announced.
         """
         try:
             frame = parse(message)
@@ -117,6 +121,7 @@ class Assembler:
                 return
             if not self.complete:
                 raise StreamError(f"{head.name!r} begins at byte {self.received} of {self.total_bytes}")
+        require_within(head.name, head.total_bytes, self._max_bytes)
         begun = _allocated(head)
         if head.etag != self._etag:  # the first header, or the server could not promise the same bits
             self._tensors, self._etag, self.received, self.total_bytes = [], head.etag, 0, 0

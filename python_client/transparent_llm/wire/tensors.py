@@ -10,6 +10,7 @@ import torch
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire._gen.tensor_pb2 import TensorHeader
 
 
 def encode(tensor: torch.Tensor) -> tensor_pb2.Tensor:
@@ -44,13 +45,9 @@ def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
         ) from None
 
 
-def header(name: str, dtype: torch.dtype, shape: Sequence[int], dims: Sequence[str], etag: str) -> bytes:
-    """Describes a tensor as it will be sent: a serialized TensorHeader."""
-    return tensor_pb2.TensorHeader(
-        name=name,
-        dtype=dtypes.to_wire(dtype),
-        shape=shape,
-        dims=dims,
-        total_bytes=math.prod(shape) * dtype.itemsize,
-        etag=etag,
-    ).SerializeToString()
+def header(name: str, dtype: torch.dtype, shape: Sequence[int], dims: Sequence[str], etag: str = "") -> TensorHeader:
+    """Describes a tensor as it is sent, or would be."""
+    total_bytes = math.prod(shape) * dtype.itemsize
+    return TensorHeader(
+        name=name, dtype=dtypes.to_wire(dtype), shape=shape, dims=dims, total_bytes=total_bytes, etag=etag
+    )

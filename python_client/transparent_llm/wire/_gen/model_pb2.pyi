@@ -80,17 +80,25 @@ class ModelDescription(_message.Message):
     def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length")
+    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length", "max_read_bytes", "run_bytes_per_owner", "max_streams", "max_streams_per_owner")
     MAX_TOKENS_PER_RUN_FIELD_NUMBER: _ClassVar[int]
     MAX_SENTENCES_PER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
     RUN_TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MAX_CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RUN_BYTES_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAMS_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     max_tokens_per_run: int
     max_sentences_per_run: int
     run_store_bytes: int
     run_ttl_seconds: float
     max_chunk_bytes: int
     queue_length: int
-    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ...) -> None: ...
+    max_read_bytes: int
+    run_bytes_per_owner: int
+    max_streams: int
+    max_streams_per_owner: int
+    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ..., max_read_bytes: _Optional[int] = ..., run_bytes_per_owner: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_owner: _Optional[int] = ...) -> None: ...

@@ -333,3 +333,21 @@ class FetchRequest(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[FetchItem]
     options: _tensor_pb2.TensorOptions
     def __init__(self, run_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[FetchItem, _Mapping]]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
+class PlanRequest(_message.Message):
+    __slots__ = ("run_id", "items")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    items: _containers.RepeatedCompositeFieldContainer[FetchItem]
+    def __init__(self, run_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[FetchItem, _Mapping]]] = ...) -> None: ...
+
+class PlanResponse(_message.Message):
+    __slots__ = ("tensors", "total_bytes", "max_read_bytes")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorHeader]
+    total_bytes: int
+    max_read_bytes: int
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorHeader, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., max_read_bytes: _Optional[int] = ...) -> None: ...

@@ -8,7 +8,7 @@ from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 class TransparentLlmServiceStub(object):
     """Everything that can be asked. The 17 methods of the abstract class, and what moves them faster: Fetch, NeuronOutputs,
-    ReleaseRun, ServerInfo.
+    Plan, ReleaseRun, ServerInfo.
     """
 
     def __init__(self, channel):
@@ -122,11 +122,16 @@ class TransparentLlmServiceStub(object):
                 request_serializer=transparent__llm_dot_v1_dot_service__pb2.FetchRequest.SerializeToString,
                 response_deserializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
                 )
+        self.Plan = channel.unary_unary(
+                '/transparent_llm.v1.TransparentLlmService/Plan',
+                request_serializer=transparent__llm_dot_v1_dot_service__pb2.PlanRequest.SerializeToString,
+                response_deserializer=transparent__llm_dot_v1_dot_service__pb2.PlanResponse.FromString,
+                )
 
 
 class TransparentLlmServiceServicer(object):
     """Everything that can be asked. The 17 methods of the abstract class, and what moves them faster: Fetch, NeuronOutputs,
-    ReleaseRun, ServerInfo.
+    Plan, ReleaseRun, ServerInfo.
     """
 
     def ServerInfo(self, request, context):
@@ -277,6 +282,13 @@ class TransparentLlmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Plan(self, request, context):
+        """What a Fetch of the same items would send: shapes, types and bytes. Nothing is computed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransparentLlmServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -385,6 +397,11 @@ def add_TransparentLlmServiceServicer_to_server(servicer, server):
                     request_deserializer=transparent__llm_dot_v1_dot_service__pb2.FetchRequest.FromString,
                     response_serializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.SerializeToString,
             ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=transparent__llm_dot_v1_dot_service__pb2.PlanRequest.FromString,
+                    response_serializer=transparent__llm_dot_v1_dot_service__pb2.PlanResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'transparent_llm.v1.TransparentLlmService', rpc_method_handlers)
@@ -394,7 +411,7 @@ def add_TransparentLlmServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TransparentLlmService(object):
     """Everything that can be asked. The 17 methods of the abstract class, and what moves them faster: Fetch, NeuronOutputs,
-    ReleaseRun, ServerInfo.
+    Plan, ReleaseRun, ServerInfo.
     """
 
     @staticmethod
@@ -751,5 +768,22 @@ class TransparentLlmService(object):
         return grpc.experimental.unary_stream(request, target, '/transparent_llm.v1.TransparentLlmService/Fetch',
             transparent__llm_dot_v1_dot_service__pb2.FetchRequest.SerializeToString,
             transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/transparent_llm.v1.TransparentLlmService/Plan',
+            transparent__llm_dot_v1_dot_service__pb2.PlanRequest.SerializeToString,
+            transparent__llm_dot_v1_dot_service__pb2.PlanResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

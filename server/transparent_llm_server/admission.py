@@ -1,0 +1,69 @@
+"""What is let in: each run and each read is costed before it starts, and refused if it can never fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transparent_llm.errors import TooLargeError
+from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.models.served import PreparedRun
+from transparent_llm_server.streaming import Outgoing
+
+
+class Admission:
+    """The limits of a server, applied. What a run takes of the store is the store's own limit, see `RunStore`."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._max_sentences = config.max_sentences_per_run
+        self._max_tokens = config.max_tokens_per_run
+        self._max_read_bytes = config.max_read_bytes
+
+    def require_run(self, prepared: PreparedRun) -> None:
+        """Refuse a batch of too many sentences or tokens.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        count = len(prepared.run_input.sentences or prepared.run_input.token_ids or ())
+        _require("sentences", count, self._max_sentences)
+        self.require_tokens(prepared.n_tokens)
+
+    def require_tokens(self, count: int) -> None:
+        """Refuse too many tokens.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        _require("tokens", count, self._max_tokens)
+
+    def require_read(self, parts: Sequence[Outgoing]) -> None:
+        """Refuse an answer of too many bytes, none of which has been computed.
+
+        Raises:
+            TooLargeError: TOO_LARGE, with what is needed and what is allowed.
+        """
+        needed = sum(part.nbytes for part in parts)
+        if needed <= self._max_read_bytes:
+            return
+        largest = max(parts, key=lambda part: part.nbytes)
+        shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))
+        raise TooLargeError(
+            f"this read is {needed} bytes, the server sends at most {self._max_read_bytes} in one answer: ask for "
+            f"{_smaller(largest.name)} (the largest tensor is {largest.name} with {shape})",
+            metadata={"needed": str(needed), "allowed": str(self._max_read_bytes)},
+        )
+
+
+def _smaller(name: str) -> str:
+    """What to ask for instead of a dense value."""
+    ways = "slices, a smaller dtype or fewer values at once"
+    return f"the factored encoding, {ways}" if name in ("decomposed_attn", "decomposed_ffn_out") else ways
+
+
+def _require(what: str, needed: int, allowed: int) -> None:
+    if needed > allowed:
+        raise TooLargeError(
+            f"{needed} {what} at once, this server allows {allowed} (padding included); send fewer",
+            reason="TOO_LONG",
+            metadata={"needed": str(needed), "allowed": str(allowed)},
+        )
