@@ -30,6 +30,7 @@ from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.authentication import Authentication
 from transparent_llm_server.interceptors.availability import Availability
 from transparent_llm_server.interceptors.concurrency import Concurrency
+from transparent_llm_server.interceptors.decoding import Decoding
 from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
@@ -75,6 +76,7 @@ class Server:
                 Authentication(identity),
                 Availability(self._lifecycle),
                 Concurrency(config, identity),
+                Decoding(),
                 *interceptors,
             ],
             options=_channel_options(config),

@@ -13,10 +13,9 @@ from typing import Any
 
 import grpc
 import torch
-from google.protobuf.message import DecodeError
 
 from transparent_llm import description
-from transparent_llm.errors import InvalidRequestError, NotFoundError
+from transparent_llm.errors import NotFoundError
 from transparent_llm.version import API_VERSION, __version__
 from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
@@ -270,24 +269,10 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
     """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
     handlers: dict[str, Any] = {}
     for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-        behavior = _reading(getattr(servicer, rpc.name), message_class(rpc.input_type))
+        behavior, parse = getattr(servicer, rpc.name), message_class(rpc.input_type).FromString
         if rpc.server_streaming:
-            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior)
+            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
         else:
             serialize = message_class(rpc.output_type).SerializeToString
-            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, response_serializer=serialize)
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, serialize)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-
-
-def _reading(behavior: Callable[[Any, _Context], Any], message: Any) -> Callable[[bytes, _Context], Any]:
-    """Parses in the handler: what gRPC cannot parse it answers with INTERNAL, and the fault is the client's."""
-
-    def answer(data: bytes, context: _Context) -> Any:
-        try:
-            request = message.FromString(data)
-        except DecodeError as error:
-            name = message.DESCRIPTOR.name
-            raise InvalidRequestError(f"these {len(data)} bytes are no {name}: {error}") from None
-        return behavior(request, context)
-
-    return answer

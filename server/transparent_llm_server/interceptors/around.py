@@ -12,7 +12,8 @@ import grpc
 
 _Details = grpc.HandlerCallDetails
 _Handler = Any  # grpc's own class, whose type arguments nobody knows here
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+"""Of handlers."""
 
 
 class Around(grpc.ServerInterceptor, ABC):
@@ -28,7 +29,7 @@ class Around(grpc.ServerInterceptor, ABC):
         if handler is None:
             return None
         method = str(details.method)
-        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        kind = next(kind for kind in KINDS if getattr(handler, kind) is not None)
         work = getattr(handler, kind)
 
         @functools.wraps(work)  # with what grpc reads from it: threads of its own
