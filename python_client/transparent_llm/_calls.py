@@ -19,7 +19,7 @@ from transparent_llm._channel import LazyChannel, closed_error
 from transparent_llm._interrupt import Interruptible
 from transparent_llm._rings import Rings
 from transparent_llm.config import ClientConfig
-from transparent_llm.errors import DeadlineError, InternalError, TransparentLlmError, UnavailableError
+from transparent_llm.errors import CancelledError, DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import progress_bar
 from transparent_llm.wire import health, status
 from transparent_llm.wire.assembler import Assembler, StreamError
@@ -84,7 +84,7 @@ class Calls:
         """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
-        assembler, stalled = Assembler(self.config.max_bytes), 0
+        assembler, cuts = Assembler(self.config.max_bytes), _Cuts(self.config)
         bar: tqdm | None = None  # type: ignore[type-arg]
         try:
             while True:
@@ -107,8 +107,11 @@ class Calls:
                     raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}") from None
                 finally:
                     self._rings.take_back(ring, ended_well=ended_well)
-                stalled = 0 if assembler.received > before else stalled + 1
-                self._prepare_resume(request, assembler, failure, stalled, deadline)
+                by_us = interruptible.is_cancelled or self.channel.is_closed
+                cuts.wait_out(failure, assembler, deadline, progress=assembler.received > before, by_us=by_us)
+                log.debug("stream cut at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
+                assembler.resume()
+                request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
         finally:
             if bar is not None:
                 bar.close()
@@ -125,31 +128,41 @@ class Calls:
         finally:
             call.cancel()
 
-    def _prepare_resume(
-        self, request: Any, assembler: Assembler, failure: TransparentLlmError, stalled: int, deadline: float
-    ) -> None:
-        """Set the request up to go on after a cut, or raise what cannot be mended."""
-        was_cut = isinstance(failure, UnavailableError) and assembler.has_begun
-        was_lost = failure.reason == "UNAVAILABLE" and stalled == 1  # with its first message, perhaps: ask once more
-        if not (was_cut or was_lost) or stalled > self.config.resume_attempts:
-            raise failure from None
-        pause = min(_FIRST_PAUSE_S * 2**stalled, _LONGEST_PAUSE_S) if stalled else 0.0
-        if time.monotonic() + pause >= deadline:
-            raise DeadlineError(
-                f"{self.config.target} was lost at byte {assembler.received} of {assembler.total_bytes} and did not "
-                f"come back within {self.config.timeout_s:g} s: {failure.message}",
-                metadata={"received": str(assembler.received), "total_bytes": str(assembler.total_bytes)},
-            ) from None
-        time.sleep(pause)
-        log.debug("stream cut at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
-        assembler.resume()
-        request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
-
     def _metadata(self, run_key: str) -> list[tuple[str, str]]:
         metadata = [(RUN_KEY_HEADER, run_key)] if run_key else []
         if self.config.token is not None:
             metadata.append(("authorization", f"Bearer {self.config.token}"))
         return metadata
+
+
+class _Cuts:
+    """How often, and how long already, a stream had to be taken up again without any progress."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._in_a_row = 0
+        self._since: float | None = None
+
+    def wait_out(
+        self, failure: TransparentLlmError, assembler: Assembler, deadline: float, *, progress: bool, by_us: bool
+    ) -> None:
+        """Wait a little after a cut; raise what cannot be mended, or could not within `reconnect_s`."""
+        now = time.monotonic()
+        if progress or self._since is None:
+            self._in_a_row, self._since = 0, now
+        self._in_a_row += not progress
+        was_cut = assembler.has_begun and not by_us and isinstance(failure, UnavailableError | CancelledError)
+        was_lost = failure.reason == "UNAVAILABLE" and self._in_a_row == 1  # with its first message, perhaps
+        if not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
+            raise failure from None
+        pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else 0.0
+        if now + pause >= deadline:
+            raise DeadlineError(
+                f"{self._config.target} was lost at byte {assembler.received} of {assembler.total_bytes} and did not "
+                f"come back within {self._config.timeout_s:g} s: {failure.message}",
+                metadata={"received": str(assembler.received), "total_bytes": str(assembler.total_bytes)},
+            ) from None
+        time.sleep(pause)
 
 
 def _begun(method: Any, request: Any, timeout_s: float, metadata: list[tuple[str, str]]) -> Any:

@@ -55,6 +55,11 @@ class LazyChannel:
                 self._stub = methods.Stub(channel)
             return self._stub
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed for good."""
+        return self._closed
+
     def close(self) -> None:
         """Close it for good; calls in progress are cancelled."""
         with self._lock, Interruptible():

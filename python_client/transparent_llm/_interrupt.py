@@ -35,6 +35,11 @@ class Interruptible:
         if self._is_pressed and self._is_active:
             raise KeyboardInterrupt from None
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether Ctrl-C or `cancel` has ended it."""
+        return self._is_pressed
+
     def cancels(self, call: Any) -> None:
         """This is the call that Ctrl-C or `cancel` ends."""
         self._call = call

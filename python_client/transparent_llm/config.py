@@ -72,8 +72,8 @@ class ClientConfig:
     keepalive_timeout_s: float = 20.0
     """A server that gives none for so long is lost, whatever time the call has left."""
 
-    resume_attempts: int = 5
-    """How often a cut stream is taken up again without any progress in between."""
+    reconnect_s: float = 30.0
+    """How long a stream that was cut waits for a server to take it up again, within the time of the call."""
 
     shared_memory: bool = True
     """Take large tensors through shared memory from a server of this host and user, if it agrees."""
