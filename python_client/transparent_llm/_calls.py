@@ -35,6 +35,7 @@ class Calls:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.channel = LazyChannel(config)
+        self._has_answered = False
         self._rings = Rings(enabled=config.shared_memory and config.is_local)
 
     def unary(self, rpc: str, request: Any, run_key: str = "") -> Any:
@@ -67,7 +68,9 @@ class Calls:
             call = _begun(method.future, request, deadline - time.monotonic(), self._metadata(run_key))
             interruptible.cancels(call)
             try:
-                return call.result()
+                response = call.result()
+                self._has_answered = True
+                return response
             except grpc.RpcError as error:
                 raise status.from_rpc_error(error, self.config.target) from None
 
@@ -84,7 +87,7 @@ class Calls:
         """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
-        assembler, cuts = Assembler(self.config.max_bytes), _Cuts(self.config)
+        assembler, cuts = Assembler(self.config.max_bytes), _Cuts(self.config, was_reached=self._has_answered)
         bar: tqdm | None = None  # type: ignore[type-arg]
         try:
             while True:
@@ -138,10 +141,12 @@ class Calls:
 class _Cuts:
     """How often, and how long already, a stream had to be taken up again without any progress."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, *, was_reached: bool) -> None:
         self._config = config
+        self._was_reached = was_reached
         self._in_a_row = 0
         self._since: float | None = None
+        self._lost = False
 
     def wait_out(
         self, failure: TransparentLlmError, assembler: Assembler, deadline: float, *, progress: bool, by_us: bool
@@ -151,9 +156,10 @@ class _Cuts:
         if progress or self._since is None:
             self._in_a_row, self._since = 0, now
         self._in_a_row += not progress
-        was_cut = assembler.has_begun and not by_us and isinstance(failure, UnavailableError | CancelledError)
-        was_lost = failure.reason == "UNAVAILABLE" and self._in_a_row == 1  # with its first message, perhaps
-        if not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
+        was_lost = failure.reason == "UNAVAILABLE" and (self._was_reached or self._in_a_row == 1)
+        was_cut = (assembler.has_begun or self._lost) and isinstance(failure, UnavailableError | CancelledError)
+        self._lost = self._lost or was_lost
+        if by_us or not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
             raise failure from None
         pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else 0.0
         if now + pause >= deadline:

@@ -19,6 +19,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts_made = 0
+        self.was_cut = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -28,7 +29,11 @@ class CuttingProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:  # it is not there, which the client is told by the end of its connection
+                    client.close()
+                    continue
                 with self._lock:
                     allowed = self._cuts.pop(0) if self._cuts else None
                 threading.Thread(target=self._pump, args=(client, server, None), daemon=True).start()
@@ -42,6 +47,7 @@ class CuttingProxy:
                     sink.sendall(data[: allowed - carried])
                     with self._lock:
                         self.cuts_made += 1
+                    self.was_cut.set()
                     break
                 sink.sendall(data)
                 carried += len(data)

@@ -1,0 +1,120 @@
+"""The server is killed in the middle of a stream and started again on its port: the client still gets the values."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.families import save
+from support.proxy import cutting
+from support.tensors import assert_same_bits
+from transparent_llm import RemoteTransparentLlm
+from transparent_llm.errors import NotFoundError
+
+ROWS = [list(range(1, 61)) for _ in range(64)]
+RUN_BYTES = 100_000
+"""More than goes to the client before the transfer begins."""
+
+SEED = 20261124
+
+
+class Server:
+    """A process on one port, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.start()
+
+    def start(self) -> None:
+        """Until it serves."""
+        arguments = ["--listen", self.address, "--model", str(self._folder), "--device", "cpu"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "transparent_llm", "serve", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("ready: ")
+
+    def kill(self) -> None:
+        """As the kernel does where memory ends."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save("gpt2", tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+class Restart(threading.Thread):
+    """Waits for a cut, then kills the server and starts it again."""
+
+    def __init__(self, server: Server, was_cut: threading.Event) -> None:
+        super().__init__()
+        self._server, self._was_cut = server, was_cut
+        self.restarts = 0
+
+    def run(self) -> None:
+        self._was_cut.wait()
+        self._server.kill()
+        self._server.start()
+        self.restarts += 1
+
+
+def test_the_client_ends_with_the_right_values(server: Server, is_long: bool) -> None:
+    chance, restarts = random.Random(SEED), 0
+    with RemoteTransparentLlm(server.address) as direct:
+        direct.run_tokens(ROWS)
+        expected = direct.residual_out(1)
+    for _ in range(20 if is_long else 2):
+        with cutting(server.address, [chance.randrange(RUN_BYTES, expected.nbytes)]) as proxy:
+            restart = Restart(server, proxy.was_cut)
+            restart.start()
+            try:
+                with RemoteTransparentLlm(proxy.address, timeout_s=120, shared_memory=False) as llm:
+                    llm.run_tokens(ROWS)
+                    assert not proxy.was_cut.is_set()
+                    assert_same_bits(llm.residual_out(1), expected)
+                    assert proxy.cuts_made == 1
+            finally:
+                proxy.was_cut.set()
+                restart.join()
+            restarts += restart.restarts
+    print(f"\n{restarts} servers killed and started again, seed {SEED}")
+    assert restarts == (20 if is_long else 2)
+
+
+def test_without_rerun_the_loss_is_told(server: Server) -> None:
+    with RemoteTransparentLlm(server.address, timeout_s=120, rerun=False) as llm:
+        llm.run_tokens(ROWS)
+        server.kill()
+        server.start()
+        with pytest.raises(NotFoundError) as lost:
+            llm.residual_out(1)
+        assert lost.value.reason == "RUN_NOT_FOUND"
