@@ -26,6 +26,9 @@ from transparent_llm.wire.assembler import Assembler, StreamError
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 
 log = logging.getLogger("transparent_llm")
+_TRIES = 5
+"""Of a call that is lost with its connection again and again."""
+
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
@@ -53,14 +56,15 @@ class Calls:
         return bool(response.status == health.SERVING)
 
     def _unary(self, method: Any, request: Any, run_key: str) -> Any:
-        """Once more, if the connection was lost on the way: equal requests have equal effects."""
+        """Again, if the connection was lost on the way: equal requests have equal effects."""
         deadline = time.monotonic() + self.config.timeout_s
-        try:
-            return self._unary_once(method, request, run_key, deadline)
-        except UnavailableError as error:
-            if error.reason != UnavailableError.default_reason or time.monotonic() >= deadline:
-                raise
-        log.debug("the connection was lost during a call, asking again")
+        for _ in range(_TRIES - 1):
+            try:
+                return self._unary_once(method, request, run_key, deadline)
+            except UnavailableError as error:
+                if error.reason != UnavailableError.default_reason or time.monotonic() >= deadline:
+                    raise
+            log.debug("the connection was lost during a call, asking again")
         return self._unary_once(method, request, run_key, deadline)
 
     def _unary_once(self, method: Any, request: Any, run_key: str, deadline: float) -> Any:

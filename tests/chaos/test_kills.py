@@ -22,7 +22,7 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import NotFoundError
 
 ROWS = [list(range(1, 61)) for _ in range(64)]
-RUN_BYTES = 100_000
+RUN_BYTES = 300_000
 """More than goes to the client before the transfer begins."""
 
 SEED = 20261124
