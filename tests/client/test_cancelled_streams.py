@@ -1,0 +1,67 @@
+"""A stream that the server cancels is taken up again; one that this client cancels is not."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from support.servers import Watcher, running, served, tiny
+from support.tensors import assert_same_bits
+from transparent_llm import RemoteTransparentLlm
+from transparent_llm.errors import TransparentLlmError
+
+ROWS = [list(range(1, 31)), [3, 4]]
+
+
+class CancelOnce(grpc.ServerInterceptor):
+    """Ends the first stream after some messages, as the server does with one that nobody reads."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self.cancelled = 0
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = continuation(details)
+        if handler is None or handler.unary_stream is None:
+            return handler
+
+        @functools.wraps(handler.unary_stream)
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            for number, message in enumerate(handler.unary_stream(request, context)):
+                if number == self._after and not self.cancelled:
+                    self.cancelled += 1
+                    context.cancel()
+                    return
+                yield message
+
+        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+
+
+def test_one_that_the_server_cancels_ends_with_the_same_bits() -> None:
+    local = tiny().copy()
+    local.run_tokens(ROWS)
+    cancel = CancelOnce(after=3)
+    with running(cancel, chunk_bytes=1000) as server:
+        with RemoteTransparentLlm(server.address, timeout_s=30, shared_memory=False) as llm:
+            llm.run_tokens(ROWS)
+            assert_same_bits(llm.residual_out(1), local.residual_out(1))
+    assert cancel.cancelled == 1
+
+
+def test_one_that_this_client_closes_is_not_taken_up_again() -> None:
+    watcher = Watcher(hold_after=2)
+    with served(watcher, chunk_bytes=1000) as llm:
+        llm.run_tokens(ROWS)
+        closing = threading.Thread(target=lambda: watcher.holding.wait(30) and llm.close())
+        closing.start()
+        with pytest.raises(TransparentLlmError):
+            llm.residual_out(1)
+        closing.join()
+        assert watcher.names.count("ResidualOut") == 1
