@@ -58,10 +58,10 @@ class HeldUntilCut(grpc.ServerInterceptor):
         if handler is None or handler.unary_stream is None:
             return handler
 
-        def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
             ended = threading.Event()
             context.add_callback(ended.set)
-            self.offsets.append(service_pb2.LogitsRequest.FromString(request).options.resume_offset)
+            self.offsets.append(request.options.resume_offset)
             for count, message in enumerate(handler.unary_stream(request, context)):
                 if count == 2 and len(self.offsets) <= self._times:
                     assert ended.wait(SOON)

@@ -22,8 +22,8 @@ from transparent_llm_server import TransformerLensTransparentLlm
 
 PROCESSES, THREADS = 4, 16
 SEED = 20261124
-RUN_STORE_BYTES = 10_000_000
-"""Some 80 runs: fewer than the 180 cases, more than the 64 that are being read at a time."""
+RUN_STORE_BYTES = 16_000_000
+"""Fewer runs than the 180 cases, about twice the 64 that are being read at a time."""
 
 SAMPLE_S = 0.25
 GROWTH_BYTES = 64 * 2**20
