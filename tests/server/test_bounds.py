@@ -68,7 +68,7 @@ class HeldUntilCut(grpc.ServerInterceptor):
                     return
                 yield message
 
-        return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
 
 
 def test_a_connection_that_grows_old_does_not_end_a_long_transfer() -> None:
