@@ -76,9 +76,6 @@ def work(clients: list[Client], expected: dict[str, torch.Tensor], until: float,
                     client.run(chance.randrange(CASES))
                 elif what < 0.25:
                     client.give_up()
-                elif what < 0.3:
-                    client.llm.release()
-                    count("released")
                 else:
                     client.read(expected, chance)
             except BusyError as error:

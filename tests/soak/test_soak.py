@@ -119,6 +119,6 @@ def test_soak(folders: dict[str, Path], expected: Path, tmp_path: Path, is_long:
     print(f"\n{dict(counts)}; {counts['calls'] / seconds:.0f} calls/s; memory {before:.0f} -> {after:.0f} bytes")
     assert (counts["wrong"], counts["lost"]) == (0, 0), [errors for _, errors in outputs]
     assert counts["ended"] == PROCESSES * THREADS
-    assert counts["reruns"] > counts["released"] / 2 > 0  # most by eviction, as a released run may be run anew unread
+    assert counts["reruns"] > 0  # each by eviction: nobody releases runs, which here belong to all
     assert counts["cancelled"] > 0
     assert after - before < GROWTH_BYTES
