@@ -26,8 +26,8 @@ from transparent_llm.wire.assembler import Assembler, StreamError
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 
 log = logging.getLogger("transparent_llm")
-_TRIES = 5
-"""Of a call that is lost with its connection again and again."""
+_TRIES_UNREACHED = 5
+"""Of a call to a server that has never answered, without a pause: it is not waited for."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
@@ -47,25 +47,28 @@ class Calls:
 
     def is_serving(self) -> bool:
         """Ask the standard health service."""
+        deadline = time.monotonic() + self.config.timeout_s
         check = self.channel.get().unary_unary(
             health.CHECK,
             request_serializer=health.HealthCheckRequest.SerializeToString,
             response_deserializer=health.HealthCheckResponse.FromString,
         )
-        response = self._unary(check, health.HealthCheckRequest(service=""), "")
+        response = self._unary_once(check, health.HealthCheckRequest(service=""), "", deadline)
         return bool(response.status == health.SERVING)
 
     def _unary(self, method: Any, request: Any, run_key: str) -> Any:
-        """Again, if the connection was lost on the way: equal requests have equal effects."""
+        """Again, if a server that had answered was lost on the way: equal requests have equal effects.
+
+        One that has never answered is asked a few times more, but not waited for.
+        """
         deadline = time.monotonic() + self.config.timeout_s
-        for _ in range(_TRIES - 1):
+        cuts = _Cuts(self.config, was_reached=self._has_answered)
+        while True:
             try:
                 return self._unary_once(method, request, run_key, deadline)
-            except UnavailableError as error:
-                if error.reason != UnavailableError.default_reason or time.monotonic() >= deadline:
-                    raise
+            except (UnavailableError, DeadlineError) as error:
+                cuts.wait_out(error, deadline, by_us=self.channel.is_closed)
             log.debug("the connection was lost during a call, asking again")
-        return self._unary_once(method, request, run_key, deadline)
 
     def _unary_once(self, method: Any, request: Any, run_key: str, deadline: float) -> Any:
         with Interruptible() as interruptible:
@@ -115,7 +118,7 @@ class Calls:
                 finally:
                     self._rings.take_back(ring, ended_well=ended_well)
                 by_us = interruptible.is_cancelled or self.channel.is_closed
-                cuts.wait_out(failure, assembler, deadline, progress=assembler.received > before, by_us=by_us)
+                cuts.wait_out(failure, deadline, assembler, progress=assembler.received > before, by_us=by_us)
                 log.debug("stream cut at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
                 assembler.resume()
                 request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
@@ -143,36 +146,53 @@ class Calls:
 
 
 class _Cuts:
-    """How often, and how long already, a stream had to be taken up again without any progress."""
+    """How often, and how long already, a call had to be made or taken up again without any progress."""
 
     def __init__(self, config: ClientConfig, *, was_reached: bool) -> None:
         self._config = config
         self._was_reached = was_reached
         self._in_a_row = 0
         self._since: float | None = None
-        self._lost = False
+        self._loss: TransparentLlmError | None = None
 
     def wait_out(
-        self, failure: TransparentLlmError, assembler: Assembler, deadline: float, *, progress: bool, by_us: bool
+        self,
+        failure: TransparentLlmError,
+        deadline: float,
+        stream: Assembler | None = None,
+        *,
+        progress: bool = False,
+        by_us: bool = False,
     ) -> None:
         """Wait a little after a cut; raise what cannot be mended, or could not within `reconnect_s`."""
         now = time.monotonic()
         if progress or self._since is None:
             self._in_a_row, self._since = 0, now
         self._in_a_row += not progress
-        was_lost = failure.reason == "UNAVAILABLE" and (self._was_reached or self._in_a_row == 1)
-        was_cut = (assembler.has_begun or self._lost) and isinstance(failure, UnavailableError | CancelledError)
-        self._lost = self._lost or was_lost
+        has_begun = stream is not None and stream.has_begun
+        if isinstance(failure, DeadlineError) and self._loss is not None:
+            raise self._stayed_away(stream) from None
+        is_unreached = not (self._was_reached or has_begun or by_us) and failure.reason == "UNAVAILABLE"
+        if is_unreached and self._in_a_row < _TRIES_UNREACHED and now < deadline:
+            return
+        was_lost = failure.reason == "UNAVAILABLE" and (self._was_reached or has_begun)
+        was_cut = (has_begun or self._loss is not None) and isinstance(failure, UnavailableError | CancelledError)
         if by_us or not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
             raise failure from None
+        self._loss = self._loss or failure
         pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else 0.0
         if now + pause >= deadline:
-            raise DeadlineError(
-                f"{self._config.target} was lost at byte {assembler.received} of {assembler.total_bytes} and did not "
-                f"come back within {self._config.timeout_s:g} s: {failure.message}",
-                metadata={"received": str(assembler.received), "total_bytes": str(assembler.total_bytes)},
-            ) from None
+            raise self._stayed_away(stream) from None
         time.sleep(pause)
+
+    def _stayed_away(self, stream: Assembler | None) -> DeadlineError:
+        received, total = (stream.received, stream.total_bytes) if stream is not None else (0, 0)
+        place = f" at byte {received} of {total}" if total else ""
+        return DeadlineError(
+            f"{self._config.target} was lost{place} and did not come back within {self._config.timeout_s:g} s: "
+            f"{self._loss.message if self._loss is not None else ''}",
+            metadata={"received": str(received), "total_bytes": str(total)},
+        )
 
 
 def _begun(method: Any, request: Any, timeout_s: float, metadata: list[tuple[str, str]]) -> Any:

@@ -19,7 +19,7 @@ from support.families import save
 from support.proxy import cutting
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
-from transparent_llm.errors import NotFoundError
+from transparent_llm.errors import DeadlineError, NotFoundError, UnavailableError
 
 ROWS = [list(range(1, 61)) for _ in range(64)]
 RUN_BYTES = 300_000
@@ -118,3 +118,28 @@ def test_without_rerun_the_loss_is_told(server: Server) -> None:
         with pytest.raises(NotFoundError) as lost:
             llm.residual_out(1)
         assert lost.value.reason == "RUN_NOT_FOUND"
+
+
+def test_a_run_waits_for_a_server_that_is_started_again(server: Server) -> None:
+    with RemoteTransparentLlm(server.address, timeout_s=120) as llm:
+        llm.run_tokens(ROWS)
+        expected = llm.residual_out(1)
+        server.kill()
+        with pytest.raises(UnavailableError):
+            llm.is_serving()
+        restart = threading.Thread(target=server.start)
+        restart.start()
+        try:
+            llm.run_tokens(ROWS[:8])
+        finally:
+            restart.join()
+        assert_same_bits(llm.residual_out(1), expected[:8])
+
+
+def test_a_server_that_stays_away_is_named_when_time_is_up(server: Server) -> None:
+    with RemoteTransparentLlm(server.address, timeout_s=2) as llm:
+        llm.run_tokens(ROWS)
+        server.kill()
+        with pytest.raises(DeadlineError, match=rf"{server.address} was lost and did not come back within 2 s"):
+            llm.run_tokens(ROWS[:8])
+        server.start()

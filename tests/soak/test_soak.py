@@ -91,7 +91,7 @@ class Memory(threading.Thread):
 
 
 def test_soak(folders: dict[str, Path], expected: Path, tmp_path: Path, is_long: bool) -> None:
-    seconds = 300 if is_long else 12
+    seconds = 300 if is_long else 30
     program = str(Path(__file__).with_name("soak_client.py"))
     with serving(folders, tmp_path / "server.toml") as (pid, address):
         memory = Memory(pid)
