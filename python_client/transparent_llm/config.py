@@ -73,7 +73,7 @@ class ClientConfig:
     """A server that gives none for so long is lost, whatever time the call has left."""
 
     reconnect_s: float = 30.0
-    """How long a read waits for a server that had answered before and was lost, within the time of the call."""
+    """How long a call waits for a server that had answered before and was lost, within the time of the call."""
 
     shared_memory: bool = True
     """Take large tensors through shared memory from a server of this host and user, if it agrees."""
