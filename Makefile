@@ -16,7 +16,7 @@ help: ## show this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,observability,dev]'
 	@touch $(READY)
 
 setup: $(READY) ## make .venv with pinned versions of everything
