@@ -15,6 +15,7 @@ from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
 from transparent_llm.connection import connect
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.serve_flags import add_serve_flags
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
@@ -53,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="load models and serve them over gRPC"))
+    serve = commands.add_parser("serve", help="load models and serve them over gRPC")
+    add_serve_flags(serve)
+    serve.set_defaults(command=_serve)
 
     token = commands.add_parser("token", help="print a new token, and the line that lets it into a server")
     token.add_argument("owner", metavar="OWNER", help="who will use it; runs are seen by their owner only")
@@ -96,90 +99,6 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
     parser.add_argument("--tls-cert", help="file of a certificate to show (default TRANSPARENT_LLM_TLS_CERT)")
     parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
     parser.set_defaults(command=command)
-
-
-def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="read settings from this TOML file; those given here come first",
-    )
-    parser.add_argument(
-        "--model",
-        dest="models",
-        action="append",
-        metavar="[ALIAS=]NAME_OR_DIR",
-        help="hub name or local folder; repeat for several (default: the embedded demo model)",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="(default float32)")
-    parser.add_argument("--listen", help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
-    parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
-    parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
-    parser.add_argument(
-        "--drain-announce-s",
-        type=float,
-        help="how long after SIGTERM health says no while new calls are still answered (default 0)",
-    )
-    parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
-    parser.add_argument(
-        "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
-    )
-    parser.add_argument(
-        "--shared-positions",
-        type=int,
-        help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "
-        "included; values then differ by rounding from those of a run alone (default 8192 on a GPU, 0 on a CPU: never)",
-    )
-    parser.add_argument(
-        "--no-shared-memory",
-        dest="shared_memory",
-        action="store_false",
-        default=None,
-        help="send large tensors by the socket to clients of this host and user too",
-    )
-    parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
-    _add_limits(parser)
-    _add_access(parser)
-    parser.set_defaults(command=_serve)
-
-
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    for flag, what in (
-        ("--max-tokens-per-run", "tokens of one run, padding included (default 65536)"),
-        ("--max-sentences-per-run", "sentences of one run (default 1024)"),
-        ("--max-read-bytes", "bytes of one answer (default 16 GiB)"),
-        ("--run-bytes-per-owner", "bytes of stored runs of one owner (default all of --run-store-bytes)"),
-        ("--queue-length", "runs that wait for the model (default 32)"),
-        ("--max-streams", "calls under way at once (default 160)"),
-        ("--max-streams-per-owner", "of these, for one owner, where callers say who they are (default 64)"),
-    ):
-        parser.add_argument(flag, type=int, metavar="N", help=what)
-
-
-def _add_access(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--tokens",
-        dest="tokens_file",
-        type=Path,
-        metavar="FILE",
-        help="calls must bring a token of this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
-    )
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")
-    parser.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="clients must show a certificate of these authorities"
-    )
-    parser.add_argument(
-        "--insecure",
-        action="store_true",
-        default=None,
-        help="listen beyond this host also without authentication, or with tokens but without TLS",
-    )
-    parser.add_argument(
-        "--log-prompts", action="store_true", default=None, help="write sentences into the log, otherwise never there"
-    )
 
 
 def _serve(arguments: argparse.Namespace) -> int:
