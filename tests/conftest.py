@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.backends import BACKENDS, DEFAULT_BACKENDS, Backend, start_backend
+from support.backends import BACKENDS, Backend, start_backend
 from support.families import FAMILIES, save
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    default = ",".join(DEFAULT_BACKENDS)
-    parser.addoption("--backend", default=default, help=f"comma list of {', '.join(BACKENDS)} (default {default})")
-    parser.addoption("--long", action="store_true", help="the long form of the suites chaos, fuzz and soak")
+    parser.addoption("--backend", default=",".join(BACKENDS), help=f"comma list of {', '.join(BACKENDS)} (default all)")
+    parser.addoption("--long", action="store_true", help="the long form of the suites chaos, cluster, fuzz and soak")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,7 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def is_long(pytestconfig: pytest.Config) -> bool:
-    """Whether the suites chaos, fuzz and soak run in their long form."""
+    """Whether the suites chaos, cluster, fuzz and soak run in their long form."""
     return bool(pytestconfig.getoption("--long"))
 
 

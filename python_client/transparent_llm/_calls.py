@@ -30,6 +30,8 @@ _TRIES_UNREACHED = 5
 """Of a call to a server that has never answered, without a pause: it is not waited for."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_PASSING = ("UNAVAILABLE", "DRAINING", "LOADING")
+"""Reasons of a server that goes or comes: where one was reached before, it or another one will answer."""
 
 
 class Calls:
@@ -175,7 +177,7 @@ class _Cuts:
         is_unreached = not (self._was_reached or has_begun or by_us) and failure.reason == "UNAVAILABLE"
         if is_unreached and self._in_a_row < _TRIES_UNREACHED and now < deadline:
             return
-        was_lost = failure.reason == "UNAVAILABLE" and (self._was_reached or has_begun)
+        was_lost = failure.reason in _PASSING and (self._was_reached or has_begun)
         was_cut = (has_begun or self._loss is not None) and isinstance(failure, UnavailableError | CancelledError)
         if by_us or not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
             raise failure from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import threading
@@ -20,6 +21,18 @@ from transparent_llm.wire import methods
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
+_RING_HASH = {"ring_hash_experimental": {"requestHashHeader": methods.RUN_KEY_HEADER}}
+"""Of several servers the one is asked that the run's key falls to, by the ring that Envoy has too."""
+
+_RING_HASH_SINCE = (1, 70)
+"""The first grpcio with which it was tested; 1.62 does not know the header."""
+
+_RING_HASH_SWITCH = "GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY"
+"""gRPC honours the header only with this in the environment."""
+
+_RESOLVE_EVERY_MS = 2_000
+"""Names are looked up again when a server is lost, but not more often; gRPC's own bound is 30 s."""
+
 LONGEST_CONNECT_MS = 5_000
 """A server that does not finish the handshake in that time is not there."""
 
@@ -97,7 +110,8 @@ os.register_at_fork(after_in_child=_leave_parents)
 
 def _open(config: ClientConfig) -> grpc.Channel:
     options = [
-        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.service_config", _service_config(config)),
+        ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_EVERY_MS),
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
@@ -111,6 +125,19 @@ def _open(config: ClientConfig) -> grpc.Channel:
     if config.tls_ca is None:
         return grpc.insecure_channel(config.target, options)
     return grpc.secure_channel(config.target, _credentials(config), options)
+
+
+def _service_config(config: ClientConfig) -> str:
+    if not config.names_several:
+        return _SERVICE_CONFIG
+    version = tuple(int(part) for part in grpc.__version__.split(".")[:2])
+    if version < _RING_HASH_SINCE:
+        raise InvalidRequestError(
+            f"{config.target} names several servers, which needs grpcio {'.'.join(map(str, _RING_HASH_SINCE))} or "
+            f"newer; this is {grpc.__version__}: install a newer one, name one server, or put a proxy before them"
+        )
+    os.environ[_RING_HASH_SWITCH] = "true"
+    return json.dumps({**json.loads(_SERVICE_CONFIG), "loadBalancingConfig": [_RING_HASH]})
 
 
 def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:

@@ -24,6 +24,7 @@ from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
 from transparent_llm.plan import PlannedRead
 from transparent_llm.reading import Reading
 from transparent_llm.reads import Read, as_read
+from transparent_llm.reruns import MOST_RERUNS, is_lost_run, require_same_model
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import options, tensors
@@ -46,6 +47,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     Args:
         target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
+            ipv4:A:PORT,B:PORT and dns:///NAME:PORT name several servers, among which each run is given its own.
         model: Name of the model, needed only where several are served.
         timeout_s: For each call as a whole, transfer included.
         token: Bearer token. Default: TRANSPARENT_LLM_TOKEN.
@@ -54,7 +56,7 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
         device: Where results land.
         progress: Show a bar for transfers over half a second. None: in a terminal or notebook only.
-        rerun: Run the sentences again, once, when the server no longer has the run. False: raise `NotFoundError`.
+        rerun: Run the sentences again when the server no longer has the run. False: raise `NotFoundError`.
         cache_bytes: Limit of the tensors of current runs that are kept. 0: keep nothing, read nothing ahead.
         read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
         weights_bytes: Limit of the output vectors of neurons that are kept.
@@ -275,25 +277,20 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._reader.read_many(run, reads, self._reading)
 
     def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        """Read from the current run, which is run again, once, if the server has lost it."""
-        run = self._current()
-        try:
-            return read(run)
-        except NotFoundError as error:
-            if not self._config.rerun or error.reason != "RUN_NOT_FOUND":
-                raise
-        log.debug("the server no longer has run %s; running its input again", run.result.run_id)
-        again = self._make_run(run.run_input)
-        if again.result.model_digest != run.result.model_digest:
-            raise NotFoundError(
-                f"{self._config.target} lost the run and now serves another model under this name; call run() again "
-                "if that is what you want",
-                reason="MODEL_CHANGED",
-                metadata={"was": run.result.model_digest, "is": again.result.model_digest},
-            )
-        self._reader.forget(run)
-        self._run = again
-        return read(again)
+        """Read from the current run, which is run again if the server has lost it."""
+        for _ in range(MOST_RERUNS):
+            run = self._current()
+            try:
+                return read(run)
+            except NotFoundError as error:
+                if not (self._config.rerun and is_lost_run(error)):
+                    raise
+            log.debug("the server no longer has run %s; running its input again", run.result.run_id)
+            again = self._make_run(run.run_input)
+            require_same_model(run.result.model_digest, again.result.model_digest, self._config.target)
+            self._reader.forget(run)
+            self._run = again
+        return read(self._current())
 
     def _begin(self, run_input: RunInput) -> None:
         run = self._make_run(run_input)

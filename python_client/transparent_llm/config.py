@@ -22,7 +22,8 @@ class ClientConfig:
     """A connection to one server. What is not given comes from the environment, then from the defaults."""
 
     target: str = DEFAULT_TARGET
-    """HOST:PORT, unix:PATH or any other gRPC target. Environment: TRANSPARENT_LLM_ADDRESS."""
+    """HOST:PORT, unix:PATH or any other gRPC target. Several servers of the same models: ipv4:A:PORT,B:PORT or
+    dns:///NAME:PORT; each run then lives on one of them. Environment: TRANSPARENT_LLM_ADDRESS."""
 
     token: str | None = field(default=None, repr=False)
     """Sent as a bearer token with every call. Environment: TRANSPARENT_LLM_TOKEN."""
@@ -45,7 +46,7 @@ class ClientConfig:
     """Show a bar for transfers over half a second. None: in a terminal or notebook only."""
 
     rerun: bool = True
-    """Run the sentences again, once, when the server no longer has the run."""
+    """Run the sentences again when the server no longer has the run."""
 
     cache_bytes: int = 512 * 2**20
     """Tensors of current runs that are kept, so that asking twice sends nothing twice. One that takes more than a
@@ -77,6 +78,12 @@ class ClientConfig:
 
     shared_memory: bool = True
     """Take large tensors through shared memory from a server of this host and user, if it agrees."""
+
+    @property
+    def names_several(self) -> bool:
+        """Whether the target can stand for several servers, among which each run is given its own."""
+        scheme, _, addresses = self.target.partition(":")
+        return scheme == "dns" or (scheme in ("ipv4", "ipv6") and "," in addresses)
 
     @property
     def is_local(self) -> bool:

@@ -26,6 +26,11 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="(default float32)")
     parser.add_argument("--listen", help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
+    parser.add_argument(
+        "--probe-listen",
+        metavar="HOST:PORT",
+        help="answer the standard health service there too, without TLS or tokens, for the probes of a cluster",
+    )
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
     parser.add_argument(

@@ -37,6 +37,7 @@ from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.listener import require_protected, socket_file_mode
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
+from transparent_llm_server.probes import Probes
 from transparent_llm_server.registry import Registry, name_taken
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
@@ -86,10 +87,14 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
+        self._probes = Probes(config.probe_listen, self._health) if config.probe_listen is not None else None
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self.address = ""
         """Where it listens, once started: HOST:PORT or unix:PATH."""
+
+        self.probe_address = ""
+        """Where it answers probes, once started."""
 
     def start(self) -> str:
         """Listen; until models are loaded, calls are told LOADING. Returns the address.
@@ -107,6 +112,9 @@ class Server:
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
         self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
+        if self._probes is not None:
+            self.probe_address = self._probes.start()
+            log.info("answering probes on %s", self.probe_address)
         self._grpc.start()
         self._sweeper.start()
         return self.address
@@ -156,6 +164,8 @@ class Server:
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
         self._grpc.stop(self._config.drain_s).wait()
+        if self._probes is not None:
+            self._probes.stop()
         self._engine.close()
         self._stopped.set()
 

@@ -59,6 +59,10 @@ class ServerConfig:
     listen: str = "127.0.0.1:50051"
     """HOST:PORT, where port 0 takes a free one, or unix:PATH."""
 
+    probe_listen: str | None = None
+    """HOST:PORT where the health service, and nothing else, is answered without TLS or tokens: probes of a cluster
+    have neither. None: nowhere."""
+
     models: tuple[ModelConfig, ...] = ()
     """None: the embedded demo model."""
 

@@ -1,4 +1,5 @@
-"""The ways to reach a model: in this process, over gRPC to this process or another one, by socket file, over TLS."""
+"""The ways to reach a model: in this process, over gRPC to this process or another one, by socket file, over TLS,
+through a proxy."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from support.certificates import Authority
+from support.envoy import envoy
 from support.owners import TokenFile
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
@@ -87,6 +89,17 @@ def _tls(folders: Folders) -> Iterator[Backend]:
 
 
 @contextmanager
+def _envoy(folders: Folders) -> Iterator[Backend]:
+    """The project's own proxy configuration before a server process."""
+    with server_process(*model_arguments(folders)) as server, tempfile.TemporaryDirectory() as name:
+        host, _, port = server.rpartition(":")
+        with envoy(int(port), Path(name), host=host) as proxy:
+            proxy.await_healthy(host)
+            with _remote("envoy", proxy.address) as backend:
+                yield backend
+
+
+@contextmanager
 def _remote(name: str, address: str, **options: Any) -> Iterator[Backend]:
     clients: dict[str, RemoteTransparentLlm] = {}
 
@@ -110,10 +123,8 @@ BACKENDS: dict[str, Callable[[Folders], AbstractContextManager[Backend]]] = {
     "process": _process,
     "unix": _unix,
     "tls": _tls,
+    "envoy": _envoy,
 }
-DEFAULT_BACKENDS = ("local", "inproc", "process", "unix")
-"""Without `tls`: the contract suite takes 47 s over it alone, 21 s of them more than over the others. Ask for it by
-`--backend=tls`; tests/server/test_tls.py is always run."""
 
 
 def start_backend(name: str, folders: Folders) -> AbstractContextManager[Backend]:

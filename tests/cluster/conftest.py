@@ -1,0 +1,52 @@
+"""Three replicas, found by name, and Envoy before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.envoy import Envoy, envoy
+from support.replicas import Replica, replicas
+from support.zone import Zone, zone
+
+DRAINS = ("--drain-announce-s", "3", "--drain-s", "20")
+"""Envoy looks at the health every second, twice before it believes a failure."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    replicas: list[Replica]
+    zone: Zone
+    proxy: Envoy
+
+    @property
+    def hosts(self) -> list[str]:
+        return [replica.host for replica in self.replicas]
+
+    @property
+    def port(self) -> int:
+        return int(self.replicas[0].address.rpartition(":")[2])
+
+    def mend(self) -> None:
+        """All replicas are there again."""
+        self.zone.addresses = tuple(self.hosts)
+        self.proxy.await_healthy(*self.hosts)
+
+
+@pytest.fixture(scope="package")
+def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder: Path = tmp_path_factory.mktemp("cluster")
+    with replicas(3, folder, *DRAINS) as started, zone() as names:
+        names.addresses = tuple(replica.host for replica in started)
+        port = int(started[0].address.rpartition(":")[2])
+        with envoy(port, folder / "envoy", dns_port=names.port) as proxy:
+            yield Cluster(started, names, proxy)
+
+
+@pytest.fixture
+def cluster(whole_cluster: Cluster) -> Cluster:
+    whole_cluster.mend()
+    return whole_cluster

@@ -1,0 +1,137 @@
+"""The real Envoy with the project's own configuration, of which only addresses and paths are changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.polling import wait_until
+from support.replicas import free_port
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "envoy"
+BINARY = Path(sys.prefix) / "bin" / "envoy"
+
+
+class Envoy:
+    """A running one."""
+
+    def __init__(self, admin: str, folder: Path) -> None:
+        self._admin = admin
+        self.log = folder / "envoy.log"
+
+    def ask(self, path: str) -> Any:
+        """Its admin interface."""
+        with urllib.request.urlopen(f"http://{self._admin}{path}", timeout=10) as response:
+            return json.load(response)
+
+    @property
+    def address(self) -> str:
+        return self._address_of("ingress")
+
+    @property
+    def stats_address(self) -> str:
+        return self._address_of("stats")
+
+    def healthy(self) -> set[str]:
+        """Hosts of the replicas that get calls."""
+        hosts: set[str] = set()
+        for cluster in self.ask("/clusters?format=json")["cluster_statuses"]:
+            if cluster["name"] == "replicas":
+                hosts |= {_host(status) for status in cluster.get("host_statuses", []) if _is_healthy(status)}
+        return hosts
+
+    def await_healthy(self, *hosts: str) -> None:
+        """Until it sends calls to these replicas and no others."""
+        wait_until(lambda: self.healthy() == set(hosts))
+
+    def statistic(self, name: str) -> int:
+        """One of its counters or gauges."""
+        found = self.ask(f"/stats?format=json&filter=^{name}$")["stats"]
+        return int(found[0]["value"]) if found and "value" in found[0] else 0
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Its access log."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def _address_of(self, listener: str) -> str:
+        for status in self.ask("/listeners?format=json")["listener_statuses"]:
+            if status["name"] == listener:
+                address = status["local_address"]["socket_address"]
+                return f"{address['address']}:{address['port_value']}"
+        raise LookupError(listener)
+
+
+def _host(status: dict[str, Any]) -> str:
+    return str(status["address"]["socket_address"]["address"])
+
+
+def _is_healthy(status: dict[str, Any]) -> bool:
+    health = status["health_status"]
+    return set(health) == {"eds_health_status"}
+
+
+@contextmanager
+def envoy(
+    port: int, folder: Path, *, dns_port: int = 0, host: str = "", name: str = "envoy.yaml", files: str = ""
+) -> Iterator[Envoy]:
+    """Before replicas that listen on `port`, found at the name server on `dns_port` or at the one `host`.
+
+    `files` stands for /etc/envoy/ in a configuration with certificates.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    admin = free_port(["127.0.0.1"])
+    config = adapted((FOLDER / name).read_text(encoding="utf-8"), files, admin, port, dns_port, host)
+    path = folder / "envoy.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    running = Envoy(f"127.0.0.1:{admin}", folder)
+    command = [BINARY, "-c", path, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"]
+    command += ["--file-flush-interval-msec", "50"]
+    with running.log.open("w") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        try:
+            wait_until(lambda: _is_up(running, process))
+            yield running
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def adapted(text: str, files: str, admin: int, port: int, dns_port: int, host: str) -> dict[str, Any]:
+    """For loopback and free ports."""
+    text = text.replace("/etc/envoy/transparent_llm.pb", str(FOLDER / "transparent_llm.pb"))
+    config: dict[str, Any] = yaml.safe_load(text.replace("/etc/envoy", files or str(FOLDER)))
+    config["admin"]["address"]["socket_address"]["port_value"] = admin
+    for listener in config["static_resources"]["listeners"]:
+        listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
+    for cluster in config["static_resources"]["clusters"]:
+        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        place = endpoint["endpoint"]["address"]["socket_address"]
+        place["port_value"] = admin if cluster["name"] == "admin" else port
+        if cluster["name"] == "replicas":
+            place["address"] = host or place["address"]
+            cluster.update(_resolver(dns_port) if dns_port else {})
+    return config
+
+
+def _resolver(dns_port: int) -> dict[str, Any]:
+    kind = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
+    resolvers = [{"socket_address": {"address": "127.0.0.1", "port_value": dns_port}}]
+    options = {"no_default_search_domain": True}
+    typed = {"@type": kind, "resolvers": resolvers, "dns_resolver_options": options}
+    return {"typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": typed}}
+
+
+def _is_up(running: Envoy, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, running.log.read_text()[-3000:]
+    try:
+        return bool(running.ask("/server_info")["state"] == "LIVE" and running.address)
+    except (OSError, LookupError):
+        return False
