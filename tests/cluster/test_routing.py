@@ -19,15 +19,16 @@ RUNS, KEYS = 40, 600
 
 
 def test_the_calls_of_a_run_go_to_one_replica(cluster: Cluster) -> None:
-    before = len(cluster.proxy.calls())
+    names = ("Run", "ResidualOut", "Logits")
+    before = len(logged(cluster, *names))
     with RemoteTransparentLlm(cluster.proxy.address, cache_bytes=0, read_ahead_bytes=0, shared_memory=False) as llm:
         for case in range(RUNS):
             llm.run_tokens([row[:8] for row in rows(case)])
             for layer in range(4):
                 llm.residual_out(layer)
             llm.logits()
-    wait_until(lambda: len(of_runs(cluster, before)) >= 6 * RUNS)
-    calls = of_runs(cluster, before)
+    wait_until(lambda: len(logged(cluster, *names)) >= before + 6 * RUNS)
+    calls = logged(cluster, *names)[before:]
     assert len(calls) == 6 * RUNS
     assert {call["grpc_status"] for call in calls} == {"OK"}
     at_home = sum(
@@ -42,39 +43,43 @@ def test_the_calls_of_a_run_go_to_one_replica(cluster: Cluster) -> None:
     assert min(spread.values()) >= RUNS / 3 / 3
 
 
-def of_runs(cluster: Cluster, since: int) -> list[dict[str, Any]]:
-    """Logged calls that make a run or read one."""
-    calls = cluster.proxy.calls()[since:]
-    return [call for call in calls if call["path"].rpartition("/")[2] in ("Run", "ResidualOut", "Logits")]
+def logged(cluster: Cluster, *names: str) -> list[dict[str, Any]]:
+    """All calls of these methods so far."""
+    return [call for call in cluster.proxy.calls() if call["path"].rpartition("/")[2] in names]
 
 
 def homes(cluster: Cluster, among: int) -> dict[str, str]:
-    """Key -> the replica that its calls go to, once all of Envoy's threads know of so many."""
-    found: dict[str, str] = {}
+    """Key -> the replica that its calls go to, once that has settled among so many."""
+    rounds: list[dict[str, str]] = [{}]
 
-    def are_known() -> bool:
-        found.update(_homes(cluster))
-        return set(found.values()) == {replica.address for replica in cluster.replicas[:among]}
+    def are_settled() -> bool:
+        rounds.append(_homes(cluster))
+        known = {replica.address for replica in cluster.replicas[:among]}
+        return rounds[-1] == rounds[-2] and set(rounds[-1].values()) == known
 
-    wait_until(are_known)
-    return found
+    wait_until(are_settled)
+    return rounds[-1]
 
 
 def _homes(cluster: Cluster) -> dict[str, str]:
-    before = len(cluster.proxy.calls())
+    before = len(logged(cluster, "Check"))
     with grpc.insecure_channel(cluster.proxy.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for number in range(KEYS):
             key = (RUN_KEY_HEADER, f"{number:032x}")
             health.Check(health_pb2.HealthCheckRequest(), timeout=10, metadata=[key])
-    wait_until(lambda: len(cluster.proxy.calls()) >= before + KEYS)
-    return {f"{number:032x}": call["replica"] for number, call in enumerate(cluster.proxy.calls()[before:])}
+    wait_until(lambda: len(logged(cluster, "Check")) >= before + KEYS)
+    return {f"{number:032x}": call["replica"] for number, call in enumerate(logged(cluster, "Check")[before:])}
 
 
 def test_a_third_replica_takes_a_third_of_the_keys_and_no_other_key_moves(cluster: Cluster) -> None:
+    third = cluster.replicas[2]
     cluster.zone.addresses = tuple(cluster.hosts[:2])
+    third.terminate()
     before = homes(cluster, among=2)
-    cluster.zone.addresses = tuple(cluster.hosts)
+    third.start()
+    third.await_ready()
+    cluster.mend()
     after = homes(cluster, among=3)
     moved = {key for key in before if before[key] != after[key]}
     print(f"\n{len(moved)} of {KEYS} keys moved")

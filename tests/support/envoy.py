@@ -85,7 +85,7 @@ def envoy(
 ) -> Iterator[Envoy]:
     """Before replicas that listen on `port`, found at the name server on `dns_port` or at the one `host`.
 
-    `files` stands for /etc/envoy/ in a configuration with certificates.
+    `files` is a folder with certificates that stands for /etc/envoy.
     """
     folder.mkdir(parents=True, exist_ok=True)
     admin = free_port(["127.0.0.1"])
@@ -104,9 +104,18 @@ def envoy(
             process.wait()
 
 
+def install(folder: Path) -> None:
+    """What the configurations find beside them in /etc/envoy, where that is this folder."""
+    for path in FOLDER.iterdir():
+        if path.suffix == ".pb":
+            (folder / path.name).write_bytes(path.read_bytes())
+        elif path.suffix == ".yaml":
+            text = path.read_text(encoding="utf-8").replace("/etc/envoy", str(folder))
+            (folder / path.name).write_text(text, encoding="utf-8")
+
+
 def adapted(text: str, files: str, admin: int, port: int, dns_port: int, host: str) -> dict[str, Any]:
     """For loopback and free ports."""
-    text = text.replace("/etc/envoy/transparent_llm.pb", str(FOLDER / "transparent_llm.pb"))
     config: dict[str, Any] = yaml.safe_load(text.replace("/etc/envoy", files or str(FOLDER)))
     config["admin"]["address"]["socket_address"]["port_value"] = admin
     for listener in config["static_resources"]["listeners"]:
@@ -117,7 +126,7 @@ def adapted(text: str, files: str, admin: int, port: int, dns_port: int, host: s
         place["port_value"] = admin if cluster["name"] == "admin" else port
         if cluster["name"] == "replicas":
             place["address"] = host or place["address"]
-            cluster.update(_resolver(dns_port) if dns_port else {})
+            cluster["cluster_type"]["typed_config"].update(_resolver(dns_port) if dns_port else {})
     return config
 
 
