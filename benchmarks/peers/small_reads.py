@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from peers.processes import obey
 from transparent_llm import RemoteTransparentLlm, connect
 
-TOKENS = [list(range(1, 65))]
+N_TOKENS = 64
 
 
 class Clients:
-    """Clients that nothing is kept for, so that each read is a call; each has had its run."""
+    """Clients that nothing is kept for, so that each read is a call; each has a run of its own."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -27,7 +27,8 @@ class Clients:
         count = int(order["clients"])
         while len(self._clients) < count:
             self._clients.append(connect(self._address, cache_bytes=0))
-            self._clients[-1].run_tokens(TOKENS)
+            first = len(self._clients)
+            self._clients[-1].run_tokens([list(range(first, first + N_TOKENS))])
         if not count:
             return []
         until = time.perf_counter() + order["seconds"]

@@ -23,7 +23,7 @@ from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import ClientConfig
-from transparent_llm.errors import UnavailableError
+from transparent_llm.errors import DeadlineError, UnavailableError
 from transparent_llm.wire import frames
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS
@@ -225,10 +225,10 @@ def test_the_announced_time_passes_and_the_server_ends(tiny_folder: Path) -> Non
 def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
     script = Path(__file__).with_name("failing_server.py")
     with process(script=script) as running:
-        with connect(ready_address(running)) as llm:
+        with connect(ready_address(running), timeout_s=4) as llm:
             assert llm.is_serving()
-            with pytest.raises(UnavailableError, match=r"can compute no more and ends|is shutting down"):
-                llm.run_tokens([[1, 2, 3]])
+            with pytest.raises(DeadlineError, match=r"can compute no more and ends|is shutting down"):
+                llm.run_tokens([[1, 2, 3]])  # waits for the server to be started anew
             with suppress(UnavailableError):  # when the process is gone already
                 assert not llm.is_serving()
         assert running.wait(TIMEOUT_S) == 70
