@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LISTEN ?= 127.0.0.1:50051
 ARGS ?=
+SUITES := tests/chaos tests/cluster tests/fuzz tests/soak
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos fuzz soak serve bench gen check format clean
+.PHONY: help setup demo test suites chaos cluster fuzz soak serve bench gen check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -24,11 +25,17 @@ setup: $(READY) ## make .venv with pinned versions of everything
 demo: $(READY) ## start a server on the embedded model and look inside it
 	$(BIN)/transparent-llm demo
 
-test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run the tests, over every backend
+	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) $(ARGS)
+
+suites: $(READY) ## chaos, cluster, fuzz and soak in their short form, as CI does
+	$(BIN)/python -m pytest $(SUITES) -s $(ARGS)
 
 chaos: $(READY) ## cut streams, kill servers, stall readers: the long form
 	$(BIN)/python -m pytest tests/chaos --long -s --timeout=1800 $(ARGS)
+
+cluster: $(READY) ## three replicas behind Envoy, killed, restarted and stopped under load: the long form
+	$(BIN)/python -m pytest tests/cluster --long -s --timeout=1800 $(ARGS)
 
 fuzz: $(READY) ## every RPC with what no client would send: the long form
 	$(BIN)/python -m pytest tests/fuzz --long -s --timeout=1800 $(ARGS)
@@ -42,8 +49,9 @@ serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR
 bench: $(READY) ## run all benchmarks (ARGS=--quick for the short form)
 	@for script in benchmarks/*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
 
-gen: $(READY) ## generate the Python stubs from protos/
+gen: $(READY) ## generate the Python stubs and Envoy's descriptors from protos/, Envoy's TLS configuration from the plain one
 	$(BIN)/python scripts/generate_stubs.py
+	$(BIN)/python scripts/generate_envoy.py
 
 check: $(READY) ## lint, types, import contracts, protos, generated code
 	$(BIN)/ruff format --check .
@@ -54,6 +62,7 @@ check: $(READY) ## lint, types, import contracts, protos, generated code
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 	$(BIN)/python scripts/generate_stubs.py --check
+	$(BIN)/python scripts/generate_envoy.py --check
 
 format: $(READY) ## format Python and protos
 	$(BIN)/ruff format .

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cluster.conftest import Cluster
 from cluster.load import load
+from support.envoy import envoy
+from support.proxy import cutting
+from support.tensors import assert_same_bits
+from transparent_llm import RemoteTransparentLlm
 
 
 def direct_target(cluster: Cluster) -> str:
@@ -43,6 +49,22 @@ def test_a_rolling_restart_fails_no_call(cluster: Cluster, way: str, is_long: bo
     print(f"\n{dict(clients.counts)}")
     assert clients.errors == []
     assert clients.counts["wrong"] == 0
+
+
+def test_a_stream_that_the_proxy_breaks_off_is_taken_up_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Behind it connections are cut at a byte; the proxy says so by resetting the stream."""
+    batch = [list(range(1, 101))] * 32
+    with RemoteTransparentLlm(cluster.replicas[0].address) as direct:
+        direct.run_tokens(batch)
+        wanted = direct.logits()
+    with cutting(cluster.replicas[0].address, [wanted.nbytes // 3] * 2) as cutter:
+        host, _, port = cutter.address.rpartition(":")
+        with envoy(int(port), tmp_path, host=host) as proxy:
+            proxy.await_healthy(host)
+            with RemoteTransparentLlm(proxy.address, shared_memory=False, timeout_s=60) as llm:
+                llm.run_tokens(batch)
+                assert_same_bits(llm.logits(), wanted)
+        assert cutter.cuts_made >= 1
 
 
 def test_a_replica_that_hangs_is_taken_out(cluster: Cluster) -> None:

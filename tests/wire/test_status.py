@@ -281,6 +281,16 @@ def test_every_plain_status_becomes_an_error_that_names_the_target(code: grpc.St
     assert TARGET in plain(code, details=None).message
 
 
+def test_a_stream_that_a_proxy_reset_is_a_lost_connection() -> None:
+    got = plain(Code.INTERNAL, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
+    assert isinstance(got, errors.UnavailableError)
+    assert got.reason == "UNAVAILABLE"
+    assert got.message == (
+        f"{TARGET} broke the call off (Stream removed (RST_STREAM (Received RST_STREAM with error code 2))); "
+        "has a proxy lost the server behind it?"
+    )
+
+
 @pytest.mark.parametrize(
     "details",
     [

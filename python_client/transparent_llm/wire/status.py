@@ -17,6 +17,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_MESSAGE, _LONGEST_VALUE = 500, 150  # bytes; the message goes three times, once percent-encoded
 _LONGEST_RETRY_S = 3600.0
 _TOO_LARGE = ("larger than max", "metadata size exceeds")
+_STREAM_RESET = "RST_STREAM"
+"""What gRPC says, as INTERNAL, of a stream that a proxy broke off because it lost the server behind it."""
 
 _CODES: tuple[tuple[type[errors.TransparentLlmError], grpc.StatusCode], ...] = (
     # Subclasses stand before their bases.
@@ -101,6 +103,8 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmEr
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(words in details for words in _TOO_LARGE):
         return errors.TooLargeError(f"a message was too large for {target}: {details}; send less at once")
     kind = _BY_CODE.get(code, errors.InternalError)
+    if code is grpc.StatusCode.INTERNAL and _STREAM_RESET in details:
+        kind = errors.UnavailableError
     reason = "NOT_SUPPORTED" if code is grpc.StatusCode.UNIMPLEMENTED else kind.default_reason
     return kind(_plain_message(code, details, target), reason=reason, metadata={"status": code.name, "target": target})
 
@@ -150,6 +154,8 @@ def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:
             if re.search(said, details):
                 return f"no connection to {target}: {meaning} ({details})"
         return f"no server answers at {target} ({details}); is it running, and is the address right?"
+    if code is grpc.StatusCode.INTERNAL and _STREAM_RESET in details:
+        return f"{target} broke the call off ({details}); has a proxy lost the server behind it?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not answer within the time allowed ({details}); raise timeout_s if the work is long"
     if code is grpc.StatusCode.UNIMPLEMENTED:
