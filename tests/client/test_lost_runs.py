@@ -1,15 +1,20 @@
-"""A run that the server forgot is made again, once, unless the user does not want that."""
+"""A run that the server forgot is made again, unless the user does not want that."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import grpc
 import pytest
 import torch
 
-from support.servers import Watcher, running, served, tiny
+from support.servers import Continuation, Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
+from transparent_llm.reruns import MOST_RERUNS
 
 
 def tiny_residual_in() -> torch.Tensor:
@@ -42,6 +47,46 @@ def test_without_rerun_the_loss_is_told() -> None:
             f"run '{run_id}' is not here: never made, evicted, expired or released; send Run again"
         )
         assert isinstance(caught.value, LookupError)
+
+
+class Forgetful(grpc.ServerInterceptor):
+    """The server loses its runs in front of so many reads."""
+
+    def __init__(self, times: int) -> None:
+        self.left, self.reads = times, 0
+        self.forget = lambda: None
+
+    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
+        if str(details.method).endswith("/ResidualIn"):
+            self.reads += 1
+            if self.left:
+                self.left -= 1
+                self.forget()
+        return continuation(details)
+
+
+@contextmanager
+def forgetting(times: int) -> Iterator[tuple[RemoteTransparentLlm, Forgetful]]:
+    forgetful = Forgetful(times)
+    with running(forgetful) as server, RemoteTransparentLlm(server.address) as llm:
+        forgetful.forget = lambda: server._runs.release(llm._current().result.run_id)
+        llm.run_tokens([[1, 2, 3]])
+        yield llm, forgetful
+
+
+def test_a_run_that_is_lost_several_times_is_made_again_each_time() -> None:
+    """As when replicas come and go behind a proxy."""
+    with forgetting(MOST_RERUNS) as (llm, forgetful):
+        assert torch.equal(llm.residual_in(1), tiny_residual_in())
+        assert forgetful.reads == MOST_RERUNS + 1
+
+
+def test_a_server_that_always_forgets_is_not_asked_for_ever() -> None:
+    with forgetting(100) as (llm, forgetful):
+        with pytest.raises(errors.NotFoundError) as caught:
+            llm.residual_in(1)
+        assert caught.value.reason == "RUN_NOT_FOUND"
+        assert forgetful.reads == MOST_RERUNS + 1
 
 
 def test_a_run_is_not_made_again_on_another_model() -> None:
