@@ -65,6 +65,20 @@ def _log_to_stderr(form: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if form == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if form == "json":
+        logging.captureWarnings(True)
+        _quiet_libraries()
+
+
+def _quiet_libraries() -> None:
+    """Of those that write to standard error by themselves: their logs come through ours, their progress bars do not."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # public, in their docs
+    from transformers.utils import logging as theirs
+
+    theirs.disable_default_handler()
+    theirs.enable_propagation()
+    theirs.disable_progress_bar()
+    disable_progress_bars()
 
 
 def _end(exit_code: int) -> NoReturn:
