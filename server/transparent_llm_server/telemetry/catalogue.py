@@ -54,7 +54,7 @@ STALLED_STREAMS = Metric(
 QUEUE_WAIT = Metric(
     "transparent_llm_queue_wait_seconds",
     "histogram",
-    "how long work waited for the model thread: runs, and the pieces of reads that must be computed there",
+    "how long a `run`, or a piece of a `read` that must be computed, waited for the model thread",
     ("kind",),
     "s",
 )
@@ -71,7 +71,7 @@ STORE_MISSES = Metric(
 STORE_EVICTIONS = Metric(
     "transparent_llm_run_store_evictions_total",
     "counter",
-    "runs that were dropped: to make room, as nobody read them for too long, or as their owner released them",
+    "runs that were dropped: for `room`, for `age` as nobody read them, or as their owner `released` them",
     ("why",),
 )
 RECOMPUTATIONS = Metric(
@@ -82,11 +82,11 @@ RECOMPUTATIONS = Metric(
 DEVICE_MEMORY = Metric(
     "transparent_llm_device_memory_bytes",
     "gauge",
-    "memory of the GPUs that models are on, by all processes; for the CPU the resident memory of the server",
+    "memory of the GPUs with models: `used` by all processes, and `total`; of `cpu`, what the server has resident",
     ("device", "kind"),
     "By",
 )
-MODELS = Metric("transparent_llm_models", "gauge", "models, by their state", ("state",))
+MODELS = Metric("transparent_llm_models", "gauge", "models by their state: `loaded`", ("state",))
 
 CATALOGUE = (
     CALLS,
