@@ -19,6 +19,7 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.telemetry import endpoint
 
 WITHOUT_THE_EXTRA = """
 import sys
@@ -74,6 +75,18 @@ def test_a_connection_that_says_nothing_holds_no_other_up() -> None:
         host, _, port = server.metrics_address.rpartition(":")
         with socket.create_connection((host, int(port))):
             assert figures(server).families
+
+
+def test_a_connection_that_says_nothing_is_closed_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(endpoint._Handler, "timeout", 0.2)
+    with running(metrics_listen=LOOPBACK) as server:
+        host, _, port = server.metrics_address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as silent:
+            assert silent.recv(1) == b""
+        assert figures(server).families
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_there_is_no_endpoint_unless_asked_for() -> None:

@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from support.certificates import Authority
 from support.collector import collecting
 from support.engines import held
 from support.figures import LOOPBACK, figures
@@ -99,6 +101,33 @@ def test_made_up_names_are_not_passed_on() -> None:
         (unknown,) = collector.spans("other")
         assert unknown.attributes["rpc.grpc.status_code"] == grpc.StatusCode.UNIMPLEMENTED.value[0]
         assert "zanzibar" not in str(unknown)
+
+
+def test_spans_travel_by_tls_where_the_endpoint_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority.path))
+    own = authority.issue("localhost")
+    credentials = grpc.ssl_server_credentials([(own.key.read_bytes(), own.cert.read_bytes())])
+    with collecting(credentials) as collector, running(otlp_endpoint=collector.address) as server:
+        assert collector.address.startswith("https://")
+        with RemoteTransparentLlm(server.address) as llm:
+            llm.model_info()
+        collector.spans("ModelInfo")
+
+
+def test_opentelemetrys_own_settings_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=blue")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
+    with collecting() as collector:
+        with running(otlp_endpoint=collector.address) as server, RemoteTransparentLlm(server.address) as llm:
+            llm.model_info()
+        assert len(collector._named("ModelInfo")) == 1
+        assert collector.resource["deployment.environment"] == "blue"
+        assert collector.metadata["x-key"] == "secret"
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+        with running(otlp_endpoint=collector.address) as server, RemoteTransparentLlm(server.address) as llm:
+            llm.model_info()
+        assert len(collector._named("ModelInfo")) == 1
 
 
 # The caller's trace

@@ -37,11 +37,13 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.address = ""
         self.resource: dict[str, Any] = {}
+        self.metadata: dict[str, str] = {}
         self.answers, self.called = threading.Event(), threading.Event()
         self.answers.set()
         self._spans: list[Span] = []
 
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.metadata = {key: str(value) for key, value in context.invocation_metadata()}
         self.called.set()
         self.answers.wait(60)
         for part in request.resource_spans:
@@ -61,13 +63,16 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    """One that listens."""
+def collecting(credentials: grpc.ServerCredentials | None = None) -> Iterator[Collector]:
+    """One that listens, with TLS if it has credentials."""
     collector = Collector()
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-        collector.address = f"http://localhost:{server.add_insecure_port('localhost:0')}"
+        if credentials is None:
+            collector.address = f"http://localhost:{server.add_insecure_port('localhost:0')}"
+        else:
+            collector.address = f"https://localhost:{server.add_secure_port('localhost:0', credentials)}"
         server.start()
         try:
             yield collector

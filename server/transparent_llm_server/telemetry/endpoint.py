@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -11,6 +12,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from transparent_llm.errors import InvalidRequestError
 
+log = logging.getLogger(__name__)
 _SLOWEST_READER_S = 10.0
 """A connection that says nothing for so long is closed, which frees its thread."""
 
@@ -65,6 +67,10 @@ class Endpoint:
 
         class _Server(ThreadingWSGIServer):
             address_family = family
+
+            def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+                """A reader that went or said nothing; wsgiref would print a traceback."""
+                log.debug("a reader of metrics at %s failed", client_address, exc_info=True)
 
         app = make_wsgi_app(self._registry)
         return make_server(str(address[0]), self._port, app, _Server, _Handler)
