@@ -96,11 +96,6 @@ class Server:
         self.address = ""
         """Where it listens, once started: HOST:PORT or unix:PATH."""
 
-    @property
-    def metrics_address(self) -> str:
-        """Where it serves metrics, once started: HOST:PORT; empty if it does not."""
-        return self._telemetry.metrics_address
-
     def start(self) -> str:
         """Listen; until models are loaded, calls are told LOADING. Returns the address.
 
@@ -117,9 +112,9 @@ class Server:
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
         self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
-        self._telemetry.start()
         self._grpc.start()
         self._sweeper.start()
+        self._telemetry.start()
         return self.address
 
     def _add_port(self, listen: str) -> int:
@@ -154,6 +149,11 @@ class Server:
     def ready(self) -> None:
         """All models are there: answer calls."""
         self._lifecycle.enter(State.SERVING)
+
+    @property
+    def metrics_address(self) -> str:
+        """Where it serves metrics, once started: HOST:PORT; empty if it does not."""
+        return self._telemetry.metrics_address
 
     def wait_for_failure(self) -> int:
         """Wait until nothing can be computed any more; the exit code that says why."""
