@@ -113,6 +113,8 @@ class RunQueue:
                 group = self._fitting(first, sharing)
             for entry in group:
                 self._computed[entry.run_id] = self._waiting.pop(entry.run_id)
+                if entry is not first and entry.job is not None:
+                    entry.job.cancel()  # this is its turn: it no longer waits, nor takes a place in the queue
             return group
 
     def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:

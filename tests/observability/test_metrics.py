@@ -257,6 +257,28 @@ def test_forward_passes_are_counted_for_their_model() -> None:
         assert now("transparent_llm_models", state="loaded") == 2
 
 
+def test_runs_that_share_a_pass_are_one_pass_and_several_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    queued: list[float] = []
+    execute = ServedTransformerLens.execute
+
+    def watched(model: ServedTransformerLens, prepared: Any) -> Any:
+        queued.append(figures(server)("transparent_llm_queued_runs"))
+        return execute(model, prepared)
+
+    monkeypatch.setattr(ServedTransformerLens, "execute", watched)
+    with running(metrics_listen=LOOPBACK, shared_positions=100) as server, client(server) as llm:
+        with ThreadPoolExecutor(3) as threads:
+            with held(server._engine):
+                waiting = [threads.submit(llm.copy().run_tokens, [[token]]) for token in (1, 2, 3)]
+                wait_until(lambda: figures(server)("transparent_llm_queued_runs") == 3)
+            for run in waiting:
+                run.result()
+        now = figures(server)
+        assert now("transparent_llm_forward_seconds_count") == 1
+        assert now("transparent_llm_queue_wait_seconds_count", kind="run") == 3
+        assert queued == [0]
+
+
 def test_a_pass_that_fails_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(metrics_listen=LOOPBACK) as server, client(server) as llm:
         monkeypatch.setattr(ServedTransformerLens, "execute", out_of_memory)
