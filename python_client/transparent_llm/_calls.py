@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transparent_llm._channel import LazyChannel, closed_error
 from transparent_llm._interrupt import Interruptible
 from transparent_llm._rings import Rings
+from transparent_llm._traceparent import traceparent
 from transparent_llm.config import ClientConfig
 from transparent_llm.errors import CancelledError, DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import progress_bar
@@ -144,7 +145,7 @@ class Calls:
         metadata = [(RUN_KEY_HEADER, run_key)] if run_key else []
         if self.config.token is not None:
             metadata.append(("authorization", f"Bearer {self.config.token}"))
-        return metadata
+        return metadata + traceparent()
 
 
 class _Cuts:

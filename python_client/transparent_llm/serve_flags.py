@@ -58,6 +58,7 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
     _add_limits(parser)
     _add_access(parser)
+    _add_observability(parser)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -94,4 +95,20 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--log-prompts", action="store_true", default=None, help="write sentences into the log, otherwise never there"
+    )
+
+
+def _add_observability(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics-listen", metavar="HOST:PORT", help="let Prometheus read metrics there, by HTTP (default: no metrics)"
+    )
+    parser.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="send traces by OTLP/gRPC to http://HOST:PORT, or https:// for TLS (default: no traces)",
+    )
+    parser.add_argument(
+        "--access-log",
+        choices=["text", "json"],
+        help="the form of the whole log, which has a line for each call; json: one object a line (default text)",
     )

@@ -32,6 +32,7 @@ from transparent_llm_server.interceptors.availability import Availability
 from transparent_llm_server.interceptors.concurrency import Concurrency
 from transparent_llm_server.interceptors.decoding import Decoding
 from transparent_llm_server.interceptors.errors import Errors
+from transparent_llm_server.interceptors.observed import Observed
 from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.listener import require_protected, socket_file_mode
@@ -41,6 +42,7 @@ from transparent_llm_server.probes import Probes
 from transparent_llm_server.registry import Registry, name_taken
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
+from transparent_llm_server.telemetry import Telemetry
 from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ class Server:
     """A server in one process. `start` listens, `load` makes it serve, `stop` drains it.
 
     Raises:
-        InvalidRequestError: it could be reached without protection, or files of tokens or certificates cannot be used.
+        InvalidRequestError: it could be reached without protection, files of tokens or certificates cannot be used, or
+            metrics or traces are wanted without the libraries for them.
     """
 
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
@@ -60,7 +63,8 @@ class Server:
         tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
         identity = Identity(tokens, certificates=config.tls_client_ca is not None)
         self._registry = Registry()
-        self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail)
+        self._telemetry = Telemetry(config)
+        self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
@@ -71,7 +75,7 @@ class Server:
         self._grpc = grpc.server(
             concurrent.futures.ThreadPoolExecutor(config.max_streams + config.spare_threads, thread_name_prefix="call"),
             interceptors=[
-                AccessLog(identity),
+                Observed([*self._telemetry.listeners, AccessLog()], identity),
                 self._stalls,
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
@@ -82,6 +86,7 @@ class Server:
             ],
             options=_channel_options(config),
         )
+        self._telemetry.watch(self._engine, self._runs, self._registry)
         servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -100,7 +105,7 @@ class Server:
         """Listen; until models are loaded, calls are told LOADING. Returns the address.
 
         Raises:
-            InvalidRequestError: the address is taken or cannot be bound.
+            InvalidRequestError: an address is taken or cannot be bound.
         """
         memory.keep_freed_pages()
         listen = self._config.listen
@@ -117,6 +122,7 @@ class Server:
             log.info("answering probes on %s", self.probe_address)
         self._grpc.start()
         self._sweeper.start()
+        self._telemetry.start()
         return self.address
 
     def _add_port(self, listen: str) -> int:
@@ -152,6 +158,11 @@ class Server:
         """All models are there: answer calls."""
         self._lifecycle.enter(State.SERVING)
 
+    @property
+    def metrics_address(self) -> str:
+        """Where it serves metrics, once started: HOST:PORT; empty if it does not."""
+        return self._telemetry.metrics_address
+
     def wait_for_failure(self) -> int:
         """Wait until nothing can be computed any more; the exit code that says why."""
         self._failed.wait()
@@ -168,13 +179,14 @@ class Server:
             self._probes.stop()
         self._engine.close()
         self._stopped.set()
+        self._telemetry.stop()
 
     def _sweep(self) -> None:
         """Runs past their time give their memory back also where nobody calls any more; so do stalled streams."""
         stall_s = self._config.stall_s or self._config.sweep_s
         while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4)):
             self._runs.expire()
-            self._stalls.cut()
+            self._telemetry.stalled(self._stalls.cut())
 
     def _fail(self, exit_code: int) -> None:
         """The engine can compute no more."""

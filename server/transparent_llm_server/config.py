@@ -22,6 +22,7 @@ MIB = 2**20
 DEFAULT_SHARED_POSITIONS = 8192
 """On a GPU."""
 
+ACCESS_LOGS = ("text", "json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -165,7 +166,18 @@ class ServerConfig:
     handshake_s: float = 20.0
     """What a client may take to begin to speak."""
 
+    metrics_listen: str | None = None
+    """HOST:PORT for Prometheus to read metrics from by HTTP, where port 0 takes a free one. None: no metrics."""
+
+    otlp_endpoint: str | None = None
+    """Where spans are sent to by OTLP/gRPC: http://HOST:PORT, or https:// for TLS. None: no traces."""
+
+    access_log: str = "text"
+    """The form of the whole log, which has a line for each call: text, or json for one JSON object a line."""
+
     def __post_init__(self) -> None:
+        if self.access_log not in ACCESS_LOGS:
+            raise InvalidRequestError(f"access_log is {self.access_log!r}: it must be {' or '.join(ACCESS_LOGS)}")
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not value >= 0:
                 raise InvalidRequestError(f"{name} is {value}: it must be 0 or more")

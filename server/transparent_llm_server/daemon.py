@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.json_log import JsonLines
 
 log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0
@@ -32,7 +33,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         InvalidRequestError: an address, device or model that cannot be used.
         ModelRefusedError: a model that fails its checks.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _log_to_stderr(config.access_log)
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,6 +46,8 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, ask)
         address = server.start()
+        if server.metrics_address:
+            log.info("metrics on http://%s/metrics", server.metrics_address)
         log.info("listening on %s, loading models", address)
         load(server)
         print(f"ready: {address}", flush=True)
@@ -55,6 +58,27 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         server.stop()
         log.info("stopped")
     return 0
+
+
+def _log_to_stderr(form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if form == "json":
+        logging.captureWarnings(True)
+        _quiet_libraries()
+
+
+def _quiet_libraries() -> None:
+    """Of those that write to standard error by themselves: their logs come through ours, their progress bars do not."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # public, in their docs
+    from transformers.utils import logging as theirs
+
+    theirs.disable_default_handler()
+    theirs.enable_propagation()
+    theirs.disable_progress_bar()
+    disable_progress_bars()
 
 
 def _end(exit_code: int) -> NoReturn:

@@ -7,12 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.device_loss import device_is_lost
+from transparent_llm_server.observer import Observer, Wait
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,16 @@ class Engine:
     """
 
     def __init__(
-        self, queue_length: int, retry_after_s: float, on_failure: Callable[[int], None] = lambda _: None
+        self,
+        queue_length: int,
+        retry_after_s: float,
+        on_failure: Callable[[int], None] = lambda _: None,
+        observer: Observer | None = None,
     ) -> None:
         self._on_failure = on_failure
+        self.observer = observer or Observer()
+        """Is told how long reads wait; those who queue runs here tell it of theirs."""
+
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
         self._jobs: deque[_Job] = deque()
@@ -46,6 +55,12 @@ class Engine:
         self._closing = False
         self._thread = threading.Thread(target=self._live, name="model", daemon=True)
         self._thread.start()
+
+    @property
+    def queued_runs(self) -> int:
+        """Runs that wait for their turn."""
+        with self._changed:
+            return sum(not future.cancelled() for _, future in self._jobs)
 
     def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
         """Put a run into the queue.
@@ -72,11 +87,16 @@ class Engine:
             UnavailableError: the engine is closed.
         """
         future: Future[_Result] = Future()
+        wait = self.observer.begin_wait("read")
         with self._changed:
             self._require_open()
-            self._reads.append((work, future))
+            self._reads.append((work if wait is None else partial(self._after, wait, work), future))
             self._changed.notify()
         return future
+
+    def _after(self, wait: Wait, work: Callable[[], _Result]) -> _Result:
+        self.observer.end_wait(wait)
+        return work()
 
     def here(self, work: Callable[[], _Result]) -> _Result:
         """Do a little work on the caller's own thread, with the same errors.

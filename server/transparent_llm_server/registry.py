@@ -17,6 +17,10 @@ class Registry:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._models.values()))
 
+    def states(self) -> dict[str, int]:
+        """How many models there are in each state."""
+        return {"loaded": len(self._models)}
+
     def add(self, model: ServedModel) -> None:
         """Serve one more.
 

@@ -12,6 +12,7 @@ from functools import partial
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.models.wanted import AbandonedError, while_wanted
+from transparent_llm_server.observer import Wait
 from transparent_llm_server.runs import RunStore
 
 
@@ -34,6 +35,7 @@ class _Entry:
     prepared: PreparedRun
     run_id: str
     owner: str
+    wait: Wait | None
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
     job: Future[None] | None = None
 
@@ -48,6 +50,7 @@ class RunQueue:
 
     def __init__(self, engine: Engine, runs: RunStore[CompletedRun]) -> None:
         self._engine = engine
+        self._observer = engine.observer
         self._runs = runs
         self._changed = threading.Condition()
         self._waiting: dict[str, _Entry] = {}
@@ -68,7 +71,7 @@ class RunQueue:
                 waiter.set_result(run)
                 return waiter
             if entry is None:
-                entry = _Entry(model, prepared, run_id, owner)
+                entry = _Entry(model, prepared, run_id, owner, self._observer.begin_wait("run"))
                 entry.job = self._engine.submit(partial(self._turn, run_id, sharing))
                 self._waiting[run_id] = entry
                 self._changed.notify_all()
@@ -89,6 +92,8 @@ class RunQueue:
         """On the model thread: compute this run, and those that can share its forward pass."""
         group = self._take(run_id, sharing)
         try:
+            for entry in group:
+                self._observer.end_wait(entry.wait)
             self._compute(group)
         finally:
             with self._changed:
@@ -108,6 +113,8 @@ class RunQueue:
                 group = self._fitting(first, sharing)
             for entry in group:
                 self._computed[entry.run_id] = self._waiting.pop(entry.run_id)
+                if entry is not first and entry.job is not None:
+                    entry.job.cancel()  # this is its turn: it no longer waits, nor takes a place in the queue
             return group
 
     def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:
@@ -130,7 +137,7 @@ class RunQueue:
         results: list[CompletedRun] | None = None
         try:
             with while_wanted(lambda: self._is_wanted(group)):
-                results = group[0].model.execute([entry.prepared for entry in group])
+                results = self._execute(group)
             if len(results) != len(group):
                 raise RuntimeError(f"{len(results)} results for {len(group)} runs")
         except AbandonedError:
@@ -150,6 +157,11 @@ class RunQueue:
                 self._fail(entry, error)
             else:
                 self._give(entry, run)
+
+    def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
+        model, waits = group[0].model, [entry.wait for entry in group]
+        with self._observer.forward(model.name, model.description.device, waits):
+            return model.execute([entry.prepared for entry in group])
 
     def _is_wanted(self, group: Sequence[_Entry]) -> bool:
         with self._changed:

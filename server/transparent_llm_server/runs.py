@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Literal, Protocol, TypeVar
 
 from transparent_llm.errors import NotFoundError, TooLargeError
 
@@ -20,6 +20,25 @@ class Sized(Protocol):
 
 
 _Run = TypeVar("_Run", bound=Sized)
+Why = Literal["room", "age", "released"]
+"""A run is dropped: for others, as nobody read it for too long, or as its owner said so."""
+
+_REMEMBERED = 16_384
+"""Dropped runs whose ids are remembered, to tell that one was computed again."""
+
+
+@dataclass
+class StoreCounts:
+    """What happened since the start."""
+
+    hits: int = 0
+    """Runs that were looked for, by a read or by `Run`, and were there."""
+
+    misses: int = 0
+    recomputations: int = 0
+    """Runs stored anew that had been dropped, as far as their ids are remembered."""
+
+    evictions: dict[Why, int] = field(default_factory=lambda: {"room": 0, "age": 0, "released": 0})
 
 
 @dataclass
@@ -48,7 +67,9 @@ class RunStore(Generic[_Run]):
         self._entries: OrderedDict[str, _Entry[_Run]] = OrderedDict()  # least recently used first
         self._bytes = 0
         self._bytes_of: Counter[str] = Counter()
+        self._dropped: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
+        self.counts = StoreCounts()
 
     def __len__(self) -> int:
         with self._lock:
@@ -93,10 +114,13 @@ class RunStore(Generic[_Run]):
         with self._lock:
             self._remove(run_id)
             self._expire()
+            if run_id in self._dropped:
+                del self._dropped[run_id]
+                self.counts.recomputations += 1
             while self._bytes_of[owner] + nbytes > self.max_bytes_per_owner:
-                self._remove(next(key for key, entry in self._entries.items() if entry.owner == owner))
+                self._remove(next(key for key, entry in self._entries.items() if entry.owner == owner), "room")
             while self._bytes + nbytes > self._max_bytes:
-                self._remove(next(iter(self._entries)))
+                self._remove(next(iter(self._entries)), "room")
             self._entries[run_id] = _Entry(run, owner, nbytes, self._clock())
             self._bytes += nbytes
             self._bytes_of[owner] += nbytes
@@ -122,7 +146,9 @@ class RunStore(Generic[_Run]):
             self._expire()
             entry = self._entries.get(run_id)
             if entry is None or entry.owner != owner:
+                self.counts.misses += 1
                 return None
+            self.counts.hits += 1
             entry.used_at = self._clock()
             self._entries.move_to_end(run_id)
             return entry.run
@@ -132,7 +158,7 @@ class RunStore(Generic[_Run]):
         with self._lock:
             self._expire()
             entry = self._entries.get(run_id)
-            return entry is not None and entry.owner == owner and self._remove(run_id)
+            return entry is not None and entry.owner == owner and self._remove(run_id, "released")
 
     def expire(self) -> None:
         """Drop what nobody read for too long; without this call it happens at the next use of the store."""
@@ -142,12 +168,17 @@ class RunStore(Generic[_Run]):
     def _expire(self) -> None:
         oldest_kept = self._clock() - self._ttl_s
         while self._entries and next(iter(self._entries.values())).used_at < oldest_kept:
-            self._remove(next(iter(self._entries)))
+            self._remove(next(iter(self._entries)), "age")
 
-    def _remove(self, run_id: str) -> bool:
+    def _remove(self, run_id: str, why: Why | None = None) -> bool:
         entry = self._entries.pop(run_id, None)
         if entry is None:
             return False
+        if why is not None:
+            self.counts.evictions[why] += 1
+            self._dropped[run_id] = None
+            if len(self._dropped) > _REMEMBERED:
+                self._dropped.popitem(last=False)
         self._bytes -= entry.nbytes
         self._bytes_of[entry.owner] -= entry.nbytes
         if not self._bytes_of[entry.owner]:

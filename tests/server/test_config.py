@@ -100,7 +100,7 @@ def test_a_file_sets_what_flags_set(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_read_byte": 1}, "there is no setting max_read_byte; there are busy_retry_s, chunk_bytes,"),
+        ({"max_read_byte": 1}, "there is no setting max_read_byte; there are access_log, busy_retry_s, chunk_bytes,"),
         ({"max_read_bytes": "1"}, "max_read_bytes is '1': it must be a whole number"),
         ({"max_read_bytes": True}, "max_read_bytes is True: it must be a whole number"),
         ({"max_read_bytes": -1}, "max_read_bytes is -1: it must be 0 or more"),
@@ -108,6 +108,8 @@ def test_a_file_sets_what_flags_set(folder: Path) -> None:
         ({"drain_s": "long"}, "drain_s is 'long': it must be a number"),
         ({"insecure": 1}, "insecure is 1: it must be true or false"),
         ({"listen": 50051}, "listen is 50051: it must be text"),
+        ({"metrics_listen": 9464}, "metrics_listen is 9464: it must be text"),
+        ({"access_log": "xml"}, "access_log is 'xml': it must be text or json"),
         ({"tls_cert": 1}, "tls_cert is 1: it must be the name of a file"),
         ({"dtype": "float8"}, "dtype is 'float8': it must be one of float32, bfloat16, float16"),
         ({"models": "gpt2"}, "models is 'gpt2': it must be a list like"),

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import grpc
-
-from transparent_llm_server.identity import Identity
-from transparent_llm_server.interceptors.around import Around
+from transparent_llm_server.call import Call
 
 log = logging.getLogger(__name__)
 
 
-class AccessLog(Around):
-    """Logs calls at level INFO, with the owner where there is one."""
+class AccessLog:
+    """Logs calls at level INFO: as text, and in the record's `fields` by name, for logs of JSON lines."""
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    def began(self, call: Call) -> None:
+        """Nothing is logged yet."""
 
-    @contextmanager
-    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Time the call."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            milliseconds = (time.perf_counter() - started) * 1000
-            owner = self._identity.known(context)
-            of_owner = f" of {owner}" if owner else ""
-            log.info("%s %s %.1f ms%s", method.rpartition("/")[2], _outcome(context), milliseconds, of_owner)
-
-
-def _outcome(context: grpc.ServicerContext) -> str:
-    code = context.code()  # type: ignore[attr-defined]  # there since grpcio 1.45, not in the stubs
-    if code is not None:
-        return str(getattr(code, "name", code))
-    return "OK" if context.is_active() else "CANCELLED"
+    def ended(self, call: Call) -> None:
+        """Write the line."""
+        of_owner = f" of {call.owner}" if call.owner else ""
+        milliseconds = call.seconds * 1000
+        fields = {
+            "method": call.method,
+            "code": call.code,
+            "milliseconds": round(milliseconds, 3),
+            "sent_bytes": call.sent_bytes,
+            "peer": call.peer,
+            "reason": call.reason,
+            "owner": call.owner,
+            "trace_id": call.trace_id,
+        }
+        known = {name: value for name, value in fields.items() if value != ""}
+        log.info("%s %s %.1f ms%s", call.method, call.code, milliseconds, of_owner, extra={"fields": known})

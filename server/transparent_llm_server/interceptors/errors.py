@@ -12,6 +12,7 @@ import grpc
 
 from transparent_llm.errors import InternalError, TransparentLlmError
 from transparent_llm.wire import status
+from transparent_llm_server import call
 from transparent_llm_server.incident import places
 from transparent_llm_server.interceptors.around import Around
 
@@ -55,6 +56,8 @@ class Errors(Around):
             self._abort(context, InternalError(message, metadata={"incident": incident}))
 
     def _abort(self, context: grpc.ServicerContext, error: TransparentLlmError) -> None:
+        if (observed := call.current.get()) is not None:
+            observed.reason = error.reason
         rich = status.to_status(error)
         metadata = ((status.DETAILS_KEY, rich.SerializeToString()),)
         context.abort_with_status(_Status(status.code_of(error), rich.message, metadata))

@@ -20,6 +20,7 @@ class _Stream:
     def __init__(self, method: str, context: grpc.ServicerContext) -> None:
         self.method, self.context = method, context
         self.offered_at: float | None = None
+        self.was_cut = False
 
 
 class Stalls(grpc.ServerInterceptor):
@@ -35,16 +36,18 @@ class Stalls(grpc.ServerInterceptor):
         self._lock = threading.Lock()
 
     def cut(self) -> int:
-        """End the streams that nobody reads; how many there were."""
+        """End the streams that nobody reads; how many there were, each told once."""
         if not self._stall_s:
             return 0
         oldest = time.monotonic() - self._stall_s
         with self._lock:
             streams = list(self._streams)
-        stalled = [stream for stream in streams if (at := stream.offered_at) is not None and at < oldest]
+        waiting = [stream for stream in streams if not stream.was_cut]
+        stalled = [stream for stream in waiting if (at := stream.offered_at) is not None and at < oldest]
         for stream in stalled:
             log.warning("%s: nobody read for %g s, cut off", stream.method, self._stall_s)
             stream.context.cancel()
+            stream.was_cut = True
         return len(stalled)
 
     def intercept_service(
