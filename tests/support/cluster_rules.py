@@ -41,7 +41,9 @@ from support.network_rules import (
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config import ServerConfig
 
-KUBERNETES = "1.37"
+KUBERNETES = ("1.27", "1.37")
+"""The oldest and the newest that the manifests are for."""
+
 SETTINGS = "transparent-llm-server-settings"
 SPARE_S = 10
 """What a pod needs beside its drain times, to close and to be noticed."""
@@ -69,10 +71,11 @@ def is_valid(objects: list[Manifest]) -> Found:
 def _faults_of_schema(text: str) -> tuple[str, ...]:
     """Kept, as the schemas are large and most objects are the same from test to test."""
     one = json.loads(text)
-    try:
-        kubernetes_validate.validate(one, KUBERNETES, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        return (f"{one['kind']} {one['metadata'].get('name')}: {error.message}",)
+    for version in KUBERNETES:
+        try:
+            kubernetes_validate.validate(one, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            return (f"{one['kind']} {one['metadata'].get('name')}, {version}: {error.message}",)
     return ()
 
 
