@@ -35,6 +35,12 @@ def test_the_dockerfile_has_no_known_mistakes() -> None:
     assert finished.returncode == 0, finished.stdout
 
 
+def test_the_script_has_no_known_mistakes() -> None:
+    shellcheck = Path(sys.prefix, "bin", "shellcheck")
+    finished = subprocess.run([shellcheck, SCRIPT, ROOT / ".ci" / "run"], capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0, finished.stdout
+
+
 def test_the_build_is_sent_what_it_copies_and_nothing_that_lies_about() -> None:
     rules = ignore_rules()
     for name in ("pyproject.toml", "constraints.txt", "LICENSE", "README.md", "deploy/docker/build_image_root.sh"):
