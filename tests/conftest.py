@@ -19,9 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     default = ",".join(DEFAULT_BACKENDS)
     parser.addoption("--backend", default=default, help=f"comma list of {', '.join(BACKENDS)} (default {default})")
     parser.addoption("--long", action="store_true", help="the long form of the suites chaos, fuzz and soak")
-    parser.addoption(
-        "--image", action="store_true", help="also build what the image is made of, which takes two minutes"
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

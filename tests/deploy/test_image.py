@@ -130,7 +130,7 @@ def test_the_script_says_what_it_wants(arguments: list[str], said: str) -> None:
 @pytest.fixture(scope="module")
 def image_root(pytestconfig: pytest.Config) -> Iterator[Path]:
     """What the script makes out of what Docker would be sent, in an empty folder."""
-    if not pytestconfig.getoption("--image"):
+    if not pytestconfig.getoption("--image", default=False):
         pytest.skip("installs torch, two minutes: make image-test, or --image")
     with read_only.reachable_folder() as folder:
         source, root = folder / "source", folder / "root"
