@@ -203,12 +203,12 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "surprise is the operator's to make",
     ),
     "a configuration that reads what is not there": (
-        lambda o: container_of(envoy(o))["volumeMounts"].pop(2),
-        "reads /etc/envoy/transparent_llm.pb, and nothing is mounted there",
+        lambda o: container_of(envoy(o))["volumeMounts"].pop(1),
+        "/etc/envoy/transparent_llm.pb is read, and nothing is mounted there",
     ),
     "an argument that names what is not there": (
         lambda o: container_of(server(o))["args"].append("--tokens=/run/secrets/tokens.txt"),
-        "/run/secrets/tokens.txt is an argument, and nothing is mounted there",
+        "/run/secrets/tokens.txt is read, and nothing is mounted there",
     ),
     "no policy": (lambda o: o.remove(named(o, "NetworkPolicy", SERVER)), "is not guarded by one policy both ways"),
     "an open probe port": (
@@ -247,6 +247,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "2 threads compute on 1 CPUs",
     ),
 }
+
+
+@pytest.mark.parametrize("lost", ["edge-certificate.yaml", "replica-authority.yaml", "tls", "upstream"])
+def test_with_tls_envoy_misses_each_file(lost: str) -> None:
+    broken = build(FOLDER / "overlays" / "tls")
+    mounts = container_of(envoy(broken))["volumeMounts"]
+    mounts.remove(next(mount for mount in mounts if mount["mountPath"] == f"/etc/envoy/{lost}"))
+    assert any(fault.startswith(f"/etc/envoy/{lost}") for fault in faults(broken))
 
 
 @pytest.mark.parametrize("name", BROKEN)

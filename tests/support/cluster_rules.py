@@ -147,7 +147,7 @@ def notice_s(configuration: str) -> float:
     (replicas,) = (c for c in read_yaml(configuration)["static_resources"]["clusters"] if c["name"] == "replicas")
     check = replicas["health_checks"][0]
     by_health = _seconds(check["interval"]) * check["unhealthy_threshold"] + _seconds(check["timeout"])
-    return max(by_health, _seconds(replicas["dns_refresh_rate"]) + DNS_TTL_S)
+    return max(by_health, _seconds(replicas["cluster_type"]["typed_config"]["dns_refresh_rate"]) + DNS_TTL_S)
 
 
 def _seconds(text: str) -> float:
@@ -202,21 +202,17 @@ def _keys(maps: dict[str, Manifest], volume: Manifest) -> set[str]:
 
 
 def files_that_are_named_are_mounted(objects: list[Manifest]) -> Found:
+    """Those of the arguments, and those that Envoy's files name in turn."""
+    configuration = named(objects, "ConfigMap", ENVOY)["data"]
     for deployment in of_kind(objects, "Deployment"):
         container = container_of(deployment)
         mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
         wanted = [text.partition("=")[2] for text in container["args"] if re.match(r"--[\w-]+=/", text)]
-        for text in wanted:
-            yield from () if _below(text, mounted) else (f"{text} is an argument, and nothing is mounted there",)
-            name = text.rpartition("/")[2]
-            read = (
-                named(objects, "ConfigMap", ENVOY)["data"].get(name)
-                if "--config-path=" + text in container["args"]
-                else None
-            )
-            for file in strings_in(read_yaml(read or "{}")):
-                if file.startswith("/etc/envoy/") and not _below(file, mounted):
-                    yield f"{name} reads {file}, and nothing is mounted there"
+        for file in wanted:  # which grows
+            if not _below(file, mounted):
+                yield f"{file} is read, and nothing is mounted there"
+            text = configuration.get(file.removeprefix("/etc/envoy/"), "{}")
+            wanted.extend(inner for inner in strings_in(read_yaml(text)) if inner.startswith("/etc/envoy/"))
 
 
 def _below(path: str, folders: list[str]) -> bool:

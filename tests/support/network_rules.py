@@ -23,8 +23,8 @@ def services_lead_to_ports(objects: list[Manifest]) -> Found:
 
 
 def envoy_finds_the_servers(objects: list[Manifest]) -> Found:
-    for text in named(objects, "ConfigMap", ENVOY)["data"].values():
-        configuration = read_yaml(text)
+    for name in ("envoy.yaml", "envoy-tls.yaml"):
+        configuration = read_yaml(named(objects, "ConfigMap", ENVOY)["data"][name])
         (replicas,) = (c for c in configuration["static_resources"]["clusters"] if c["name"] == "replicas")
         (endpoint,) = (e for group in replicas["load_assignment"]["endpoints"] for e in group["lb_endpoints"])
         address = endpoint["endpoint"]["address"]["socket_address"]
