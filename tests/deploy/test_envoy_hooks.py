@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from support import read_only
 from support.manifests import ENVOY, FOLDER, ROOT, build, container_of, named, read_yaml
 from support.polling import wait_until
 
 CONFIGURATION = ROOT / "deploy" / "envoy" / "envoy.yaml"
+ENVOY_BINARY = Path(sys.prefix, "bin", "envoy")
 ADMIN, STATS = 9901, 9902
 
 
@@ -29,18 +31,24 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@contextmanager
-def envoy(folder: Path, *arguments: str) -> Iterator[dict[int, int]]:
-    """A running one; its ports are others than in a container of its own, by those."""
+def configuration(folder: Path) -> tuple[Path, dict[int, int]]:
+    """The project's file with other ports than in a container of its own; these, by those."""
     ports = dict(zip((50051, ADMIN, STATS), free_ports(3), strict=True))
     text = json.dumps(read_yaml(CONFIGURATION.read_text(encoding="utf-8")))
     for there, here in ports.items():
         text = text.replace(f'"port_value": {there}', f'"port_value": {here}')
     text = text.replace("/etc/envoy/", f"{CONFIGURATION.parent}/").replace("transparent-llm-servers", "localhost")
     (folder / "envoy.json").write_text(text)
-    command = [Path(sys.prefix, "bin", "envoy"), "--config-path", folder / "envoy.json", "--disable-hot-restart"]
+    return folder / "envoy.json", ports
+
+
+@contextmanager
+def envoy(folder: Path, *arguments: str) -> Iterator[dict[int, int]]:
+    """A running one, and its ports."""
+    file, ports = configuration(folder)
     with (folder / "envoy.log").open("wb") as log:
-        running = subprocess.Popen([*command, "--concurrency", "1", *arguments], stdout=log, stderr=log)
+        command = [ENVOY_BINARY, "--config-path", file, "--disable-hot-restart", "--concurrency", "1", *arguments]
+        running = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_until(lambda: accepts(ports[STATS]) or running.poll() is not None)
         assert running.poll() is None, (folder / "envoy.log").read_text()
@@ -64,10 +72,29 @@ def run(command: list[str], ports: dict[int, int]) -> subprocess.CompletedProces
     return subprocess.run([*command[:-1], script], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.skipif(not read_only.is_possible(), reason="only root makes a file system read-only")
+def test_it_starts_as_compose_starts_it_where_nothing_can_be_written(compose_envoy: dict[str, Any]) -> None:
+    with read_only.reachable_folder() as folder:
+        file, ports = configuration(folder)
+        arguments = [str(file) if word == "/etc/envoy/envoy.yaml" else word for word in compose_envoy["command"][1:]]
+        assert str(file) in arguments
+        log = folder / "envoy.log"
+        command = [ENVOY_BINARY, *arguments]
+        with read_only.process(command, ENVOY_BINARY.parent, folder / "scratch", log) as running:
+            wait_until(lambda: accepts(ports[STATS]) or running.poll() is not None)
+            assert running.poll() is None, log.read_text()
+        assert list((folder / "scratch").iterdir()) == []
+
+
 @pytest.fixture
-def compose_health() -> list[str]:
+def compose_envoy() -> dict[str, Any]:
     service: dict[str, Any] = read_yaml((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["envoy"]
-    return list(service["healthcheck"]["test"][1:])
+    return service
+
+
+@pytest.fixture
+def compose_health(compose_envoy: dict[str, Any]) -> list[str]:
+    return list(compose_envoy["healthcheck"]["test"][1:])
 
 
 def test_the_health_command_of_compose_tells_a_ready_envoy_from_none(compose_health: list[str], tmp_path: Path) -> None:
