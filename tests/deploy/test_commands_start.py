@@ -1,97 +1,24 @@
-"""The very commands of compose and Kubernetes, started: only addresses and folders are this machine's."""
+"""The very commands of compose and Kubernetes, started."""
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
+import ssl
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from support.certificates import Authority
-from support.manifests import FOLDER, ROOT, SERVER, build, container_of, named, read_yaml
+from support.certificates import Authority, Pair
+from support.commands import Command, of_compose, of_overlay, started
 from support.owners import TokenFile
 from support.polling import wait_until
+from support.secret_volume import SecretVolume
 from transparent_llm import connect
 from transparent_llm.errors import AuthError
 
-IS_SERVING = ROOT / "deploy" / "docker" / "is_serving.py"
-SETTINGS = "/etc/transparent-llm/server.toml"
-
-
-@dataclass(frozen=True)
-class Command:
-    """What a container runs."""
-
-    arguments: list[str]
-    environment: dict[str, str]
-    settings: str
-
-
-def of_overlay(overlay: str) -> Command:
-    objects = build(FOLDER / "overlays" / overlay)
-    container = container_of(named(objects, "Deployment", SERVER))
-    environment = {variable["name"]: variable["value"] for variable in container["env"]}
-    settings = named(objects, "ConfigMap", "transparent-llm-server-settings")["data"]["server.toml"]
-    return Command(container["args"], environment, settings)
-
-
-def of_compose() -> Command:
-    service = read_yaml((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["server"]
-    settings = (ROOT / "deploy" / "server" / "server.toml").read_text(encoding="utf-8")
-    return Command(service["command"], service["environment"], settings)
-
-
-@dataclass(frozen=True)
-class Started:
-    """A server of such a command."""
-
-    process: subprocess.Popen[bytes]
-    ports: dict[str, int]
-    log: Path
-
-    def is_serving(self) -> bool:
-        asked = [sys.executable, IS_SERVING, f"127.0.0.1:{self.ports['--probe-listen']}"]
-        return subprocess.run(asked, capture_output=True, timeout=60).returncode == 0
-
-    def await_serving(self) -> None:
-        wait_until(lambda: self.is_serving() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log.read_text()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
-
-
-@contextmanager
-def started(command: Command, folder: Path, files: dict[str, Path]) -> Iterator[Started]:
-    """Its files are elsewhere here; `files` says where."""
-    (folder / "server.toml").write_text(command.settings)
-    ports, arguments = {}, []
-    for argument in command.arguments:
-        flag, equals, value = argument.partition("=")
-        if flag.endswith("listen"):
-            ports[flag] = free_port()
-            value = f"127.0.0.1:{ports[flag]}"
-        arguments.append(flag + equals + str({SETTINGS: folder / "server.toml", **files}.get(value, value)))
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        environment = {**os.environ, **command.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
-        whole = [sys.executable, "-m", "transparent_llm", *arguments]
-        process = subprocess.Popen(whole, stdout=output, stderr=output, env=environment)
-    try:
-        yield Started(process, ports, log)
-    finally:
-        process.kill()
-        process.wait()
+SECRETS = "/run/secrets/transparent-llm"
 
 
 @pytest.mark.parametrize("command", [of_compose(), of_overlay("cpu")], ids=["compose", "kubernetes"])
@@ -110,19 +37,40 @@ def test_the_command_serves_probes_metrics_and_leaves_in_order(command: Command,
         assert server.process.poll() is None
 
 
-def test_with_tls_and_tokens_the_probe_needs_neither(tmp_path: Path) -> None:
+def test_with_tls_and_tokens_the_probe_needs_neither_and_secrets_may_change(tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path / "authority"), TokenFile(tmp_path / "tokens.txt", "alice")
-    pair = authority.issue("transparent-llm-servers", "localhost")
-    place = "/run/secrets/transparent-llm"
-    files = {
-        f"{place}/tls/tls.crt": pair.cert,
-        f"{place}/tls/tls.key": pair.key,
-        f"{place}/tokens/tokens.txt": tokens.path,
-    }
-    with started(of_overlay("tls"), tmp_path, files) as server:
+    first, second = (authority.issue("transparent-llm-servers", "localhost") for _ in range(2))
+    certificate = SecretVolume(tmp_path / "tls", as_secret(first))
+    access = SecretVolume(tmp_path / "tokens", {"tokens.txt": tokens.path.read_bytes()})
+    places = {f"{SECRETS}/tls": certificate.folder, f"{SECRETS}/tokens": access.folder}
+    with started(of_overlay("tls"), tmp_path, places) as server:
         server.await_serving()
         target = f"localhost:{server.ports['--listen']}"
         with connect(target, token=tokens.tokens["alice"], tls_ca=str(authority.path)) as llm:
             assert llm.model_info().name == "demo"
         with pytest.raises(AuthError):
             connect(target, tls_ca=str(authority.path))
+        assert shown_serial(target) == first.serial
+        certificate.put(as_secret(second))
+        wait_until(lambda: shown_serial(target) == second.serial)
+        newcomer = tokens.add("bob")
+        access.put({"tokens.txt": tokens.path.read_bytes()})
+        wait_until(lambda: is_let_in(target, newcomer, authority))
+
+
+def as_secret(pair: Pair) -> dict[str, bytes]:
+    return {"tls.crt": pair.cert.read_bytes(), "tls.key": pair.key.read_bytes()}
+
+
+def shown_serial(target: str) -> int:
+    """Of the certificate that a new connection is shown."""
+    host, _, port = target.rpartition(":")
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode()).serial_number
+
+
+def is_let_in(target: str, token: str, authority: Authority) -> bool:
+    try:
+        connect(target, token=token, tls_ca=str(authority.path)).close()
+    except AuthError:
+        return False
+    return True
