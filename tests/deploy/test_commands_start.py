@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import ssl
 import urllib.request
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
-from support.certificates import Authority, Pair
+from support.certificates import Authority, shown_serial
 from support.commands import Command, of_compose, of_overlay, started
 from support.owners import TokenFile
 from support.polling import wait_until
@@ -40,7 +38,7 @@ def test_the_command_serves_probes_metrics_and_leaves_in_order(command: Command,
 def test_with_tls_and_tokens_the_probe_needs_neither_and_secrets_may_change(tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path / "authority"), TokenFile(tmp_path / "tokens.txt", "alice")
     first, second = (authority.issue("transparent-llm-servers", "localhost") for _ in range(2))
-    certificate = SecretVolume(tmp_path / "tls", as_secret(first))
+    certificate = SecretVolume(tmp_path / "tls", first.as_secret)
     access = SecretVolume(tmp_path / "tokens", {"tokens.txt": tokens.path.read_bytes()})
     places = {f"{SECRETS}/tls": certificate.folder, f"{SECRETS}/tokens": access.folder}
     with started(of_overlay("tls"), tmp_path, places) as server:
@@ -50,22 +48,13 @@ def test_with_tls_and_tokens_the_probe_needs_neither_and_secrets_may_change(tmp_
             assert llm.model_info().name == "demo"
         with pytest.raises(AuthError):
             connect(target, tls_ca=str(authority.path))
-        assert shown_serial(target) == first.serial
-        certificate.put(as_secret(second))
-        wait_until(lambda: shown_serial(target) == second.serial)
+        address = ("localhost", server.ports["--listen"])
+        assert shown_serial(address) == first.serial
+        certificate.put(second.as_secret)
+        wait_until(lambda: shown_serial(address) == second.serial)
         newcomer = tokens.add("bob")
         access.put({"tokens.txt": tokens.path.read_bytes()})
         wait_until(lambda: is_let_in(target, newcomer, authority))
-
-
-def as_secret(pair: Pair) -> dict[str, bytes]:
-    return {"tls.crt": pair.cert.read_bytes(), "tls.key": pair.key.read_bytes()}
-
-
-def shown_serial(target: str) -> int:
-    """Of the certificate that a new connection is shown."""
-    host, _, port = target.rpartition(":")
-    return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode()).serial_number
 
 
 def is_let_in(target: str, token: str, authority: Authority) -> bool:

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from support import read_only
+from support.certificates import Authority, shown_serial
 from support.manifests import ENVOY, FOLDER, ROOT, build, container_of, named, read_yaml
 from support.polling import wait_until
+from support.secret_volume import SecretVolume
 
-CONFIGURATION = ROOT / "deploy" / "envoy" / "envoy.yaml"
+CONFIGURATION = ROOT / "deploy" / "envoy"
 ENVOY_BINARY = Path(sys.prefix, "bin", "envoy")
 ADMIN, STATS = 9901, 9902
 
@@ -31,21 +33,25 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def configuration(folder: Path) -> tuple[Path, dict[int, int]]:
-    """The project's file with other ports than in a container of its own; these, by those."""
+def configuration(folder: Path, name: str = "envoy.yaml") -> tuple[Path, dict[int, int]]:
+    """The project's files in this folder, with other ports than in a container of its own; these, by those."""
     ports = dict(zip((50051, ADMIN, STATS), free_ports(3), strict=True))
-    text = json.dumps(read_yaml(CONFIGURATION.read_text(encoding="utf-8")))
-    for there, here in ports.items():
-        text = text.replace(f'"port_value": {there}', f'"port_value": {here}')
-    text = text.replace("/etc/envoy/", f"{CONFIGURATION.parent}/").replace("transparent-llm-servers", "localhost")
-    (folder / "envoy.json").write_text(text)
-    return folder / "envoy.json", ports
+    for file in (path for path in CONFIGURATION.iterdir() if path.name != "kustomization.yaml"):
+        if file.suffix == ".yaml":
+            text = json.dumps(read_yaml(file.read_text(encoding="utf-8")))
+            for there, here in ports.items():
+                text = text.replace(f'"port_value": {there}', f'"port_value": {here}')
+            text = text.replace("/etc/envoy/", f"{folder}/").replace('"transparent-llm-servers"', '"localhost"')
+            (folder / file.name).write_text(text)
+        else:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder / name, ports
 
 
 @contextmanager
-def envoy(folder: Path, *arguments: str) -> Iterator[dict[int, int]]:
+def envoy(folder: Path, *arguments: str, name: str = "envoy.yaml") -> Iterator[dict[int, int]]:
     """A running one, and its ports."""
-    file, ports = configuration(folder)
+    file, ports = configuration(folder, name)
     with (folder / "envoy.log").open("wb") as log:
         command = [ENVOY_BINARY, "--config-path", file, "--disable-hot-restart", "--concurrency", "1", *arguments]
         running = subprocess.Popen(command, stdout=log, stderr=log)
@@ -123,3 +129,16 @@ def test_the_prestop_hook_sends_connections_away_and_leaves_the_end_to_kubernete
         finished = run(hook["command"], ports)
         assert finished.stdout.startswith("HTTP/1.1 200 OK"), finished.stdout + finished.stderr
         wait_until(lambda: is_sent_away(ports[50051]))  # at the latest when the drain time is over
+
+
+def test_a_secret_that_the_kubelet_changes_is_shown_to_new_connections(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    first, second = authority.issue("llm.example"), authority.issue("llm.example")
+    edge = SecretVolume(tmp_path / "tls", first.as_secret)
+    SecretVolume(tmp_path / "upstream", {"ca.crt": authority.path.read_bytes()})
+    with envoy(tmp_path, name="envoy-tls.yaml") as ports:
+        address = ("127.0.0.1", ports[50051])
+        wait_until(lambda: accepts(ports[50051]))
+        assert shown_serial(address) == first.serial
+        edge.put(second.as_secret)
+        wait_until(lambda: shown_serial(address) == second.serial)
