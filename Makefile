@@ -7,12 +7,15 @@ READY := $(VENV)/.ready
 LISTEN ?= 127.0.0.1:50051
 ARGS ?=
 SUITES := tests/chaos tests/cluster tests/fuzz tests/soak
+VARIANT ?= cpu
+TORCH_INDEX_URL ?=
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suites chaos cluster fuzz soak serve bench gen check format clean
+.PHONY: help setup demo test suites chaos cluster fuzz soak image-test image serve bench gen check format clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +45,14 @@ fuzz: $(READY) ## every RPC with what no client would send: the long form
 
 soak: $(READY) ## 64 clients for five minutes
 	$(BIN)/python -m pytest tests/soak --long -s --timeout=1800 $(ARGS)
+
+image-test: $(READY) ## do what the image's build does, and serve from it, without Docker
+	$(BIN)/python -m pytest tests/deploy/test_image.py --image --timeout=1800 $(ARGS)
+
+image: ## build the image with Docker (VARIANT=cuda, TORCH_INDEX_URL=...)
+	docker build --file deploy/docker/Dockerfile --tag transparent-llm-server:$(VARIANT) \
+	    --build-arg VARIANT=$(VARIANT) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
 
 serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR ...')
 	$(BIN)/transparent-llm serve --listen $(LISTEN) $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,18 @@ class Pair:
         return {"tls_cert": str(self.cert), "tls_key": str(self.key)}
 
     @property
+    def as_secret(self) -> dict[str, bytes]:
+        """As a Secret of the kind kubernetes.io/tls has it."""
+        return {"tls.crt": self.cert.read_bytes(), "tls.key": self.key.read_bytes()}
+
+    @property
     def serial(self) -> int:
         return x509.load_pem_x509_certificate(self.cert.read_bytes()).serial_number
+
+
+def shown_serial(address: tuple[str, int]) -> int:
+    """Of the certificate that a new connection is shown."""
+    return x509.load_pem_x509_certificate(ssl.get_server_certificate(address).encode()).serial_number
 
 
 class Authority:

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Makes a folder that serves by itself: a virtual environment of pinned versions with this project's wheel in it.
+# The build stage of the Dockerfile runs this and nothing else; so can a machine without Docker.
+#
+#   build_image_root.sh PREFIX cpu|cuda [TORCH_INDEX_URL]
+#
+# PREFIX           an absolute path; the folder can be copied to another machine, but only to the same path
+# TORCH_INDEX_URL  the package index that torch alone comes from; default: where everything else comes from
+# PYTHON           the interpreter, of the minor version that constraints.txt was made with (default python3)
+set -euo pipefail
+
+fail() {
+    echo "build_image_root.sh: $*" >&2
+    exit 1
+}
+
+[[ $# -ge 2 && $# -le 3 ]] || fail "write: build_image_root.sh PREFIX cpu|cuda [TORCH_INDEX_URL]"
+prefix=$1 variant=$2 torch_index=${3:-}
+[[ $prefix == /* ]] || fail "PREFIX is $prefix: it must be an absolute path"
+[[ ! -e $prefix ]] || fail "PREFIX is $prefix, which is there already: choose a path that is free"
+[[ $variant == cpu || $variant == cuda ]] || fail "the variant is $variant: it must be cpu or cuda"
+
+source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+pins=$source_root/constraints.txt
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+venv() { "${PYTHON:-python3}" -m venv "$1"; }
+install() { "$1/bin/python" -m pip install --quiet --no-cache-dir --constraint "$pins" "${@:2}"; }
+
+# The wheel, by a pinned build backend: pip's own isolation would take the newest one.
+venv "$scratch/build"
+install "$scratch/build" hatchling
+"$scratch/build/bin/python" -m pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
+    --wheel-dir "$scratch/wheel" "$source_root"
+wheels=("$scratch"/wheel/*.whl)
+
+# Torch by itself, without its dependencies: an index of torch builds has others at versions that are not the pinned ones.
+venv "$prefix"
+torch=$(grep -E '^torch==' "$pins")
+install "$prefix" --no-deps ${torch_index:+--index-url "$torch_index"} "$torch"
+install "$prefix" "${wheels[0]}[server,observability]"
+
+with_cuda=$("$prefix/bin/python" -c 'import torch; print("yes" if torch.version.cuda else "no")')
+[[ $variant == cpu || $with_cuda == yes ]] || fail "this $torch is a build without CUDA: pass a TORCH_INDEX_URL that has one"
+[[ $variant == cuda || $with_cuda == no ]] || echo \
+    "note: this $torch brings the CUDA libraries, gigabytes that a CPU never uses; pass the TORCH_INDEX_URL of CPU builds" >&2
+
+{
+    echo "#!$prefix/bin/python"
+    cat "$source_root/deploy/docker/is_serving.py"
+} >"$prefix/bin/is-serving"
+chmod 755 "$prefix/bin/is-serving"
+
+# What is in the image, for whoever makes a bill of materials or looks for a vulnerable version.
+mkdir -p "$prefix/share/transparent-llm"
+"$prefix/bin/python" -m pip freeze >"$prefix/share/transparent-llm/installed.txt"
+"$prefix/bin/python" -m pip inspect >"$prefix/share/transparent-llm/installed.json"
+"$prefix/bin/python" -m pip uninstall --quiet --yes pip setuptools 2>"$scratch/uninstall.log"
+echo "$("$prefix/bin/transparent-llm" --version) for $variant in $prefix"
