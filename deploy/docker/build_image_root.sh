@@ -23,7 +23,12 @@ prefix=$1 variant=$2 torch_index=${3:-}
 source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 pins=$source_root/constraints.txt
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+made=no
+clean_up() {
+    rm -rf "$scratch"
+    [[ $made == yes ]] || rm -rf "$prefix" # half a folder is none
+}
+trap clean_up EXIT
 
 venv() { "${PYTHON:-python3}" -m venv "$1"; }
 install() { "$1/bin/python" -m pip install --quiet --no-cache-dir --constraint "$pins" "${@:2}"; }
@@ -39,12 +44,16 @@ wheels=("$scratch"/wheel/*.whl)
 venv "$prefix"
 torch=$(grep -E '^torch==' "$pins")
 install "$prefix" --no-deps ${torch_index:+--index-url "$torch_index"} "$torch"
-install "$prefix" "${wheels[0]}[server,observability]"
-
-with_cuda=$("$prefix/bin/python" -c 'import torch; print("yes" if torch.version.cuda else "no")')
+with_cuda=$("$prefix/bin/python" - <<'PYTHON'
+import importlib.util, pathlib, runpy  # torch itself cannot be imported yet
+(folder,) = importlib.util.find_spec("torch").submodule_search_locations
+print("yes" if runpy.run_path(str(pathlib.Path(folder, "version.py")))["cuda"] else "no")
+PYTHON
+)
 [[ $variant == cpu || $with_cuda == yes ]] || fail "this $torch is a build without CUDA: pass a TORCH_INDEX_URL that has one"
 [[ $variant == cuda || $with_cuda == no ]] || echo \
     "note: this $torch brings the CUDA libraries, gigabytes that a CPU never uses; pass the TORCH_INDEX_URL of CPU builds" >&2
+install "$prefix" "${wheels[0]}[server,observability]"
 
 {
     echo "#!$prefix/bin/python"
@@ -57,4 +66,6 @@ mkdir -p "$prefix/share/transparent-llm"
 "$prefix/bin/python" -m pip freeze >"$prefix/share/transparent-llm/installed.txt"
 "$prefix/bin/python" -m pip inspect >"$prefix/share/transparent-llm/installed.json"
 "$prefix/bin/python" -m pip uninstall --quiet --yes pip setuptools 2>"$scratch/uninstall.log"
-echo "$("$prefix/bin/transparent-llm" --version) for $variant in $prefix"
+version=$("$prefix/bin/transparent-llm" --version)
+made=yes
+echo "$version for $variant in $prefix"

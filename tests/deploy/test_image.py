@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from support import read_only
 from support.build_context import ROOT, copy_to, ignore_rules, is_sent
@@ -141,6 +142,17 @@ def image_root(pytestconfig: pytest.Config) -> Iterator[Path]:
         assert finished.returncode == 0, finished.stderr
         assert finished.stdout.splitlines()[-1] == f"{__version__} for cpu in {root}"
         yield root
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="pip finds a torch with CUDA here")
+def test_an_image_for_gpus_is_not_made_of_a_torch_without_them(image_root: Path) -> None:
+    prefix = image_root.parent / "gpu"
+    script = image_root.parent / "source" / "deploy" / "docker" / SCRIPT.name
+    environment = {**read_only.clean_environment(), "PYTHON": sys.executable}
+    finished = subprocess.run([script, prefix, "cuda"], env=environment, capture_output=True, text=True, timeout=1200)
+    assert finished.returncode == 1
+    assert "is a build without CUDA: pass a TORCH_INDEX_URL that has one" in finished.stderr
+    assert not prefix.exists()
 
 
 def test_the_image_has_pinned_versions_and_says_which(image_root: Path) -> None:

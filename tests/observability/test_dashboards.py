@@ -112,6 +112,8 @@ def test_panels_ask_the_source_that_is_provisioned() -> None:
     (source,) = yaml.safe_load(
         (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
     )["datasources"]
+    read = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == read
     board = dashboard()
     asked = [part["datasource"] for part in (*board["panels"], *board["templating"]["list"])]
     asked += [target["datasource"] for panel in board["panels"] for target in panel["targets"]]

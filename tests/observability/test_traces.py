@@ -203,7 +203,7 @@ def test_a_collector_that_is_away_hurts_no_call_and_holds_no_end_up() -> None:
                 llm.run_tokens([[token]])
         assert figures(server)("transparent_llm_calls_total", method="Run", code="OK") == 20
         began = time.perf_counter()
-    assert time.perf_counter() - began < 6
+    assert time.perf_counter() - began < 10
     wait_until(lambda: not any("Otel" in name or name == "flush" for name in threads() - before))
 
 
@@ -216,7 +216,7 @@ def test_a_collector_that_does_not_answer_holds_no_end_up() -> None:
                 llm.model_info()
             assert collector.called.wait(30)
             began = time.perf_counter()
-        assert time.perf_counter() - began < 6
+        assert time.perf_counter() - began < 10
         collector.answers.set()
         wait_until(lambda: not any("Otel" in name or name == "flush" for name in threads() - before))
 

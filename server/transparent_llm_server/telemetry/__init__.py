@@ -1,4 +1,4 @@
-"""What operators see of a server: metrics and traces. Without their settings nothing is measured, nothing imported."""
+"""What operators see of a server: metrics and traces. Without their settings no library for them is imported."""
 
 from __future__ import annotations
 
