@@ -61,6 +61,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ("--max-sentences-per-run", "sentences of one run (default 1024)"),
         ("--max-read-bytes", "bytes of one answer (default 16 GiB)"),
         ("--run-bytes-per-owner", "bytes of stored runs of one owner (default all of --run-store-bytes)"),
+        ("--model-bytes", "bytes of the weights of all loaded models (default no limit)"),
         ("--queue-length", "runs that wait for the model (default 32)"),
         ("--max-streams", "calls under way at once (default 160)"),
         ("--max-streams-per-owner", "of these, for one owner, where callers say who they are (default 64)"),

@@ -177,6 +177,7 @@ def test_arguments_of_the_local_model() -> None:
         ("tokenizer", None),
         ("device", "cpu"),
         ("dtype", torch.float32),
+        ("revision", None),
     ]
     assert {p.kind for p in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 

@@ -64,6 +64,13 @@ class BridgedModel:
         """The configuration of the language model."""
         return self._hf.config.get_text_config()
 
+    @property
+    def weight_bytes(self) -> int:
+        """What parameters and buffers take of memory, storage that several share counted once."""
+        held = (*self._hf.parameters(), *self._hf.buffers())
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
+        return sum(storages.values())
+
     @torch.no_grad()
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm_server.models.families import refuse_if_known_wrong
+from transparent_llm_server.models.load_watch import build_alone
 
 
-def load_model(model_name: str, hf_model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def load_model(
+    model_name: str, hf_model: Any, device: torch.device, dtype: torch.dtype, revision: str | None = None
+) -> Any:
     """The model in eval mode with eager attention and frozen weights, on the device.
 
     Weights are read from safetensors only: the older format is a pickle, which can run code.
@@ -23,15 +26,16 @@ def load_model(model_name: str, hf_model: Any, device: torch.device, dtype: torc
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    build_alone()
     if hf_model is None:
         try:
-            config = AutoConfig.from_pretrained(model_name)
+            config = AutoConfig.from_pretrained(model_name, revision=revision)
             refuse_if_known_wrong(config)
             hf_model = AutoModelForCausalLM.from_pretrained(
-                model_name, dtype=dtype, use_safetensors=True, attn_implementation="eager"
+                model_name, revision=revision, dtype=dtype, use_safetensors=True, attn_implementation="eager"
             )
         except (OSError, ValueError) as error:
-            if isinstance(error, ModelRefusedError):
+            if isinstance(error, TransparentLlmError):
                 raise
             raise InvalidRequestError(_cannot_load(model_name, error)) from error
     refuse_if_known_wrong(hf_model.config)
@@ -54,7 +58,7 @@ def _cast(hf_model: Any, dtype: torch.dtype) -> Any:
     return hf_model
 
 
-def load_tokenizer(model_name: str, tokenizer: Any) -> Any:
+def load_tokenizer(model_name: str, tokenizer: Any, revision: str | None = None) -> Any:
     """The given tokenizer, or the one that lies beside the model.
 
     Raises:
@@ -65,7 +69,7 @@ def load_tokenizer(model_name: str, tokenizer: Any) -> Any:
     if tokenizer is not None:
         return tokenizer
     try:
-        return AutoTokenizer.from_pretrained(model_name)
+        return AutoTokenizer.from_pretrained(model_name, revision=revision)
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"no tokenizer for {model_name!r}: {_first_line(error)}; give tokenizer=") from error
 

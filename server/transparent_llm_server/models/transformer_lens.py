@@ -18,6 +18,7 @@ from transparent_llm_server.models.bridged import BridgedModel
 from transparent_llm_server.models.capture import Capture
 from transparent_llm_server.models.device import resolve_device
 from transparent_llm_server.models.digest import model_digest
+from transparent_llm_server.models.load_watch import step
 from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.proof import prove, reference
 from transparent_llm_server.models.tokenization import Tokenization
@@ -48,6 +49,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         tokenizer: Its tokenizer, if not the one beside the model.
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
+        revision: A branch, tag or commit of the hub, for configuration, weights and tokenizer. None: the newest.
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
@@ -61,20 +63,28 @@ class TransformerLensTransparentLlm(TransparentLlm):
         tokenizer: Any = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
     ) -> None:
         place = resolve_device(device)
-        tokenizer = load_tokenizer(model_name, tokenizer)
-        hf_model = load_model(model_name, hf_model, place, dtype)
+        step("reading the tokenizer")
+        tokenizer = load_tokenizer(model_name, tokenizer, revision)
+        step("reading weights")
+        hf_model = load_model(model_name, hf_model, place, dtype, revision)
+        step("hashing weights")
         digest = model_digest(hf_model, hf_model.config, tokenizer)
         config = hf_model.config.get_text_config()
         n_ctx = context_length(config, fallback=2048)
+        step("computing the reference")
         probe = reference(hf_model, hf_model.get_output_embeddings().weight.shape[0], n_ctx)
+        step("bridging")
         self._model = BridgedModel(hf_model, tokenizer, place, dtype)
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
+        step("checking")
         capture = self._model.forward(probe.tokens, probe.mask)
         parity = prove(self._model, Values(self._model, capture), probe)
+        self._revision = revision or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
         self._values: Values | None = None
 
@@ -209,4 +219,6 @@ class TransformerLensTransparentLlm(TransparentLlm):
             conventions=CONVENTIONS,
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
+            revision=self._revision,
+            weight_bytes=model.weight_bytes,
         )
