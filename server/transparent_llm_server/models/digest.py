@@ -19,8 +19,23 @@ def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any) -> str:
     digest.update(_tokenizer_identity(tokenizer).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        elements = _elements(model, name, tensor).cpu().contiguous()
+        raw: Any = elements.reshape(-1).view(torch.uint8).numpy()
+        digest.update(raw)
     return digest.hexdigest()
+
+
+def _elements(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Of a weight, also where accelerate keeps it on disk; one at a time."""
+    if not tensor.is_meta:
+        return tensor.detach()
+    from accelerate.utils import align_module_device
+
+    module, _, own_name = name.rpartition(".")
+    owner = model.get_submodule(module)
+    with align_module_device(owner):
+        gathered: torch.Tensor = getattr(owner, own_name)
+        return gathered.detach()
 
 
 def _tokenizer_identity(tokenizer: Any) -> str:

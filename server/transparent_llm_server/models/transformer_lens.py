@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +16,12 @@ from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError, NotRunError
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm_server.models.batch import Batch, run_together
-from transparent_llm_server.models.bridged import BridgedModel
+from transparent_llm_server.models.bridged import BridgedModel, entry_device
 from transparent_llm_server.models.capture import Capture
-from transparent_llm_server.models.device import resolve_device
 from transparent_llm_server.models.digest import model_digest
 from transparent_llm_server.models.load_watch import step
 from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
+from transparent_llm_server.models.placement import Placement
 from transparent_llm_server.models.proof import prove, reference
 from transparent_llm_server.models.tokenization import Tokenization
 from transparent_llm_server.models.unsupported import unsupported_values
@@ -50,6 +52,10 @@ class TransformerLensTransparentLlm(TransparentLlm):
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
         revision: A branch, tag or commit of the hub, for configuration, weights and tokenizer. None: the newest.
+        device_map: Spread the model over devices: "auto", "balanced", "balanced_low_0", "sequential" or a JSON file
+            {module: device}; `device` then does not count.
+        max_memory: What each device may hold of it, for example "0=20GiB,cpu=60GiB".
+        offload_dir: Where weights that lie on disk are kept, as far as the model's own files cannot be used.
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
@@ -64,20 +70,26 @@ class TransformerLensTransparentLlm(TransparentLlm):
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
+        device_map: str | None = None,
+        max_memory: str | None = None,
+        offload_dir: str | Path | None = None,
     ) -> None:
-        place = resolve_device(device)
+        folder = None if offload_dir is None else Path(offload_dir)
+        placement = Placement(device, dtype, device_map, max_memory, folder)
         step("reading the tokenizer")
         tokenizer = load_tokenizer(model_name, tokenizer, revision)
         step("reading weights")
-        hf_model = load_model(model_name, hf_model, place, dtype, revision)
+        hf_model = load_model(model_name, hf_model, placement, revision)
         step("hashing weights")
         digest = model_digest(hf_model, hf_model.config, tokenizer)
         config = hf_model.config.get_text_config()
         n_ctx = context_length(config, fallback=2048)
         step("computing the reference")
-        probe = reference(hf_model, hf_model.get_output_embeddings().weight.shape[0], n_ctx)
+        spread = placement.spread(hf_model)
+        d_vocab = hf_model.get_output_embeddings().weight.shape[0]
+        probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, spread))
         step("bridging")
-        self._model = BridgedModel(hf_model, tokenizer, place, dtype)
+        self._model = BridgedModel(hf_model, tokenizer, spread, dtype)
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
@@ -209,7 +221,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             digest=digest,
             architecture=model.architecture,
             dtype=model.dtype,
-            device=str(model.device),
+            device=str(model.spread),
             n_ctx=n_ctx,
             d_ffn=tuple(0 if layer.neurons is None else layer.neurons.count for layer in model.layers),
             prepends_bos=self._tokenization.prepends_bos,
@@ -220,5 +232,6 @@ class TransformerLensTransparentLlm(TransparentLlm):
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
             revision=self._revision,
+            devices=dict(Counter(model.places)) if len(set(model.places)) > 1 else {},
             weight_bytes=model.weight_bytes,
         )
