@@ -25,6 +25,7 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="(default float32)")
+    _add_placement(parser)
     parser.add_argument("--listen", help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
@@ -53,6 +54,23 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
     _add_limits(parser)
     _add_access(parser)
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device-map",
+        metavar="MAP",
+        help="spread models over devices: auto, balanced, balanced_low_0, sequential, or a JSON file {module: device}",
+    )
+    parser.add_argument(
+        "--max-memory", metavar="SIZES", help="with --device-map: what each device may hold, as 0=20GiB,cpu=60GiB"
+    )
+    parser.add_argument(
+        "--offload-dir", type=Path, metavar="FOLDER", help="with --device-map: for weights that are put on disk"
+    )
+    parser.add_argument(
+        "--quantization", metavar="WAY", help="quantize weights at load: quanto-int8 or torchao-int8, if installed"
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

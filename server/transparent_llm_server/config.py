@@ -32,6 +32,19 @@ class ServerConfig:
 
     device: str = "auto"
     dtype: torch.dtype = torch.float32
+    device_map: str | None = None
+    """Spread models over devices: auto, balanced, balanced_low_0, sequential or a JSON file {module: device}. Models
+    that have a device of their own are left out."""
+
+    max_memory: str | None = None
+    """What each device may hold of a model that is spread: 0=20GiB,cpu=60GiB."""
+
+    offload_dir: Path | None = None
+    """Where weights that such a map puts on disk are kept, as far as the model's own files cannot be used."""
+
+    quantization: str | None = None
+    """Quantize weights when a model is loaded: quanto-int8 or torchao-int8."""
+
     model_bytes: int | None = None
     """Weights of all loaded models together. Over it, those that are loaded on demand and that nobody uses are
     unloaded, the least recently used first. None: no limit."""

@@ -35,6 +35,10 @@ class ModelConfig:
 
     dtype: torch.dtype | None = None
     device: str | None = None
+    device_map: str | None = None
+    max_memory: str | None = None
+    offload_dir: Path | None = None
+    quantization: str | None = None
     load: str = PINNED
     """`pinned` or `on_demand`."""
 

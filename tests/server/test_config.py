@@ -102,10 +102,22 @@ def test_a_file_has_tables_of_models(folder: Path) -> None:
         'dtype = "bfloat16"\nmodel_bytes = 1_000_000\n'
         '[[models]]\nsource = "models/gpt2"\n'
         '[[models]]\nsource = "org/big"\nalias = "big"\naliases = ["huge", "7B"]\nrevision = "v2"\n'
-        'dtype = "float16"\ndevice = "cpu"\nload = "on_demand"\n',
+        'dtype = "float16"\ndevice = "cpu"\nload = "on_demand"\ndevice_map = "auto"\nmax_memory = "cpu=1GiB"\n'
+        'offload_dir = "offloaded"\nquantization = "torchao-int8"\n',
         encoding="utf-8",
     )
-    big = ModelConfig("org/big", "big", ("huge", "7B"), "v2", torch.float16, "cpu", load="on_demand")
+    placed = {"device_map": "auto", "max_memory": "cpu=1GiB", "offload_dir": Path("offloaded")}
+    big = ModelConfig(
+        "org/big",
+        "big",
+        ("huge", "7B"),
+        "v2",
+        torch.float16,
+        "cpu",
+        **placed,
+        quantization="torchao-int8",
+        load="on_demand",
+    )
     assert ServerConfig.of(settings_of(folder / "server.toml")) == ServerConfig(
         models=(ModelConfig("models/gpt2", "gpt2"), big), dtype=torch.bfloat16, model_bytes=1_000_000
     )
@@ -132,6 +144,7 @@ def test_a_file_has_tables_of_models(folder: Path) -> None:
             r"models\[1\]\.dtype is 'int8': it must be one of float32, bfloat16, float16",
         ),
         ({"source": "a", "device": 0}, r"models\[1\]\.device is 0: it must be text"),
+        ({"source": "a", "device_map": {}}, r"models\[1\]\.device_map is \{\}: it must be text"),
         ({"source": "a", "load": "lazy"}, r"models\[1\]\.load is 'lazy': it must be pinned or on_demand"),
     ],
 )

@@ -17,6 +17,7 @@ from transparent_llm_server.models.families import finish_logits
 from transparent_llm_server.models.gathering import Gathering
 from transparent_llm_server.models.layer import Layer, LayerPlace
 from transparent_llm_server.models.neurons import unbridged
+from transparent_llm_server.models.quantization import plain_parts
 from transparent_llm_server.models.spread import Spread
 from transparent_llm_server.models.wanted import require_wanted
 
@@ -80,7 +81,8 @@ class BridgedModel:
     @property
     def weight_bytes(self) -> int:
         """What parameters and buffers take of memory, storage that several share counted once."""
-        held = (*self._hf.parameters(), *self._hf.buffers())
+        tensors = (*self._hf.parameters(), *self._hf.buffers())
+        held = [part for tensor in tensors for part in plain_parts(tensor)]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
         return sum(storages.values())
 

@@ -11,6 +11,7 @@ import torch
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.device import resolve_device
 from transparent_llm_server.models.device_map import device_map_of, max_memory_of
+from transparent_llm_server.models.quantization import quantization_of, require_quantized
 from transparent_llm_server.models.spread import Spread
 
 
@@ -27,6 +28,7 @@ class Placement:
     device_map: str | None = None
     max_memory: str | None = None
     offload_dir: Path | None = None
+    quantization: str | None = None
 
     def __post_init__(self) -> None:
         if self.device_map is None:
@@ -34,10 +36,17 @@ class Placement:
             for name in ("max_memory", "offload_dir"):
                 if getattr(self, name) is not None:
                     raise InvalidRequestError(f"{name} means nothing without device_map; give one, for example auto")
+        elif self.quantization is not None:
+            raise InvalidRequestError(
+                "quantization together with device_map has not been shown to be right; leave one of them out"
+            )
         self.loading()
 
     def loading(self) -> dict[str, Any]:
         """What `from_pretrained` is told of it."""
+        if self.quantization is not None:
+            config = quantization_of(self.quantization).config()
+            return {"quantization_config": config, "device_map": {"": resolve_device(self.device)}}
         if self.device_map is None:
             return {}
         told: dict[str, Any] = {"device_map": device_map_of(self.device_map)}
@@ -49,6 +58,9 @@ class Placement:
 
     def at_home(self, hf_model: Any) -> Any:
         """The model on its device in its dtype; one that accelerate has placed stays where it is."""
+        if self.quantization is not None:
+            require_quantized(hf_model, self.quantization)
+            return hf_model
         if self.device_map is not None or Spread.of(hf_model) is not None:
             return hf_model
         return _cast(hf_model.to(resolve_device(self.device)), self.dtype)

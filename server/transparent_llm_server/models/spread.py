@@ -65,6 +65,11 @@ class Spread:
                 "so that the parts of a layer are added up where they are"
             )
 
+    @property
+    def is_single(self) -> bool:
+        """Whether all of it lies in one place."""
+        return len(set(self._places.values())) == 1
+
     def __str__(self) -> str:
         return ", ".join(dict.fromkeys(self._places.values()))
 

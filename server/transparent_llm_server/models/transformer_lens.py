@@ -55,6 +55,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         device_map: Spread the model over devices: "auto", "balanced", "balanced_low_0", "sequential" or a JSON file
             {module: device}; `device` then does not count.
         max_memory: What each device may hold of it, for example "0=20GiB,cpu=60GiB".
+        quantization: Quantize weights at load: "quanto-int8" or "torchao-int8", which need packages of their own.
         offload_dir: Where weights that lie on disk are kept, as far as the model's own files cannot be used.
 
     Raises:
@@ -73,15 +74,16 @@ class TransformerLensTransparentLlm(TransparentLlm):
         device_map: str | None = None,
         max_memory: str | None = None,
         offload_dir: str | Path | None = None,
+        quantization: str | None = None,
     ) -> None:
         folder = None if offload_dir is None else Path(offload_dir)
-        placement = Placement(device, dtype, device_map, max_memory, folder)
+        placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
         step("reading the tokenizer")
         tokenizer = load_tokenizer(model_name, tokenizer, revision)
         step("reading weights")
         hf_model = load_model(model_name, hf_model, placement, revision)
         step("hashing weights")
-        digest = model_digest(hf_model, hf_model.config, tokenizer)
+        digest = model_digest(hf_model, hf_model.config, tokenizer, quantization)
         config = hf_model.config.get_text_config()
         n_ctx = context_length(config, fallback=2048)
         step("computing the reference")
@@ -96,7 +98,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         step("checking")
         capture = self._model.forward(probe.tokens, probe.mask)
         parity = prove(self._model, Values(self._model, capture), probe)
-        self._revision = revision or ""
+        self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
         self._values: Values | None = None
 
@@ -232,6 +234,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
             revision=self._revision,
-            devices=dict(Counter(model.places)) if len(set(model.places)) > 1 else {},
+            quantization=self._quantization,
+            devices={} if model.spread.is_single else dict(Counter(model.places)),
             weight_bytes=model.weight_bytes,
         )
