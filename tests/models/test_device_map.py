@@ -1,7 +1,8 @@
 """Models that are spread over devices have the values that they have on one, bit for bit.
 
 Here the devices are this machine's memory and its disk: weights of layers on disk are placeholders between calls, so
-that a value which reads them without gathering them fails. Two GPUs are needed to see tensors of two devices meet.
+that a value which reads them without gathering them fails. Whether tensors of two devices meet shows in
+`test_two_devices.py`.
 """
 
 from __future__ import annotations

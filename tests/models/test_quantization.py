@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AwqConfig
 
-from support.families import save
-from transparent_llm.errors import InvalidRequestError
+from support.families import FAMILIES, build_model, build_tokenizer, save
+from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.models.quantization import QUANTIZATIONS, _is_here, quantization_of
 
@@ -44,6 +46,26 @@ def test_it_does_not_go_with_a_device_map(tmp_path: Path) -> None:
         InvalidRequestError, match="quantization together with device_map has not been shown to be right"
     ):
         TransformerLensTransparentLlm(str(tmp_path), quantization="torchao-int8", device_map="auto")
+
+
+@pytest.mark.parametrize("config", [{"quant_method": "awq", "bits": 4}, AwqConfig(bits=4)], ids=["dict", "object"])
+def test_a_model_that_is_quantized_already_is_refused(config: object) -> None:
+    hf_model = build_model(FAMILIES["llama_gqa"]())
+    hf_model.config.quantization_config = config
+    with pytest.raises(ModelRefusedError) as refused:
+        TransformerLensTransparentLlm("llama", hf_model=hf_model, tokenizer=build_tokenizer())
+    assert refused.value.message == (
+        "LlamaForCausalLM is quantized already (awq), and its weights cannot be read; load plain ones, and quantize "
+        "them here if need be: quanto-int8, torchao-int8"
+    )
+
+
+def test_files_that_need_a_package_to_be_read_are_refused_with_its_name(tmp_path: Path) -> None:
+    config = json.loads((save("llama_gqa", tmp_path) / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "quanto", "weights": "int8"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InvalidRequestError if "quanto-int8" in MISSING else ModelRefusedError, match="quanto"):
+        TransformerLensTransparentLlm(str(tmp_path))
 
 
 @pytest.mark.skipif(not HERE, reason="neither optimum-quanto nor torchao is installed")

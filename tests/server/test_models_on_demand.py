@@ -28,6 +28,7 @@ from transparent_llm.errors import (
     InvalidRequestError,
     ModelRefusedError,
     TooLargeError,
+    TransparentLlmError,
     UnavailableError,
 )
 from transparent_llm_server.app import Server
@@ -289,6 +290,22 @@ def test_a_model_stays_while_a_call_reads_it(folders: dict[str, Path]) -> None:
             assert states(server) == "a:loaded b:unloaded"
             watcher.release.set()
             assert torch.equal(reading.result(SOON), local.logits())
+        run(server, "b")
+        assert states(server) == "a:unloaded b:loaded"
+
+
+def test_a_reader_that_leaves_lets_the_model_leave(folders: dict[str, Path]) -> None:
+    watcher, room = Watcher(hold_after=1), max(weight_bytes(folders, name) for name in "ab")
+    models = (on_demand(folders["a"]), on_demand(folders["b"]))
+    with serving(*models, watcher=watcher, model_bytes=room) as server:
+        reader = client(server, "a")
+        reader.run_tokens([list(range(1, 61))] * 20)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(reader.logits)
+            assert watcher.holding.wait(SOON)
+            reader.close()
+            with pytest.raises(TransparentLlmError):
+                reading.result(SOON)
         run(server, "b")
         assert states(server) == "a:unloaded b:loaded"
 

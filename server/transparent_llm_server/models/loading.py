@@ -36,7 +36,7 @@ def load_model(model_name: str, hf_model: Any, placement: Placement, revision: s
                 attn_implementation="eager",
                 **placement.loading(),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             if isinstance(error, TransparentLlmError):
                 raise
             raise InvalidRequestError(_cannot_load(model_name, error)) from error

@@ -11,7 +11,7 @@ import torch
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.device import resolve_device
 from transparent_llm_server.models.device_map import device_map_of, max_memory_of
-from transparent_llm_server.models.quantization import quantization_of, require_quantized
+from transparent_llm_server.models.quantization import quantization_of, refuse_if_quantized, require_quantized
 from transparent_llm_server.models.spread import Spread
 
 
@@ -61,6 +61,7 @@ class Placement:
         if self.quantization is not None:
             require_quantized(hf_model, self.quantization)
             return hf_model
+        refuse_if_quantized(hf_model)
         if self.device_map is not None or Spread.of(hf_model) is not None:
             return hf_model
         return _cast(hf_model.to(resolve_device(self.device)), self.dtype)

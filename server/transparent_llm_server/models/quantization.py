@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,25 @@ def quantization_of(name: str) -> Quantization:
             f"quantization {name!r} needs a package that is not here: pip install {found.package}"
         )
     return found
+
+
+def refuse_if_quantized(hf_model: Any) -> None:
+    """Refuse a model whose files, or whose owner, quantized it: nothing is known of how its weights are to be read.
+
+    One that transformers brings back to floating numbers as it loads it, such as GPT-OSS without its kernels, is none.
+
+    Raises:
+        ModelRefusedError: with the method.
+    """
+    config = getattr(hf_model.config, "quantization_config", None)
+    if config is not None:
+        method = config.get("quant_method") if isinstance(config, dict) else config.quant_method
+        name = str(getattr(method, "value", method))
+        raise ModelRefusedError(
+            f"{type(hf_model).__name__} is quantized already ({name}), and its weights cannot be read; load plain "
+            f"ones, and quantize them here if need be: {', '.join(QUANTIZATIONS)}",
+            metadata={"quantization": name},
+        )
 
 
 def require_quantized(hf_model: Any, name: str) -> None:
