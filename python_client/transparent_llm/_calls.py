@@ -169,6 +169,9 @@ class _Cuts:
     ) -> None:
         """Wait a little after a cut; raise what cannot be mended, or could not within `reconnect_s`."""
         now = time.monotonic()
+        if _loads_a_model(failure) and not by_us:
+            _wait_for_model(failure, deadline)
+            return
         if progress or self._since is None:
             self._in_a_row, self._since = 0, now
         self._in_a_row += not progress
@@ -196,6 +199,20 @@ class _Cuts:
             f"{self._loss.message if self._loss is not None else ''}",
             metadata={"received": str(received), "total_bytes": str(total)},
         )
+
+
+def _loads_a_model(failure: TransparentLlmError) -> bool:
+    """Whether the call began to load the model that it is for, or found it loading; not: whether the server starts."""
+    return failure.reason == "LOADING" and "model" in failure.metadata
+
+
+def _wait_for_model(failure: TransparentLlmError, deadline: float) -> None:
+    """As long as the server says; raise its own words if the call's time does not suffice."""
+    pause = failure.retry_after_s or _LONGEST_PAUSE_S
+    if time.monotonic() + pause >= deadline:
+        raise failure from None
+    log.debug("waiting: %s", failure.message)
+    time.sleep(pause)
 
 
 def _begun(method: Any, request: Any, timeout_s: float, metadata: list[tuple[str, str]]) -> Any:

@@ -13,7 +13,7 @@ import torch
 from transparent_llm.client import RemoteTransparentLlm
 from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
 from transparent_llm.connection import connect
-from transparent_llm.description import ModelDescription
+from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.serve_flags import add_serve_flags
 from transparent_llm.version import __version__
@@ -150,7 +150,13 @@ def _info(arguments: argparse.Namespace) -> int:
 def _print_model(model: ModelDescription) -> None:
     info = model.info
     dtype = dtypes.name(model.dtype) if model.dtype else "unknown dtype"
-    print(f"\nmodel {info.name}: {model.architecture}, {dtype} on {model.device}")
+    names = ", ".join((info.name, *model.aliases))
+    if model.state is not ModelState.LOADED:
+        print(f"\nmodel {names}: {model.state.value}, {model.detail}")
+    if not model.digest:  # never loaded, so that nothing else is known
+        return
+    if model.state is ModelState.LOADED:
+        print(f"\nmodel {names}: {model.architecture}, {dtype} on {model.device}{_placement(model)}")
     print(f"  {info.n_params_estimate:,} parameters, {info.n_layers} layers, {info.n_heads} heads,", end=" ")
     d_ffn = "/".join(str(size) for size in sorted(set(model.d_ffn)))
     print(f"d_model {info.d_model}, d_ffn {d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
@@ -159,6 +165,13 @@ def _print_model(model: ModelDescription) -> None:
         print(f"  {check.name:<26} max error {check.max_abs_error:.2g} (allowed {check.tolerance:.2g})")
     for method, why in model.unsupported.items():
         print(f"  without {method}: {why}")
+
+
+def _placement(model: ModelDescription) -> str:
+    """What is not as usual about how it was loaded."""
+    layers = ", ".join(f"{count} layers on {device}" for device, count in sorted(model.devices.items()))
+    facts = (layers, model.quantization and f"quantized: {model.quantization}", model.revision)
+    return "".join(f", {fact}" for fact in facts if fact)
 
 
 def _run(arguments: argparse.Namespace) -> int:

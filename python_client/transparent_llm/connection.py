@@ -26,7 +26,7 @@ def connect(target: str | None = None, **options: Any) -> RemoteTransparentLlm:
     try:
         info = llm.server_info()
         _compare_versions(info)
-        names = [model.info.name for model in info.models]
+        names = [name for model in info.models for name in (model.info.name, *model.aliases)]
         if options.get("model") and options["model"] not in names:
             llm.model_info()  # the server's own words on what it serves
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,9 +35,25 @@ class ParityCheck:
         return not mine <= others
 
 
+class ModelState(enum.Enum):
+    """Whether a model can be used at once."""
+
+    LOADED = "loaded"
+    LOADING = "loading"
+    UNLOADED = "unloaded"
+    """The first call for it loads it."""
+
+    FAILED = "failed"
+    """Loading it failed; after some time a call tries again."""
+
+
 @dataclass(frozen=True)
 class ModelDescription:
-    """Everything that can be known of a model before it runs anything."""
+    """Everything that can be known of a model before it runs anything.
+
+    Of one that was never loaded only its names, how it will be loaded, `state` and `detail` are known. One that was
+    unloaded keeps what was known of it.
+    """
 
     info: ModelInfo
     digest: str
@@ -72,6 +89,28 @@ class ModelDescription:
     run_bytes_per_position_pair: int = 0
     """What each pair of positions of a row takes: the attention patterns."""
 
+    state: ModelState = ModelState.LOADED
+    aliases: tuple[str, ...] = ()
+    """Further names under which it is served."""
+
+    detail: str = ""
+    """In words: what loading does now, why it failed, or where the model would come from. Empty when it is loaded."""
+
+    revision: str = ""
+    """The branch, tag or commit of the hub that was asked for. Empty: the newest, or a local folder."""
+
+    quantization: str = ""
+    """How the weights were quantized when they were loaded. Empty: not at all."""
+
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """Device -> number of layers on it, where the model lies on more than one."""
+
+    weight_bytes: int = 0
+    """What its weights take of memory; before it is loaded, what its files say. 0 if not known."""
+
+    on_demand: bool = False
+    """Loaded when it is first asked for, and unloaded when its memory is needed for others."""
+
     def run_bytes(self, batch: int, n_pos: int) -> int:
         """What a run of `batch` rows, padded to `n_pos` positions, takes of the server's store."""
         return batch * n_pos * (self.run_bytes_per_position + n_pos * self.run_bytes_per_position_pair)
@@ -96,6 +135,9 @@ class Limits:
 
     max_streams_per_owner: int = 0
     """Of these, the most for one owner, where callers say who they are."""
+
+    model_bytes: int = 0
+    """Weights of all loaded models together. 0: no limit."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:INDEX, gpu or auto (default auto)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="(default float32)")
+    _add_placement(parser)
     parser.add_argument("--listen", help=f"HOST:PORT or unix:PATH (default {DEFAULT_TARGET})")
     parser.add_argument(
         "--probe-listen",
@@ -61,12 +62,30 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     _add_observability(parser)
 
 
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device-map",
+        metavar="MAP",
+        help="spread models over devices: auto, balanced, balanced_low_0, sequential, or a JSON file {module: device}",
+    )
+    parser.add_argument(
+        "--max-memory", metavar="SIZES", help="with --device-map: what each device may hold, as 0=20GiB,cpu=60GiB"
+    )
+    parser.add_argument(
+        "--offload-dir", type=Path, metavar="FOLDER", help="with --device-map: for weights that are put on disk"
+    )
+    parser.add_argument(
+        "--quantization", metavar="WAY", help="quantize weights at load: quanto-int8 or torchao-int8, if installed"
+    )
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     for flag, what in (
         ("--max-tokens-per-run", "tokens of one run, padding included (default 65536)"),
         ("--max-sentences-per-run", "sentences of one run (default 1024)"),
         ("--max-read-bytes", "bytes of one answer (default 16 GiB)"),
         ("--run-bytes-per-owner", "bytes of stored runs of one owner (default all of --run-store-bytes)"),
+        ("--model-bytes", "bytes of the weights of all loaded models (default no limit)"),
         ("--queue-length", "runs that wait for the model (default 32)"),
         ("--max-streams", "calls under way at once (default 160)"),
         ("--max-streams-per-owner", "of these, for one owner, where callers say who they are (default 64)"),

@@ -21,7 +21,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.certificates import certificates
-from transparent_llm_server.config import MIB, ModelConfig, ServerConfig
+from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.health_service import HealthService
@@ -36,10 +36,11 @@ from transparent_llm_server.interceptors.observed import Observed
 from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.listener import require_protected, socket_file_mode
+from transparent_llm_server.model_config import ModelConfig
+from transparent_llm_server.model_offer import model_offer
 from transparent_llm_server.models.served import CompletedRun, served
-from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.probes import Probes
-from transparent_llm_server.registry import Registry, name_taken
+from transparent_llm_server.registry import LoadRules, Registry
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
@@ -62,12 +63,16 @@ class Server:
         require_protected(config)
         tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
         identity = Identity(tokens, certificates=config.tls_client_ca is not None)
-        self._registry = Registry()
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
+        )
+        self._registry = Registry(
+            LoadRules(config.model_bytes, config.busy_retry_s, config.model_retry_s),
+            on_unload=lambda model: self._runs.drop(lambda run: run.model is model),
+            as_told=self._engine.as_told,
         )
         self._health = HealthService()
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
@@ -131,20 +136,16 @@ class Server:
         return self._grpc.add_secure_port(listen, self._certificates.credentials())
 
     def load(self) -> None:
-        """Load and prove the configured models, then serve.
+        """Load and prove the pinned models, offer those that are loaded on demand, then serve.
 
         Raises:
             InvalidRequestError: a model that is not there.
+            TooLargeError: the pinned models do not fit into `model_bytes`.
             ModelRefusedError: a model that fails its checks.
         """
-        names = [model.alias for model in self._config.models]
-        for name in names:
-            if names.count(name) > 1:
-                raise name_taken(name)  # before any of them is loaded
         for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
-            log.info("loading %s from %s", model.alias, model.source)
-            llm = TransformerLensTransparentLlm(model.source, device=self._config.device, dtype=self._config.dtype)
-            self.serve(llm, model.alias)
+            self._registry.offer(model_offer(self._config, model, self._engine.paused))
+        self._registry.load_pinned()
         self.ready()
 
     def serve(self, llm: TransparentLlm, alias: str) -> None:
@@ -175,6 +176,7 @@ class Server:
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
         self._grpc.stop(self._config.drain_s).wait()
+        self._registry.close(self._config.drain_s)
         if self._probes is not None:
             self._probes.stop()
         self._engine.close()

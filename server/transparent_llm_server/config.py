@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from transparent_llm_server.model_config import ModelConfig as ModelConfig
+from transparent_llm_server.settings import DTYPES as DTYPES
+from transparent_llm_server.settings import require_known, typed
+from transparent_llm_server.settings import settings_of as settings_of
 
 MIB = 2**20
 DEFAULT_SHARED_POSITIONS = 8192
 """On a GPU."""
 
 ACCESS_LOGS = ("text", "json")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """One model to serve."""
-
-    source: str
-    """A local folder or a hub name."""
-
-    alias: str
-    """The name that clients use."""
-
-    @classmethod
-    def parse(cls, text: str) -> ModelConfig:
-        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder is called by its own name.
-
-        Raises:
-            InvalidRequestError: one of the two sides is empty.
-        """
-        alias, equals, source = text.partition("=")
-        if os.path.exists(text) or not equals:
-            alias, source = "", text
-        if not source or (equals and not alias and not os.path.exists(text)):
-            raise InvalidRequestError(f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR")
-        folder = os.path.isdir(source)
-        own_name = Path(source).resolve().name if folder else source
-        return cls(source=source, alias=alias or own_name or source)
 
 
 @dataclass(frozen=True)
@@ -69,6 +38,25 @@ class ServerConfig:
 
     device: str = "auto"
     dtype: torch.dtype = torch.float32
+    device_map: str | None = None
+    """Spread models over devices: auto, balanced, balanced_low_0, sequential or a JSON file {module: device}. Models
+    that have a device of their own are left out."""
+
+    max_memory: str | None = None
+    """What each device may hold of a model that is spread: 0=20GiB,cpu=60GiB."""
+
+    offload_dir: Path | None = None
+    """Where weights that such a map puts on disk are kept, as far as the model's own files cannot be used."""
+
+    quantization: str | None = None
+    """Quantize weights when a model is loaded: quanto-int8 or torchao-int8."""
+
+    model_bytes: int | None = None
+    """Weights of all loaded models together. Over it, those that are loaded on demand and that nobody uses are
+    unloaded, the least recently used first. None: no limit."""
+
+    model_retry_s: float = 60.0
+    """How long a model that could not be loaded is not tried again."""
 
     max_streams: int = 160
     """Calls under way at the same time; one more is told to come back. Each has a thread."""
@@ -189,10 +177,7 @@ class ServerConfig:
         Raises:
             InvalidRequestError: an unknown name, or a value of another type.
         """
-        kinds = get_type_hints(cls)
-        unknown = sorted(set(settings) - set(kinds))
-        if unknown:
-            raise InvalidRequestError(f"there is no setting {', '.join(unknown)}; there are {', '.join(sorted(kinds))}")
+        kinds = require_known(settings, cls)
         return cls(**{name: _setting(name, value, kinds[name]) for name, value in settings.items()})
 
     @property
@@ -206,38 +191,19 @@ class ServerConfig:
         return self.tokens_file is not None or self.tls_client_ca is not None
 
 
-def settings_of(path: Path) -> dict[str, object]:
-    """What a configuration file (TOML) sets: the names are those of `ServerConfig`.
-
-    Raises:
-        InvalidRequestError: it is not there, or no TOML.
-    """
-    try:
-        settings: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequestError(f"cannot read the configuration {path}: {error}") from error
-    return settings
-
-
 def _setting(name: str, value: object, kind: Any) -> Any:
     """A value in the type of its field."""
-    if name == "models" and isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
-        return tuple(ModelConfig.parse(text) for text in value)
-    if name == "dtype" and value in DTYPES:
-        return DTYPES[str(value)]
-    kinds = get_args(kind) or (kind,)
-    if Path in kinds and isinstance(value, str | Path):
-        return Path(value)
-    if float in kinds and type(value) is int:
-        return float(value)
-    if type(value) not in kinds:
-        raise InvalidRequestError(f"{name} is {value!r}: it must be {_WORDS.get(name) or _wanted(kinds)}")
-    return value
+    if name == "models":
+        return tuple(_models(value))
+    return typed(name, value, kind)
 
 
-_WORDS = {"models": 'a list like ["NAME_OR_DIR", "ALIAS=NAME_OR_DIR"]', "dtype": f"one of {', '.join(DTYPES)}"}
-
-
-def _wanted(kinds: tuple[type, ...]) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "the name of a file"}
-    return " or ".join(words[kind] for kind in kinds if kind in words)
+def _models(value: object) -> list[ModelConfig]:
+    """From a list of `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`, or of tables."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str | dict) for item in value):
+        wanted = 'a list like ["NAME_OR_DIR", "ALIAS=NAME_OR_DIR"], or tables [[models]]'
+        raise InvalidRequestError(f"models is {value!r}: it must be {wanted}")
+    return [
+        ModelConfig.parse(item) if isinstance(item, str) else ModelConfig.of(item, f"models[{index}]")
+        for index, item in enumerate(value)
+    ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -97,6 +98,29 @@ class Engine:
     def _after(self, wait: Wait, work: Callable[[], _Result]) -> _Result:
         self.observer.end_wait(wait)
         return work()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within this block the model thread does nothing; it begins when what is under way has ended.
+
+        Raises:
+            UnavailableError: the engine is closed.
+        """
+        begun, ended = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            ended.wait()
+
+        turn = self.submit_read(wait)
+        turn.add_done_callback(lambda _: begun.set())
+        begun.wait()
+        if turn.done():  # refused, as the thread died
+            turn.result()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def here(self, work: Callable[[], _Result]) -> _Result:
         """Do a little work on the caller's own thread, with the same errors.

@@ -52,8 +52,9 @@ class Observer:
                 watcher.waited(wait, seconds)
 
     @contextmanager
-    def forward(self, model: str, device: str, waits: Sequence[Wait | None]) -> Iterator[None]:
-        """Around a forward pass; one that fails or is given up is not told.
+    def forward(self, model: str, devices: str, waits: Sequence[Wait | None]) -> Iterator[None]:
+        """Around a forward pass on some devices, as a model's description has them; one that fails or is given up is
+        not told.
 
         A GPU works on after the pass was launched: where somebody measures, its end is waited for.
         """
@@ -61,8 +62,9 @@ class Observer:
         yield
         if not self._watchers:
             return
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        for device in devices.split(", "):
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
         for watcher in self._watchers:
             watcher.ran(model, [wait for wait in waits if wait is not None], seconds)

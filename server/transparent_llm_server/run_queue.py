@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
+from transparent_llm.errors import NotFoundError
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.models.wanted import AbandonedError, while_wanted
@@ -46,12 +48,18 @@ class _Entry:
 
 
 class RunQueue:
-    """Between the calls and the model thread."""
+    """Between the calls and the model thread. Within `hold` a model stays loaded, or it is gone: `NotFoundError`."""
 
-    def __init__(self, engine: Engine, runs: RunStore[CompletedRun]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        runs: RunStore[CompletedRun],
+        hold: Callable[[ServedModel], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
         self._engine = engine
         self._observer = engine.observer
         self._runs = runs
+        self._hold = hold
         self._changed = threading.Condition()
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
@@ -94,7 +102,7 @@ class RunQueue:
         try:
             for entry in group:
                 self._observer.end_wait(entry.wait)
-            self._compute(group)
+            self._compute_held(group)
         finally:
             with self._changed:
                 for entry in group:
@@ -131,9 +139,18 @@ class RunQueue:
                 rows, longest = more, wider
         return group
 
-    def _compute(self, group: Sequence[_Entry]) -> None:
+    def _compute_held(self, group: Sequence[_Entry]) -> None:
+        """A run of a model that is being unloaded would bring it back into memory; only one that all left can be so."""
         if not group:
             return
+        try:
+            with self._hold(group[0].model):
+                self._compute(group)
+        except NotFoundError as error:
+            for entry in group:
+                self._fail(entry, error)
+
+    def _compute(self, group: Sequence[_Entry]) -> None:
         results: list[CompletedRun] | None = None
         try:
             with while_wanted(lambda: self._is_wanted(group)):

@@ -160,6 +160,12 @@ class RunStore(Generic[_Run]):
             entry = self._entries.get(run_id)
             return entry is not None and entry.owner == owner and self._remove(run_id, "released")
 
+    def drop(self, is_dropped: Callable[[_Run], bool]) -> None:
+        """Drop all runs, of whichever owner, of which this is true."""
+        with self._lock:
+            for run_id in [key for key, entry in self._entries.items() if is_dropped(entry.run)]:
+                self._remove(run_id)
+
     def expire(self) -> None:
         """Drop what nobody read for too long; without this call it happens at the next use of the store."""
         with self._lock:

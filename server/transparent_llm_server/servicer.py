@@ -7,7 +7,7 @@ import logging
 import platform
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -40,7 +40,17 @@ _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
-FEATURES = ("slices", "wire_dtype", "resume", "run_tokens", "factored", "fetch", "neuron_outputs", "plan")
+FEATURES = (
+    "slices",
+    "wire_dtype",
+    "resume",
+    "run_tokens",
+    "factored",
+    "fetch",
+    "neuron_outputs",
+    "plan",
+    "model_states",
+)
 
 
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
@@ -54,7 +64,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         runs: RunStore[CompletedRun],
         owner_of: Callable[[_Context], str],
     ) -> None:
-        self._queue = RunQueue(engine, runs)
+        self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
         self._config = config
         self._registry = registry
@@ -68,11 +78,18 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
 
     def ModelInfo(self, request: Any, context: _Context) -> Any:
-        info = self._registry.get(request.model).description.info
-        return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(info))
+        with self._registry.use(request.model) as model:
+            return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
     def Run(self, request: Any, context: _Context) -> Any:
-        model = self._registry.get(request.model)
+        with self._registry.use(request.model) as model:
+            run_id, run = self._run(model, request, context)
+        result = wire_runs.RunResult(
+            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
+        )
+        return result.to_wire()
+
+    def _run(self, model: ServedModel, request: Any, context: _Context) -> tuple[str, CompletedRun]:
         prepared = model.prepare(wire_runs.from_request(request))
         self._admission.require_run(prepared)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
@@ -81,16 +98,13 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         if self._config.log_prompts:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
-        run = Caller(context).result_of(self._queue.submit(model, prepared, run_id, self._sharing(model), owner))
-        result = wire_runs.RunResult(
-            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
-        )
-        return result.to_wire()
+        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
+        return run_id, Caller(context).result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
         if positions is None:
-            positions = 0 if model.description.device == "cpu" else DEFAULT_SHARED_POSITIONS
+            positions = 0 if "cuda" not in model.description.device else DEFAULT_SHARED_POSITIONS
         return Sharing(positions, self._config.share_window_s)
 
     def ReleaseRun(self, request: Any, context: _Context) -> Any:
@@ -103,9 +117,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._admission.require_tokens(len(request.token_ids))
-        llm = self._registry.get(request.model).llm
         tokens = torch.tensor(request.token_ids, dtype=torch.int64)
-        return service_pb2.TokensToStringsResponse(strings=llm.tokens_to_strings(tokens))
+        with self._registry.use(request.model) as model:
+            return service_pb2.TokensToStringsResponse(strings=model.llm.tokens_to_strings(tokens))
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("tokens", request, context)
@@ -116,9 +130,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def Unembed(self, request: Any, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
         named = (request.t.SerializeToString(deterministic=True), request.normalize)
-        return self._of_model(
-            "unembed", request, context, arguments, etag(self._nonce, "unembed", named, request.options)
-        )
+        with self._registry.use(request.model) as model:
+            tag = etag(f"{self._nonce}/{model.description.digest}", "unembed", named, request.options)
+            yield from self._of_model(model, "unembed", request, context, arguments, tag)
 
     def ResidualIn(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("residual_in", request, context)
@@ -142,8 +156,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_weights("neuron_output", request, context)
 
     def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
-        self._require_digest(request.model, request.model_digest)
-        return self._of_weights("neuron_outputs", request, context)
+        return self._of_weights("neuron_outputs", request, context, request.model_digest)
 
     def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("attention_matrix", request, context)
@@ -155,42 +168,52 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
-        run = self._runs.get(request.run_id, self._owner_of(context))
-        reads = wire_fetch.reads(request)
-        tag = etag(
-            run.nonce, "fetch", [etag("", name, read, options) for name, read, options in reads], request.options
-        )
-        caller = Caller(context)
-        return self._stream(self._all_parts(run.read, reads, caller), tag, request.options, caller)
+        reads, caller = wire_fetch.reads(request), Caller(context)
+        with self._held_run(request, context) as run:
+            names = [etag("", name, read, options) for name, read, options in reads]
+            tag = etag(run.nonce, "fetch", names, request.options)
+            yield from self._stream(self._all_parts(run.read, reads, caller), tag, request.options, caller)
 
     def Plan(self, request: Any, context: _Context) -> Any:
-        run = self._runs.get(request.run_id, self._owner_of(context))
         reads = wire_fetch.reads(request)
-        parts = self._all_parts(run.read, reads, Caller(context))
+        with self._held_run(request, context) as run:
+            parts = self._all_parts(run.read, reads, Caller(context))
         return service_pb2.PlanResponse(
             tensors=[tensors.header(part.name, part.dtype, part.value.shape, part.dims) for part in parts],
             total_bytes=sum(part.nbytes for part in parts),
             max_read_bytes=self._config.max_read_bytes,
         )
 
+    @contextmanager
+    def _held_run(self, request: Any, context: _Context) -> Iterator[CompletedRun]:
+        """The run that a request names, whose model stays loaded within this block."""
+        run = self._runs.get(request.run_id, self._owner_of(context))
+        with self._registry.hold(run.model):
+            yield run
+
     def _all_parts(self, read: Reader, reads: Iterable[wire_fetch.Read], caller: Caller) -> list[Outgoing]:
         return [part for name, indices, options in reads for part in self._parts(read, name, indices, options, caller)]
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
-        run = self._runs.get(request.run_id, self._owner_of(context))
-        indices = METHODS[name].indices(request)
-        caller = Caller(context)
-        parts = self._parts(run.read, name, indices, request.options, caller)
-        return self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
+        with self._held_run(request, context) as run:
+            indices = METHODS[name].indices(request)
+            caller = Caller(context)
+            parts = self._parts(run.read, name, indices, request.options, caller)
+            yield from self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
 
-    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
+    def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
-        digest = self._registry.get(request.model).description.digest
-        indices = METHODS[name].indices(request)
-        return self._of_model(name, request, context, indices, etag(digest, name, indices, request.options))
+        with self._registry.use(request.model) as model:
+            digest = model.description.digest
+            _require_digest(wanted_digest, digest)
+            indices = METHODS[name].indices(request)
+            tag = etag(digest, name, indices, request.options)
+            yield from self._of_model(model, name, request, context, indices, tag)
 
-    def _of_model(self, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str) -> _Frames:
-        caller, model = Caller(context), self._registry.get(request.model)
+    def _of_model(
+        self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
+    ) -> _Frames:
+        caller = Caller(context)
         parts = self._parts(model.read, name, arguments, request.options, caller)
         return self._stream(parts, tag, request.options, caller)
 
@@ -223,15 +246,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return self._engine.here(piece.compute)
         return caller.result_of(self._engine.submit_read(piece.compute))
 
-    def _require_digest(self, model: str, wanted: str) -> None:
-        served = self._registry.get(model).description.digest
-        if wanted not in ("", served):
-            raise NotFoundError(
-                "another model is served under this name than the one that was meant; run again to read it",
-                reason="MODEL_CHANGED",
-                metadata={"was": wanted, "is": served},
-            )
-
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
         stored_runs, stored_run_bytes = self._runs.usage(owner)
@@ -246,16 +260,27 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             run_bytes_per_owner=self._runs.max_bytes_per_owner,
             max_streams=config.max_streams,
             max_streams_per_owner=config.max_streams_per_owner,
+            model_bytes=config.model_bytes or 0,
         )
         return description.ServerInfo(
             api_version=API_VERSION,
             server_version=__version__,
-            models=tuple(model.description for model in self._registry),
+            models=self._registry.descriptions(),
             limits=limits,
             features=FEATURES,
             versions=_library_versions(),
             stored_runs=stored_runs,
             stored_run_bytes=stored_run_bytes,
+        )
+
+
+def _require_digest(wanted: str, served: str) -> None:
+    """Refuse to give the weights of another model than the one that was meant, if one was."""
+    if wanted not in ("", served):
+        raise NotFoundError(
+            "another model is served under this name than the one that was meant; run again to read it",
+            reason="MODEL_CHANGED",
+            metadata={"was": wanted, "is": served},
         )
 
 

@@ -53,7 +53,7 @@ def test_connect_says_which_models_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "text"), [("2.0", "speaks API 2.0, this client 1.1"), ("0.9", "speaks API 0.9, this client 1.1")]
+    ("theirs", "text"), [("2.0", "speaks API 2.0, this client 1.2"), ("0.9", "speaks API 0.9, this client 1.2")]
 )
 def test_another_api_version_is_warned_about(theirs: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transparent_llm_server.servicer.API_VERSION", theirs)

@@ -135,6 +135,36 @@ def test_several_models_are_chosen_by_name(tiny_folder: Path, tmp_path: Path) ->
             unnamed.model_info()
 
 
+def test_a_file_lists_models_one_pinned_one_on_demand(tiny_folder: Path, tmp_path: Path) -> None:
+    llama, config = save("llama_gqa", tmp_path / "llama"), tmp_path / "server.toml"
+    config.write_text(
+        f'listen = "127.0.0.1:0"\n[[models]]\nsource = "{tiny_folder}"\n'
+        f'[[models]]\nsource = "{llama}"\nalias = "other"\naliases = ["llama"]\nload = "on_demand"\n'
+    )
+    with process("--config", str(config), "--device", "cpu") as running:
+        address = ready_address(running)
+        with connect(address, model="tiny") as first, connect(address, model="llama") as second:
+            states = [(model.info.name, model.state.value) for model in first.server_info().models]
+            assert states == [("tiny", "loaded"), ("other", "unloaded")]
+            command = [sys.executable, "-m", "transparent_llm", "info", "--target", address]
+            before = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert "\nmodel other, llama: unloaded, to be loaded from a local folder\n" in before
+            second.run_tokens([[1, 2, 3]])
+            local = TransformerLensTransparentLlm(str(llama))
+            local.run_tokens([[1, 2, 3]])
+            assert torch.equal(second.logits(), local.logits())
+            assert second.describe().info.name == "other"
+            after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert "\nmodel other, llama: LlamaForCausalLM, F32 on cpu\n" in after
+        log = log_of(running)
+        assert "other: reading weights" in log
+        assert "other: loaded in " in log
+    config.write_text(f'[[models]]\nsource = "{llama}"\nload = "sometimes"\n')
+    with process("--config", str(config)) as running:
+        assert running.wait(TIMEOUT_S) == 1
+        assert "transparent-llm: models[0].load is 'sometimes': it must be pinned or on_demand" in log_of(running)
+
+
 def test_a_port_that_is_taken_is_an_error_not_a_second_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         listen = f"127.0.0.1:{holder.getsockname()[1]}"

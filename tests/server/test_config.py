@@ -97,6 +97,62 @@ def test_a_file_sets_what_flags_set(folder: Path) -> None:
     )
 
 
+def test_a_file_has_tables_of_models(folder: Path) -> None:
+    (folder / "server.toml").write_text(
+        'dtype = "bfloat16"\nmodel_bytes = 1_000_000\n'
+        '[[models]]\nsource = "models/gpt2"\n'
+        '[[models]]\nsource = "org/big"\nalias = "big"\naliases = ["huge", "7B"]\nrevision = "v2"\n'
+        'dtype = "float16"\ndevice = "cpu"\nload = "on_demand"\ndevice_map = "auto"\nmax_memory = "cpu=1GiB"\n'
+        'offload_dir = "offloaded"\nquantization = "torchao-int8"\n',
+        encoding="utf-8",
+    )
+    placed = {"device_map": "auto", "max_memory": "cpu=1GiB", "offload_dir": Path("offloaded")}
+    big = ModelConfig(
+        "org/big",
+        "big",
+        ("huge", "7B"),
+        "v2",
+        torch.float16,
+        "cpu",
+        **placed,
+        quantization="torchao-int8",
+        load="on_demand",
+    )
+    assert ServerConfig.of(settings_of(folder / "server.toml")) == ServerConfig(
+        models=(ModelConfig("models/gpt2", "gpt2"), big), dtype=torch.bfloat16, model_bytes=1_000_000
+    )
+    assert [model.is_on_demand for model in (ModelConfig("a", "a"), big)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, r'models\[1\] has no source: write source = "NAME_OR_DIR"'),
+        ({"source": ""}, r"models\[1\] has no source"),
+        ({"source": 7}, r"models\[1\] has no source"),
+        ({"source": "a", "alais": "b"}, r"there is no setting alais of models\[1\]; there are alias, aliases, "),
+        ({"source": "a", "alias": 1}, r"models\[1\]\.alias is 1: it must be text"),
+        ({"source": "a", "alias": ""}, r"models\[1\]\.alias is empty: leave it out"),
+        (
+            {"source": "a", "aliases": "b"},
+            r"models\[1\]\.aliases is 'b': it must be a list like \[\"NAME\", \"NAME\"\]",
+        ),
+        ({"source": "a", "aliases": [""]}, r"models\[1\]\.aliases is \[''\]: it must be a list"),
+        ({"source": "a", "revision": 2}, r"models\[1\]\.revision is 2: it must be text"),
+        (
+            {"source": "a", "dtype": "int8"},
+            r"models\[1\]\.dtype is 'int8': it must be one of float32, bfloat16, float16",
+        ),
+        ({"source": "a", "device": 0}, r"models\[1\]\.device is 0: it must be text"),
+        ({"source": "a", "device_map": {}}, r"models\[1\]\.device_map is \{\}: it must be text"),
+        ({"source": "a", "load": "lazy"}, r"models\[1\]\.load is 'lazy': it must be pinned or on_demand"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_by_its_place(table: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        ServerConfig.of({"models": ["gpt2", table]})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -79,6 +79,33 @@ def test_callers_from_many_threads_never_meet_in_the_model() -> None:
     assert most == [1]
 
 
+def test_nothing_is_done_while_it_is_paused(engine: Engine) -> None:
+    with held(engine):
+        pausing = threading.Thread(target=lambda: pause(engine, paused, go_on))
+        paused, go_on = threading.Event(), threading.Event()
+        pausing.start()
+        assert not paused.wait(0.05)  # what is under way ends first
+    assert paused.wait(SOON)
+    work = engine.submit(lambda: "done")
+    with pytest.raises(TimeoutError):
+        work.result(0.05)
+    go_on.set()
+    assert work.result(SOON) == "done"
+    pausing.join(SOON)
+
+
+def pause(engine: Engine, paused: threading.Event, go_on: threading.Event) -> None:
+    with engine.paused():
+        paused.set()
+        assert go_on.wait(SOON)
+
+
+def test_an_engine_that_is_closed_cannot_be_paused(engine: Engine) -> None:
+    engine.close()
+    with pytest.raises(UnavailableError), engine.paused():
+        pass
+
+
 # Failing work
 
 

@@ -30,6 +30,7 @@ from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import (
     CompletedRun,
     PreparedRun,
+    ServedModel,
     ServedTransformerLens,
     ServedTransparentLlm,
 )
@@ -713,3 +714,19 @@ def test_callers_that_come_and_leave_at_random_get_their_own_runs(place: Place) 
         assert not thread.is_alive()
     when_idle(place)
     assert wrong == []
+
+
+def test_a_run_of_a_model_that_was_unloaded_is_not_computed() -> None:
+    @contextmanager
+    def gone(model: ServedModel) -> Iterator[None]:
+        raise NotFoundError("its model was unloaded", reason="RUN_NOT_FOUND")
+        yield
+
+    with opened() as place:
+        queue = RunQueue(place.engine, place.store, gone)
+        prepared = place.prepared([[1, 2]])
+        waiting = queue.submit(place.model, prepared, place.model.run_id(prepared), ALONE)
+        with pytest.raises(NotFoundError, match="its model was unloaded"):
+            waiting.result(SOON)
+        assert place.model.passes == []
+        assert len(place.store) == 0

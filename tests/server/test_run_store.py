@@ -355,3 +355,13 @@ def test_what_an_owner_released_makes_room_for_the_same_owner(shared: RunStore[S
     shared.put("a3", StoredRun(6), "ann")
     assert shared.find("a3", "ann") is not None
     assert shared.nbytes == 6
+
+
+def test_runs_are_dropped_whoever_owns_them(shared: RunStore[StoredRun]) -> None:
+    runs = [StoredRun(1), StoredRun(2), StoredRun(3)]
+    for owner, run in zip("aba", runs, strict=True):
+        shared.put(f"{run.nbytes}", run, owner)
+    shared.drop(lambda run: run.nbytes != 2)
+    assert shared.usage("a") == (0, 0)
+    assert shared.usage("b") == (1, 2)
+    assert shared.get("2", "b") is runs[1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import Limits, ModelDescription, ParityCheck, ServerInfo
+from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
 from transparent_llm.wire import dtypes, model
 from transparent_llm.wire._gen import model_pb2, service_pb2
 
@@ -28,6 +28,14 @@ DESCRIPTION = ModelDescription(
     unsupported={"NeuronOutput": "layers 0 have no neurons", "AttentionMatrix": "layers 1 have no heads"},
     run_bytes_per_position=73_728,
     run_bytes_per_position_pair=48,
+    state=ModelState.FAILED,
+    aliases=("small", "kleines"),
+    detail="the folder is gone — weg",
+    revision="main",
+    quantization="torchao-int8",
+    devices={"cuda:0": 6, "disk": 6},
+    weight_bytes=2**41,
+    on_demand=True,
     conventions={"padding": "right", "bias": "no head's, no neuron's — überhaupt"},
 )
 LIMITS = Limits(
@@ -41,6 +49,7 @@ LIMITS = Limits(
     run_bytes_per_owner=2**41,
     max_streams=160,
     max_streams_per_owner=64,
+    model_bytes=2**43,
 )
 SERVER = ServerInfo(
     api_version="1.0",
@@ -87,6 +96,15 @@ def test_a_description_of_which_nothing_is_known_arrives_as_it_was() -> None:
 @pytest.mark.parametrize("dtype", dtypes.WIRE_BY_TORCH, ids=str)
 def test_any_dtype_is_described(dtype: torch.dtype) -> None:
     assert described(dataclasses.replace(DESCRIPTION, dtype=dtype)).dtype is dtype
+
+
+@pytest.mark.parametrize("state", ModelState)
+def test_any_state_is_described(state: ModelState) -> None:
+    assert described(dataclasses.replace(DESCRIPTION, state=state)).state is state
+
+
+def test_a_model_of_a_server_that_knows_no_states_is_loaded() -> None:
+    assert model.description_from_wire(model_pb2.ModelDescription()).state is ModelState.LOADED
 
 
 def test_a_parity_error_that_is_no_number_stays_none() -> None:

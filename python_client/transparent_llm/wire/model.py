@@ -5,9 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import Limits, ModelDescription, ParityCheck, ServerInfo
+from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
+
+_STATES = {
+    ModelState.LOADED: model_pb2.MODEL_STATE_LOADED,
+    ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
+    ModelState.UNLOADED: model_pb2.MODEL_STATE_UNLOADED,
+    ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
+}
+_STATE_BY_WIRE = {wire: state for state, wire in _STATES.items()}
 
 
 def info_to_wire(info: ModelInfo) -> model_pb2.ModelInfo:
@@ -37,6 +45,14 @@ def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
         conventions=dict(model.conventions),
         run_bytes_per_position=model.run_bytes_per_position,
         run_bytes_per_position_pair=model.run_bytes_per_position_pair,
+        state=_STATES[model.state],
+        aliases=model.aliases,
+        detail=model.detail,
+        revision=model.revision,
+        quantization=model.quantization,
+        devices=dict(model.devices),
+        weight_bytes=model.weight_bytes,
+        on_demand=model.on_demand,
     )
 
 
@@ -57,6 +73,14 @@ def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescripti
         conventions=dict(message.conventions),
         run_bytes_per_position=message.run_bytes_per_position,
         run_bytes_per_position_pair=message.run_bytes_per_position_pair,
+        state=_STATE_BY_WIRE.get(message.state, ModelState.LOADED),  # an older server tells none
+        aliases=tuple(message.aliases),
+        detail=message.detail,
+        revision=message.revision,
+        quantization=message.quantization,
+        devices=dict(message.devices),
+        weight_bytes=message.weight_bytes,
+        on_demand=message.on_demand,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
 from typing import Any
 
 import torch
@@ -15,27 +14,35 @@ import torch
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.capture import Capture
 from transparent_llm_server.models.families import finish_logits
-from transparent_llm_server.models.layer import Layer
+from transparent_llm_server.models.gathering import Gathering
+from transparent_llm_server.models.layer import Layer, LayerPlace
 from transparent_llm_server.models.neurons import unbridged
+from transparent_llm_server.models.quantization import plain_parts
+from transparent_llm_server.models.spread import Spread
 from transparent_llm_server.models.wanted import require_wanted
 
 
 class BridgedModel:
     """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
 
-    def __init__(self, hf_model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, hf_model: Any, tokenizer: Any, spread: Spread, dtype: torch.dtype) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
             raise InvalidRequestError("hf_model is bridged already; load it anew, a bridge takes it over in place")
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
+        self.spread, self.dtype = spread, dtype
+        self.device = entry_device(hf_model, spread)
+        """Where tokens go."""
+
+        self._last_device = spread.device(_name_of(hf_model, hf_model.get_output_embeddings()))
         try:
             self._bridge = TransformerBridge.boot_transformers(
                 f"local/{self.architecture}",  # any name will do: everything that it could find is handed over
                 hf_model=hf_model,
                 tokenizer=_for_bridge(tokenizer),
-                device=str(device),
+                device=str(self.device),
                 dtype=dtype,
             )
         except (ValueError, NotImplementedError) as error:
@@ -43,13 +50,20 @@ class BridgedModel:
         self._bridge.eval()
         hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
         self._hf = hf_model
-        self._lock = threading.Lock()
-        self.device, self.dtype = device, dtype
+        self._gathered = Gathering(hf_model)
         cfg = self._bridge.cfg
         self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
         self.wants_bos = bool(cfg.default_prepend_bos)
         hook_names = self._bridge.hook_dict.keys()
-        self.layers = [Layer(block, i, dtype, hook_names) for i, block in enumerate(self._bridge.blocks)]
+        blocks = str(self._bridge.adapter.component_mapping["blocks"].name)
+        spread.require_whole(blocks)
+        self.places = [spread.place(f"{blocks}.{i}") for i in range(len(self._bridge.blocks))]
+        """Where the weights of each layer lie."""
+
+        self.layers = [
+            Layer(block, i, LayerPlace(spread.device(f"{blocks}.{i}"), dtype, self._gathered), hook_names)
+            for i, block in enumerate(self._bridge.blocks)
+        ]
         for block in self._bridge.blocks:
             block.register_forward_pre_hook(require_wanted)
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
@@ -64,10 +78,18 @@ class BridgedModel:
         """The configuration of the language model."""
         return self._hf.config.get_text_config()
 
+    @property
+    def weight_bytes(self) -> int:
+        """What parameters and buffers take of memory, storage that several share counted once."""
+        tensors = (*self._hf.parameters(), *self._hf.buffers())
+        held = [part for tensor in tensors for part in plain_parts(tensor)]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
+        return sum(storages.values())
+
     @torch.no_grad()
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""
-        with self._lock:
+        with self._gathered.lock:
             try:
                 _, cache = self._bridge.run_with_cache(
                     tokens.to(self.device),
@@ -91,14 +113,19 @@ class BridgedModel:
     @torch.no_grad()
     def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
         """Vocabulary scores [vocab] of a residual vector [d_model]; with `normalize`, the model's own output."""
-        x = vector.to(self.device, self.dtype)[None]
-        return self.unembed_rows(x)[0] if normalize else unbridged(self._bridge.unembed)(x[None])[0, 0]
+        x = vector.to(self._last_device, self.dtype)[None]
+        if normalize:
+            return self.unembed_rows(x)[0]
+        with self._gathered(self._bridge.unembed):
+            scores: torch.Tensor = unbridged(self._bridge.unembed)(x[None])[0, 0]
+        return scores
 
     @torch.no_grad()
     def unembed_rows(self, residual: torch.Tensor) -> torch.Tensor:
         """The model's own output [n d_vocab] for vectors that left its last block [n d_model]."""
-        x = unbridged(self._bridge.ln_final)(residual[None])
-        scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
+        with self._gathered(self._bridge.ln_final, self._bridge.unembed):
+            x = unbridged(self._bridge.ln_final)(residual.to(self._last_device)[None])
+            scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
         return finish_logits(scores, self.text_config)
 
     def _require_streams(self, hook_names: Any) -> None:
@@ -115,6 +142,15 @@ class BridgedModel:
                 "cannot be read. The model is not served.",
                 metadata={"missing": ", ".join(missing)},
             )
+
+
+def entry_device(hf_model: Any, spread: Spread) -> torch.device:
+    """Where a model takes its tokens."""
+    return spread.device(_name_of(hf_model, hf_model.get_input_embeddings()))
+
+
+def _name_of(hf_model: Any, wanted: Any) -> str:
+    return next(str(name) for name, module in hf_model.named_modules() if module is wanted)
 
 
 def _for_bridge(tokenizer: Any) -> Any:

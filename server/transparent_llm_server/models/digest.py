@@ -8,19 +8,38 @@ from typing import Any
 
 import torch
 
+from transparent_llm_server.models.quantization import plain_parts
+
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "torch_dtype")
 
 
-def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any) -> str:
+def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any, quantization: str | None = None) -> str:
     """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape."""
     digest = hashlib.sha256()
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_MODEL}
+    if quantization is not None:
+        settings["quantization_config"] = quantization  # in words: the object that stands there is new at every load
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(_tokenizer_identity(tokenizer).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for part in plain_parts(_elements(model, name, tensor)):
+            raw: Any = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(raw)
     return digest.hexdigest()
+
+
+def _elements(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Of a weight, also where accelerate keeps it on disk; one at a time."""
+    if not tensor.is_meta:
+        return tensor.detach()
+    from accelerate.utils import align_module_device
+
+    module, _, own_name = name.rpartition(".")
+    owner = model.get_submodule(module)
+    with align_module_device(owner):
+        gathered: torch.Tensor = getattr(owner, own_name)
+        return gathered.detach()
 
 
 def _tokenizer_identity(tokenizer: Any) -> str:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from transparent_llm_server.models.capture import LayerCapture
-from transparent_llm_server.models.neurons import DenseNeurons, ExpertNeurons, Neurons, unbridged
+from transparent_llm_server.models.neurons import DenseNeurons, ExpertNeurons, Gathered, Neurons, unbridged
+
+
+@dataclass(frozen=True)
+class LayerPlace:
+    """Where the values of a block are made, and how its weights are read there."""
+
+    device: torch.device
+    dtype: torch.dtype
+    gathered: Gathered
 
 
 class Layer:
     """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
 
-    def __init__(self, block: Any, index: int, dtype: torch.dtype, hook_names: Collection[str]) -> None:
+    def __init__(self, block: Any, index: int, place: LayerPlace, hook_names: Collection[str]) -> None:
         self._block = block
-        self._dtype = dtype
+        self._place = place
         self._attn = getattr(block, "attn", None)
         self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
         """Attention and feed-forward read the same input; no tensor exists between them."""
@@ -42,7 +52,9 @@ class Layer:
         """This block's tensors out of everything that a forward pass left."""
         found = {field: cache[name] for field, name in self.hooks.items()}
         for field in found.keys() - {"attn_scale", "ffn_scale"}:  # norms divide in float32
-            found[field] = found[field].to(self._dtype)  # some bridges show the pattern before its cast
+            found[field] = found[field].to(self._place.dtype)  # some bridges show the pattern before its cast
+        # The stream comes from the block before, which may lie on another device.
+        found = {field: tensor.to(self._place.device) for field, tensor in found.items()}
         batch_pos = found["residual_in"].shape[:2]
         if "value" in found:
             found["value"] = self._shaped_value(found["value"], batch_pos)
@@ -60,14 +72,16 @@ class Layer:
     @property
     def w_o(self) -> torch.Tensor:
         """Output weights of the heads [head d_head d_model]."""
-        weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
-        return weight.detach()
+        with self._place.gathered(self._attn):
+            weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
+            return weight.detach()
 
     @property
     def b_o(self) -> torch.Tensor | float:
         """Output bias of attention [d_model], which belongs to no head."""
-        bias = getattr(self._attn, "b_O", None)
-        return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
+        with self._place.gathered(self._attn):
+            bias = getattr(self._attn, "b_O", None)
+            return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
 
     def attn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | None:
         """What lies between attention and the residual stream, in float32: a scalar, a factor for each position
@@ -88,7 +102,8 @@ class Layer:
         if scale is None:
             return self.multiplier
         norm = getattr(self._block, norm_name)
-        weight = norm.weight.detach().float()
+        with self._place.gathered(norm):
+            weight = norm.weight.detach().float()
         weight = 1.0 + weight if norm.uses_weight_offset else weight
         gain: torch.Tensor = weight / scale[batch_i].float()
         return gain if self.multiplier is None else self.multiplier * gain
@@ -107,9 +122,9 @@ class Layer:
         if type(mlp).__name__ == "MoEBridge" and not mlp.bound_dense:
             experts = getattr(unbridged(mlp), "experts", None)
             known = all(hasattr(unbridged(experts), name) for name in ("gate_up_proj", "down_proj"))
-            return (ExpertNeurons(unbridged(mlp)), "mlp.hook_in") if known else (None, None)
+            return (ExpertNeurons(unbridged(mlp), self._place.gathered), "mlp.hook_in") if known else (None, None)
         try:
-            return DenseNeurons(mlp), "mlp.hook_post"
+            return DenseNeurons(mlp, self._place.gathered), "mlp.hook_post"
         except AttributeError:  # a bridge without a single W_out
             return None, None
 

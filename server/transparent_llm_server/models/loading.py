@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm_server.models.families import refuse_if_known_wrong
+from transparent_llm_server.models.load_watch import build_alone
+from transparent_llm_server.models.placement import Placement
 
 
-def load_model(model_name: str, hf_model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model in eval mode with eager attention and frozen weights, on the device.
+def load_model(model_name: str, hf_model: Any, placement: Placement, revision: str | None = None) -> Any:
+    """The model in eval mode with eager attention and frozen weights, where it is to be.
 
     Weights are read from safetensors only: the older format is a pickle, which can run code.
 
@@ -23,15 +23,21 @@ def load_model(model_name: str, hf_model: Any, device: torch.device, dtype: torc
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    build_alone()
     if hf_model is None:
         try:
-            config = AutoConfig.from_pretrained(model_name)
+            config = AutoConfig.from_pretrained(model_name, revision=revision)
             refuse_if_known_wrong(config)
             hf_model = AutoModelForCausalLM.from_pretrained(
-                model_name, dtype=dtype, use_safetensors=True, attn_implementation="eager"
+                model_name,
+                revision=revision,
+                dtype=placement.dtype,
+                use_safetensors=True,
+                attn_implementation="eager",
+                **placement.loading(),
             )
-        except (OSError, ValueError) as error:
-            if isinstance(error, ModelRefusedError):
+        except (OSError, ValueError, ImportError) as error:
+            if isinstance(error, TransparentLlmError):
                 raise
             raise InvalidRequestError(_cannot_load(model_name, error)) from error
     refuse_if_known_wrong(hf_model.config)
@@ -41,20 +47,10 @@ def load_model(model_name: str, hf_model: Any, device: torch.device, dtype: torc
         hf_model.config._attn_implementation = "eager"
     if hasattr(hf_model, "set_experts_implementation"):
         hf_model.set_experts_implementation("eager")
-    return _cast(hf_model.to(device), dtype).eval().requires_grad_(False)
+    return placement.at_home(hf_model).eval().requires_grad_(False)
 
 
-def _cast(hf_model: Any, dtype: torch.dtype) -> Any:
-    """Cast weights as `from_pretrained` does: buffers, such as rotary frequencies, keep their precision."""
-    keep = getattr(hf_model, "_keep_in_fp32_modules", None) or ()
-    strict = getattr(hf_model, "_keep_in_fp32_modules_strict", None) or ()
-    for name, parameter in hf_model.named_parameters():
-        if parameter.is_floating_point() and not any(part in name.split(".") for part in (*keep, *strict)):
-            parameter.data = parameter.data.to(dtype)
-    return hf_model
-
-
-def load_tokenizer(model_name: str, tokenizer: Any) -> Any:
+def load_tokenizer(model_name: str, tokenizer: Any, revision: str | None = None) -> Any:
     """The given tokenizer, or the one that lies beside the model.
 
     Raises:
@@ -65,7 +61,7 @@ def load_tokenizer(model_name: str, tokenizer: Any) -> Any:
     if tokenizer is not None:
         return tokenizer
     try:
-        return AutoTokenizer.from_pretrained(model_name)
+        return AutoTokenizer.from_pretrained(model_name, revision=revision)
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"no tokenizer for {model_name!r}: {_first_line(error)}; give tokenizer=") from error
 

@@ -8,6 +8,9 @@ expert follow after all routed ones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +18,9 @@ from torch.nn.functional import linear
 
 from transparent_llm.factors import FfnFactors
 from transparent_llm_server.models.value import Computed, Stored, Value
+
+Gathered = Callable[..., AbstractContextManager[None]]
+"""Within it, the weights of the modules that it is given can be read."""
 
 
 class Neurons(ABC):
@@ -43,9 +49,10 @@ class Neurons(ABC):
 class DenseNeurons(Neurons):
     """An ordinary or gated feed-forward layer, seen through its bridge."""
 
-    def __init__(self, mlp: Any) -> None:
-        self._mlp = mlp
-        self.count = mlp.W_out.shape[0]
+    def __init__(self, mlp: Any, gathered: Gathered) -> None:
+        self._mlp, self._gathered = mlp, gathered
+        with gathered(mlp):
+            self.count = mlp.W_out.shape[0]
 
     def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Row of the captured activations [batch pos d_ffn]."""
@@ -53,8 +60,9 @@ class DenseNeurons(Neurons):
 
     def output_vectors(self, start: int, stop: int) -> torch.Tensor:
         """Rows of W_out."""
-        rows: torch.Tensor = self._mlp.W_out[start:stop]
-        return rows.detach()
+        with self._gathered(self._mlp):
+            rows: torch.Tensor = self._mlp.W_out[start:stop]
+            return rows.detach()
 
     def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
         """All neurons: a dense layer has no router."""
@@ -62,8 +70,11 @@ class DenseNeurons(Neurons):
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:  # noqa: ARG002
         """The output bias, if the layer has one."""
-        bias = getattr(self._mlp, "b_out", None)
-        return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
+        with self._gathered(self._mlp):
+            bias = getattr(self._mlp, "b_out", None)
+            if bias is not None and bias.is_meta:  # the bridge's name for it stays with the placeholder
+                bias = self._mlp.out.bias
+            return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
 
 
 class ExpertNeurons(Neurons):
@@ -73,7 +84,8 @@ class ExpertNeurons(Neurons):
     router, so that it chooses exactly as the forward pass did.
     """
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, gathered: Gathered) -> None:
+        self._gathered = partial(gathered, block)
         self._experts = unbridged(block.experts)
         self._router = unbridged(getattr(block, "gate", None) or block.router)
         self._shared = unbridged(getattr(block, "shared_expert", None) or getattr(block, "shared_experts", None))
@@ -92,6 +104,10 @@ class ExpertNeurons(Neurons):
 
     def output_vectors(self, start: int, stop: int) -> torch.Tensor:
         """Columns of the experts' down projections."""
+        with self._gathered():
+            return self._output_vectors(start, stop).detach()
+
+    def _output_vectors(self, start: int, stop: int) -> torch.Tensor:
         parts = [self._down(0)[:0]]
         n_routed = self._n_experts * self._d_expert
         while start < min(stop, n_routed):
@@ -101,7 +117,7 @@ class ExpertNeurons(Neurons):
             start = end
         if start < stop:
             parts.append(self._shared_down()[:, start - n_routed : stop - n_routed].T)
-        return (parts[-1] if len(parts) <= 2 else torch.cat(parts)).detach()
+        return parts[-1] if len(parts) <= 2 else torch.cat(parts)
 
     @torch.no_grad()
     def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
@@ -112,11 +128,10 @@ class ExpertNeurons(Neurons):
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:
         """The chosen experts' output biases, by the router's weights."""
-        bias = getattr(self._experts, "down_proj_bias", None)
-        if bias is None:
-            return 0.0
         weights, chosen = self._routing(captured, batch_i, pos)
-        return weights.float() @ torch.as_tensor(bias).detach()[chosen].float()
+        with self._gathered():
+            bias = getattr(self._experts, "down_proj_bias", None)
+            return 0.0 if bias is None else weights.float() @ torch.as_tensor(bias).detach()[chosen].float()
 
     @torch.no_grad()
     def _all_activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
@@ -129,6 +144,12 @@ class ExpertNeurons(Neurons):
         """(neurons, activations) of each chosen expert, and of the shared one."""
         x = captured[batch_i, pos]
         weights, chosen = self._routing(captured, batch_i, pos)
+        with self._gathered():
+            return self._active_of(x, weights, chosen)
+
+    def _active_of(
+        self, x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor
+    ) -> list[tuple[slice, torch.Tensor]]:
         active = []
         for weight, expert in zip(weights, chosen.tolist(), strict=True):
             start = expert * self._d_expert
@@ -139,7 +160,8 @@ class ExpertNeurons(Neurons):
 
     def _routing(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and indices of the experts chosen at one position, [top_k] each."""
-        _, weights, chosen = self._router(captured.reshape(-1, captured.shape[-1]))
+        with self._gathered():
+            _, weights, chosen = self._router(captured.reshape(-1, captured.shape[-1]))
         row = batch_i * captured.shape[1] + pos
         return weights[row], chosen[row]
 

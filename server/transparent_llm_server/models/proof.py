@@ -39,15 +39,15 @@ class Reference:
 
 
 @torch.no_grad()
-def reference(hf_model: Any, d_vocab: int, n_ctx: int) -> Reference:
-    """Run the probe through the unbridged model."""
+def reference(hf_model: Any, d_vocab: int, n_ctx: int, device: torch.device) -> Reference:
+    """Run the probe through the unbridged model, whose input goes to this device."""
     lengths = [min(length, n_ctx) for length in LENGTHS]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, d_vocab, (len(lengths), max(lengths)), generator=generator)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     output = hf_model(
-        tokens.to(hf_model.device),
-        attention_mask=mask.to(hf_model.device, torch.int64),
+        tokens.to(device),
+        attention_mask=mask.to(device, torch.int64),
         output_hidden_states=True,
         output_attentions=True,
         use_cache=False,
@@ -78,6 +78,7 @@ def prove(model: BridgedModel, values: Values, expected: Reference) -> tuple[Par
 
 
 def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor, relative: float) -> ParityCheck:
+    wanted = wanted.to(got.device)  # layers may lie on different ones
     error = (got.float() - wanted.float()).abs().max().item()
     return ParityCheck(name, error, relative * max(SMALLEST_SCALE, wanted.float().abs().max().item()))
 
@@ -87,7 +88,7 @@ _Pairs = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
 
 def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
     """(check, got, wanted), real positions only."""
-    real = expected.mask.to(model.device)
+    real = expected.mask
     yield "logits_vs_huggingface", values.logits().tensor()[real], expected.logits[real]
     for index, layer in enumerate(model.layers):
         yield "residual_vs_huggingface", values.residual_in(index).tensor()[real], expected.hidden_states[index][real]

@@ -108,6 +108,9 @@ class CompletedRun:
     nonce: str
     """Names this very computation: the same bits are promised only within it."""
 
+    model: ServedModel
+    """What it was run on, and needs to be read."""
+
 
 class ServedModel(ABC):
     """A model under the name that clients use."""
@@ -173,7 +176,7 @@ class ServedTransformerLens(ServedModel):
         tokens = values.tokens().tensor()
         strings = tuple(self.llm.tokens_to_strings(tokens.flatten()))
         mask = values.mask().tensor()
-        return CompletedRun(ValuesReader(values), tokens, mask, strings, values.nbytes, uuid.uuid4().hex)
+        return CompletedRun(ValuesReader(values), tokens, mask, strings, values.nbytes, uuid.uuid4().hex, self)
 
     def _reader(self) -> Reader:
         return ValuesReader(_ModelValues(self.llm))
@@ -216,7 +219,7 @@ class ServedTransparentLlm(ServedModel):
             llm.run(list(prepared.run_input.sentences or ()))
         tokens = llm.tokens()
         strings = tuple(llm.tokens_to_strings(tokens.flatten()))
-        return CompletedRun(ContractReader(llm), tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex)
+        return CompletedRun(ContractReader(llm), tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex, self)
 
     def _reader(self) -> Reader:
         return ContractReader(self.llm)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError, NotRunError
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm_server.models.batch import Batch, run_together
-from transparent_llm_server.models.bridged import BridgedModel
+from transparent_llm_server.models.bridged import BridgedModel, entry_device
 from transparent_llm_server.models.capture import Capture
-from transparent_llm_server.models.device import resolve_device
 from transparent_llm_server.models.digest import model_digest
+from transparent_llm_server.models.load_watch import step
 from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
+from transparent_llm_server.models.placement import Placement
 from transparent_llm_server.models.proof import prove, reference
 from transparent_llm_server.models.tokenization import Tokenization
 from transparent_llm_server.models.unsupported import unsupported_values
@@ -48,6 +51,12 @@ class TransformerLensTransparentLlm(TransparentLlm):
         tokenizer: Its tokenizer, if not the one beside the model.
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
+        revision: A branch, tag or commit of the hub, for configuration, weights and tokenizer. None: the newest.
+        device_map: Spread the model over devices: "auto", "balanced", "balanced_low_0", "sequential" or a JSON file
+            {module: device}; `device` then does not count.
+        max_memory: What each device may hold of it, for example "0=20GiB,cpu=60GiB".
+        quantization: Quantize weights at load: "quanto-int8" or "torchao-int8", which need packages of their own.
+        offload_dir: Where weights that lie on disk are kept, as far as the model's own files cannot be used.
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
@@ -61,20 +70,35 @@ class TransformerLensTransparentLlm(TransparentLlm):
         tokenizer: Any = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        device_map: str | None = None,
+        max_memory: str | None = None,
+        offload_dir: str | Path | None = None,
+        quantization: str | None = None,
     ) -> None:
-        place = resolve_device(device)
-        tokenizer = load_tokenizer(model_name, tokenizer)
-        hf_model = load_model(model_name, hf_model, place, dtype)
-        digest = model_digest(hf_model, hf_model.config, tokenizer)
+        folder = None if offload_dir is None else Path(offload_dir)
+        placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
+        step("reading the tokenizer")
+        tokenizer = load_tokenizer(model_name, tokenizer, revision)
+        step("reading weights")
+        hf_model = load_model(model_name, hf_model, placement, revision)
+        step("hashing weights")
+        digest = model_digest(hf_model, hf_model.config, tokenizer, quantization)
         config = hf_model.config.get_text_config()
         n_ctx = context_length(config, fallback=2048)
-        probe = reference(hf_model, hf_model.get_output_embeddings().weight.shape[0], n_ctx)
-        self._model = BridgedModel(hf_model, tokenizer, place, dtype)
+        step("computing the reference")
+        spread = placement.spread(hf_model)
+        d_vocab = hf_model.get_output_embeddings().weight.shape[0]
+        probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, spread))
+        step("bridging")
+        self._model = BridgedModel(hf_model, tokenizer, spread, dtype)
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
+        step("checking")
         capture = self._model.forward(probe.tokens, probe.mask)
         parity = prove(self._model, Values(self._model, capture), probe)
+        self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
         self._values: Values | None = None
 
@@ -199,7 +223,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             digest=digest,
             architecture=model.architecture,
             dtype=model.dtype,
-            device=str(model.device),
+            device=str(model.spread),
             n_ctx=n_ctx,
             d_ffn=tuple(0 if layer.neurons is None else layer.neurons.count for layer in model.layers),
             prepends_bos=self._tokenization.prepends_bos,
@@ -209,4 +233,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
             conventions=CONVENTIONS,
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
+            revision=self._revision,
+            quantization=self._quantization,
+            devices={} if model.spread.is_single else dict(Counter(model.places)),
+            weight_bytes=model.weight_bytes,
         )

@@ -146,7 +146,7 @@ class Values:
         Head by head, so that a head's bits do not depend on which others are asked for.
         """
         w_o = part.w_o
-        result = torch.empty(value.shape[0], len(heads), w_o.shape[2], device=value.device)
+        result = torch.empty(value.shape[0], len(heads), w_o.shape[2], dtype=torch.float32, device=value.device)
         for i, head in enumerate(heads):
             result[:, i] = value[:, self._kv_head(value, head)].float() @ w_o[head].float()
         return result

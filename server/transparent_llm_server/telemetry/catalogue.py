@@ -86,7 +86,9 @@ DEVICE_MEMORY = Metric(
     ("device", "kind"),
     "By",
 )
-MODELS = Metric("transparent_llm_models", "gauge", "models by their state: `loaded`", ("state",))
+MODELS = Metric(
+    "transparent_llm_models", "gauge", "models by their state: `loaded`, `loading`, `unloaded`, `failed`", ("state",)
+)
 
 CATALOGUE = (
     CALLS,

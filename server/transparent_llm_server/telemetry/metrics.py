@@ -139,7 +139,7 @@ class _OneAtATime(Collector):
 
 
 def _memory_of(registry: Registry) -> list[tuple[Mapping[str, str], float]]:
-    devices = {model.description.device for model in registry}
+    devices = {device for model in registry for device in model.description.device.split(", ")}
     return [({"device": device, "kind": kind}, n) for device, kind, n in device_memory(devices)]
 
 

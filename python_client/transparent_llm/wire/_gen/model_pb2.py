@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etransparent_llm/v1/model.proto\x12\x12transparent_llm.v1\x1a\x1ftransparent_llm/v1/tensor.proto\"y\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11n_params_estimate\x18\x02 \x01(\x04\x12\x10\n\x08n_layers\x18\x03 \x01(\r\x12\x0f\n\x07n_heads\x18\x04 \x01(\r\x12\x0f\n\x07\x64_model\x18\x05 \x01(\r\x12\x0f\n\x07\x64_vocab\x18\x06 \x01(\r\"E\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmax_abs_error\x18\x02 \x01(\x01\x12\x11\n\ttolerance\x18\x03 \x01(\x01\"/\n\x10UnsupportedValue\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x9a\x04\n\x10ModelDescription\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1d.transparent_llm.v1.ModelInfo\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12(\n\x05\x64type\x18\x04 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05n_ctx\x18\x06 \x01(\r\x12\r\n\x05\x64_ffn\x18\x07 \x03(\r\x12\x14\n\x0cprepends_bos\x18\x08 \x01(\x08\x12\x14\n\x0cpad_token_id\x18\t \x01(\x05\x12/\n\x06parity\x18\n \x03(\x0b\x32\x1f.transparent_llm.v1.ParityCheck\x12\x39\n\x0bunsupported\x18\x0b \x03(\x0b\x32$.transparent_llm.v1.UnsupportedValue\x12J\n\x0b\x63onventions\x18\x0c \x03(\x0b\x32\x35.transparent_llm.v1.ModelDescription.ConventionsEntry\x12\x1e\n\x16run_bytes_per_position\x18\r \x01(\x04\x12#\n\x1brun_bytes_per_position_pair\x18\x0e \x01(\x04\x1a\x32\n\x10\x43onventionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x02\n\x06Limits\x12\x1a\n\x12max_tokens_per_run\x18\x01 \x01(\x04\x12\x1d\n\x15max_sentences_per_run\x18\x02 \x01(\x04\x12\x17\n\x0frun_store_bytes\x18\x03 \x01(\x04\x12\x17\n\x0frun_ttl_seconds\x18\x04 \x01(\x01\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\r\x12\x14\n\x0cqueue_length\x18\x06 \x01(\r\x12\x16\n\x0emax_read_bytes\x18\x07 \x01(\x04\x12\x1b\n\x13run_bytes_per_owner\x18\x08 \x01(\x04\x12\x13\n\x0bmax_streams\x18\t \x01(\r\x12\x1d\n\x15max_streams_per_owner\x18\n \x01(\rBh\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etransparent_llm/v1/model.proto\x12\x12transparent_llm.v1\x1a\x1ftransparent_llm/v1/tensor.proto\"y\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11n_params_estimate\x18\x02 \x01(\x04\x12\x10\n\x08n_layers\x18\x03 \x01(\r\x12\x0f\n\x07n_heads\x18\x04 \x01(\r\x12\x0f\n\x07\x64_model\x18\x05 \x01(\r\x12\x0f\n\x07\x64_vocab\x18\x06 \x01(\r\"E\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmax_abs_error\x18\x02 \x01(\x01\x12\x11\n\ttolerance\x18\x03 \x01(\x01\"/\n\x10UnsupportedValue\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"\xaf\x06\n\x10ModelDescription\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1d.transparent_llm.v1.ModelInfo\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12(\n\x05\x64type\x18\x04 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05n_ctx\x18\x06 \x01(\r\x12\r\n\x05\x64_ffn\x18\x07 \x03(\r\x12\x14\n\x0cprepends_bos\x18\x08 \x01(\x08\x12\x14\n\x0cpad_token_id\x18\t \x01(\x05\x12/\n\x06parity\x18\n \x03(\x0b\x32\x1f.transparent_llm.v1.ParityCheck\x12\x39\n\x0bunsupported\x18\x0b \x03(\x0b\x32$.transparent_llm.v1.UnsupportedValue\x12J\n\x0b\x63onventions\x18\x0c \x03(\x0b\x32\x35.transparent_llm.v1.ModelDescription.ConventionsEntry\x12\x1e\n\x16run_bytes_per_position\x18\r \x01(\x04\x12#\n\x1brun_bytes_per_position_pair\x18\x0e \x01(\x04\x12-\n\x05state\x18\x0f \x01(\x0e\x32\x1e.transparent_llm.v1.ModelState\x12\x0f\n\x07\x61liases\x18\x10 \x03(\t\x12\x0e\n\x06\x64\x65tail\x18\x11 \x01(\t\x12\x10\n\x08revision\x18\x12 \x01(\t\x12\x14\n\x0cquantization\x18\x13 \x01(\t\x12\x42\n\x07\x64\x65vices\x18\x14 \x03(\x0b\x32\x31.transparent_llm.v1.ModelDescription.DevicesEntry\x12\x14\n\x0cweight_bytes\x18\x15 \x01(\x04\x12\x11\n\ton_demand\x18\x16 \x01(\x08\x1a\x32\n\x10\x43onventionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x44\x65vicesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xa2\x02\n\x06Limits\x12\x1a\n\x12max_tokens_per_run\x18\x01 \x01(\x04\x12\x1d\n\x15max_sentences_per_run\x18\x02 \x01(\x04\x12\x17\n\x0frun_store_bytes\x18\x03 \x01(\x04\x12\x17\n\x0frun_ttl_seconds\x18\x04 \x01(\x01\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\r\x12\x14\n\x0cqueue_length\x18\x06 \x01(\r\x12\x16\n\x0emax_read_bytes\x18\x07 \x01(\x04\x12\x1b\n\x13run_bytes_per_owner\x18\x08 \x01(\x04\x12\x13\n\x0bmax_streams\x18\t \x01(\r\x12\x1d\n\x15max_streams_per_owner\x18\n \x01(\r\x12\x13\n\x0bmodel_bytes\x18\x0b \x01(\x04*\x8c\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_STATE_LOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,6 +25,10 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.transparentllm.v1P\001Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\252\002\021TransparentLlm.V1'
   _globals['_MODELDESCRIPTION_CONVENTIONSENTRY']._options = None
   _globals['_MODELDESCRIPTION_CONVENTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELDESCRIPTION_DEVICESENTRY']._options = None
+  _globals['_MODELDESCRIPTION_DEVICESENTRY']._serialized_options = b'8\001'
+  _globals['_MODELSTATE']._serialized_start=1442
+  _globals['_MODELSTATE']._serialized_end=1582
   _globals['_MODELINFO']._serialized_start=87
   _globals['_MODELINFO']._serialized_end=208
   _globals['_PARITYCHECK']._serialized_start=210
@@ -32,9 +36,11 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_UNSUPPORTEDVALUE']._serialized_start=281
   _globals['_UNSUPPORTEDVALUE']._serialized_end=328
   _globals['_MODELDESCRIPTION']._serialized_start=331
-  _globals['_MODELDESCRIPTION']._serialized_end=869
-  _globals['_MODELDESCRIPTION_CONVENTIONSENTRY']._serialized_start=819
-  _globals['_MODELDESCRIPTION_CONVENTIONSENTRY']._serialized_end=869
-  _globals['_LIMITS']._serialized_start=872
-  _globals['_LIMITS']._serialized_end=1141
+  _globals['_MODELDESCRIPTION']._serialized_end=1146
+  _globals['_MODELDESCRIPTION_CONVENTIONSENTRY']._serialized_start=1048
+  _globals['_MODELDESCRIPTION_CONVENTIONSENTRY']._serialized_end=1098
+  _globals['_MODELDESCRIPTION_DEVICESENTRY']._serialized_start=1100
+  _globals['_MODELDESCRIPTION_DEVICESENTRY']._serialized_end=1146
+  _globals['_LIMITS']._serialized_start=1149
+  _globals['_LIMITS']._serialized_end=1439
 # @@protoc_insertion_point(module_scope)

@@ -1,10 +1,24 @@
 from . import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_STATE_UNSPECIFIED: _ClassVar[ModelState]
+    MODEL_STATE_LOADED: _ClassVar[ModelState]
+    MODEL_STATE_LOADING: _ClassVar[ModelState]
+    MODEL_STATE_UNLOADED: _ClassVar[ModelState]
+    MODEL_STATE_FAILED: _ClassVar[ModelState]
+MODEL_STATE_UNSPECIFIED: ModelState
+MODEL_STATE_LOADED: ModelState
+MODEL_STATE_LOADING: ModelState
+MODEL_STATE_UNLOADED: ModelState
+MODEL_STATE_FAILED: ModelState
 
 class ModelInfo(_message.Message):
     __slots__ = ("name", "n_params_estimate", "n_layers", "n_heads", "d_model", "d_vocab")
@@ -41,7 +55,7 @@ class UnsupportedValue(_message.Message):
     def __init__(self, method: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions", "run_bytes_per_position", "run_bytes_per_position_pair")
+    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions", "run_bytes_per_position", "run_bytes_per_position_pair", "state", "aliases", "detail", "revision", "quantization", "devices", "weight_bytes", "on_demand")
     class ConventionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +63,13 @@ class ModelDescription(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class DevicesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     INFO_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +84,14 @@ class ModelDescription(_message.Message):
     CONVENTIONS_FIELD_NUMBER: _ClassVar[int]
     RUN_BYTES_PER_POSITION_FIELD_NUMBER: _ClassVar[int]
     RUN_BYTES_PER_POSITION_PAIR_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ON_DEMAND_FIELD_NUMBER: _ClassVar[int]
     info: ModelInfo
     digest: str
     architecture: str
@@ -77,10 +106,18 @@ class ModelDescription(_message.Message):
     conventions: _containers.ScalarMap[str, str]
     run_bytes_per_position: int
     run_bytes_per_position_pair: int
-    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ...) -> None: ...
+    state: ModelState
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    detail: str
+    revision: str
+    quantization: str
+    devices: _containers.ScalarMap[str, int]
+    weight_bytes: int
+    on_demand: bool
+    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., revision: _Optional[str] = ..., quantization: _Optional[str] = ..., devices: _Optional[_Mapping[str, int]] = ..., weight_bytes: _Optional[int] = ..., on_demand: bool = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length", "max_read_bytes", "run_bytes_per_owner", "max_streams", "max_streams_per_owner")
+    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length", "max_read_bytes", "run_bytes_per_owner", "max_streams", "max_streams_per_owner", "model_bytes")
     MAX_TOKENS_PER_RUN_FIELD_NUMBER: _ClassVar[int]
     MAX_SENTENCES_PER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +128,7 @@ class Limits(_message.Message):
     RUN_BYTES_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     MAX_STREAMS_FIELD_NUMBER: _ClassVar[int]
     MAX_STREAMS_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_tokens_per_run: int
     max_sentences_per_run: int
     run_store_bytes: int
@@ -101,4 +139,5 @@ class Limits(_message.Message):
     run_bytes_per_owner: int
     max_streams: int
     max_streams_per_owner: int
-    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ..., max_read_bytes: _Optional[int] = ..., run_bytes_per_owner: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_owner: _Optional[int] = ...) -> None: ...
+    model_bytes: int
+    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ..., max_read_bytes: _Optional[int] = ..., run_bytes_per_owner: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_owner: _Optional[int] = ..., model_bytes: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,65 @@
+"""Whoever watches a load: is told what it does, and keeps others still where it cannot bear company.
+
+Two models, each behind its own lock, can run at the same time: TransformerLens' shared state is that of one bridge.
+What cannot bear company is the moment in which transformers builds the modules of a model, as it then changes torch's
+default dtype, and more, for the whole process: another model's pass would make some of its tensors in the wrong type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LoadWatch:
+    """What a server wants of a load."""
+
+    on_step: Callable[[str], None]
+    """Is told what begins now; may raise, which ends the load."""
+
+    alone: Callable[[], AbstractContextManager[Any]]
+    """Within it, no model computes."""
+
+
+_watch: ContextVar[LoadWatch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: LoadWatch) -> Iterator[None]:
+    """Within this block, what this thread loads is watched."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def step(words: str) -> None:
+    """Something begins: "reading weights"."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.on_step(words)
+
+
+def build_alone() -> None:
+    """From here on, transformers builds modules only while no model of a server that watches computes."""
+    from transformers import PreTrainedModel
+
+    contexts = PreTrainedModel.get_init_context.__func__
+    if contexts.__name__ == _contexts_alone.__name__:
+        return
+
+    def _contexts_of(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        return _contexts_alone(contexts(cls, *args, **kwargs))
+
+    _contexts_of.__name__ = _contexts_alone.__name__
+    PreTrainedModel.get_init_context = classmethod(_contexts_of)
+
+
+def _contexts_alone(contexts: list[Any]) -> list[Any]:
+    watch = _watch.get()
+    return [nullcontext() if watch is None else watch.alone(), *contexts]

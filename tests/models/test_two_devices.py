@@ -1,0 +1,27 @@
+"""Values of a model whose layers lie on two devices that refuse each other's tensors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils import backend_registration
+
+SCRIPT = Path(__file__).with_name("two_devices.py")
+
+
+@pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this torch has no devices that are written in Python",
+)
+@pytest.mark.parametrize("family", ["gpt2", "llama_gqa", "mixtral", "gemma2", "granite", "gptj"])
+def test_they_are_those_of_the_model_on_one(family: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    finished = subprocess.run(
+        [sys.executable, str(SCRIPT), family], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.endswith("25 values are equal\n")
