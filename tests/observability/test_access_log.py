@@ -7,6 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from support.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.call import trace_id_of
+from transparent_llm_server.interceptors.observed import _kind_of_peer
 from transparent_llm_server.json_log import JsonLines
 
 SENTENCE = "zanzibar quokka"
@@ -113,6 +115,16 @@ def test_with_tracing_it_is_the_trace_of_the_span(caplog: pytest.LogCaptureFixtu
         (span,) = collector.spans("ModelInfo")
     (record,) = (record for record in caplog.records if record.getMessage().startswith("ModelInfo OK"))
     assert json.loads(JsonLines().format(record))["trace_id"] == span.trace_id
+
+
+def test_it_tells_where_a_call_comes_from(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), tempfile.TemporaryDirectory() as folder:
+        for listen in ("localhost:0", f"unix:{folder}/llm.sock"):
+            with running(listen=listen) as server, RemoteTransparentLlm(server.address) as llm:
+                llm.model_info()
+    fields = [getattr(record, "fields", {}) for record in caplog.records]
+    assert [one["peer"] for one in fields if one.get("method") == "ModelInfo"] == ["loopback", "unix"]
+    assert _kind_of_peer("ipv4:192.0.2.1:4000") == _kind_of_peer("ipv6:%5B2001:db8::1%5D:4000") == "remote"
 
 
 def test_text_is_the_default_and_says_the_same_in_words(tmp_path: Path) -> None:

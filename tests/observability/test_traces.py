@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -26,6 +27,7 @@ from transparent_llm._traceparent import traceparent
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.models.served import ServedTransformerLens
 
 SENTENCE = "zanzibar quokka"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -79,10 +81,10 @@ def test_failures_are_marked_and_refusals_are_not_failures(monkeypatch: pytest.M
             llm.run([SENTENCE])
             with pytest.raises(errors.IndexOutOfRangeError):
                 llm.residual_in(9)
-            monkeypatch.setattr(server._registry, "get", out_of_ideas)
+            monkeypatch.setattr(ServedTransformerLens, "prepare", out_of_ideas)
             with pytest.raises(errors.InternalError):
-                llm.model_info()
-        (refused,), (broken,) = collector.spans("ResidualIn"), collector.spans("ModelInfo")
+                llm.run(["again"])
+        (refused,), (_, broken) = collector.spans("ResidualIn"), collector.spans("Run", 2)
         assert not refused.failed
         assert refused.attributes["rpc.grpc.status_code"] == grpc.StatusCode.OUT_OF_RANGE.value[0]
         assert refused.attributes["transparent_llm.reason"] == "INDEX_OUT_OF_RANGE"
@@ -90,7 +92,7 @@ def test_failures_are_marked_and_refusals_are_not_failures(monkeypatch: pytest.M
         assert broken.attributes["rpc.grpc.status_code"] == grpc.StatusCode.INTERNAL.value[0]
 
 
-def out_of_ideas(_: str) -> None:
+def out_of_ideas(*_: Any) -> None:
     raise LookupError("a bug")
 
 

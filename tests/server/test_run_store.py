@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from transparent_llm.errors import NotFoundError, TooLargeError
+from transparent_llm_server import runs
 from transparent_llm_server.runs import RunStore
 
 MAX_BYTES, TTL_S = 10, 60.0
@@ -198,6 +199,48 @@ def test_a_run_past_its_time_is_not_there_to_be_released(store: RunStore[StoredR
     stored(store, "a")
     clock.now += TTL_S + 1
     assert not store.release("a")
+
+
+# Counts
+
+
+def test_it_counts_why_runs_leave(store: RunStore[StoredRun], clock: Clock) -> None:
+    stored(store, "a", "b", nbytes=5)
+    stored(store, "c", nbytes=6)  # for which both must go
+    assert store.counts.evictions == {"room": 2, "age": 0, "released": 0}
+    stored(store, "c", nbytes=4)  # in place of the old one, which is no eviction
+    assert store.release("c")
+    assert not store.release("c")
+    stored(store, "d")
+    clock.now += TTL_S + 1
+    store.expire()
+    assert store.counts.evictions == {"room": 2, "age": 1, "released": 1}
+
+
+def test_it_counts_what_is_found_and_what_is_not(store: RunStore[StoredRun]) -> None:
+    stored(store, "a")
+    assert store.get("a")
+    assert store.find("b") is None
+    assert store.find("a", owner="somebody else") is None
+    assert (store.counts.hits, store.counts.misses) == (1, 2)
+
+
+def test_a_run_that_comes_again_after_it_was_dropped_is_counted(store: RunStore[StoredRun]) -> None:
+    stored(store, "a", "a")
+    assert store.counts.recomputations == 0
+    store.release("a")
+    stored(store, "a", "a")
+    assert store.counts.recomputations == 1
+
+
+def test_only_so_many_dropped_runs_are_remembered(store: RunStore[StoredRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_REMEMBERED", 2)
+    stored(store, "a", "b", "c")
+    for run_id in "abc":
+        store.release(run_id)
+    stored(store, "a", "b", "c")
+    assert store.counts.recomputations == 2
+    assert len(store._dropped) <= 2
 
 
 # Threads
