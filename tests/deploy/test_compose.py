@@ -165,7 +165,7 @@ def test_prometheus_looks_for_names_and_ports_that_are_there() -> None:
 
 
 def test_grafana_looks_for_folders_that_are_mounted() -> None:
-    grafana = dict((target, source) for source, target in mounts(services()["grafana"]))
+    grafana = {target: source for source, target in mounts(services()["grafana"])}
     provisioning = ROOT / grafana["/etc/grafana/provisioning"]
     (file,) = (provisioning / "dashboards").glob("*.yml")
     (provider,) = read_yaml(file.read_text(encoding="utf-8"))["providers"]
