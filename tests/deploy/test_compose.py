@@ -150,6 +150,32 @@ def test_prometheus_and_grafana_come_only_when_asked_for() -> None:
     }
 
 
+def test_prometheus_looks_for_names_and_ports_that_are_there() -> None:
+    configuration = read_yaml((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    looked_for = {
+        name: found["port"]
+        for job in configuration["scrape_configs"]
+        for found in job.get("dns_sd_configs", [])
+        for name in found["names"]
+    }
+    server, envoy = services()["server"], services()["envoy"]
+    (alias,) = server["networks"]["default"]["aliases"]
+    (stats,) = re.findall(r"/dev/tcp/127\.0\.0\.1/(\d+)", envoy["healthcheck"]["test"][-1])
+    assert looked_for == {alias: written_port(server["command"], "--metrics-listen"), "envoy": int(stats)}
+
+
+def test_grafana_looks_for_folders_that_are_mounted() -> None:
+    grafana = {target: source for source, target in mounts(services()["grafana"])}
+    provisioning = ROOT / grafana["/etc/grafana/provisioning"]
+    (file,) = (provisioning / "dashboards").glob("*.yml")
+    (provider,) = read_yaml(file.read_text(encoding="utf-8"))["providers"]
+    assert list((ROOT / grafana[provider["options"]["path"]]).glob("*.json")) != []
+    (sources,) = (provisioning / "datasources").glob("*.yml")
+    (source,) = read_yaml(sources.read_text(encoding="utf-8"))["datasources"]
+    (published,) = services()["prometheus"]["ports"]
+    assert source["url"] == f"http://prometheus:{published.rpartition(':')[2]}"
+
+
 def test_the_file_for_gpus_changes_a_service_that_is_there() -> None:
     over = read_yaml(GPU.read_text(encoding="utf-8"))
     assert set(over) == {"services"}
