@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from transparent_llm import RemoteTransparentLlm
+from transparent_llm import RemoteTransparentLlm, cli
+from transparent_llm.contract import ModelInfo
 from transparent_llm.demo import server_process
+from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.wire.methods import METHODS
 
 SENTENCE = "My lord, the king of France"
@@ -156,3 +159,34 @@ def test_a_wrong_word_explains_the_usage() -> None:
     finished = command("get", "no_such_tensor", "-o", "x")
     assert finished.returncode == 2
     assert "invalid choice: 'no_such_tensor'" in finished.stderr
+
+
+LOADED = ModelDescription(
+    ModelInfo("big", 7_000_000, 4, 8, 64, 500),
+    "0" * 64,
+    architecture="LlamaForCausalLM",
+    device="cuda:0, cuda:1",
+    aliases=("huge",),
+    revision="v2",
+    devices={"cuda:1": 3, "cuda:0": 1},
+)
+
+
+def test_info_says_where_a_model_lies_and_how_it_was_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print_model(LOADED)
+    first = capsys.readouterr().out.splitlines()[1]
+    where = "cuda:0, cuda:1, 1 layers on cuda:0, 3 layers on cuda:1"
+    assert first == f"model big, huge: LlamaForCausalLM, F32 on {where}, v2"
+    cli._print_model(replace(LOADED, devices={}, revision="", quantization="torchao-int8", device="cpu"))
+    first = capsys.readouterr().out.splitlines()[1]
+    assert first == "model big, huge: LlamaForCausalLM, F32 on cpu, quantized: torchao-int8"
+
+
+def test_info_says_of_a_model_that_is_not_loaded_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    never = ModelDescription(ModelInfo("big", 0, 0, 0, 0, 0), "", state=ModelState.LOADING, detail="reading weights")
+    cli._print_model(never)
+    assert capsys.readouterr().out == "\nmodel big: loading, reading weights\n"
+    cli._print_model(replace(LOADED, state=ModelState.UNLOADED, detail="to be loaded from a local folder"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "model big, huge: unloaded, to be loaded from a local folder"
+    assert lines[2].startswith("  7,000,000 parameters, 4 layers, 8 heads, d_model 64")

@@ -8,8 +8,10 @@ that a value which reads them without gathering them fails. Whether tensors of t
 from __future__ import annotations
 
 import json
-import threading
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,28 +107,37 @@ def test_a_model_that_fits_lies_on_one_device(folders: dict[str, Path]) -> None:
     require_same_values(spread, TransformerLensTransparentLlm(str(folders["gpt2"])))
 
 
-def test_values_are_read_while_another_thread_runs(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Both gather the weights of the same modules, and drop them."""
+@pytest.fixture
+def often_switching() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_values_are_read_while_other_threads_run(
+    folders: dict[str, Path], tmp_path: Path, often_switching: None
+) -> None:
+    """All gather the weights of the same modules, and drop them."""
     places = map_file(tmp_path, "llama_gqa", "cpu", "disk", "disk")
     llm = TransformerLensTransparentLlm(str(folders["llama_gqa"]), device_map=places)
-    runner, stop = llm.copy(), threading.Event()
     llm.run_tokens(ROWS)
     wanted = [llm.attention_output(0, layer, 4, 2) for layer in (0, 1)]
+    logits = llm.logits()
 
-    def run() -> None:
-        while not stop.is_set():
-            runner.run_tokens(ROWS)
+    def read(_: int) -> bool:
+        values = [llm.attention_output(0, layer, 4, 2) for layer in (0, 1)]
+        return all(map(torch.equal, values, wanted))
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        for _ in range(40):
-            for layer, value in enumerate(wanted):
-                assert torch.equal(llm.attention_output(0, layer, 4, 2), value)
-    finally:
-        stop.set()
-        thread.join()
-    assert torch.equal(runner.logits(), llm.logits())
+    def run(_: int) -> bool:
+        runner = llm.copy()
+        runner.run_tokens(ROWS)
+        return torch.equal(runner.logits(), logits)
+
+    with ThreadPoolExecutor(4) as pool:
+        reads, runs = pool.map(read, range(300)), pool.map(run, range(40))
+        assert all(reads)
+        assert all(runs)
 
 
 def test_a_map_may_not_spread_a_block(folders: dict[str, Path], tmp_path: Path) -> None:
