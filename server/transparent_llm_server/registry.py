@@ -199,6 +199,8 @@ class Registry:
             self._settle(slot, slot.offer.load(partial(self._step, slot)))
         except BaseException as error:
             self._fail(slot, error)
+        if slot.model is None:  # what was loaded of it is garbage now
+            _collect()
         self._shrink()
 
     def _step(self, slot: ModelSlot, words: str) -> None:
@@ -247,10 +249,8 @@ class Registry:
         for model in leaving:
             self._on_unload(model)
         leaving.clear()
-        del model  # modules of a bridge know each other in circles, which only the collector undoes
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        del model
+        _collect()
         log.info("%s: unloaded", names)
 
     def _find(self, name: str) -> ModelSlot:
@@ -270,6 +270,13 @@ class Registry:
                 f"several models are served, name one: {names}", reason="MODEL_REQUIRED", metadata={"models": names}
             )
         return next(iter(self._slots.values()))
+
+
+def _collect() -> None:
+    """Give memory back: modules of a bridge know each other in circles, which only the collector undoes."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def name_taken(name: str) -> InvalidRequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -153,6 +154,24 @@ def test_a_model_of_unknown_size_that_never_fits_is_refused_when_it_is_known(llm
             TooLargeError, match="model 'large' takes 101 bytes, of model_bytes = 100 the pinned models l"
         ):
             named(registry, "large")
+    assert states(registry)["large"] is ModelState.FAILED
+    registry.close(SOON)
+
+
+def test_a_model_that_is_not_served_after_all_leaves_memory(llm: TransparentLlm, no_collector: None) -> None:
+    made: list[weakref.ref[ServedModel]] = []
+
+    def load(_: Callable[[str], None]) -> ServedModel:
+        model = sized(llm, "large", 101)
+        model.knows_itself = model  # type: ignore[attr-defined]  # as modules of a bridge do
+        made.append(weakref.ref(model))
+        return model
+
+    registry = Registry(LoadRules(max_bytes=100))
+    registry.offer(ModelOffer("large", load, on_demand=True))
+    with pytest.raises(UnavailableError):
+        named(registry, "large")
+    wait_until(lambda: made and made[0]() is None)
     assert states(registry)["large"] is ModelState.FAILED
     registry.close(SOON)
 
