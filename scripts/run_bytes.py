@@ -1,6 +1,6 @@
 """What a run takes of a server's store, from a model's shape alone: for sizing replicas before there are any.
 
-    python scripts/run_bytes.py                                        the table of docs/OPERATIONS-deploy.md
+    python scripts/run_bytes.py                                        the table of docs/OPERATIONS.md
     python scripts/run_bytes.py --layers 32 --d-model 4096 --heads 32 --kv-heads 8 --d-head 128 --neurons 14336
 
 A server that serves the model says the same without arithmetic: `llm.describe().run_bytes(batch, n_pos)`.

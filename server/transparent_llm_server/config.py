@@ -37,7 +37,11 @@ class ServerConfig:
     """None: the embedded demo model."""
 
     device: str = "auto"
+    """cpu, cuda, cuda:INDEX, gpu (the same as cuda) or auto (a GPU if there is one)."""
+
     dtype: torch.dtype = torch.float32
+    """Of weights and values: float32, bfloat16 or float16."""
+
     device_map: str | None = None
     """Spread models over devices: auto, balanced, balanced_low_0, sequential or a JSON file {module: device}. Models
     that have a device of their own are left out."""
@@ -84,6 +88,8 @@ class ServerConfig:
     """What a refused call is told to wait."""
 
     run_store_bytes: int = 4 * 2**30
+    """All stored runs together, on the device of their model. Over it the least recently used go."""
+
     run_bytes_per_owner: int | None = None
     """Of all that is stored, the most for one owner. None: all of it."""
 
@@ -94,6 +100,8 @@ class ServerConfig:
     """Padding included."""
 
     max_sentences_per_run: int = 1024
+    """Rows of one batch."""
+
     max_read_bytes: int = 16 * 2**30
     """One answer: a tensor, or all of a Fetch."""
 
@@ -107,6 +115,8 @@ class ServerConfig:
     """Send large tensors through shared memory to clients of the same host and user that offer it."""
 
     max_request_bytes: int = 4 * MIB
+    """One message from a client."""
+
     drain_announce_s: float = 0.0
     """How long after SIGTERM health says NOT_SERVING while new calls are still answered."""
 
@@ -126,6 +136,8 @@ class ServerConfig:
     """The server's certificate with its chain (PEM). None: no TLS."""
 
     tls_key: Path | None = None
+    """Its private key (PEM, without password)."""
+
     tls_client_ca: Path | None = None
     """Clients must show a certificate of these authorities (PEM)."""
 

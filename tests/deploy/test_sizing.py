@@ -1,4 +1,4 @@
-"""What docs/OPERATIONS-deploy.md says of bytes for each run is what servers say."""
+"""What docs/OPERATIONS.md says of bytes for each run is what servers say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.servers import served, tiny
 from transparent_llm_server import TransformerLensTransparentLlm
 
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "run_bytes.py"))
-GUIDE = (ROOT / "docs" / "OPERATIONS-deploy.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
 EXPERTS = {"mixtral", "qwen3_moe", "gpt_oss"}
 NORMS_BEHIND = {"gemma2": 2, "gemma3": 2, "olmo2": 2}
 

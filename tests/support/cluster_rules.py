@@ -54,7 +54,7 @@ DNS_TTL_S = 5
 SPARE_BYTES = 2**30
 """Of a container on a CPU: Python with torch (0.5 GiB), small weights, a pass under way."""
 
-GUIDE = ROOT / "docs" / "OPERATIONS-deploy.md"
+GUIDE = ROOT / "docs" / "OPERATIONS.md"
 
 
 def faults(objects: list[Manifest]) -> list[str]:
