@@ -79,6 +79,17 @@ def _quiet_libraries() -> None:
     theirs.enable_propagation()
     theirs.disable_progress_bar()
     disable_progress_bars()
+    _let_torch_speak_through_ours()
+
+
+def _let_torch_speak_through_ours() -> None:
+    """Many of its loggers have a handler of their own for standard error."""
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "torch"]:
+        logger = logging.getLogger(name)
+        own = [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]
+        for handler in own:
+            logger.removeHandler(handler)
+            logger.propagate = True
 
 
 def _end(exit_code: int) -> NoReturn:
