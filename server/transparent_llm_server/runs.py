@@ -6,7 +6,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from transparent_llm.errors import NotFoundError, TooLargeError
 
@@ -20,8 +20,8 @@ class Sized(Protocol):
 
 
 _Run = TypeVar("_Run", bound=Sized)
-Why = Literal["room", "age", "released"]
-"""A run is dropped: for others, as nobody read it for too long, or as its owner said so."""
+Why = Literal["room", "age", "released", "unloaded"]
+"""A run is dropped: for others, as nobody read it for too long, as its owner said so, or with its model."""
 
 _REMEMBERED = 16_384
 """Dropped runs whose ids are remembered, to tell that one was computed again."""
@@ -38,7 +38,7 @@ class StoreCounts:
     recomputations: int = 0
     """Runs stored anew that had been dropped, as far as their ids are remembered."""
 
-    evictions: dict[Why, int] = field(default_factory=lambda: {"room": 0, "age": 0, "released": 0})
+    evictions: dict[Why, int] = field(default_factory=lambda: dict.fromkeys(get_args(Why), 0))
 
 
 @dataclass
@@ -164,7 +164,7 @@ class RunStore(Generic[_Run]):
         """Drop all runs, of whichever owner, of which this is true."""
         with self._lock:
             for run_id in [key for key, entry in self._entries.items() if is_dropped(entry.run)]:
-                self._remove(run_id)
+                self._remove(run_id, "unloaded")
 
     def expire(self) -> None:
         """Drop what nobody read for too long; without this call it happens at the next use of the store."""

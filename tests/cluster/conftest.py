@@ -49,4 +49,5 @@ def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 @pytest.fixture
 def cluster(whole_cluster: Cluster) -> Cluster:
     whole_cluster.mend()
+    whole_cluster.proxy.await_log()
     return whole_cluster

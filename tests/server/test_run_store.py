@@ -207,14 +207,14 @@ def test_a_run_past_its_time_is_not_there_to_be_released(store: RunStore[StoredR
 def test_it_counts_why_runs_leave(store: RunStore[StoredRun], clock: Clock) -> None:
     stored(store, "a", "b", nbytes=5)
     stored(store, "c", nbytes=6)  # for which both must go
-    assert store.counts.evictions == {"room": 2, "age": 0, "released": 0}
+    assert store.counts.evictions == {"room": 2, "age": 0, "released": 0, "unloaded": 0}
     stored(store, "c", nbytes=4)  # in place of the old one, which is no eviction
     assert store.release("c")
     assert not store.release("c")
     stored(store, "d")
     clock.now += TTL_S + 1
     store.expire()
-    assert store.counts.evictions == {"room": 2, "age": 1, "released": 1}
+    assert store.counts.evictions == {"room": 2, "age": 1, "released": 1, "unloaded": 0}
 
 
 def test_it_counts_what_is_found_and_what_is_not(store: RunStore[StoredRun]) -> None:
@@ -408,3 +408,4 @@ def test_runs_are_dropped_whoever_owns_them(shared: RunStore[StoredRun]) -> None
     assert shared.usage("a") == (0, 0)
     assert shared.usage("b") == (1, 2)
     assert shared.get("2", "b") is runs[1]
+    assert shared.counts.evictions["unloaded"] == 2

@@ -26,6 +26,8 @@ class Envoy:
     def __init__(self, admin: str, folder: Path) -> None:
         self._admin = admin
         self.log = folder / "envoy.log"
+        self._calls: list[dict[str, Any]] = []
+        self._read = 0
 
     def ask(self, path: str) -> Any:
         """Its admin interface."""
@@ -58,9 +60,17 @@ class Envoy:
         return int(found[0]["value"]) if found and "value" in found[0] else 0
 
     def calls(self) -> list[dict[str, Any]]:
-        """Its access log."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        """Its access log so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._read)
+            whole, end, _ = log.read().rpartition(b"\n")
+        self._read += len(whole + end)
+        self._calls += [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        return self._calls
+
+    def await_log(self) -> None:
+        """Until all calls that have ended are in it."""
+        wait_until(lambda: len(self.calls()) >= self.statistic("http.ingress.downstream_rq_completed"))
 
     def _address_of(self, listener: str) -> str:
         for status in self.ask("/listeners?format=json")["listener_statuses"]:

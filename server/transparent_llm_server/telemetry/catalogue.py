@@ -71,7 +71,8 @@ STORE_MISSES = Metric(
 STORE_EVICTIONS = Metric(
     "transparent_llm_run_store_evictions_total",
     "counter",
-    "runs that were dropped: for `room`, for `age` as nobody read them, or as their owner `released` them",
+    "runs that were dropped: for `room`, for `age` as nobody read them, as their owner `released` them, or as their "
+    "model was `unloaded`",
     ("why",),
 )
 RECOMPUTATIONS = Metric(
