@@ -21,7 +21,7 @@ from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
 
-PAGE = "https://page.example"
+PAGE = "http://localhost:5173"
 WORDS = "the secret of the king"
 
 
@@ -65,6 +65,21 @@ def test_a_page_may_ask_first(cluster: Cluster) -> None:
     assert response.headers["access-control-allow-origin"] == PAGE
     assert set(wanted.split(",")) <= set(response.headers["access-control-allow-headers"].split(","))
     assert "POST" in response.headers["access-control-allow-methods"]
+
+
+@pytest.mark.parametrize("page", ["https://page.example", "http://localhost.page.example", "null"])
+def test_pages_of_others_are_not_let_in(cluster: Cluster, page: str) -> None:
+    """A browser keeps an answer without leave to itself, and does not send what it asked about first."""
+    request = METHODS["model_info"].request("").SerializeToString()
+    answer = web_call(cluster.proxy.address, "ModelInfo", request, origin=page)
+    assert "access-control-allow-origin" not in answer.headers
+    connection = http.client.HTTPConnection(cluster.proxy.address, timeout=30)
+    headers = {"origin": page, "access-control-request-method": "POST"}
+    connection.request("OPTIONS", "/transparent_llm.v1.TransparentLlmService/Run", headers=headers)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    assert response.headers["access-control-allow-origin"] is None
 
 
 def ask(cluster: Cluster, method: str, path: str, body: Any = None) -> tuple[int, Any]:
