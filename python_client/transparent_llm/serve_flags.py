@@ -44,6 +44,11 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
     )
     parser.add_argument(
+        "--hang-s",
+        type=float,
+        help="a pass, or another piece of work of the model's, that takes longer ends the process (default 0: never)",
+    )
+    parser.add_argument(
         "--shared-positions",
         type=int,
         help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "

@@ -23,7 +23,7 @@ from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
-from transparent_llm_server.engine import Engine
+from transparent_llm_server.engine import THREAD_HUNG, Engine
 from transparent_llm_server.health_service import HealthService
 from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.access_log import AccessLog
@@ -175,8 +175,10 @@ class Server:
             self._lifecycle.enter(State.LEAVING)
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
+        self._registry.load_no_more()
+        ends_at = time.monotonic() + self._config.drain_s
         self._grpc.stop(self._config.drain_s).wait()
-        self._registry.close(self._config.drain_s)
+        self._registry.close(max(0.0, ends_at - time.monotonic()))
         if self._probes is not None:
             self._probes.stop()
         self._engine.close()
@@ -186,9 +188,16 @@ class Server:
     def _sweep(self) -> None:
         """Runs past their time give their memory back also where nobody calls any more; so do stalled streams."""
         stall_s = self._config.stall_s or self._config.sweep_s
-        while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4)):
+        hang_s = self._config.hang_s or self._config.sweep_s
+        while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4, hang_s / 4)):
             self._runs.expire()
             self._telemetry.stalled(self._stalls.cut())
+            self._end_if_hung()
+
+    def _end_if_hung(self) -> None:
+        if self._config.hang_s and (busy_s := self._engine.busy_s) > self._config.hang_s:
+            log.critical("the model thread has been at one piece of work for %.0f s (hang_s)", busy_s)
+            self._fail(THREAD_HUNG)
 
     def _fail(self, exit_code: int) -> None:
         """The engine can compute no more."""
@@ -211,6 +220,7 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
         ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
         ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.keepalive_permit_without_calls", 1),  # a proxy asks on idle connections too, as often as that
         ("grpc.max_metadata_size", config.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),  # between the two, chance would decide
         ("grpc.max_concurrent_streams", config.max_streams_per_connection),

@@ -126,6 +126,10 @@ class ServerConfig:
     stall_s: float = 60.0
     """A stream that its client did not read for so long is cut off, which frees its thread. 0: never."""
 
+    hang_s: float = 0.0
+    """A piece of work on the model thread that takes longer ends the process with the exit code 72, so that it is
+    started anew. 0: never."""
+
     shortest_ping_s: float = 5.0
     """Clients that ask more often whether the connection lives are sent away."""
 

@@ -27,7 +27,7 @@ class _AskedToStop(BaseException):
 def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) -> int:
     """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and return the exit code 0.
 
-    A server that can compute no more ends the process at once with the exit code 70 or 71.
+    A server that can compute no more ends the process at once with the exit code 70, 71 or 72.
 
     Raises:
         InvalidRequestError: an address, device or model that cannot be used.

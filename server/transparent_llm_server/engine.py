@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ _Result = TypeVar("_Result")
 _Job = tuple[Callable[[], Any], "Future[Any]"]
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
-DEVICE_LOST, THREAD_DIED = 70, 71
+DEVICE_LOST, THREAD_DIED, THREAD_HUNG = 70, 71, 72
 """Exit codes of a process that can compute no more, for a supervisor that starts it anew."""
 
 _READS_IN_A_ROW = 8
@@ -33,7 +34,8 @@ _READS_IN_A_ROW = 8
 class Engine:
     """Runs submitted work in order of arrival, reads before runs. Cancel a future to drop work that has not begun.
 
-    `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED.
+    `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
+    busy for too long calls that THREAD_HUNG.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Engine:
         self._jobs: deque[_Job] = deque()
         self._reads: deque[_Job] = deque()
         self._reads_in_a_row = 0
+        self._began: float | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._live, name="model", daemon=True)
@@ -62,6 +65,12 @@ class Engine:
         """Runs that wait for their turn."""
         with self._changed:
             return sum(not future.cancelled() for _, future in self._jobs)
+
+    @property
+    def busy_s(self) -> float:
+        """How long the model thread has been at the work that it does now; 0 if it does none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
         """Put a run into the queue.
@@ -185,7 +194,9 @@ class Engine:
         while (job := self._next()) is not None:
             work, future = job
             if future.set_running_or_notify_cancel():
+                self._began = time.monotonic()
                 self._finish(work, future)
+                self._began = None
             del job, work, future  # a waiting thread must not keep the last result alive
 
     def _next(self) -> _Job | None:

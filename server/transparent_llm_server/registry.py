@@ -164,9 +164,13 @@ class Registry:
         finally:
             self._leave(slot)
 
+    def load_no_more(self) -> None:
+        """What is being loaded ends at its next step."""
+        self._is_closing = True
+
     def close(self, timeout_s: float) -> None:
         """Load nothing more; wait so long for the step of a load that is under way."""
-        self._is_closing = True
+        self.load_no_more()
         self._loader.close(timeout_s)
 
     def _taken(self, name: str) -> tuple[ModelSlot, ServedModel]:

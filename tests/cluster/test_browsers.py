@@ -69,10 +69,16 @@ def test_a_page_may_ask_first(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("page", ["https://page.example", "http://localhost.page.example", "null"])
 def test_pages_of_others_are_not_let_in(cluster: Cluster, page: str) -> None:
-    """A browser keeps an answer without leave to itself, and does not send what it asked about first."""
-    request = METHODS["model_info"].request("").SerializeToString()
-    answer = web_call(cluster.proxy.address, "ModelInfo", request, origin=page)
-    assert "access-control-allow-origin" not in answer.headers
+    """Not even where the browser asks nobody first, or takes the page for one of this host by its name."""
+    body = json.dumps({"sentences": {"sentences": ["a"]}})
+    for kind in ("text/plain", "application/json", "application/grpc-web+proto"):
+        for host in (cluster.proxy.address, "page.example:50051"):
+            connection = http.client.HTTPConnection(cluster.proxy.address, timeout=30)
+            connection.request("POST", "/v1/run", body, {"origin": page, "content-type": kind, "host": host})
+            response = connection.getresponse()
+            response.read()
+            connection.close()
+            assert response.status == 403
     connection = http.client.HTTPConnection(cluster.proxy.address, timeout=30)
     headers = {"origin": page, "access-control-request-method": "POST"}
     connection.request("OPTIONS", "/transparent_llm.v1.TransparentLlmService/Run", headers=headers)

@@ -62,7 +62,7 @@ def test_it_agrees_with_the_server() -> None:
     transcoder = ingress["http_filters"][2]["typed_config"]
     assert transcoder["services"] == [SERVICE]
     assert transcoder["max_request_body_size"] == server.max_request_bytes
-    calls = ingress["route_config"]["virtual_hosts"][0]["routes"][0]
+    calls = ingress["route_config"]["virtual_hosts"][0]["routes"][1]
     assert calls["match"]["prefix"] == f"/{SERVICE}/"
     assert calls["route"]["hash_policy"] == [{"header": {"header_name": RUN_KEY_HEADER}}]
     assert replicas["circuit_breakers"]["thresholds"][0]["max_requests"] > server.max_streams

@@ -13,8 +13,11 @@ import pytest
 import torch
 
 from support.engines import SOON, held
+from support.polling import wait_until
+from support.servers import running
+from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
-from transparent_llm_server.engine import DEVICE_LOST, THREAD_DIED, Engine
+from transparent_llm_server.engine import DEVICE_LOST, THREAD_DIED, THREAD_HUNG, Engine
 
 
 @pytest.fixture
@@ -518,3 +521,30 @@ def kill(ident: int) -> None:
     """End a thread from outside, at its next bytecode."""
     set_error = ctypes.pythonapi.PyThreadState_SetAsyncExc
     assert set_error(ctypes.c_ulong(ident), ctypes.py_object(SystemExit)) == 1
+
+
+# Work that does not end
+
+
+def test_it_tells_how_long_it_has_been_at_its_work() -> None:
+    engine = Engine(4, 1.0)
+    assert engine.busy_s == 0
+    with held(engine):
+        wait_until(lambda: engine.busy_s > 0.05)
+    wait_until(lambda: engine.busy_s == 0)
+    engine.close()
+
+
+def test_work_that_does_not_end_is_the_servers_end() -> None:
+    with running(hang_s=0.2) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        assert llm.is_serving()
+        with held(server._engine):
+            assert server.wait_for_failure() == THREAD_HUNG
+            assert not llm.is_serving()
+
+
+def test_work_that_ends_in_time_is_no_reason_to_end() -> None:
+    with running(hang_s=0.2, sweep_s=0.05) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        for row in range(20):
+            llm.run_tokens([[1, 2, 3 + row]])
+        assert llm.is_serving()
