@@ -31,8 +31,9 @@ _TRIES_UNREACHED = 5
 """Of a call to a server that has never answered, without a pause: it is not waited for."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-_PASSING = ("UNAVAILABLE", "DRAINING", "LOADING")
-"""Reasons of a server that goes or comes: where one was reached before, it or another one will answer."""
+_PASSING = ("UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED")
+"""Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
+another one will answer."""
 
 
 class Calls:
@@ -69,7 +70,7 @@ class Calls:
         while True:
             try:
                 return self._unary_once(method, request, run_key, deadline)
-            except (UnavailableError, DeadlineError) as error:
+            except (UnavailableError, DeadlineError, CancelledError) as error:
                 cuts.wait_out(error, deadline, by_us=self.channel.is_closed)
             log.debug("the connection was lost during a call, asking again")
 

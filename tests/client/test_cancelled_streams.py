@@ -65,3 +65,36 @@ def test_one_that_this_client_closes_is_not_taken_up_again() -> None:
             llm.residual_out(1)
         closing.join()
         assert watcher.names.count("ResidualOut") == 1
+
+
+class CancelUnbegun(grpc.ServerInterceptor):
+    """Ends the first call of a method before its work begins, as a server does that ends."""
+
+    def __init__(self, method: str) -> None:
+        self._method, self.cancelled = method, 0
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = continuation(details)
+        if not str(details.method).endswith(f"/{self._method}") or self.cancelled:
+            return handler
+        self.cancelled += 1
+
+        def refuse(_: Any, context: grpc.ServicerContext) -> Any:
+            context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+        make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.unary_unary_rpc_method_handler
+        return make(refuse, handler.request_deserializer, handler.response_serializer)
+
+
+@pytest.mark.parametrize("method", ["Run", "ResidualIn"])
+def test_a_call_that_the_server_cancels_before_it_begins_is_made_again(method: str) -> None:
+    canceller = CancelUnbegun(method)
+    with served(canceller) as llm:
+        assert llm.model_info().name == "tiny"
+        llm.run_tokens(ROWS)
+        local = tiny().copy()
+        local.run_tokens(ROWS)
+        assert_same_bits(llm.residual_in(1), local.residual_in(1))
+    assert canceller.cancelled == 1
