@@ -19,6 +19,7 @@ RUNS, KEYS = 40, 600
 
 
 def test_the_calls_of_a_run_go_to_one_replica(cluster: Cluster) -> None:
+    homes(cluster, among=3)  # whatever an earlier test did has settled
     names = ("Run", "ResidualOut", "Logits")
     before = len(logged(cluster, *names))
     with RemoteTransparentLlm(cluster.proxy.address, cache_bytes=0, read_ahead_bytes=0, shared_memory=False) as llm:
