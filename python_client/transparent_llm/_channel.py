@@ -22,7 +22,7 @@ from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
 _RING_HASH = {"ring_hash_experimental": {"requestHashHeader": methods.RUN_KEY_HEADER}}
-"""Of several servers the one is asked that the run's key falls to, by the ring that Envoy has too."""
+"""Of several servers the one is asked that the run's key falls to, on a ring of gRPC's own."""
 
 _RING_HASH_SINCE = (1, 70)
 """The first grpcio with which it was tested; 1.62 does not know the header."""

@@ -49,7 +49,7 @@ class Caller:
     @property
     def is_local(self) -> bool:
         """Whether it is on this host, or behind a proxy that is."""
-        return self._context.peer().startswith(("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D"))
+        return kind_of_peer(self._context.peer()) != "remote"
 
     def is_there(self) -> bool:
         """Whether somebody waits still."""
@@ -66,3 +66,10 @@ class Caller:
         awaited = self._awaited
         if awaited is not None:
             awaited.cancel()
+
+
+def kind_of_peer(peer: str) -> str:
+    """Where a call comes from, by gRPC's name of its other end: unix, loopback or remote."""
+    if peer.startswith("unix:"):
+        return "unix"
+    return "loopback" if peer.startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")) else "remote"

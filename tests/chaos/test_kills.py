@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from support.families import save
 from support.proxy import cutting
+from support.replicas import Replica, free_port
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import DeadlineError, NotFoundError, UnavailableError
@@ -28,34 +23,12 @@ RUN_BYTES = 300_000
 SEED = 20261124
 
 
-class Server:
-    """A process on one port, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.start()
+class Server(Replica):
+    """One that serves whenever it has been started."""
 
     def start(self) -> None:
-        """Until it serves."""
-        arguments = ["--listen", self.address, "--model", str(self._folder), "--device", "cpu"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "transparent_llm", "serve", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline().startswith("ready: ")
-
-    def kill(self) -> None:
-        """As the kernel does where memory ends."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        super().start()
+        self.await_ready()
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
+def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
+    server = Server("127.0.0.1", free_port(["127.0.0.1"]), ["--model", str(folder)], tmp_path)
+    server.start()
     try:
         yield server
     finally:

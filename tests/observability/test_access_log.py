@@ -24,7 +24,7 @@ from support.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.call import trace_id_of
-from transparent_llm_server.interceptors.observed import _kind_of_peer
+from transparent_llm_server.caller import kind_of_peer
 from transparent_llm_server.json_log import JsonLines
 
 SENTENCE = "zanzibar quokka"
@@ -124,7 +124,7 @@ def test_it_tells_where_a_call_comes_from(caplog: pytest.LogCaptureFixture) -> N
                 llm.model_info()
     fields = [getattr(record, "fields", {}) for record in caplog.records]
     assert [one["peer"] for one in fields if one.get("method") == "ModelInfo"] == ["loopback", "unix"]
-    assert _kind_of_peer("ipv4:192.0.2.1:4000") == _kind_of_peer("ipv6:%5B2001:db8::1%5D:4000") == "remote"
+    assert kind_of_peer("ipv4:192.0.2.1:4000") == kind_of_peer("ipv6:%5B2001:db8::1%5D:4000") == "remote"
 
 
 def test_text_is_the_default_and_says_the_same_in_words(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmEr
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(words in details for words in _TOO_LARGE):
         return errors.TooLargeError(f"a message was too large for {target}: {details}; send less at once")
     kind = _BY_CODE.get(code, errors.InternalError)
-    if code is grpc.StatusCode.INTERNAL and _STREAM_RESET in details:
+    if _was_reset(code, details):
         kind = errors.UnavailableError
     reason = "NOT_SUPPORTED" if code is grpc.StatusCode.UNIMPLEMENTED else kind.default_reason
     return kind(_plain_message(code, details, target), reason=reason, metadata={"status": code.name, "target": target})
@@ -148,13 +148,17 @@ def _cut(text: str, longest: int) -> str:
     return text if len(raw) <= longest else raw[: longest - 3].decode("utf-8", "ignore") + "..."
 
 
+def _was_reset(code: grpc.StatusCode, details: str) -> bool:
+    return code is grpc.StatusCode.INTERNAL and _STREAM_RESET in details
+
+
 def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
         for said, meaning in _TLS_FAILURES:
             if re.search(said, details):
                 return f"no connection to {target}: {meaning} ({details})"
         return f"no server answers at {target} ({details}); is it running, and is the address right?"
-    if code is grpc.StatusCode.INTERNAL and _STREAM_RESET in details:
+    if _was_reset(code, details):
         return f"{target} broke the call off ({details}); has a proxy lost the server behind it?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not answer within the time allowed ({details}); raise timeout_s if the work is long"

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 from transparent_llm_server.call import OTHER, Call, Listener, current, trace_id_of
+from transparent_llm_server.caller import kind_of_peer
 from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.around import KINDS
 
@@ -68,7 +69,7 @@ class Observed(grpc.ServerInterceptor):
     @contextmanager
     def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:
         call, started = _call(details), time.perf_counter()
-        call.peer = _kind_of_peer(context.peer())
+        call.peer = kind_of_peer(context.peer())
         self._begin(call)
         current.set(call)
         try:
@@ -105,12 +106,6 @@ def _call(details: grpc.HandlerCallDetails) -> Call:
 def _size(message: Any) -> int:
     """Streams of tensors are serialized when they come here."""
     return len(message) if isinstance(message, bytes) else int(message.ByteSize())
-
-
-def _kind_of_peer(peer: str) -> str:
-    if peer.startswith("unix:"):
-        return "unix"
-    return "loopback" if peer.startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")) else "remote"
 
 
 def _outcome(context: grpc.ServicerContext) -> str:
