@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 LISTEN ?= 127.0.0.1:50051
 ARGS ?=
 SUITES := tests/chaos tests/cluster tests/fuzz tests/soak
+CLIENTS ?=
 VARIANT ?= cpu
 TORCH_INDEX_URL ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suites chaos cluster fuzz soak image-test image serve bench gen check format clean
+.PHONY: help setup demo test suites chaos cluster fuzz soak conformance image-test image serve bench gen check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,6 +46,9 @@ fuzz: $(READY) ## every RPC with what no client would send: the long form
 
 soak: $(READY) ## 64 clients for five minutes
 	$(BIN)/python -m pytest tests/soak --long -s --timeout=1800 $(ARGS)
+
+conformance: $(READY) ## every client through the same scenarios (CLIENTS="python go")
+	cd tests && ../$(BIN)/python -m conformance $(CLIENTS)
 
 image-test: $(READY) ## do what the image's build does, and serve from it, without Docker
 	$(BIN)/python -m pytest tests/deploy/test_image.py --image --timeout=1800 $(ARGS)

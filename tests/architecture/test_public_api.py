@@ -57,7 +57,7 @@ REMOTE_INIT = (
     "(self, target: str | None = None, *, model: str | None = None, timeout_s: float = 300.0, "
     "token: str | None = None, tls_ca: str | None = None, "
     "tls_cert: str | None = None, tls_key: str | None = None, device: str | torch.device = 'cpu', "
-    "progress: bool | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
+    "progress: bool | Report | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
     "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
     "weights_dir: str | os.PathLike[str] | None = None, shared_memory: bool = True, "
     "max_bytes: int | None = None) -> None"
