@@ -253,13 +253,6 @@ func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *
 	return c.weights.keeps(model, read.indices[1]), nil
 }
 
-// has tells whether the server, once it was asked for a description, said that it can do this.
-func (s *shared) has(feature string) bool {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.feature[feature]
-}
-
 // check refuses a value in another type than was asked for.
 func (r *reading) check(m *method, value *Tensor) error {
 	if r.hasDtype && !m.integers && value.dtype != r.dtype {
