@@ -42,7 +42,7 @@ func WithTimeout(timeout time.Duration) Option { return func(c *config) { c.time
 func WithoutRerun() Option { return func(c *config) { c.rerun = false } }
 
 // WithMaxBytes is the most that one value may take; a larger one returns ErrTooLarge before its memory is taken. Default:
-// no limit.
+// no limit, so that a server that is not trusted could have this process run out of memory.
 func WithMaxBytes(bytes int64) Option {
 	return func(c *config) { c.maxBytes, c.hasMaxBytes = bytes, true }
 }
