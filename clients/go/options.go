@@ -29,7 +29,7 @@ type Option func(*config)
 func WithToken(token string) Option { return func(c *config) { c.token = token } }
 
 // WithTLS uses TLS: the configuration's RootCAs are trusted and its Certificates shown. Default: no TLS.
-func WithTLS(tls *tls.Config) Option { return func(c *config) { c.tls = tls } }
+func WithTLS(security *tls.Config) Option { return func(c *config) { c.tls = security } }
 
 // WithModel names the model, which is needed only where several are served.
 func WithModel(name string) Option { return func(c *config) { c.model = name } }

@@ -187,6 +187,49 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 	}
 }
 
+// holds is a call that sends the beginning, waits until the client leaves, and says so.
+func holds(left chan<- struct{}) logitsCall {
+	return func(_ *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
+		if err := stream.Send(&pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}); err != nil {
+			return err
+		}
+		<-stream.Context().Done()
+		left <- struct{}{}
+		return stream.Context().Err()
+	}
+}
+
+func TestCancellingEndsACallUnderWayAndTellsTheServer(t *testing.T) {
+	left := make(chan struct{}, 1)
+	llm := begun(t, &peer{logits: []logitsCall{holds(left), holds(left), holds(left), sends(nil, whole())}})
+	ctx, cancel := context.WithCancel(background)
+	_, err := llm.Logits(ctx, transparentllm.Progress(func(received, total int64) { cancel() }))
+	if !errors.Is(err, transparentllm.ErrCancelled) || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	<-left
+	ctx, cancel = context.WithTimeout(background, 50*time.Millisecond)
+	defer cancel()
+	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrDeadline) {
+		t.Errorf("too late: %v", err)
+	}
+	<-left
+	reader := must(llm.Open(background, transparentllm.Logits()))(t)
+	reader.Close()
+	<-left
+	must(llm.Logits(background))(t)
+}
+
+func TestClosingEndsCallsUnderWay(t *testing.T) {
+	left := make(chan struct{}, 1)
+	llm := begun(t, &peer{logits: []logitsCall{holds(left)}})
+	_, err := llm.Logits(background, transparentllm.Progress(func(received, total int64) { llm.Close() }))
+	if !errors.Is(err, transparentllm.ErrCancelled) {
+		t.Errorf("got %v", err)
+	}
+	<-left
+}
+
 func TestStreamsThatBreakTheProtocolAreInternalErrors(t *testing.T) {
 	second := &pb.TensorChunk{Header: logitsHead("x", 0)}
 	other := &pb.TensorChunk{Header: &pb.TensorHeader{Name: "tokens", Dtype: pb.Dtype_DTYPE_F32, Etag: "x", TotalBytes: 4}, Data: make([]byte, 4)}
