@@ -8,7 +8,7 @@ namespace transparent_llm::internal {
 namespace {
 
 std::string key(const std::string& model, const std::vector<std::string>& sentences) {
-  return run_key(run_request(model, sentences));
+  return run_key(sentences_request(model, sentences));
 }
 
 TEST(RunInputTest, TheKeyIsThatOfModelAndInput) {
@@ -17,14 +17,14 @@ TEST(RunInputTest, TheKeyIsThatOfModelAndInput) {
   EXPECT_NE(one, key("other", {"My lord"}));
   EXPECT_NE(one, key("demo", {"My lord "}));
   EXPECT_NE(key("", {"ab", "c"}), key("", {"a", "bc"}));
-  EXPECT_NE(key("", {}), run_key(run_request("", std::vector<std::vector<Index>>{})));
-  EXPECT_NE(run_key(run_request("", {{1, 2}, {3}})), run_key(run_request("", {{1}, {2, 3}})));
+  EXPECT_NE(key("", {}), run_key(tokens_request("", {})));
+  EXPECT_NE(run_key(tokens_request("", {{1, 2}, {3}})), run_key(tokens_request("", {{1}, {2, 3}})));
 }
 
 TEST(RunInputTest, RefusesTextThatIsNotUtf8) {
   const auto refuses = [](const std::string& text) {
     try {
-      run_request("", {"fine", text});
+      sentences_request("", {"fine", text});
       ADD_FAILURE() << text;
     } catch (const InvalidRequestError& error) {
       EXPECT_EQ(error.metadata().at("sentence"), "1");
@@ -37,13 +37,13 @@ TEST(RunInputTest, RefusesTextThatIsNotUtf8) {
   refuses("\xed\xa0\x80");       // a surrogate
   refuses("\xf4\x90\x80\x80");   // past U+10FFFF
   refuses("\x80");               // no beginning
-  EXPECT_NO_THROW(run_request("", {"", "\u00e4\u20ac\U0001f600\u007f", std::string("a\0b", 3)}));
+  EXPECT_NO_THROW(sentences_request("", {"", "\u00e4\u20ac\U0001f600\u007f", std::string("a\0b", 3)}));
 }
 
 TEST(RunInputTest, RefusesTokensThatNoVocabularyHas) {
-  EXPECT_THROW(run_request("", {{-1}}), InvalidRequestError);
-  EXPECT_THROW(run_request("", {{Index{1} << 31}}), InvalidRequestError);
-  EXPECT_EQ(run_request("", {{7, 8}}).tokens().sequences(0).token_ids(1), 8);
+  EXPECT_THROW(tokens_request("", {{-1}}), InvalidRequestError);
+  EXPECT_THROW(tokens_request("", {{Index{1} << 31}}), InvalidRequestError);
+  EXPECT_EQ(tokens_request("", {{7, 8}}).tokens().sequences(0).token_ids(1), 8);
 }
 
 }  // namespace
