@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 
 /** The root of the project. */
-export const PROJECT = fileURLToPath(new URL("../../../..", import.meta.url));
+export const PROJECT = fileURLToPath(new URL("../../../../", import.meta.url));
 
 /** Its path. */
-export const PYTHON = process.env["TRANSPARENT_LLM_PYTHON"] ?? `${PROJECT}/.venv/bin/python`;
+export const PYTHON = process.env["TRANSPARENT_LLM_PYTHON"] ?? `${PROJECT}.venv/bin/python`;
