@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
-/** A running one. It ends with this process, as it is given a pipe as its input. */
+/** A running one. */
 export class Child {
   /** What the line had in its first group. */
   readonly said: string;
@@ -42,10 +42,20 @@ export class Child {
     return new Child(child, await Promise.race([line, ended]));
   }
 
-  async stop(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+  /** End it by force. */
+  stop(): Promise<void> {
+    return this.#endedBy(() => this.#process.kill("SIGKILL"));
+  }
+
+  /** End its input, which it takes as a request to end. */
+  endInput(): Promise<void> {
+    return this.#endedBy(() => this.#process.stdin?.end());
+  }
+
+  async #endedBy(cause: () => void): Promise<void> {
     if (this.#process.exitCode === null && this.#process.signalCode === null) {
       const ended = new Promise((resolve) => this.#process.once("exit", resolve));
-      this.#process.kill(signal);
+      cause();
       await ended;
     }
   }
