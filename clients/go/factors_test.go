@@ -1,6 +1,7 @@
 package transparentllm
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -166,5 +167,13 @@ func TestPartsOfAnAxisAreThoseOfPython(t *testing.T) {
 		if got := fmt.Sprint(indicesOf(part, 5)); got != c.want {
 			t.Errorf("%v became %s, not %s", part, got, c.want)
 		}
+	}
+}
+
+func TestFactorsThatWereNotAskedFor(t *testing.T) {
+	llm := &Client{shared: &shared{calls: &calls{}}}
+	came := arrival{"activations": numbers(F32, []int{1}, 1)}
+	if got, err := llm.value(context.Background(), nil, readOf("decomposed_ffn_out"), false, came, &reading{}); !errors.Is(err, ErrInternal) {
+		t.Errorf("%v, %v", got, err)
 	}
 }

@@ -36,7 +36,8 @@ std::optional<std::int64_t> bound(const Json& json) {
 
 ReadOptions options_from(const Json& request) {
   ReadOptions options;
-  for (const auto& [axis, part] : request.value("slices", Json::object()).items()) {
+  const Json slices = request.value("slices", Json::object());
+  for (const auto& [axis, part] : slices.items()) {
     options.slices[axis] = {bound(part.at(0)), bound(part.at(1)), bound(part.at(2))};
   }
   if (const Json dtype = request.value("dtype", Json()); !dtype.is_null()) {
@@ -52,34 +53,21 @@ struct Wanted {
   Json args;
 
   Index index(std::size_t place) const { return args.at(place).get<Index>(); }
-  std::optional<Index> index_or_none(std::size_t place) const { return args.size() > place ? bound(args[place]) : std::nullopt; }
 };
 
-std::optional<Read> read_from(const Wanted& wanted) {
-  const std::string& name = wanted.method;
-  const auto index = [&wanted](std::size_t place) { return wanted.index(place); };
-  if (name == "tokens") return Read::tokens();
-  if (name == "logits") return Read::logits();
-  if (name == "residual_in") return Read::residual_in(index(0));
-  if (name == "residual_after_attn") return Read::residual_after_attn(index(0));
-  if (name == "residual_out") return Read::residual_out(index(0));
-  if (name == "ffn_out") return Read::ffn_out(index(0));
-  if (name == "decomposed_ffn_out") return Read::decomposed_ffn_out(index(0), index(1), index(2));
-  if (name == "neuron_activations") return Read::neuron_activations(index(0), index(1), index(2));
-  if (name == "attention_matrix") return Read::attention_matrix(index(0), index(1), index(2));
-  if (name == "attention_output") return Read::attention_output(index(0), index(1), index(2), wanted.index_or_none(3));
-  if (name == "decomposed_attn") return Read::decomposed_attn(index(0), index(1));
-  return std::nullopt;
+Read read_from(const Wanted& wanted) {
+  std::vector<std::optional<Index>> indices;
+  for (const Json& argument : wanted.args) indices.push_back(bound(argument));
+  return Read::named(wanted.method, std::move(indices));
 }
 
-std::optional<Tensor> tensor_of(Client& llm, const Wanted& wanted, const ReadOptions& options) {
+Tensor tensor_of(Client& llm, const Wanted& wanted, const ReadOptions& options) {
   const std::string& name = wanted.method;
   if (name == "tokens") return llm.tokens(options);
   if (name == "mask") return llm.mask(options);
   if (name == "unembed") return llm.unembed(tensor_from(wanted.args.at(0)), wanted.args.at(1).get<bool>(), options);
   if (name == "neuron_output") return llm.neuron_output(wanted.index(0), wanted.index(1), options);
-  if (const auto read = read_from(wanted)) return llm.read(*read, options);
-  return std::nullopt;
+  return llm.read(read_from(wanted), options);
 }
 
 Json fetched(Client& llm, const Json& args, const ReadOptions& options) {
@@ -87,9 +75,7 @@ Json fetched(Client& llm, const Json& args, const ReadOptions& options) {
   for (const Json& one : args.at(0)) {
     const Json parts = one.is_string() ? Json::array({one}) : one;
     const Wanted wanted{parts.at(0).get<std::string>(), Json(parts.begin() + 1, parts.end())};
-    const auto read = read_from(wanted);
-    if (!read) throw std::invalid_argument("there is no " + wanted.method + " to fetch");
-    reads.push_back(*read);
+    reads.push_back(read_from(wanted));
   }
   Json tensors = Json::array();
   for (const Tensor& tensor : llm.fetch(reads, options)) tensors.push_back(to_json(tensor));
@@ -131,19 +117,20 @@ std::vector<Index> ids_from(const Json& json) {
   return {ids.begin(), ids.end()};
 }
 
-Json value_of(Client& llm, const Wanted& wanted, const CallOptions& options) {
+/// Of a method that gives no tensor; none if it does.
+std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOptions& options) {
   const std::string& name = wanted.method;
   if (name == "run" || name == "run_tokens") return ran(llm, wanted, options);
   if (name == "model_info") return info_of(llm.model_info(options));
   if (name == "server_info") return server_of(llm.server_info(options));
-  if (name == "is_serving") return llm.is_serving(options);
-  if (name == "batch_size") return llm.batch_size();
-  if (name == "tokens_to_strings") return llm.tokens_to_strings(ids_from(wanted.args.at(0)), options);
+  if (name == "is_serving") return Json(llm.is_serving(options));
+  if (name == "batch_size") return Json(llm.batch_size());
+  if (name == "tokens_to_strings") return Json(llm.tokens_to_strings(ids_from(wanted.args.at(0)), options));
   if (name == "release") {
     llm.release(options);
-    return nullptr;
+    return Json(nullptr);
   }
-  throw std::invalid_argument("unknown method " + name);
+  return std::nullopt;
 }
 
 }  // namespace
@@ -162,8 +149,8 @@ Json call(Client& llm, const Json& request) {
   }
   Json ok = Json::object();
   if (wanted.method == "fetch") ok["tensors"] = fetched(llm, wanted.args, options);
-  else if (const auto tensor = tensor_of(llm, wanted, options)) ok["tensor"] = to_json(*tensor);
-  else ok["value"] = value_of(llm, wanted, {options.timeout, options.stop_token});
+  else if (const auto value = value_of(llm, wanted, {options.timeout, options.stop_token})) ok["value"] = *value;
+  else ok["tensor"] = to_json(tensor_of(llm, wanted, options));
   if (has_progress) ok["progress"] = reports;
   return ok;
 }

@@ -20,10 +20,10 @@ Json answered(driver::Clients& clients, const Json& request) {
   if (op == "hello") return {{"client", "cpp"}, {"version", transparent_llm::kVersion}};
   if (op == "call") return driver::call(clients.at(name), request);
   if (op == "decode") return driver::decode(request);
+  if (op == "decode_error") return driver::decode_error(request);
   if (op == "connect") clients.connect(name, request);
   else if (op == "copy") clients.copy(name, request.at("to").get<std::string>());
   else if (op == "close") clients.at(name).close();
-  else if (op == "decode_error") driver::decode_error(request);
   else throw std::invalid_argument("unknown op " + op);
   return Json::object();
 }
@@ -41,14 +41,6 @@ Json answer_to(driver::Clients& clients, const std::string& line) {
   try {
     const Json request = Json::parse(line);
     answer["id"] = request.at("id");
-    if (request.at("op") == "decode_error") {
-      try {
-        driver::decode_error(request);
-      } catch (const transparent_llm::Error& error) {
-        answer["ok"] = {{"error", driver::to_json(error)}};
-      }
-      return answer;
-    }
     answer["ok"] = answered(clients, request);
   } catch (const transparent_llm::Error& error) {
     answer["error"] = driver::to_json(error);

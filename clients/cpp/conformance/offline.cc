@@ -59,12 +59,16 @@ Json decode(const Json& request) {
   return {{"tensors", tensors}, {"resumes", resumes}};
 }
 
-void decode_error(const Json& request) {
+Json decode_error(const Json& request) {
   const Json details = request.value("details", Json());
   const std::string bytes = details.is_null() ? "" : decode_base64(details.get<std::string>());
   const grpc::Status status(static_cast<grpc::StatusCode>(request.at("code").get<int>()),
                             request.value("message", Json("")).get<std::string>(), bytes);
-  internal::failure_of(status, "the server").raise();
+  try {
+    internal::failure_of(status, "the server").raise();
+  } catch (const Error& error) {
+    return {{"error", to_json(error)}};
+  }
 }
 
 }  // namespace driver

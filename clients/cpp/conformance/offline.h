@@ -7,7 +7,7 @@
 namespace driver {
 
 Json decode(const Json& request);
-/// Throws the error that a call which failed so throws.
-[[noreturn]] void decode_error(const Json& request);
+/// The error that a call which failed so throws.
+Json decode_error(const Json& request);
 
 }  // namespace driver

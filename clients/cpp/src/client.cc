@@ -123,11 +123,11 @@ ModelInfo Client::model_info(const CallOptions& options) {
 }
 
 void Client::run(const std::vector<std::string>& sentences, const CallOptions& options) {
-  impl().begin(internal::run_request(impl().model(), sentences), options);
+  impl().begin(internal::sentences_request(impl().model(), sentences), options);
 }
 
 void Client::run_tokens(const std::vector<std::vector<Index>>& token_ids, const CallOptions& options) {
-  impl().begin(internal::run_request(impl().model(), token_ids), options);
+  impl().begin(internal::tokens_request(impl().model(), token_ids), options);
 }
 
 void Client::release(const CallOptions& options) {

@@ -62,7 +62,7 @@ class Hash {
 
 }  // namespace
 
-v1::RunRequest run_request(const std::string& model, const std::vector<std::string>& sentences) {
+v1::RunRequest sentences_request(const std::string& model, const std::vector<std::string>& sentences) {
   v1::RunRequest request;
   request.set_model(model);
   v1::SentenceBatch& batch = *request.mutable_sentences();
@@ -73,7 +73,7 @@ v1::RunRequest run_request(const std::string& model, const std::vector<std::stri
   return request;
 }
 
-v1::RunRequest run_request(const std::string& model, const std::vector<std::vector<Index>>& token_ids) {
+v1::RunRequest tokens_request(const std::string& model, const std::vector<std::vector<Index>>& token_ids) {
   v1::RunRequest request;
   request.set_model(model);
   v1::TokenBatch& batch = *request.mutable_tokens();

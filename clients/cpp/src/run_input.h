@@ -12,9 +12,9 @@
 namespace transparent_llm::internal {
 
 /// The message that asks for a run. Throws InvalidRequestError for text that is not UTF-8.
-v1::RunRequest run_request(const std::string& model, const std::vector<std::string>& sentences);
+v1::RunRequest sentences_request(const std::string& model, const std::vector<std::string>& sentences);
 /// The same of token ids. Throws as `require_token_ids`.
-v1::RunRequest run_request(const std::string& model, const std::vector<std::vector<Index>>& token_ids);
+v1::RunRequest tokens_request(const std::string& model, const std::vector<std::vector<Index>>& token_ids);
 
 /// Throws InvalidRequestError (UNKNOWN_TOKEN) for what no vocabulary has, so that it need not travel.
 void require_token_ids(std::span<const Index> token_ids);

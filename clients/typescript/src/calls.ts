@@ -25,6 +25,7 @@ import {
 } from "./gen/transparent_llm/v1/tensor_pb.js";
 import type { CallOptions, ClientConfig, Progress } from "./options.js";
 import { cancelled, Scope } from "./scope.js";
+import { UnderWay } from "./under_way.js";
 
 /** A hint for proxies, the same for a run and all reads of it. */
 const RUN_KEY_HEADER = "x-transparent-llm-run-key";
@@ -37,7 +38,8 @@ export class Calls {
   readonly config: ClientConfig;
   readonly #transport: Transport;
   readonly #onClose: () => void;
-  readonly #closing = new AbortController();
+  readonly #underWay = new UnderWay();
+  #isClosed = false;
   #hasAnswered = false;
 
   constructor(transport: Transport, config: ClientConfig, onClose: () => void) {
@@ -48,7 +50,8 @@ export class Calls {
 
   /** End all calls under way, and refuse new ones. */
   close(): void {
-    this.#closing.abort();
+    this.#isClosed = true;
+    this.#underWay.cancelAll();
     this.#onClose();
   }
 
@@ -58,16 +61,15 @@ export class Calls {
    * @throws InvalidRequestError the client was closed.
    */
   async within<T>(options: CallOptions, work: (scope: Scope) => Promise<T>): Promise<T> {
-    const closing = this.#closing.signal;
-    if (closing.aborted) {
+    if (this.#isClosed) {
       throw new InvalidRequestError("this client is closed; make a new one with connect()");
     }
-    const sources = options.signal === undefined ? [closing] : [closing, options.signal];
-    const scope = new Scope(options.timeoutMs ?? this.config.timeoutMs, sources);
+    const scope = new Scope(options.timeoutMs ?? this.config.timeoutMs);
+    this.#underWay.add(scope, options.signal);
     try {
       return await work(scope);
     } finally {
-      scope.end();
+      this.#underWay.remove(scope, options.signal);
     }
   }
 

@@ -12,7 +12,7 @@ const LOST = [
   /missing (status|trailer)/,
   /promised \d+ bytes, received \d+/,
   /incomplete envelope/,
-  /http\/2 stream closed with error code (?!CANCEL)/,
+  /http\/2 stream closed with error code/, // CANCEL too: Node says that of every stream of a connection that was closed
   /PING timed out/,
 ];
 
@@ -49,13 +49,13 @@ function detailsOf(failure: ConnectError): Uint8Array | undefined {
   }
 }
 
-/** Whether the connection failed or ended, rather than that somebody answered. */
+/** Whether the connection failed or ended, rather than that somebody answered, or that its time was over. */
 function isLoss(failure: ConnectError): boolean {
-  if (failure.code === Code.Canceled || failure.code === Code.DeadlineExceeded) {
-    return false;
+  if (LOST.some((words) => words.test(failure.rawMessage)) || failure.code === Code.Aborted) {
+    return true;
   }
-  const isNetworkError = causes(failure).some((cause) => codeOf(cause) !== "" || cause instanceof TypeError);
-  return isNetworkError || failure.code === Code.Aborted || LOST.some((words) => words.test(failure.rawMessage));
+  const isOver = failure.code === Code.Canceled || failure.code === Code.DeadlineExceeded;
+  return !isOver && causes(failure).some((cause) => codeOf(cause) !== "" || cause instanceof TypeError);
 }
 
 function lossError(failure: ConnectError, target: string): UnavailableError {

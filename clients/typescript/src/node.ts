@@ -1,5 +1,6 @@
 /** Clients in Node.js: gRPC over HTTP/2. */
 
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureContext, rootCertificates } from "node:tls";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
@@ -71,6 +72,7 @@ function secureOptions({ tlsCa, tlsCert, tlsKey }: NodeOptions): SecureOptions |
     tlsKey !== undefined && { cert: pem("tlsCert", tlsCert), key: pem("tlsKey", tlsKey) };
   const secure = { ca, ...own };
   try {
+    new X509Certificate(typeof ca === "string" ? ca : (ca[0] as string));
     createSecureContext(secure); // of files that do not fit a connection would say only that there is none
   } catch (error) {
     throw new InvalidRequestError(

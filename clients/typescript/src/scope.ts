@@ -17,26 +17,16 @@ export function requireTimeout(timeoutMs: number): number {
   return timeoutMs;
 }
 
-/** Everything that a call does, several requests perhaps, happens within one scope. `end` it. */
+/** Everything that a call does, several requests perhaps, happens within one scope. */
 export class Scope {
   /** For the call as a whole. */
   readonly timeoutMs: number;
   readonly #deadline: number;
   readonly #controller = new AbortController();
-  readonly #sources: readonly AbortSignal[];
-  readonly #onAbort = (): void => this.#controller.abort();
 
-  /** @param sources what cancels it: the caller's signal, the end of the client. */
-  constructor(timeoutMs: number, sources: readonly AbortSignal[]) {
+  constructor(timeoutMs: number) {
     this.timeoutMs = requireTimeout(timeoutMs);
     this.#deadline = performance.now() + timeoutMs;
-    this.#sources = sources;
-    for (const source of sources) {
-      source.addEventListener("abort", this.#onAbort);
-    }
-    if (sources.some((source) => source.aborted)) {
-      this.#onAbort();
-    }
   }
 
   /** Aborted when the call is cancelled; not when its time is over. */
@@ -48,16 +38,13 @@ export class Scope {
     return this.#controller.signal.aborted;
   }
 
+  cancel(): void {
+    this.#controller.abort();
+  }
+
   /** Milliseconds that are left; at 0 or below there are none. */
   get remainingMs(): number {
     return this.#deadline - performance.now();
-  }
-
-  /** Stop listening to what could cancel it. */
-  end(): void {
-    for (const source of this.#sources) {
-      source.removeEventListener("abort", this.#onAbort);
-    }
   }
 
   /**

@@ -36,6 +36,12 @@ class Read {
   }
   static Read decomposed_attn(Index batch_i, Index layer) { return {"decomposed_attn", {batch_i, layer}}; }
 
+  /// The read of a method that is known by name only, for example {"residual_in", {3}}.
+  ///
+  /// Throws InvalidRequestError for a name that is no method above, or another number of arguments; a head may be left
+  /// out.
+  static Read named(std::string_view method, std::vector<std::optional<Index>> indices);
+
   /// The method's name, for example "residual_in".
   std::string_view method() const noexcept { return method_; }
   /// The method's arguments, in their order. Only a head may be absent.

@@ -10,6 +10,7 @@ const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/cs
 
 /** A running one. */
 export class StaticServer {
+  address = "";
   #server;
   #folder;
 
@@ -23,12 +24,9 @@ export class StaticServer {
   static async of(folder) {
     const server = new StaticServer(fileURLToPath(folder));
     await new Promise((resolve) => server.#server.listen(0, "127.0.0.1", () => resolve(undefined)));
+    const { port } = /** @type {import("node:net").AddressInfo} */ (server.#server.address());
+    server.address = `http://127.0.0.1:${port}/`;
     return server;
-  }
-
-  get address() {
-    const { port } = /** @type {import("node:net").AddressInfo} */ (this.#server.address());
-    return `http://127.0.0.1:${port}/`;
   }
 
   async close() {
