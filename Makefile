@@ -87,7 +87,7 @@ release: $(READY) ## set the version everywhere (VERSION=1.2.3)
 
 dist: $(READY) ## build what is published into dist/: wheel, sdist, npm package
 	@test -f clients/typescript/Makefile || { echo "clients/typescript is not here: no npm package without it" >&2; exit 1; }
-	rm -rf dist
+	rm -rf dist clients/typescript/*.tgz
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist .
 	$(MAKE) -C clients/typescript dist
 	cp clients/typescript/*.tgz dist/

@@ -45,6 +45,13 @@ def test_a_batch_that_is_shorter_than_its_tensor_keeps_its_length() -> None:
     assert rows.place(torch.ones(2, 1), (1,)).tolist() == [[1, 0], [1, 0]]
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 4, 5)])
+def test_a_value_of_other_positions_or_rows_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        Rows.of(IDS).place(torch.zeros(shape), (1,))
+    assert str(caught.value).startswith(f"a value of shape {list(shape)} came for 2 rows of 4 positions: ")
+
+
 @pytest.mark.parametrize(
     ("ids", "mask", "text"),
     [

@@ -208,6 +208,27 @@ def test_a_model_of_this_process_does_as_well(folders: dict[str, Path], local_of
     require_same_run(Bridges("gpt2", boot_transparent_llm(llm, folders["gpt2"]), local_of("gpt2")), TOKENS, LEFT | 1)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_a_narrow_model_gives_the_bits_of_a_local_bridge(family: str, folders: dict[str, Path]) -> None:
+    folder, dtype = str(folders[family]), torch.bfloat16
+    bridge = boot_transparent_llm(TransformerLensTransparentLlm(folder, dtype=dtype), folder)
+    logits, remote = run(bridge, TOKENS)
+    wanted, local = run(TransformerBridge.boot_transformers(folder, device="cpu", dtype=dtype), TOKENS)
+    assert bridge.cfg.dtype == logits.dtype == dtype
+    assert torch.equal(logits, wanted)
+    assert [name for name in remote if not torch.equal(remote[name], local[name])] == []
+
+
+def test_a_block_that_cuts_values_makes_no_bridge(
+    llm: RemoteTransparentLlm, folders: dict[str, Path]
+) -> None:
+    with llm.reading(dtype=torch.bfloat16):  # smaller values are its maker's choice
+        narrow = boot_transparent_llm(llm, folders["gpt2"])
+    assert run(narrow, TOKENS)[0].dtype == torch.bfloat16
+    with llm.reading(pos=slice(-1, None)), pytest.raises(errors.InvalidRequestError, match="the tokenizer of"):
+        boot_transparent_llm(llm, folders["gpt2"])
+
+
 def test_the_callers_run_and_connection_stay_as_they_are(llm: RemoteTransparentLlm, folders: dict[str, Path]) -> None:
     llm.run_tokens([[1, 2, 3]])
     with boot_transparent_llm(llm, folders["gpt2"]) as bridge:

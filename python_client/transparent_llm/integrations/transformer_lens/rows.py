@@ -54,7 +54,17 @@ class Rows:
         return max((len(row) for row in self.token_ids), default=0)
 
     def place(self, value: torch.Tensor, pos_axes: Sequence[int], padding: float = 0.0) -> torch.Tensor:
-        """A tensor of the run, [batch, ...], in the caller's layout; `padding` stands where no token is."""
+        """A tensor of the run, [batch, ...], in the caller's layout; `padding` stands where no token is.
+
+        Raises:
+            InvalidRequestError: it is not of all rows and positions of the run.
+        """
+        sizes = [value.shape[axis] for axis in (0, *pos_axes)]
+        if sizes != [len(self.token_ids), *(self.n_pos for _ in pos_axes)]:
+            raise InvalidRequestError(
+                f"a value of shape {list(value.shape)} came for {len(self.token_ids)} rows of {self.n_pos} positions: "
+                "make the bridge outside of `reading` blocks that cut axes; run_with_cache has pos_slice"
+            )
         if all(len(row) == self.length for row in self.token_ids):
             return value
         shape = [self.length if axis in pos_axes else size for axis, size in enumerate(value.shape)]
