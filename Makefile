@@ -93,7 +93,7 @@ dist: $(READY) ## build what is published into dist/: wheel, sdist, npm package
 	cp clients/typescript/*.tgz dist/
 
 dist-test: $(READY) ## install the wheel into empty environments, with and without the server, and use it
-	$(BIN)/python -m pytest tests/dist --install --timeout=1800 $(ARGS)
+	$(BIN)/python -m pytest tests/release --install --timeout=1800 $(ARGS)
 
 clean: ## remove the environments and caches
 	rm -rf $(VENV) .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -219,9 +219,7 @@ def test_a_narrow_model_gives_the_bits_of_a_local_bridge(family: str, folders: d
     assert [name for name in remote if not torch.equal(remote[name], local[name])] == []
 
 
-def test_a_block_that_cuts_values_makes_no_bridge(
-    llm: RemoteTransparentLlm, folders: dict[str, Path]
-) -> None:
+def test_a_block_that_cuts_values_makes_no_bridge(llm: RemoteTransparentLlm, folders: dict[str, Path]) -> None:
     with llm.reading(dtype=torch.bfloat16):  # smaller values are its maker's choice
         narrow = boot_transparent_llm(llm, folders["gpt2"])
     assert run(narrow, TOKENS)[0].dtype == torch.bfloat16
