@@ -14,9 +14,12 @@ import pytest
 import torch
 from transformer_lens.model_bridge import RemoteBridge, TransformerBridge
 
-from support.servers import Watcher, served
+from support.families import FAMILIES
+from support.servers import Watcher, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.integrations.transformer_lens import TransparentLlmBridge, boot_transparent_llm
+from transparent_llm.integrations.transformer_lens.driver import canonical_name
+from transparent_llm.integrations.transformer_lens.hooks import HOOKS
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
@@ -152,6 +155,16 @@ def test_what_is_offered_is_what_the_methods_define(both: Bridges) -> None:
     hooks = {name.removeprefix("blocks.0.") for name in names}
     assert hooks & ALL == OFFERED[both.family]
     assert {both.local.hook_dict[name].name for name in names} == names & both.remote._driver.supported_hook_points
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_its_hooks_where_transformer_lens_has_them(family: str) -> None:
+    bridge = tiny(family).bridged._bridge
+    block = bridge.adapter.component_mapping["blocks"]
+    names = {hook.name: canonical_name(block, hook.name) for hook in HOOKS}
+    placed = {f"blocks.{i}.{hook}": f"blocks.{i}.{name}" for hook, name in names.items() if name for i in (0, 1)}
+    assert len(placed) >= 2 * 6
+    assert placed == {hook: bridge.hook_dict[hook].name for hook in placed}
 
 
 def test_what_each_head_adds_is_silent_until_it_is_switched_on(both: Bridges) -> None:
