@@ -22,7 +22,7 @@ from conformance.scenario import Play, Scenario, scenarios
 from conformance.stage import Stage, stage
 from conformance.vectors import names, vector_findings
 
-PASSED, FAILED = "ok", "FAILED"
+PASSED, FAILED, NOT_BUILT = "ok", "FAILED", "not built"
 Results = dict[str, str]
 
 
@@ -37,16 +37,17 @@ def main(wanted: list[str]) -> int:
     table: dict[str, Results] = {}
     for name in wanted or known:
         started = time.monotonic()
-        known[name].make()
         table[name] = _results(known[name])
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     print(*_lines(table), sep="\n", flush=True)
-    return int(any(result == FAILED for results in table.values() for result in results.values()))
+    return int(any(FAILED in results.values() or not results for results in table.values()))
 
 
 def _results(client: Client) -> Results:
     """Of each file."""
     with ExitStack() as stack:
+        if not client.make():
+            return {}
         performer = Performer(client)
         stack.callback(performer.stop)
         results = {f"vectors/{name}": performer.result(name, partial(vector_findings, name=name)) for name in names()}
@@ -96,15 +97,15 @@ class Performer:
 
 def _lines(table: dict[str, Results]) -> Iterator[str]:
     """A row for each file, a column for each client; below it why something does not apply."""
-    rows = list(next(iter(table.values())))
+    rows = max((list(results) for results in table.values()), key=len) or [NOT_BUILT]
     width = max(map(len, rows))
     reasons: list[str] = []
     yield "".join([" " * width, *(f"  {name:>{len(name)}}" for name in table)])
     for row in rows:
         cells = []
         for name, results in table.items():
-            result = results[row]
-            if result not in (PASSED, FAILED):
+            result = results[row] if results else NOT_BUILT
+            if result not in (PASSED, FAILED, NOT_BUILT):
                 if result not in reasons:
                     reasons.append(result)
                 result = f"({reasons.index(result) + 1})"
