@@ -1,4 +1,4 @@
-"""The first five minutes in other languages, as LANGUAGES.md shows them. `make clients` builds the clients and runs this."""
+"""The first five minutes in other languages, as LANGUAGES.md shows them. `make clients` builds them and runs this."""
 
 from __future__ import annotations
 
