@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 import torch
-from tqdm import tqdm
 
 from transparent_llm._channel import LazyChannel, closed_error
 from transparent_llm._interrupt import Interruptible
@@ -21,7 +20,7 @@ from transparent_llm._rings import Rings
 from transparent_llm._traceparent import traceparent
 from transparent_llm.config import ClientConfig
 from transparent_llm.errors import CancelledError, DeadlineError, InternalError, TransparentLlmError, UnavailableError
-from transparent_llm.progress import progress_bar
+from transparent_llm.progress import Meter
 from transparent_llm.wire import health, status
 from transparent_llm.wire.assembler import Assembler, StreamError
 from transparent_llm.wire.methods import RUN_KEY_HEADER
@@ -99,7 +98,7 @@ class Calls:
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
         assembler, cuts = Assembler(self.config.max_bytes), _Cuts(self.config, was_reached=self._has_answered)
-        bar: tqdm | None = None  # type: ignore[type-arg]
+        meter = Meter(rpc, self.config.progress)
         try:
             while True:
                 before, ring, ended_well = assembler.received, self._rings.offer(request.options), False
@@ -108,11 +107,7 @@ class Calls:
                     with interruptible:
                         for message in self._messages(rpc, request, run_key, deadline, interruptible):
                             assembler.add(message, take_shared)
-                            if bar is None and not assembler.complete:
-                                bar = progress_bar(rpc, assembler.total_bytes, self.config.progress)
-                            if bar is not None:
-                                bar.total = assembler.total_bytes
-                                bar.update(assembler.received - bar.n)
+                            meter.show(assembler.received, assembler.total_bytes)
                     ended_well = True
                     return assembler.tensors()
                 except grpc.RpcError as error:
@@ -127,8 +122,7 @@ class Calls:
                 assembler.resume()
                 request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
         finally:
-            if bar is not None:
-                bar.close()
+            meter.close()
 
     def _messages(
         self, rpc: str, request: Any, run_key: str, deadline: float, interruptible: Interruptible

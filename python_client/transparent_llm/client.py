@@ -22,6 +22,7 @@ from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
 from transparent_llm.plan import PlannedRead
+from transparent_llm.progress import Report
 from transparent_llm.reading import Reading
 from transparent_llm.reads import Read, as_read
 from transparent_llm.reruns import MOST_RERUNS, is_lost_run, require_same_model
@@ -55,7 +56,8 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_cert: File of a certificate to show to the server. Default: TRANSPARENT_LLM_TLS_CERT, else none.
         tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
         device: Where results land.
-        progress: Show a bar for transfers over half a second. None: in a terminal or notebook only.
+        progress: Show a bar for transfers over half a second. None: in a terminal or notebook only. Or a function that
+            is called with the RPC's name, the bytes that have come, and all of them (by read-ahead in another thread).
         rerun: Run the sentences again when the server no longer has the run. False: raise `NotFoundError`.
         cache_bytes: Limit of the tensors of current runs that are kept. 0: keep nothing, read nothing ahead.
         read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
@@ -76,7 +78,7 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_cert: str | None = None,
         tls_key: str | None = None,
         device: str | torch.device = "cpu",
-        progress: bool | None = None,
+        progress: bool | Report | None = None,
         rerun: bool = True,
         cache_bytes: int = ClientConfig.cache_bytes,
         read_ahead_bytes: int = ClientConfig.read_ahead_bytes,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.progress import Report
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 300.0
@@ -42,8 +43,9 @@ class ClientConfig:
     timeout_s: float = DEFAULT_TIMEOUT_S
     """For each call as a whole, transfer included."""
 
-    progress: bool | None = None
-    """Show a bar for transfers over half a second. None: in a terminal or notebook only."""
+    progress: bool | Report | None = None
+    """Show a bar for transfers over half a second. None: in a terminal or notebook only. Or a function that is called
+    with the RPC's name, the bytes that have come, and all of them, after each message."""
 
     rerun: bool = True
     """Run the sentences again when the server no longer has the run."""

@@ -16,6 +16,7 @@ import torch
 import transparent_llm
 import transparent_llm_server
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, connect, errors
+from transparent_llm.integrations import transformer_lens
 from transparent_llm_server import TransformerLensTransparentLlm
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -57,7 +58,7 @@ REMOTE_INIT = (
     "(self, target: str | None = None, *, model: str | None = None, timeout_s: float = 300.0, "
     "token: str | None = None, tls_ca: str | None = None, "
     "tls_cert: str | None = None, tls_key: str | None = None, device: str | torch.device = 'cpu', "
-    "progress: bool | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
+    "progress: bool | Report | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
     "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
     "weights_dir: str | os.PathLike[str] | None = None, shared_memory: bool = True, "
     "max_bytes: int | None = None) -> None"
@@ -184,6 +185,12 @@ def test_arguments_of_the_local_model() -> None:
         ("quantization", None),
     ]
     assert {p.kind for p in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def test_integration_of_transformer_lens() -> None:
+    assert transformer_lens.__all__ == ["TransparentLlmBridge", "TransparentLlmDriver", "boot_transparent_llm"]
+    boot = "(llm: TransparentLlm, model_name: str | os.PathLike[str]) -> TransparentLlmBridge"
+    assert signature(transformer_lens.boot_transparent_llm) == boot
 
 
 def test_errors_and_their_bases() -> None:

@@ -130,6 +130,19 @@ def test_a_passed_deadline_is_a_timeout_that_names_the_server() -> None:
         assert watcher.cancelled.wait(10)
 
 
+def test_the_callers_function_is_told_how_far_a_transfer_is() -> None:
+    told: list[tuple[str, int, int]] = []
+    with running(chunk_bytes=65_536) as server:
+        with RemoteTransparentLlm(server.address, progress=lambda *now: told.append(now), shared_memory=False) as llm:
+            llm.run_tokens([[1] * 60] * 8)
+            total = llm.logits().nbytes
+    assert [now for now in told if now[0] != "Logits" or now[2] != total] == []
+    received = [now[1] for now in told]
+    assert received == sorted(set(received))
+    assert len(received) == -(-total // 65_536)
+    assert received[-1] == total
+
+
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
 def test_the_bar_shows_when_wanted_and_never_by_itself_without_a_terminal(
     progress: bool | None, shown: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -6,27 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from transformers import Lfm2Config
 
-from support.families import build_model, build_tokenizer
+from support.families import build_model, build_tokenizer, hybrid_config
 from transparent_llm import TransparentLlm, errors
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
-
-
-def hybrid_config() -> Lfm2Config:
-    """A convolution in place of attention in its first layer, attention in its second."""
-    return Lfm2Config(
-        vocab_size=500,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        layer_types=["conv", "full_attention"],
-        block_auto_adjust_ff_dim=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from transformers import (
     GPTNeoXConfig,
     GptOssConfig,
     GraniteConfig,
+    Lfm2Config,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
@@ -169,6 +170,21 @@ REFUSED: dict[str, ConfigMaker] = {
     "opt_post_norm": _maker(OPTConfig, _OPT_SIZES, do_layer_norm_before=False),
 }
 """Variants that the engine is known to get wrong and must refuse at load."""
+
+
+def hybrid_config() -> Lfm2Config:
+    """A convolution in place of attention in its first layer, attention in its second."""
+    return Lfm2Config(
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        layer_types=["conv", "full_attention"],
+        block_auto_adjust_ff_dim=False,
+    )
 
 
 def build_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:

@@ -37,8 +37,10 @@ class Zone:
         response = dns.message.make_response(asked)
         response.flags |= dns.flags.AA | dns.flags.RA
         for question in asked.question:
-            if question.rdtype == dns.rdatatype.A and self.addresses:
-                response.answer.append(dns.rrset.from_text(question.name, TTL_S, "IN", "A", *self.addresses))
+            if question.rdtype == dns.rdatatype.A:  # one set each: dnspython shuffles a set, with everyone's `random`
+                response.answer += [
+                    dns.rrset.from_text(question.name, TTL_S, "IN", "A", address) for address in self.addresses
+                ]
         return response.to_wire()
 
     def close(self) -> None:

@@ -1,0 +1,82 @@
+// Checks the messages of one stream of tensors, of several calls if it was cut, and hands their data on.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "transparent_llm/client.h"
+#include "transparent_llm/v1/tensor.pb.h"
+
+namespace transparent_llm::internal {
+
+/// A stream that does not follow tensor.proto: the peer is broken or speaks another protocol.
+class StreamError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Where the data of a stream go.
+class StreamSink {
+ public:
+  virtual ~StreamSink() = default;
+  /// A further tensor begins. Throws StreamError if it cannot be taken.
+  virtual void begin(const TensorHeader& header) = 0;
+  /// Data of the last tensor, at least one byte, within its `total_bytes` and without gaps.
+  virtual void take(std::uint64_t offset, std::span<const std::byte> data) = 0;
+  /// The last tensor, of which no byte has come, will begin again.
+  virtual void drop_last() = 0;
+  /// Everything will begin again.
+  virtual void clear() = 0;
+};
+
+class Assembler {
+ public:
+  /// `max_bytes` is the most that one tensor may take.
+  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes) : sink_(sink), max_bytes_(max_bytes) {}
+
+  /// Takes the next message. Throws StreamError for no header yet, a gap, more data than announced, or a header that
+  /// contradicts itself or the cut stream; TooLargeError for a tensor of more than `max_bytes`.
+  void add(const v1::TensorChunk& chunk);
+  /// The stream was cut and is asked for from `received()` on. What has no bytes yet will be sent again.
+  void resume();
+  /// Throws StreamError if there is no tensor, or the last one is not finished.
+  void finish() const;
+
+  /// Data bytes of the whole stream so far.
+  std::uint64_t received() const { return received_; }
+  /// Bytes of all tensors whose header has come.
+  std::uint64_t total_bytes() const { return total_bytes_; }
+  /// Of the stream so far; empty before its first header.
+  std::string etag() const { return etag_.value_or(""); }
+  /// Whether a header has come.
+  bool has_begun() const { return etag_.has_value(); }
+
+ private:
+  struct Held {
+    TensorHeader header;
+    std::uint64_t received = 0;
+  };
+
+  void begin(const v1::TensorHeader& wire, std::uint64_t offset);
+  void start_over(const std::string& etag);
+  bool is_complete() const { return has_begun() && received_ == total_bytes_; }
+
+  StreamSink& sink_;
+  std::optional<std::uint64_t> max_bytes_;
+  std::optional<std::string> etag_;
+  std::vector<Held> held_;
+  std::uint64_t received_ = 0;
+  std::uint64_t total_bytes_ = 0;
+  bool goes_on_ = false;  // the next header can be that of a tensor which was cut
+};
+
+/// Throws TooLargeError if a value takes more bytes than its reader has room for.
+void require_within(const std::string& name, std::uint64_t n_bytes, std::optional<std::uint64_t> max_bytes);
+
+}  // namespace transparent_llm::internal

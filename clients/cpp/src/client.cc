@@ -1,0 +1,252 @@
+#include "transparent_llm/client.h"
+
+#include <utility>
+
+#include "reading.h"
+#include "run_input.h"
+#include "slices.h"
+#include "version.h"
+#include "wire_dtype.h"
+
+namespace transparent_llm {
+
+using internal::CallTerms;
+using internal::CurrentRun;
+using internal::Deadline;
+using internal::Stub;
+
+const char* const kVersion = TRANSPARENT_LLM_VERSION;
+
+namespace {
+
+/// Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that forgets it
+/// each time at once has too little room.
+constexpr int kMostReruns = 3;
+
+}  // namespace
+
+class Client::Impl {
+ public:
+  explicit Impl(std::shared_ptr<internal::Shared> shared) : shared_(std::move(shared)) {}
+
+  internal::Shared& shared() { return *shared_; }
+  internal::Connection& connection() { return shared_->connection; }
+  const std::string& model() const { return shared_->connection.options().model; }
+  CallOptions call_options(const ReadOptions& options) const { return {options.timeout, options.stop_token}; }
+
+  CallTerms terms(const CallOptions& options) const {
+    return {Deadline::after(options.timeout.value_or(shared_->connection.options().timeout)), options.stop_token};
+  }
+
+  const CurrentRun& current() const {
+    if (!run_) throw NotRunError("nothing has been run yet: call run({sentence, ...}) first");
+    return *run_;
+  }
+
+  void begin(v1::RunRequest request, const CallOptions& options) { run_ = made(std::move(request), terms(options)); }
+
+  /// Reads from the current run, which is run again if the server has lost it, all within one time.
+  template <class Function>
+  auto of_run(const ReadOptions& options, Function read) {
+    current();
+    internal::require_valid(options);
+    CallTerms of_call = terms(call_options(options));
+    for (int reruns = 0;; ++reruns) {
+      const std::shared_ptr<const CurrentRun> run = run_;
+      of_call.run_key = run->key;
+      try {
+        return read(*run, of_call);
+      } catch (const NotFoundError& error) {
+        const bool was_lost = error.reason() == "RUN_NOT_FOUND";
+        if (!was_lost || !connection().options().rerun || reruns == kMostReruns) throw;
+      }
+      run_again(*run, of_call);
+    }
+  }
+
+ private:
+  std::shared_ptr<const CurrentRun> made(v1::RunRequest request, CallTerms terms) {
+    terms.run_key = internal::run_key(request);
+    const auto response = internal::unary(connection(), &Stub::Run, request, terms);
+    return std::make_shared<const CurrentRun>(internal::current_run(std::move(request), terms.run_key, response));
+  }
+
+  void run_again(const CurrentRun& lost, const CallTerms& terms) {
+    auto again = made(lost.request, terms);
+    if (again->model_digest != lost.model_digest) {
+      throw NotFoundError(connection().target() + " lost the run and now serves another model under this name; call "
+                                                  "run() again if that is what you want",
+                          {.reason = "MODEL_CHANGED",
+                           .metadata = {{"was", lost.model_digest}, {"is", again->model_digest}},
+                           .retry_after = {}});
+    }
+    run_ = std::move(again);
+  }
+
+  std::shared_ptr<internal::Shared> shared_;
+  std::shared_ptr<const CurrentRun> run_;  // shared with copies, never changed
+};
+
+Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Client::Client(Client&&) noexcept = default;
+Client& Client::operator=(Client&&) noexcept = default;
+Client::~Client() = default;
+
+Client::Impl& Client::impl() const {
+  if (!impl_) throw InvalidRequestError("this client was moved from");
+  return *impl_;
+}
+
+Client Client::connect(const std::string& target, Options options) {
+  return Client(std::make_unique<Impl>(std::make_shared<internal::Shared>(target, std::move(options))));
+}
+
+Client Client::copy() const { return Client(std::make_unique<Impl>(impl())); }
+
+void Client::close() { impl().connection().close(); }
+
+ServerInfo Client::server_info(const CallOptions& options) {
+  const auto terms = impl().terms(options);
+  return internal::server_info_of(
+      internal::unary(impl().connection(), &Stub::ServerInfo, v1::ServerInfoRequest(), terms));
+}
+
+bool Client::is_serving(const CallOptions& options) {
+  return internal::is_serving(impl().connection(), impl().terms(options));
+}
+
+ModelInfo Client::model_info(const CallOptions& options) {
+  v1::ModelInfoRequest request;
+  request.set_model(impl().model());
+  const auto response = internal::unary(impl().connection(), &Stub::ModelInfo, request, impl().terms(options));
+  return internal::model_info_of(response.info());
+}
+
+void Client::run(const std::vector<std::string>& sentences, const CallOptions& options) {
+  impl().begin(internal::sentences_request(impl().model(), sentences), options);
+}
+
+void Client::run_tokens(const std::vector<std::vector<Index>>& token_ids, const CallOptions& options) {
+  impl().begin(internal::tokens_request(impl().model(), token_ids), options);
+}
+
+void Client::release(const CallOptions& options) {
+  const CurrentRun& run = impl().current();
+  v1::ReleaseRunRequest request;
+  request.set_run_id(run.run_id);
+  CallTerms terms = impl().terms(options);
+  terms.run_key = run.key;
+  internal::unary(impl().connection(), &Stub::ReleaseRun, request, terms);
+}
+
+std::string Client::run_id() const { return impl().current().run_id; }
+
+std::size_t Client::batch_size() const { return impl().current().tokens.shape()[0]; }
+
+Tensor Client::tokens(const ReadOptions& options) const {
+  const Tensor& tokens = impl().current().tokens;
+  internal::require_valid(options);
+  return internal::cut(tokens, options);
+}
+
+Tensor Client::mask(const ReadOptions& options) const {
+  const auto& mask = impl().current().mask;
+  internal::require_valid(options);
+  if (!mask) throw NotSupportedError("the served model does not tell padding from tokens");
+  return internal::cut(*mask, options);
+}
+
+std::vector<std::string> Client::tokens_to_strings(std::span<const Index> tokens, const CallOptions& options) {
+  internal::require_token_ids(tokens);
+  v1::TokensToStringsRequest request;
+  request.set_model(impl().model());
+  for (const Index token : tokens) request.add_token_ids(static_cast<std::int32_t>(token));
+  const auto response = internal::unary(impl().connection(), &Stub::TokensToStrings, request, impl().terms(options));
+  if (static_cast<std::size_t>(response.strings_size()) != tokens.size()) {
+    throw InternalError("the server sent " + std::to_string(response.strings_size()) + " strings for " +
+                        std::to_string(tokens.size()) + " tokens");
+  }
+  return {response.strings().begin(), response.strings().end()};
+}
+
+Tensor Client::logits(const ReadOptions& options) { return read(Read::logits(), options); }
+
+Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& options) {
+  static constexpr std::string_view kDims[] = {"vocab"};
+  internal::require_valid(options);
+  v1::UnembedRequest request;
+  request.set_model(impl().model());
+  request.set_normalize(normalize);
+  request.mutable_t()->set_dtype(internal::to_wire(t.dtype()));
+  for (const std::size_t length : t.shape()) request.mutable_t()->add_shape(length);
+  request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
+  internal::fill(*request.mutable_options(), kDims, options, true);
+  const auto call = internal::stream_call<v1::UnembedRequest>("unembed", &Stub::Unembed, std::move(request));
+  return internal::receive_one(impl().connection(), call, impl().terms(impl().call_options(options)),
+                               options.on_progress);
+}
+
+Tensor Client::residual_in(Index layer, const ReadOptions& options) { return read(Read::residual_in(layer), options); }
+
+Tensor Client::residual_after_attn(Index layer, const ReadOptions& options) {
+  return read(Read::residual_after_attn(layer), options);
+}
+
+Tensor Client::residual_out(Index layer, const ReadOptions& options) { return read(Read::residual_out(layer), options); }
+
+Tensor Client::ffn_out(Index layer, const ReadOptions& options) { return read(Read::ffn_out(layer), options); }
+
+Tensor Client::decomposed_ffn_out(Index batch_i, Index layer, Index pos, const ReadOptions& options) {
+  return read(Read::decomposed_ffn_out(batch_i, layer, pos), options);
+}
+
+Tensor Client::neuron_activations(Index batch_i, Index layer, Index pos, const ReadOptions& options) {
+  return read(Read::neuron_activations(batch_i, layer, pos), options);
+}
+
+Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& options) {
+  static constexpr std::string_view kDims[] = {"d_model"};
+  internal::require_valid(options);
+  v1::NeuronOutputRequest request;
+  request.set_model(impl().model());
+  request.set_layer(internal::to_int32("layer", layer));
+  request.set_neuron(internal::to_int32("neuron", neuron));
+  internal::fill(*request.mutable_options(), kDims, options, true);
+  const auto call =
+      internal::stream_call<v1::NeuronOutputRequest>("neuron_output", &Stub::NeuronOutput, std::move(request));
+  return internal::receive_one(impl().connection(), call, impl().terms(impl().call_options(options)),
+                               options.on_progress);
+}
+
+Tensor Client::attention_matrix(Index batch_i, Index layer, Index head, const ReadOptions& options) {
+  return read(Read::attention_matrix(batch_i, layer, head), options);
+}
+
+Tensor Client::attention_output(Index batch_i, Index layer, Index pos, std::optional<Index> head,
+                                const ReadOptions& options) {
+  return read(Read::attention_output(batch_i, layer, pos, head), options);
+}
+
+Tensor Client::decomposed_attn(Index batch_i, Index layer, const ReadOptions& options) {
+  return read(Read::decomposed_attn(batch_i, layer), options);
+}
+
+Tensor Client::read(const Read& wanted, const ReadOptions& options) {
+  return impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+    return internal::read(impl().shared(), run, wanted, options, terms);
+  });
+}
+
+std::vector<Tensor> Client::fetch(const std::vector<Read>& reads, const ReadOptions& options) {
+  return impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+    return internal::read_many(impl().shared(), run, reads, options, terms);
+  });
+}
+
+void Client::read_chunks(const Read& wanted, const ChunkSink& sink, const ReadOptions& options) {
+  impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+    internal::read_chunks(impl().shared(), run, wanted, sink, options, terms);
+  });
+}
+
+}  // namespace transparent_llm

@@ -1,0 +1,115 @@
+#include "connection.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+#include <utility>
+
+#include "transparent_llm/errors.h"
+
+namespace transparent_llm::internal {
+namespace {
+
+constexpr const char* kRunKeyHeader = "x-transparent-llm-run-key";
+constexpr int kMaxMessageBytes = 16 << 20;  // tensors come in chunks of at most 4 MiB; the rest is tokens
+constexpr int kKeepaliveMs = 20'000;        // a call that brings nothing for so long asks for a sign of life
+constexpr int kLongestConnectMs = 5'000;    // a server that needs longer for the handshake is not there
+constexpr int kLongestBackoffMs = 1'000;    // as a lost server is waited for 30 s only
+constexpr int kLargestFrameBytes = (1 << 24) - 1;  // of HTTP/2: a message in one frame, not in 64
+
+void require_consistent(const Options& options) {
+  const bool is_sendable =
+      std::all_of(options.token.begin(), options.token.end(), [](char sign) { return sign >= ' ' && sign <= '~'; });
+  if (!is_sendable) {
+    throw InvalidRequestError(
+        "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII");
+  }
+  if (options.max_bytes == 0) throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent for no limit");
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    throw InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's");
+  }
+  if (!options.tls_cert.empty() && options.tls_ca.empty()) {
+    throw InvalidRequestError("a client certificate is shown over TLS only: set tls_ca to the file of the server's authority");
+  }
+}
+
+/// The text of a PEM file; gRPC would say of a wrong one only that there is no connection.
+std::string pem(const std::filesystem::path& path, const std::string& what) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (!file || text.find("-----BEGIN ") == std::string::npos) {
+    throw InvalidRequestError("cannot read " + what + " from " + path.string() + ": no file that can be read, or not PEM");
+  }
+  return text;
+}
+
+std::shared_ptr<grpc::ChannelCredentials> credentials(const Options& options) {
+  if (options.tls_ca.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions tls;
+  tls.pem_root_certs = pem(options.tls_ca, "the CA certificates");
+  if (!options.tls_cert.empty()) {
+    tls.pem_cert_chain = pem(options.tls_cert, "the client certificate");
+    tls.pem_private_key = pem(options.tls_key, "the client's key");
+  }
+  return grpc::SslCredentials(tls);
+}
+
+grpc::ChannelArguments arguments() {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // calls.cc makes them, within the call's time
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of this client's own
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLargestFrameBytes);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // as often as that during one call
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kLongestConnectMs);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestBackoffMs);
+  return arguments;
+}
+
+}  // namespace
+
+Connection::Connection(std::string target, Options options) : target_(std::move(target)), options_(std::move(options)) {
+  require_consistent(options_);
+  channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments());
+  stub_ = v1::TransparentLlmService::NewStub(channel_);
+}
+
+void Connection::require_open(const CallTerms& terms) const {
+  if (is_closed()) throw InvalidRequestError("this client is closed; make a new one with Client::connect");
+  if (terms.stop_token.stop_requested()) throw CancelledError("the call was cancelled before it began");
+}
+
+void Connection::pause(Deadline::Clock::duration time, const CallTerms& terms) const {
+  std::mutex mutex;
+  std::condition_variable woken;
+  bool is_over = false;
+  const auto wake = [&] {
+    const std::lock_guard lock(mutex);
+    is_over = true;
+    woken.notify_all();
+  };
+  const std::stop_callback by_caller(terms.stop_token, wake);
+  const std::stop_callback by_close(closing(), wake);
+  std::unique_lock lock(mutex);
+  woken.wait_for(lock, time, [&] { return is_over; });
+}
+
+Attempt::Attempt(const Connection& connection, const CallTerms& terms)
+    : by_caller_(terms.stop_token, Cancel{&context_}), by_close_(connection.closing(), Cancel{&context_}) {
+  context_.set_deadline(terms.deadline.on_wall_clock());
+  if (!terms.run_key.empty()) context_.AddMetadata(kRunKeyHeader, terms.run_key);
+  const std::string& token = connection.options().token;
+  if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
+}
+
+}  // namespace transparent_llm::internal

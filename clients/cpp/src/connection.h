@@ -1,0 +1,82 @@
+// A connection to one server, which a client and its copies share. Safe for many threads.
+
+#pragma once
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "deadline.h"
+#include "transparent_llm/options.h"
+#include "transparent_llm/v1/service.grpc.pb.h"
+
+namespace transparent_llm::internal {
+
+using Stub = v1::TransparentLlmService::Stub;
+
+/// What holds for all attempts of one call.
+struct CallTerms {
+  Deadline deadline;
+  std::stop_token stop_token;
+  /// Value of the routing header; empty for calls that are of no run.
+  std::string run_key = {};
+};
+
+class Connection {
+ public:
+  /// Throws as `Client::connect` does. Nothing is sent yet.
+  Connection(std::string target, Options options);
+
+  const std::string& target() const { return target_; }
+  const Options& options() const { return options_; }
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+  Stub& stub() const { return *stub_; }
+
+  /// Cancels what is under way; nothing can be called any more.
+  void close() { closing_.request_stop(); }
+  bool is_closed() const { return closing_.stop_requested(); }
+  std::stop_token closing() const { return closing_.get_token(); }
+  /// Whether the caller wants no more of this call.
+  bool is_given_up(const CallTerms& terms) const { return is_closed() || terms.stop_token.stop_requested(); }
+  /// Throws InvalidRequestError after `close`, CancelledError if the call was given up.
+  void require_open(const CallTerms& terms) const;
+  /// Waits, unless the call is given up.
+  void pause(Deadline::Clock::duration time, const CallTerms& terms) const;
+
+  /// Whether a call was ever answered.
+  bool has_answered() const { return has_answered_; }
+  void note_answer() { has_answered_ = true; }
+
+ private:
+  std::string target_;
+  Options options_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<Stub> stub_;
+  std::stop_source closing_;
+  std::atomic<bool> has_answered_ = false;
+};
+
+/// One gRPC call: deadline, headers, and the ways to cancel it.
+class Attempt {
+ public:
+  Attempt(const Connection& connection, const CallTerms& terms);
+  grpc::ClientContext& context() { return context_; }
+
+ private:
+  struct Cancel {
+    grpc::ClientContext* context;
+    void operator()() const { context->TryCancel(); }
+  };
+
+  grpc::ClientContext context_;
+  std::stop_callback<Cancel> by_caller_;
+  std::stop_callback<Cancel> by_close_;
+};
+
+}  // namespace transparent_llm::internal

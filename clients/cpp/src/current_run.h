@@ -1,0 +1,29 @@
+// What a client knows of a run.
+
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "transparent_llm/tensor.h"
+#include "transparent_llm/v1/service.pb.h"
+
+namespace transparent_llm::internal {
+
+struct CurrentRun {
+  /// What it was made of, to make it again.
+  v1::RunRequest request;
+  /// The routing key of all its calls.
+  std::string key;
+  std::string run_id;
+  std::string model_digest;
+  /// I64 [batch pos]
+  Tensor tokens;
+  /// BOOL [batch pos]; absent where the model does not tell padding from tokens.
+  std::optional<Tensor> mask;
+};
+
+/// From the answer to `request`. Throws InternalError for one that contradicts itself.
+CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunResponse& response);
+
+}  // namespace transparent_llm::internal

@@ -1,0 +1,31 @@
+// What servers say of themselves, from their messages, and kept where it is needed again.
+
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "calls.h"
+#include "transparent_llm/description.h"
+#include "transparent_llm/v1/service.pb.h"
+
+namespace transparent_llm::internal {
+
+ModelInfo model_info_of(const v1::ModelInfo& wire);
+ServerInfo server_info_of(const v1::ServerInfoResponse& wire);
+
+/// Models by digest, each asked for once. Shared by a client and its copies; safe for many threads.
+class Descriptions {
+ public:
+  /// The model with this digest, if the server gives the output vectors of its neurons; none if it is not served any more.
+  std::optional<ModelDescription> with_neuron_outputs(Connection& connection, const std::string& digest,
+                                                      const CallTerms& terms);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::optional<ModelDescription>> known_;
+};
+
+}  // namespace transparent_llm::internal

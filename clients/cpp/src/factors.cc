@@ -1,0 +1,204 @@
+#include "factors.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "assembler.h"
+#include "half.h"
+#include "sizes.h"
+#include "tensor_access.h"
+#include "transparent_llm/errors.h"
+
+namespace transparent_llm::internal {
+namespace {
+
+static_assert(FLT_EVAL_METHOD == 0, "products are taken in single precision");
+
+void require(bool fits, const char* what) {
+  if (!fits) throw InternalError(std::string("the server sent factors that do not fit together: ") + what);
+}
+
+/// A factor in single precision, whatever it comes in; without a copy if it comes so.
+class Singles {
+ public:
+  explicit Singles(const Tensor& tensor) : tensor_(tensor) {
+    require(is_floating(tensor.dtype()), "a factor is no floating tensor");
+    if (tensor.dtype() == Dtype::kF32) return;
+    if (tensor.dtype() != Dtype::kF64) {
+      converted_ = tensor.floats();
+      return;
+    }
+    converted_.reserve(tensor.size());
+    for (const double element : tensor.as<double>()) converted_.push_back(static_cast<float>(element));
+  }
+
+  std::span<const float> span() const {
+    return tensor_.dtype() == Dtype::kF32 ? tensor_.as<float>() : std::span<const float>(converted_);
+  }
+
+ private:
+  const Tensor& tensor_;
+  std::vector<float> converted_;
+};
+
+void store_as(float value, Dtype dtype, std::byte* out) {
+  if (dtype == Dtype::kF64) {
+    const double wide = value;
+    std::memcpy(out, &wide, sizeof(wide));
+    return;
+  }
+  const std::uint16_t half = dtype == Dtype::kF16 ? to_f16(value) : to_bf16(value);
+  std::memcpy(out, &half, sizeof(half));
+}
+
+/// The value while it is made, row by row of d_model numbers, each rounded once.
+class Product {
+ public:
+  Product(const std::string& name, Dtype dtype, std::vector<std::size_t> shape, std::vector<std::string> dims,
+          std::optional<std::uint64_t> max_bytes)
+      : dtype_(dtype), shape_(std::move(shape)), dims_(std::move(dims)), row_(shape_.back()) {
+    const auto needed = bytes_of(std::span<const std::size_t>(shape_), size_of(dtype));
+    require(needed.has_value(), "their product is larger than memory can be");
+    require_within(name, *needed, max_bytes);
+    n_bytes_ = *needed;
+    memory_ = std::make_shared_for_overwrite<std::byte[]>(n_bytes_);
+  }
+
+  /// The next row: (factor * vector) * gain. A gain of one number is one for the whole row; none is no product at all.
+  void add(float factor, std::span<const float> vector, std::span<const float> gain) {
+    for (std::size_t i = 0; i < vector.size(); ++i) row_[i] = factor * vector[i];
+    if (gain.size() == 1 && vector.size() != 1) {
+      for (float& number : row_) number *= gain[0];
+    } else {
+      for (std::size_t i = 0; i < gain.size() && i < vector.size(); ++i) row_[i] *= gain[i];
+    }
+    const std::size_t size = size_of(dtype_);
+    if (dtype_ == Dtype::kF32) {
+      if (!row_.empty()) std::memcpy(memory_.get() + filled_, row_.data(), row_.size() * size);
+    } else {
+      for (std::size_t i = 0; i < row_.size(); ++i) store_as(row_[i], dtype_, memory_.get() + filled_ + i * size);
+    }
+    filled_ += row_.size() * size;
+  }
+
+  /// The next `count` rows are zero.
+  void skip(std::size_t count) {
+    const std::size_t n_bytes = count * row_.size() * size_of(dtype_);
+    if (n_bytes != 0) std::memset(memory_.get() + filled_, 0, n_bytes);
+    filled_ += n_bytes;
+  }
+
+  Tensor tensor() && {
+    return TensorAccess::wrap(dtype_, std::move(shape_), std::move(dims_), std::move(memory_), n_bytes_);
+  }
+
+ private:
+  Dtype dtype_;
+  std::vector<std::size_t> shape_;
+  std::vector<std::string> dims_;
+  std::vector<float> row_;
+  std::shared_ptr<std::byte[]> memory_;
+  std::size_t n_bytes_ = 0;
+  std::size_t filled_ = 0;
+};
+
+std::span<const float> gain_of(const std::optional<Tensor>& gain) {
+  if (!gain) return {};
+  require(gain->dtype() == Dtype::kF32, "gain is not F32");
+  return gain->as<float>();
+}
+
+struct Span {
+  std::size_t start;
+  std::size_t stop;
+};
+
+/// In the order of their activations, which need not be that of the neurons.
+std::vector<Span> spans_of(const FfnFactors& factors, std::size_t n_neurons) {
+  if (!factors.spans) return {{0, n_neurons}};
+  const Tensor& wire = *factors.spans;
+  require(wire.dtype() == Dtype::kI64 && wire.shape().size() == 2 && wire.shape()[1] == 2, "spans");
+  const auto bounds = wire.as<std::int64_t>();
+  std::vector<Span> spans;
+  for (std::size_t i = 0; i < bounds.size(); i += 2) {
+    const bool is_within = 0 <= bounds[i] && bounds[i] <= bounds[i + 1] &&
+                           static_cast<std::uint64_t>(bounds[i + 1]) <= n_neurons;
+    require(is_within, "a span outside the neurons");
+    spans.push_back({static_cast<std::size_t>(bounds[i]), static_cast<std::size_t>(bounds[i + 1])});
+  }
+  return spans;
+}
+
+/// Which activation each neuron has; -1 for those without one.
+std::vector<std::ptrdiff_t> places(const std::vector<Span>& spans, std::size_t n_neurons, std::size_t n_activations) {
+  std::vector<std::ptrdiff_t> found(n_neurons, -1);
+  std::ptrdiff_t place = 0;
+  for (const Span& span : spans) {
+    for (std::size_t neuron = span.start; neuron < span.stop; ++neuron) {
+      require(found[neuron] == -1, "a neuron in two spans");
+      found[neuron] = place++;
+    }
+  }
+  require(static_cast<std::size_t>(place) == n_activations, "activations and spans");
+  return found;
+}
+
+}  // namespace
+
+Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes) {
+  const auto& [pattern, value_out, gain] = factors;
+  require(pattern.shape().size() == 3 && value_out.shape().size() == 3, "their axes");
+  require(value_out.dtype() == Dtype::kF32, "value_out is not F32");
+  const std::size_t n_heads = pattern.shape()[0], n_targets = pattern.shape()[1], n_sources = pattern.shape()[2];
+  const std::size_t d_model = value_out.shape()[2];
+  require(value_out.shape()[0] == n_sources && value_out.shape()[1] == n_heads, "pattern and value_out");
+  const bool has_rows = gain && !gain->shape().empty();
+  require(!has_rows || gain->shape() == std::vector<std::size_t>({n_targets, d_model}), "gain");
+
+  Product value("decomposed_attn", pattern.dtype(), {n_targets, n_sources, n_heads, d_model},
+                {"target", "source", "head", "d_model"}, max_bytes);
+  const Singles converted(pattern);
+  const std::span<const float> weights = converted.span();
+  const std::span<const float> vectors = value_out.as<float>();
+  const std::span<const float> gains = gain_of(gain);
+  for (std::size_t target = 0; target < n_targets; ++target) {
+    const auto row_gain = has_rows ? gains.subspan(target * d_model, d_model) : gains;
+    for (std::size_t source = 0; source < n_sources; ++source) {
+      for (std::size_t head = 0; head < n_heads; ++head) {
+        const auto vector = vectors.subspan((source * n_heads + head) * d_model, d_model);
+        value.add(weights[(head * n_targets + target) * n_sources + source], vector, row_gain);
+      }
+    }
+  }
+  return std::move(value).tensor();
+}
+
+Tensor product(const FfnFactors& factors, const Tensor& weights, std::optional<std::uint64_t> max_bytes) {
+  const auto& [activations, gain, spans] = factors;
+  require(activations.shape().size() == 1 && weights.shape().size() == 2, "their axes");
+  const std::size_t n_neurons = weights.shape()[0], d_model = weights.shape()[1];
+  require(!gain || gain->shape().empty() || gain->shape() == std::vector<std::size_t>({d_model}), "gain");
+  const auto found = places(spans_of(factors, n_neurons), n_neurons, activations.size());
+
+  Product value("decomposed_ffn_out", activations.dtype(), {n_neurons, d_model}, {"hidden", "d_model"}, max_bytes);
+  const Singles converted(activations), converted_weights(weights);
+  const std::span<const float> factor = converted.span(), vectors = converted_weights.span();
+  const std::span<const float> gains = gain_of(gain);
+  for (std::size_t neuron = 0; neuron < n_neurons; ++neuron) {
+    if (found[neuron] < 0) {
+      value.skip(1);
+      continue;
+    }
+    const auto vector = vectors.subspan(neuron * d_model, d_model);
+    value.add(factor[static_cast<std::size_t>(found[neuron])], vector, gains);
+  }
+  return std::move(value).tensor();
+}
+
+}  // namespace transparent_llm::internal

@@ -1,0 +1,24 @@
+// Parts of named axes, as they are asked for and as they are cut here.
+
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "transparent_llm/options.h"
+#include "transparent_llm/tensor.h"
+#include "transparent_llm/v1/tensor.pb.h"
+
+namespace transparent_llm::internal {
+
+/// Throws InvalidRequestError for an axis that no value has, a step below 1 (INVALID_SLICE), or a dtype that is not
+/// floating (INVALID_DTYPE).
+void require_valid(const ReadOptions& options);
+
+/// Sets slices and dtype of a request for a value with these axes; those that it does not have are left out.
+void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims, const ReadOptions& options, bool is_floating);
+
+/// The part of a tensor that is here already. Axes that it does not have are left out.
+Tensor cut(const Tensor& whole, const ReadOptions& options);
+
+}  // namespace transparent_llm::internal

@@ -1,0 +1,170 @@
+// Connections that break, before the server of the demo model.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "cutting_proxy.h"
+#include "real_server.h"
+#include "scripted_server.h"
+#include "transparent_llm/client.h"
+#include "wire.h"
+
+namespace transparent_llm {
+namespace {
+
+using test::CuttingProxy;
+using test::ScriptedServer;
+using test::Writer;
+
+std::string raw(const Tensor& tensor) {
+  return {reinterpret_cast<const char*>(tensor.bytes().data()), tensor.bytes().size()};
+}
+
+const std::vector<std::string> kLong = {
+    "To be or not to be, that is the question, whether it is nobler in the mind to suffer the slings and arrows",
+    "My lord, I have remembrances of yours that I have longed long to redeliver, I pray you now receive them"};
+
+TEST(CutsTest, ACutValueGoesOnWhereItBroke) {
+  Client direct = Client::connect(test::real_server());
+  direct.run(kLong);
+  const std::string expected = raw(direct.logits());
+  ASSERT_GT(expected.size(), 150'000u);
+  CuttingProxy proxy(test::real_server(), {70'000, 1'000, 60'000});
+  Client llm = Client::connect(proxy.address());
+  llm.run(kLong);
+  std::vector<std::uint64_t> reports;
+  const Tensor logits = llm.logits({.on_progress = [&](std::uint64_t received, std::uint64_t) { reports.push_back(received); }});
+  EXPECT_EQ(raw(logits), expected);
+  EXPECT_EQ(proxy.cuts_made(), 3u);
+  EXPECT_TRUE(std::is_sorted(reports.begin(), reports.end()));  // nothing began again
+  EXPECT_EQ(reports.back(), expected.size());
+}
+
+TEST(CutsTest, ACutFetchGoesOnWhereItBroke) {
+  Client direct = Client::connect(test::real_server());
+  direct.run(kLong);
+  CuttingProxy proxy(test::real_server(), {40'000, 40'000, 40'000});
+  Client llm = Client::connect(proxy.address());
+  llm.run(kLong);
+  const std::vector<Tensor> fetched = llm.fetch({Read::residual_in(0), Read::residual_in(1), Read::logits()});
+  EXPECT_GT(proxy.cuts_made(), 0u);
+  EXPECT_EQ(raw(fetched[0]), raw(direct.residual_in(0)));
+  EXPECT_EQ(raw(fetched[1]), raw(direct.residual_in(1)));
+  EXPECT_EQ(raw(fetched[2]), raw(direct.logits()));
+}
+
+TEST(CutsTest, ChunksGoOnWithoutAGap) {
+  Client direct = Client::connect(test::real_server());
+  direct.run(kLong);
+  CuttingProxy proxy(test::real_server(), {70'000, 60'000});
+  Client llm = Client::connect(proxy.address());
+  llm.run(kLong);
+  std::string joined;
+  llm.read_chunks(Read::logits(), [&](const TensorHeader&, std::uint64_t offset, std::span<const std::byte> bytes) {
+    ASSERT_EQ(offset, joined.size());
+    joined.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
+  EXPECT_EQ(joined, raw(direct.logits()));
+  EXPECT_EQ(proxy.cuts_made(), 2u);
+}
+
+TEST(CutsTest, ARunOverALostConnectionIsAskedForAgain) {
+  CuttingProxy proxy(test::real_server(), {1'000});
+  Client llm = Client::connect(proxy.address());
+  for (int runs = 0; proxy.cuts_made() == 0 && runs < 100; ++runs) llm.run({"My lord"});
+  EXPECT_EQ(proxy.cuts_made(), 1u);
+  llm.run({"My lord"});
+  EXPECT_EQ(llm.batch_size(), 1u);
+}
+
+TEST(CutsTest, NewBitsBeginAnew) {
+  ScriptedServer server;
+  std::vector<std::pair<std::uint64_t, std::string>> asked;
+  server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
+    asked.emplace_back(request.options().resume_offset(), request.options().etag());
+    if (asked.size() == 1) {
+      writer->Write(test::bytes_header(4, "ab", "old"));
+      return grpc::Status(grpc::UNAVAILABLE, "cut");
+    }
+    writer->Write(test::bytes_header(4, "wxyz", "new"));
+    return grpc::Status::OK;
+  };
+  Client llm = Client::connect(server.address());
+  llm.run({"My lord"});
+  std::vector<std::uint64_t> offsets;
+  std::string last;
+  llm.read_chunks(Read::residual_in(0), [&](const TensorHeader&, std::uint64_t offset, std::span<const std::byte> bytes) {
+    offsets.push_back(offset);
+    last.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
+  EXPECT_EQ(last, "wxyz");
+  EXPECT_EQ(offsets, (std::vector<std::uint64_t>{0, 0}));
+  EXPECT_EQ(asked[1], (std::pair<std::uint64_t, std::string>{2, "old"}));
+}
+
+TEST(CutsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
+  ScriptedServer server;
+  int calls = 0;
+  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer* writer) {
+    if (++calls == 1) return test::status_of(grpc::UNAVAILABLE, "DRAINING");
+    if (calls == 2) return grpc::Status(grpc::CANCELLED, "cut off before it began");
+    if (calls == 3) return grpc::Status(grpc::INTERNAL, "Received RST_STREAM with error code 2");
+    writer->Write(test::bytes_header(1, "a"));
+    return grpc::Status::OK;
+  };
+  Client llm = Client::connect(server.address());
+  llm.run({"My lord"});
+  EXPECT_EQ(raw(llm.residual_in(0)), "a");
+  EXPECT_EQ(calls, 4);
+}
+
+TEST(CutsTest, ABusyServerIsNotAskedAgain) {
+  ScriptedServer server;
+  int calls = 0;
+  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer*) {
+    ++calls;
+    return test::status_of(grpc::RESOURCE_EXHAUSTED, "BUSY", {}, 2500);
+  };
+  Client llm = Client::connect(server.address());
+  llm.run({"My lord"});
+  try {
+    llm.residual_in(0);
+    FAIL();
+  } catch (const BusyError& error) {
+    EXPECT_EQ(error.retry_after(), Seconds(2.5));
+  }
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(CutsTest, AServerThatNeverAnsweredIsTriedFiveTimes) {
+  ScriptedServer server;
+  int calls = 0;
+  server.on_run = [&](const v1::RunRequest&, v1::RunResponse*) {
+    ++calls;
+    return grpc::Status(grpc::UNAVAILABLE, "not yet");
+  };
+  Client llm = Client::connect(server.address());
+  EXPECT_THROW(llm.run({"My lord"}), UnavailableError);
+  EXPECT_EQ(calls, 5);
+}
+
+TEST(CutsTest, AServerThatStaysAwayMissesTheDeadline) {
+  ScriptedServer server;
+  server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
+    if (request.options().resume_offset() == 0) writer->Write(test::bytes_header(4, "ab"));
+    return grpc::Status(grpc::UNAVAILABLE, "gone");
+  };
+  Client llm = Client::connect(server.address());
+  llm.run({"My lord"});
+  try {
+    llm.residual_in(0, {.timeout = std::chrono::milliseconds(300)});
+    FAIL();
+  } catch (const DeadlineError& error) {
+    EXPECT_EQ(error.metadata().at("received"), "2");
+    EXPECT_EQ(error.metadata().at("total_bytes"), "4");
+  }
+}
+
+}  // namespace
+}  // namespace transparent_llm

@@ -1,0 +1,135 @@
+#include "cutting_proxy.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <stdexcept>
+
+namespace transparent_llm::test {
+namespace {
+
+sockaddr_in loopback(int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  return address;
+}
+
+const sockaddr* plain(const sockaddr_in& address) { return reinterpret_cast<const sockaddr*>(&address); }
+
+int new_socket() {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) throw std::runtime_error("no socket");
+  return fd;
+}
+
+int listening() {
+  const int fd = new_socket();
+  const sockaddr_in address = loopback(0);
+  if (bind(fd, plain(address), sizeof(address)) != 0 || listen(fd, 16) != 0) throw std::runtime_error("cannot listen");
+  return fd;
+}
+
+int port_of(int fd) {
+  sockaddr_in address{};
+  socklen_t size = sizeof(address);
+  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
+bool send_all(int fd, const char* data, std::size_t size) {
+  while (size > 0) {
+    const ssize_t sent = send(fd, data, size, MSG_NOSIGNAL);
+    if (sent <= 0) return false;
+    data += sent;
+    size -= static_cast<std::size_t>(sent);
+  }
+  return true;
+}
+
+}  // namespace
+
+Socket::~Socket() { close(fd_); }
+
+void Socket::shut_down() const { shutdown(fd_, SHUT_RDWR); }
+
+struct CuttingProxy::Link {
+  Link(CuttingProxy& proxy, int client_fd, int server_fd, std::optional<std::size_t> allowed)
+      : client(client_fd),
+        server(server_fd),
+        up([this, &proxy] { proxy.carry(client, server, std::nullopt); }),
+        down([this, &proxy, allowed] { proxy.carry(server, client, allowed); }) {}
+  ~Link() {
+    client.shut_down();
+    server.shut_down();
+    up.join();
+    down.join();
+  }
+
+  Socket client;
+  Socket server;
+  std::thread up;
+  std::thread down;
+};
+
+CuttingProxy::CuttingProxy(const std::string& target, std::vector<std::size_t> cuts)
+    : target_port_(std::stoi(target.substr(target.rfind(':') + 1))),
+      cuts_(std::move(cuts)),
+      listener_(listening()),
+      address_("127.0.0.1:" + std::to_string(port_of(listener_.fd()))),
+      acceptor_([this] { accept_all(); }) {}
+
+CuttingProxy::~CuttingProxy() {
+  listener_.shut_down();
+  acceptor_.join();
+  links_.clear();
+}
+
+std::size_t CuttingProxy::cuts_made() const {
+  const std::lock_guard lock(mutex_);
+  return cuts_made_;
+}
+
+std::optional<std::size_t> CuttingProxy::next_cut() {
+  const std::lock_guard lock(mutex_);
+  return next_ < cuts_.size() ? std::optional(cuts_[next_++]) : std::nullopt;
+}
+
+void CuttingProxy::accept_all() {
+  for (;;) {
+    const int client = accept(listener_.fd(), nullptr, nullptr);
+    if (client < 0) return;
+    const int server = new_socket();
+    const sockaddr_in address = loopback(target_port_);
+    if (connect(server, plain(address), sizeof(address)) != 0) {
+      close(server);
+      close(client);
+      continue;
+    }
+    links_.push_back(std::make_unique<Link>(*this, client, server, next_cut()));
+  }
+}
+
+void CuttingProxy::carry(const Socket& from, const Socket& to, std::optional<std::size_t> allowed) {
+  std::array<char, 65536> buffer;
+  std::size_t carried = 0;
+  for (ssize_t got = 0; (got = recv(from.fd(), buffer.data(), buffer.size(), 0)) > 0;) {
+    const auto size = static_cast<std::size_t>(got);
+    if (allowed && carried + size > *allowed) {
+      send_all(to.fd(), buffer.data(), *allowed - carried);
+      const std::lock_guard lock(mutex_);
+      ++cuts_made_;
+      break;
+    }
+    if (!send_all(to.fd(), buffer.data(), size)) break;
+    carried += size;
+  }
+  from.shut_down();
+  to.shut_down();
+}
+
+}  // namespace transparent_llm::test

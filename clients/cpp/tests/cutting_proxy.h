@@ -1,0 +1,58 @@
+// A TCP proxy between client and server that cuts connections where a test wants it.
+
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace transparent_llm::test {
+
+/// A file descriptor of a socket, closed at its end.
+class Socket {
+ public:
+  explicit Socket(int fd) : fd_(fd) {}
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+  ~Socket();
+  int fd() const { return fd_; }
+  /// Ends what others wait for on it.
+  void shut_down() const;
+
+ private:
+  int fd_;
+};
+
+/// Forwards to `target` (127.0.0.1:PORT). Each entry of `cuts` is for one connection, in their order: after so many bytes
+/// to the client it is cut. Later connections are not cut.
+class CuttingProxy {
+ public:
+  CuttingProxy(const std::string& target, std::vector<std::size_t> cuts);
+  ~CuttingProxy();
+
+  const std::string& address() const { return address_; }
+  std::size_t cuts_made() const;
+
+ private:
+  struct Link;
+
+  void accept_all();
+  void carry(const Socket& from, const Socket& to, std::optional<std::size_t> allowed);
+  std::optional<std::size_t> next_cut();
+
+  const int target_port_;
+  mutable std::mutex mutex_;
+  std::vector<std::size_t> cuts_;
+  std::size_t next_ = 0;
+  std::size_t cuts_made_ = 0;
+  Socket listener_;
+  std::string address_;
+  std::vector<std::unique_ptr<Link>> links_;
+  std::thread acceptor_;
+};
+
+}  // namespace transparent_llm::test

@@ -1,0 +1,177 @@
+package transparentllm
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"transparentllm.dev/go/internal/wire"
+)
+
+const (
+	runKeyHeader = "x-transparent-llm-run-key"
+	// Tensors come in chunks of at most 4 MiB; the rest is tokens.
+	maxMessageBytes = 16 << 20
+	// A server that does not finish the handshake in that time is not there.
+	longestConnect = 5 * time.Second
+	// During a call that brings nothing for so long the server is asked for a sign of life, and is lost if it gives none
+	// for as long again.
+	keepaliveAfter = 20 * time.Second
+	// How long a new attempt to connect may take to begin.
+	reconnectWait = 100 * time.Millisecond
+)
+
+// calls is the choke point: every call goes through unary or stream. Shared by a client and its copies.
+type calls struct {
+	config
+	conn     *grpc.ClientConn
+	answered atomic.Bool
+	closed   atomic.Bool
+}
+
+func dialled(config config) (*calls, error) {
+	security := grpc.WithInsecure() // the only name that gRPC 1.33 has for it
+	if config.tls != nil {
+		security = grpc.WithTransportCredentials(credentials.NewTLS(config.tls))
+	}
+	conn, err := grpc.Dial(config.target, security,
+		grpc.WithUserAgent("transparent-llm-go/"+Version),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveAfter}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause},
+			MinConnectTimeout: longestConnect,
+		}))
+	if err != nil {
+		return nil, failure(ErrInvalidRequest, "%s is no target: %v", config.target, err)
+	}
+	return &calls{config: config, conn: conn}, nil
+}
+
+func (c *calls) close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+// begin is the context of a call as a whole: with its deadline and its headers.
+func (c *calls) begin(ctx context.Context, runKey string) (context.Context, context.CancelFunc) {
+	if runKey != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, runKeyHeader, runKey)
+	}
+	if c.token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.token)
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// unary sends one message and gets one. Again, if a server that had answered was lost on the way: equal requests have
+// equal effects.
+func (c *calls) unary(ctx context.Context, rpc string, request, response proto.Message, runKey string) error {
+	ctx, cancel := c.begin(ctx, runKey)
+	defer cancel()
+	cuts := newCuts(c)
+	for {
+		if c.closed.Load() {
+			return closedError()
+		}
+		err := c.conn.Invoke(ctx, servicePath+rpc, request, response)
+		if err == nil {
+			c.answered.Store(true)
+			return nil
+		}
+		if err := cuts.waitOut(ctx, c.failed(ctx, err), nil, false); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *calls) isServing(ctx context.Context) (bool, error) {
+	if c.closed.Load() {
+		return false, closedError()
+	}
+	ctx, cancel := c.begin(ctx, "")
+	defer cancel()
+	answer, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return false, c.failed(ctx, err)
+	}
+	return answer.Status == healthpb.HealthCheckResponse_SERVING, nil
+}
+
+// tensors receives all of a stream; one that is cut is taken up where it broke off.
+func (c *calls) tensors(ctx context.Context, request request, progress func(received, total int64)) ([]wire.Tensor, error) {
+	assembler := wire.NewAssembler(uint64(c.maxBytes))
+	stream := c.stream(ctx, request, assembler.Tracker, assembler.Cut)
+	defer stream.close()
+	for {
+		chunk, err := stream.next()
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			err = assembler.Add(chunk)
+		}
+		if err != nil {
+			return nil, FromError(err, c.target)
+		}
+		if progress != nil {
+			progress(int64(assembler.Received), int64(assembler.Total))
+		}
+	}
+	tensors, err := assembler.Tensors()
+	if err != nil {
+		return nil, FromError(err, c.target)
+	}
+	return tensors, nil
+}
+
+// tensor receives a stream of one tensor.
+func (c *calls) tensor(ctx context.Context, request request, name string, progress func(received, total int64)) (*Tensor, error) {
+	tensors, err := c.tensors(ctx, request, progress)
+	if err != nil {
+		return nil, err
+	}
+	if len(tensors) != 1 || tensors[0].Header.Name != name {
+		return nil, failure(ErrInternal, "%s broke the protocol: %d tensors, the first of them %q, for %s", c.target,
+			len(tensors), tensors[0].Header.Name, name)
+	}
+	return arrived(tensors[0]), nil
+}
+
+// failed gives our error for gRPC's.
+func (c *calls) failed(ctx context.Context, err error) *Error {
+	switch {
+	case ctx.Err() == context.Canceled:
+		cancelled := failure(ErrCancelled, "the call to %s was cancelled", c.target)
+		cancelled.cause = err
+		return cancelled
+	case c.closed.Load():
+		cancelled := failure(ErrCancelled, "the client was closed during the call")
+		cancelled.cause = err
+		return cancelled
+	}
+	return FromError(err, c.target)
+}
+
+// reconnect has the next attempt to connect made now, if the last one failed.
+func (c *calls) reconnect(ctx context.Context) {
+	c.conn.ResetConnectBackoff()
+	ctx, cancel := context.WithTimeout(ctx, reconnectWait)
+	defer cancel()
+	c.conn.WaitForStateChange(ctx, connectivity.TransientFailure)
+}
+
+func closedError() *Error {
+	return failure(ErrInvalidRequest, "this client is closed; make a new one with Dial")
+}

@@ -1,0 +1,282 @@
+package transparentllm
+
+import (
+	"context"
+	"sync"
+
+	pb "transparentllm.dev/go/transparent_llm/v1"
+)
+
+// Client is a language model in a server. It is safe for concurrent use: a read goes on with the run it began with. As
+// there is one current run, goroutines that run inputs of their own each take a Copy.
+type Client struct {
+	*shared
+	mutex sync.Mutex
+	held  *run // nil before the first
+}
+
+// shared is what a client and its copies have in common.
+type shared struct {
+	calls    *calls
+	weights  *weights
+	mutex    sync.Mutex
+	models   map[string]*pb.ModelDescription // by digest
+	features map[string]bool
+}
+
+// Dial makes a client of the server at target: HOST:PORT, unix:PATH or another gRPC target. Nothing is sent before the
+// first call.
+//
+// Errors: ErrInvalidRequest for a target or an option that can never be right.
+func Dial(target string, options ...Option) (*Client, error) {
+	config, err := configured(target, options)
+	if err != nil {
+		return nil, err
+	}
+	calls, err := dialled(config)
+	if err != nil {
+		return nil, err
+	}
+	common := &shared{calls: calls, models: map[string]*pb.ModelDescription{}}
+	common.weights = newWeights(calls)
+	return &Client{shared: common}, nil
+}
+
+// Copy gives a further client on the same connection. It has the same current run until it runs something itself.
+func (c *Client) Copy() *Client {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return &Client{shared: c.shared, held: c.held}
+}
+
+// Close closes the connection, also of all copies. Calls under way return ErrCancelled, later ones ErrInvalidRequest.
+func (c *Client) Close() error { return c.calls.close() }
+
+// IsServing tells whether the server has loaded its models and answers calls (the standard health check).
+func (c *Client) IsServing(ctx context.Context) (bool, error) { return c.calls.isServing(ctx) }
+
+// ServerInfo is what the server serves and allows, and how exact its models were at load.
+func (c *Client) ServerInfo(ctx context.Context) (*pb.ServerInfoResponse, error) {
+	answer := &pb.ServerInfoResponse{}
+	if err := c.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// ModelInfo is shape and name of the model. Works before any run.
+func (c *Client) ModelInfo(ctx context.Context) (*pb.ModelInfo, error) {
+	answer := &pb.ModelInfoResponse{}
+	if err := c.calls.unary(ctx, "ModelInfo", &pb.ModelInfoRequest{Model: c.calls.model}, answer, ""); err != nil {
+		return nil, err
+	}
+	if answer.Info == nil {
+		return nil, failure(ErrInternal, "%s answered ModelInfo without any", c.calls.target)
+	}
+	return answer.Info, nil
+}
+
+// TokensToStrings gives the text of each token by itself, leading space included.
+//
+// Errors: ErrInvalidRequest, UNKNOWN_TOKEN, for an id outside the vocabulary.
+func (c *Client) TokensToStrings(ctx context.Context, tokens []int64) ([]string, error) {
+	ids, err := tokenIDs(tokens)
+	if err != nil {
+		return nil, err
+	}
+	answer := &pb.TokensToStringsResponse{}
+	request := &pb.TokensToStringsRequest{Model: c.calls.model, TokenIds: ids}
+	if err := c.calls.unary(ctx, "TokensToStrings", request, answer, ""); err != nil {
+		return nil, err
+	}
+	if len(answer.Strings) != len(tokens) {
+		return nil, failure(ErrInternal, "%s answered %d strings for %d tokens", c.calls.target, len(answer.Strings), len(tokens))
+	}
+	return answer.Strings, nil
+}
+
+// Run runs the sentences as one batch, which becomes the current run.
+//
+// Errors: ErrInvalidRequest, EMPTY_INPUT, for no sentence or one without any token; ErrTooLarge, TOO_LONG, for one longer
+// than the model's context. The current run is the old one then.
+func (c *Client) Run(ctx context.Context, sentences []string) error {
+	request, err := sentencesRequest(c.calls.model, sentences)
+	if err != nil {
+		return err
+	}
+	return c.begin(ctx, request)
+}
+
+// RunTokens is Run of token ids, one list a row, to which nothing is added.
+//
+// Errors: as Run; ErrInvalidRequest, UNKNOWN_TOKEN, for an id outside the vocabulary.
+func (c *Client) RunTokens(ctx context.Context, tokens [][]int64) error {
+	request, err := tokensRequest(c.calls.model, tokens)
+	if err != nil {
+		return err
+	}
+	return c.begin(ctx, request)
+}
+
+// Release tells the server that the current run is not needed any more. Reading it again runs it again.
+//
+// Errors: ErrNotRun.
+func (c *Client) Release(ctx context.Context) error {
+	held, err := c.current()
+	if err != nil {
+		return err
+	}
+	return c.calls.unary(ctx, "ReleaseRun", &pb.ReleaseRunRequest{RunId: held.id}, &pb.ReleaseRunResponse{}, held.key)
+}
+
+// RunID names the current run on the server: a hash of model, tokens and owner.
+//
+// Errors: ErrNotRun.
+func (c *Client) RunID() (string, error) {
+	held, err := c.current()
+	if err != nil {
+		return "", err
+	}
+	return held.id, nil
+}
+
+// BatchSize is the number of rows of the current run. No call is made.
+//
+// Errors: ErrNotRun.
+func (c *Client) BatchSize() (int, error) {
+	held, err := c.current()
+	if err != nil {
+		return 0, err
+	}
+	return held.tokens.shape[0], nil
+}
+
+// Tokens gives the token ids of the current run, padded on the right. [batch pos] I64. No call is made.
+//
+// Errors: ErrNotRun.
+func (c *Client) Tokens(options ...ReadOption) (*Tensor, error) {
+	return c.known(options, func(held *run) *Tensor { return held.tokens })
+}
+
+// Mask tells for each token of the current run whether it is a real one. [batch pos] BOOL. No call is made.
+//
+// Errors: ErrNotRun; ErrNotSupported where the model does not tell padding from tokens.
+func (c *Client) Mask(options ...ReadOption) (*Tensor, error) {
+	return c.known(options, func(held *run) *Tensor { return held.mask })
+}
+
+// known is a part of what the answer to Run brought.
+func (c *Client) known(options []ReadOption, of func(*run) *Tensor) (*Tensor, error) {
+	reading, err := readingOf(options)
+	if err != nil {
+		return nil, err
+	}
+	held, err := c.current()
+	if err != nil {
+		return nil, err
+	}
+	whole := of(held)
+	if whole == nil {
+		return nil, failure(ErrNotSupported, "the served model does not tell padding from tokens")
+	}
+	return whole.cut(reading.of(whole.dims)), nil
+}
+
+func (c *Client) begin(ctx context.Context, request *pb.RunRequest) error {
+	made, err := c.makeRun(ctx, request)
+	if err != nil {
+		return err
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.held = made
+	return nil
+}
+
+func (c *Client) makeRun(ctx context.Context, request *pb.RunRequest) (*run, error) {
+	key, answer := runKey(request), &pb.RunResponse{}
+	if err := c.calls.unary(ctx, "Run", request, answer, key); err != nil {
+		return nil, err
+	}
+	return answeredRun(request, key, answer)
+}
+
+func (c *Client) current() (*run, error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.held == nil {
+		return nil, failure(ErrNotRun, "nothing has been run yet: call Run first")
+	}
+	return c.held, nil
+}
+
+// ofRun reads from the current run, which is run again if the server has lost it.
+func (c *Client) ofRun(ctx context.Context, read func(*run) error) error {
+	held, err := c.current()
+	if err != nil {
+		return err
+	}
+	for reruns := 0; ; reruns++ {
+		err := read(held)
+		if !c.mayRerun(err) || reruns == mostReruns {
+			return err
+		}
+		if held, err = c.runAgain(ctx, held); err != nil {
+			return err
+		}
+	}
+}
+
+// mayRerun tells whether a read failed as the server no longer has the run, and may be made again.
+func (c *Client) mayRerun(err error) bool {
+	failed, ok := err.(*Error)
+	return ok && failed.Class == ErrNotFound && failed.Reason == "RUN_NOT_FOUND" && c.calls.rerun
+}
+
+// runAgain makes a lost run again. It becomes the current one in place of the lost.
+func (c *Client) runAgain(ctx context.Context, lost *run) (*run, error) {
+	again, err := c.makeRun(ctx, lost.request)
+	if err != nil {
+		return nil, err
+	}
+	if err := requireSameModel(lost.digest, again.digest, c.calls.target); err != nil {
+		return nil, err
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.held == lost {
+		c.held = again
+	}
+	return again, nil
+}
+
+// description of the model with this digest, asked for until it is known; nil if it is not served.
+func (s *shared) description(ctx context.Context, digest string) (*pb.ModelDescription, error) {
+	s.mutex.Lock()
+	model := s.models[digest]
+	s.mutex.Unlock()
+	if model != nil {
+		return model, nil
+	}
+	answer := &pb.ServerInfoResponse{}
+	if err := s.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
+		return nil, err
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.features = map[string]bool{}
+	for _, feature := range answer.Features {
+		s.features[feature] = true
+	}
+	for _, model := range answer.Models {
+		s.models[model.Digest] = model
+	}
+	return s.models[digest], nil
+}
+
+// has tells whether the server, once it was asked for a description, said that it can do this.
+func (s *shared) has(feature string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.features[feature]
+}

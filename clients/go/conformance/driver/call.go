@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	transparentllm "transparentllm.dev/go"
+)
+
+// called is one call: where it goes and how its values are read.
+type called struct {
+	ctx     context.Context
+	llm     *transparentllm.Client
+	args    []json.RawMessage
+	options []transparentllm.ReadOption
+}
+
+// values are the methods that answer something else than a tensor.
+var values = map[string]func(called) (any, error){
+	"model_info":        modelInfo,
+	"run":               run,
+	"run_tokens":        runTokens,
+	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
+	"tokens_to_strings": tokensToStrings,
+	"release":           func(c called) (any, error) { return nil, c.llm.Release(c.ctx) },
+	"is_serving":        func(c called) (any, error) { return c.llm.IsServing(c.ctx) },
+	"server_info":       serverInfo,
+}
+
+func call(asked *request) (any, error) {
+	made, err := asked.called()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if asked.CancelAfterS != nil {
+		defer time.AfterFunc(seconds(*asked.CancelAfterS), cancel).Stop()
+	}
+	made.ctx = ctx
+	reports := [][2]int64{}
+	made.options = append(made.options, transparentllm.Progress(func(received, total int64) {
+		reports = append(reports, [2]int64{received, total})
+	}))
+	got, err := made.answer(asked.Method)
+	if err == nil && asked.Progress {
+		got["progress"] = reports
+	}
+	return got, err
+}
+
+func (c called) answer(method string) (fields, error) {
+	if answer, ok := values[method]; ok {
+		value, err := answer(c)
+		return fields{"value": value}, err
+	}
+	if method == "fetch" {
+		return c.fetch()
+	}
+	read, ok := tensors[method]
+	if !ok {
+		return nil, fmt.Errorf("no such method: %q", method)
+	}
+	value, err := read(c)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := encoded(value)
+	return fields{"tensor": encoded}, err
+}
+
+func (r *request) called() (called, error) {
+	llm, err := r.client()
+	made := called{llm: llm, args: r.Args}
+	for axis, part := range r.Slices {
+		var bounds []transparentllm.Bound
+		for i, of := range []func(int64) transparentllm.Bound{transparentllm.Start, transparentllm.Stop, transparentllm.Step} {
+			if part[i] != nil {
+				bounds = append(bounds, of(*part[i]))
+			}
+		}
+		made.options = append(made.options, transparentllm.Slice(axis, bounds...))
+	}
+	if r.Dtype != "" {
+		dtype, err := dtypeNamed(r.Dtype)
+		if err != nil {
+			return made, err
+		}
+		made.options = append(made.options, transparentllm.WireDtype(dtype))
+	}
+	return made, err
+}
+
+// argument reads one of the arguments; it is the driver's error if there is none of this type.
+func argument[T any](c called, i int) (value T, err error) {
+	if i >= len(c.args) {
+		return value, fmt.Errorf("there is no argument %d", i)
+	}
+	return value, json.Unmarshal(c.args[i], &value)
+}
+
+func modelInfo(c called) (any, error) {
+	info, err := c.llm.ModelInfo(c.ctx)
+	return fields{"name": info.GetName(), "n_params_estimate": info.GetNParamsEstimate(), "n_layers": info.GetNLayers(),
+		"n_heads": info.GetNHeads(), "d_model": info.GetDModel(), "d_vocab": info.GetDVocab()}, err
+}
+
+func run(c called) (any, error) {
+	sentences, err := argument[[]string](c, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.llm.Run(c.ctx, sentences); err != nil {
+		return nil, err
+	}
+	id, err := c.llm.RunID()
+	return fields{"run_id": id}, err
+}
+
+func runTokens(c called) (any, error) {
+	rows, err := argument[[][]int64](c, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.llm.RunTokens(c.ctx, rows); err != nil {
+		return nil, err
+	}
+	id, err := c.llm.RunID()
+	return fields{"run_id": id}, err
+}
+
+func tokensToStrings(c called) (any, error) {
+	tokens, err := argument[[]int64](c, 0)
+	if err != nil {
+		return nil, err
+	}
+	texts, err := c.llm.TokensToStrings(c.ctx, tokens)
+	return append([]string{}, texts...), err
+}
+
+func serverInfo(c called) (any, error) {
+	info, err := c.llm.ServerInfo(c.ctx)
+	models := []fields{}
+	for _, model := range info.GetModels() {
+		models = append(models, fields{"name": model.GetInfo().GetName(), "digest": model.GetDigest(), "n_ctx": model.GetNCtx(),
+			"dtype": transparentllm.Dtype(model.GetDtype()).String()})
+	}
+	return fields{"api_version": info.GetApiVersion(), "features": append([]string{}, info.GetFeatures()...), "models": models}, err
+}

@@ -1,0 +1,80 @@
+package transparentllm
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+const (
+	defaultTimeout      = 300 * time.Second
+	defaultWeightsBytes = 1 << 30
+)
+
+type config struct {
+	target       string
+	token        string
+	tls          *tls.Config
+	model        string
+	timeout      time.Duration
+	rerun        bool
+	maxBytes     int64
+	hasMaxBytes  bool
+	weightsBytes int64
+}
+
+// Option is one of what Dial can be told.
+type Option func(*config)
+
+// WithToken sends a bearer token with every call.
+func WithToken(token string) Option { return func(c *config) { c.token = token } }
+
+// WithTLS uses TLS: the configuration's RootCAs are trusted and its Certificates shown. Default: no TLS.
+func WithTLS(security *tls.Config) Option { return func(c *config) { c.tls = security } }
+
+// WithModel names the model, which is needed only where several are served.
+func WithModel(name string) Option { return func(c *config) { c.model = name } }
+
+// WithTimeout bounds each call as a whole, transfer included, where its context has no earlier deadline. Default: 300 s.
+func WithTimeout(timeout time.Duration) Option { return func(c *config) { c.timeout = timeout } }
+
+// WithoutRerun returns ErrNotFound, RUN_NOT_FOUND, when the server no longer has the run. Default: the input is run again
+// and the value read again, up to three times.
+func WithoutRerun() Option { return func(c *config) { c.rerun = false } }
+
+// WithMaxBytes is the most that one value may take; a larger one returns ErrTooLarge before its memory is taken. Default:
+// no limit, so that a server that is not trusted could have this process run out of memory.
+func WithMaxBytes(bytes int64) Option {
+	return func(c *config) { c.maxBytes, c.hasMaxBytes = bytes, true }
+}
+
+// WithWeightsBytes limits the output vectors of neurons that are kept for DecomposedFfnOut, for a client and its copies
+// together. A layer that takes more than all of it is not kept: its products come ready from the server. Default: 1 GiB.
+func WithWeightsBytes(bytes int64) Option { return func(c *config) { c.weightsBytes = bytes } }
+
+func configured(target string, options []Option) (config, error) {
+	made := config{target: target, timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes}
+	for _, option := range options {
+		option(&made)
+	}
+	switch {
+	case target == "":
+		return made, failure(ErrInvalidRequest, "Dial needs a target: HOST:PORT")
+	case !isPrintable(made.token):
+		return made, failure(ErrInvalidRequest,
+			"this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII")
+	case made.hasMaxBytes && made.maxBytes < 1:
+		return made, failure(ErrInvalidRequest, "WithMaxBytes(%d): it must be 1 or more", made.maxBytes)
+	case made.timeout <= 0:
+		return made, failure(ErrInvalidRequest, "WithTimeout(%v): it must be more than 0", made.timeout)
+	}
+	return made, nil
+}
+
+func isPrintable(token string) bool {
+	for i := 0; i < len(token); i++ {
+		if token[i] < ' ' || token[i] > '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,108 @@
+package transparentllm
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	pb "transparentllm.dev/go/transparent_llm/v1"
+)
+
+// mostReruns of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that
+// forgets it each time at once has too little room.
+const mostReruns = 3
+
+// run is what the client knows of one; it never changes.
+type run struct {
+	request *pb.RunRequest
+	key     string
+	id      string
+	digest  string
+	tokens  *Tensor
+	mask    *Tensor // nil where the model does not tell padding from tokens
+}
+
+func sentencesRequest(model string, sentences []string) (*pb.RunRequest, error) {
+	for i, sentence := range sentences {
+		if !utf8.ValidString(sentence) {
+			return nil, failure(ErrInvalidRequest, "sentence %d is not valid UTF-8", i).because("INVALID_REQUEST",
+				"sentence", strconv.Itoa(i))
+		}
+	}
+	held := append([]string(nil), sentences...)
+	return &pb.RunRequest{Model: model, Input: &pb.RunRequest_Sentences{Sentences: &pb.SentenceBatch{Sentences: held}}}, nil
+}
+
+func tokensRequest(model string, rows [][]int64) (*pb.RunRequest, error) {
+	batch := &pb.TokenBatch{}
+	for _, row := range rows {
+		ids, err := tokenIDs(row)
+		if err != nil {
+			return nil, err
+		}
+		batch.Sequences = append(batch.Sequences, &pb.TokenSequence{TokenIds: ids})
+	}
+	return &pb.RunRequest{Model: model, Input: &pb.RunRequest_Tokens{Tokens: batch}}, nil
+}
+
+// tokenIDs refuses what no vocabulary has, so that it need not travel.
+func tokenIDs(tokens []int64) ([]int32, error) {
+	ids := make([]int32, len(tokens))
+	for i, token := range tokens {
+		if token < 0 || token > math.MaxInt32 {
+			return nil, failure(ErrInvalidRequest, "token %d is not in the vocabulary: ids begin at 0 and no vocabulary is "+
+				"that large", token).because("UNKNOWN_TOKEN", "token", strconv.FormatInt(token, 10))
+		}
+		ids[i] = int32(token)
+	}
+	return ids, nil
+}
+
+// runKey is the routing key, known before the first call: a hash of model and input.
+func runKey(request *pb.RunRequest) string {
+	var rows [][]int32
+	for _, sequence := range request.GetTokens().GetSequences() {
+		rows = append(rows, append([]int32{}, sequence.TokenIds...))
+	}
+	input, _ := json.Marshal([]any{request.Model, request.GetSentences().GetSentences(), rows}) // strings and numbers
+	sum := sha256.Sum256(input)
+	return hex.EncodeToString(sum[:16])
+}
+
+// answeredRun checks what the server answered to Run.
+func answeredRun(request *pb.RunRequest, key string, answer *pb.RunResponse) (*run, error) {
+	shape := []int{int(answer.BatchSize), int(answer.NPos)}
+	count := uint64(answer.BatchSize) * uint64(answer.NPos)
+	if uint64(len(answer.TokenIds)) != count || (len(answer.Mask) != 0 && uint64(len(answer.Mask)) != count) {
+		return nil, failure(ErrInternal, "the server's answer to Run contradicts itself: %d tokens and %d of the mask for %v",
+			len(answer.TokenIds), len(answer.Mask), shape)
+	}
+	made := &run{request: request, key: key, id: answer.RunId, digest: answer.ModelDigest}
+	made.tokens = &Tensor{I64, shape, methods["tokens"].dims, make([]byte, 0, 8*count)}
+	for _, id := range answer.TokenIds {
+		made.tokens.data = binary.LittleEndian.AppendUint64(made.tokens.data, uint64(int64(id)))
+	}
+	if len(answer.Mask) == 0 {
+		return made, nil
+	}
+	made.mask = &Tensor{BOOL, shape, methods["tokens"].dims, make([]byte, count)}
+	for i, isToken := range answer.Mask {
+		if isToken {
+			made.mask.data[i] = 1
+		}
+	}
+	return made, nil
+}
+
+// requireSameModel refuses to go on with the values of another model.
+func requireSameModel(was, is, target string) error {
+	if was == is {
+		return nil
+	}
+	return failure(ErrNotFound, "%s lost the run and now serves another model under this name; call Run again if that is "+
+		"what you want", target).because("MODEL_CHANGED", "was", was, "is", is)
+}

@@ -1,0 +1,110 @@
+package transparentllm
+
+import (
+	"context"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"transparentllm.dev/go/internal/wire"
+	pb "transparentllm.dev/go/transparent_llm/v1"
+)
+
+// request asks for a stream. The options are a part of the message.
+type request struct {
+	rpc     string
+	message proto.Message
+	options *pb.TensorOptions
+	runKey  string
+}
+
+// stream receives the messages of one request, over as many calls as it takes.
+type stream struct {
+	calls   *calls
+	request request
+	tracker *wire.Tracker
+	cut     func() // told before the stream is taken up again
+	ctx     context.Context
+	cancel  context.CancelFunc
+	cuts    *cuts
+
+	call       grpc.ClientStream // nil: not begun, or cut
+	cancelCall context.CancelFunc
+	before     uint64 // bytes received when the call began
+}
+
+func (c *calls) stream(ctx context.Context, request request, tracker *wire.Tracker, cut func()) *stream {
+	ctx, cancel := c.begin(ctx, request.runKey)
+	return &stream{calls: c, request: request, tracker: tracker, cut: cut, ctx: ctx, cancel: cancel, cuts: newCuts(c)}
+}
+
+// next is the next message, which the tracker must have taken before next is called again; io.EOF after the last.
+func (s *stream) next() (*pb.TensorChunk, error) {
+	for {
+		chunk, err := s.receive()
+		if err == nil || err == io.EOF {
+			return chunk, err
+		}
+		if s.calls.closed.Load() && s.call == nil && !s.tracker.HasBegun() {
+			return nil, closedError()
+		}
+		failed := s.calls.failed(s.ctx, err)
+		if err := s.cuts.waitOut(s.ctx, failed, s.tracker, s.tracker.Received > s.before); err != nil {
+			return nil, err
+		}
+		s.again()
+	}
+}
+
+// again takes the stream up where it broke off.
+func (s *stream) again() {
+	s.endCall()
+	s.cut()
+	s.request.options.ResumeOffset, s.request.options.Etag = s.tracker.Received, s.tracker.Etag()
+}
+
+// close ends the call, if it is still under way, and tells the server.
+func (s *stream) close() {
+	s.endCall()
+	s.cancel()
+}
+
+func (s *stream) receive() (*pb.TensorChunk, error) {
+	if s.call == nil {
+		if err := s.begin(); err != nil {
+			return nil, err
+		}
+	}
+	chunk := &pb.TensorChunk{}
+	if err := s.call.RecvMsg(chunk); err != nil {
+		return nil, err
+	}
+	s.calls.answered.Store(true)
+	return chunk, nil
+}
+
+func (s *stream) begin() error {
+	s.before = s.tracker.Received
+	ctx, cancel := context.WithCancel(s.ctx)
+	call, err := s.calls.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, servicePath+s.request.rpc)
+	if err != nil {
+		cancel()
+		return err
+	}
+	s.call, s.cancelCall = call, cancel
+	// io.EOF says that the stream is over already; RecvMsg then tells why.
+	if err := call.SendMsg(s.request.message); err != nil && err != io.EOF {
+		return err
+	}
+	if err := call.CloseSend(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (s *stream) endCall() {
+	if s.call != nil {
+		s.cancelCall()
+		s.call, s.cancelCall = nil, nil
+	}
+}

@@ -1,0 +1,262 @@
+package transparentllm
+
+import (
+	"context"
+	"strconv"
+
+	pb "transparentllm.dev/go/transparent_llm/v1"
+)
+
+// Logits reads the model's output, after whatever scaling or capping the model itself applies to it. [batch pos d_vocab]
+//
+// Errors of this and all reads of a run: ErrNotRun before the first Run; ErrIndexOutOfRange; ErrNotSupported where the
+// model has no such value; ErrTooLarge for a value over WithMaxBytes or over what the server sends.
+func (c *Client) Logits(ctx context.Context, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, Logits(), options)
+}
+
+// ResidualIn reads the residual stream as it enters a layer. [batch pos d_model]
+func (c *Client) ResidualIn(ctx context.Context, layer int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, ResidualIn(layer), options)
+}
+
+// ResidualAfterAttn reads the residual stream after attention's output was added. [batch pos d_model]
+func (c *Client) ResidualAfterAttn(ctx context.Context, layer int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, ResidualAfterAttn(layer), options)
+}
+
+// ResidualOut reads the residual stream as it leaves a layer. [batch pos d_model]
+func (c *Client) ResidualOut(ctx context.Context, layer int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, ResidualOut(layer), options)
+}
+
+// FfnOut reads what the feed-forward part added to the residual stream, bias included. [batch pos d_model]
+func (c *Client) FfnOut(ctx context.Context, layer int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, FfnOut(layer), options)
+}
+
+// DecomposedFfnOut reads what each neuron added: activation times output vector. [hidden d_model]
+//
+// The output vectors of the layer are fetched once and kept, within WithWeightsBytes; the product is made here, to the
+// same bits. Errors: ErrNotFound, MODEL_CHANGED, if another model is served under the name by now.
+func (c *Client) DecomposedFfnOut(ctx context.Context, batch, layer, pos int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, DecomposedFfnOut(batch, layer, pos), options)
+}
+
+// NeuronActivations reads activations right after the activation function. [d_ffn]
+func (c *Client) NeuronActivations(ctx context.Context, batch, layer, pos int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, NeuronActivations(batch, layer, pos), options)
+}
+
+// AttentionMatrix reads attention probabilities after softmax; a row is the position that attends. [query_pos key_pos]
+func (c *Client) AttentionMatrix(ctx context.Context, batch, layer, head int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, AttentionMatrix(batch, layer, head), options)
+}
+
+// AttentionOutput reads what the whole attention added to the residual stream, bias included. [d_model]
+func (c *Client) AttentionOutput(ctx context.Context, batch, layer, pos int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, AttentionOutput(batch, layer, pos), options)
+}
+
+// AttentionOutputOfHead reads what one head added to the residual stream. [d_model]
+func (c *Client) AttentionOutputOfHead(ctx context.Context, batch, layer, pos, head int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, AttentionOutputOfHead(batch, layer, pos, head), options)
+}
+
+// DecomposedAttn reads what each source position gave each target position through each head. [target source head d_model]
+//
+// Its factors travel and the product is made here, to the same bits.
+func (c *Client) DecomposedAttn(ctx context.Context, batch, layer int, options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, DecomposedAttn(batch, layer), options)
+}
+
+// NeuronOutput reads the raw output weight vector of a neuron. [d_model] Works before any run.
+//
+// Errors: ErrIndexOutOfRange; ErrNotSupported where the layer has no neurons.
+func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ...ReadOption) (*Tensor, error) {
+	reading, err := readingOf(options)
+	if err != nil {
+		return nil, err
+	}
+	m := methods["neuron_output"]
+	made := request{rpc: m.rpc(), options: reading.options(m, false)}
+	if made.message, err = m.request(c.calls.model, []int{layer, neuron}, made.options); err != nil {
+		return nil, err
+	}
+	return c.ofModel(ctx, made, m, reading)
+}
+
+// Unembed projects a vector of the residual stream, [d_model] of a floating type, to the vocabulary. [vocab] With normalize
+// the final norm and the model's own post-processing of logits are applied, so that the last layer's output gives the
+// model's output; otherwise it is the plain product with the unembedding matrix. Works before any run.
+//
+// Errors: ErrInvalidRequest, INVALID_SHAPE or INVALID_DTYPE, for another tensor.
+func (c *Client) Unembed(ctx context.Context, vector *Tensor, normalize bool, options ...ReadOption) (*Tensor, error) {
+	reading, err := readingOf(options)
+	if err != nil {
+		return nil, err
+	}
+	m := methods["unembed"]
+	sent := &pb.Tensor{Dtype: pb.Dtype(vector.dtype), Data: vector.data}
+	for _, length := range vector.shape {
+		sent.Shape = append(sent.Shape, uint64(length))
+	}
+	made := request{rpc: m.rpc(), options: reading.options(m, false)}
+	made.message = &pb.UnembedRequest{Model: c.calls.model, T: sent, Normalize: normalize, Options: made.options}
+	return c.ofModel(ctx, made, m, reading)
+}
+
+// Fetch reads many values of the current run in one stream, in the order asked for. A failure of one is a failure of all.
+//
+// Errors: those of the reads.
+func (c *Client) Fetch(ctx context.Context, reads []Read, options ...ReadOption) ([]*Tensor, error) {
+	reading, err := readingOf(options)
+	if err != nil {
+		return nil, err
+	}
+	var values []*Tensor
+	err = c.ofRun(ctx, func(held *run) (err error) {
+		values, err = c.fetched(ctx, held, reads, reading)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return values, nil
+}
+
+// read is one value of the current run.
+func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Tensor, error) {
+	reading, err := readingOf(options)
+	if err != nil {
+		return nil, err
+	}
+	var value *Tensor
+	err = c.ofRun(ctx, func(held *run) error {
+		factored, err := c.multiplies(ctx, held, read, reading)
+		if err != nil {
+			return err
+		}
+		made, err := requestOf(held, read, reading.options(read.method, factored))
+		if err != nil {
+			return err
+		}
+		tensors, err := c.calls.tensors(ctx, made, reading.progress)
+		if err != nil {
+			return err
+		}
+		groups, err := grouped([]string{read.method.name}, tensors)
+		if err != nil {
+			return err
+		}
+		value, err = c.value(ctx, held, read, factored, groups[0], reading)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return value, nil
+}
+
+func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *reading) ([]*Tensor, error) {
+	if len(reads) == 0 {
+		return nil, nil
+	}
+	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
+	names, factored := make([]string, len(reads)), make([]bool, len(reads))
+	for i, read := range reads {
+		if read.method == nil {
+			return nil, failure(ErrInvalidRequest, "read %d of the Fetch is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
+		}
+		var err error
+		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
+			return nil, err
+		}
+		item, err := read.method.item(read.indices, reading.options(read.method, factored[i]))
+		if err != nil {
+			return nil, err
+		}
+		message.Items, names[i] = append(message.Items, item), read.method.name
+	}
+	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key}, reading.progress)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := grouped(names, tensors)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]*Tensor, len(reads))
+	for i, group := range groups {
+		if values[i], err = c.value(ctx, held, reads[i], factored[i], group, reading); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+func (c *Client) ofModel(ctx context.Context, made request, m *method, reading *reading) (*Tensor, error) {
+	value, err := c.calls.tensor(ctx, made, m.name, reading.progress)
+	if err != nil {
+		return nil, err
+	}
+	return value, reading.check(m, value)
+}
+
+// requestOf asks for one value of a run.
+func requestOf(held *run, read Read, options *pb.TensorOptions) (request, error) {
+	if read.method == nil {
+		return request{}, failure(ErrInvalidRequest, "an empty Read names nothing")
+	}
+	message, err := read.method.request(held.id, read.indices, options)
+	return request{read.method.rpc(), message, options, held.key}, err
+}
+
+// value is what came for a read, or the product of its factors, if they were asked for.
+func (c *Client) value(ctx context.Context, held *run, read Read, factored bool, came arrival, reading *reading) (*Tensor, error) {
+	if whole := came[""]; whole != nil {
+		return whole, reading.check(read.method, whole)
+	}
+	if !factored {
+		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
+	}
+	if came["pattern"] != nil {
+		return attnProduct(came, c.calls.maxBytes)
+	}
+	model, err := c.description(ctx, held.digest)
+	if err != nil {
+		return nil, err
+	}
+	if model == nil {
+		return nil, failure(ErrNotSupported, "the server that had this run's model is gone; run it again")
+	}
+	outputs, err := c.weights.layer(ctx, model, read.indices[1])
+	if err != nil {
+		return nil, err
+	}
+	return ffnProduct(came, outputs, c.calls.maxBytes)
+}
+
+// multiplies tells whether the value comes as factors: where it has some and, for neurons, where the weights are or will
+// be kept.
+func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *reading) (bool, error) {
+	if read.method == nil || len(reading.of(read.method.dims)) > 0 || reading.hasDtype {
+		return false, nil
+	}
+	if read.method.name != "decomposed_ffn_out" || len(read.indices) < 3 {
+		return read.method.name == "decomposed_attn", nil
+	}
+	model, err := c.description(ctx, held.digest)
+	if err != nil || model == nil || !c.has("neuron_outputs") {
+		return false, err
+	}
+	return c.weights.keeps(model, read.indices[1]), nil
+}
+
+// check refuses a value in another type than was asked for.
+func (r *reading) check(m *method, value *Tensor) error {
+	if r.hasDtype && !m.integers && value.dtype != r.dtype {
+		return failure(ErrInternal, "the server sent %s as %v, not as %v", m.name, value.dtype, r.dtype)
+	}
+	return nil
+}

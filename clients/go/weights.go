@@ -1,0 +1,92 @@
+package transparentllm
+
+import (
+	"container/list"
+	"context"
+
+	pb "transparentllm.dev/go/transparent_llm/v1"
+)
+
+// weights are the output vectors of neurons, kept under the model's digest: they never change. The least recently used
+// layers go first. Shared by a client and its copies; nobody writes to them.
+type weights struct {
+	calls *calls
+	// turn has one place: one download of a layer is enough for all goroutines.
+	turn  chan struct{}
+	kept  map[layerKey]*list.Element
+	order *list.List // of keptLayer, least recently used first
+	bytes int64
+}
+
+type layerKey struct {
+	digest string
+	layer  int
+}
+
+type keptLayer struct {
+	key     layerKey
+	outputs *Tensor
+}
+
+func newWeights(calls *calls) *weights {
+	return &weights{calls: calls, turn: make(chan struct{}, 1), kept: map[layerKey]*list.Element{}, order: list.New()}
+}
+
+// keeps tells whether the output vectors of a layer can be kept; of a layer that does not exist the server says so.
+func (w *weights) keeps(model *pb.ModelDescription, layer int) bool {
+	if layer < 0 || layer >= len(model.DFfn) {
+		return false
+	}
+	size := Dtype(model.Dtype).Size()
+	if size == 0 {
+		size = F32.Size()
+	}
+	needed := float64(model.DFfn[layer]) * float64(model.GetInfo().GetDModel()) * float64(size)
+	return needed > 0 && needed <= float64(w.calls.weightsBytes) && (w.calls.maxBytes == 0 || needed <= float64(w.calls.maxBytes))
+}
+
+// layer gives the output vectors of all neurons of a layer [d_ffn d_model], fetched once.
+func (w *weights) layer(ctx context.Context, model *pb.ModelDescription, layer int) (*Tensor, error) {
+	select {
+	case w.turn <- struct{}{}:
+		defer func() { <-w.turn }()
+	case <-ctx.Done():
+		return nil, w.calls.failed(ctx, ctx.Err())
+	}
+	key := layerKey{model.Digest, layer}
+	if held, ok := w.kept[key]; ok {
+		w.order.MoveToBack(held)
+		return held.Value.(keptLayer).outputs, nil
+	}
+	outputs, err := w.fetch(ctx, model, layer)
+	if err != nil {
+		return nil, err
+	}
+	w.keep(key, outputs)
+	return outputs, nil
+}
+
+func (w *weights) fetch(ctx context.Context, model *pb.ModelDescription, layer int) (*Tensor, error) {
+	m, options := methods["neuron_outputs"], &pb.TensorOptions{}
+	number := int32(layer)
+	message := &pb.NeuronOutputsRequest{Model: model.GetInfo().GetName(), Layer: &number, ModelDigest: model.Digest, Options: options}
+	outputs, err := w.calls.tensor(ctx, request{rpc: m.rpc(), message: message, options: options}, m.name, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(outputs.shape) != 2 || !outputs.dtype.IsFloating() || outputs.shape[0] != int(model.DFfn[layer]) {
+		return nil, failure(ErrInternal, "%s sent a %v tensor of shape %v as the output vectors of %d neurons", w.calls.target,
+			outputs.dtype, outputs.shape, model.DFfn[layer])
+	}
+	return outputs, nil
+}
+
+func (w *weights) keep(key layerKey, outputs *Tensor) {
+	w.kept[key] = w.order.PushBack(keptLayer{key, outputs})
+	w.bytes += int64(len(outputs.data))
+	for w.bytes > w.calls.weightsBytes && w.order.Len() > 0 {
+		oldest := w.order.Remove(w.order.Front()).(keptLayer)
+		delete(w.kept, oldest.key)
+		w.bytes -= int64(len(oldest.outputs.data))
+	}
+}

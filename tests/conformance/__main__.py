@@ -1,0 +1,119 @@
+"""Drive clients through everything, and print a table: what each of them passes.
+
+python -m conformance [CLIENT ...]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from conformance.clients import Client, clients
+from conformance.driver import Driver, DriverFailure, driving
+from conformance.scenario import Play, Scenario, scenarios
+from conformance.stage import Stage, stage
+from conformance.vectors import names, vector_findings
+
+PASSED, FAILED, NOT_BUILT = "ok", "FAILED", "not built"
+Results = dict[str, str]
+
+
+def main(wanted: list[str]) -> int:
+    """The exit code: 0 if all pass."""
+    torch.set_num_threads(2)
+    known = clients()
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        print(f"no such client: {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    table: dict[str, Results] = {}
+    for name in wanted or known:
+        started = time.monotonic()
+        table[name] = _results(known[name])
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    print(*_lines(table), sep="\n", flush=True)
+    return int(any(FAILED in results.values() or not results for results in table.values()))
+
+
+def _results(client: Client) -> Results:
+    """Of each file."""
+    with ExitStack() as stack:
+        if not client.make():
+            return {}
+        performer = Performer(client)
+        stack.callback(performer.stop)
+        results = {f"vectors/{name}": performer.result(name, partial(vector_findings, name=name)) for name in names()}
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        set_up = stack.enter_context(stage(folder, through_envoy=client.through == "envoy"))
+        for scenario in scenarios():
+            played = partial(_findings, stage=set_up, scenario=scenario)
+            results[scenario.name] = scenario.not_for.get(client.name) or performer.result(scenario.name, played)
+        results["end of input"] = performer.result("end of input", _end_findings)
+    return results
+
+
+def _findings(driver: Driver, stage: Stage, scenario: Scenario) -> Iterator[str]:
+    return Play(driver, stage, scenario).findings()
+
+
+def _end_findings(driver: Driver) -> Iterator[str]:
+    if code := driver.end():
+        yield f"the driver exited with {code}"
+
+
+class Performer:
+    """One client's driver, which is started again when it did not do what a driver does."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._stack = ExitStack()
+        self._driver: Driver | None = None
+
+    def result(self, name: str, findings: Callable[[Driver], Iterable[str]]) -> str:
+        """Whether there are none; they are printed."""
+        found = []
+        try:
+            self._driver = self._driver or self._stack.enter_context(driving(self._client.command))
+            found += findings(self._driver)
+        except DriverFailure as error:
+            found.append(str(error))
+            self.stop()
+        for finding in found:
+            print(f"{self._client.name}, {name}: {finding}", file=sys.stderr, flush=True)
+        return FAILED if found else PASSED
+
+    def stop(self) -> None:
+        self._stack.close()
+        self._driver = None
+
+
+def _lines(table: dict[str, Results]) -> Iterator[str]:
+    """A row for each file, a column for each client; below it why something does not apply."""
+    rows = max((list(results) for results in table.values()), key=len) or [NOT_BUILT]
+    width = max(map(len, rows))
+    reasons: list[str] = []
+    yield "".join([" " * width, *(f"  {name:>{len(name)}}" for name in table)])
+    for row in rows:
+        cells = []
+        for name, results in table.items():
+            result = results[row] if results else NOT_BUILT
+            if result not in (PASSED, FAILED, NOT_BUILT):
+                if result not in reasons:
+                    reasons.append(result)
+                result = f"({reasons.index(result) + 1})"
+            cells.append(f"  {result:>{len(name)}}")
+        yield f"{row:<{width}}" + "".join(cells)
+    yield from (f"({number}) does not apply: {reason}" for number, reason in enumerate(reasons, 1))
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "2"
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,203 @@
+"""The driver of the Python client. See README.md beside it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import grpc
+import torch
+
+from transparent_llm import ModelInfo, RemoteTransparentLlm
+from transparent_llm.errors import CancelledError, InternalError, TransparentLlmError
+from transparent_llm.version import __version__
+from transparent_llm.wire import dtypes, status
+from transparent_llm.wire.assembler import Assembler, StreamError
+from transparent_llm.wire.frames import bytes_of
+from transparent_llm.wire.methods import METHODS
+
+Fields = dict[str, Any]
+DIMS = {**{name: method.dims for name, method in METHODS.items()}, "mask": ("batch", "pos")}
+TORCH_BY_NAME = {dtypes.name(dtype): dtype for dtype in dtypes.WIRE_BY_TORCH}
+
+
+class Driver:
+    """Client objects by their names, and what can be done with them."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, RemoteTransparentLlm] = {}
+        self._progress: list[tuple[int, int]] = []
+
+    def hello(self, request: Fields) -> Fields:
+        return {"client": "python", "version": __version__}
+
+    def connect(self, request: Fields) -> Fields:
+        options = request.get("options", {})
+        self._clients[request["llm"]] = RemoteTransparentLlm(
+            request["target"],
+            progress=lambda _, received, total: self._progress.append((received, total)),
+            timeout_s=options.pop("timeout_s", 60),
+            shared_memory=False,  # the stream is put to the test; shared memory would go past the runner's proxy
+            **options,
+        )
+        return {}
+
+    def copy(self, request: Fields) -> Fields:
+        self._clients[request["to"]] = self._clients[request["llm"]].copy()
+        return {}
+
+    def close(self, request: Fields) -> Fields:
+        self._clients.pop(request["llm"]).close()
+        return {}
+
+    def call(self, request: Fields) -> Fields:
+        llm, method = self._clients[request["llm"]], request["method"]
+        slices = {axis: slice(*part) for axis, part in request.get("slices", {}).items()}
+        dtype = TORCH_BY_NAME[request["dtype"]] if "dtype" in request else None
+        self._progress.clear()
+        with _cancelled_after(request.get("cancel_after_s")), llm.reading(dtype=dtype, **slices):
+            answer = _call(llm, method, [_argument(value) for value in request.get("args", [])])
+        if request.get("progress"):
+            answer["progress"] = list(self._progress)
+        return answer
+
+    def decode(self, request: Fields) -> Fields:
+        assembler, resumes = Assembler(request.get("max_bytes")), []
+        for number, messages in enumerate(request["streams"]):
+            if number:
+                assembler.resume()
+                resumes.append({"offset": assembler.received, "etag": assembler.etag})
+            try:
+                for message in messages:
+                    assembler.add(base64.b64decode(message))
+            except StreamError as error:
+                raise InternalError(str(error)) from None
+        try:
+            named = assembler.tensors()
+        except StreamError as error:
+            raise InternalError(str(error)) from None
+        return {"tensors": [{"name": name, **_tensor(tensor, ())} for name, tensor in named], "resumes": resumes}
+
+    def decode_error(self, request: Fields) -> Fields:
+        return {"error": _error(status.from_rpc_error(_FailedCall(request), "the-target"))}
+
+
+def _call(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Fields:
+    if method == "fetch":
+        reads = [tuple(read) for read in arguments[0]]
+        tensors = zip(reads, llm.fetch(reads), strict=True)
+        return {"tensors": [_tensor(tensor, DIMS[read[0]]) for read, tensor in tensors]}
+    result = getattr(llm, method)(*arguments)
+    if isinstance(result, torch.Tensor):
+        return {"tensor": _tensor(result, DIMS[method])}
+    return {"value": _value(llm, method, result)}
+
+
+def _value(llm: RemoteTransparentLlm, method: str, result: Any) -> Any:
+    if method in ("run", "run_tokens"):
+        return {"run_id": llm._current().result.run_id}
+    if isinstance(result, ModelInfo):
+        return asdict(result)
+    if method == "server_info":
+        models = [
+            {"name": model.info.name, "digest": model.digest, "n_ctx": model.n_ctx, "dtype": dtypes.name(model.dtype)}
+            for model in result.models
+        ]
+        return {"api_version": result.api_version, "features": sorted(result.features), "models": models}
+    return result
+
+
+def _argument(value: Any) -> Any:
+    """A tensor, or the value as it is."""
+    if not isinstance(value, dict):
+        return value
+    flat = torch.frombuffer(bytearray(base64.b64decode(value["data"])), dtype=TORCH_BY_NAME[value["dtype"]])
+    return flat.reshape(value["shape"])
+
+
+def _tensor(tensor: torch.Tensor, dims: Any) -> Fields:
+    return {
+        "dtype": dtypes.name(tensor.dtype),
+        "shape": list(tensor.shape),
+        "dims": list(dims),
+        "data": _base64(tensor),
+        "values": _base64(tensor.to(torch.float64)),
+    }
+
+
+def _base64(tensor: torch.Tensor) -> str:
+    held = tensor.contiguous()  # as long as its memory is read
+    return base64.b64encode(bytes_of(held)).decode()
+
+
+@contextlib.contextmanager
+def _cancelled_after(seconds: float | None) -> Iterator[None]:
+    """As by Ctrl-C."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        yield
+        timer.cancel()
+    except KeyboardInterrupt:
+        raise CancelledError("cancelled by the user") from None
+
+
+class _FailedCall(grpc.RpcError):
+    """As gRPC raises it."""
+
+    def __init__(self, request: Fields) -> None:
+        self._code = next(code for code in grpc.StatusCode if code.value[0] == request["code"])
+        self._message, details = request["message"], request["details"]
+        self._trailers = () if details is None else ((status.DETAILS_KEY, base64.b64decode(details)),)
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return str(self._message)
+
+    def trailing_metadata(self) -> Any:
+        return self._trailers
+
+
+def _error(error: TransparentLlmError) -> Fields:
+    return {
+        "class": type(error).__name__,
+        "reason": error.reason,
+        "message": error.message,
+        "metadata": error.metadata,
+        "retry_after_s": error.retry_after_s,
+    }
+
+
+def _answered(op: Callable[[Fields], Fields], request: Fields) -> Fields:
+    try:
+        return {"ok": op(request)}
+    except TransparentLlmError as error:
+        return {"error": _error(error)}
+    except Exception as error:
+        return {"error": {"class": "DriverError", "reason": "", "message": repr(error), "metadata": {}}}
+
+
+def main() -> None:
+    """Answer line by line."""
+    driver = Driver()
+    for line in sys.stdin:
+        request = {"llm": "main", **json.loads(line)}
+        answer = _answered(getattr(driver, request["op"]), request)
+        print(json.dumps({"id": request["id"], **answer}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Scenarios: calls of a client and what they must answer, played on a stage."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conformance.driver import Driver
+from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_findings
+from conformance.stage import MODELS, Stage
+from support.engines import SOON
+from transparent_llm import TransparentLlm
+from transparent_llm.reads import INTEGERS
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
+
+FOLDER = Path(__file__).parent / "scenarios"
+DIMS = {**{name: method.dims for name, method in METHODS.items() if method.dims}, "mask": ("batch", "pos")}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One file."""
+
+    name: str
+    about: str
+    steps: list[Fields]
+    server: str = "main"
+    not_for: dict[str, str] = field(default_factory=dict)
+    """Clients that cannot do it by their nature, with the reason."""
+
+
+def scenarios(folder: Path = FOLDER) -> list[Scenario]:
+    """All of them, in the order of their names."""
+    return [
+        Scenario(path.stem, **json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))
+    ]
+
+
+class Play:
+    """One scenario by one client."""
+
+    def __init__(self, driver: Driver, stage: Stage, scenario: Scenario) -> None:
+        self._driver, self._stage, self._scenario = driver, stage, scenario
+        self._server = scenario.server
+        self._models: dict[str, str] = {}
+        self._inputs: dict[str, RunInput] = {}
+        self._local: dict[tuple[str, str, RunInput | None], TransparentLlm] = {}
+        self._heard = self._carried = self._cuts = 0
+
+    def findings(self) -> Iterator[str]:
+        """What was not as it must be; nothing, if the client passes."""
+        self._lead_to(self._server)
+        self._mark()
+        for number, step in enumerate(self._scenario.steps, 1):
+            what = step.get("method") or step.get("op") or step.get("runner")
+            for finding in self._played(step):
+                yield f"step {number} ({what}): {finding}"
+        self._stage.gate.open()
+        for llm in self._models:
+            self._driver.ask("close", llm=llm)
+
+    def _played(self, step: Fields) -> Iterator[str]:
+        if "runner" in step:
+            arguments = {key: value for key, value in step.items() if key != "runner"}
+            yield from getattr(self, f"_{step['runner']}")(**arguments) or ()
+            return
+        asked = {key: value for key, value in step.items() if key not in ("op", "expect")}
+        if step["op"] == "connect":
+            asked = self._connecting(step)
+        answer = self._driver.ask(step["op"], **asked)
+        yield from findings(answer, step.get("expect", {}))
+        if "error" not in answer and "error" not in step.get("expect", {}):
+            yield from self._compared(step, answer["ok"])
+
+    def _connecting(self, step: Fields) -> Fields:
+        """With what the stage knows: the address, and $names of what gives access."""
+        options = {name: self._filled_in(value) for name, value in step.get("options", {}).items()}
+        self._models[step.get("llm", "main")] = options.get("model", "demo")
+        target = step.get("target") or self._stage.gate.address
+        return {"llm": step.get("llm", "main"), "target": target, "options": options}
+
+    def _filled_in(self, value: Any) -> Any:
+        return self._stage.access[value[1:]] if isinstance(value, str) and value.startswith("$") else value
+
+    def _compared(self, step: Fields, got: Fields) -> Iterator[str]:
+        """With the same model in this process, bit by bit."""
+        llm = step.get("llm", "main")
+        if step["op"] == "copy":
+            self._models[step["to"]] = self._models[llm]
+            if llm in self._inputs:
+                self._inputs[step["to"]] = self._inputs[llm]
+        if step["op"] != "call":
+            return
+        method, arguments = step["method"], step.get("args", [])
+        if method == "run":
+            self._inputs[llm] = RunInput.of_sentences(arguments[0])
+        elif method == "run_tokens":
+            self._inputs[llm] = RunInput.of_tokens(arguments[0])
+        elif method == "fetch":
+            for read, tensor in zip(arguments[0], got["tensors"], strict=True):
+                yield from tensor_findings(tensor, self._wanted(llm, read[0], read[1:], step), DIMS[read[0]])
+        elif method in DIMS:
+            yield from tensor_findings(got.get("tensor"), self._wanted(llm, method, arguments, step), DIMS[method])
+
+    def _wanted(self, llm: str, method: str, arguments: list[Any], step: Fields) -> torch.Tensor:
+        model = self._computed(self._models[llm], self._inputs.get(llm))
+        return asked_for(model, {**step, "method": method, "args": arguments})
+
+    def _computed(self, name: str, run_input: RunInput | None) -> TransparentLlm:
+        """The model of that name in this process, with this input run."""
+        key = (self._server, name, run_input)
+        if key not in self._local:
+            self._local[key] = run_here(MODELS[self._server]()[name].copy(), run_input)
+        return self._local[key]
+
+    # -- what the runner itself does and looks at ---------------------------------------------------------------
+
+    def _lead_to(self, server: str) -> None:
+        self._server = server
+        self._stage.lead_to(server)
+
+    def _mark(self) -> None:
+        """What is looked at later counts from here."""
+        gate = self._stage.gate
+        self._heard, self._carried, self._cuts = len(self._stage.ears.calls), gate.to_client, gate.cuts
+        self._stage.ears.someone_left.clear()
+
+    def _release(self) -> None:
+        """Make the server forget what "main" has run."""
+        self._stage.release(self._inputs["main"])
+        self._mark()
+
+    def _cut_after(self, bytes: int) -> None:
+        self._mark()
+        self._stage.gate.cut_after(bytes)
+
+    def _hold_after(self, bytes: int) -> None:
+        self._mark()
+        self._stage.gate.hold_after(bytes)
+
+    def _open(self) -> None:
+        self._stage.gate.open()
+
+    def _expect_cuts(self, count: int) -> Iterator[str]:
+        made = self._stage.gate.cuts - self._cuts
+        if made != count:
+            yield f"{made} cuts were made, not {count}"
+
+    def _expect_carried(self, at_most: int) -> Iterator[str]:
+        carried = self._stage.gate.to_client - self._carried
+        if carried > at_most:
+            yield f"{carried} bytes came to the client, more than {at_most}"
+
+    def _expect_calls(self, names: list[str]) -> Iterator[str]:
+        heard = [name for name, _ in self._stage.ears.calls[self._heard :] if name in METHOD_RPCS]
+        if heard != names:
+            yield f"the server heard {heard}, not {names}"
+
+    def _expect_left(self) -> Iterator[str]:
+        """A stream was told to end, so that the server need not go on."""
+        if not self._stage.ears.someone_left.wait(SOON):
+            yield "the server was not told that the client left"
+
+    def _expect_one_run_key(self) -> Iterator[str]:
+        """The run and all reads of it since the mark have the same one."""
+        keys = {
+            metadata.get(RUN_KEY_HEADER) for name, metadata in self._stage.ears.calls[self._heard :] if name in OF_RUN
+        }
+        if len(keys) != 1 or None in keys:
+            yield f"a run and its reads had the run keys {keys}"
+
+    def _expect_run_keys(self, count: int) -> Iterator[str]:
+        """So many different ones on the calls of Run since the mark."""
+        keys = {
+            metadata.get(RUN_KEY_HEADER) for name, metadata in self._stage.ears.calls[self._heard :] if name == "Run"
+        }
+        if len(keys) != count or None in keys:
+            yield f"runs had the run keys {keys}, of which {count} were to come"
+
+
+METHOD_RPCS = {method.rpc for method in METHODS.values()} | {"Fetch", "ReleaseRun"}
+OF_RUN = {method.rpc for method in METHODS.values() if method.of_run} | {"Run", "Fetch", "ReleaseRun"}
+
+
+def run_here(llm: TransparentLlm, run_input: RunInput | None) -> TransparentLlm:
+    """The same, with this input run."""
+    if run_input is not None and run_input.sentences is not None:
+        llm.run(list(run_input.sentences))
+    elif run_input is not None:
+        llm.run_tokens([list(row) for row in run_input.token_ids or ()])
+    return llm
+
+
+def asked_for(llm: TransparentLlm, step: Fields) -> torch.Tensor:
+    """What a call of a method answers, cut and cast as the call says."""
+    method, slices = step["method"], step.get("slices", {})
+    value: torch.Tensor = getattr(llm, method)(*(_argument(argument) for argument in step.get("args", [])))
+    value = value[tuple(slice(*slices.get(axis, [None])) for axis in DIMS[method])]
+    return value.to(TORCH_BY_NAME[step["dtype"]]) if "dtype" in step and method not in INTEGERS | {"mask"} else value
+
+
+def _argument(value: Any) -> Any:
+    """A tensor, or the argument as it is."""
+    if not isinstance(value, dict):
+        return value
+    flat = torch.frombuffer(bytearray(base64.b64decode(value["data"])), dtype=TORCH_BY_NAME[value["dtype"]])
+    return flat.reshape(value["shape"])

@@ -1,0 +1,193 @@
+"""The Python client passes everything, and the suite finds what a client does wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import vectors
+from conformance.clients import clients
+from conformance.driver import Driver, DriverFailure, driving
+from conformance.record import VECTORS, written
+from conformance.scenario import FOLDER, Play, Scenario, scenarios
+from conformance.stage import Stage, stage
+from transparent_llm.contract import TransparentLlm
+
+SCENARIOS = {scenario.name: scenario for scenario in scenarios()}
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Driver]:
+    with driving(clients()["python"].command) as started:
+        yield started
+        assert started.end() == 0
+
+
+@pytest.fixture(scope="module")
+def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage"), through_envoy=False) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_python_client_passes(name: str, driver: Driver, whole_stage: Stage) -> None:
+    assert list(Play(driver, whole_stage, SCENARIOS[name]).findings()) == []
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_python_client_reads_the_vectors(name: str, driver: Driver) -> None:
+    assert list(vectors.vector_findings(driver, name)) == []
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_vectors_are_those_that_were_written(name: str) -> None:
+    """`python -m conformance.record` writes them."""
+    assert (vectors.FOLDER / f"{name}.json").read_text(encoding="utf-8") == written(VECTORS[name]())
+    assert vectors.names() == sorted(VECTORS)
+
+
+def test_every_method_of_the_class_is_called() -> None:
+    called = {
+        step.get("method")
+        for scenario in SCENARIOS.values()
+        for step in scenario.steps
+        if "error" not in step.get("expect", {})
+    }
+    of_class = {name for name, value in vars(TransparentLlm).items() if getattr(value, "__isabstractmethod__", False)}
+    assert len(of_class) == 17
+    assert of_class <= called
+
+
+def test_every_file_is_in_a_form_that_record_writes() -> None:
+    for path in FOLDER.glob("*.json"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+        assert sum(line.startswith("    {") for line in lines) == len(steps), path
+
+
+# -- a client that does something wrong is found out ---------------------------------------------------------------
+
+
+class Liar(Driver):
+    """Passes on what the Python client's driver answers, but for one thing."""
+
+    def __init__(self, honest: Driver, lie: Callable[[dict[str, Any]], None]) -> None:
+        self._honest, self._lie = honest, lie
+
+    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        answer = self._honest.ask(op, **fields)
+        self._lie(answer)
+        return answer
+
+
+def _in_tensors(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def lie(answer: dict[str, Any]) -> None:
+        ok = answer.get("ok", {})
+        for tensor in ok.get("tensors", [ok["tensor"]] if "tensor" in ok else []):
+            change(tensor)
+
+    return lie
+
+
+def _flip_a_bit(name: str) -> Callable[[dict[str, Any]], None]:
+    def change(tensor: dict[str, Any]) -> None:
+        content = bytearray(base64.b64decode(tensor[name]))
+        if content:
+            content[-1] ^= 1
+            tensor[name] = base64.b64encode(content).decode()
+
+    return _in_tensors(change)
+
+
+def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return _in_tensors(lambda tensor: tensor.update({name: value}))
+
+
+def _in_errors(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def lie(answer: dict[str, Any]) -> None:
+        for error in (answer.get("error"), answer.get("ok", {}).get("error")):
+            if error:
+                error[name] = value
+
+    return lie
+
+
+def _in_value(answer: dict[str, Any]) -> None:
+    if answer.get("ok", {}).get("value") is not None:
+        answer["ok"]["value"] = "something else"
+
+
+def _no_progress(answer: dict[str, Any]) -> None:
+    if "progress" in answer.get("ok", {}):
+        answer["ok"]["progress"].pop()
+
+
+LIES = {
+    "bits": ("slices", _flip_a_bit("data")),
+    "numbers": ("dtypes", _flip_a_bit("values")),
+    "axes": ("methods", _set("dims", ["a", "b"])),
+    "shape": ("methods", _set("shape", [1])),
+    "dtype": ("dtypes", _set("dtype", "F64")),
+    "bits in a fetch": ("fetch", _flip_a_bit("data")),
+    "class": ("errors_of_arguments", _in_errors("class", "Error")),
+    "reason": ("errors_of_arguments", _in_errors("reason", "BECAUSE")),
+    "metadata": ("errors_of_arguments", _in_errors("metadata", {})),
+    "message": ("errors_of_models", _in_errors("message", "no")),
+    "value": ("methods", _in_value),
+    "part of a value": ("model", _in_value),
+    "progress": ("progress", _no_progress),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_found(lie: str, driver: Driver, whole_stage: Stage) -> None:
+    name, told = LIES[lie]
+    assert list(Play(Liar(driver, told), whole_stage, SCENARIOS[name]).findings())
+
+
+VECTOR_LIES = {
+    "elements": ("tensors", _flip_a_bit("data")),
+    "numbers": ("tensors", _flip_a_bit("values")),
+    "name": ("streams", _set("name", "x")),
+    "resumes": ("streams", lambda answer: answer.get("ok", {}).update(resumes=[{"offset": 1, "etag": "one"}])),
+    "class": ("errors", _in_errors("class", "Error")),
+    "retry": ("errors", _in_errors("retry_after_s", 7.0)),
+}
+
+
+@pytest.mark.parametrize("lie", VECTOR_LIES)
+def test_a_lie_about_vectors_is_found(lie: str, driver: Driver) -> None:
+    name, told = VECTOR_LIES[lie]
+    assert list(vectors.vector_findings(Liar(driver, told), name))
+
+
+CONNECT, RUN = {"op": "connect"}, {"op": "call", "method": "run", "args": [["My lord"]]}
+LOGITS, AGAIN = {"op": "call", "method": "logits"}, {**RUN, "args": [["What say you"]]}
+MISDEEDS: dict[str, list[dict[str, Any]]] = {
+    "one_run_key": [RUN, AGAIN, {"runner": "expect_one_run_key"}],
+    "run_keys": [RUN, AGAIN, {"runner": "expect_run_keys", "count": 1}],
+    "calls": [RUN, LOGITS, {"runner": "expect_calls", "names": ["Run"]}],
+    "cuts": [RUN, LOGITS, {"runner": "expect_cuts", "count": 1}],
+    "carried": [RUN, LOGITS, {"runner": "expect_carried", "at_most": 100}],
+    "no error": [{**RUN, "expect": {"error": {"class": "BusyError", "reason": "BUSY"}}}],
+    "an error": [LOGITS],
+}
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+def test_what_the_runner_looks_at_can_fail(misdeed: str, driver: Driver, whole_stage: Stage) -> None:
+    scenario = Scenario("misdeed", "", [CONNECT, *MISDEEDS[misdeed]])
+    assert list(Play(driver, whole_stage, scenario).findings())
+
+
+def test_a_driver_that_does_not_answer_is_no_client(tmp_path: Path) -> None:
+    silent = tmp_path / "silent.py"
+    silent.write_text("import sys\nprint('who knows', file=sys.stderr)\n")
+    with driving([clients()["python"].command[0], str(silent)]) as started:
+        with pytest.raises(DriverFailure, match="who knows"):
+            started.ask("hello")
