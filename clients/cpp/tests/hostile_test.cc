@@ -17,14 +17,18 @@ using test::Writer;
 
 class HostileTest : public testing::Test {
  protected:
-  Client connected(Options options = {}) { return Client::connect(server.address(), std::move(options)); }
+  Client connected(Options options = {}) {
+    return Client::connect(server.address(), std::move(options));
+  }
 
   /// An endless value: writes until the client is gone, and then says so.
   void write_without_end() {
     server.on_residual_in = [this](const v1::ResidualInRequest&, Writer* writer) {
       writer->Write(test::bytes_header(std::uint64_t{1} << 62));
       const std::string data(1000, 'x');
-      for (std::uint64_t offset = 0; writer->Write(test::chunk(offset, data)); offset += data.size()) continue;
+      for (std::uint64_t offset = 0; writer->Write(test::chunk(offset, data));
+           offset += data.size())
+        continue;
       gone = true;
       gone.notify_all();
       return grpc::Status::OK;
@@ -84,8 +88,11 @@ TEST_F(HostileTest, ACancelledReadEndsAtOnceAndTheServerHears) {
   Client llm = connected();
   llm.run({"My lord"});
   std::stop_source stop;
-  const ChunkSink sink = [&](const TensorHeader&, std::uint64_t, std::span<const std::byte>) { stop.request_stop(); };
-  EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink, {.stop_token = stop.get_token()}), CancelledError);
+  const ChunkSink sink = [&](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {
+    stop.request_stop();
+  };
+  EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink, {.stop_token = stop.get_token()}),
+               CancelledError);
   gone.wait(false);
   EXPECT_NO_THROW(llm.run({"My lord"}));
 }
@@ -94,7 +101,9 @@ TEST_F(HostileTest, ReadsUnderWayEndWithTheClient) {
   write_without_end();
   Client llm = connected();
   llm.run({"My lord"});
-  const ChunkSink sink = [&](const TensorHeader&, std::uint64_t, std::span<const std::byte>) { llm.close(); };
+  const ChunkSink sink = [&](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {
+    llm.close();
+  };
   EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink), CancelledError);
   gone.wait(false);
 }
@@ -103,7 +112,9 @@ TEST_F(HostileTest, WhatTheReaderThrowsComesOut) {
   write_without_end();
   Client llm = connected();
   llm.run({"My lord"});
-  const ChunkSink sink = [](const TensorHeader&, std::uint64_t, std::span<const std::byte>) { throw 7; };
+  const ChunkSink sink = [](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {
+    throw 7;
+  };
   EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink), int);
   gone.wait(false);
 }
@@ -182,7 +193,8 @@ TEST_F(HostileTest, ALostRunOfAnotherModelIsNotReadOn) {
     FAIL();
   } catch (const NotFoundError& error) {
     EXPECT_EQ(error.reason(), "MODEL_CHANGED");
-    EXPECT_EQ(error.metadata(), (std::map<std::string, std::string>{{"was", "before"}, {"is", "now"}}));
+    EXPECT_EQ(error.metadata(),
+              (std::map<std::string, std::string>{{"was", "before"}, {"is", "now"}}));
   }
 }
 
@@ -207,14 +219,16 @@ class FactorsTest : public HostileTest {
       writer->Write(test::floats("neuron_outputs", {3, 2}, {1, 2, 3, 4, 5, 6}));
       return grpc::Status::OK;
     };
-    server.on_decomposed_ffn_out = [this](const v1::DecomposedFfnOutRequest& request, Writer* writer) {
+    server.on_decomposed_ffn_out = [this](const v1::DecomposedFfnOutRequest& request,
+                                          Writer* writer) {
       factored = request.options().encoding() == v1::ENCODING_FACTORED;
       write_value(*writer, factored);
       return grpc::Status::OK;
     };
     server.on_fetch = [this](const v1::FetchRequest& request, Writer* writer) {
       for (const v1::FetchItem& item : request.items()) {
-        write_value(*writer, item.decomposed_ffn_out().options().encoding() == v1::ENCODING_FACTORED);
+        write_value(*writer,
+                    item.decomposed_ffn_out().options().encoding() == v1::ENCODING_FACTORED);
       }
       return grpc::Status::OK;
     };
@@ -248,7 +262,9 @@ TEST_F(FactorsTest, WeightsAreFetchedOnceAndKept) {
   Client twin = llm.copy();
   EXPECT_EQ(llm.decomposed_ffn_out(0, 0, 0).floats(), kProduct);
   EXPECT_EQ(twin.decomposed_ffn_out(0, 0, 1).floats(), kProduct);
-  EXPECT_EQ(llm.fetch({Read::decomposed_ffn_out(0, 0, 0), Read::decomposed_ffn_out(0, 0, 1)})[1].floats(), kProduct);
+  EXPECT_EQ(
+      llm.fetch({Read::decomposed_ffn_out(0, 0, 0), Read::decomposed_ffn_out(0, 0, 1)})[1].floats(),
+      kProduct);
   EXPECT_TRUE(factored);
   EXPECT_EQ(downloads, 1);
 }

@@ -1,11 +1,11 @@
 // What a driver does, the same in Node and in a page: requests of tests/conformance/README.md in, answers out.
 
 import { fromBinary } from "@bufbuild/protobuf";
-import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
 import { Assembler, StreamError } from "../dist/assembler.js";
 import { TensorChunkSchema } from "../dist/gen/transparent_llm/v1/tensor_pb.js";
 import { InternalError, Tensor, TransparentLlmError } from "../dist/index.js";
 import { errorOfStatus } from "../dist/status.js";
+import { decodeBase64, encodeBase64 } from "./base64.js";
 
 /** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
 /** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
@@ -163,7 +163,7 @@ function argument(method, given) {
     return given.map((read) => (Array.isArray(read) ? [camelCase(read[0]), ...read.slice(1)] : read));
   }
   const isTensor = typeof given === "object" && given !== null && "dtype" in given;
-  return isTensor ? new Tensor({ ...given, bytes: base64Decode(given.data) }) : given;
+  return isTensor ? new Tensor({ ...given, bytes: decodeBase64(given.data) }) : given;
 }
 
 /** @param {Record<string, any> | undefined} slices */
@@ -219,8 +219,8 @@ function encodedTensor(tensor) {
     dtype: tensor.dtype,
     shape: tensor.shape,
     dims: tensor.dims,
-    data: base64Encode(tensor.bytes),
-    values: base64Encode(new Uint8Array(values.buffer)),
+    data: encodeBase64(tensor.bytes),
+    values: encodeBase64(new Uint8Array(values.buffer)),
   };
 }
 
@@ -236,7 +236,7 @@ function decode({ streams, max_bytes: maxBytes }) {
         resumes.push({ offset: assembler.received, etag: assembler.etag });
       }
       for (const message of messages) {
-        assembler.add(parsed(base64Decode(message)));
+        assembler.add(parsed(decodeBase64(message)));
       }
     });
     const tensors = assembler.tensors().map(({ name, tensor }) => ({ name, ...encodedTensor(tensor) }));
@@ -257,7 +257,7 @@ function parsed(message) {
 
 /** @param {Request} request */
 function decodedError({ code, message, details }) {
-  const bytes = details === null || details === undefined ? undefined : base64Decode(details);
+  const bytes = details === null || details === undefined ? undefined : decodeBase64(details);
   return described(errorOfStatus({ code, message, details: bytes }, "the server"));
 }
 

@@ -23,7 +23,8 @@ build() { # FOLDER SOURCES [OPTION ...]
 }
 
 for shared in OFF ON; do
-    build "$folder/library-$shared" "$library" -DBUILD_SHARED_LIBS=$shared -DCMAKE_INSTALL_PREFIX="$folder/installed-$shared"
+    build "$folder/library-$shared" "$library" -DBUILD_SHARED_LIBS=$shared \
+        -DCMAKE_INSTALL_PREFIX="$folder/installed-$shared"
     cmake --install "$folder/library-$shared" >/dev/null
     build "$folder/found-$shared" "$here" -DCMAKE_PREFIX_PATH="$folder/installed-$shared"
     echo "find_package, BUILD_SHARED_LIBS=$shared: $("$folder/found-$shared/consumer")"

@@ -128,10 +128,13 @@ test("a run is stopped by a click", async () => {
 });
 
 test.runIf(process.env["TRANSPARENT_LLM_SCREENSHOT"])("docs/example-page.png", async () => {
-  await run(`http://${envoy.said}`, "My lord, I shall reply amazedly, half sleep, half waking");
+  await run(`http://${envoy.said}`, SENTENCE);
   await isIn("done");
   await page.focus("#pattern");
-  await page.keyboard.press("ArrowDown");
+  for (const key of ["ArrowUp", "ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowLeft"]) {
+    await page.keyboard.press(key);
+  }
   await page.fill("#server", "http://localhost:50051");
+  await page.locator("#server").blur();
   await page.screenshot({ path: `${PROJECT}docs/example-page.png`, fullPage: true });
 });

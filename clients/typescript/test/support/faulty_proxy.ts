@@ -11,6 +11,7 @@ export class FaultyProxy {
   /** Bytes to let through before each of the next cuts. */
   #plan: number[] = [];
   #holds = false;
+  readonly #held: [Buffer, Socket][] = [];
 
   private constructor(target: string) {
     this.#server = createServer((client) => this.#join(client, target));
@@ -31,13 +32,16 @@ export class FaultyProxy {
     this.#plan = bytes;
   }
 
-  /** Let nothing through to the client from now on. */
+  /** Let nothing through to the client from now on, until it is released. */
   hold(): void {
     this.#holds = true;
   }
 
   release(): void {
     this.#holds = false;
+    for (const [data, client] of this.#held.splice(0)) {
+      this.#pass(data, client);
+    }
   }
 
   async close(): Promise<void> {
@@ -67,6 +71,7 @@ export class FaultyProxy {
 
   #pass(data: Buffer, client: Socket): void {
     if (this.#holds) {
+      this.#held.push([data, client]);
       return;
     }
     const [left] = this.#plan;
