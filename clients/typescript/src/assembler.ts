@@ -66,7 +66,8 @@ export class Assembler {
   /**
    * Take the next message.
    *
-   * @throws StreamError no header yet, a gap, more data than announced, or a header that contradicts itself or the others.
+   * @throws StreamError no header yet, a gap, more data than announced, or a header that contradicts itself or the
+   *   others.
    * @throws TooLargeError a tensor of more than `maxBytes` is announced.
    */
   add(chunk: TensorChunk): void {

@@ -220,7 +220,9 @@ function timeLeft(scope: Scope): number {
   return Math.max(1, Math.ceil(scope.remainingMs));
 }
 
-/** An error that a failed call raised; anything else, such as an error of the caller's own callback, goes on as it is. */
+/**
+ * An error that a failed call raised; anything else, such as an error of the caller's own callback, goes on as it is.
+ */
 function asOurs(error: unknown): TransparentLlmError {
   if (error instanceof TransparentLlmError) {
     return error;

@@ -36,8 +36,8 @@ import { onlyTensor } from "./weights.js";
 const RPCS = TransparentLlmService.method;
 
 /**
- * Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that forgets it each
- * time at once has too little room.
+ * Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that
+ * forgets it each time at once has too little room.
  */
 const MOST_RERUNS = 3;
 
@@ -60,8 +60,8 @@ interface Shared {
 /**
  * A `TransparentLlm` whose model lives in a server. Every error is a `TransparentLlmError`.
  *
- * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another object on the
- * same connection. A read that is under way goes on with the run that it began with.
+ * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
+ * object on the same connection. A read that is under way goes on with the run that it began with.
  */
 export class RemoteTransparentLlm {
   readonly #connection: Connection;
@@ -175,8 +175,8 @@ export class RemoteTransparentLlm {
    * Project a vector of the residual stream to the vocabulary. [vocab]
    *
    * @param t d_model elements of a floating type; plain numbers are sent in single precision.
-   * @param normalize apply the final norm and the model's own post-processing of logits, so that the last layer's output gives
-   *   the model's output. Otherwise: the plain product with the unembedding matrix.
+   * @param normalize apply the final norm and the model's own post-processing of logits, so that the last layer's
+   *   output gives the model's output. Otherwise: the plain product with the unembedding matrix.
    */
   async unembed(t: Tensor | ArrayLike<number>, normalize: boolean, options: ReadOptions = {}): Promise<Tensor> {
     const { dtype, shape, bytes } = t instanceof Tensor ? t : Tensor.ofFloats(t);

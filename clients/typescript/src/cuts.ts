@@ -12,8 +12,8 @@ const LONGEST_PAUSE_MS = 1000;
 const RECONNECT_MS = 30_000;
 
 /**
- * Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or another one will
- * answer.
+ * Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
+ * another one will answer.
  */
 const PASSING: ReadonlySet<string> = new Set(["UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED"]);
 

@@ -1,8 +1,8 @@
 /**
  * Values that are products: the factors travel, the product is made here.
  *
- * The product *is* the definition of the value: taken in single precision, from left to right, rounded once to the type of the
- * first factor. So whoever multiplies gets the same bits.
+ * The product *is* the definition of the value: taken in single precision, from left to right, rounded once to the
+ * type of the first factor. So whoever multiplies gets the same bits.
  */
 
 import { sizeOf } from "./dtypes.js";
@@ -84,7 +84,10 @@ export function ffnProduct(factors: Factors, weights: Tensor, maxBytes: number |
   return out.tensor;
 }
 
-/** Each step is rounded to single precision, by the array that it is stored in: two singles multiply exactly in a double. */
+/**
+ * Each step is rounded to single precision, by the array that it is stored in: two singles multiply exactly in a
+ * double.
+ */
 function multiply(
   out: Float32Array,
   row: Float32Array,

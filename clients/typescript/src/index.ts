@@ -1,6 +1,6 @@
 /**
- * Run sentences through a language model on another machine, then ask for everything inside: residual stream, attention, neurons,
- * logits.
+ * Run sentences through a language model on another machine, then ask for everything inside: residual stream,
+ * attention, neurons, logits.
  *
  * `connect` is in `transparent-llm/node` and in `transparent-llm/web`, which have all of this too.
  */

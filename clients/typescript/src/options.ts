@@ -15,7 +15,10 @@ export interface ClientOptions {
   readonly timeoutMs?: number | undefined;
   /** Run the sentences again when the server no longer has the run. Default: true. False: throw `NotFoundError`. */
   readonly rerun?: boolean | undefined;
-  /** The most bytes that one value may take here; a larger one throws `TooLargeError` before it is sent. Default: no limit. */
+  /**
+   * The most bytes that one value may take here; a larger one throws `TooLargeError` before it is sent. Default: no
+   * limit.
+   */
   readonly maxBytes?: number | undefined;
   /** The most bytes of output vectors of neurons that are kept. Default: 256 MiB. */
   readonly weightsBytes?: number | undefined;
@@ -38,7 +41,10 @@ export interface CallOptions {
 
 /** Of a call that brings tensors. */
 export interface ReadOptions extends CallOptions {
-  /** Parts of axes, by their names. A value without such an axis comes whole; a value keeps its axes, which are shorter. */
+  /**
+   * Parts of axes, by their names. A value without such an axis comes whole; a value keeps its axes, which are
+   * shorter.
+   */
   readonly slices?: Slices | undefined;
   /** The floating type in which a floating value is sent: F16, BF16, F32 or F64. Default: as the server holds it. */
   readonly dtype?: DtypeName | undefined;

@@ -96,7 +96,7 @@ export class Reader {
       weights = await this.#weights.layer(run.modelDigest, read.indices[1] ?? 0, scope);
     } catch (error) {
       if (error instanceof TooLargeError) {
-        return this.read(run, read, options, scope); // the product as it is: weights are not kept, and not asked for again
+        return this.read(run, read, options, scope); // the product as it is, as these weights are not asked for again
       }
       throw error;
     }

@@ -60,8 +60,8 @@ export function runRequest(input: RunInput, model: string): RunRequest {
 }
 
 /**
- * The routing key, known before the first call: a hash of model and input. The same as the Python client's, so that clients of
- * several languages are sent to the same replica.
+ * The routing key, known before the first call: a hash of model and input. The same as the Python client's, so that
+ * clients of several languages are sent to the same replica.
  */
 export function runKey(input: RunInput, model: string): string {
   const sentences = "sentences" in input ? list(input.sentences.map(asciiJson)) : "null";

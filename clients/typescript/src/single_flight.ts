@@ -8,8 +8,8 @@ export class SingleFlight<K, V> {
   readonly #underWay = new Map<K, Promise<V>>();
 
   /**
-   * What the work for a key gives. Whoever comes first does it; if that one is cancelled or late, another one of those who wait
-   * begins anew.
+   * What the work for a key gives. Whoever comes first does it; if that one is cancelled or late, another one of
+   * those who wait begins anew.
    */
   async do(key: K, scope: Scope, work: () => Promise<V>): Promise<V> {
     for (;;) {

@@ -83,8 +83,9 @@ export class Tensor {
   }
 
   /**
-   * The elements: a Float32Array for F32, a BigInt64Array for I64, 0 and 1 in a Uint8Array for BOOL. For BF16 and F16 their 16
-   * bits in a Uint16Array; `toFloat32` decodes them. Shares its memory with `bytes` wherever that is aligned.
+   * The elements: a Float32Array for F32, a BigInt64Array for I64, 0 and 1 in a Uint8Array for BOOL. For BF16 and F16
+   * their 16 bits in a Uint16Array; `toFloat32` decodes them. Shares its memory with `bytes` wherever that is
+   * aligned.
    */
   get data(): TensorData {
     this.#data ??= this.#viewed();
@@ -92,8 +93,8 @@ export class Tensor {
   }
 
   /**
-   * The elements in single precision: exact for BF16, F16 and F32, rounded for F64 and large integers. For F32 this is `data`
-   * itself, not a copy.
+   * The elements in single precision: exact for BF16, F16 and F32, rounded for F64 and large integers. For F32 this
+   * is `data` itself, not a copy.
    */
   toFloat32(): Float32Array {
     const data = this.data;

@@ -8,8 +8,8 @@ import type { ClientOptions } from "./options.js";
 export * from "./index.js";
 
 /**
- * A client of the Envoy at an address, as in `http://gpu-box:50051`, whose CORS policy must name the page's origin. Nothing is sent
- * before the first call.
+ * A client of the Envoy at an address, as in `http://gpu-box:50051`, whose CORS policy must name the page's origin.
+ * Nothing is sent before the first call.
  *
  * @throws InvalidRequestError the address is no URL, or options contradict each other.
  */

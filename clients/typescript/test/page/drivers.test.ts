@@ -1,4 +1,7 @@
-/** Both drivers of the conformance suite, behind a proxy that cuts: in Node by gRPC, in Chromium by gRPC-Web through Envoy. */
+/**
+ * Both drivers of the conformance suite, behind a proxy that cuts: in Node by gRPC, in Chromium by gRPC-Web through
+ * Envoy.
+ */
 
 import { create, toBinary } from "@bufbuild/protobuf";
 import { base64Encode } from "@bufbuild/protobuf/wire";

@@ -105,7 +105,7 @@ test("the weight under the pointer is what the client in Node reads", async () =
   const pattern = await llm.attentionMatrix(0, 1, 2);
   const count = pattern.shape[0] as number;
   const last = { query: count - 1, key: 1 };
-  // From the last square, where the arrow keys begin, to the second of its row; then by the pointer, half a square from the corner.
+  // From the last square, where the arrow keys begin, to the second of its row; then by the pointer.
   await page.focus("#pattern");
   for (let key = count - 1; key > last.key; key--) {
     await page.keyboard.press("ArrowLeft");

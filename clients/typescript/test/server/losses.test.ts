@@ -1,4 +1,6 @@
-/** Lost runs, lost connections, cancelled calls and time that is over, with the real server behind a proxy that cuts. */
+/**
+ * Lost runs, lost connections, cancelled calls and time that is over, with the real server behind a proxy that cuts.
+ */
 
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
 import type { Progress, Tensor } from "../../src/index.js";

@@ -133,7 +133,9 @@ describe("every read", () => {
   });
 });
 
-/** With no slice of an axis that it has, a decomposition travels as factors; with one that cuts nothing off, as it is. */
+/**
+ * With no slice of an axis that it has, a decomposition travels as factors; with one that cuts nothing off, as it is.
+ */
 test.each<[Read]>([[["decomposedAttn", 0, 2]], [["decomposedFfnOut", 1, 2, 1]]])(
   "%j multiplied here has the bits of the server's",
   async (read) => {
