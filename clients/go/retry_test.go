@@ -54,6 +54,7 @@ func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
 	for name, cut := range map[string]error{
 		"unavailable":              status.Error(codes.Unavailable, "transport is closing"),
 		"reset by a proxy":         status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR"),
+		"reset within a message":   status.Error(codes.Internal, "unexpected EOF"),
 		"draining":                 refusal(codes.Unavailable, "DRAINING", nil),
 		"cancelled by the server":  status.Error(codes.Canceled, "cancelled"),
 		"the server starts again":  refusal(codes.Unavailable, "LOADING", nil),

@@ -3,6 +3,7 @@ package transparentllm
 import (
 	"context"
 	"errors"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -129,9 +130,10 @@ func classOf(code codes.Code) *Class {
 	return ErrInternal
 }
 
-// wasReset tells whether a proxy broke the stream off because it lost the server behind it.
+// wasReset tells whether a proxy broke the stream off because it lost the server behind it. Of one that ends within a
+// message gRPC says only this.
 func wasReset(code codes.Code, said string) bool {
-	return code == codes.Internal && strings.Contains(said, "RST_STREAM")
+	return code == codes.Internal && (strings.Contains(said, "RST_STREAM") || said == io.ErrUnexpectedEOF.Error())
 }
 
 func codeName(code codes.Code) string {
