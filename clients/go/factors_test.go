@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"transparentllm.dev/go/internal/half"
+	"transparentllm.dev/go/internal/wire"
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
 
@@ -167,6 +168,13 @@ func TestPartsOfAnAxisAreThoseOfPython(t *testing.T) {
 		if got := fmt.Sprint(indicesOf(part, 5)); got != c.want {
 			t.Errorf("%v became %s, not %s", part, got, c.want)
 		}
+	}
+}
+
+func TestValuesAreThoseThatWereAskedFor(t *testing.T) {
+	one := wire.Tensor{Header: &pb.TensorHeader{Name: "logits tokens", Dtype: pb.Dtype_DTYPE_F32}, Data: make([]byte, 4)}
+	if got, err := grouped([]string{"logits", "tokens"}, []wire.Tensor{one}); !errors.Is(err, ErrInternal) {
+		t.Errorf("one for two: %v, %v", got, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"transparentllm.dev/go/internal/wire"
+	pb "transparentllm.dev/go/transparent_llm/v1"
 )
 
 // Header describes the tensor whose elements a TensorReader gives.
@@ -29,6 +30,7 @@ type TensorReader struct {
 	stream  *stream
 	tracker *wire.Tracker
 	reading *reading
+	head    *pb.TensorHeader
 	header  Header
 	pending []byte
 	err     error // of all further reads
@@ -38,7 +40,7 @@ type TensorReader struct {
 // of the reading. The caller closes the reader.
 //
 // A cut is mended, and a lost run is run again, as long as the server promises the same bits; otherwise Read returns
-// ErrUnavailable, as bytes of the old ones were given out already. Errors: those of the read.
+// ErrUnavailable, unless none of the old ones was given out yet. Errors: those of the read.
 func (c *Client) Open(ctx context.Context, read Read, options ...ReadOption) (*TensorReader, error) {
 	reading, err := readingOf(options)
 	if err != nil {
@@ -90,6 +92,7 @@ func (r *TensorReader) begin(m *method) error {
 	if step.Begins.Name != m.name {
 		return failure(ErrInternal, "%s sent %q for %s", r.client.calls.target, step.Begins.Name, m.name)
 	}
+	r.head = step.Begins
 	r.header = Header{step.Begins.Name, described.dtype, described.shape, described.Dims(), int64(step.Begins.TotalBytes)}
 	r.pending = chunk.Data
 	r.report()
@@ -144,10 +147,10 @@ func (r *TensorReader) fill() error {
 	switch {
 	case err != nil:
 		return FromError(err, r.client.calls.target)
-	case step.Restarted:
+	case step.Restarted && (given > 0 || !wire.SameTensor(step.Begins, r.head)):
 		return failure(ErrUnavailable, "the stream was cut at byte %d, and %s can no longer promise the same bits: read it "+
 			"again from the beginning", given, r.client.calls.target)
-	case step.Begins != nil && given > 0:
+	case step.Begins != nil && (given > 0 || !wire.SameTensor(step.Begins, r.head)):
 		return failure(ErrInternal, "%s sent a second tensor for one value", r.client.calls.target)
 	}
 	r.pending = chunk.Data

@@ -94,7 +94,7 @@ func grouped(names []string, tensors []wire.Tensor) ([]arrival, error) {
 		}
 		last[factor] = arrived(held)
 	}
-	if strings.Join(begun, " ") != strings.Join(names, " ") {
+	if len(begun) != len(names) || strings.Join(begun, " ") != strings.Join(names, " ") {
 		return nil, failure(ErrInternal, "the server sent %v, not %v as it was asked", begun, names)
 	}
 	return groups, nil

@@ -128,6 +128,46 @@ func TestALostRunIsMadeAgainThreeTimes(t *testing.T) {
 	}
 }
 
+// cutAtZero sends a header, is cut before any byte, and then does something else.
+func cutAtZero(head *pb.TensorHeader, end error, then ...*pb.TensorChunk) *peer {
+	return &peer{logits: []logitsCall{sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: head}), sends(end, then...)}}
+}
+
+func TestAStreamThatEndsAfterACutBeforeItsFirstByte(t *testing.T) {
+	if got, err := begun(t, cutAtZero(logitsHead("x", 3), nil)).Logits(background); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("%v, %v", got, err)
+	}
+	reader := must(begun(t, cutAtZero(logitsHead("x", 3), nil)).Open(background, transparentllm.Logits()))(t)
+	defer reader.Close()
+	if got, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("as a stream: %v, %v", got, err)
+	}
+}
+
+func TestAReaderThatIsCutBeforeItsFirstByte(t *testing.T) {
+	read := func(p *peer) ([]byte, error) {
+		reader := must(begun(t, p).Open(background, transparentllm.Logits()))(t)
+		defer reader.Close()
+		return io.ReadAll(reader)
+	}
+	for _, etag := range []string{"x", "y"} { // of bits of which none were given out
+		if got, err := read(cutAtZero(logitsHead("x", 3), nil, &pb.TensorChunk{Header: logitsHead(etag, 3), Data: []byte{1, 2, 3}})); err != nil || len(got) != 3 {
+			t.Errorf("%s: %v, %v", etag, got, err)
+		}
+	}
+	longer := &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2, 3, 4}}
+	if got, err := read(cutAtZero(logitsHead("x", 3), nil, longer)); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("another tensor under the etag: %v, %v", got, err)
+	}
+	if got, err := read(&peer{logits: []logitsCall{sends(nil, &pb.TensorChunk{Header: logitsHead("x", 0)}, longer)}}); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("another tensor after an empty one: %v, %v", got, err)
+	}
+	longer.Header.Etag = "y"
+	if got, err := read(cutAtZero(logitsHead("x", 3), nil, longer)); !errors.Is(err, transparentllm.ErrUnavailable) {
+		t.Errorf("another tensor under another etag: %v, %v", got, err)
+	}
+}
+
 func TestARunIsNotMadeAgainByAnotherModel(t *testing.T) {
 	p := &peer{
 		runs: []func() (*pb.RunResponse, error){

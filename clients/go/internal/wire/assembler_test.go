@@ -100,6 +100,7 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 		"another after a cut":   {chunk(value("x"), 0, 1, 2), cut, chunk(with(func(h *pb.TensorHeader) { h.Shape = []uint64{3, 2} }), 2, 3)},
 		"begun anew, same etag": {chunk(value("x"), 0, 1, 2), cut, chunk(value("x"), 0, 1, 2, 3, 4, 5, 6)},
 		"a gap after a cut":     {chunk(value("x"), 0, 1, 2), cut, chunk(value("x"), 3, 4, 5, 6)},
+		"nothing after a cut":   {chunk(value("x"), 0), cut},
 		"too few bytes":         {chunk(with(func(h *pb.TensorHeader) { h.TotalBytes = 5 }), 0)},
 		"too few dims":          {chunk(with(func(h *pb.TensorHeader) { h.Dims = h.Dims[:1] }), 0)},
 		"no dtype":              {chunk(with(func(h *pb.TensorHeader) { h.Dtype = 0 }), 0)},

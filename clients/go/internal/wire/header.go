@@ -105,8 +105,8 @@ func checkHeader(head *pb.TensorHeader) error {
 	return nil
 }
 
-// sameTensor tells whether two headers describe one tensor, whatever stream they came in.
-func sameTensor(a, b *pb.TensorHeader) bool {
+// SameTensor tells whether two headers describe one tensor, whatever stream they came in.
+func SameTensor(a, b *pb.TensorHeader) bool {
 	if a.Name != b.Name || a.Dtype != b.Dtype || len(a.Shape) != len(b.Shape) || len(a.Dims) != len(b.Dims) {
 		return false
 	}

@@ -40,12 +40,12 @@ func (t *Tracker) Etag() string { return t.etag }
 func (t *Tracker) HasBegun() bool { return t.begun }
 
 // Complete tells whether every byte that was announced is there.
-func (t *Tracker) Complete() bool { return t.begun && t.Received == t.Total }
+func (t *Tracker) Complete() bool { return len(t.tensors) > 0 && t.Received == t.Total }
 
 // Step takes the next message.
 //
 // Errors: a StreamError for no header, a gap, more data than announced, a header that contradicts itself or the one
-// before the cut; a TooLargeError. Nothing of the message counts then.
+// before the cut; a TooLargeError. The stream is of no use then.
 func (t *Tracker) Step(chunk *pb.TensorChunk) (Step, error) {
 	if chunk.Shared != nil {
 		return Step{}, broken("data in shared memory that was not offered")
@@ -88,12 +88,12 @@ func (t *Tracker) begin(head *pb.TensorHeader, offset uint64) (Step, error) {
 	}
 	same := t.begun && head.Etag == t.etag
 	if same && t.goesOn && offset > 0 && len(t.tensors) > 0 {
-		if !sameTensor(t.tensors[len(t.tensors)-1].head, head) {
+		if !SameTensor(t.tensors[len(t.tensors)-1].head, head) {
 			return Step{}, broken("a header with the etag of the cut stream describes another tensor")
 		}
 		return Step{}, nil
 	}
-	if same && !t.Complete() {
+	if same && t.Received < t.Total {
 		return Step{}, broken("%q begins at byte %d of %d", head.Name, t.Received, t.Total)
 	}
 	if t.begun && !same && !t.goesOn {
