@@ -1,6 +1,7 @@
 package transparentllm
 
 import (
+	"context"
 	"encoding/binary"
 	"math"
 	"sort"
@@ -13,8 +14,8 @@ import (
 // Products of factors. A product is the definition of the value: taken in float32, from left to right, rounded once to
 // the dtype of the first factor. So whoever multiplies gets the same bits.
 
-// attnProduct is value[t, s, h] = (pattern[h, t, s] * value_out[s, h]) * gain[t].
-func attnProduct(came arrival, maxBytes int64) (*Tensor, error) {
+// attnProduct is value[t, s, h] = (pattern[h, t, s] * value_out[s, h]) * gain[t]. It ends with the context, by its error.
+func attnProduct(ctx context.Context, came arrival, maxBytes int64) (*Tensor, error) {
 	pattern, offered, gain := came["pattern"], came["value_out"], came["gain"]
 	if err := checkAttn(came); err != nil {
 		return nil, err
@@ -24,9 +25,15 @@ func attnProduct(came arrival, maxBytes int64) (*Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(product.data) == 0 {
+		return product, nil // its other axes may be of any length
+	}
 	offers, row, size := offered.singles(0, offered.Len()), make([]float32, width), width*pattern.dtype.Size()
 	at := 0
 	for t := 0; t < targets; t++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		gains := gainRow(gain, t, width)
 		for s := 0; s < sources; s++ {
 			for h := 0; h < heads; h++ {

@@ -40,15 +40,15 @@ func TestAttnIsPatternTimesValueOut(t *testing.T) {
 	pattern := numbers(F32, []int{2, 1, 2}, 1, 2, 3, 4)                 // [head target source]
 	offered := numbers(F32, []int{2, 2, 2}, 1, 10, 2, 20, 3, 30, 4, 40) // [source head d_model]
 	want := "F32 [1 2 2 2] [target source head d_model] [1 10 6 60 6 60 16 160] <nil>"
-	if got := said(attnProduct(arrival{"pattern": pattern, "value_out": offered}, 0)); got != want {
+	if got := said(attnProduct(context.Background(), arrival{"pattern": pattern, "value_out": offered}, 0)); got != want {
 		t.Errorf("got %s", got)
 	}
 	want = "F32 [1 2 2 2] [target source head d_model] [2 5 12 30 12 30 32 80] <nil>"
-	if got := said(attnProduct(arrival{"pattern": pattern, "value_out": offered, "gain": numbers(F32, []int{1, 2}, 2, 0.5)}, 0)); got != want {
+	if got := said(attnProduct(context.Background(), arrival{"pattern": pattern, "value_out": offered, "gain": numbers(F32, []int{1, 2}, 2, 0.5)}, 0)); got != want {
 		t.Errorf("with a gain of each target %s", got)
 	}
 	want = "F32 [1 2 2 2] [target source head d_model] [2 20 12 120 12 120 32 320] <nil>"
-	if got := said(attnProduct(arrival{"pattern": pattern, "value_out": offered, "gain": numbers(F32, nil, 2)}, 0)); got != want {
+	if got := said(attnProduct(context.Background(), arrival{"pattern": pattern, "value_out": offered, "gain": numbers(F32, nil, 2)}, 0)); got != want {
 		t.Errorf("with a gain that is a scalar %s", got)
 	}
 }
@@ -63,7 +63,7 @@ func TestProductsAreTakenInSingleAndRoundedOnce(t *testing.T) {
 	} {
 		came := arrival{"pattern": numbers(dtype, []int{1, 1, 1}, weight), "value_out": numbers(F32, []int{1, 1, 1}, value),
 			"gain": numbers(F32, nil, gain)}
-		got, err := attnProduct(came, 0)
+		got, err := attnProduct(context.Background(), came, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestProductsAreTakenInSingleAndRoundedOnce(t *testing.T) {
 	}
 	// Left to right: (1e30 * 1e30) * 0 is not 1e30 * (1e30 * 0).
 	came := arrival{"pattern": numbers(F32, []int{1, 1, 1}, 1e30), "value_out": numbers(F32, []int{1, 1, 1}, 1e30), "gain": numbers(F32, nil, 0)}
-	if got, _ := attnProduct(came, 0); !math.IsNaN(float64(got.float32(0))) {
+	if got, _ := attnProduct(context.Background(), came, 0); !math.IsNaN(float64(got.float32(0))) {
 		t.Errorf("from right to left: %v", got.float32(0))
 	}
 }
@@ -114,7 +114,7 @@ func TestFactorsThatContradictEachOther(t *testing.T) {
 		"a gain of one axis":      {"pattern": pattern, "value_out": offered, "gain": numbers(F32, []int{1}, 1)},
 		"a gain in F16":           {"pattern": pattern, "value_out": offered, "gain": numbers(F16, nil, 1)},
 	} {
-		if got, err := attnProduct(came, 0); !errors.Is(err, ErrInternal) {
+		if got, err := attnProduct(context.Background(), came, 0); !errors.Is(err, ErrInternal) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
@@ -136,9 +136,33 @@ func TestFactorsThatContradictEachOther(t *testing.T) {
 	}
 }
 
+func TestProductsWithoutElementsTakeNoTime(t *testing.T) {
+	long := 1 << 31
+	for _, c := range []struct{ pattern, offered []int }{
+		{[]int{0, long, long}, []int{long, 0, 1}},
+		{[]int{1, 1, 0}, []int{0, 1, long << 20}},
+		{[]int{1, 0, 1}, []int{1, 1, 0}},
+	} {
+		got, err := attnProduct(context.Background(), arrival{"pattern": numbers(F32, c.pattern), "value_out": numbers(F32, c.offered)}, 0)
+		if err != nil || got.Len() != 0 {
+			t.Errorf("%v: %v, %v", c.pattern, got, err)
+		}
+	}
+}
+
+func TestAProductIsEndedWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	came := arrival{"pattern": numbers(F32, []int{1, 1, 1}, 1), "value_out": numbers(F32, []int{1, 1, 1}, 1)}
+	llm := &Client{shared: &shared{calls: &calls{}}}
+	if got, err := llm.value(ctx, nil, readOf("decomposed_attn"), true, came, &reading{}); !errors.Is(err, ErrCancelled) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestAProductIsRefusedBeforeItsMemoryIsTaken(t *testing.T) {
 	pattern, offered := numbers(BF16, []int{2, 1, 2}, 1, 2, 3, 4), numbers(F32, []int{2, 2, 1}, 1, 2, 3, 4)
-	_, err := attnProduct(arrival{"pattern": pattern, "value_out": offered}, 7)
+	_, err := attnProduct(context.Background(), arrival{"pattern": pattern, "value_out": offered}, 7)
 	var failed *Error
 	if !errors.As(err, &failed) || failed.Class != ErrTooLarge || failed.Metadata["needed"] != "8" || failed.Metadata["allowed"] != "7" {
 		t.Errorf("got %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -326,13 +327,16 @@ func TestStreamsThatBreakTheProtocolAreInternalErrors(t *testing.T) {
 	if _, err := llm.Logits(background, transparentllm.WireDtype(transparentllm.BF16)); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("another dtype than was asked for: %v", err)
 	}
-	wrong := &peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) {
-		answer := aRun("digest")
-		answer.NPos = 2
-		return answer, nil
-	}}}
-	if err := dial(t, wrong.serve(t)).Run(background, []string{"x"}); !errors.Is(err, transparentllm.ErrInternal) {
-		t.Errorf("a run that contradicts itself: %v", err)
+	for _, answer := range []*pb.RunResponse{
+		{RunId: "run", BatchSize: 1, NPos: 2, TokenIds: []int32{7}},
+		{RunId: "run", BatchSize: 1, NPos: 1, TokenIds: []int32{7}, Mask: []bool{true, true}},
+		{RunId: "run", BatchSize: 0, NPos: math.MaxUint32},
+	} {
+		answer := answer
+		wrong := &peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return answer, nil }}}
+		if err := dial(t, wrong.serve(t)).Run(background, []string{"x"}); !errors.Is(err, transparentllm.ErrInternal) {
+			t.Errorf("a run that contradicts itself: %v", err)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func runKey(request *pb.RunRequest) string {
 func answeredRun(request *pb.RunRequest, key string, answer *pb.RunResponse) (*run, error) {
 	shape := []int{int(answer.BatchSize), int(answer.NPos)}
 	count := uint64(answer.BatchSize) * uint64(answer.NPos)
-	if uint64(len(answer.TokenIds)) != count || (len(answer.Mask) != 0 && uint64(len(answer.Mask)) != count) {
+	if count == 0 || uint64(len(answer.TokenIds)) != count || (len(answer.Mask) != 0 && uint64(len(answer.Mask)) != count) {
 		return nil, failure(ErrInternal, "the server's answer to Run contradicts itself: %d tokens and %d of the mask for %v",
 			len(answer.TokenIds), len(answer.Mask), shape)
 	}

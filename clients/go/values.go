@@ -221,7 +221,11 @@ func (c *Client) value(ctx context.Context, held *run, read Read, factored bool,
 		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
 	}
 	if read.method.name == "decomposed_attn" {
-		return attnProduct(came, c.calls.maxBytes)
+		product, err := attnProduct(ctx, came, c.calls.maxBytes)
+		if err != nil && err == ctx.Err() {
+			return nil, c.calls.failed(ctx, err)
+		}
+		return product, err
 	}
 	model, err := c.description(ctx, held.digest)
 	if err != nil {
