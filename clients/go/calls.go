@@ -36,6 +36,7 @@ type calls struct {
 	conn     *grpc.ClientConn
 	answered atomic.Bool
 	closed   atomic.Bool
+	closing  chan struct{} // closed with it
 }
 
 func dialled(config config) (*calls, error) {
@@ -54,13 +55,14 @@ func dialled(config config) (*calls, error) {
 	if err != nil {
 		return nil, failure(ErrInvalidRequest, "%s is no target: %v", config.target, err)
 	}
-	return &calls{config: config, conn: conn}, nil
+	return &calls{config: config, conn: conn, closing: make(chan struct{})}, nil
 }
 
 func (c *calls) close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	close(c.closing)
 	return c.conn.Close()
 }
 
@@ -81,10 +83,10 @@ func (c *calls) unary(ctx context.Context, rpc string, request, response proto.M
 	ctx, cancel := c.begin(ctx, runKey)
 	defer cancel()
 	cuts := newCuts(c)
+	if c.closed.Load() {
+		return closedError()
+	}
 	for {
-		if c.closed.Load() {
-			return closedError()
-		}
 		err := c.conn.Invoke(ctx, servicePath+rpc, request, response)
 		if err == nil {
 			c.answered.Store(true)

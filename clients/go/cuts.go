@@ -77,7 +77,7 @@ func (c *cuts) isPassing(failed *Error, begun bool) bool {
 	return wasLost || wasCut
 }
 
-// pause waits, unless the time of the call does not suffice for it.
+// pause waits, unless the time of the call does not suffice for it, or the client is closed.
 func (c *cuts) pause(ctx context.Context, delay time.Duration, tooLate func() error) error {
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Add(delay).Before(deadline) {
 		return tooLate()
@@ -87,9 +87,13 @@ func (c *cuts) pause(ctx context.Context, delay time.Duration, tooLate func() er
 	select {
 	case <-timer.C:
 		return nil
+	case <-c.calls.closing:
 	case <-ctx.Done():
-		return c.calls.failed(ctx, ctx.Err())
+		if ctx.Err() == context.DeadlineExceeded {
+			return tooLate()
+		}
 	}
+	return c.calls.failed(ctx, context.Canceled)
 }
 
 func (c *cuts) stayedAway(stream *wire.Tracker) error {

@@ -28,8 +28,14 @@ type Option func(*config)
 // WithToken sends a bearer token with every call.
 func WithToken(token string) Option { return func(c *config) { c.token = token } }
 
-// WithTLS uses TLS: the configuration's RootCAs are trusted and its Certificates shown. Default: no TLS.
-func WithTLS(security *tls.Config) Option { return func(c *config) { c.tls = security } }
+// WithTLS uses TLS: the configuration's RootCAs are trusted and its Certificates shown; nil trusts the authorities of the
+// system. Default: no TLS.
+func WithTLS(security *tls.Config) Option {
+	if security == nil {
+		security = &tls.Config{}
+	}
+	return func(c *config) { c.tls = security }
+}
 
 // WithModel names the model, which is needed only where several are served.
 func WithModel(name string) Option { return func(c *config) { c.model = name } }

@@ -25,6 +25,7 @@ type Header struct {
 type TensorReader struct {
 	client  *Client
 	ctx     context.Context
+	cancel  context.CancelFunc
 	run     *run
 	reruns  int
 	stream  *stream
@@ -46,14 +47,17 @@ func (c *Client) Open(ctx context.Context, read Read, options ...ReadOption) (*T
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
 	var opened *TensorReader
 	err = c.ofRun(ctx, func(held *run) (err error) {
 		opened, err = c.open(ctx, held, read, reading)
 		return err
 	})
 	if err != nil {
+		cancel()
 		return nil, err
 	}
+	opened.cancel = cancel
 	return opened, nil
 }
 
@@ -121,6 +125,7 @@ func (r *TensorReader) Read(into []byte) (int, error) {
 // Close ends the transfer and tells the server, if it is still under way.
 func (r *TensorReader) Close() error {
 	r.stream.close()
+	r.cancel()
 	r.pending = nil
 	r.err = failure(ErrInvalidRequest, "this reader is closed")
 	return nil

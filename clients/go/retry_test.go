@@ -244,9 +244,10 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
 		sends(status.Error(codes.Unavailable, "gone")),
 	}}
-	ctx, cancel := context.WithTimeout(background, time.Second)
+	llm := begun(t, p)
+	ctx, cancel := context.WithTimeout(background, 2*time.Second)
 	defer cancel()
-	_, err := begun(t, p).Logits(ctx)
+	_, err := llm.Logits(ctx)
 	var failed *transparentllm.Error
 	if !errors.As(err, &failed) || failed.Class != transparentllm.ErrDeadline || failed.Metadata["received"] != "2" || failed.Metadata["total_bytes"] != "3" {
 		t.Errorf("got %v", err)
@@ -297,6 +298,61 @@ func TestClosingEndsCallsUnderWay(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	<-left
+}
+
+func TestClosingEndsCallsThatWait(t *testing.T) {
+	loading := refusalFor(30*time.Second, codes.Unavailable, "LOADING", map[string]string{"model": "demo"})
+	p := &peer{
+		runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("digest"), nil }, func() (*pb.RunResponse, error) { return nil, loading }},
+		logits: []logitsCall{sends(loading)},
+	}
+	for name, call := range map[string]func(*transparentllm.Client) error{
+		"Run":    func(llm *transparentllm.Client) error { return llm.Run(background, []string{"x"}) },
+		"Logits": func(llm *transparentllm.Client) error { return second(llm.Logits(background)) },
+	} {
+		p.runCalls = 0
+		llm := begun(t, p)
+		time.AfterFunc(200*time.Millisecond, func() { llm.Close() })
+		start := time.Now()
+		if err := call(llm); !errors.Is(err, transparentllm.ErrCancelled) || time.Since(start) > 20*time.Second {
+			t.Errorf("%s: %v after %v", name, err, time.Since(start))
+		}
+	}
+}
+
+func TestTheTimeoutIsThatOfTheCallAsAWhole(t *testing.T) {
+	slow := func(_ *pb.LogitsRequest, _ pb.TransparentLlmService_LogitsServer) error {
+		time.Sleep(1200 * time.Millisecond)
+		return refusal(codes.NotFound, "RUN_NOT_FOUND", nil)
+	}
+	for name, call := range map[string]func(*transparentllm.Client) error{
+		"a read": func(llm *transparentllm.Client) error { return second(llm.Logits(background)) },
+		"Open":   func(llm *transparentllm.Client) error { return second(llm.Open(background, transparentllm.Logits())) },
+	} {
+		llm := begun(t, &peer{logits: []logitsCall{slow}}, transparentllm.WithTimeout(2*time.Second))
+		if err := call(llm); !errors.Is(err, transparentllm.ErrDeadline) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	p := &peer{logits: []logitsCall{sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}})},
+		runs: []func() (*pb.RunResponse, error){
+			func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+			func() (*pb.RunResponse, error) { time.Sleep(1200 * time.Millisecond); return aRun("digest"), nil },
+		}}
+	reader := must(begun(t, p, transparentllm.WithTimeout(2*time.Second)).Open(background, transparentllm.Logits()))(t)
+	defer reader.Close()
+	time.Sleep(1200 * time.Millisecond)
+	if _, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrDeadline) || p.runCalls != 2 {
+		t.Errorf("a reader: %v after %d runs", err, p.runCalls)
+	}
+}
+
+func TestTLSWithoutAConfigurationIsTLS(t *testing.T) {
+	p := &peer{}
+	llm := dial(t, p.serve(t), transparentllm.WithTLS(nil), transparentllm.WithToken("secret"))
+	if err := llm.Run(background, []string{"x"}); !errors.Is(err, transparentllm.ErrUnavailable) || p.runCalls != 0 {
+		t.Errorf("%v after %d calls in the clear", err, p.runCalls)
+	}
 }
 
 func TestStreamsThatBreakTheProtocolAreInternalErrors(t *testing.T) {

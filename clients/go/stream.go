@@ -27,6 +27,7 @@ type stream struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	cuts    *cuts
+	begun   bool
 
 	call       grpc.ClientStream // nil: not begun, or cut
 	cancelCall context.CancelFunc
@@ -40,13 +41,14 @@ func (c *calls) stream(ctx context.Context, request request, tracker *wire.Track
 
 // next is the next message, which the tracker must have taken before next is called again; io.EOF after the last.
 func (s *stream) next() (*pb.TensorChunk, error) {
+	if !s.begun && s.calls.closed.Load() {
+		return nil, closedError()
+	}
+	s.begun = true
 	for {
 		chunk, err := s.receive()
 		if err == nil || err == io.EOF {
 			return chunk, err
-		}
-		if s.calls.closed.Load() && s.call == nil && !s.tracker.HasBegun() {
-			return nil, closedError()
 		}
 		failed := s.calls.failed(s.ctx, err)
 		if err := s.cuts.waitOut(s.ctx, failed, s.tracker, s.tracker.Received > s.before); err != nil {

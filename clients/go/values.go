@@ -114,6 +114,8 @@ func (c *Client) Fetch(ctx context.Context, reads []Read, options ...ReadOption)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
+	defer cancel()
 	var values []*Tensor
 	err = c.ofRun(ctx, func(held *run) (err error) {
 		values, err = c.fetched(ctx, held, reads, reading)
@@ -131,6 +133,8 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
+	defer cancel()
 	var value *Tensor
 	err = c.ofRun(ctx, func(held *run) error {
 		factored, err := c.multiplies(ctx, held, read, reading)
