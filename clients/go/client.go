@@ -269,7 +269,9 @@ func (s *shared) description(ctx context.Context, digest string) (*pb.ModelDescr
 		s.features[feature] = true
 	}
 	for _, model := range answer.Models {
-		s.models[model.Digest] = model
+		if s.models[model.Digest] == nil { // calls under way rely on what they were told
+			s.models[model.Digest] = model
+		}
 	}
 	return s.models[digest], nil
 }

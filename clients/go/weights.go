@@ -3,6 +3,7 @@ package transparentllm
 import (
 	"container/list"
 	"context"
+	"sync"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
@@ -13,6 +14,7 @@ type weights struct {
 	calls *calls
 	// turn has one place: one download of a layer is enough for all goroutines.
 	turn  chan struct{}
+	mutex sync.Mutex // of what follows
 	kept  map[layerKey]*list.Element
 	order *list.List // of keptLayer, least recently used first
 	bytes int64
@@ -47,16 +49,18 @@ func (w *weights) keeps(model *pb.ModelDescription, layer int) bool {
 
 // layer gives the output vectors of all neurons of a layer [d_ffn d_model], fetched once.
 func (w *weights) layer(ctx context.Context, model *pb.ModelDescription, layer int) (*Tensor, error) {
+	key := layerKey{model.Digest, layer}
+	if outputs := w.find(key); outputs != nil {
+		return outputs, nil
+	}
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
 	case <-ctx.Done():
 		return nil, w.calls.failed(ctx, ctx.Err())
 	}
-	key := layerKey{model.Digest, layer}
-	if held, ok := w.kept[key]; ok {
-		w.order.MoveToBack(held)
-		return held.Value.(keptLayer).outputs, nil
+	if outputs := w.find(key); outputs != nil {
+		return outputs, nil // of who had the turn before
 	}
 	outputs, err := w.fetch(ctx, model, layer)
 	if err != nil {
@@ -81,7 +85,21 @@ func (w *weights) fetch(ctx context.Context, model *pb.ModelDescription, layer i
 	return outputs, nil
 }
 
+// find gives a layer that is kept; else nil.
+func (w *weights) find(key layerKey) *Tensor {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	held, ok := w.kept[key]
+	if !ok {
+		return nil
+	}
+	w.order.MoveToBack(held)
+	return held.Value.(keptLayer).outputs
+}
+
 func (w *weights) keep(key layerKey, outputs *Tensor) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
 	w.kept[key] = w.order.PushBack(keptLayer{key, outputs})
 	w.bytes += int64(len(outputs.data))
 	for w.bytes > w.calls.weightsBytes && w.order.Len() > 0 {
