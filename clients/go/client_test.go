@@ -143,6 +143,7 @@ func TestOptionsThatCanNeverBeRight(t *testing.T) {
 	for name, options := range map[string][]transparentllm.Option{
 		"a token of two lines": {transparentllm.WithToken("secret\n")},
 		"a token not of ASCII": {transparentllm.WithToken("geheimnisträger")},
+		"a model not of UTF-8": {transparentllm.WithModel("\xFF")},
 		"no bytes":             {transparentllm.WithMaxBytes(0)},
 		"no time":              {transparentllm.WithTimeout(0)},
 	} {

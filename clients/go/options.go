@@ -3,6 +3,7 @@ package transparentllm
 import (
 	"crypto/tls"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -65,6 +66,8 @@ func configured(target string, options []Option) (config, error) {
 	switch {
 	case target == "":
 		return made, failure(ErrInvalidRequest, "Dial needs a target: HOST:PORT")
+	case !utf8.ValidString(made.model):
+		return made, failure(ErrInvalidRequest, "WithModel(%q): it is not valid UTF-8", made.model)
 	case !isPrintable(made.token):
 		return made, failure(ErrInvalidRequest,
 			"this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII")

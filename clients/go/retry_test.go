@@ -302,16 +302,14 @@ func TestClosingEndsCallsUnderWay(t *testing.T) {
 
 func TestClosingEndsCallsThatWait(t *testing.T) {
 	loading := refusalFor(30*time.Second, codes.Unavailable, "LOADING", map[string]string{"model": "demo"})
-	p := &peer{
-		runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("digest"), nil }, func() (*pb.RunResponse, error) { return nil, loading }},
-		logits: []logitsCall{sends(loading)},
-	}
 	for name, call := range map[string]func(*transparentllm.Client) error{
 		"Run":    func(llm *transparentllm.Client) error { return llm.Run(background, []string{"x"}) },
 		"Logits": func(llm *transparentllm.Client) error { return second(llm.Logits(background)) },
 	} {
-		p.runCalls = 0
-		llm := begun(t, p)
+		llm := begun(t, &peer{
+			runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("digest"), nil }, func() (*pb.RunResponse, error) { return nil, loading }},
+			logits: []logitsCall{sends(loading)},
+		})
 		time.AfterFunc(200*time.Millisecond, func() { llm.Close() })
 		start := time.Now()
 		if err := call(llm); !errors.Is(err, transparentllm.ErrCancelled) || time.Since(start) > 20*time.Second {
@@ -342,8 +340,8 @@ func TestTheTimeoutIsThatOfTheCallAsAWhole(t *testing.T) {
 	reader := must(begun(t, p, transparentllm.WithTimeout(2*time.Second)).Open(background, transparentllm.Logits()))(t)
 	defer reader.Close()
 	time.Sleep(1200 * time.Millisecond)
-	if _, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrDeadline) || p.runCalls != 2 {
-		t.Errorf("a reader: %v after %d runs", err, p.runCalls)
+	if _, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrDeadline) {
+		t.Errorf("a reader: %v", err)
 	}
 }
 

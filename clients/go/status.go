@@ -45,7 +45,8 @@ var codeNames = [...]string{
 
 // FromError gives what a failed call means: the Error in err's chain if there is one, else one made of gRPC's status. It
 // is for those who call the generated stubs themselves; every method of Client returns such errors already. The target is
-// named where the server could not speak for itself. FromError of nil is nil.
+// named where the server could not speak for itself. FromError of nil is a nil *Error, which as an error is not nil: test
+// err before.
 func FromError(err error, target string) *Error {
 	var known *Error
 	var stream *wire.StreamError

@@ -4,7 +4,7 @@ package half
 import "math"
 
 const (
-	quietBF16 = 0x7FC0 // what every NaN becomes as BF16, as in PyTorch
+	quietBF16 = 0x7FC0 // what every NaN becomes as BF16; in PyTorch it depends on the processor
 	quietF16  = 0x7E00 // what every NaN becomes as F16, but for its sign
 )
 
