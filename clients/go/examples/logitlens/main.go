@@ -18,11 +18,11 @@ import (
 
 func main() {
 	target := flag.String("target", "127.0.0.1:50051", "the server")
-	top := flag.Int("top", 5, "tokens to print for each layer")
+	top := flag.Uint("top", 5, "tokens to print for each layer")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := lens(ctx, *target, strings.Join(flag.Args(), " "), *top); err != nil {
+	if err := lens(ctx, *target, strings.Join(flag.Args(), " "), int(*top)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
