@@ -48,7 +48,8 @@ func attnProduct(ctx context.Context, came arrival, maxBytes int64) (*Tensor, er
 }
 
 // ffnProduct is value[n] = (activations[n] * outputs[n]) * gain, for the neurons within the spans; all others are 0.
-func ffnProduct(came arrival, outputs *Tensor, maxBytes int64) (*Tensor, error) {
+// It ends with the context too.
+func ffnProduct(ctx context.Context, came arrival, outputs *Tensor, maxBytes int64) (*Tensor, error) {
 	activations, gain := came["activations"], came["gain"]
 	if err := checkFfn(came, outputs); err != nil {
 		return nil, err
@@ -65,6 +66,9 @@ func ffnProduct(came arrival, outputs *Tensor, maxBytes int64) (*Tensor, error) 
 	row, gains, size, i := make([]float32, width), gainRow(gain, 0, width), width*activations.dtype.Size(), 0
 	for _, span := range spans {
 		for n := span[0]; n < span[1]; n++ {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			scale(row, activations.float32(i), outputs.singles(n*width, width), gains)
 			encode(product.dtype, product.data[n*size:(n+1)*size], row)
 			i++

@@ -86,17 +86,17 @@ func TestProductsAreTakenInSingleAndRoundedOnce(t *testing.T) {
 func TestFfnIsActivationsTimesOutputs(t *testing.T) {
 	outputs := numbers(F32, []int{4, 2}, 1, 2, 3, 4, 5, 6, 7, 8)
 	want := "F32 [4 2] [hidden d_model] [1 2 6 8 15 18 28 32] <nil>"
-	if got := said(ffnProduct(arrival{"activations": numbers(F32, []int{4}, 1, 2, 3, 4)}, outputs, 0)); got != want {
+	if got := said(ffnProduct(context.Background(), arrival{"activations": numbers(F32, []int{4}, 1, 2, 3, 4)}, outputs, 0)); got != want {
 		t.Errorf("got %s", got)
 	}
 	spanned := arrival{"activations": numbers(F32, []int{2}, 2, 3), "spans": pairs(3, 4, 0, 1), "gain": numbers(F32, []int{2}, 10, -1)}
 	want = "F32 [4 2] [hidden d_model] [30 -6 0 0 0 0 140 -16] <nil>"
-	if got := said(ffnProduct(spanned, outputs, 0)); got != want {
+	if got := said(ffnProduct(context.Background(), spanned, outputs, 0)); got != want {
 		t.Errorf("with spans %s", got)
 	}
 	none := arrival{"activations": numbers(BF16, []int{0}), "spans": pairs()}
 	want = "BF16 [4 2] [hidden d_model] [0 0 0 0 0 0 0 0] <nil>"
-	if got := said(ffnProduct(none, outputs, 0)); got != want {
+	if got := said(ffnProduct(context.Background(), none, outputs, 0)); got != want {
 		t.Errorf("without a span %s", got)
 	}
 }
@@ -130,7 +130,7 @@ func TestFactorsThatContradictEachOther(t *testing.T) {
 		"an unknown one":        {"activations": two, "scale": two},
 		"a gain too long":       {"activations": numbers(F32, []int{3}, 1, 2, 3), "gain": two},
 	} {
-		if got, err := ffnProduct(came, outputs, 0); !errors.Is(err, ErrInternal) {
+		if got, err := ffnProduct(context.Background(), came, outputs, 0); !errors.Is(err, ErrInternal) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
@@ -156,7 +156,14 @@ func TestAProductIsEndedWithItsContext(t *testing.T) {
 	came := arrival{"pattern": numbers(F32, []int{1, 1, 1}, 1), "value_out": numbers(F32, []int{1, 1, 1}, 1)}
 	llm := &Client{shared: &shared{calls: &calls{}}}
 	if got, err := llm.value(ctx, nil, readOf("decomposed_attn"), true, came, &reading{}); !errors.Is(err, ErrCancelled) {
-		t.Errorf("%v, %v", got, err)
+		t.Errorf("attention: %v, %v", got, err)
+	}
+	llm.models = map[string]*pb.ModelDescription{"digest": {Digest: "digest", DFfn: []uint32{1}}}
+	llm.weights = newWeights(&calls{config: config{weightsBytes: 4}})
+	llm.weights.keep(layerKey{"digest", 0}, numbers(F32, []int{1, 1}, 1))
+	came, held := arrival{"activations": numbers(F32, []int{1}, 1)}, &run{digest: "digest"}
+	if got, err := llm.value(ctx, held, readOf("decomposed_ffn_out", 0, 0, 0), true, came, &reading{}); !errors.Is(err, ErrCancelled) {
+		t.Errorf("neurons: %v, %v", got, err)
 	}
 }
 

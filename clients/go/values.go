@@ -224,12 +224,16 @@ func (c *Client) value(ctx context.Context, held *run, read Read, factored bool,
 	if !factored {
 		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
 	}
+	product, err := c.product(ctx, held, read, came)
+	if err != nil {
+		return nil, FromError(err, c.calls.target) // perhaps the context's
+	}
+	return product, nil
+}
+
+func (c *Client) product(ctx context.Context, held *run, read Read, came arrival) (*Tensor, error) {
 	if read.method.name == "decomposed_attn" {
-		product, err := attnProduct(ctx, came, c.calls.maxBytes)
-		if err != nil && err == ctx.Err() {
-			return nil, c.calls.failed(ctx, err)
-		}
-		return product, err
+		return attnProduct(ctx, came, c.calls.maxBytes)
 	}
 	model, err := c.description(ctx, held.digest)
 	if err != nil {
@@ -242,7 +246,7 @@ func (c *Client) value(ctx context.Context, held *run, read Read, factored bool,
 	if err != nil {
 		return nil, err
 	}
-	return ffnProduct(came, outputs, c.calls.maxBytes)
+	return ffnProduct(ctx, came, outputs, c.calls.maxBytes)
 }
 
 // multiplies tells whether the value comes as factors: where it has some and, for neurons, where the weights are or will
