@@ -24,10 +24,10 @@ type shared struct {
 	features map[string]bool
 }
 
-// Dial makes a client of the server at target: HOST:PORT, unix:PATH or another gRPC target. Nothing is sent before the
-// first call.
+// Dial makes a client of the server at target: HOST:PORT, unix:PATH or another gRPC target. It begins to connect,
+// but waits for nothing: the first call tells whether a server is there.
 //
-// Errors: ErrInvalidRequest for a target or an option that can never be right.
+// Errors: ErrInvalidRequest for an option that can never be right, or a target that gRPC refuses.
 func Dial(target string, options ...Option) (*Client, error) {
 	config, err := configured(target, options)
 	if err != nil {

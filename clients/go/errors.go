@@ -87,7 +87,7 @@ func (e *Error) Is(target error) bool {
 		e.Class == ErrCancelled && target == context.Canceled
 }
 
-// Unwrap gives gRPC's own error, for google.golang.org/grpc/status; nil where the client itself refused.
+// Unwrap gives gRPC's own error, for google.golang.org/grpc/status, or the context's; nil where the client itself refused.
 func (e *Error) Unwrap() error { return e.cause }
 
 func failure(class *Class, format string, arguments ...any) *Error {

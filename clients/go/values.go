@@ -209,9 +209,6 @@ func (c *Client) ofModel(ctx context.Context, made request, m *method, reading *
 
 // requestOf asks for one value of a run.
 func requestOf(held *run, read Read, options *pb.TensorOptions) (request, error) {
-	if read.method == nil {
-		return request{}, failure(ErrInvalidRequest, "an empty Read names nothing")
-	}
 	message, err := read.method.request(held.id, read.indices, options)
 	return request{read.method.rpc(), message, options, held.key}, err
 }
@@ -252,7 +249,7 @@ func (c *Client) product(ctx context.Context, held *run, read Read, came arrival
 // multiplies tells whether the value comes as factors: where it has some and, for neurons, where the weights are or will
 // be kept.
 func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *reading) (bool, error) {
-	if read.method == nil || len(reading.of(read.method.dims)) > 0 || reading.hasDtype {
+	if len(reading.of(read.method.dims)) > 0 || reading.hasDtype {
 		return false, nil
 	}
 	if read.method.name != "decomposed_ffn_out" || len(read.indices) < 3 {
