@@ -13,7 +13,8 @@ TORCH_INDEX_URL ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suites chaos cluster fuzz soak conformance image-test image serve bench gen check format clean
+.PHONY: help setup demo test suites chaos cluster fuzz soak conformance clients image-test image serve bench gen check format \
+    release dist dist-test clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -46,6 +47,11 @@ fuzz: $(READY) ## every RPC with what no client would send: the long form
 
 soak: $(READY) ## 64 clients for five minutes
 	$(BIN)/python -m pytest tests/soak --long -s --timeout=1800 $(ARGS)
+
+clients: $(READY) ## lint and test the clients in other languages
+	@for client in clients/*/; do $(MAKE) -C $$client check test || exit 1; done
+	@for client in clients/*/; do $(MAKE) -C $$client driver || exit 1; done
+	$(BIN)/python -m pytest tests/docs/test_languages.py --languages
 
 conformance: $(READY) ## every client through the same scenarios (CLIENTS="python go")
 	cd tests && ../$(BIN)/python -m conformance $(CLIENTS)
@@ -83,6 +89,20 @@ format: $(READY) ## format Python and protos
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cd protos && ../$(BIN)/buf format -w
+
+release: $(READY) ## set the version everywhere (VERSION=1.2.3)
+	@test "$(origin VERSION)" = "command line" || { echo "write: make release VERSION=1.2.3" >&2; exit 1; }
+	$(BIN)/python scripts/set_version.py $(VERSION)
+
+dist: $(READY) ## build what is published into dist/: wheel, sdist, npm package
+	@test -f clients/typescript/Makefile || { echo "clients/typescript is not here: no npm package without it" >&2; exit 1; }
+	rm -rf dist clients/typescript/*.tgz
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist .
+	$(MAKE) -C clients/typescript dist
+	cp clients/typescript/*.tgz dist/
+
+dist-test: $(READY) ## install the wheel into empty environments, with and without the server, and use it
+	$(BIN)/python -m pytest tests/release --install --timeout=1800 $(ARGS)
 
 clean: ## remove the environments and caches
 	rm -rf $(VENV) .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -17,11 +17,11 @@ type Client struct {
 
 // shared is what a client and its copies have in common.
 type shared struct {
-	calls   *calls
-	weights *weights
-	mutex   sync.Mutex
-	models  map[string]*pb.ModelDescription // by digest; nil: no longer served
-	feature map[string]bool
+	calls    *calls
+	weights  *weights
+	mutex    sync.Mutex
+	models   map[string]*pb.ModelDescription // by digest
+	features map[string]bool
 }
 
 // Dial makes a client of the server at target: HOST:PORT, unix:PATH or another gRPC target. Nothing is sent before the
@@ -250,24 +250,33 @@ func (c *Client) runAgain(ctx context.Context, lost *run) (*run, error) {
 	return again, nil
 }
 
-// description of the model with this digest, asked for once; nil if it is not served any more.
+// description of the model with this digest, asked for until it is known; nil if it is not served.
 func (s *shared) description(ctx context.Context, digest string) (*pb.ModelDescription, error) {
 	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if model, known := s.models[digest]; known {
+	model := s.models[digest]
+	s.mutex.Unlock()
+	if model != nil {
 		return model, nil
 	}
 	answer := &pb.ServerInfoResponse{}
 	if err := s.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
 		return nil, err
 	}
-	s.feature = map[string]bool{}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.features = map[string]bool{}
 	for _, feature := range answer.Features {
-		s.feature[feature] = true
+		s.features[feature] = true
 	}
-	s.models[digest] = nil
 	for _, model := range answer.Models {
 		s.models[model.Digest] = model
 	}
 	return s.models[digest], nil
+}
+
+// has tells whether the server, once it was asked for a description, said that it can do this.
+func (s *shared) has(feature string) bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.features[feature]
 }

@@ -97,13 +97,11 @@ func (c *cuts) stayedAway(stream *wire.Tracker) error {
 	if stream != nil {
 		received, total = stream.Received, stream.Total
 	}
-	said := ""
-	if c.loss != nil {
-		said = c.loss.Message
-	}
-	return failure(ErrDeadline, "%s was lost at byte %d of %d and did not come back within the time of the call: %s",
-		c.calls.target, received, total, said).because("DEADLINE_EXCEEDED",
+	made := failure(ErrDeadline, "%s was lost at byte %d of %d and did not come back within the time of the call: %s",
+		c.calls.target, received, total, c.loss.Message).because("DEADLINE_EXCEEDED",
 		"received", strconv.FormatUint(received, 10), "total_bytes", strconv.FormatUint(total, 10))
+	made.cause = c.loss.cause
+	return made
 }
 
 func pauseAfter(inARow int) time.Duration {

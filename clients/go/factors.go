@@ -95,26 +95,23 @@ func gainRow(gain *Tensor, target, width int) []float32 {
 	return row
 }
 
-// singles gives count elements of a floating tensor as float32, from one on.
-func (t *Tensor) singles(from, count int) []float32 {
-	values := make([]float32, count)
-	for i := range values {
-		values[i] = t.float32(from + i)
-	}
-	return values
-}
-
 // encode rounds a row to the dtype, to nearest, ties to even, and writes it.
 func encode(dtype Dtype, data []byte, row []float32) {
-	for i, value := range row {
-		switch dtype {
-		case BF16:
+	switch dtype {
+	case BF16:
+		for i, value := range row {
 			binary.LittleEndian.PutUint16(data[2*i:], half.ToBF16(value))
-		case F16:
+		}
+	case F16:
+		for i, value := range row {
 			binary.LittleEndian.PutUint16(data[2*i:], half.ToF16(value))
-		case F64:
+		}
+	case F64:
+		for i, value := range row {
 			binary.LittleEndian.PutUint64(data[8*i:], math.Float64bits(float64(value)))
-		default:
+		}
+	default:
+		for i, value := range row {
 			binary.LittleEndian.PutUint32(data[4*i:], math.Float32bits(value))
 		}
 	}

@@ -29,7 +29,7 @@ type Option func(*config)
 func WithToken(token string) Option { return func(c *config) { c.token = token } }
 
 // WithTLS uses TLS: the configuration's RootCAs are trusted and its Certificates shown. Default: no TLS.
-func WithTLS(tls *tls.Config) Option { return func(c *config) { c.tls = tls } }
+func WithTLS(security *tls.Config) Option { return func(c *config) { c.tls = security } }
 
 // WithModel names the model, which is needed only where several are served.
 func WithModel(name string) Option { return func(c *config) { c.model = name } }
@@ -42,7 +42,7 @@ func WithTimeout(timeout time.Duration) Option { return func(c *config) { c.time
 func WithoutRerun() Option { return func(c *config) { c.rerun = false } }
 
 // WithMaxBytes is the most that one value may take; a larger one returns ErrTooLarge before its memory is taken. Default:
-// no limit.
+// no limit, so that a server that is not trusted could have this process run out of memory.
 func WithMaxBytes(bytes int64) Option {
 	return func(c *config) { c.maxBytes, c.hasMaxBytes = bytes, true }
 }

@@ -90,13 +90,13 @@ func (r *reading) of(dims []string) []*pb.AxisSlice {
 	return found
 }
 
-// options for the request of one value; factored where the method has factors and the whole of it is asked for.
+// options for the request of one value.
 func (r *reading) options(m *method, factored bool) *pb.TensorOptions {
 	made := &pb.TensorOptions{Slices: r.of(m.dims)}
 	if r.hasDtype && !m.integers {
 		made.Dtype = pb.Dtype(r.dtype)
 	}
-	if factored && len(made.Slices) == 0 && !r.hasDtype {
+	if factored {
 		made.Encoding = pb.Encoding_ENCODING_FACTORED
 	}
 	return made

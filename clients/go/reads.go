@@ -21,7 +21,7 @@ func NewRead(name string, indices ...int) (Read, error) {
 	if !ok || !m.ofRun || len(indices) > len(m.arguments) {
 		return Read{}, failure(ErrInvalidRequest, "there is no %s%v to read of a run", name, indices)
 	}
-	return Read{m, indices}, nil
+	return Read{m, append([]int(nil), indices...)}, nil
 }
 
 func readOf(name string, indices ...int) Read { return Read{methods[name], indices} }

@@ -79,11 +79,7 @@ func (t *Tensor) Float32s() ([]float32, error) {
 	if !t.dtype.IsFloating() || t.dtype == F64 {
 		return nil, t.wrongDtype("Float32s", "F32, BF16, F16")
 	}
-	values := make([]float32, t.Len())
-	for i := range values {
-		values[i] = t.float32(i)
-	}
-	return values, nil
+	return t.singles(0, t.Len()), nil
 }
 
 // Float64s gives the elements as float64, in C order; BOOL as 0 and 1.
@@ -153,6 +149,21 @@ func (t *Tensor) At(index ...int) (float64, error) {
 func (t *Tensor) wrongDtype(method, allowed string) error {
 	return failure(ErrInvalidRequest, "%s is not exact for this %v tensor; it takes %s", method, t.dtype, allowed).because(
 		"INVALID_DTYPE", "got", t.dtype.String(), "allowed", allowed)
+}
+
+// singles gives count elements of a floating tensor, from one on.
+func (t *Tensor) singles(from, count int) []float32 {
+	values := make([]float32, count)
+	if t.dtype != F32 {
+		for i := range values {
+			values[i] = t.float32(from + i)
+		}
+		return values
+	}
+	for i := range values {
+		values[i] = math.Float32frombits(binary.LittleEndian.Uint32(t.data[4*(from+i):]))
+	}
+	return values
 }
 
 // float32 is element i of a floating tensor; an F64 is rounded.

@@ -149,7 +149,7 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 		if err != nil {
 			return err
 		}
-		value, err = c.value(ctx, held, read, groups[0], reading)
+		value, err = c.value(ctx, held, read, factored, groups[0], reading)
 		return err
 	})
 	if err != nil {
@@ -163,16 +163,16 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 		return nil, nil
 	}
 	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	names := make([]string, len(reads))
+	names, factored := make([]string, len(reads)), make([]bool, len(reads))
 	for i, read := range reads {
 		if read.method == nil {
 			return nil, failure(ErrInvalidRequest, "read %d of the Fetch is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
 		}
-		factored, err := c.multiplies(ctx, held, read, reading)
-		if err != nil {
+		var err error
+		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
 			return nil, err
 		}
-		item, err := read.method.item(read.indices, reading.options(read.method, factored))
+		item, err := read.method.item(read.indices, reading.options(read.method, factored[i]))
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +188,7 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 	}
 	values := make([]*Tensor, len(reads))
 	for i, group := range groups {
-		if values[i], err = c.value(ctx, held, reads[i], group, reading); err != nil {
+		if values[i], err = c.value(ctx, held, reads[i], factored[i], group, reading); err != nil {
 			return nil, err
 		}
 	}
@@ -212,15 +212,15 @@ func requestOf(held *run, read Read, options *pb.TensorOptions) (request, error)
 	return request{read.method.rpc(), message, options, held.key}, err
 }
 
-// value is what came for a read, or the product of its factors.
-func (c *Client) value(ctx context.Context, held *run, read Read, came arrival, reading *reading) (*Tensor, error) {
+// value is what came for a read, or the product of its factors, if they were asked for.
+func (c *Client) value(ctx context.Context, held *run, read Read, factored bool, came arrival, reading *reading) (*Tensor, error) {
 	if whole := came[""]; whole != nil {
 		return whole, reading.check(read.method, whole)
 	}
-	if len(reading.of(read.method.dims)) > 0 || reading.hasDtype {
+	if !factored {
 		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
 	}
-	if came["pattern"] != nil {
+	if read.method.name == "decomposed_attn" {
 		return attnProduct(came, c.calls.maxBytes)
 	}
 	model, err := c.description(ctx, held.digest)
@@ -251,13 +251,6 @@ func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *
 		return false, err
 	}
 	return c.weights.keeps(model, read.indices[1]), nil
-}
-
-// has tells whether the server, once it was asked for a description, said that it can do this.
-func (s *shared) has(feature string) bool {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.feature[feature]
 }
 
 // check refuses a value in another type than was asked for.

@@ -40,7 +40,8 @@ def test_client_loads_nothing_of_the_server() -> None:
 
 
 def test_client_modules_that_start_servers_load_them_lazily() -> None:
-    loaded = packages_after("import transparent_llm.cli, transparent_llm.demo, transparent_llm.testing")
+    modules = ("cli", "demo", "testing", "integrations")
+    loaded = packages_after(f"import {', '.join(f'transparent_llm.{module}' for module in modules)}")
     assert loaded & SERVER_SIDE == set()
 
 

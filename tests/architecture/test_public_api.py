@@ -16,6 +16,7 @@ import torch
 import transparent_llm
 import transparent_llm_server
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, connect, errors
+from transparent_llm.integrations import transformer_lens
 from transparent_llm_server import TransformerLensTransparentLlm
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -184,6 +185,12 @@ def test_arguments_of_the_local_model() -> None:
         ("quantization", None),
     ]
     assert {p.kind for p in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def test_integration_of_transformer_lens() -> None:
+    assert transformer_lens.__all__ == ["TransparentLlmBridge", "TransparentLlmDriver", "boot_transparent_llm"]
+    boot = "(llm: TransparentLlm, model_name: str | os.PathLike[str]) -> TransparentLlmBridge"
+    assert signature(transformer_lens.boot_transparent_llm) == boot
 
 
 def test_errors_and_their_bases() -> None:

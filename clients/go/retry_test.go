@@ -1,0 +1,319 @@
+package transparentllm_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	transparentllm "transparentllm.dev/go"
+	pb "transparentllm.dev/go/transparent_llm/v1"
+)
+
+var background = context.Background()
+
+type logitsCall = func(*pb.LogitsRequest, pb.TransparentLlmService_LogitsServer) error
+
+// refusal is a status of the server's with details.
+func refusal(code codes.Code, reason string, metadata map[string]string) error {
+	return refusalFor(10*time.Millisecond, code, reason, metadata)
+}
+
+// refusalFor says when to try again.
+func refusalFor(delay time.Duration, code codes.Code, reason string, metadata map[string]string) error {
+	made, err := status.New(code, "the server says "+reason).WithDetails(
+		&errdetails.ErrorInfo{Domain: "transparent-llm", Reason: reason, Metadata: metadata},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	if err != nil {
+		panic(err)
+	}
+	return made.Err()
+}
+
+// begun is a client that has run something on the peer.
+func begun(t *testing.T, p *peer, options ...transparentllm.Option) *transparentllm.Client {
+	t.Helper()
+	llm := dial(t, p.serve(t), options...)
+	run(t, llm, "anything")
+	return llm
+}
+
+func whole() *pb.TensorChunk {
+	return &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1, 2, 3}}
+}
+
+func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
+	first := &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1, 2}}
+	rest := &pb.TensorChunk{Header: logitsHead("x", 3), Offset: 2, Data: []byte{3}}
+	for name, cut := range map[string]error{
+		"unavailable":              status.Error(codes.Unavailable, "transport is closing"),
+		"reset by a proxy":         status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR"),
+		"draining":                 refusal(codes.Unavailable, "DRAINING", nil),
+		"cancelled by the server":  status.Error(codes.Canceled, "cancelled"),
+		"the server starts again":  refusal(codes.Unavailable, "LOADING", nil),
+		"the model is loaded anew": refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"}),
+	} {
+		p := &peer{logits: []logitsCall{sends(cut, first), sends(nil, rest)}}
+		got, err := begun(t, p).Logits(background)
+		if err != nil || string(got.Bytes()) != "\x01\x02\x03" {
+			t.Errorf("%s: %v, %v", name, got, err)
+			continue
+		}
+		if options := p.asked[1].Options; options.ResumeOffset != 2 || options.Etag != "x" {
+			t.Errorf("%s: asked for %v", name, options)
+		}
+	}
+}
+
+func TestAStreamWithAnotherEtagBeginsAnew(t *testing.T) {
+	p := &peer{logits: []logitsCall{
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
+		sends(nil, &pb.TensorChunk{Header: logitsHead("y", 3), Data: []byte{1, 2, 3}}),
+	}}
+	got, err := begun(t, p).Logits(background)
+	if err != nil || string(got.Bytes()) != "\x01\x02\x03" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestAReaderEndsWhenTheBitsChangeInTheMiddle(t *testing.T) {
+	p := &peer{logits: []logitsCall{
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
+		sends(nil, &pb.TensorChunk{Header: logitsHead("y", 3), Data: []byte{1, 2, 3}}),
+	}}
+	reader := must(begun(t, p).Open(background, transparentllm.Logits()))(t)
+	defer reader.Close()
+	got, err := io.ReadAll(reader)
+	if string(got) != "\x09\x09" || !errors.Is(err, transparentllm.ErrUnavailable) || !strings.Contains(err.Error(), "byte 2") {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, again := reader.Read(make([]byte, 1)); again != err {
+		t.Errorf("and then %v", again)
+	}
+}
+
+func TestAReaderGoesOnInARunThatIsMadeAgain(t *testing.T) {
+	p := &peer{logits: []logitsCall{
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}),
+		sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil)),
+		sends(nil, &pb.TensorChunk{Header: logitsHead("x", 3), Offset: 1, Data: []byte{2, 3}}),
+	}}
+	reader := must(begun(t, p).Open(background, transparentllm.Logits()))(t)
+	defer reader.Close()
+	if got, err := io.ReadAll(reader); err != nil || string(got) != "\x01\x02\x03" || p.runCalls != 2 {
+		t.Errorf("%v, %v, after %d runs", got, err, p.runCalls)
+	}
+}
+
+func TestALostRunIsMadeAgainThreeTimes(t *testing.T) {
+	lost := sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil))
+	p := &peer{logits: []logitsCall{lost, lost, lost, sends(nil, whole())}}
+	if _, err := begun(t, p).Logits(background); err != nil || p.runCalls != 4 {
+		t.Errorf("%v after %d runs", err, p.runCalls)
+	}
+	p = &peer{logits: []logitsCall{lost}}
+	if _, err := begun(t, p).Logits(background); !errors.Is(err, transparentllm.ErrNotFound) || p.runCalls != 4 {
+		t.Errorf("%v after %d runs", err, p.runCalls)
+	}
+	p = &peer{logits: []logitsCall{lost}}
+	if _, err := begun(t, p, transparentllm.WithoutRerun()).Logits(background); !errors.Is(err, transparentllm.ErrNotFound) || p.runCalls != 1 {
+		t.Errorf("%v after %d runs", err, p.runCalls)
+	}
+}
+
+func TestARunIsNotMadeAgainByAnotherModel(t *testing.T) {
+	p := &peer{
+		runs: []func() (*pb.RunResponse, error){
+			func() (*pb.RunResponse, error) { return aRun("old"), nil },
+			func() (*pb.RunResponse, error) { return aRun("new"), nil },
+		},
+		logits: []logitsCall{sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil))},
+	}
+	_, err := begun(t, p).Logits(background)
+	var failed *transparentllm.Error
+	if !errors.As(err, &failed) || failed.Reason != "MODEL_CHANGED" || failed.Metadata["was"] != "old" || failed.Metadata["is"] != "new" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestACallWaitsForAModelThatIsLoaded(t *testing.T) {
+	loading := refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"})
+	p := &peer{runs: []func() (*pb.RunResponse, error){
+		func() (*pb.RunResponse, error) { return nil, loading },
+		func() (*pb.RunResponse, error) { return nil, loading },
+		func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+	}}
+	if begun(t, p); p.runCalls != 3 {
+		t.Errorf("%d calls", p.runCalls)
+	}
+	tomorrow := refusalFor(24*time.Hour, codes.Unavailable, "LOADING", map[string]string{"model": "demo"})
+	late := dial(t, (&peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return nil, tomorrow }}}).serve(t))
+	var failed *transparentllm.Error
+	if err := late.Run(background, []string{"x"}); !errors.As(err, &failed) || failed.Reason != "LOADING" {
+		t.Errorf("in too little time: %v", err)
+	}
+}
+
+func TestACallThatAServerCutsOffBeforeItBeginsIsMadeAgain(t *testing.T) {
+	for name, cut := range map[string]error{
+		"cancelled":   status.Error(codes.Canceled, "cancelled"),
+		"draining":    refusal(codes.Unavailable, "DRAINING", nil),
+		"unavailable": status.Error(codes.Unavailable, "gone"),
+	} {
+		p := &peer{
+			runs: []func() (*pb.RunResponse, error){
+				func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+				func() (*pb.RunResponse, error) { return nil, cut },
+				func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+			},
+			logits: []logitsCall{sends(cut), sends(nil, whole())},
+		}
+		llm := begun(t, p)
+		run(t, llm, "once more")
+		if _, err := llm.Logits(background); err != nil || p.runCalls != 3 || len(p.asked) != 2 {
+			t.Errorf("%s: %v after %d runs and %d reads", name, err, p.runCalls, len(p.asked))
+		}
+	}
+}
+
+func TestWhatIsNotAskedAgain(t *testing.T) {
+	for reason, code := range map[string]codes.Code{"BUSY": codes.ResourceExhausted, "OUT_OF_MEMORY": codes.ResourceExhausted, "INTERNAL": codes.Internal} {
+		p := &peer{logits: []logitsCall{sends(refusal(code, reason, nil)), sends(nil, whole())}}
+		var failed *transparentllm.Error
+		if _, err := begun(t, p).Logits(background); !errors.As(err, &failed) || failed.Reason != reason || len(p.asked) != 1 {
+			t.Errorf("%s: %v after %d calls", reason, err, len(p.asked))
+		}
+	}
+	never := &peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return nil, status.Error(codes.Unavailable, "no") }}}
+	llm := dial(t, never.serve(t))
+	if err := llm.Run(background, []string{"x"}); !errors.Is(err, transparentllm.ErrUnavailable) || never.runCalls != 5 {
+		t.Errorf("a server that never answered: %v after %d calls", err, never.runCalls)
+	}
+}
+
+func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
+	p := &peer{logits: []logitsCall{
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
+		sends(status.Error(codes.Unavailable, "gone")),
+	}}
+	ctx, cancel := context.WithTimeout(background, time.Second)
+	defer cancel()
+	_, err := begun(t, p).Logits(ctx)
+	var failed *transparentllm.Error
+	if !errors.As(err, &failed) || failed.Class != transparentllm.ErrDeadline || failed.Metadata["received"] != "2" || failed.Metadata["total_bytes"] != "3" {
+		t.Errorf("got %v", err)
+	}
+	if len(p.asked) < 3 {
+		t.Errorf("asked %d times", len(p.asked))
+	}
+}
+
+// holds is a call that sends the beginning, waits until the client leaves, and says so.
+func holds(left chan<- struct{}) logitsCall {
+	return func(_ *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
+		if err := stream.Send(&pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}); err != nil {
+			return err
+		}
+		<-stream.Context().Done()
+		left <- struct{}{}
+		return status.FromContextError(stream.Context().Err()).Err()
+	}
+}
+
+func TestCancellingEndsACallUnderWayAndTellsTheServer(t *testing.T) {
+	left := make(chan struct{}, 1)
+	llm := begun(t, &peer{logits: []logitsCall{holds(left), holds(left), holds(left), sends(nil, whole())}})
+	ctx, cancel := context.WithCancel(background)
+	_, err := llm.Logits(ctx, transparentllm.Progress(func(received, total int64) { cancel() }))
+	if !errors.Is(err, transparentllm.ErrCancelled) || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	<-left
+	ctx, cancel = context.WithTimeout(background, time.Second)
+	defer cancel()
+	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrDeadline) {
+		t.Errorf("too late: %v", err)
+	}
+	<-left
+	reader := must(llm.Open(background, transparentllm.Logits()))(t)
+	reader.Close()
+	<-left
+	must(llm.Logits(background))(t)
+}
+
+func TestClosingEndsCallsUnderWay(t *testing.T) {
+	left := make(chan struct{}, 1)
+	llm := begun(t, &peer{logits: []logitsCall{holds(left)}})
+	_, err := llm.Logits(background, transparentllm.Progress(func(received, total int64) { llm.Close() }))
+	if !errors.Is(err, transparentllm.ErrCancelled) {
+		t.Errorf("got %v", err)
+	}
+	<-left
+}
+
+func TestStreamsThatBreakTheProtocolAreInternalErrors(t *testing.T) {
+	second := &pb.TensorChunk{Header: logitsHead("x", 0)}
+	other := &pb.TensorChunk{Header: &pb.TensorHeader{Name: "tokens", Dtype: pb.Dtype_DTYPE_F32, Etag: "x", TotalBytes: 4}, Data: make([]byte, 4)}
+	factor := &pb.TensorChunk{Header: &pb.TensorHeader{Name: "logits.gain", Dtype: pb.Dtype_DTYPE_F32, Etag: "x", TotalBytes: 4}, Data: make([]byte, 4)}
+	for name, call := range map[string]logitsCall{
+		"nothing":         sends(nil),
+		"too little":      sends(nil, &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}),
+		"two":             sends(nil, whole(), second),
+		"another's value": sends(nil, other),
+		"a factor":        sends(nil, factor),
+	} {
+		llm := begun(t, &peer{logits: []logitsCall{call}})
+		if got, err := llm.Logits(background); !errors.Is(err, transparentllm.ErrInternal) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		reader, err := llm.Open(background, transparentllm.Logits())
+		if err == nil {
+			_, err = io.ReadAll(reader)
+			reader.Close()
+		}
+		if !errors.Is(err, transparentllm.ErrInternal) {
+			t.Errorf("%s, read as a stream: %v", name, err)
+		}
+	}
+	llm := begun(t, &peer{logits: []logitsCall{sends(nil, whole())}})
+	if _, err := llm.Logits(background, transparentllm.WireDtype(transparentllm.BF16)); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("another dtype than was asked for: %v", err)
+	}
+	wrong := &peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) {
+		answer := aRun("digest")
+		answer.NPos = 2
+		return answer, nil
+	}}}
+	if err := dial(t, wrong.serve(t)).Run(background, []string{"x"}); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("a run that contradicts itself: %v", err)
+	}
+}
+
+func TestHeadersOfEveryCall(t *testing.T) {
+	p := &peer{logits: []logitsCall{sends(nil, whole())}}
+	target := p.serve(t)
+	llm, other := dial(t, target, transparentllm.WithToken("secret")), dial(t, target)
+	run(t, llm, "one")
+	must(llm.Logits(background))(t)
+	run(t, other, "one")
+	run(t, other, "another")
+	var keys []string
+	for _, headers := range p.headers {
+		keys = append(keys, strings.Join(headers.Get("x-transparent-llm-run-key"), "|"))
+	}
+	if keys[0] == "" || keys[0] != keys[1] || keys[0] != keys[2] || keys[0] == keys[3] {
+		t.Errorf("run keys %v", keys)
+	}
+	if got := p.headers[1].Get("authorization"); len(got) != 1 || got[0] != "Bearer secret" {
+		t.Errorf("authorization %v", got)
+	}
+	if got := p.headers[2].Get("authorization"); len(got) != 0 {
+		t.Errorf("authorization without a token: %v", got)
+	}
+}

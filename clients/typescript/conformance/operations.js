@@ -1,0 +1,282 @@
+// What a driver does, the same in Node and in a page: requests of tests/conformance/README.md in, answers out.
+
+import { fromBinary } from "@bufbuild/protobuf";
+import { Assembler, StreamError } from "../dist/assembler.js";
+import { TensorChunkSchema } from "../dist/gen/transparent_llm/v1/tensor_pb.js";
+import { InternalError, Tensor, TransparentLlmError } from "../dist/index.js";
+import { errorOfStatus } from "../dist/status.js";
+import { decodeBase64, encodeBase64 } from "./base64.js";
+
+/** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
+/** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
+/** @typedef {Record<string, any>} Request */
+
+/**
+ * What differs between Node and a page.
+ *
+ * @typedef {object} Surroundings
+ * @property {string} client
+ * @property {string} version
+ * @property {(target: string, options: Record<string, any>) => Client} connect
+ */
+
+/** Number of arguments before the options, by the name of the method. */
+const ARGUMENTS = {
+  model_info: 0,
+  server_info: 0,
+  is_serving: 0,
+  run: 1,
+  run_tokens: 1,
+  release: 0,
+  batch_size: 0,
+  tokens: 0,
+  mask: 0,
+  tokens_to_strings: 1,
+  logits: 0,
+  unembed: 2,
+  residual_in: 1,
+  residual_after_attn: 1,
+  residual_out: 1,
+  ffn_out: 1,
+  decomposed_ffn_out: 3,
+  neuron_activations: 3,
+  neuron_output: 2,
+  attention_matrix: 3,
+  attention_output: 4,
+  decomposed_attn: 2,
+  fetch: 1,
+};
+
+/** The clients of one driver, by their names. */
+export class Operations {
+  /** @type {Map<string, Client>} */
+  #clients = new Map();
+  #surroundings;
+
+  /** @param {Surroundings} surroundings */
+  constructor(surroundings) {
+    this.#surroundings = surroundings;
+  }
+
+  /**
+   * The line that answers a line.
+   *
+   * @param {string} line
+   */
+  async answer(line) {
+    /** @type {Request} */
+    let request = {};
+    try {
+      request = JSON.parse(line);
+      return JSON.stringify({ id: request["id"], ok: await this.#do(request) });
+    } catch (error) {
+      return JSON.stringify({ id: request["id"] ?? null, error: described(error) });
+    }
+  }
+
+  /** @param {Request} request */
+  async #do({ op, ...request }) {
+    switch (op) {
+      case "hello":
+        return { client: this.#surroundings.client, version: this.#surroundings.version };
+      case "connect":
+        this.#clients.set(nameOf(request), this.#connected(request));
+        return {};
+      case "copy":
+        this.#clients.set(request["to"], this.#client(request).copy());
+        return {};
+      case "call":
+        return call(this.#client(request), request);
+      case "close":
+        this.#client(request).close();
+        return {};
+      case "decode":
+        return decode(request);
+      case "decode_error":
+        return { error: decodedError(request) };
+      default:
+        throw new Error(`there is no op ${op}`);
+    }
+  }
+
+  /** @param {Request} request */
+  #connected({ target, options = {} }) {
+    return this.#surroundings.connect(target, {
+      ...options,
+      timeoutMs: (options.timeout_s ?? 60) * 1000,
+      maxBytes: options.max_bytes,
+    });
+  }
+
+  /** @param {Request} request */
+  #client(request) {
+    const client = this.#clients.get(nameOf(request));
+    if (client === undefined) {
+      throw new Error(`there is no client ${nameOf(request)}; connect it first`);
+    }
+    return client;
+  }
+}
+
+/** @param {Request} request */
+function nameOf(request) {
+  return request["llm"] ?? "main";
+}
+
+/**
+ * @param {Client} client
+ * @param {Request} request
+ */
+async function call(client, request) {
+  const { method, args = [], cancel_after_s: cancelAfterS } = request;
+  if (!Object.hasOwn(ARGUMENTS, method)) {
+    throw new Error(`there is no method ${method}`);
+  }
+  /** @type {[number, number][]} */
+  const progress = [];
+  const canceller = new AbortController();
+  const timer = cancelAfterS === undefined ? undefined : setTimeout(() => canceller.abort(), cancelAfterS * 1000);
+  /** @type {ReadOptions} */
+  const options = {
+    slices: slicesOf(request["slices"]),
+    dtype: request["dtype"] ?? undefined,
+    signal: canceller.signal,
+    onProgress: ({ receivedBytes, totalBytes }) => progress.push([receivedBytes, totalBytes]),
+  };
+  const given = Array.from({ length: ARGUMENTS[/** @type {keyof typeof ARGUMENTS} */ (method)] }, (_, i) =>
+    argument(method, args[i]),
+  );
+  try {
+    const result = await /** @type {any} */ (client)[camelCase(method)](...given, options);
+    return { ...encoded(client, method, result), ...(request["progress"] && { progress }) };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * @param {string} method
+ * @param {any} given
+ */
+function argument(method, given) {
+  if (method === "fetch" && Array.isArray(given)) {
+    return given.map((read) => (Array.isArray(read) ? [camelCase(read[0]), ...read.slice(1)] : read));
+  }
+  const isTensor = typeof given === "object" && given !== null && "dtype" in given;
+  return isTensor ? new Tensor({ ...given, bytes: decodeBase64(given.data) }) : given;
+}
+
+/** @param {Record<string, any> | undefined} slices */
+function slicesOf(slices) {
+  const parts = Object.entries(slices ?? {});
+  return Object.fromEntries(
+    parts.map(([axis, part]) => [axis, Array.isArray(part) ? { start: part[0], stop: part[1], step: part[2] } : part]),
+  );
+}
+
+/**
+ * @param {Client} client
+ * @param {string} method
+ * @param {any} result
+ */
+function encoded(client, method, result) {
+  if (result instanceof Tensor) {
+    return { tensor: encodedTensor(result) };
+  }
+  switch (method) {
+    case "fetch":
+      return { tensors: result.map(encodedTensor) };
+    case "run":
+    case "run_tokens":
+      return { value: { run_id: client.runId } };
+    case "model_info":
+      return { value: Object.fromEntries(Object.entries(result).map(([name, value]) => [snakeCase(name), value])) };
+    case "server_info":
+      return { value: encodedServer(result) };
+    default:
+      return { value: result ?? null };
+  }
+}
+
+/** @param {import("../dist/index.js").ServerInfo} info */
+function encodedServer({ apiVersion, features, models }) {
+  const described = models.map(({ name, digest, nCtx, dtype }) => ({
+    name,
+    digest,
+    n_ctx: nCtx,
+    dtype: dtype ?? null,
+  }));
+  return { api_version: apiVersion, features, models: described };
+}
+
+/** @param {Tensor} tensor */
+function encodedTensor(tensor) {
+  const values = new DataView(new ArrayBuffer(tensor.length * 8));
+  tensor.toFloat64().forEach((value, i) => {
+    values.setFloat64(i * 8, value, true);
+  });
+  return {
+    dtype: tensor.dtype,
+    shape: tensor.shape,
+    dims: tensor.dims,
+    data: encodeBase64(tensor.bytes),
+    values: encodeBase64(new Uint8Array(values.buffer)),
+  };
+}
+
+/** @param {Request} request */
+function decode({ streams, max_bytes: maxBytes }) {
+  const assembler = new Assembler(maxBytes ?? undefined);
+  /** @type {{ offset: number, etag: string }[]} */
+  const resumes = [];
+  try {
+    streams.forEach((/** @type {string[]} */ messages, /** @type {number} */ i) => {
+      if (i > 0) {
+        assembler.resume();
+        resumes.push({ offset: assembler.received, etag: assembler.etag });
+      }
+      for (const message of messages) {
+        assembler.add(parsed(decodeBase64(message)));
+      }
+    });
+    const tensors = assembler.tensors().map(({ name, tensor }) => ({ name, ...encodedTensor(tensor) }));
+    return { tensors, resumes };
+  } catch (error) {
+    throw error instanceof StreamError ? new InternalError(error.message) : error;
+  }
+}
+
+/** @param {Uint8Array} message */
+function parsed(message) {
+  try {
+    return fromBinary(TensorChunkSchema, message);
+  } catch (error) {
+    throw new StreamError(`a message that is no TensorChunk: ${error}`);
+  }
+}
+
+/** @param {Request} request */
+function decodedError({ code, message, details }) {
+  const bytes = details === null || details === undefined ? undefined : decodeBase64(details);
+  return described(errorOfStatus({ code, message, details: bytes }, "the server"));
+}
+
+/** @param {unknown} error */
+function described(error) {
+  if (error instanceof TransparentLlmError) {
+    const { name, reason, message, metadata, retryAfterS } = error;
+    return { class: name, reason, message, metadata, retry_after_s: retryAfterS ?? null };
+  }
+  const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { class: "DriverError", reason: "DRIVER", message, metadata: {}, retry_after_s: null };
+}
+
+/** @param {string} name */
+function camelCase(name) {
+  return String(name).replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+}
+
+/** @param {string} name */
+function snakeCase(name) {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}

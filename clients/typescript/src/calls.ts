@@ -1,0 +1,235 @@
+/**
+ * The choke point: every call of the client goes through `unary` or `tensors`.
+ *
+ * Here are deadline, token, routing key, progress, cancellation, and resumption of a cut stream.
+ */
+
+import {
+  create,
+  type DescMessage,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  type MessageShape,
+} from "@bufbuild/protobuf";
+import type { Transport } from "@connectrpc/connect";
+import { Assembler, type NamedTensor, StreamError } from "./assembler.js";
+import { Cuts } from "./cuts.js";
+import { InternalError, InvalidRequestError, TransparentLlmError } from "./errors.js";
+import { errorOfFailure } from "./failures.js";
+import { Health, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
+import {
+  type TensorChunk,
+  type TensorChunkSchema,
+  type TensorOptions,
+  TensorOptionsSchema,
+} from "./gen/transparent_llm/v1/tensor_pb.js";
+import type { CallOptions, ClientConfig, Progress } from "./options.js";
+import { cancelled, Scope } from "./scope.js";
+import { UnderWay } from "./under_way.js";
+
+/** A hint for proxies, the same for a run and all reads of it. */
+const RUN_KEY_HEADER = "x-transparent-llm-run-key";
+
+/** A request for tensors. */
+export type TensorRequest = MessageShape<DescMessage> & { options?: TensorOptions | undefined };
+
+/** Calls to one server. Shared by a client and its copies. */
+export class Calls {
+  readonly config: ClientConfig;
+  readonly #transport: Transport;
+  readonly #onClose: () => void;
+  readonly #underWay = new UnderWay();
+  #isClosed = false;
+  #hasAnswered = false;
+
+  constructor(transport: Transport, config: ClientConfig, onClose: () => void) {
+    this.#transport = transport;
+    this.config = config;
+    this.#onClose = onClose;
+  }
+
+  /** End all calls under way, and refuse new ones. */
+  close(): void {
+    this.#isClosed = true;
+    this.#underWay.cancelAll();
+    this.#onClose();
+  }
+
+  /**
+   * Do something within the time, and under the signal, of one call.
+   *
+   * @throws InvalidRequestError the client was closed.
+   */
+  async within<T>(options: CallOptions, work: (scope: Scope) => Promise<T>): Promise<T> {
+    if (this.#isClosed) {
+      throw new InvalidRequestError("this client is closed; make a new one with connect()");
+    }
+    const scope = new Scope(options.timeoutMs ?? this.config.timeoutMs);
+    this.#underWay.add(scope, options.signal);
+    try {
+      return await work(scope);
+    } finally {
+      this.#underWay.remove(scope, options.signal);
+    }
+  }
+
+  /** Ask the standard health service, once. */
+  async isServing(scope: Scope): Promise<boolean> {
+    const response = await this.#unaryOnce(Health.method.check, create(HealthCheckRequestSchema), scope, "");
+    return response.status === HealthCheckResponse_ServingStatus.SERVING;
+  }
+
+  /** Send one message, get one. Again, if a server that had answered was lost: equal requests have equal effects. */
+  async unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageShape<I>,
+    scope: Scope,
+    runKey = "",
+  ): Promise<MessageShape<O>> {
+    const cuts = new Cuts(scope, this.config.target, this.#hasAnswered);
+    for (;;) {
+      try {
+        return await this.#unaryOnce(method, request, scope, runKey);
+      } catch (error) {
+        await cuts.waitOut(asOurs(error));
+      }
+    }
+  }
+
+  /**
+   * Receive a stream's tensors; a cut stream is taken up where it broke off.
+   *
+   * @throws InternalError the stream breaks the protocol.
+   */
+  async tensors(
+    method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
+    request: TensorRequest,
+    scope: Scope,
+    runKey = "",
+    onProgress?: (progress: Progress) => void,
+  ): Promise<NamedTensor[]> {
+    const assembler = new Assembler(this.config.maxBytes);
+    const cuts = new Cuts(scope, this.config.target, this.#hasAnswered);
+    for (;;) {
+      const before = assembler.received;
+      try {
+        await this.#receive(method, request, scope, runKey, (chunk) => {
+          assembler.add(chunk);
+          onProgress?.({ receivedBytes: assembler.received, totalBytes: assembler.totalBytes });
+        });
+        return assembler.tensors();
+      } catch (error) {
+        const failure = this.#streamFailure(error, method.name);
+        await cuts.waitOut(failure, assembler, assembler.received > before);
+      }
+      assembler.resume();
+      request.options ??= create(TensorOptionsSchema);
+      request.options.resumeOffset = BigInt(assembler.received);
+      request.options.etag = assembler.etag;
+    }
+  }
+
+  async #unaryOnce<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageShape<I>,
+    scope: Scope,
+    runKey: string,
+  ): Promise<MessageShape<O>> {
+    const headers = this.#headers(runKey);
+    try {
+      // Its types want the initializer of a message, which a message itself is.
+      const call = this.#transport.unary(method, scope.signal, timeLeft(scope), headers, request as never);
+      const { message } = await call;
+      this.#hasAnswered = true;
+      return message;
+    } catch (error) {
+      throw this.#failure(error, scope);
+    }
+  }
+
+  async #receive(
+    method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
+    request: TensorRequest,
+    scope: Scope,
+    runKey: string,
+    take: (chunk: TensorChunk) => void,
+  ): Promise<void> {
+    // Of its own: leaving a stream of Connect before its end does not tell the server.
+    const call = new AbortController();
+    const abort = (): void => call.abort();
+    scope.signal.addEventListener("abort", abort);
+    if (scope.isCancelled) {
+      abort();
+    }
+    const messages = this.#messages(method, request, scope, call.signal, this.#headers(runKey));
+    try {
+      for await (const chunk of messages) {
+        take(chunk);
+      }
+    } finally {
+      scope.signal.removeEventListener("abort", abort);
+      abort();
+    }
+  }
+
+  /** What comes, with every failure of the call as ours. */
+  async *#messages(
+    method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
+    request: TensorRequest,
+    scope: Scope,
+    signal: AbortSignal,
+    headers: Headers,
+  ): AsyncGenerator<TensorChunk> {
+    try {
+      const call = this.#transport.stream(method, signal, timeLeft(scope), headers, once(request) as never);
+      const response = await call;
+      for await (const chunk of response.message) {
+        this.#hasAnswered = true;
+        yield chunk;
+      }
+    } catch (error) {
+      throw this.#failure(error, scope);
+    }
+  }
+
+  #failure(error: unknown, scope: Scope): TransparentLlmError {
+    return scope.isCancelled ? cancelled() : errorOfFailure(error, this.config.target);
+  }
+
+  #streamFailure(error: unknown, rpc: string): TransparentLlmError {
+    if (error instanceof StreamError) {
+      return new InternalError(`${this.config.target} broke the protocol in ${rpc}: ${error.message}`);
+    }
+    return asOurs(error);
+  }
+
+  #headers(runKey: string): Headers {
+    const headers = new Headers();
+    if (runKey !== "") {
+      headers.set(RUN_KEY_HEADER, runKey);
+    }
+    if (this.config.token !== undefined) {
+      headers.set("authorization", `Bearer ${this.config.token}`);
+    }
+    return headers;
+  }
+}
+
+/** In whole milliseconds, and at least one: Connect takes 0 for no limit. */
+function timeLeft(scope: Scope): number {
+  return Math.max(1, Math.ceil(scope.remainingMs));
+}
+
+/**
+ * An error that a failed call raised; anything else, such as an error of the caller's own callback, goes on as it is.
+ */
+function asOurs(error: unknown): TransparentLlmError {
+  if (error instanceof TransparentLlmError) {
+    return error;
+  }
+  throw error;
+}
+
+async function* once<T>(message: T): AsyncGenerator<T> {
+  yield message;
+}

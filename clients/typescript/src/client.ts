@@ -1,0 +1,357 @@
+/** `RemoteTransparentLlm`: a language model on another machine, everything inside it readable. */
+
+import { create } from "@bufbuild/protobuf";
+import type { Transport } from "@connectrpc/connect";
+import { Calls } from "./calls.js";
+import { isFloating, wireOfDtype, wireOfFloating } from "./dtypes.js";
+import { InvalidRequestError, NotFoundError, NotRunError, NotSupportedError } from "./errors.js";
+import {
+  ModelInfoRequestSchema,
+  ReleaseRunRequestSchema,
+  ServerInfoRequestSchema,
+  TokensToStringsRequestSchema,
+  TransparentLlmService,
+} from "./gen/transparent_llm/v1/service_pb.js";
+import { type Index, indexFields, type Method, MODEL_READS, type ReadName } from "./methods.js";
+import { type CallOptions, type ClientOptions, configured, type ReadOptions } from "./options.js";
+import { message, Reader, readOptionsToWire, requireDtype } from "./reader.js";
+import { checkedReads, type Read } from "./reads.js";
+import { type Run, runOfResponse } from "./run.js";
+import {
+  inputOfSentences,
+  inputOfTokens,
+  type RunInput,
+  runKey,
+  runRequest,
+  type TokenIds,
+  tokenIdsOf,
+} from "./run_input.js";
+import type { Scope } from "./scope.js";
+import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
+import { SingleFlight } from "./single_flight.js";
+import { cut, requireSlices, type Slices } from "./slices.js";
+import { Tensor } from "./tensor.js";
+import { onlyTensor } from "./weights.js";
+
+const RPCS = TransparentLlmService.method;
+
+/**
+ * Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that
+ * forgets it each time at once has too little room.
+ */
+const MOST_RERUNS = 3;
+
+/** What lies under a client: how it sends, and what ends when it is closed. */
+export interface Connection {
+  readonly transport: Transport;
+  /** The server's address, for messages. */
+  readonly target: string;
+  /** Called once, by `close`. */
+  readonly onClose?: () => void;
+}
+
+/** What a client and its copies have in common. */
+interface Shared {
+  readonly calls: Calls;
+  readonly reader: Reader;
+  readonly reruns: SingleFlight<Run, Run>;
+}
+
+/**
+ * A `TransparentLlm` whose model lives in a server. Every error is a `TransparentLlmError`.
+ *
+ * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
+ * object on the same connection. A read that is under way goes on with the run that it began with.
+ */
+export class RemoteTransparentLlm {
+  readonly #connection: Connection;
+  readonly #options: ClientOptions;
+  #shared: Shared;
+  #run: Run | undefined;
+
+  /** Use `connect` of `transparent-llm/node` or `transparent-llm/web`, or bring a transport of Connect for gRPC. */
+  constructor(connection: Connection, options: ClientOptions = {}) {
+    const calls = new Calls(connection.transport, configured(connection.target, options), () => connection.onClose?.());
+    this.#shared = { calls, reader: new Reader(calls), reruns: new SingleFlight() };
+    this.#connection = connection;
+    this.#options = options;
+  }
+
+  /** A further object on the same connection, with the same current run until it runs something itself. */
+  copy(): RemoteTransparentLlm {
+    const twin = new RemoteTransparentLlm(this.#connection, this.#options);
+    twin.#shared = this.#shared;
+    twin.#run = this.#run;
+    return twin;
+  }
+
+  /** Close the connection, also of all copies. Calls under way throw `CancelledError`. */
+  close(): void {
+    this.#shared.calls.close();
+  }
+
+  /** What the server serves and allows, and how exact its models were at load. */
+  async serverInfo(options: CallOptions = {}): Promise<ServerInfo> {
+    const request = create(ServerInfoRequestSchema);
+    return serverInfoOf(await this.#within(options, (scope) => this.#calls.unary(RPCS.serverInfo, request, scope)));
+  }
+
+  /** Whether the server has loaded its models and answers calls: the standard health check, asked once. */
+  async isServing(options: CallOptions = {}): Promise<boolean> {
+    return this.#within(options, (scope) => this.#calls.isServing(scope));
+  }
+
+  /** Shape and name of the model. Works before any run. */
+  async modelInfo(options: CallOptions = {}): Promise<ModelInfo> {
+    const request = create(ModelInfoRequestSchema, { model: this.#calls.config.model });
+    const { info } = await this.#within(options, (scope) => this.#calls.unary(RPCS.modelInfo, request, scope));
+    return modelInfoOf(info);
+  }
+
+  /**
+   * Run sentences as one batch, padded on the right; they are the current run from then on.
+   *
+   * @throws InvalidRequestError EMPTY_INPUT: no sentence, or one without a token.
+   * @throws TooLargeError TOO_LONG: more tokens than the model or the server takes.
+   */
+  async run(sentences: readonly string[], options: CallOptions = {}): Promise<void> {
+    await this.#begin(inputOfSentences(sentences), options);
+  }
+
+  /** Run token ids, an array for each row. Nothing is put before them. Otherwise as `run`. */
+  async runTokens(rows: readonly TokenIds[], options: CallOptions = {}): Promise<void> {
+    await this.#begin(inputOfTokens(rows), options);
+  }
+
+  /** Tell the server that the current run is not needed any more. Reading it again runs it again. */
+  async release(options: CallOptions = {}): Promise<void> {
+    const { id: runId, key } = this.#current();
+    const request = create(ReleaseRunRequestSchema, { runId });
+    await this.#within(options, (scope) => this.#calls.unary(RPCS.releaseRun, request, scope, key));
+  }
+
+  /** The name of the current run on the server: a hash of model, tokens and owner. */
+  get runId(): string {
+    return this.#current().id;
+  }
+
+  /** Number of rows of the current run. Needs no call. */
+  batchSize(): number {
+    return this.#current().tokens.shape[0] as number;
+  }
+
+  /** Token ids, padded on the right. [batch pos], I64. Needs no call. */
+  tokens(options: { readonly slices?: Slices } = {}): Tensor {
+    return part(this.#current().tokens, options.slices);
+  }
+
+  /**
+   * Where tokens are, and not padding. [batch pos], BOOL. Needs no call.
+   *
+   * @throws NotSupportedError the served model does not tell padding from tokens.
+   */
+  mask(options: { readonly slices?: Slices } = {}): Tensor {
+    const { mask } = this.#current();
+    if (mask === undefined) {
+      throw new NotSupportedError("the served model does not tell padding from tokens");
+    }
+    return part(mask, options.slices);
+  }
+
+  /** The text of each token by itself, leading space included. Takes ids, or a tensor of integers [pos]. */
+  async tokensToStrings(tokens: Tensor | TokenIds, options: CallOptions = {}): Promise<string[]> {
+    const tokenIds = tokenIdsOf(tokens instanceof Tensor ? vectorOf(tokens) : tokens);
+    const request = create(TokensToStringsRequestSchema, { model: this.#calls.config.model, tokenIds });
+    const response = await this.#within(options, (scope) => this.#calls.unary(RPCS.tokensToStrings, request, scope));
+    return response.strings;
+  }
+
+  /** The model's output. [batch pos d_vocab] */
+  async logits(options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("logits", [], options);
+  }
+
+  /**
+   * Project a vector of the residual stream to the vocabulary. [vocab]
+   *
+   * @param t d_model elements of a floating type; plain numbers are sent in single precision.
+   * @param normalize apply the final norm and the model's own post-processing of logits, so that the last layer's
+   *   output gives the model's output. Otherwise: the plain product with the unembedding matrix.
+   */
+  async unembed(t: Tensor | ArrayLike<number>, normalize: boolean, options: ReadOptions = {}): Promise<Tensor> {
+    const { dtype, shape, bytes } = t instanceof Tensor ? t : Tensor.ofFloats(t);
+    const tensor = { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes };
+    return this.#readModel(MODEL_READS.unembed, { t: tensor, normalize }, options);
+  }
+
+  /** The residual stream as it enters a layer. [batch pos d_model] */
+  async residualIn(layer: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("residualIn", [layer], options);
+  }
+
+  /** The residual stream after attention's output was added. [batch pos d_model] */
+  async residualAfterAttn(layer: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("residualAfterAttn", [layer], options);
+  }
+
+  /** The residual stream as it leaves a layer. [batch pos d_model] */
+  async residualOut(layer: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("residualOut", [layer], options);
+  }
+
+  /** What the feed-forward part added to the residual stream, bias included. [batch pos d_model] */
+  async ffnOut(layer: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("ffnOut", [layer], options);
+  }
+
+  /** What each neuron added: activation times output vector. [hidden d_model] */
+  async decomposedFfnOut(batchI: number, layer: number, pos: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("decomposedFfnOut", [batchI, layer, pos], options);
+  }
+
+  /** Activations right after the activation function. [d_ffn] */
+  async neuronActivations(batchI: number, layer: number, pos: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("neuronActivations", [batchI, layer, pos], options);
+  }
+
+  /** The raw output weight vector of a neuron. [d_model] Works before any run. */
+  async neuronOutput(layer: number, neuron: number, options: ReadOptions = {}): Promise<Tensor> {
+    const fields = indexFields(MODEL_READS.neuronOutput, [layer, neuron]);
+    return this.#readModel(MODEL_READS.neuronOutput, fields, options);
+  }
+
+  /** Attention probabilities after softmax; a row is the position that attends. [query_pos key_pos] */
+  async attentionMatrix(batchI: number, layer: number, head: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("attentionMatrix", [batchI, layer, head], options);
+  }
+
+  /** What a head, or with a head of null the whole attention, added to the residual stream. [d_model] */
+  async attentionOutput(
+    batchI: number,
+    layer: number,
+    pos: number,
+    head: number | null = null,
+    options: ReadOptions = {},
+  ): Promise<Tensor> {
+    return this.#read("attentionOutput", [batchI, layer, pos, head], options);
+  }
+
+  /** What each source position gave each target position through each head. [target source head d_model] */
+  async decomposedAttn(batchI: number, layer: number, options: ReadOptions = {}): Promise<Tensor> {
+    return this.#read("decomposedAttn", [batchI, layer], options);
+  }
+
+  /**
+   * Many values of the current run in one stream, in their order: each is what the method of that name gives.
+   *
+   * @param reads `[["residualIn", 3], ["attentionMatrix", 0, 3, 7], ["logits"]]`; the options are for all of them.
+   */
+  async fetch(reads: readonly Read[], options: ReadOptions = {}): Promise<Tensor[]> {
+    requireReadOptions(options);
+    const wanted = checkedReads(reads);
+    return this.#ofRun(options, (run, scope) => this.#shared.reader.readMany(run, wanted, options, scope));
+  }
+
+  get #calls(): Calls {
+    return this.#shared.calls;
+  }
+
+  #within<T>(options: CallOptions, work: (scope: Scope) => Promise<T>): Promise<T> {
+    return this.#calls.within(options, work);
+  }
+
+  async #read(name: ReadName, indices: readonly Index[], options: ReadOptions): Promise<Tensor> {
+    requireReadOptions(options);
+    return this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, { name, indices }, options, scope));
+  }
+
+  async #readModel(method: Method, fields: object, options: ReadOptions): Promise<Tensor> {
+    requireReadOptions(options);
+    const { model } = this.#calls.config;
+    const request = message(method.rpc.input, { model, ...fields, options: readOptionsToWire(options, method.dims) });
+    const arrived = await this.#within(options, (scope) =>
+      this.#calls.tensors(method.rpc, request, scope, "", options.onProgress),
+    );
+    const value = onlyTensor(arrived, method.header);
+    requireDtype(method, value, options);
+    return value;
+  }
+
+  /** Read from the current run, which is run again if the server has lost it. */
+  async #ofRun<T>(options: CallOptions, read: (run: Run, scope: Scope) => Promise<T>): Promise<T> {
+    let run = this.#current();
+    return this.#within(options, async (scope) => {
+      for (let reruns = 0; ; reruns++) {
+        try {
+          return await read(run, scope);
+        } catch (error) {
+          if (!this.#calls.config.rerun || reruns === MOST_RERUNS || !isLostRun(error)) {
+            throw error;
+          }
+        }
+        run = await this.#runAgain(run, scope);
+      }
+    });
+  }
+
+  async #runAgain(run: Run, scope: Scope): Promise<Run> {
+    const again = await this.#shared.reruns.do(run, scope, () => this.#makeRun(run.input, scope));
+    requireSameModel(run.modelDigest, again.modelDigest, this.#calls.config.target);
+    if (this.#run === run) {
+      this.#run = again; // unless another one was begun meanwhile
+    }
+    return again;
+  }
+
+  async #begin(input: RunInput, options: CallOptions): Promise<void> {
+    this.#run = await this.#within(options, (scope) => this.#makeRun(input, scope));
+  }
+
+  async #makeRun(input: RunInput, scope: Scope): Promise<Run> {
+    const { model } = this.#calls.config;
+    const key = runKey(input, model);
+    return runOfResponse(input, key, await this.#calls.unary(RPCS.run, runRequest(input, model), scope, key));
+  }
+
+  #current(): Run {
+    if (this.#run === undefined) {
+      throw new NotRunError("nothing has been run yet: call run([sentence, ...]) first");
+    }
+    return this.#run;
+  }
+}
+
+function requireReadOptions({ slices, dtype }: ReadOptions): void {
+  if (dtype !== undefined) {
+    wireOfFloating(dtype);
+  }
+  requireSlices(slices ?? {});
+}
+
+function part(tensor: Tensor, slices: Slices = {}): Tensor {
+  requireSlices(slices);
+  return cut(tensor, slices);
+}
+
+function vectorOf(tokens: Tensor): TokenIds {
+  if (tokens.shape.length !== 1) {
+    throw new InvalidRequestError(`tokensToStrings takes a tensor [pos], got the shape [${tokens.shape.join(", ")}]`, {
+      reason: "INVALID_SHAPE",
+      metadata: { expected: "1 axis", got: `${tokens.shape.length} axes` },
+    });
+  }
+  return isFloating(tokens.dtype) ? tokens.toFloat64() : (tokens.data as TokenIds);
+}
+
+function isLostRun(error: unknown): boolean {
+  return error instanceof NotFoundError && error.reason === "RUN_NOT_FOUND";
+}
+
+function requireSameModel(was: string, is: string, target: string): void {
+  if (was !== is) {
+    throw new NotFoundError(
+      `${target} lost the run and now serves another model under this name; call run() again if that is what you want`,
+      { reason: "MODEL_CHANGED", metadata: { was, is } },
+    );
+  }
+}

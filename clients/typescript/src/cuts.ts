@@ -1,0 +1,113 @@
+/** How often, and how long already, a call had to be made or taken up again without any progress. */
+
+import type { Assembler } from "./assembler.js";
+import { CancelledError, DeadlineError, type TransparentLlmError, UnavailableError } from "./errors.js";
+import type { Scope } from "./scope.js";
+
+/** Of a call to a server that has never answered, without a pause: it is not waited for. */
+const TRIES_UNREACHED = 5;
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 1000;
+/** How long a call waits for a server that had answered before and was lost, within the time of the call. */
+const RECONNECT_MS = 30_000;
+
+/**
+ * Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
+ * another one will answer.
+ */
+const PASSING: ReadonlySet<string> = new Set(["UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED"]);
+
+/** The cuts of one call. */
+export class Cuts {
+  readonly #scope: Scope;
+  readonly #target: string;
+  readonly #wasReached: boolean;
+  #inARow = 0;
+  #since: number | undefined;
+  #loss: TransparentLlmError | undefined;
+
+  /** @param wasReached whether a server had answered before this call. */
+  constructor(scope: Scope, target: string, wasReached: boolean) {
+    this.#scope = scope;
+    this.#target = target;
+    this.#wasReached = wasReached;
+  }
+
+  /**
+   * Wait a little after a cut, so that the call can be made again.
+   *
+   * @param stream what came of it, if it is a stream.
+   * @param hasProgress whether anything came since the last cut.
+   * @throws TransparentLlmError the failure itself, if it cannot be mended, or could not in time.
+   */
+  async waitOut(failure: TransparentLlmError, stream?: Assembler, hasProgress = false): Promise<void> {
+    if (this.#scope.isCancelled) {
+      throw failure;
+    }
+    if (loadsAModel(failure)) {
+      await this.#waitForModel(failure);
+      return;
+    }
+    const now = performance.now();
+    if (hasProgress || this.#since === undefined) {
+      this.#inARow = 0;
+      this.#since = now;
+    }
+    this.#inARow += hasProgress ? 0 : 1;
+    if (failure instanceof DeadlineError && this.#loss !== undefined) {
+      throw this.#stayedAway(stream);
+    }
+    const wasReached = this.#wasReached || stream?.hasBegun === true;
+    if (!wasReached && failure.reason === "UNAVAILABLE" && this.#triesAgainAtOnce()) {
+      return;
+    }
+    if (!this.#isPassing(failure, wasReached, stream) || now - this.#since > RECONNECT_MS) {
+      throw failure;
+    }
+    this.#loss ??= failure;
+    await this.#pause(stream);
+  }
+
+  #triesAgainAtOnce(): boolean {
+    return this.#inARow < TRIES_UNREACHED && this.#scope.remainingMs > 0;
+  }
+
+  #isPassing(failure: TransparentLlmError, wasReached: boolean, stream: Assembler | undefined): boolean {
+    if (PASSING.has(failure.reason) && wasReached) {
+      return true;
+    }
+    const isLoss = failure instanceof UnavailableError || failure instanceof CancelledError;
+    return isLoss && (stream?.hasBegun === true || this.#loss !== undefined);
+  }
+
+  async #pause(stream: Assembler | undefined): Promise<void> {
+    const pauseMs = this.#inARow > 0 ? Math.min(FIRST_PAUSE_MS * 2 ** (this.#inARow - 1), LONGEST_PAUSE_MS) : 0;
+    if (pauseMs >= this.#scope.remainingMs) {
+      throw this.#stayedAway(stream);
+    }
+    await this.#scope.sleep(pauseMs);
+  }
+
+  /** As long as the server says; its own words, if the call's time does not suffice. */
+  async #waitForModel(failure: TransparentLlmError): Promise<void> {
+    const pauseMs = failure.retryAfterS ? failure.retryAfterS * 1000 : LONGEST_PAUSE_MS;
+    if (pauseMs >= this.#scope.remainingMs) {
+      throw failure;
+    }
+    await this.#scope.sleep(pauseMs);
+  }
+
+  #stayedAway(stream: Assembler | undefined): DeadlineError {
+    const [received, total] = [stream?.received ?? 0, stream?.totalBytes ?? 0];
+    const place = total > 0 ? ` at byte ${received} of ${total}` : "";
+    const within = `did not come back within ${this.#scope.timeoutMs} ms`;
+    return new DeadlineError(`${this.#target} was lost${place} and ${within}: ${this.#loss?.message ?? ""}`, {
+      metadata: { received: String(received), total_bytes: String(total) },
+    });
+  }
+}
+
+/** Whether the call began to load the model that it is for, or found it loading; not: whether the server starts. */
+function loadsAModel(failure: TransparentLlmError): boolean {
+  return failure.reason === "LOADING" && "model" in failure.metadata;
+}

@@ -1,0 +1,93 @@
+/** What a client is made with, and what each of its calls can be asked. */
+
+import type { DtypeName } from "./dtypes.js";
+import { InvalidRequestError } from "./errors.js";
+import { requireTimeout } from "./scope.js";
+import type { Slices } from "./slices.js";
+
+/** Of a client, and of its copies. */
+export interface ClientOptions {
+  /** Name of the model, needed only where several are served. */
+  readonly model?: string | undefined;
+  /** Sent as a bearer token with every call. */
+  readonly token?: string | undefined;
+  /** Milliseconds for each call as a whole, transfer included. Default: 300 000. */
+  readonly timeoutMs?: number | undefined;
+  /** Run the sentences again when the server no longer has the run. Default: true. False: throw `NotFoundError`. */
+  readonly rerun?: boolean | undefined;
+  /**
+   * The most bytes that one value may take here; a larger one throws `TooLargeError` before it is sent. Default: no
+   * limit.
+   */
+  readonly maxBytes?: number | undefined;
+  /** The most bytes of output vectors of neurons that are kept. Default: 256 MiB. */
+  readonly weightsBytes?: number | undefined;
+}
+
+/** How far a transfer is. */
+export interface Progress {
+  readonly receivedBytes: number;
+  /** Of all tensors that were announced so far. */
+  readonly totalBytes: number;
+}
+
+/** Of any call. */
+export interface CallOptions {
+  /** Cancels the call, here and on the server; it then throws `CancelledError`. */
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds for the call as a whole. Default: the client's. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** Of a call that brings tensors. */
+export interface ReadOptions extends CallOptions {
+  /**
+   * Parts of axes, by their names. A value without such an axis comes whole; a value keeps its axes, which are
+   * shorter.
+   */
+  readonly slices?: Slices | undefined;
+  /** The floating type in which a floating value is sent: F16, BF16, F32 or F64. Default: as the server holds it. */
+  readonly dtype?: DtypeName | undefined;
+  /** Called after each message of the transfer. */
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** Options with their defaults. */
+export interface ClientConfig {
+  readonly target: string;
+  readonly model: string;
+  readonly token: string | undefined;
+  readonly timeoutMs: number;
+  readonly rerun: boolean;
+  readonly maxBytes: number | undefined;
+  readonly weightsBytes: number;
+}
+
+const DEFAULT_TIMEOUT_MS = 300_000;
+const DEFAULT_WEIGHTS_BYTES = 256 * 2 ** 20;
+
+/**
+ * Options, checked.
+ *
+ * @throws InvalidRequestError one of them can never be right.
+ */
+export function configured(target: string, options: ClientOptions): ClientConfig {
+  const { token, maxBytes } = options;
+  if (token !== undefined && !/^[\x20-\x7e]*$/.test(token)) {
+    throw new InvalidRequestError(
+      "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII",
+    );
+  }
+  if (maxBytes !== undefined && !(maxBytes >= 1)) {
+    throw new InvalidRequestError(`maxBytes is ${maxBytes}: it must be 1 or more; leave it out for no limit`);
+  }
+  return {
+    target,
+    model: options.model ?? "",
+    token: token || undefined,
+    timeoutMs: requireTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
+    rerun: options.rerun ?? true,
+    maxBytes,
+    weightsBytes: options.weightsBytes ?? DEFAULT_WEIGHTS_BYTES,
+  };
+}

@@ -1,0 +1,47 @@
+/** What a client knows of a run. */
+
+import { InternalError } from "./errors.js";
+import type { RunResponse } from "./gen/transparent_llm/v1/service_pb.js";
+import type { RunInput } from "./run_input.js";
+import { Tensor } from "./tensor.js";
+
+/** A run that a server made. */
+export interface Run {
+  readonly input: RunInput;
+  /** The routing key of all its calls. */
+  readonly key: string;
+  readonly id: string;
+  readonly modelDigest: string;
+  /** [batch pos], I64. */
+  readonly tokens: Tensor;
+  /** [batch pos], BOOL; undefined where the model does not tell padding from tokens. */
+  readonly mask: Tensor | undefined;
+}
+
+/** @throws InternalError the answer contradicts itself. */
+export function runOfResponse(input: RunInput, key: string, response: RunResponse): Run {
+  const { batchSize, nPos, tokenIds, mask } = response;
+  if (tokenIds.length !== batchSize * nPos || (mask.length !== 0 && mask.length !== tokenIds.length)) {
+    throw new InternalError(
+      `the server's answer to Run contradicts itself: ${tokenIds.length} tokens, ${mask.length} of a mask, for [${batchSize}, ${nPos}]`,
+    );
+  }
+  const axes = { shape: [batchSize, nPos], dims: ["batch", "pos"] };
+  return {
+    input,
+    key,
+    id: response.runId,
+    modelDigest: response.modelDigest,
+    tokens: new Tensor({ dtype: "I64", ...axes, bytes: bytesOfTokens(tokenIds) }),
+    mask: mask.length === 0 ? undefined : new Tensor({ dtype: "BOOL", ...axes, bytes: Uint8Array.from(mask, Number) }),
+  };
+}
+
+function bytesOfTokens(tokenIds: readonly number[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(tokenIds.length * 8);
+  const view = new DataView(bytes.buffer);
+  tokenIds.forEach((id, position) => {
+    view.setBigInt64(position * 8, BigInt(id), true);
+  });
+  return bytes;
+}

@@ -1,0 +1,107 @@
+/** What a run is made of: sentences, or token ids. A client keeps it to make a lost run again. */
+
+import { create } from "@bufbuild/protobuf";
+import { InvalidRequestError } from "./errors.js";
+import { type RunRequest, RunRequestSchema } from "./gen/transparent_llm/v1/service_pb.js";
+import { sha256Hex } from "./sha256.js";
+
+const TOKEN_ID_LIMIT = 2 ** 31;
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/** Token ids of one row: numbers, or the BigInt64Array that `tokens` gives. */
+export type TokenIds = ArrayLike<number> | ArrayLike<bigint>;
+
+/** The input of a run. */
+export type RunInput =
+  | { readonly sentences: readonly string[] }
+  | { readonly tokenIds: readonly (readonly number[])[] };
+
+/** @throws InvalidRequestError a single string, something else than strings, or text that is no valid Unicode. */
+export function inputOfSentences(sentences: readonly string[]): RunInput {
+  if (!Array.isArray(sentences)) {
+    throw new InvalidRequestError(
+      `run takes an array of sentences, got ${typeof sentences}; for one write run([sentence])`,
+    );
+  }
+  sentences.forEach(requireText);
+  return { sentences: [...sentences] };
+}
+
+/** @throws InvalidRequestError rows that are no arrays, or an id that cannot be one, such as a negative number. */
+export function inputOfTokens(rows: readonly TokenIds[]): RunInput {
+  if (!Array.isArray(rows)) {
+    throw new InvalidRequestError("runTokens takes an array of token ids for each row, in an array");
+  }
+  return { tokenIds: rows.map(tokenIdsOf) };
+}
+
+/**
+ * Token ids as numbers.
+ *
+ * @throws InvalidRequestError no integer; UNKNOWN_TOKEN: a negative or huge number, which no vocabulary has.
+ */
+export function tokenIdsOf(row: TokenIds): number[] {
+  if (typeof row !== "object" || row === null || typeof row.length !== "number") {
+    throw new InvalidRequestError(`token ids come in an array, got ${typeof row}`);
+  }
+  return Array.from<number | bigint, number>(row as ArrayLike<number | bigint>, requireTokenId);
+}
+
+/** The message that asks for the run. */
+export function runRequest(input: RunInput, model: string): RunRequest {
+  if ("sentences" in input) {
+    return create(RunRequestSchema, {
+      model,
+      input: { case: "sentences", value: { sentences: [...input.sentences] } },
+    });
+  }
+  const sequences = input.tokenIds.map((tokenIds) => ({ tokenIds: [...tokenIds] }));
+  return create(RunRequestSchema, { model, input: { case: "tokens", value: { sequences } } });
+}
+
+/**
+ * The routing key, known before the first call: a hash of model and input. The same as the Python client's, so that
+ * clients of several languages are sent to the same replica.
+ */
+export function runKey(input: RunInput, model: string): string {
+  const sentences = "sentences" in input ? list(input.sentences.map(asciiJson)) : "null";
+  const tokens = "tokenIds" in input ? list(input.tokenIds.map((row) => list(row.map(String)))) : "null";
+  return sha256Hex(list([asciiJson(model), sentences, tokens])).slice(0, 32);
+}
+
+function requireText(sentence: unknown, index: number): void {
+  const metadata = { sentence: String(index) };
+  if (typeof sentence !== "string") {
+    throw new InvalidRequestError(`sentence ${index} is no text but ${typeof sentence}`, { metadata });
+  }
+  const wrong = sentence.search(LONE_SURROGATE);
+  if (wrong >= 0) {
+    throw new InvalidRequestError(`sentence ${index} is not valid Unicode at ${wrong}: half of a pair`, { metadata });
+  }
+}
+
+function requireTokenId(given: number | bigint): number {
+  const id = Number(given);
+  if (!Number.isInteger(id)) {
+    throw new InvalidRequestError(`${String(given)} is no token id: ids are integers`);
+  }
+  if (id < 0 || id >= TOKEN_ID_LIMIT) {
+    throw new InvalidRequestError(
+      `token ${given} is not in the vocabulary: ids begin at 0 and no vocabulary is that large`,
+      {
+        reason: "UNKNOWN_TOKEN",
+        metadata: { token: String(given) },
+      },
+    );
+  }
+  return id;
+}
+
+function list(parts: readonly string[]): string {
+  return `[${parts.join(", ")}]`;
+}
+
+/** As Python's `json.dumps`. */
+function asciiJson(text: string): string {
+  return JSON.stringify(text).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}

@@ -1,0 +1,98 @@
+/** The time that one call of the user has, and its cancellation. */
+
+import { CancelledError, DeadlineError, InvalidRequestError } from "./errors.js";
+
+/** The longest time that gRPC can tell a server in milliseconds: 8 digits. */
+const LONGEST_TIMEOUT_MS = 99_999_999;
+
+/**
+ * A timeout that can be kept.
+ *
+ * @throws InvalidRequestError it is no number above 0, or more than a day.
+ */
+export function requireTimeout(timeoutMs: number): number {
+  if (!(timeoutMs > 0 && timeoutMs <= LONGEST_TIMEOUT_MS)) {
+    throw new InvalidRequestError(`timeoutMs is ${timeoutMs}: it must be above 0 and at most ${LONGEST_TIMEOUT_MS}`);
+  }
+  return timeoutMs;
+}
+
+/** Everything that a call does, several requests perhaps, happens within one scope. */
+export class Scope {
+  /** For the call as a whole. */
+  readonly timeoutMs: number;
+  readonly #deadline: number;
+  readonly #controller = new AbortController();
+
+  constructor(timeoutMs: number) {
+    this.timeoutMs = requireTimeout(timeoutMs);
+    this.#deadline = performance.now() + timeoutMs;
+  }
+
+  /** Aborted when the call is cancelled; not when its time is over. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  get isCancelled(): boolean {
+    return this.#controller.signal.aborted;
+  }
+
+  cancel(): void {
+    this.#controller.abort();
+  }
+
+  /** Milliseconds that are left; at 0 or below there are none. */
+  get remainingMs(): number {
+    return this.#deadline - performance.now();
+  }
+
+  /**
+   * What the promise gives, unless the call is cancelled or its time is over before.
+   *
+   * @throws CancelledError, DeadlineError the promise goes on without this call.
+   */
+  async race<T>(promise: Promise<T>): Promise<T> {
+    let stop = (): void => {};
+    const over = new Promise<never>((_, reject) => {
+      const cancel = (): void => reject(cancelled());
+      const timer = setTimeout(() => reject(this.#late()), Math.max(0, this.remainingMs));
+      this.signal.addEventListener("abort", cancel);
+      stop = () => {
+        clearTimeout(timer);
+        this.signal.removeEventListener("abort", cancel);
+      };
+      if (this.isCancelled) {
+        cancel();
+      }
+    });
+    try {
+      return await Promise.race([promise, over]);
+    } finally {
+      stop();
+    }
+  }
+
+  /** @throws CancelledError the call is cancelled meanwhile. */
+  async sleep(ms: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    try {
+      await this.race(
+        new Promise<void>((resolve) => {
+          timer = setTimeout(resolve, ms);
+        }),
+      );
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #late(): DeadlineError {
+    return new DeadlineError(`the call was not done within ${this.timeoutMs} ms; raise timeoutMs if the work is long`);
+  }
+}
+
+/** What a call raises that its own side cancelled. */
+export function cancelled(): CancelledError {
+  return new CancelledError("the call was cancelled");
+}

@@ -1,0 +1,162 @@
+/**
+ * Lost runs, lost connections, cancelled calls and time that is over, with the real server behind a proxy that cuts.
+ */
+
+import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
+import type { Progress, Tensor } from "../../src/index.js";
+import { connect, type RemoteTransparentLlm } from "../../src/node.js";
+import { FaultyProxy } from "../support/faulty_proxy.js";
+import { expectSame } from "../support/same_value.js";
+
+/** A run whose decomposition of attention takes 20 MB. */
+const ROW = Array.from({ length: 100 }, (_, i) => i + 1);
+
+let proxy: FaultyProxy;
+let llm: RemoteTransparentLlm;
+
+beforeEach(async () => {
+  proxy = await FaultyProxy.before(inject("target"));
+  llm = connect(proxy.address, { timeoutMs: 30_000 });
+  await llm.runTokens([ROW]);
+});
+
+afterEach(async () => {
+  llm.close();
+  await proxy.close();
+});
+
+describe("a lost run", () => {
+  test("is made again, by all ways to read", async () => {
+    const wanted = await llm.residualOut(1);
+    await llm.release();
+    expect(await llm.residualOut(1)).toEqual(wanted);
+    await llm.release();
+    expect(await llm.fetch([["residualOut", 1]])).toEqual([wanted]);
+    await llm.release();
+    expect((await llm.decomposedFfnOut(0, 0, 0)).dtype).toBe("F32");
+  });
+
+  test("by many at once", async () => {
+    await llm.release();
+    const values = await Promise.all([0, 1, 2, 3].map((layer) => llm.residualIn(layer)));
+    expect(new Set(values.map(({ shape }) => shape.join())).size).toBe(1);
+  });
+
+  test("unless that is not wanted", async () => {
+    const plain = connect(inject("target"), { rerun: false });
+    await plain.run(["Hello"]);
+    await plain.release();
+    await expect(plain.logits()).rejects.toMatchObject({ name: "NotFoundError", reason: "RUN_NOT_FOUND" });
+    plain.close();
+  });
+});
+
+describe("a lost connection", () => {
+  test("in the middle of a tensor, again and again", async () => {
+    const wanted = await llm.decomposedAttn(0, 1, { slices: { d_model: { start: 0 } } });
+    const seen: Progress[] = [];
+    proxy.cutAfter(3_000_000, 1_000_000, 2_000_000);
+    const value = await llm.decomposedAttn(0, 1, {
+      slices: { d_model: { start: 0 } },
+      onProgress: (each) => seen.push(each),
+    });
+    expect(proxy.cuts).toBe(3);
+    expectSame(value, wanted);
+    const received = seen.map(({ receivedBytes }) => receivedBytes);
+    expect(received).toEqual([...received].sort((a, b) => a - b)); // nothing was thrown away
+  });
+
+  test("between and within the tensors of a fetch", async () => {
+    const reads = [["logits"], ["residualIn", 0], ["decomposedAttn", 0, 1], ["logits"]] as const;
+    const wanted = await llm.fetch(reads);
+    for (const first of [100, 10_000, 400_000, 700_000, 1_000_000]) {
+      const before = proxy.cuts;
+      proxy.cutAfter(first, 50_000);
+      const values = await llm.fetch(reads);
+      for (const [i, value] of values.entries()) {
+        expectSame(value, wanted[i] as Tensor);
+      }
+      expect(proxy.cuts - before).toBe(2);
+    }
+  });
+
+  test("before a small answer", async () => {
+    proxy.cutAfter(1, 1, 1);
+    expect((await llm.modelInfo()).name).toBe("demo");
+    expect(proxy.cuts).toBe(3);
+  });
+
+  test("to a server that never answered is not waited for", async () => {
+    const nobody = connect("127.0.0.1:1");
+    const wanted = {
+      name: "UnavailableError",
+      reason: "UNAVAILABLE",
+      metadata: { status: "UNAVAILABLE", target: "127.0.0.1:1" },
+    };
+    await expect(nobody.run(["Hello"])).rejects.toMatchObject(wanted);
+    await expect(nobody.isServing()).rejects.toMatchObject(wanted);
+    nobody.close();
+  });
+
+  test("that does not come back within the call's time", async () => {
+    await proxy.close();
+    const failed = llm.logits({ timeoutMs: 1000 });
+    await expect(failed).rejects.toMatchObject({ name: "DeadlineError", message: /was lost.*did not come back/ });
+    proxy = await FaultyProxy.before(inject("target"));
+  });
+});
+
+describe("the time of a call", () => {
+  test("that is over", async () => {
+    proxy.hold();
+    await expect(llm.logits({ timeoutMs: 200 })).rejects.toMatchObject({ name: "DeadlineError" });
+    await expect(llm.modelInfo({ timeoutMs: 200 })).rejects.toMatchObject({ name: "DeadlineError" });
+  });
+});
+
+describe("a cancelled call", () => {
+  test("ends at once, and the client goes on", async () => {
+    proxy.hold();
+    const canceller = new AbortController();
+    const calls = [llm.logits({ signal: canceller.signal }), llm.modelInfo({ signal: canceller.signal })];
+    canceller.abort();
+    for (const call of calls) {
+      await expect(call).rejects.toMatchObject({ name: "CancelledError", reason: "CANCELLED" });
+    }
+    const fresh = connect(inject("target"));
+    await fresh.runTokens([ROW]);
+    expect((await fresh.logits()).length).toBeGreaterThan(0);
+    fresh.close();
+  });
+
+  test("in the middle of a transfer", async () => {
+    const canceller = new AbortController();
+    const read = llm.decomposedAttn(0, 1, {
+      slices: { d_model: { start: 0 } },
+      signal: canceller.signal,
+      onProgress: () => canceller.abort(),
+    });
+    await expect(read).rejects.toMatchObject({ name: "CancelledError" });
+    expect((await llm.logits()).length).toBeGreaterThan(0);
+  });
+
+  test("before it began", async () => {
+    await expect(llm.logits({ signal: AbortSignal.abort() })).rejects.toMatchObject({ name: "CancelledError" });
+  });
+
+  test("by closing the client", async () => {
+    proxy.hold();
+    const read = llm.logits();
+    llm.close();
+    await expect(read).rejects.toMatchObject({ name: "CancelledError" });
+  });
+
+  test("by an error of the caller's own callback, which the caller gets", async () => {
+    const read = llm.logits({
+      onProgress: () => {
+        throw new RangeError("mine");
+      },
+    });
+    await expect(read).rejects.toThrow(new RangeError("mine"));
+  });
+});

@@ -1,0 +1,10 @@
+/** The real server, with the embedded model. */
+
+import { Child } from "./child.js";
+import { PYTHON } from "./python.js";
+
+/** Start one. Its address is what it said. */
+export function startServer(...flags: string[]): Promise<Child> {
+  const args = ["-m", "transparent_llm", "serve", "--listen", "127.0.0.1:0", ...flags];
+  return Child.start(PYTHON, args, /^ready: (.*)$/);
+}

@@ -1,0 +1,17 @@
+/** One server for all tests of a run. */
+
+import type { TestProject } from "vitest/node";
+import { startServer } from "./server.js";
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    /** HOST:PORT of the server. */
+    target: string;
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const server = await startServer();
+  project.provide("target", server.said);
+  return () => server.stop();
+}

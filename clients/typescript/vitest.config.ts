@@ -1,0 +1,23 @@
+import { defineConfig } from "vitest/config";
+
+const slow = { testTimeout: 60_000, hookTimeout: 60_000 };
+
+export default defineConfig({
+  test: {
+    maxWorkers: 2,
+    projects: [
+      { test: { name: "unit", include: ["test/unit/*.test.ts"] } },
+      {
+        test: {
+          ...slow,
+          name: "server",
+          include: ["test/server/*.test.ts"],
+          globalSetup: "test/support/shared_server.ts",
+        },
+      },
+      {
+        test: { ...slow, name: "page", include: ["test/page/*.test.ts"], globalSetup: "test/support/shared_server.ts" },
+      },
+    ],
+  },
+});

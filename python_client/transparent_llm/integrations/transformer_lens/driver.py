@@ -1,0 +1,161 @@
+"""The driver: TransformerLens asks it for hooks, it reads them from a `TransparentLlm`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge.driver_protocol import ForwardResult
+from transformer_lens.model_bridge.sources._driver_base import DriverBase
+
+from transparent_llm.client import RemoteTransparentLlm
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.integrations.transformer_lens.hooks import HOOKS, RESULT, HookPoint
+from transparent_llm.integrations.transformer_lens.rows import Rows
+from transparent_llm.reads import Read
+from transparent_llm.wire.methods import METHODS
+
+_LOCAL = "load the model into this process, TransformerBridge.boot_transformers(...), for that"
+
+
+class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens has no types here
+    """A `Driver` of TransformerLens over a model that is read through a `TransparentLlm`.
+
+    It has a copy of `llm`, so that the current run of the caller's object stays as it is, and closing a bridge does
+    not close the connection, which is the caller's.
+
+    `supported_hook_points` are the canonical names of TransformerLens for the architecture; a bridge adds the
+    `HookedTransformer` names of the same hooks. A hook that its architecture gives another meaning than the methods
+    of `TransparentLlm` is not among them.
+
+    Args:
+        llm: The model.
+        adapter: TransformerLens' adapter for its architecture.
+        tokenizer: Its tokenizer.
+        unsupported: RPC name -> why, for values that the model does not have in every layer.
+    """
+
+    provides_sequence_logits = True
+
+    def __init__(self, llm: TransparentLlm, adapter: Any, tokenizer: Any, unsupported: Mapping[str, str]) -> None:
+        super().__init__(adapter.cfg, tokenizer)
+        self._llm = llm.copy()
+        info = llm.model_info()
+        self._n_heads = info.n_heads
+        self._points: dict[str, HookPoint] = {}
+        block = adapter.component_mapping["blocks"]
+        for hook in HOOKS:
+            name = canonical_name(block, hook.name)
+            if name is not None and METHODS[hook.method].rpc not in unsupported:
+                self._points.update({f"blocks.{i}.{name}": HookPoint(hook, i) for i in range(info.n_layers)})
+        self.supported_hook_points = frozenset(self._points)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        *,
+        capture: tuple[str, ...] = (),
+        intervene: Mapping[str, Any] | None = None,
+        max_new_tokens: int = 1,
+        return_logits: bool = True,
+        attention_mask: Any = None,
+        output_attentions: bool = True,  # noqa: ARG002 - what run_with_cache asks Hugging Face for; here `capture` does
+        **others: Any,
+    ) -> ForwardResult:
+        """Run token ids and read the captured hooks, and the logits, in one stream.
+
+        At padded positions hooks are 0 and logits minus infinity, as with the other remote drivers of TransformerLens.
+
+        Args:
+            input_ids: [batch pos] or [pos].
+            capture: Names out of `supported_hook_points`.
+            intervene: Nothing: the service computes what the model computes.
+            max_new_tokens: 1.
+            return_logits: Whether to read them.
+            attention_mask: 1 for tokens, 0 for padding, which may be on either side. None: all are tokens.
+            output_attentions: Without effect.
+            others: Nothing.
+
+        Raises:
+            NotSupportedError: an intervention, generation, or an argument that this service cannot honour.
+            InvalidRequestError: no token ids, or ids and mask that fit no run.
+        """
+        _refuse(intervene, max_new_tokens, others)
+        if input_ids is None:
+            raise InvalidRequestError("forward needs input_ids: the service runs token ids")
+        points = {name: self._point(name) for name in capture}
+        wanted = {name: point for name, point in points.items() if self._fires(point)}
+        rows = Rows.of(input_ids, attention_mask)
+        self._llm.run_tokens(rows.token_ids)
+        sizes = {"batch_i": len(rows.token_ids), "pos": rows.n_pos, "head": self._n_heads}
+        reads = {name: point.reads(sizes) for name, point in wanted.items()}
+        read_logits: list[Read] = [("logits", ())] if return_logits else []
+        arrived = iter(self._read([*read_logits, *(read for of_hook in reads.values() for read in of_hook)]))
+        logits = rows.place(next(arrived), (1,), -torch.inf) if return_logits else None
+        captured = {}
+        for name, point in wanted.items():
+            value = point.value([next(arrived) for _ in reads[name]], sizes)
+            captured[name] = rows.place(value, point.hook.pos_axes)
+        return ForwardResult(logits=logits, captured=captured)
+
+    def _point(self, name: str) -> HookPoint:
+        if name not in self._points:
+            raise not_served([name], self.supported_hook_points)
+        return self._points[name]
+
+    def _fires(self, point: HookPoint) -> bool:
+        """As in a local bridge, what each head adds is silent until it is switched on: it is large."""
+        return point.hook.name != RESULT or bool(self.bridge_config.use_attn_result)
+
+    def _read(self, reads: Sequence[Read]) -> list[torch.Tensor]:
+        if not reads:
+            return []
+        if isinstance(self._llm, RemoteTransparentLlm):
+            return self._llm.fetch([(name, *indices) for name, indices in reads])
+        return [getattr(self._llm, name)(*indices) for name, indices in reads]
+
+
+def canonical_name(block: Any, hook: str) -> str | None:
+    """How TransformerLens calls a hook within a block of this architecture; None if it does not mean the same there.
+
+    Args:
+        block: The architecture's template of a block.
+        hook: The name of a `Hook`.
+    """
+    part, _, name = hook.rpartition(".")
+    owner = block.submodules.get(part) if part else block
+    is_scaled = type(block).__name__ == "ScaledResidualBlockBridge"
+    if owner is None or type(owner).__name__ == "MoEBridge":  # whose hook_post is what the whole block gives
+        return None
+    if hook == RESULT and (is_scaled or "ln1_post" in block.submodules):  # a head adds it times a factor, or normed
+        return None
+    fired_by_itself = {"attn.hook_pattern", RESULT} | ({"hook_attn_out", "hook_mlp_out"} if is_scaled else set())
+    target = hook if hook in fired_by_itself else owner.hook_aliases.get(name)
+    if not isinstance(target, str):
+        return None
+    return f"{part}.{target}" if part and target != hook else target
+
+
+def not_served(names: Sequence[str], served: frozenset[str]) -> NotSupportedError:
+    """The error for hooks that cannot be read, with those that can."""
+    kinds = sorted({".".join(("blocks.LAYER", *name.split(".")[2:])) for name in served})
+    return NotSupportedError(
+        f"{', '.join(names)} cannot be read from the service. These can: {', '.join(kinds)}, also under their "
+        f"HookedTransformer names, and the logits, which are returned. For others, {_LOCAL}",
+        metadata={"hooks": ", ".join(names)},
+    )
+
+
+def _refuse(intervene: Mapping[str, Any] | None, max_new_tokens: int, others: Mapping[str, Any]) -> None:
+    if intervene:
+        raise NotSupportedError(
+            f"the service cannot change what the model computes ({', '.join(intervene)}): it only reads; {_LOCAL}"
+        )
+    if max_new_tokens != 1:
+        raise NotSupportedError(f"the service runs a text once and generates none; {_LOCAL}")
+    if others:
+        raise NotSupportedError(
+            f"the service runs token ids with a mask and takes no {', '.join(sorted(others))}; {_LOCAL}"
+        )
