@@ -50,6 +50,8 @@ soak: $(READY) ## 64 clients for five minutes
 
 clients: $(READY) ## lint and test the clients in other languages
 	@for client in clients/*/; do $(MAKE) -C $$client check test || exit 1; done
+	@for client in clients/*/; do $(MAKE) -C $$client driver || exit 1; done
+	$(BIN)/python -m pytest tests/docs/test_languages.py --languages
 
 conformance: $(READY) ## every client through the same scenarios (CLIENTS="python go")
 	cd tests && ../$(BIN)/python -m conformance $(CLIENTS)

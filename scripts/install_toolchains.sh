@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
     g++ cmake ninja-build libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libgtest-dev nlohmann-json3-dev
-    golang-go golang-google-grpc-dev protoc-gen-go-1-5 protoc-gen-go-grpc
+    golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go-1-5 protoc-gen-go-grpc
     chromium
 )
 if ! command -v node >/dev/null || [ "$(node --print 'process.versions.node.split(".")[0] >= 20')" != true ]; then

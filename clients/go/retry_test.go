@@ -22,9 +22,14 @@ type logitsCall = func(*pb.LogitsRequest, pb.TransparentLlmService_LogitsServer)
 
 // refusal is a status of the server's with details.
 func refusal(code codes.Code, reason string, metadata map[string]string) error {
+	return refusalFor(10*time.Millisecond, code, reason, metadata)
+}
+
+// refusalFor says when to try again.
+func refusalFor(delay time.Duration, code codes.Code, reason string, metadata map[string]string) error {
 	made, err := status.New(code, "the server says "+reason).WithDetails(
 		&errdetails.ErrorInfo{Domain: "transparent-llm", Reason: reason, Metadata: metadata},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(10 * time.Millisecond)})
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
 	if err != nil {
 		panic(err)
 	}
@@ -147,11 +152,33 @@ func TestACallWaitsForAModelThatIsLoaded(t *testing.T) {
 	if begun(t, p); p.runCalls != 3 {
 		t.Errorf("%d calls", p.runCalls)
 	}
-	late := dial(t, (&peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return nil, loading }}}).serve(t),
-		transparentllm.WithTimeout(100*time.Millisecond))
+	tomorrow := refusalFor(24*time.Hour, codes.Unavailable, "LOADING", map[string]string{"model": "demo"})
+	late := dial(t, (&peer{runs: []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return nil, tomorrow }}}).serve(t))
 	var failed *transparentllm.Error
 	if err := late.Run(background, []string{"x"}); !errors.As(err, &failed) || failed.Reason != "LOADING" {
 		t.Errorf("in too little time: %v", err)
+	}
+}
+
+func TestACallThatAServerCutsOffBeforeItBeginsIsMadeAgain(t *testing.T) {
+	for name, cut := range map[string]error{
+		"cancelled":   status.Error(codes.Canceled, "cancelled"),
+		"draining":    refusal(codes.Unavailable, "DRAINING", nil),
+		"unavailable": status.Error(codes.Unavailable, "gone"),
+	} {
+		p := &peer{
+			runs: []func() (*pb.RunResponse, error){
+				func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+				func() (*pb.RunResponse, error) { return nil, cut },
+				func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+			},
+			logits: []logitsCall{sends(cut), sends(nil, whole())},
+		}
+		llm := begun(t, p)
+		run(t, llm, "once more")
+		if _, err := llm.Logits(background); err != nil || p.runCalls != 3 || len(p.asked) != 2 {
+			t.Errorf("%s: %v after %d runs and %d reads", name, err, p.runCalls, len(p.asked))
+		}
 	}
 }
 
@@ -175,7 +202,7 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
 		sends(status.Error(codes.Unavailable, "gone")),
 	}}
-	ctx, cancel := context.WithTimeout(background, 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(background, time.Second)
 	defer cancel()
 	_, err := begun(t, p).Logits(ctx)
 	var failed *transparentllm.Error
@@ -195,7 +222,7 @@ func holds(left chan<- struct{}) logitsCall {
 		}
 		<-stream.Context().Done()
 		left <- struct{}{}
-		return stream.Context().Err()
+		return status.FromContextError(stream.Context().Err()).Err()
 	}
 }
 
@@ -208,7 +235,7 @@ func TestCancellingEndsACallUnderWayAndTellsTheServer(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	<-left
-	ctx, cancel = context.WithTimeout(background, 50*time.Millisecond)
+	ctx, cancel = context.WithTimeout(background, time.Second)
 	defer cancel()
 	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrDeadline) {
 		t.Errorf("too late: %v", err)

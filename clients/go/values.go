@@ -220,7 +220,7 @@ func (c *Client) value(ctx context.Context, held *run, read Read, factored bool,
 	if !factored {
 		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
 	}
-	if came["pattern"] != nil {
+	if read.method.name == "decomposed_attn" {
 		return attnProduct(came, c.calls.maxBytes)
 	}
 	model, err := c.description(ctx, held.digest)

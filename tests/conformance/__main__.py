@@ -21,6 +21,7 @@ from conformance.driver import Driver, DriverFailure, driving
 from conformance.scenario import Play, Scenario, scenarios
 from conformance.stage import Stage, stage
 from conformance.vectors import names, vector_findings
+from transparent_llm.version import __version__
 
 PASSED, FAILED, NOT_BUILT = "ok", "FAILED", "not built"
 Results = dict[str, str]
@@ -39,8 +40,13 @@ def main(wanted: list[str]) -> int:
         started = time.monotonic()
         table[name] = _results(known[name])
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-    print(*_lines(table), sep="\n", flush=True)
-    return int(any(FAILED in results.values() or not results for results in table.values()))
+    print(*table_lines(table), sep="\n", flush=True)
+    return int(not is_green(table))
+
+
+def is_green(table: dict[str, Results]) -> bool:
+    """Whether every client was built and passes everything that applies to it."""
+    return all(results and FAILED not in results.values() for results in table.values())
 
 
 def _results(client: Client) -> Results:
@@ -50,7 +56,8 @@ def _results(client: Client) -> Results:
             return {}
         performer = Performer(client)
         stack.callback(performer.stop)
-        results = {f"vectors/{name}": performer.result(name, partial(vector_findings, name=name)) for name in names()}
+        results = {"hello": performer.result("hello", _hello_findings)}
+        results |= {f"vectors/{name}": performer.result(name, partial(vector_findings, name=name)) for name in names()}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         set_up = stack.enter_context(stage(folder, through_envoy=client.through == "envoy"))
         for scenario in scenarios():
@@ -62,6 +69,13 @@ def _results(client: Client) -> Results:
 
 def _findings(driver: Driver, stage: Stage, scenario: Scenario) -> Iterator[str]:
     return Play(driver, stage, scenario).findings()
+
+
+def _hello_findings(driver: Driver) -> Iterator[str]:
+    """All clients have the version of the project."""
+    version = driver.ask("hello")["ok"].get("version")
+    if version != __version__:
+        yield f"its version is {version}, not {__version__}"
 
 
 def _end_findings(driver: Driver) -> Iterator[str]:
@@ -95,12 +109,12 @@ class Performer:
         self._driver = None
 
 
-def _lines(table: dict[str, Results]) -> Iterator[str]:
+def table_lines(table: dict[str, Results]) -> Iterator[str]:
     """A row for each file, a column for each client; below it why something does not apply."""
     rows = max((list(results) for results in table.values()), key=len) or [NOT_BUILT]
     width = max(map(len, rows))
     reasons: list[str] = []
-    yield "".join([" " * width, *(f"  {name:>{len(name)}}" for name in table)])
+    yield "".join([" " * width, *(f"  {name:>{max(len(name), len(NOT_BUILT))}}" for name in table)])
     for row in rows:
         cells = []
         for name, results in table.items():
@@ -109,7 +123,7 @@ def _lines(table: dict[str, Results]) -> Iterator[str]:
                 if result not in reasons:
                     reasons.append(result)
                 result = f"({reasons.index(result) + 1})"
-            cells.append(f"  {result:>{len(name)}}")
+            cells.append(f"  {result:>{max(len(name), len(NOT_BUILT))}}")
         yield f"{row:<{width}}" + "".join(cells)
     yield from (f"({number}) does not apply: {reason}" for number, reason in enumerate(reasons, 1))
 

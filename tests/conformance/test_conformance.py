@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conformance import vectors
+from conformance.__main__ import is_green, main, table_lines
 from conformance.clients import clients
 from conformance.driver import Driver, DriverFailure, driving
 from conformance.record import VECTORS, written
@@ -191,3 +192,19 @@ def test_a_driver_that_does_not_answer_is_no_client(tmp_path: Path) -> None:
     with driving([clients()["python"].command[0], str(silent)]) as started:
         with pytest.raises(DriverFailure, match="who knows"):
             started.ask("hello")
+
+
+def test_the_table_shows_what_fails_and_what_does_not_apply() -> None:
+    results = {"one": {"a": "ok", "b": "FAILED"}, "another": {"a": "ok", "b": "a reason"}, "third": {}}
+    assert list(table_lines(results)) == [
+        "         one    another      third",
+        "a         ok         ok  not built",
+        "b     FAILED        (1)  not built",
+        "(1) does not apply: a reason",
+    ]
+    assert [is_green({name: result}) for name, result in results.items()] == [False, True, False]
+
+
+def test_a_client_that_nobody_knows_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cobol"]) == 2
+    assert "there are python, typescript-node" in capsys.readouterr().err

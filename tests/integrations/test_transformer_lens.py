@@ -380,3 +380,15 @@ def test_without_transformer_lens_the_message_says_what_to_install() -> None:
         "ImportError: transparent_llm.integrations.transformer_lens needs TransformerLens 4.3, and transformer_lens "
         "is not here: pip install 'transparent-llm[transformer-lens]'"
     )
+
+
+def test_the_stock_bridge_takes_the_driver(both: Bridges) -> None:
+    """`RemoteBridge` itself, to which the class that `boot_transparent_llm` makes only adds."""
+    stock = RemoteBridge(both.remote.adapter, both.remote.tokenizer, both.remote._driver)
+    wanted = ["blocks.1.hook_resid_pre", "blocks.0.hook_mlp_out"]
+    remote_logits, remote = run(stock, TOKENS, names_filter=lambda name: name in wanted)
+    local_logits, local = run(both.local, TOKENS, names_filter=lambda name: name in wanted)
+    assert set(wanted) <= set(remote)
+    for name in wanted:
+        require_same(name, remote[name], local[name], torch.ones_like(TOKENS))
+    require_same("logits", remote_logits, local_logits, torch.ones_like(TOKENS))

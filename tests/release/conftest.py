@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.published import ROOT, build
 from transparent_llm.demo import server_process
-
-ROOT = Path(__file__).parents[2]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--install", action="store_true", help="install what is published, and use it: minutes")
-
-
-def build(source: Path, folder: Path) -> tuple[Path, Path]:
-    """The sdist of a source tree, and the wheel that is made of that sdist; with the command of `make dist`."""
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
-    finished = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
-    return sdist, wheel
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from support.published import ROOT
 from support.read_only import clean_environment
 from transparent_llm.version import __version__
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 
-ROOT = Path(__file__).parents[2]
 READ_VALUES = Path(__file__).with_name("read_values.py")
 OWN = {"googleapis-common-protos", "grpcio", "jaxtyping", "protobuf", "safetensors", "torch", "tqdm"}
 """What the client itself needs."""

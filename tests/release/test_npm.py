@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.published import ROOT
 from support.read_only import clean_environment
 from transparent_llm.version import __version__
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 
-ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "typescript"
 READ_VALUES = Path(__file__).with_name("read_values.mjs")
 ENTRIES = ("index", "node", "web")

@@ -8,6 +8,7 @@ install(TARGETS transparent_llm EXPORT transparent_llm-targets)
 install(DIRECTORY include/transparent_llm DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT transparent_llm-targets NAMESPACE transparent_llm:: DESTINATION "${TRANSPARENT_LLM_CONFIG_DIR}")
 
+get_target_property(TRANSPARENT_LLM_TYPE transparent_llm TYPE)
 configure_package_config_file(cmake/transparent_llm-config.cmake.in
   "${CMAKE_CURRENT_BINARY_DIR}/transparent_llm-config.cmake"
   INSTALL_DESTINATION "${TRANSPARENT_LLM_CONFIG_DIR}")

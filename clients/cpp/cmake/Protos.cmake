@@ -6,7 +6,7 @@ set(TRANSPARENT_LLM_PROTOS
   transparent_llm/v1/service
   transparent_llm/v1/tensor)
 
-# The paths of both tools, as some packages of gRPC bring no target for the plugin.
+# The plugin, as some packages of gRPC bring no target for it.
 if(TARGET gRPC::grpc_cpp_plugin)
   set(TRANSPARENT_LLM_GRPC_PLUGIN "$<TARGET_FILE:gRPC::grpc_cpp_plugin>")
 else()
@@ -33,7 +33,8 @@ endfunction()
 # transparent_llm_add_protos(<target> <output folder>)
 function(transparent_llm_add_protos target output)
   if(NOT EXISTS "${TRANSPARENT_LLM_PROTO_DIR}/transparent_llm/v1/service.proto")
-    message(FATAL_ERROR "No transparent_llm/v1/service.proto in ${TRANSPARENT_LLM_PROTO_DIR}: set TRANSPARENT_LLM_PROTO_DIR")
+    message(FATAL_ERROR "No transparent_llm/v1/service.proto in ${TRANSPARENT_LLM_PROTO_DIR}: "
+      "set TRANSPARENT_LLM_PROTO_DIR")
   endif()
   file(MAKE_DIRECTORY "${output}")
   set(sources "")

@@ -65,7 +65,8 @@ Tensor tensor_of(Client& llm, const Wanted& wanted, const ReadOptions& options) 
   const std::string& name = wanted.method;
   if (name == "tokens") return llm.tokens(options);
   if (name == "mask") return llm.mask(options);
-  if (name == "unembed") return llm.unembed(tensor_from(wanted.args.at(0)), wanted.args.at(1).get<bool>(), options);
+  if (name == "unembed")
+    return llm.unembed(tensor_from(wanted.args.at(0)), wanted.args.at(1).get<bool>(), options);
   if (name == "neuron_output") return llm.neuron_output(wanted.index(0), wanted.index(1), options);
   return llm.read(read_from(wanted), options);
 }
@@ -101,11 +102,15 @@ Json server_of(const ServerInfo& info) {
 
 Json ran(Client& llm, const Wanted& wanted, const CallOptions& options) {
   const Json& input = wanted.args.at(0);
-  if (input.is_string()) {  // what does not compile with this client's API is refused in the words of the others
-    throw InvalidRequestError("run takes a list of sentences; for one sentence write run({sentence})");
+  if (input.is_string()) {  // what does not compile with this client's API is refused in the words
+                            // of the others
+    throw InvalidRequestError(
+        "run takes a list of sentences; for one sentence write run({sentence})");
   }
-  if (wanted.method == "run") llm.run(input.get<std::vector<std::string>>(), options);
-  else llm.run_tokens(input.get<std::vector<std::vector<Index>>>(), options);
+  if (wanted.method == "run")
+    llm.run(input.get<std::vector<std::string>>(), options);
+  else
+    llm.run_tokens(input.get<std::vector<std::vector<Index>>>(), options);
   return {{"run_id", llm.run_id()}};
 }
 
@@ -125,7 +130,8 @@ std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOption
   if (name == "server_info") return server_of(llm.server_info(options));
   if (name == "is_serving") return Json(llm.is_serving(options));
   if (name == "batch_size") return Json(llm.batch_size());
-  if (name == "tokens_to_strings") return Json(llm.tokens_to_strings(ids_from(wanted.args.at(0)), options));
+  if (name == "tokens_to_strings")
+    return Json(llm.tokens_to_strings(ids_from(wanted.args.at(0)), options));
   if (name == "release") {
     llm.release(options);
     return Json(nullptr);
@@ -136,21 +142,27 @@ std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOption
 }  // namespace
 
 Json call(Client& llm, const Json& request) {
-  const Wanted wanted{request.at("method").get<std::string>(), request.value("args", Json::array())};
+  const Wanted wanted{request.at("method").get<std::string>(),
+                      request.value("args", Json::array())};
   ReadOptions options = options_from(request);
   Json reports = Json::array();
   const bool has_progress = request.value("progress", Json(false)) == Json(true);
   if (has_progress) {
-    options.on_progress = [&reports](std::uint64_t received, std::uint64_t total) { reports.push_back({received, total}); };
+    options.on_progress = [&reports](std::uint64_t received, std::uint64_t total) {
+      reports.push_back({received, total});
+    };
   }
   std::optional<Timer> timer;
   if (const Json after = request.value("cancel_after_s", Json()); !after.is_null()) {
     options.stop_token = timer.emplace(after.get<double>()).token();
   }
   Json ok = Json::object();
-  if (wanted.method == "fetch") ok["tensors"] = fetched(llm, wanted.args, options);
-  else if (const auto value = value_of(llm, wanted, {options.timeout, options.stop_token})) ok["value"] = *value;
-  else ok["tensor"] = to_json(tensor_of(llm, wanted, options));
+  if (wanted.method == "fetch")
+    ok["tensors"] = fetched(llm, wanted.args, options);
+  else if (const auto value = value_of(llm, wanted, {options.timeout, options.stop_token}))
+    ok["value"] = *value;
+  else
+    ok["tensor"] = to_json(tensor_of(llm, wanted, options));
   if (has_progress) ok["progress"] = reports;
   return ok;
 }

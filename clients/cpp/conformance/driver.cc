@@ -1,4 +1,5 @@
-// The conformance driver: requests from standard input, answers to standard output, a line of JSON each.
+// The conformance driver: requests from standard input, answers to standard output, a line of JSON
+// each.
 
 #include <exception>
 #include <iostream>
@@ -21,10 +22,14 @@ Json answered(driver::Clients& clients, const Json& request) {
   if (op == "call") return driver::call(clients.at(name), request);
   if (op == "decode") return driver::decode(request);
   if (op == "decode_error") return driver::decode_error(request);
-  if (op == "connect") clients.connect(name, request);
-  else if (op == "copy") clients.copy(name, request.at("to").get<std::string>());
-  else if (op == "close") clients.at(name).close();
-  else throw std::invalid_argument("unknown op " + op);
+  if (op == "connect")
+    clients.connect(name, request);
+  else if (op == "copy")
+    clients.copy(name, request.at("to").get<std::string>());
+  else if (op == "close")
+    clients.at(name).close();
+  else
+    throw std::invalid_argument("unknown op " + op);
   return Json::object();
 }
 
@@ -55,7 +60,8 @@ Json answer_to(driver::Clients& clients, const std::string& line) {
 int main() {
   driver::Clients clients;
   for (std::string line; std::getline(std::cin, line);) {
-    std::cout << answer_to(clients, line).dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+    std::cout << answer_to(clients, line).dump(-1, ' ', false, Json::error_handler_t::replace)
+              << std::endl;
   }
   return 0;
 }

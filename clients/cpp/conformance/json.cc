@@ -7,7 +7,8 @@ namespace {
 
 using namespace transparent_llm;
 
-constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+constexpr std::string_view kDigits =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 unsigned digit(char sign) {
   const std::size_t found = kDigits.find(sign);
@@ -42,8 +43,10 @@ std::string encode_base64(std::span<const std::byte> bytes) {
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
     const std::size_t count = std::min<std::size_t>(3, bytes.size() - i);
     unsigned group = 0;
-    for (std::size_t j = 0; j < 3; ++j) group = group << 8 | (j < count ? std::to_integer<unsigned>(bytes[i + j]) : 0u);
-    for (std::size_t j = 0; j < 4; ++j) text += j <= count ? kDigits[group >> (18 - 6 * j) & 63u] : '=';
+    for (std::size_t j = 0; j < 3; ++j)
+      group = group << 8 | (j < count ? std::to_integer<unsigned>(bytes[i + j]) : 0u);
+    for (std::size_t j = 0; j < 4; ++j)
+      text += j <= count ? kDigits[group >> (18 - 6 * j) & 63u] : '=';
   }
   return text;
 }
@@ -56,8 +59,10 @@ std::string decode_base64(std::string_view text) {
     const bool is_last = i + 4 == text.size();
     const std::size_t padding = !is_last || text[i + 3] != '=' ? 0 : text[i + 2] != '=' ? 1 : 2;
     unsigned group = 0;
-    for (std::size_t j = 0; j < 4; ++j) group = group << 6 | (j < 4 - padding ? digit(text[i + j]) : 0u);
-    for (std::size_t j = 0; j < 3 - padding; ++j) bytes += static_cast<char>(group >> (16 - 8 * j) & 255u);
+    for (std::size_t j = 0; j < 4; ++j)
+      group = group << 6 | (j < 4 - padding ? digit(text[i + j]) : 0u);
+    for (std::size_t j = 0; j < 3 - padding; ++j)
+      bytes += static_cast<char>(group >> (16 - 8 * j) & 255u);
   }
   return bytes;
 }
@@ -75,15 +80,17 @@ Tensor tensor_from(const Json& json) {
   const auto dtype = dtype_named(json.at("dtype").get<std::string>());
   if (!dtype) throw std::invalid_argument("no dtype: " + json.at("dtype").dump());
   const std::string data = decode_base64(json.at("data").get<std::string>());
-  return Tensor(*dtype, json.at("shape").get<std::vector<std::size_t>>(), {}, std::as_bytes(std::span(data)));
+  return Tensor(*dtype, json.at("shape").get<std::vector<std::size_t>>(), {},
+                std::as_bytes(std::span(data)));
 }
 
 Json to_json(const Error& error) {
-  return {{"class", class_of(error)},
-          {"reason", error.reason()},
-          {"message", error.what()},
-          {"metadata", error.metadata()},
-          {"retry_after_s", error.retry_after() ? Json(error.retry_after()->count()) : Json(nullptr)}};
+  return {
+      {"class", class_of(error)},
+      {"reason", error.reason()},
+      {"message", error.what()},
+      {"metadata", error.metadata()},
+      {"retry_after_s", error.retry_after() ? Json(error.retry_after()->count()) : Json(nullptr)}};
 }
 
 }  // namespace driver

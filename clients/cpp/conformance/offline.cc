@@ -24,10 +24,12 @@ void add_all(Assembler& assembler, const Json& messages) {
   }
 }
 
-/// The tensors of a stream and of those that took it up; what they were asked for goes to `resumes`.
+/// The tensors of a stream and of those that took it up; what they were asked for goes to
+/// `resumes`.
 std::vector<internal::NamedTensor> collected(const Json& request, Json& resumes) {
   std::optional<std::uint64_t> max_bytes;
-  if (const Json most = request.value("max_bytes", Json()); !most.is_null()) max_bytes = most.get<std::uint64_t>();
+  if (const Json most = request.value("max_bytes", Json()); !most.is_null())
+    max_bytes = most.get<std::uint64_t>();
   internal::Collector collector;
   Assembler assembler(collector, max_bytes);
   const Json& streams = request.at("streams");

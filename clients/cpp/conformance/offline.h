@@ -1,4 +1,5 @@
-// The ops `decode` and `decode_error`: wire messages without a server. They use the library's own headers.
+// The ops `decode` and `decode_error`: wire messages without a server. They use the library's own
+// headers.
 
 #pragma once
 

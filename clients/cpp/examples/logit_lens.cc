@@ -17,9 +17,11 @@ using transparent_llm::Client;
 using transparent_llm::Index;
 using transparent_llm::Tensor;
 
-/// The most likely next token after a layer, from the residual stream [batch pos d_model] at one position.
+/// The most likely next token after a layer, from the residual stream [batch pos d_model] at one
+/// position.
 Index next_token(Client& llm, const Tensor& residual) {
-  const std::vector<float> logits = llm.unembed(Tensor::of_floats(residual.floats()), true).floats();
+  const std::vector<float> logits =
+      llm.unembed(Tensor::of_floats(residual.floats()), true).floats();
   return std::max_element(logits.begin(), logits.end()) - logits.begin();
 }
 

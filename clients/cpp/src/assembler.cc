@@ -22,7 +22,8 @@ std::string text_of(const v1::TensorHeader& wire) {
 TensorHeader checked(const v1::TensorHeader& wire) {
   const auto dtype = from_wire(wire.dtype());
   if (!dtype) throw StreamError("unknown dtype " + std::to_string(wire.dtype()) + " in the header");
-  const auto needed = bytes_of(std::span<const std::uint64_t>(wire.shape().data(), wire.shape_size()), size_of(*dtype));
+  const auto needed = bytes_of(
+      std::span<const std::uint64_t>(wire.shape().data(), wire.shape_size()), size_of(*dtype));
   if (needed != wire.total_bytes() || wire.dims_size() != wire.shape_size()) {
     throw StreamError("header contradicts itself: " + text_of(wire));
   }
@@ -34,7 +35,8 @@ TensorHeader checked(const v1::TensorHeader& wire) {
 }
 
 bool same(const TensorHeader& one, const TensorHeader& other) {
-  return one.name == other.name && one.dtype == other.dtype && one.shape == other.shape && one.dims == other.dims;
+  return one.name == other.name && one.dtype == other.dtype && one.shape == other.shape &&
+         one.dims == other.dims;
 }
 
 }  // namespace
@@ -47,8 +49,9 @@ void Assembler::add(const v1::TensorChunk& chunk) {
   Held& current = held_.back();
   const std::uint64_t size = chunk.data().size();
   if (chunk.offset() != current.received || size > current.header.total_bytes - current.received) {
-    throw StreamError("chunk of " + std::to_string(size) + " bytes at " + std::to_string(chunk.offset()) +
-                      " after byte " + std::to_string(current.received) + " of " +
+    throw StreamError("chunk of " + std::to_string(size) + " bytes at " +
+                      std::to_string(chunk.offset()) + " after byte " +
+                      std::to_string(current.received) + " of " +
                       std::to_string(current.header.total_bytes));
   }
   if (size != 0) sink_.take(chunk.offset(), std::as_bytes(std::span(chunk.data())));
@@ -67,7 +70,8 @@ void Assembler::resume() {
 
 void Assembler::finish() const {
   if (!is_complete() || held_.empty()) {
-    throw StreamError("the stream ended at byte " + std::to_string(received_) + " of " + std::to_string(total_bytes_));
+    throw StreamError("the stream ended at byte " + std::to_string(received_) + " of " +
+                      std::to_string(total_bytes_));
   }
 }
 
@@ -86,7 +90,8 @@ void Assembler::begin(const v1::TensorHeader& wire, std::uint64_t offset) {
     throw StreamError("the etag changed within a stream");
   }
   require_within(header.name, header.total_bytes, max_bytes_);
-  if (wire.etag() != etag_) start_over(wire.etag());  // the first header, or the same bits could not be promised
+  if (wire.etag() != etag_)
+    start_over(wire.etag());  // the first header, or the same bits could not be promised
   if (header.total_bytes > std::numeric_limits<std::uint64_t>::max() - total_bytes_) {
     throw StreamError("more bytes were announced than can be counted");
   }
@@ -102,12 +107,14 @@ void Assembler::start_over(const std::string& etag) {
   received_ = total_bytes_ = 0;
 }
 
-void require_within(const std::string& name, std::uint64_t n_bytes, std::optional<std::uint64_t> max_bytes) {
+void require_within(const std::string& name, std::uint64_t n_bytes,
+                    std::optional<std::uint64_t> max_bytes) {
   if (!max_bytes || n_bytes <= *max_bytes) return;
   throw TooLargeError(
-      name + " takes " + std::to_string(n_bytes) + " bytes, this client takes at most max_bytes=" +
-          std::to_string(*max_bytes) +
-          ": read a part of it (ReadOptions::slices), in a smaller dtype, by read_chunks, or raise max_bytes",
+      name + " takes " + std::to_string(n_bytes) +
+          " bytes, this client takes at most max_bytes=" + std::to_string(*max_bytes) +
+          ": read a part of it (ReadOptions::slices), in a smaller dtype, by read_chunks, or raise "
+          "max_bytes",
       {.reason = {},
        .metadata = {{"needed", std::to_string(n_bytes)}, {"allowed", std::to_string(*max_bytes)}},
        .retry_after = {}});

@@ -1,4 +1,5 @@
-// Checks the messages of one stream of tensors, of several calls if it was cut, and hands their data on.
+// Checks the messages of one stream of tensors, of several calls if it was cut, and hands their
+// data on.
 
 #pragma once
 
@@ -38,12 +39,15 @@ class StreamSink {
 class Assembler {
  public:
   /// `max_bytes` is the most that one tensor may take.
-  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes) : sink_(sink), max_bytes_(max_bytes) {}
+  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes)
+      : sink_(sink), max_bytes_(max_bytes) {}
 
-  /// Takes the next message. Throws StreamError for no header yet, a gap, more data than announced, or a header that
-  /// contradicts itself or the cut stream; TooLargeError for a tensor of more than `max_bytes`.
+  /// Takes the next message. Throws StreamError for no header yet, a gap, more data than announced,
+  /// or a header that contradicts itself or the cut stream; TooLargeError for a tensor of more than
+  /// `max_bytes`.
   void add(const v1::TensorChunk& chunk);
-  /// The stream was cut and is asked for from `received()` on. What has no bytes yet will be sent again.
+  /// The stream was cut and is asked for from `received()` on. What has no bytes yet will be sent
+  /// again.
   void resume();
   /// Throws StreamError if there is no tensor, or the last one is not finished.
   void finish() const;
@@ -77,6 +81,7 @@ class Assembler {
 };
 
 /// Throws TooLargeError if a value takes more bytes than its reader has room for.
-void require_within(const std::string& name, std::uint64_t n_bytes, std::optional<std::uint64_t> max_bytes);
+void require_within(const std::string& name, std::uint64_t n_bytes,
+                    std::optional<std::uint64_t> max_bytes);
 
 }  // namespace transparent_llm::internal

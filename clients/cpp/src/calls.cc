@@ -10,7 +10,8 @@
 namespace transparent_llm::internal {
 namespace {
 
-grpc::Status attempted(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {
+grpc::Status attempted(Connection& connection, const CallTerms& terms,
+                       const UnaryAttempt& attempt) {
   connection.require_open(terms);
   Attempt one(connection, terms);
   const grpc::Status status = attempt(&one.context());
@@ -21,7 +22,8 @@ grpc::Status attempted(Connection& connection, const CallTerms& terms, const Una
 /// Ends a stream that nobody takes to its end, so that the server hears of it.
 class OpenStream {
  public:
-  OpenStream(grpc::ClientContext& context, ChunkReader reader) : context_(context), reader_(std::move(reader)) {}
+  OpenStream(grpc::ClientContext& context, ChunkReader reader)
+      : context_(context), reader_(std::move(reader)) {}
   OpenStream(const OpenStream&) = delete;
   OpenStream& operator=(const OpenStream&) = delete;
   ~OpenStream() {
@@ -43,12 +45,12 @@ class OpenStream {
 };
 
 /// One attempt to receive what is missing.
-grpc::Status received(Connection& connection, const StreamCall& call, const CallTerms& terms, Assembler& assembler,
-                      const Progress& progress) {
+grpc::Status received(Connection& connection, const StreamCall& call, const CallTerms& terms,
+                      Assembler& assembler, const Progress& progress) {
   connection.require_open(terms);
   Attempt attempt(connection, terms);
-  OpenStream stream(attempt.context(),
-                    call.open(connection.stub(), &attempt.context(), assembler.received(), assembler.etag()));
+  OpenStream stream(attempt.context(), call.open(*connection.stub(), &attempt.context(),
+                                                 assembler.received(), assembler.etag()));
   v1::TensorChunk chunk;
   while (stream.read(&chunk)) {
     assembler.add(chunk);
@@ -76,25 +78,28 @@ void call_once(Connection& connection, const CallTerms& terms, const UnaryAttemp
 }
 
 bool is_serving(Connection& connection, const CallTerms& terms) {
-  grpc::TemplatedGenericStub<client::HealthCheckRequest, client::HealthCheckResponse> stub(connection.channel());
+  grpc::TemplatedGenericStub<client::HealthCheckRequest, client::HealthCheckResponse> stub(
+      connection.channel());
   const client::HealthCheckRequest request;
   client::HealthCheckResponse response;
   call_once(connection, terms, [&](grpc::ClientContext* context) {
     grpc::Status status;
     grpc::CompletionQueue queue;
-    const auto call = stub.PrepareUnaryCall(context, "/grpc.health.v1.Health/Check", request, &queue);
+    const auto call =
+        stub.PrepareUnaryCall(context, "/grpc.health.v1.Health/Check", request, &queue);
     call->StartCall();
     call->Finish(&response, &status, nullptr);
     queue.Shutdown();
     void* tag = nullptr;
-    for (bool ok = false; queue.Next(&tag, &ok);) continue;  // until the call is done and the queue empty
+    for (bool ok = false; queue.Next(&tag, &ok);)
+      continue;  // until the call is done and the queue empty
     return status;
   });
   return response.status() == client::HealthCheckResponse::SERVING;
 }
 
-void receive(Connection& connection, const StreamCall& call, const CallTerms& terms, StreamSink& sink,
-             std::optional<std::uint64_t> max_bytes, const Progress& progress) {
+void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
+             StreamSink& sink, std::optional<std::uint64_t> max_bytes, const Progress& progress) {
   Assembler assembler(sink, max_bytes);
   Cuts cuts(connection, terms);
   try {
@@ -108,7 +113,8 @@ void receive(Connection& connection, const StreamCall& call, const CallTerms& te
       assembler.resume();
     }
   } catch (const StreamError& error) {
-    throw InternalError(connection.target() + " broke the protocol in " + call.name + ": " + error.what());
+    throw InternalError(connection.target() + " broke the protocol in " + call.name + ": " +
+                        error.what());
   }
 }
 

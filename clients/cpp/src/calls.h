@@ -1,5 +1,5 @@
-// The choke point: every call goes through `unary` or `receive`. Here are retries, the resumption of a cut stream, and the
-// one place where gRPC's statuses become errors.
+// The choke point: every call goes through `unary` or `receive`. Here are retries, the resumption
+// of a cut stream, and the one place where gRPC's statuses become errors.
 
 #pragma once
 
@@ -17,7 +17,8 @@ namespace transparent_llm::internal {
 
 using UnaryAttempt = std::function<grpc::Status(grpc::ClientContext*)>;
 
-/// Makes a call, and again if a server that had answered was lost on the way: equal requests have equal effects.
+/// Makes a call, and again if a server that had answered was lost on the way: equal requests have
+/// equal effects.
 void call_again(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt);
 /// Makes a call once.
 void call_once(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt);
@@ -27,11 +28,12 @@ using UnaryMethod = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&,
 
 /// Sends one message, gets one.
 template <class Request, class Response>
-Response unary(Connection& connection, UnaryMethod<Request, Response> method, const Request& request,
-               const CallTerms& terms) {
+Response unary(Connection& connection, UnaryMethod<Request, Response> method,
+               const Request& request, const CallTerms& terms) {
   Response response;
-  call_again(connection, terms,
-             [&](grpc::ClientContext* context) { return (connection.stub().*method)(context, request, &response); });
+  call_again(connection, terms, [&](grpc::ClientContext* context) {
+    return ((*connection.stub()).*method)(context, request, &response);
+  });
   return response;
 }
 
@@ -47,14 +49,16 @@ using StreamMethod = ChunkReader (Stub::*)(grpc::ClientContext*, const Request&)
 struct StreamCall {
   /// In the words of the class, for messages.
   std::string name;
-  std::function<ChunkReader(Stub&, grpc::ClientContext*, std::uint64_t resume_offset, const std::string& etag)> open;
+  std::function<ChunkReader(Stub&, grpc::ClientContext*, std::uint64_t resume_offset,
+                            const std::string& etag)>
+      open;
 };
 
 template <class Request>
 StreamCall stream_call(std::string name, StreamMethod<Request> method, Request request) {
-  return {std::move(name),
-          [method, request = std::move(request)](Stub& stub, grpc::ClientContext* context, std::uint64_t resume_offset,
-                                                 const std::string& etag) mutable {
+  return {std::move(name), [method, request = std::move(request)](
+                               Stub& stub, grpc::ClientContext* context,
+                               std::uint64_t resume_offset, const std::string& etag) mutable {
             request.mutable_options()->set_resume_offset(resume_offset);
             request.mutable_options()->set_etag(etag);
             return (stub.*method)(context, request);
@@ -63,8 +67,9 @@ StreamCall stream_call(std::string name, StreamMethod<Request> method, Request r
 
 using Progress = std::function<void(std::uint64_t received_bytes, std::uint64_t total_bytes)>;
 
-/// Receives a stream into a new assembler of `sink`; a cut one is taken up where it broke off. `progress` may be empty.
-void receive(Connection& connection, const StreamCall& call, const CallTerms& terms, StreamSink& sink,
-             std::optional<std::uint64_t> max_bytes, const Progress& progress);
+/// Receives a stream into a new assembler of `sink`; a cut one is taken up where it broke off.
+/// `progress` may be empty.
+void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
+             StreamSink& sink, std::optional<std::uint64_t> max_bytes, const Progress& progress);
 
 }  // namespace transparent_llm::internal

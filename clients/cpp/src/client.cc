@@ -19,8 +19,8 @@ const char* const kVersion = TRANSPARENT_LLM_VERSION;
 
 namespace {
 
-/// Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that forgets it
-/// each time at once has too little room.
+/// Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a
+/// server that forgets it each time at once has too little room.
 constexpr int kMostReruns = 3;
 
 }  // namespace
@@ -32,10 +32,13 @@ class Client::Impl {
   internal::Shared& shared() { return *shared_; }
   internal::Connection& connection() { return shared_->connection; }
   const std::string& model() const { return shared_->connection.options().model; }
-  CallOptions call_options(const ReadOptions& options) const { return {options.timeout, options.stop_token}; }
+  CallOptions call_options(const ReadOptions& options) const {
+    return {options.timeout, options.stop_token};
+  }
 
   CallTerms terms(const CallOptions& options) const {
-    return {Deadline::after(options.timeout.value_or(shared_->connection.options().timeout)), options.stop_token};
+    return {Deadline::after(options.timeout.value_or(shared_->connection.options().timeout)),
+            options.stop_token};
   }
 
   const CurrentRun& current() const {
@@ -43,7 +46,9 @@ class Client::Impl {
     return *run_;
   }
 
-  void begin(v1::RunRequest request, const CallOptions& options) { run_ = made(std::move(request), terms(options)); }
+  void begin(v1::RunRequest request, const CallOptions& options) {
+    run_ = made(std::move(request), terms(options));
+  }
 
   /// Reads from the current run, which is run again if the server has lost it, all within one time.
   template <class Function>
@@ -68,14 +73,16 @@ class Client::Impl {
   std::shared_ptr<const CurrentRun> made(v1::RunRequest request, CallTerms terms) {
     terms.run_key = internal::run_key(request);
     const auto response = internal::unary(connection(), &Stub::Run, request, terms);
-    return std::make_shared<const CurrentRun>(internal::current_run(std::move(request), terms.run_key, response));
+    return std::make_shared<const CurrentRun>(
+        internal::current_run(std::move(request), terms.run_key, response));
   }
 
   void run_again(const CurrentRun& lost, const CallTerms& terms) {
     auto again = made(lost.request, terms);
     if (again->model_digest != lost.model_digest) {
-      throw NotFoundError(connection().target() + " lost the run and now serves another model under this name; call "
-                                                  "run() again if that is what you want",
+      throw NotFoundError(connection().target() +
+                              " lost the run and now serves another model under this name; call "
+                              "run() again if that is what you want",
                           {.reason = "MODEL_CHANGED",
                            .metadata = {{"was", lost.model_digest}, {"is", again->model_digest}},
                            .retry_after = {}});
@@ -98,7 +105,8 @@ Client::Impl& Client::impl() const {
 }
 
 Client Client::connect(const std::string& target, Options options) {
-  return Client(std::make_unique<Impl>(std::make_shared<internal::Shared>(target, std::move(options))));
+  return Client(
+      std::make_unique<Impl>(std::make_shared<internal::Shared>(target, std::move(options))));
 }
 
 Client Client::copy() const { return Client(std::make_unique<Impl>(impl())); }
@@ -118,7 +126,8 @@ bool Client::is_serving(const CallOptions& options) {
 ModelInfo Client::model_info(const CallOptions& options) {
   v1::ModelInfoRequest request;
   request.set_model(impl().model());
-  const auto response = internal::unary(impl().connection(), &Stub::ModelInfo, request, impl().terms(options));
+  const auto response =
+      internal::unary(impl().connection(), &Stub::ModelInfo, request, impl().terms(options));
   return internal::model_info_of(response.info());
 }
 
@@ -126,7 +135,8 @@ void Client::run(const std::vector<std::string>& sentences, const CallOptions& o
   impl().begin(internal::sentences_request(impl().model(), sentences), options);
 }
 
-void Client::run_tokens(const std::vector<std::vector<Index>>& token_ids, const CallOptions& options) {
+void Client::run_tokens(const std::vector<std::vector<Index>>& token_ids,
+                        const CallOptions& options) {
   impl().begin(internal::tokens_request(impl().model(), token_ids), options);
 }
 
@@ -156,15 +166,17 @@ Tensor Client::mask(const ReadOptions& options) const {
   return internal::cut(*mask, options);
 }
 
-std::vector<std::string> Client::tokens_to_strings(std::span<const Index> tokens, const CallOptions& options) {
+std::vector<std::string> Client::tokens_to_strings(std::span<const Index> tokens,
+                                                   const CallOptions& options) {
   internal::require_token_ids(tokens);
   v1::TokensToStringsRequest request;
   request.set_model(impl().model());
   for (const Index token : tokens) request.add_token_ids(static_cast<std::int32_t>(token));
-  const auto response = internal::unary(impl().connection(), &Stub::TokensToStrings, request, impl().terms(options));
+  const auto response =
+      internal::unary(impl().connection(), &Stub::TokensToStrings, request, impl().terms(options));
   if (static_cast<std::size_t>(response.strings_size()) != tokens.size()) {
-    throw InternalError("the server sent " + std::to_string(response.strings_size()) + " strings for " +
-                        std::to_string(tokens.size()) + " tokens");
+    throw InternalError("the server sent " + std::to_string(response.strings_size()) +
+                        " strings for " + std::to_string(tokens.size()) + " tokens");
   }
   return {response.strings().begin(), response.strings().end()};
 }
@@ -181,26 +193,35 @@ Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& optio
   for (const std::size_t length : t.shape()) request.mutable_t()->add_shape(length);
   request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
   internal::fill(*request.mutable_options(), kDims, options, true);
-  const auto call = internal::stream_call<v1::UnembedRequest>("unembed", &Stub::Unembed, std::move(request));
-  return internal::receive_one(impl().connection(), call, impl().terms(impl().call_options(options)),
-                               options.on_progress);
+  const auto call =
+      internal::stream_call<v1::UnembedRequest>("unembed", &Stub::Unembed, std::move(request));
+  return internal::receive_one(impl().connection(), call,
+                               impl().terms(impl().call_options(options)), options.on_progress);
 }
 
-Tensor Client::residual_in(Index layer, const ReadOptions& options) { return read(Read::residual_in(layer), options); }
+Tensor Client::residual_in(Index layer, const ReadOptions& options) {
+  return read(Read::residual_in(layer), options);
+}
 
 Tensor Client::residual_after_attn(Index layer, const ReadOptions& options) {
   return read(Read::residual_after_attn(layer), options);
 }
 
-Tensor Client::residual_out(Index layer, const ReadOptions& options) { return read(Read::residual_out(layer), options); }
+Tensor Client::residual_out(Index layer, const ReadOptions& options) {
+  return read(Read::residual_out(layer), options);
+}
 
-Tensor Client::ffn_out(Index layer, const ReadOptions& options) { return read(Read::ffn_out(layer), options); }
+Tensor Client::ffn_out(Index layer, const ReadOptions& options) {
+  return read(Read::ffn_out(layer), options);
+}
 
-Tensor Client::decomposed_ffn_out(Index batch_i, Index layer, Index pos, const ReadOptions& options) {
+Tensor Client::decomposed_ffn_out(Index batch_i, Index layer, Index pos,
+                                  const ReadOptions& options) {
   return read(Read::decomposed_ffn_out(batch_i, layer, pos), options);
 }
 
-Tensor Client::neuron_activations(Index batch_i, Index layer, Index pos, const ReadOptions& options) {
+Tensor Client::neuron_activations(Index batch_i, Index layer, Index pos,
+                                  const ReadOptions& options) {
   return read(Read::neuron_activations(batch_i, layer, pos), options);
 }
 
@@ -212,13 +233,14 @@ Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& optio
   request.set_layer(internal::to_int32("layer", layer));
   request.set_neuron(internal::to_int32("neuron", neuron));
   internal::fill(*request.mutable_options(), kDims, options, true);
-  const auto call =
-      internal::stream_call<v1::NeuronOutputRequest>("neuron_output", &Stub::NeuronOutput, std::move(request));
-  return internal::receive_one(impl().connection(), call, impl().terms(impl().call_options(options)),
-                               options.on_progress);
+  const auto call = internal::stream_call<v1::NeuronOutputRequest>(
+      "neuron_output", &Stub::NeuronOutput, std::move(request));
+  return internal::receive_one(impl().connection(), call,
+                               impl().terms(impl().call_options(options)), options.on_progress);
 }
 
-Tensor Client::attention_matrix(Index batch_i, Index layer, Index head, const ReadOptions& options) {
+Tensor Client::attention_matrix(Index batch_i, Index layer, Index head,
+                                const ReadOptions& options) {
   return read(Read::attention_matrix(batch_i, layer, head), options);
 }
 

@@ -17,25 +17,33 @@ namespace transparent_llm::internal {
 namespace {
 
 constexpr const char* kRunKeyHeader = "x-transparent-llm-run-key";
-constexpr int kMaxMessageBytes = 16 << 20;  // tensors come in chunks of at most 4 MiB; the rest is tokens
-constexpr int kKeepaliveMs = 20'000;        // a call that brings nothing for so long asks for a sign of life
-constexpr int kLongestConnectMs = 5'000;    // a server that needs longer for the handshake is not there
-constexpr int kLongestBackoffMs = 1'000;    // as a lost server is waited for 30 s only
+constexpr int kMaxMessageBytes =
+    16 << 20;  // tensors come in chunks of at most 4 MiB; the rest is tokens
+constexpr int kKeepaliveMs =
+    20'000;  // a call that brings nothing for so long asks for a sign of life
+constexpr int kLongestConnectMs =
+    5'000;  // a server that needs longer for the handshake is not there
+constexpr int kLongestBackoffMs = 1'000;           // as a lost server is waited for 30 s only
 constexpr int kLargestFrameBytes = (1 << 24) - 1;  // of HTTP/2: a message in one frame, not in 64
 
 void require_consistent(const Options& options) {
-  const bool is_sendable =
-      std::all_of(options.token.begin(), options.token.end(), [](char sign) { return sign >= ' ' && sign <= '~'; });
+  const bool is_sendable = std::all_of(options.token.begin(), options.token.end(),
+                                       [](char sign) { return sign >= ' ' && sign <= '~'; });
   if (!is_sendable) {
     throw InvalidRequestError(
-        "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII");
+        "this token has signs that cannot be sent: a line break at its end, perhaps, or letters "
+        "not of ASCII");
   }
-  if (options.max_bytes == 0) throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent for no limit");
+  if (options.max_bytes == 0)
+    throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent for no limit");
   if (options.tls_cert.empty() != options.tls_key.empty()) {
-    throw InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's");
+    throw InvalidRequestError(
+        "a client certificate needs both tls_cert and tls_key: its file and its key's");
   }
   if (!options.tls_cert.empty() && options.tls_ca.empty()) {
-    throw InvalidRequestError("a client certificate is shown over TLS only: set tls_ca to the file of the server's authority");
+    throw InvalidRequestError(
+        "a client certificate is shown over TLS only: set tls_ca to the file of the server's "
+        "authority");
   }
 }
 
@@ -44,7 +52,8 @@ std::string pem(const std::filesystem::path& path, const std::string& what) {
   std::ifstream file(path, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (!file || text.find("-----BEGIN ") == std::string::npos) {
-    throw InvalidRequestError("cannot read " + what + " from " + path.string() + ": no file that can be read, or not PEM");
+    throw InvalidRequestError("cannot read " + what + " from " + path.string() +
+                              ": no file that can be read, or not PEM");
   }
   return text;
 }
@@ -58,6 +67,10 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const Options& options) {
     tls.pem_private_key = pem(options.tls_key, "the client's key");
   }
   return grpc::SslCredentials(tls);
+}
+
+InvalidRequestError closed() {
+  return InvalidRequestError("this client is closed; make a new one with Client::connect");
 }
 
 grpc::ChannelArguments arguments() {
@@ -78,15 +91,36 @@ grpc::ChannelArguments arguments() {
 
 }  // namespace
 
-Connection::Connection(std::string target, Options options) : target_(std::move(target)), options_(std::move(options)) {
+Connection::Connection(std::string target, Options options)
+    : target_(std::move(target)), options_(std::move(options)) {
   require_consistent(options_);
   channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments());
   stub_ = v1::TransparentLlmService::NewStub(channel_);
 }
 
+std::shared_ptr<grpc::Channel> Connection::channel() const {
+  const std::lock_guard lock(mutex_);
+  if (!channel_) throw closed();
+  return channel_;
+}
+
+std::shared_ptr<Stub> Connection::stub() const {
+  const std::lock_guard lock(mutex_);
+  if (!stub_) throw closed();
+  return stub_;
+}
+
+void Connection::close() {
+  closing_.request_stop();
+  const std::lock_guard lock(mutex_);
+  stub_.reset();
+  channel_.reset();
+}
+
 void Connection::require_open(const CallTerms& terms) const {
-  if (is_closed()) throw InvalidRequestError("this client is closed; make a new one with Client::connect");
-  if (terms.stop_token.stop_requested()) throw CancelledError("the call was cancelled before it began");
+  if (is_closed()) throw closed();
+  if (terms.stop_token.stop_requested())
+    throw CancelledError("the call was cancelled before it began");
 }
 
 void Connection::pause(Deadline::Clock::duration time, const CallTerms& terms) const {
@@ -105,7 +139,8 @@ void Connection::pause(Deadline::Clock::duration time, const CallTerms& terms) c
 }
 
 Attempt::Attempt(const Connection& connection, const CallTerms& terms)
-    : by_caller_(terms.stop_token, Cancel{&context_}), by_close_(connection.closing(), Cancel{&context_}) {
+    : by_caller_(terms.stop_token, Cancel{&context_}),
+      by_close_(connection.closing(), Cancel{&context_}) {
   context_.set_deadline(terms.deadline.on_wall_clock());
   if (!terms.run_key.empty()) context_.AddMetadata(kRunKeyHeader, terms.run_key);
   const std::string& token = connection.options().token;

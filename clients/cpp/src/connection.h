@@ -9,6 +9,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <stop_token>
 #include <string>
 
@@ -35,15 +36,18 @@ class Connection {
 
   const std::string& target() const { return target_; }
   const Options& options() const { return options_; }
-  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
-  Stub& stub() const { return *stub_; }
+  /// Throw InvalidRequestError after `close`.
+  std::shared_ptr<grpc::Channel> channel() const;
+  std::shared_ptr<Stub> stub() const;
 
-  /// Cancels what is under way; nothing can be called any more.
-  void close() { closing_.request_stop(); }
+  /// Cancels what is under way, and lets the connection go; nothing can be called any more.
+  void close();
   bool is_closed() const { return closing_.stop_requested(); }
   std::stop_token closing() const { return closing_.get_token(); }
   /// Whether the caller wants no more of this call.
-  bool is_given_up(const CallTerms& terms) const { return is_closed() || terms.stop_token.stop_requested(); }
+  bool is_given_up(const CallTerms& terms) const {
+    return is_closed() || terms.stop_token.stop_requested();
+  }
   /// Throws InvalidRequestError after `close`, CancelledError if the call was given up.
   void require_open(const CallTerms& terms) const;
   /// Waits, unless the call is given up.
@@ -56,8 +60,9 @@ class Connection {
  private:
   std::string target_;
   Options options_;
+  mutable std::mutex mutex_;  // of the two that follow, which are empty after `close`
   std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<Stub> stub_;
+  std::shared_ptr<Stub> stub_;
   std::stop_source closing_;
   std::atomic<bool> has_answered_ = false;
 };

@@ -9,7 +9,8 @@
 namespace transparent_llm::internal {
 namespace {
 
-Tensor of_positions(Dtype dtype, const v1::RunResponse& response, std::span<const std::byte> bytes) {
+Tensor of_positions(Dtype dtype, const v1::RunResponse& response,
+                    std::span<const std::byte> bytes) {
   return Tensor(dtype, {response.batch_size(), response.n_pos()}, {"batch", "pos"}, bytes);
 }
 
@@ -20,9 +21,10 @@ CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunRes
   const auto counted = static_cast<std::uint64_t>(response.token_ids_size());
   const auto masked = static_cast<std::uint64_t>(response.mask_size());
   if (counted != n_tokens || (masked != 0 && masked != n_tokens) || response.run_id().empty()) {
-    throw InternalError("the server's answer to Run contradicts itself: " + std::to_string(counted) + " tokens and " +
-                        std::to_string(masked) + " of a mask for " + std::to_string(response.batch_size()) + " rows of " +
-                        std::to_string(response.n_pos()));
+    throw InternalError(
+        "the server's answer to Run contradicts itself: " + std::to_string(counted) +
+        " tokens and " + std::to_string(masked) + " of a mask for " +
+        std::to_string(response.batch_size()) + " rows of " + std::to_string(response.n_pos()));
   }
   const std::vector<std::int64_t> tokens(response.token_ids().begin(), response.token_ids().end());
   const std::vector<std::uint8_t> mask(response.mask().begin(), response.mask().end());

@@ -9,19 +9,22 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = Deadline::Clock;
 
-constexpr int kTriesUnreached = 5;  // of a call to a server that has never answered: it is not waited for
+constexpr int kTriesUnreached =
+    5;  // of a call to a server that has never answered: it is not waited for
 constexpr Clock::duration kFirstPause = 50ms;
 constexpr Clock::duration kLongestPause = 1s;
 constexpr Clock::duration kLongestAbsence = 30s;
 
-/// Whether it is that of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it
-/// or another one will answer.
+/// Whether it is that of a server that goes or comes, or cuts off what it has not begun: where one
+/// was reached before, it or another one will answer.
 bool is_passing(const Failure& failure) {
   const std::string& reason = failure.details.reason;
-  return reason == "UNAVAILABLE" || reason == "DRAINING" || reason == "LOADING" || reason == "CANCELLED";
+  return reason == "UNAVAILABLE" || reason == "DRAINING" || reason == "LOADING" ||
+         reason == "CANCELLED";
 }
 
-/// Whether the call began to load the model that it is for, or found it loading; not: whether the server starts.
+/// Whether the call began to load the model that it is for, or found it loading; not: whether the
+/// server starts.
 bool loads_a_model(const Failure& failure) {
   return failure.details.reason == "LOADING" && failure.details.metadata.contains("model");
 }
@@ -35,7 +38,8 @@ Clock::duration pause_after(int in_a_row) {
 
 void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progress) {
   if (connection_.is_given_up(terms_)) {
-    throw CancelledError("the call was cancelled", {.reason = {}, .metadata = failure.details.metadata, .retry_after = {}});
+    throw CancelledError("the call was cancelled",
+                         {.reason = {}, .metadata = failure.details.metadata, .retry_after = {}});
   }
   if (loads_a_model(failure)) return wait_for_model(failure);
   const auto now = Clock::now();
@@ -49,8 +53,8 @@ void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progr
   const bool is_unreached = !was_reached && failure.details.reason == "UNAVAILABLE";
   if (is_unreached && in_a_row_ < kTriesUnreached && !terms_.deadline.is_within(0s)) return;
   const bool was_lost = was_reached && is_passing(failure);
-  const bool was_cut = (transfer.has_begun || loss_) &&
-                       (failure.kind == ErrorClass::kUnavailable || failure.kind == ErrorClass::kCancelled);
+  const bool was_cut = (transfer.has_begun || loss_) && (failure.kind == ErrorClass::kUnavailable ||
+                                                         failure.kind == ErrorClass::kCancelled);
   if (!(was_lost || was_cut) || now - *since_ > kLongestAbsence) failure.raise();
   if (!loss_) loss_ = failure;
   const auto pause = pause_after(in_a_row_);
@@ -61,17 +65,22 @@ void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progr
 void Cuts::raise_stayed_away(const Transfer& transfer) const {
   const std::string received = std::to_string(transfer.received);
   const std::string total = std::to_string(transfer.total_bytes);
-  const std::string place = transfer.total_bytes != 0 ? " at byte " + received + " of " + total : "";
-  throw DeadlineError(
-      connection_.target() + " was lost" + place + " and did not come back within the call's time: " + loss_->message,
-      {.reason = {}, .metadata = {{"received", received}, {"total_bytes", total}}, .retry_after = {}});
+  const std::string place =
+      transfer.total_bytes != 0 ? " at byte " + received + " of " + total : "";
+  throw DeadlineError(connection_.target() + " was lost" + place +
+                          " and did not come back within the call's time: " + loss_->message,
+                      {.reason = {},
+                       .metadata = {{"received", received}, {"total_bytes", total}},
+                       .retry_after = {}});
 }
 
 /// As long as the server says; throws its own words if the call's time does not suffice.
 void Cuts::wait_for_model(const Failure& failure) const {
   const Seconds asked = failure.details.retry_after.value_or(Seconds(0));
   const auto pause =
-      asked > Seconds(0) ? std::chrono::duration_cast<Clock::duration>(std::min(asked, Seconds(3600))) : kLongestPause;
+      asked > Seconds(0)
+          ? std::chrono::duration_cast<Clock::duration>(std::min(asked, Seconds(3600)))
+          : kLongestPause;
   if (terms_.deadline.is_within(pause)) failure.raise();
   connection_.pause(pause, terms_);
 }

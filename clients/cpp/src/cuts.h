@@ -21,8 +21,8 @@ class Cuts {
   Cuts(const Connection& connection, const CallTerms& terms)
       : connection_(connection), terms_(terms), was_reached_(connection.has_answered()) {}
 
-  /// Waits a little after a cut, so that the call can be made again; throws what cannot be mended, or could not within
-  /// 30 s. `progress`: whether anything came since the last cut.
+  /// Waits a little after a cut, so that the call can be made again; throws what cannot be mended,
+  /// or could not within 30 s. `progress`: whether anything came since the last cut.
   void wait_out(const Failure& failure, const Transfer& transfer = {}, bool progress = false);
 
  private:

@@ -12,7 +12,8 @@ class Deadline {
   using Clock = std::chrono::steady_clock;
 
   static Deadline after(std::chrono::milliseconds time) {
-    constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // what comes after cannot overflow
+    constexpr std::chrono::milliseconds kLongest =
+        std::chrono::hours(24 * 365);  // what comes after cannot overflow
     return Deadline(Clock::now() + std::clamp(time, std::chrono::milliseconds(0), kLongest));
   }
 

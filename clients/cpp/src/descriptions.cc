@@ -96,15 +96,17 @@ ServerInfo server_info_of(const v1::ServerInfoResponse& wire) {
   return info;
 }
 
-std::optional<ModelDescription> Descriptions::with_neuron_outputs(Connection& connection, const std::string& digest,
+std::optional<ModelDescription> Descriptions::with_neuron_outputs(Connection& connection,
+                                                                  const std::string& digest,
                                                                   const CallTerms& terms) {
   {
     const std::lock_guard lock(mutex_);
     if (const auto found = known_.find(digest); found != known_.end()) return found->second;
   }
-  const ServerInfo info =
-      server_info_of(unary(connection, &Stub::ServerInfo, v1::ServerInfoRequest(), terms));  // without the lock
-  const bool gives = std::find(info.features.begin(), info.features.end(), "neuron_outputs") != info.features.end();
+  const ServerInfo info = server_info_of(
+      unary(connection, &Stub::ServerInfo, v1::ServerInfoRequest(), terms));  // without the lock
+  const bool gives = std::find(info.features.begin(), info.features.end(), "neuron_outputs") !=
+                     info.features.end();
   std::optional<ModelDescription> described;
   for (const ModelDescription& model : info.models) {
     if (gives && model.digest == digest) described = model;

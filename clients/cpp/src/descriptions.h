@@ -19,8 +19,10 @@ ServerInfo server_info_of(const v1::ServerInfoResponse& wire);
 /// Models by digest, each asked for once. Shared by a client and its copies; safe for many threads.
 class Descriptions {
  public:
-  /// The model with this digest, if the server gives the output vectors of its neurons; none if it is not served any more.
-  std::optional<ModelDescription> with_neuron_outputs(Connection& connection, const std::string& digest,
+  /// The model with this digest, if the server gives the output vectors of its neurons; none if it
+  /// is not served any more.
+  std::optional<ModelDescription> with_neuron_outputs(Connection& connection,
+                                                      const std::string& digest,
                                                       const CallTerms& terms);
 
  private:

@@ -21,7 +21,8 @@ namespace {
 static_assert(FLT_EVAL_METHOD == 0, "products are taken in single precision");
 
 void require(bool fits, const char* what) {
-  if (!fits) throw InternalError(std::string("the server sent factors that do not fit together: ") + what);
+  if (!fits)
+    throw InternalError(std::string("the server sent factors that do not fit together: ") + what);
 }
 
 /// A factor in single precision, whatever it comes in; without a copy if it comes so.
@@ -35,11 +36,13 @@ class Singles {
       return;
     }
     converted_.reserve(tensor.size());
-    for (const double element : tensor.as<double>()) converted_.push_back(static_cast<float>(element));
+    for (const double element : tensor.as<double>())
+      converted_.push_back(static_cast<float>(element));
   }
 
   std::span<const float> span() const {
-    return tensor_.dtype() == Dtype::kF32 ? tensor_.as<float>() : std::span<const float>(converted_);
+    return tensor_.dtype() == Dtype::kF32 ? tensor_.as<float>()
+                                          : std::span<const float>(converted_);
   }
 
  private:
@@ -60,8 +63,8 @@ void store_as(float value, Dtype dtype, std::byte* out) {
 /// The value while it is made, row by row of d_model numbers, each rounded once.
 class Product {
  public:
-  Product(const std::string& name, Dtype dtype, std::vector<std::size_t> shape, std::vector<std::string> dims,
-          std::optional<std::uint64_t> max_bytes)
+  Product(const std::string& name, Dtype dtype, std::vector<std::size_t> shape,
+          std::vector<std::string> dims, std::optional<std::uint64_t> max_bytes)
       : dtype_(dtype), shape_(std::move(shape)), dims_(std::move(dims)), row_(shape_.back()) {
     const auto needed = bytes_of(std::span<const std::size_t>(shape_), size_of(dtype));
     require(needed.has_value(), "their product is larger than memory can be");
@@ -70,7 +73,8 @@ class Product {
     memory_ = std::make_shared_for_overwrite<std::byte[]>(n_bytes_);
   }
 
-  /// The next row: (factor * vector) * gain. A gain of one number is one for the whole row; none is no product at all.
+  /// The next row: (factor * vector) * gain. A gain of one number is one for the whole row; none is
+  /// no product at all.
   void add(float factor, std::span<const float> vector, std::span<const float> gain) {
     for (std::size_t i = 0; i < vector.size(); ++i) row_[i] = factor * vector[i];
     if (gain.size() == 1 && vector.size() != 1) {
@@ -82,7 +86,8 @@ class Product {
     if (dtype_ == Dtype::kF32) {
       if (!row_.empty()) std::memcpy(memory_.get() + filled_, row_.data(), row_.size() * size);
     } else {
-      for (std::size_t i = 0; i < row_.size(); ++i) store_as(row_[i], dtype_, memory_.get() + filled_ + i * size);
+      for (std::size_t i = 0; i < row_.size(); ++i)
+        store_as(row_[i], dtype_, memory_.get() + filled_ + i * size);
     }
     filled_ += row_.size() * size;
   }
@@ -95,7 +100,8 @@ class Product {
   }
 
   Tensor tensor() && {
-    return TensorAccess::wrap(dtype_, std::move(shape_), std::move(dims_), std::move(memory_), n_bytes_);
+    return TensorAccess::wrap(dtype_, std::move(shape_), std::move(dims_), std::move(memory_),
+                              n_bytes_);
   }
 
  private:
@@ -136,7 +142,8 @@ std::vector<Span> spans_of(const FfnFactors& factors, std::size_t n_neurons) {
 }
 
 /// Which activation each neuron has; -1 for those without one.
-std::vector<std::ptrdiff_t> places(const std::vector<Span>& spans, std::size_t n_neurons, std::size_t n_activations) {
+std::vector<std::ptrdiff_t> places(const std::vector<Span>& spans, std::size_t n_neurons,
+                                   std::size_t n_activations) {
   std::vector<std::ptrdiff_t> found(n_neurons, -1);
   std::ptrdiff_t place = 0;
   for (const Span& span : spans) {
@@ -155,9 +162,11 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
   const auto& [pattern, value_out, gain] = factors;
   require(pattern.shape().size() == 3 && value_out.shape().size() == 3, "their axes");
   require(value_out.dtype() == Dtype::kF32, "value_out is not F32");
-  const std::size_t n_heads = pattern.shape()[0], n_targets = pattern.shape()[1], n_sources = pattern.shape()[2];
+  const std::size_t n_heads = pattern.shape()[0], n_targets = pattern.shape()[1],
+                    n_sources = pattern.shape()[2];
   const std::size_t d_model = value_out.shape()[2];
-  require(value_out.shape()[0] == n_sources && value_out.shape()[1] == n_heads, "pattern and value_out");
+  require(value_out.shape()[0] == n_sources && value_out.shape()[1] == n_heads,
+          "pattern and value_out");
   const bool has_rows = gain && !gain->shape().empty();
   require(!has_rows || gain->shape() == std::vector<std::size_t>({n_targets, d_model}), "gain");
 
@@ -179,14 +188,17 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
   return std::move(value).tensor();
 }
 
-Tensor product(const FfnFactors& factors, const Tensor& weights, std::optional<std::uint64_t> max_bytes) {
+Tensor product(const FfnFactors& factors, const Tensor& weights,
+               std::optional<std::uint64_t> max_bytes) {
   const auto& [activations, gain, spans] = factors;
   require(activations.shape().size() == 1 && weights.shape().size() == 2, "their axes");
   const std::size_t n_neurons = weights.shape()[0], d_model = weights.shape()[1];
-  require(!gain || gain->shape().empty() || gain->shape() == std::vector<std::size_t>({d_model}), "gain");
+  require(!gain || gain->shape().empty() || gain->shape() == std::vector<std::size_t>({d_model}),
+          "gain");
   const auto found = places(spans_of(factors, n_neurons), n_neurons, activations.size());
 
-  Product value("decomposed_ffn_out", activations.dtype(), {n_neurons, d_model}, {"hidden", "d_model"}, max_bytes);
+  Product value("decomposed_ffn_out", activations.dtype(), {n_neurons, d_model},
+                {"hidden", "d_model"}, max_bytes);
   const Singles converted(activations), converted_weights(weights);
   const std::span<const float> factor = converted.span(), vectors = converted_weights.span();
   const std::span<const float> gains = gain_of(gain);

@@ -1,5 +1,6 @@
-// Values that are products. The product *is* the definition of the value: taken in single precision, from left to right,
-// rounded once to the dtype of the first factor. So whoever multiplies gets the same bits.
+// Values that are products. The product *is* the definition of the value: taken in single
+// precision, from left to right, rounded once to the dtype of the first factor. So whoever
+// multiplies gets the same bits.
 
 #pragma once
 
@@ -26,15 +27,17 @@ struct FfnFactors {
   Tensor activations;
   /// [d_model] or a scalar, F32.
   std::optional<Tensor> gain;
-  /// [span bound], I64: start and stop of the neurons that are computed; all others are 0. Absent: all are.
+  /// [span bound], I64: start and stop of the neurons that are computed; all others are 0. Absent:
+  /// all are.
   std::optional<Tensor> spans;
 };
 
-/// [target source head d_model]. Throws InternalError for factors that do not fit together, TooLargeError for a value of
-/// more than `max_bytes`.
+/// [target source head d_model]. Throws InternalError for factors that do not fit together,
+/// TooLargeError for a value of more than `max_bytes`.
 Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes);
 
 /// [hidden d_model], with the output vectors [d_ffn d_model] of the layer. Throws as above.
-Tensor product(const FfnFactors& factors, const Tensor& weights, std::optional<std::uint64_t> max_bytes);
+Tensor product(const FfnFactors& factors, const Tensor& weights,
+               std::optional<std::uint64_t> max_bytes);
 
 }  // namespace transparent_llm::internal

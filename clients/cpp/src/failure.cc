@@ -22,8 +22,10 @@ struct CodeRow {
 constexpr std::array kCodes = {
     CodeRow{grpc::CANCELLED, "CANCELLED", ErrorClass::kCancelled, "CANCELLED"},
     CodeRow{grpc::UNKNOWN, "UNKNOWN", ErrorClass::kInternal, "INTERNAL"},
-    CodeRow{grpc::INVALID_ARGUMENT, "INVALID_ARGUMENT", ErrorClass::kInvalidRequest, "INVALID_REQUEST"},
-    CodeRow{grpc::DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", ErrorClass::kDeadline, "DEADLINE_EXCEEDED"},
+    CodeRow{grpc::INVALID_ARGUMENT, "INVALID_ARGUMENT", ErrorClass::kInvalidRequest,
+            "INVALID_REQUEST"},
+    CodeRow{grpc::DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", ErrorClass::kDeadline,
+            "DEADLINE_EXCEEDED"},
     CodeRow{grpc::NOT_FOUND, "NOT_FOUND", ErrorClass::kNotFound, "NOT_FOUND"},
     CodeRow{grpc::ALREADY_EXISTS, "ALREADY_EXISTS", ErrorClass::kInternal, "INTERNAL"},
     CodeRow{grpc::PERMISSION_DENIED, "PERMISSION_DENIED", ErrorClass::kAuth, "UNAUTHENTICATED"},
@@ -46,18 +48,21 @@ const CodeRow& row_of(grpc::StatusCode code) {
 }
 
 constexpr std::array kTlsFailures = {
-    std::pair<std::string_view, std::string_view>{"certificate has expired",
-                                                  "its certificate was not accepted, as it has expired"},
-    std::pair<std::string_view, std::string_view>{"CERTIFICATE_VERIFY_FAILED",
-                                                  "its certificate was not accepted: no authority in tls_ca has signed it"},
+    std::pair<std::string_view, std::string_view>{
+        "certificate has expired", "its certificate was not accepted, as it has expired"},
+    std::pair<std::string_view, std::string_view>{
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate was not accepted: no authority in tls_ca has signed it"},
     std::pair<std::string_view, std::string_view>{
         "Hostname Verification Check failed",
         "its certificate was not accepted: it was made for another name than the target's"},
-    std::pair<std::string_view, std::string_view>{"WRONG_VERSION_NUMBER",
-                                                  "it does not speak TLS; leave tls_ca out, or ask for TLS there"},
+    std::pair<std::string_view, std::string_view>{
+        "WRONG_VERSION_NUMBER", "it does not speak TLS; leave tls_ca out, or ask for TLS there"},
 };
 
-bool says(const std::string& text, std::string_view words) { return text.find(words) != std::string::npos; }
+bool says(const std::string& text, std::string_view words) {
+  return text.find(words) != std::string::npos;
+}
 
 /// What gRPC says of a stream that a proxy broke off because it lost the server behind it.
 bool was_reset(const grpc::Status& status) {
@@ -72,13 +77,17 @@ std::string plain_message(const grpc::Status& status, const std::string& target)
   switch (status.error_code()) {
     case grpc::UNAVAILABLE:
       for (const auto& [words, meaning] : kTlsFailures) {
-        if (says(said, words)) return "no connection to " + target + ": " + std::string(meaning) + " (" + said + ")";
+        if (says(said, words))
+          return "no connection to " + target + ": " + std::string(meaning) + " (" + said + ")";
       }
-      return "no server answers at " + target + " (" + said + "); is it running, and is the address right?";
+      return "no server answers at " + target + " (" + said +
+             "); is it running, and is the address right?";
     case grpc::DEADLINE_EXCEEDED:
-      return target + " did not answer within the time allowed (" + said + "); raise the timeout if the work is long";
+      return target + " did not answer within the time allowed (" + said +
+             "); raise the timeout if the work is long";
     case grpc::UNIMPLEMENTED:
-      return "the server at " + target + " does not know this call (" + said + "); is it older than this client?";
+      return "the server at " + target + " does not know this call (" + said +
+             "); is it older than this client?";
     default:
       return std::string(row_of(status.error_code()).name) + " from " + target + ": " + said;
   }
@@ -87,7 +96,8 @@ std::string plain_message(const grpc::Status& status, const std::string& target)
 Failure without_details(const grpc::Status& status, const std::string& target) {
   const CodeRow& row = row_of(status.error_code());
   const std::string& said = status.error_message();
-  if (row.code == grpc::RESOURCE_EXHAUSTED && (says(said, "larger than max") || says(said, "metadata size exceeds"))) {
+  if (row.code == grpc::RESOURCE_EXHAUSTED &&
+      (says(said, "larger than max") || says(said, "metadata size exceeds"))) {
     return {ErrorClass::kTooLarge,
             "a message was too large for " + target + ": " + said + "; send less at once",
             {.reason = "TOO_LARGE", .metadata = {}, .retry_after = {}}};
@@ -109,7 +119,8 @@ std::optional<ErrorClass> class_of_reason(const std::string& reason) {
 
 bool is_type(const client::Detail& detail, std::string_view type) {
   const std::string& url = detail.type_url();
-  return url.size() > type.size() && url.ends_with(type) && url[url.size() - type.size() - 1] == '/';
+  return url.size() > type.size() && url.ends_with(type) &&
+         url[url.size() - type.size() - 1] == '/';
 }
 
 Seconds seconds_of(const client::Duration& delay) {
@@ -120,7 +131,8 @@ Seconds seconds_of(const client::Duration& delay) {
 /// What the server said, if its details can be read and are ours.
 std::optional<Failure> with_details(const grpc::Status& status) {
   client::Status rich;
-  if (status.error_details().empty() || !rich.ParseFromString(status.error_details())) return std::nullopt;
+  if (status.error_details().empty() || !rich.ParseFromString(status.error_details()))
+    return std::nullopt;
   client::ErrorInfo info;
   ErrorDetails details;
   bool is_ours = false;
@@ -138,7 +150,8 @@ std::optional<Failure> with_details(const grpc::Status& status) {
   const CodeRow& row = row_of(status.error_code());
   details.reason = info.reason().empty() ? std::string(row.reason) : info.reason();
   details.metadata = {info.metadata().begin(), info.metadata().end()};
-  return Failure{class_of_reason(info.reason()).value_or(row.kind), rich.message(), std::move(details)};
+  return Failure{class_of_reason(info.reason()).value_or(row.kind), rich.message(),
+                 std::move(details)};
 }
 
 }  // namespace

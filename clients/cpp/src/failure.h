@@ -36,8 +36,8 @@ struct Failure {
   [[noreturn]] void raise() const;
 };
 
-/// What a failed call means: in the server's own words if it left details, else by the status code. `target` is named
-/// where the server could not speak for itself.
+/// What a failed call means: in the server's own words if it left details, else by the status code.
+/// `target` is named where the server could not speak for itself.
 Failure failure_of(const grpc::Status& status, const std::string& target);
 
 }  // namespace transparent_llm::internal

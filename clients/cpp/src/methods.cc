@@ -12,7 +12,8 @@
 namespace transparent_llm::internal {
 namespace {
 
-/// The indices of a read, into the fields of its request: they stand in the same order in every method.
+/// The indices of a read, into the fields of its request: they stand in the same order in every
+/// method.
 template <class Request>
 void set_indices(Request& request, const Read& read) {
   auto next = read.indices().begin();
@@ -20,10 +21,14 @@ void set_indices(Request& request, const Read& read) {
     const std::optional<Index>& index = *next++;
     if (index) setter(to_int32(axis, *index));
   };
-  if constexpr (requires { request.set_batch_i(0); }) set("batch_i", [&](std::int32_t i) { request.set_batch_i(i); });
-  if constexpr (requires { request.set_layer(0); }) set("layer", [&](std::int32_t i) { request.set_layer(i); });
-  if constexpr (requires { request.set_pos(0); }) set("pos", [&](std::int32_t i) { request.set_pos(i); });
-  if constexpr (requires { request.set_head(0); }) set("head", [&](std::int32_t i) { request.set_head(i); });
+  if constexpr (requires { request.set_batch_i(0); })
+    set("batch_i", [&](std::int32_t i) { request.set_batch_i(i); });
+  if constexpr (requires { request.set_layer(0); })
+    set("layer", [&](std::int32_t i) { request.set_layer(i); });
+  if constexpr (requires { request.set_pos(0); })
+    set("pos", [&](std::int32_t i) { request.set_pos(i); });
+  if constexpr (requires { request.set_head(0); })
+    set("head", [&](std::int32_t i) { request.set_head(i); });
 }
 
 using Dims = std::span<const std::string_view>;
@@ -52,7 +57,8 @@ Row row_of(std::string_view name, std::vector<std::string_view> dims, ItemMember
             Request request;
             request.set_run_id(run_id);
             fill_request(request, asked, axes, options);
-            return stream_call<Request>(std::string(asked.read.method()), kMethod, std::move(request));
+            return stream_call<Request>(std::string(asked.read.method()), kMethod,
+                                        std::move(request));
           },
           [](v1::FetchItem& item, const Asked& asked, Dims axes, const ReadOptions& options) {
             fill_request(*(item.*kItem)(), asked, axes, options);
@@ -69,34 +75,43 @@ const std::vector<Row>& rows() {
   static const std::vector<Row> kRows = {
       row<&Stub::Tokens, &Item::mutable_tokens>("tokens", {"batch", "pos"}),
       row<&Stub::Logits, &Item::mutable_logits>("logits", {"batch", "pos", "d_vocab"}),
-      row<&Stub::ResidualIn, &Item::mutable_residual_in>("residual_in", {"batch", "pos", "d_model"}),
-      row<&Stub::ResidualAfterAttn, &Item::mutable_residual_after_attn>("residual_after_attn",
-                                                                        {"batch", "pos", "d_model"}),
-      row<&Stub::ResidualOut, &Item::mutable_residual_out>("residual_out", {"batch", "pos", "d_model"}),
+      row<&Stub::ResidualIn, &Item::mutable_residual_in>("residual_in",
+                                                         {"batch", "pos", "d_model"}),
+      row<&Stub::ResidualAfterAttn, &Item::mutable_residual_after_attn>(
+          "residual_after_attn", {"batch", "pos", "d_model"}),
+      row<&Stub::ResidualOut, &Item::mutable_residual_out>("residual_out",
+                                                           {"batch", "pos", "d_model"}),
       row<&Stub::FfnOut, &Item::mutable_ffn_out>("ffn_out", {"batch", "pos", "d_model"}),
-      row<&Stub::DecomposedFfnOut, &Item::mutable_decomposed_ffn_out>("decomposed_ffn_out", {"hidden", "d_model"}),
-      row<&Stub::NeuronActivations, &Item::mutable_neuron_activations>("neuron_activations", {"d_ffn"}),
-      row<&Stub::AttentionMatrix, &Item::mutable_attention_matrix>("attention_matrix", {"query_pos", "key_pos"}),
+      row<&Stub::DecomposedFfnOut, &Item::mutable_decomposed_ffn_out>("decomposed_ffn_out",
+                                                                      {"hidden", "d_model"}),
+      row<&Stub::NeuronActivations, &Item::mutable_neuron_activations>("neuron_activations",
+                                                                       {"d_ffn"}),
+      row<&Stub::AttentionMatrix, &Item::mutable_attention_matrix>("attention_matrix",
+                                                                   {"query_pos", "key_pos"}),
       row<&Stub::AttentionOutput, &Item::mutable_attention_output>("attention_output", {"d_model"}),
-      row<&Stub::DecomposedAttn, &Item::mutable_decomposed_attn>("decomposed_attn",
-                                                                 {"target", "source", "head", "d_model"}),
+      row<&Stub::DecomposedAttn, &Item::mutable_decomposed_attn>(
+          "decomposed_attn", {"target", "source", "head", "d_model"}),
   };
   return kRows;
 }
 
 const Row& row_for(const Read& read) {
-  return *std::find_if(rows().begin(), rows().end(), [&](const Row& row) { return row.name == read.method(); });
+  return *std::find_if(rows().begin(), rows().end(),
+                       [&](const Row& row) { return row.name == read.method(); });
 }
 
 }  // namespace
 
 std::int32_t to_int32(const char* axis, Index index) {
-  if (index >= std::numeric_limits<std::int32_t>::min() && index <= std::numeric_limits<std::int32_t>::max()) {
+  if (index >= std::numeric_limits<std::int32_t>::min() &&
+      index <= std::numeric_limits<std::int32_t>::max()) {
     return static_cast<std::int32_t>(index);
   }
   throw IndexOutOfRangeError(
       std::string(axis) + " " + std::to_string(index) + " is out of range: no axis is that long",
-      {.reason = {}, .metadata = {{"axis", axis}, {"got", std::to_string(index)}}, .retry_after = {}});
+      {.reason = {},
+       .metadata = {{"axis", axis}, {"got", std::to_string(index)}},
+       .retry_after = {}});
 }
 
 StreamCall call_of(const std::string& run_id, const Asked& asked, const ReadOptions& options) {
@@ -104,7 +119,8 @@ StreamCall call_of(const std::string& run_id, const Asked& asked, const ReadOpti
   return row.call(run_id, asked, row.dims, options);
 }
 
-StreamCall fetch_call(const std::string& run_id, std::span<const Asked> asked, const ReadOptions& options) {
+StreamCall fetch_call(const std::string& run_id, std::span<const Asked> asked,
+                      const ReadOptions& options) {
   v1::FetchRequest request;
   request.set_run_id(run_id);
   for (const Asked& one : asked) {

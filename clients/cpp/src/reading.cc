@@ -21,7 +21,8 @@ const char* first_factor(std::string_view method) {
   throw InternalError("the server sent " + got + " where " + wanted + " was asked for");
 }
 
-std::optional<ModelDescription> described(Shared& shared, const CurrentRun& run, const CallTerms& terms) {
+std::optional<ModelDescription> described(Shared& shared, const CurrentRun& run,
+                                          const CallTerms& terms) {
   return shared.descriptions.with_neuron_outputs(shared.connection, run.model_digest, terms);
 }
 
@@ -35,7 +36,8 @@ Asked asked_for(Shared& shared, const CurrentRun& run, const Read& read, const R
                 const CallTerms& terms) {
   const bool is_whole = options.slices.empty() && !options.dtype;
   const bool has_factors = is_whole && first_factor(read.method()) != nullptr;
-  return {read, has_factors && (read.method() == "decomposed_attn" || multiplies(shared, run, read, terms))};
+  return {read, has_factors &&
+                    (read.method() == "decomposed_attn" || multiplies(shared, run, read, terms))};
 }
 
 Tensor take(Parts& parts, const std::string& name, const Read& read) {
@@ -49,13 +51,15 @@ std::optional<Tensor> take_if_there(Parts& parts, const std::string& name) {
   return found ? std::optional(std::move(found.mapped())) : std::nullopt;
 }
 
-Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts parts, const CallTerms& terms) {
+Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts parts,
+                  const CallTerms& terms) {
   const auto max_bytes = shared.connection.options().max_bytes;
   Tensor first = take(parts, first_factor(read.method()), read);
   std::optional<Tensor> gain = take_if_there(parts, "gain");
   if (read.method() == "decomposed_attn") {
     Tensor value_out = take(parts, "value_out", read);
-    if (!parts.empty()) raise_unasked("a factor " + parts.begin()->first, std::string(read.method()));
+    if (!parts.empty())
+      raise_unasked("a factor " + parts.begin()->first, std::string(read.method()));
     return product(AttnFactors{std::move(first), std::move(value_out), std::move(gain)}, max_bytes);
   }
   std::optional<Tensor> spans = take_if_there(parts, "spans");
@@ -64,17 +68,19 @@ Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts
   if (!model) raise_unasked("factors", "the value of a model without them");
   const std::int32_t layer = to_int32("layer", read.indices()[1].value_or(-1));
   const Tensor weights = shared.weights.layer(shared.connection, *model, layer, terms);
-  return product(FfnFactors{std::move(first), std::move(gain), std::move(spans)}, weights, max_bytes);
+  return product(FfnFactors{std::move(first), std::move(gain), std::move(spans)}, weights,
+                 max_bytes);
 }
 
-Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts parts, const CallTerms& terms) {
+Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts parts,
+                const CallTerms& terms) {
   if (auto whole = take_if_there(parts, kWhole)) return *std::move(whole);
   if (!asked.factored) raise_unasked("factors", "the value of " + std::string(asked.read.method()));
   return multiplied(shared, run, asked.read, std::move(parts), terms);
 }
 
-std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call, const CallTerms& terms,
-                                   const Progress& progress) {
+std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call,
+                                   const CallTerms& terms, const Progress& progress) {
   Collector collector;
   receive(connection, call, terms, collector, connection.options().max_bytes, progress);
   return std::move(collector).tensors();
@@ -82,7 +88,8 @@ std::vector<NamedTensor> collected(Connection& connection, const StreamCall& cal
 
 }  // namespace
 
-Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms, const Progress& progress) {
+Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
+                   const Progress& progress) {
   auto arrived = collected(connection, call, terms, progress);
   if (arrived.size() != 1) raise_unasked(std::to_string(arrived.size()) + " tensors", "one");
   if (arrived[0].name != call.name) raise_unasked(arrived[0].name, call.name);
@@ -97,10 +104,12 @@ std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor
     const std::string factor = dot == std::string::npos ? kWhole : one.name.substr(dot + 1);
     const char* first = first_factor(method);
     if (factor == kWhole || (first != nullptr && factor == first)) groups.emplace_back();
-    if (groups.empty() || groups.size() > asked.size()) raise_unasked(one.name, std::to_string(asked.size()) + " values");
+    if (groups.empty() || groups.size() > asked.size())
+      raise_unasked(one.name, std::to_string(asked.size()) + " values");
     const std::string_view wanted = asked[groups.size() - 1].read.method();
     if (method != wanted) raise_unasked(one.name, std::string(wanted));
-    if (!groups.back().emplace(factor, std::move(one.tensor)).second) raise_unasked(one.name + " twice", "it");
+    if (!groups.back().emplace(factor, std::move(one.tensor)).second)
+      raise_unasked(one.name + " twice", "it");
   }
   if (groups.size() != asked.size()) {
     raise_unasked(std::to_string(groups.size()) + " values", std::to_string(asked.size()));
@@ -108,10 +117,12 @@ std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor
   return groups;
 }
 
-Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options, const CallTerms& terms) {
+Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
+            const CallTerms& terms) {
   const Asked asked = asked_for(shared, run, read, options, terms);
   const StreamCall call = call_of(run.run_id, asked, options);
-  auto groups = grouped(std::span(&asked, 1), collected(shared.connection, call, terms, options.on_progress));
+  auto groups =
+      grouped(std::span(&asked, 1), collected(shared.connection, call, terms, options.on_progress));
   return value_of(shared, run, asked, std::move(groups[0]), terms);
 }
 
@@ -131,7 +142,8 @@ std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<c
 
 void read_chunks(Shared& shared, const CurrentRun& run, const Read& read, const ChunkSink& sink,
                  const ReadOptions& options, const CallTerms& terms) {
-  const ChunkSink checked = [&](const TensorHeader& header, std::uint64_t offset, std::span<const std::byte> bytes) {
+  const ChunkSink checked = [&](const TensorHeader& header, std::uint64_t offset,
+                                std::span<const std::byte> bytes) {
     if (header.name != read.method()) raise_unasked(header.name, std::string(read.method()));
     sink(header, offset, bytes);
   };

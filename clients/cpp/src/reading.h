@@ -1,4 +1,5 @@
-// Values as they come: tensors of streams, put together read by read, and multiplied where factors came.
+// Values as they come: tensors of streams, put together read by read, and multiplied where factors
+// came.
 
 #pragma once
 
@@ -20,7 +21,8 @@ namespace transparent_llm::internal {
 /// What a client and its copies have in common.
 struct Shared {
   Shared(std::string target, Options options)
-      : connection(std::move(target), std::move(options)), weights(connection.options().weights_bytes) {}
+      : connection(std::move(target), std::move(options)),
+        weights(connection.options().weights_bytes) {}
 
   Connection connection;
   Descriptions descriptions;
@@ -28,17 +30,19 @@ struct Shared {
 };
 
 /// A stream of one tensor, which is named as the call.
-Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms, const Progress& progress);
+Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
+                   const Progress& progress);
 
 /// What came for one read: the value under "", or its factors under their names.
 using Parts = std::map<std::string, Tensor>;
 
-/// The tensors of a stream, read by read: each begins with a value or with its first factor. Throws InternalError if they
-/// are not those that were asked for.
+/// The tensors of a stream, read by read: each begins with a value or with its first factor. Throws
+/// InternalError if they are not those that were asked for.
 std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor> arrived);
 
 /// One value of a run.
-Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options, const CallTerms& terms);
+Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
+            const CallTerms& terms);
 /// Many in one stream, in their order.
 std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
                               const ReadOptions& options, const CallTerms& terms);

@@ -31,7 +31,8 @@ void require_utf8(std::size_t index, std::string_view sentence) {
     const std::size_t size = character_bytes(sentence.substr(place));
     if (size == 0) {
       throw InvalidRequestError(
-          "sentence " + std::to_string(index) + " is not valid UTF-8 at byte " + std::to_string(place),
+          "sentence " + std::to_string(index) + " is not valid UTF-8 at byte " +
+              std::to_string(place),
           {.reason = {}, .metadata = {{"sentence", std::to_string(index)}}, .retry_after = {}});
     }
     place += size;
@@ -46,7 +47,8 @@ class Hash {
     for (const char byte : part) add_byte(static_cast<unsigned char>(byte));
   }
   void add(std::uint64_t number) {
-    for (int shift = 0; shift < 64; shift += 8) add_byte(static_cast<unsigned char>(number >> shift));
+    for (int shift = 0; shift < 64; shift += 8)
+      add_byte(static_cast<unsigned char>(number >> shift));
   }
   std::string text() const {
     constexpr std::string_view kDigits = "0123456789abcdef";
@@ -62,7 +64,8 @@ class Hash {
 
 }  // namespace
 
-v1::RunRequest sentences_request(const std::string& model, const std::vector<std::string>& sentences) {
+v1::RunRequest sentences_request(const std::string& model,
+                                 const std::vector<std::string>& sentences) {
   v1::RunRequest request;
   request.set_model(model);
   v1::SentenceBatch& batch = *request.mutable_sentences();
@@ -73,7 +76,8 @@ v1::RunRequest sentences_request(const std::string& model, const std::vector<std
   return request;
 }
 
-v1::RunRequest tokens_request(const std::string& model, const std::vector<std::vector<Index>>& token_ids) {
+v1::RunRequest tokens_request(const std::string& model,
+                              const std::vector<std::vector<Index>>& token_ids) {
   v1::RunRequest request;
   request.set_model(model);
   v1::TokenBatch& batch = *request.mutable_tokens();
@@ -91,7 +95,9 @@ void require_token_ids(std::span<const Index> token_ids) {
     throw InvalidRequestError(
         "token " + std::to_string(token) +
             " is not in the vocabulary: ids begin at 0 and no vocabulary is that large",
-        {.reason = "UNKNOWN_TOKEN", .metadata = {{"token", std::to_string(token)}}, .retry_after = {}});
+        {.reason = "UNKNOWN_TOKEN",
+         .metadata = {{"token", std::to_string(token)}},
+         .retry_after = {}});
   }
 }
 

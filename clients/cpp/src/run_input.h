@@ -12,15 +12,18 @@
 namespace transparent_llm::internal {
 
 /// The message that asks for a run. Throws InvalidRequestError for text that is not UTF-8.
-v1::RunRequest sentences_request(const std::string& model, const std::vector<std::string>& sentences);
+v1::RunRequest sentences_request(const std::string& model,
+                                 const std::vector<std::string>& sentences);
 /// The same of token ids. Throws as `require_token_ids`.
-v1::RunRequest tokens_request(const std::string& model, const std::vector<std::vector<Index>>& token_ids);
+v1::RunRequest tokens_request(const std::string& model,
+                              const std::vector<std::vector<Index>>& token_ids);
 
-/// Throws InvalidRequestError (UNKNOWN_TOKEN) for what no vocabulary has, so that it need not travel.
+/// Throws InvalidRequestError (UNKNOWN_TOKEN) for what no vocabulary has, so that it need not
+/// travel.
 void require_token_ids(std::span<const Index> token_ids);
 
-/// The routing key: a hash of model and input, which proxies choose a replica by. Two inputs with one key would share a
-/// replica and nothing else.
+/// The routing key: a hash of model and input, which proxies choose a replica by. Two inputs with
+/// one key would share a replica and nothing else.
 std::string run_key(const v1::RunRequest& request);
 
 }  // namespace transparent_llm::internal

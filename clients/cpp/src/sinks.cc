@@ -9,9 +9,12 @@
 namespace transparent_llm::internal {
 
 void Collector::begin(const TensorHeader& header) {
-  // Without an exception, as some allocators end the process instead of throwing one for a size like that of a liar.
+  // Without an exception, as some allocators end the process instead of throwing one for a size
+  // like that of a liar.
   std::shared_ptr<std::byte[]> memory(new (std::nothrow) std::byte[header.total_bytes]);
-  if (!memory) throw StreamError("no memory for the " + std::to_string(header.total_bytes) + " bytes that were announced");
+  if (!memory)
+    throw StreamError("no memory for the " + std::to_string(header.total_bytes) +
+                      " bytes that were announced");
   arriving_.push_back({header, std::move(memory)});
 }
 
@@ -24,8 +27,10 @@ std::vector<NamedTensor> Collector::tensors() && {
   finished.reserve(arriving_.size());
   for (Arriving& held : arriving_) {
     TensorHeader& header = held.header;
-    finished.push_back({header.name, TensorAccess::wrap(header.dtype, std::move(header.shape), std::move(header.dims),
-                                                        std::move(held.memory), header.total_bytes)});
+    finished.push_back(
+        {header.name,
+         TensorAccess::wrap(header.dtype, std::move(header.shape), std::move(header.dims),
+                            std::move(held.memory), header.total_bytes)});
   }
   arriving_.clear();
   return finished;

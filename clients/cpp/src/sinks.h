@@ -41,7 +41,9 @@ class Forwarder final : public StreamSink {
   explicit Forwarder(const ChunkSink& sink) : sink_(sink) {}
 
   void begin(const TensorHeader& header) override;
-  void take(std::uint64_t offset, std::span<const std::byte> data) override { sink_(*header_, offset, data); }
+  void take(std::uint64_t offset, std::span<const std::byte> data) override {
+    sink_(*header_, offset, data);
+  }
   void drop_last() override { header_.reset(); }
   void clear() override { header_.reset(); }
 

@@ -10,8 +10,8 @@
 
 namespace transparent_llm::internal {
 
-/// Product of the lengths and the size of an element; none if it, or the distance of two elements of an axis, is more than
-/// memory can be addressed by.
+/// Product of the lengths and the size of an element; none if it, or the distance of two elements
+/// of an axis, is more than memory can be addressed by.
 template <class Length>
 std::optional<std::uint64_t> bytes_of(std::span<const Length> shape, std::size_t element_size) {
   constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();

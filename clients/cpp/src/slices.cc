@@ -13,11 +13,13 @@ namespace transparent_llm::internal {
 namespace {
 
 /// Of all values.
-constexpr std::array<std::string_view, 12> kAxes = {"batch",   "d_ffn",  "d_model",   "d_vocab", "head",   "hidden",
-                                                    "key_pos", "pos",    "query_pos", "source",  "target", "vocab"};
+constexpr std::array<std::string_view, 12> kAxes = {"batch",     "d_ffn",  "d_model", "d_vocab",
+                                                    "head",      "hidden", "key_pos", "pos",
+                                                    "query_pos", "source", "target",  "vocab"};
 
 InvalidRequestError invalid_slice(const std::string& axis, const std::string& message) {
-  return InvalidRequestError(message, {.reason = "INVALID_SLICE", .metadata = {{"axis", axis}}, .retry_after = {}});
+  return InvalidRequestError(
+      message, {.reason = "INVALID_SLICE", .metadata = {{"axis", axis}}, .retry_after = {}});
 }
 
 /// A slice within an axis: `count` indices from `first` on.
@@ -37,11 +39,13 @@ Cut cut_of(const Slice& slice, std::size_t size) {
   const std::int64_t stop = within(slice.stop.value_or(length), length);
   const std::int64_t step = std::min(slice.step.value_or(1), std::max<std::int64_t>(length, 1));
   const std::int64_t count = stop > start ? (stop - start - 1) / step + 1 : 0;
-  return {static_cast<std::size_t>(start), static_cast<std::size_t>(step), static_cast<std::size_t>(count)};
+  return {static_cast<std::size_t>(start), static_cast<std::size_t>(step),
+          static_cast<std::size_t>(count)};
 }
 
 /// Copies what is left of an axis and of those after it; returns where the next element goes.
-std::byte* copy(const Tensor& whole, std::span<const Cut> cuts, std::size_t axis, std::size_t place, std::byte* out) {
+std::byte* copy(const Tensor& whole, std::span<const Cut> cuts, std::size_t axis, std::size_t place,
+                std::byte* out) {
   const std::size_t element = size_of(whole.dtype());
   if (axis == cuts.size()) {
     std::memcpy(out, whole.bytes().data() + place * element, element);
@@ -67,16 +71,19 @@ void require_valid(const ReadOptions& options) {
   for (const auto& [axis, slice] : options.slices) {
     if (std::find(kAxes.begin(), kAxes.end(), axis) == kAxes.end()) {
       std::string known;
-      for (const std::string_view name : kAxes) known += (known.empty() ? "" : ", ") + std::string(name);
+      for (const std::string_view name : kAxes)
+        known += (known.empty() ? "" : ", ") + std::string(name);
       throw invalid_slice(axis, "no value has an axis '" + axis + "'; there are " + known);
     }
     if (slice.step && *slice.step < 1) {
-      throw invalid_slice(axis, "step " + std::to_string(*slice.step) + " on axis '" + axis + "': a step is at least 1");
+      throw invalid_slice(axis, "step " + std::to_string(*slice.step) + " on axis '" + axis +
+                                    "': a step is at least 1");
     }
   }
 }
 
-void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims, const ReadOptions& options, bool is_floating) {
+void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims,
+          const ReadOptions& options, bool is_floating) {
   for (const auto& [axis, slice] : options.slices) {
     if (std::find(dims.begin(), dims.end(), axis) == dims.end()) continue;
     v1::AxisSlice& part = *wire.add_slices();
@@ -94,13 +101,15 @@ Tensor cut(const Tensor& whole, const ReadOptions& options) {
   std::size_t n_bytes = size_of(whole.dtype());
   for (std::size_t axis = 0; axis < whole.shape().size(); ++axis) {
     const auto found = options.slices.find(whole.dims()[axis]);
-    cuts.push_back(cut_of(found == options.slices.end() ? Slice{} : found->second, whole.shape()[axis]));
+    cuts.push_back(
+        cut_of(found == options.slices.end() ? Slice{} : found->second, whole.shape()[axis]));
     shape.push_back(cuts.back().count);
     n_bytes *= cuts.back().count;
   }
   auto memory = std::make_shared_for_overwrite<std::byte[]>(n_bytes);
   if (n_bytes != 0) copy(whole, cuts, 0, 0, memory.get());
-  return TensorAccess::wrap(whole.dtype(), std::move(shape), whole.dims(), std::move(memory), n_bytes);
+  return TensorAccess::wrap(whole.dtype(), std::move(shape), whole.dims(), std::move(memory),
+                            n_bytes);
 }
 
 }  // namespace transparent_llm::internal

@@ -11,12 +11,14 @@
 
 namespace transparent_llm::internal {
 
-/// Throws InvalidRequestError for an axis that no value has, a step below 1 (INVALID_SLICE), or a dtype that is not
-/// floating (INVALID_DTYPE).
+/// Throws InvalidRequestError for an axis that no value has, a step below 1 (INVALID_SLICE), or a
+/// dtype that is not floating (INVALID_DTYPE).
 void require_valid(const ReadOptions& options);
 
-/// Sets slices and dtype of a request for a value with these axes; those that it does not have are left out.
-void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims, const ReadOptions& options, bool is_floating);
+/// Sets slices and dtype of a request for a value with these axes; those that it does not have are
+/// left out.
+void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims,
+          const ReadOptions& options, bool is_floating);
 
 /// The part of a tensor that is here already. Axes that it does not have are left out.
 Tensor cut(const Tensor& whole, const ReadOptions& options);

@@ -11,20 +11,23 @@
 namespace transparent_llm {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "tensors travel little-endian and are not converted");
+static_assert(std::endian::native == std::endian::little,
+              "tensors travel little-endian and are not converted");
 static_assert(sizeof(std::size_t) == 8, "shapes have 64 bits");
 
 constexpr std::int64_t kExactInDouble = std::int64_t{1} << 53;
 
 std::string text_of(const std::vector<std::size_t>& shape) {
   std::string text = "[";
-  for (const std::size_t length : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(length);
+  for (const std::size_t length : shape)
+    text += (text.size() > 1 ? ", " : "") + std::to_string(length);
   return text + "]";
 }
 
 InvalidRequestError wrong_dtype(Dtype got, const std::string& message) {
-  return InvalidRequestError(message,
-                             {.reason = "INVALID_DTYPE", .metadata = {{"got", std::string(name_of(got))}}, .retry_after = {}});
+  return InvalidRequestError(message, {.reason = "INVALID_DTYPE",
+                                       .metadata = {{"got", std::string(name_of(got))}},
+                                       .retry_after = {}});
 }
 
 template <class T>
@@ -36,7 +39,8 @@ T element(const std::byte* data, std::size_t index) {
 
 double integer(std::int64_t value) {
   if (value > kExactInDouble || value < -kExactInDouble) {
-    throw wrong_dtype(Dtype::kI64, std::to_string(value) + " has more digits than double precision; use as<int64_t>()");
+    throw wrong_dtype(Dtype::kI64, std::to_string(value) +
+                                       " has more digits than double precision; use as<int64_t>()");
   }
   return static_cast<double>(value);
 }
@@ -73,10 +77,12 @@ Tensor::Tensor(Dtype dtype, std::vector<std::size_t> shape, std::vector<std::str
     : dtype_(dtype), shape_(std::move(shape)), dims_(std::move(dims)), n_bytes_(bytes.size()) {
   const auto needed = internal::bytes_of(std::span<const std::size_t>(shape_), size_of(dtype_));
   if (needed != bytes.size() || (!dims_.empty() && dims_.size() != shape_.size())) {
-    const std::string expected = needed ? std::to_string(*needed) + " bytes" : "more than memory can have";
+    const std::string expected =
+        needed ? std::to_string(*needed) + " bytes" : "more than memory can have";
     throw InvalidRequestError(
-        "a " + std::string(name_of(dtype_)) + " tensor of shape " + text_of(shape_) + " has " + expected + ", got " +
-            std::to_string(bytes.size()) + " and " + std::to_string(dims_.size()) + " names of axes",
+        "a " + std::string(name_of(dtype_)) + " tensor of shape " + text_of(shape_) + " has " +
+            expected + ", got " + std::to_string(bytes.size()) + " and " +
+            std::to_string(dims_.size()) + " names of axes",
         {.reason = "INVALID_SHAPE",
          .metadata = {{"expected", expected}, {"got", std::to_string(bytes.size())}},
          .retry_after = {}});
@@ -96,8 +102,8 @@ std::vector<float> Tensor::floats() const {
     return {elements.begin(), elements.end()};
   }
   if (dtype_ != Dtype::kF16 && dtype_ != Dtype::kBF16) {
-    throw wrong_dtype(dtype_, "single precision cannot hold all numbers of " + std::string(name_of(dtype_)) +
-                                  "; use doubles() or as<T>()");
+    throw wrong_dtype(dtype_, "single precision cannot hold all numbers of " +
+                                  std::string(name_of(dtype_)) + "; use doubles() or as<T>()");
   }
   const auto from = dtype_ == Dtype::kF16 ? internal::from_f16 : internal::from_bf16;
   std::vector<float> decoded;
@@ -108,7 +114,8 @@ std::vector<float> Tensor::floats() const {
 
 std::vector<double> Tensor::doubles() const {
   std::vector<double> numbers(size());
-  for (std::size_t index = 0; index < numbers.size(); ++index) numbers[index] = number(dtype_, data_.get(), index);
+  for (std::size_t index = 0; index < numbers.size(); ++index)
+    numbers[index] = number(dtype_, data_.get(), index);
   return numbers;
 }
 
@@ -126,7 +133,9 @@ double Tensor::at(std::initializer_list<std::size_t> indices) const {
       throw IndexOutOfRangeError(
           name + " " + std::to_string(index) + " is out of range: it has " + std::to_string(length),
           {.reason = {},
-           .metadata = {{"axis", name}, {"size", std::to_string(length)}, {"got", std::to_string(index)}},
+           .metadata = {{"axis", name},
+                        {"size", std::to_string(length)},
+                        {"got", std::to_string(index)}},
            .retry_after = {}});
     }
     place = place * length + index;
@@ -136,7 +145,8 @@ double Tensor::at(std::initializer_list<std::size_t> indices) const {
 }
 
 void Tensor::throw_not_held() const {
-  throw wrong_dtype(dtype_, "the elements are " + std::string(name_of(dtype_)) + ", which another type than that holds");
+  throw wrong_dtype(dtype_, "the elements are " + std::string(name_of(dtype_)) +
+                                ", which another type than that holds");
 }
 
 }  // namespace transparent_llm

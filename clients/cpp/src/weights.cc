@@ -11,24 +11,29 @@ namespace transparent_llm::internal {
 
 bool Weights::keeps(const ModelDescription& model, std::int64_t layer) const {
   if (layer < 0 || static_cast<std::uint64_t>(layer) >= model.d_ffn.size()) return false;
-  const std::array<std::uint64_t, 2> shape = {model.d_ffn[static_cast<std::size_t>(layer)], model.info.d_model};
-  const auto needed = bytes_of(std::span<const std::uint64_t>(shape), size_of(model.dtype.value_or(Dtype::kF32)));
+  const std::array<std::uint64_t, 2> shape = {model.d_ffn[static_cast<std::size_t>(layer)],
+                                              model.info.d_model};
+  const auto needed =
+      bytes_of(std::span<const std::uint64_t>(shape), size_of(model.dtype.value_or(Dtype::kF32)));
   return needed && *needed != 0 && *needed <= max_bytes_;
 }
 
-Tensor Weights::layer(Connection& connection, const ModelDescription& model, std::int32_t layer, const CallTerms& terms) {
+Tensor Weights::layer(Connection& connection, const ModelDescription& model, std::int32_t layer,
+                      const CallTerms& terms) {
   if (auto found = find(model.digest, layer)) return *std::move(found);
   v1::NeuronOutputsRequest request;
   request.set_model(model.info.name);
   request.set_layer(layer);
   request.set_model_digest(model.digest);
-  const auto call = stream_call<v1::NeuronOutputsRequest>("neuron_outputs", &Stub::NeuronOutputs, std::move(request));
+  const auto call = stream_call<v1::NeuronOutputsRequest>("neuron_outputs", &Stub::NeuronOutputs,
+                                                          std::move(request));
   CallTerms of_no_run = terms;
   of_no_run.run_key.clear();
   Tensor rows = receive_one(connection, call, of_no_run, {});
-  if (rows.shape() !=
-      std::vector<std::size_t>({model.d_ffn[static_cast<std::size_t>(layer)], model.info.d_model})) {
-    throw InternalError(connection.target() + " sent output vectors of another shape than the model's");
+  if (rows.shape() != std::vector<std::size_t>(
+                          {model.d_ffn[static_cast<std::size_t>(layer)], model.info.d_model})) {
+    throw InternalError(connection.target() +
+                        " sent output vectors of another shape than the model's");
   }
   keep({model.digest, layer, rows});
   return rows;

@@ -14,18 +14,19 @@
 
 namespace transparent_llm::internal {
 
-/// Layers within a limit of bytes; the least recently used go first. Shared by a client and its copies, safe for many
-/// threads: two that want the same layer at the same time may both fetch it.
+/// Layers within a limit of bytes; the least recently used go first. Shared by a client and its
+/// copies, safe for many threads: two that want the same layer at the same time may both fetch it.
 class Weights {
  public:
   explicit Weights(std::uint64_t max_bytes) : max_bytes_(max_bytes) {}
 
-  /// Whether all output vectors of a layer can be kept. False too for a layer that the model does not have, of which the
-  /// server says what is wrong.
+  /// Whether all output vectors of a layer can be kept. False too for a layer that the model does
+  /// not have, of which the server says what is wrong.
   bool keeps(const ModelDescription& model, std::int64_t layer) const;
-  /// The output vectors of a layer [d_ffn d_model], fetched if they are not kept. Throws NotFoundError (MODEL_CHANGED) if
-  /// the model with this digest is not served any more.
-  Tensor layer(Connection& connection, const ModelDescription& model, std::int32_t layer, const CallTerms& terms);
+  /// The output vectors of a layer [d_ffn d_model], fetched if they are not kept. Throws
+  /// NotFoundError (MODEL_CHANGED) if the model with this digest is not served any more.
+  Tensor layer(Connection& connection, const ModelDescription& model, std::int32_t layer,
+               const CallTerms& terms);
 
  private:
   struct Kept {

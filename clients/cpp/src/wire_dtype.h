@@ -15,7 +15,9 @@ static_assert(static_cast<int>(Dtype::kBF16) + 1 == v1::DTYPE_BF16);
 static_assert(static_cast<int>(Dtype::kF64) + 1 == v1::DTYPE_F64);
 
 /// The enum of the schema is in the same order, after DTYPE_UNSPECIFIED.
-inline v1::Dtype to_wire(Dtype dtype) { return static_cast<v1::Dtype>(static_cast<int>(dtype) + 1); }
+inline v1::Dtype to_wire(Dtype dtype) {
+  return static_cast<v1::Dtype>(static_cast<int>(dtype) + 1);
+}
 
 /// None for a number that this library does not know, and for DTYPE_UNSPECIFIED.
 inline std::optional<Dtype> from_wire(v1::Dtype wire) {

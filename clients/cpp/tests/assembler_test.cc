@@ -46,12 +46,14 @@ TEST_F(AssemblerTest, RefusesBrokenStreams) {
   EXPECT_THROW(assembler.add(chunk(0, "a")), StreamError);
   assembler.add(bytes_header(4, "ab"));
   EXPECT_THROW(assembler.finish(), StreamError);
-  EXPECT_THROW(assembler.add(chunk(3, "d")), StreamError);                // a gap
-  EXPECT_THROW(assembler.add(chunk(1, "b")), StreamError);                // an overlap
-  EXPECT_THROW(assembler.add(chunk(2, "cde")), StreamError);              // a surplus
-  EXPECT_THROW(assembler.add(chunk(~std::uint64_t{0}, "c")), StreamError);  // its end is past 64 bits
-  EXPECT_THROW(assembler.add(bytes_header(4)), StreamError);              // before the first is through
-  EXPECT_THROW(assembler.add(bytes_header(4, "", "other")), StreamError);  // another etag in one stream
+  EXPECT_THROW(assembler.add(chunk(3, "d")), StreamError);    // a gap
+  EXPECT_THROW(assembler.add(chunk(1, "b")), StreamError);    // an overlap
+  EXPECT_THROW(assembler.add(chunk(2, "cde")), StreamError);  // a surplus
+  EXPECT_THROW(assembler.add(chunk(~std::uint64_t{0}, "c")),
+               StreamError);                                  // its end is past 64 bits
+  EXPECT_THROW(assembler.add(bytes_header(4)), StreamError);  // before the first is through
+  EXPECT_THROW(assembler.add(bytes_header(4, "", "other")),
+               StreamError);  // another etag in one stream
 }
 
 TEST_F(AssemblerTest, RefusesHeadersThatContradictThemselves) {
@@ -62,9 +64,12 @@ TEST_F(AssemblerTest, RefusesHeadersThatContradictThemselves) {
   refuses({.dtype = static_cast<v1::Dtype>(99), .shape = {1}, .dims = {"pos"}, .total_bytes = 1});
   refuses({.shape = {2}, .dims = {"pos"}, .total_bytes = 1});
   refuses({.shape = {2}, .dims = {}, .total_bytes = 2});
-  refuses({.shape = {1u << 31, 1u << 31, 4}, .dims = {"a", "b", "c"}, .total_bytes = 0});  // 2^64 bytes
+  refuses(
+      {.shape = {1u << 31, 1u << 31, 4}, .dims = {"a", "b", "c"}, .total_bytes = 0});  // 2^64 bytes
   refuses({.shape = {0, ~std::uint64_t{0}}, .dims = {"a", "b"}, .total_bytes = 0});
-  refuses({.shape = {std::uint64_t{1} << 62}, .dims = {"a"}, .total_bytes = std::uint64_t{1} << 62});  // no memory
+  refuses({.shape = {std::uint64_t{1} << 62},
+           .dims = {"a"},
+           .total_bytes = std::uint64_t{1} << 62});  // no memory
 }
 
 TEST_F(AssemblerTest, RefusesSharedMemoryThatWasNotOffered) {
@@ -96,10 +101,14 @@ TEST_F(AssemblerTest, GoesOnAfterACut) {
 TEST_F(AssemblerTest, RefusesToGoOnWithAnotherTensor) {
   assembler.add(bytes_header(4, "ab"));
   assembler.resume();
-  EXPECT_THROW(assembler.add(header({.shape = {4}, .dims = {"head"}, .total_bytes = 4}, "cd", 2)), StreamError);
-  EXPECT_THROW(assembler.add(header({.name = "logits", .shape = {4}, .dims = {"pos"}, .total_bytes = 4}, "cd", 2)),
+  EXPECT_THROW(assembler.add(header({.shape = {4}, .dims = {"head"}, .total_bytes = 4}, "cd", 2)),
                StreamError);
-  EXPECT_THROW(assembler.add(header({.shape = {2, 2}, .dims = {"pos", "head"}, .total_bytes = 4}, "cd", 2)), StreamError);
+  EXPECT_THROW(assembler.add(header(
+                   {.name = "logits", .shape = {4}, .dims = {"pos"}, .total_bytes = 4}, "cd", 2)),
+               StreamError);
+  EXPECT_THROW(
+      assembler.add(header({.shape = {2, 2}, .dims = {"pos", "head"}, .total_bytes = 4}, "cd", 2)),
+      StreamError);
 }
 
 TEST_F(AssemblerTest, StartsOverWhenTheBitsAreNew) {

@@ -46,7 +46,8 @@ TEST(ClientTest, NothingIsReadBeforeARun) {
 TEST(ClientTest, RefusalsOfTheServerKeepTheirWords) {
   Client llm = Client::connect(test::real_server());
   EXPECT_EQ(reason_of<InvalidRequestError>([&] { llm.run({}); }), "EMPTY_INPUT");
-  EXPECT_EQ(reason_of<InvalidRequestError>([&] { llm.run_tokens({{2'000'000}}); }), "UNKNOWN_TOKEN");
+  EXPECT_EQ(reason_of<InvalidRequestError>([&] { llm.run_tokens({{2'000'000}}); }),
+            "UNKNOWN_TOKEN");
   EXPECT_EQ(reason_of<TooLargeError>([&] { llm.run({std::string(100'000, 'a')}); }), "TOO_LONG");
   llm.run({"My lord"});
   try {
@@ -56,9 +57,12 @@ TEST(ClientTest, RefusalsOfTheServerKeepTheirWords) {
     EXPECT_EQ(error.metadata().at("axis"), "layer");
     EXPECT_EQ(error.metadata().at("got"), "99");
   }
-  EXPECT_EQ(reason_of<IndexOutOfRangeError>([&] { llm.residual_in(Index{1} << 32); }), "INDEX_OUT_OF_RANGE");
-  EXPECT_EQ(reason_of<IndexOutOfRangeError>([&] { llm.decomposed_ffn_out(0, 99, 0); }), "INDEX_OUT_OF_RANGE");
-  EXPECT_EQ(reason_of<InvalidRequestError>([&] { llm.unembed(Tensor::of_floats({}), true); }), "INVALID_SHAPE");
+  EXPECT_EQ(reason_of<IndexOutOfRangeError>([&] { llm.residual_in(Index{1} << 32); }),
+            "INDEX_OUT_OF_RANGE");
+  EXPECT_EQ(reason_of<IndexOutOfRangeError>([&] { llm.decomposed_ffn_out(0, 99, 0); }),
+            "INDEX_OUT_OF_RANGE");
+  EXPECT_EQ(reason_of<InvalidRequestError>([&] { llm.unembed(Tensor::of_floats({}), true); }),
+            "INVALID_SHAPE");
   EXPECT_EQ(reason_of<NotFoundError>([&] {
               Client::connect(test::real_server(), {.model = "nonesuch"}).run({"My lord"});
             }),
@@ -117,7 +121,9 @@ TEST(ClientTest, ACallThatWasCancelledBeforeItBeganDoesNotBegin) {
   Client llm = Client::connect(test::real_server());
   std::stop_source stop;
   stop.request_stop();
-  EXPECT_EQ(reason_of<CancelledError>([&] { llm.run({"My lord"}, {.stop_token = stop.get_token()}); }), "CANCELLED");
+  EXPECT_EQ(
+      reason_of<CancelledError>([&] { llm.run({"My lord"}, {.stop_token = stop.get_token()}); }),
+      "CANCELLED");
   EXPECT_NO_THROW(llm.run({"My lord"}));
 }
 

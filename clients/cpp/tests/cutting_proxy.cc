@@ -19,7 +19,9 @@ sockaddr_in loopback(int port) {
   return address;
 }
 
-const sockaddr* plain(const sockaddr_in& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* plain(const sockaddr_in& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
 
 int new_socket() {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -30,7 +32,8 @@ int new_socket() {
 int listening() {
   const int fd = new_socket();
   const sockaddr_in address = loopback(0);
-  if (bind(fd, plain(address), sizeof(address)) != 0 || listen(fd, 16) != 0) throw std::runtime_error("cannot listen");
+  if (bind(fd, plain(address), sizeof(address)) != 0 || listen(fd, 16) != 0)
+    throw std::runtime_error("cannot listen");
   return fd;
 }
 
@@ -99,6 +102,11 @@ std::optional<std::size_t> CuttingProxy::next_cut() {
   return next_ < cuts_.size() ? std::optional(cuts_[next_++]) : std::nullopt;
 }
 
+void CuttingProxy::wait_for_end() const {
+  std::unique_lock lock(mutex_);
+  ended_.wait(lock, [this] { return n_carried_ == 0; });
+}
+
 void CuttingProxy::accept_all() {
   for (;;) {
     const int client = accept(listener_.fd(), nullptr, nullptr);
@@ -109,6 +117,10 @@ void CuttingProxy::accept_all() {
       close(server);
       close(client);
       continue;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      n_carried_ += 2;
     }
     links_.push_back(std::make_unique<Link>(*this, client, server, next_cut()));
   }
@@ -130,6 +142,9 @@ void CuttingProxy::carry(const Socket& from, const Socket& to, std::optional<std
   }
   from.shut_down();
   to.shut_down();
+  const std::lock_guard lock(mutex_);
+  --n_carried_;
+  ended_.notify_all();
 }
 
 }  // namespace transparent_llm::test

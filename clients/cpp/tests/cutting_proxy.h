@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <memory>
 #include <mutex>
@@ -27,8 +28,8 @@ class Socket {
   int fd_;
 };
 
-/// Forwards to `target` (127.0.0.1:PORT). Each entry of `cuts` is for one connection, in their order: after so many bytes
-/// to the client it is cut. Later connections are not cut.
+/// Forwards to `target` (127.0.0.1:PORT). Each entry of `cuts` is for one connection, in their
+/// order: after so many bytes to the client it is cut. Later connections are not cut.
 class CuttingProxy {
  public:
   CuttingProxy(const std::string& target, std::vector<std::size_t> cuts);
@@ -36,6 +37,8 @@ class CuttingProxy {
 
   const std::string& address() const { return address_; }
   std::size_t cuts_made() const;
+  /// Until every connection that was made has ended.
+  void wait_for_end() const;
 
  private:
   struct Link;
@@ -49,6 +52,8 @@ class CuttingProxy {
   std::vector<std::size_t> cuts_;
   std::size_t next_ = 0;
   std::size_t cuts_made_ = 0;
+  std::size_t n_carried_ = 0;  // directions that bytes may still come in
+  mutable std::condition_variable ended_;
   Socket listener_;
   std::string address_;
   std::vector<std::unique_ptr<Link>> links_;

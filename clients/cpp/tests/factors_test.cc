@@ -27,12 +27,15 @@ TEST(AttnFactorsTest, MultipliesInSinglePrecision) {
   const Tensor value = product(AttnFactors{kPattern, kValueOut, std::nullopt}, std::nullopt);
   EXPECT_EQ(value.shape(), (std::vector<std::size_t>{2, 1, 1, 2}));
   EXPECT_EQ(value.dims(), (std::vector<std::string>{"target", "source", "head", "d_model"}));
-  EXPECT_EQ(value.floats(), (std::vector<float>{0.1f * 0.3f, 0.1f * -3.0f, 0.7f * 0.3f, 0.7f * -3.0f}));
+  EXPECT_EQ(value.floats(),
+            (std::vector<float>{0.1f * 0.3f, 0.1f * -3.0f, 0.7f * 0.3f, 0.7f * -3.0f}));
 }
 
 TEST(AttnFactorsTest, MultipliesByTheGainLast) {
-  const Tensor rows = product(AttnFactors{kPattern, kValueOut, floats({2, 2}, {3, 5, 7, 9})}, std::nullopt);
-  EXPECT_EQ(rows.floats(), (std::vector<float>{(0.1f * 0.3f) * 3, (0.1f * -3.0f) * 5, (0.7f * 0.3f) * 7, (0.7f * -3.0f) * 9}));
+  const Tensor rows =
+      product(AttnFactors{kPattern, kValueOut, floats({2, 2}, {3, 5, 7, 9})}, std::nullopt);
+  EXPECT_EQ(rows.floats(), (std::vector<float>{(0.1f * 0.3f) * 3, (0.1f * -3.0f) * 5,
+                                               (0.7f * 0.3f) * 7, (0.7f * -3.0f) * 9}));
   const Tensor scalar = product(AttnFactors{kPattern, kValueOut, floats({}, {0.9f})}, std::nullopt);
   EXPECT_EQ(scalar.floats()[3], (0.7f * -3.0f) * 0.9f);
 }
@@ -49,14 +52,17 @@ TEST(AttnFactorsTest, RoundsOnceToTheDtypeOfThePattern) {
 TEST(AttnFactorsTest, RoundsTiesToEvenInBf16) {
   const std::vector<std::uint16_t> ones = {to_bf16(1.0f), to_bf16(1.0f)};
   const Tensor pattern = tensor(Dtype::kBF16, {1, 2, 1}, ones);
-  const Tensor value_out = floats({1, 1, 2}, {1.0f + 0x1p-8f, 1.0f + 0x1.8p-7f});  // both are middles of two
+  const Tensor value_out =
+      floats({1, 1, 2}, {1.0f + 0x1p-8f, 1.0f + 0x1.8p-7f});  // both are middles of two
   const Tensor value = product(AttnFactors{pattern, value_out, std::nullopt}, std::nullopt);
   EXPECT_EQ(value.as<std::uint16_t>()[0], 0x3f80);
   EXPECT_EQ(value.as<std::uint16_t>()[1], 0x3f82);
 }
 
 TEST(AttnFactorsTest, RefusesFactorsThatDoNotFit) {
-  const auto refuses = [](const AttnFactors& factors) { EXPECT_THROW(product(factors, std::nullopt), InternalError); };
+  const auto refuses = [](const AttnFactors& factors) {
+    EXPECT_THROW(product(factors, std::nullopt), InternalError);
+  };
   refuses({floats({2}, {1, 2}), kValueOut, std::nullopt});
   refuses({kPattern, floats({2, 1, 1}, {1, 2}), std::nullopt});
   refuses({kPattern, kValueOut, floats({2}, {1, 2})});
@@ -72,14 +78,18 @@ TEST(AttnFactorsTest, RefusesAProductOfMoreThanMaxBytes) {
 const Tensor kWeights = floats({3, 2}, {1, 2, 3, 4, 5, 6});
 
 TEST(FfnFactorsTest, MultipliesEachNeuron) {
-  const Tensor value = product(FfnFactors{floats({3}, {0.1f, 0, -1}), floats({2}, {0.5f, 3}), std::nullopt}, kWeights, {});
+  const Tensor value = product(
+      FfnFactors{floats({3}, {0.1f, 0, -1}), floats({2}, {0.5f, 3}), std::nullopt}, kWeights, {});
   EXPECT_EQ(value.dims(), (std::vector<std::string>{"hidden", "d_model"}));
-  EXPECT_EQ(value.floats(), (std::vector<float>{(0.1f * 1) * 0.5f, (0.1f * 2) * 3, 0, 0, -5 * 0.5f, -18}));
+  EXPECT_EQ(value.floats(),
+            (std::vector<float>{(0.1f * 1) * 0.5f, (0.1f * 2) * 3, 0, 0, -5 * 0.5f, -18}));
 }
 
 TEST(FfnFactorsTest, NeuronsOutsideTheSpansAreZero) {
-  const Tensor spans = tensor<std::int64_t>(Dtype::kI64, {2, 2}, {2, 3, 0, 1});  // in the order of the activations
-  const Tensor value = product(FfnFactors{floats({2}, {10, 100}), std::nullopt, spans}, kWeights, {});
+  const Tensor spans =
+      tensor<std::int64_t>(Dtype::kI64, {2, 2}, {2, 3, 0, 1});  // in the order of the activations
+  const Tensor value =
+      product(FfnFactors{floats({2}, {10, 100}), std::nullopt, spans}, kWeights, {});
   EXPECT_EQ(value.floats(), (std::vector<float>{100, 200, 0, 0, 50, 60}));
 }
 
@@ -87,21 +97,24 @@ TEST(FfnFactorsTest, RefusesSpansThatContradict) {
   const auto refuses = [](const std::vector<std::int64_t>& bounds, std::size_t n_activations) {
     const Tensor spans = tensor(Dtype::kI64, {bounds.size() / 2, 2}, bounds);
     const Tensor activations = floats({n_activations}, std::vector<float>(n_activations, 1));
-    EXPECT_THROW(product(FfnFactors{activations, std::nullopt, spans}, kWeights, {}), InternalError);
+    EXPECT_THROW(product(FfnFactors{activations, std::nullopt, spans}, kWeights, {}),
+                 InternalError);
   };
   refuses({0, 2}, 1);
   refuses({0, 4}, 4);
   refuses({-1, 1}, 2);
   refuses({2, 1}, 0);
   refuses({0, 2, 1, 3}, 4);
-  EXPECT_THROW(product(FfnFactors{floats({2}, {1, 2}), std::nullopt, std::nullopt}, kWeights, {}), InternalError);
+  EXPECT_THROW(product(FfnFactors{floats({2}, {1, 2}), std::nullopt, std::nullopt}, kWeights, {}),
+               InternalError);
 }
 
 TEST(FfnFactorsTest, DecodesWeightsAndRoundsToTheDtypeOfTheActivations) {
   const std::vector<std::uint16_t> weights = {to_bf16(1.5f), to_bf16(-2.0f)};
   const std::vector<std::uint16_t> activations = {to_bf16(0.3f)};
-  const Tensor value = product(FfnFactors{tensor(Dtype::kBF16, {1}, activations), std::nullopt, std::nullopt},
-                               tensor(Dtype::kBF16, {1, 2}, weights), {});
+  const Tensor value =
+      product(FfnFactors{tensor(Dtype::kBF16, {1}, activations), std::nullopt, std::nullopt},
+              tensor(Dtype::kBF16, {1, 2}, weights), {});
   EXPECT_EQ(value.as<std::uint16_t>()[0], to_bf16(from_bf16(activations[0]) * 1.5f));
 }
 

@@ -11,7 +11,8 @@ using test::status_of;
 
 TEST(FailureTest, ServersWordsComeWhole) {
   const Failure failure = failure_of(
-      status_of(grpc::OUT_OF_RANGE, "INDEX_OUT_OF_RANGE", {{"axis", "layer"}, {"size", "4"}}, 1500), "target");
+      status_of(grpc::OUT_OF_RANGE, "INDEX_OUT_OF_RANGE", {{"axis", "layer"}, {"size", "4"}}, 1500),
+      "target");
   try {
     failure.raise();
   } catch (const IndexOutOfRangeError& error) {
@@ -25,18 +26,23 @@ TEST(FailureTest, ServersWordsComeWhole) {
 }
 
 TEST(FailureTest, SpecialReasonsHaveClassesOfTheirOwn) {
-  EXPECT_EQ(failure_of(status_of(grpc::INVALID_ARGUMENT, "TOO_LONG"), "t").kind, ErrorClass::kTooLarge);
-  EXPECT_EQ(failure_of(status_of(grpc::RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"), "t").kind, ErrorClass::kCapacity);
-  EXPECT_EQ(failure_of(status_of(grpc::FAILED_PRECONDITION, "MODEL_REFUSED"), "t").kind, ErrorClass::kModelRefused);
+  EXPECT_EQ(failure_of(status_of(grpc::INVALID_ARGUMENT, "TOO_LONG"), "t").kind,
+            ErrorClass::kTooLarge);
+  EXPECT_EQ(failure_of(status_of(grpc::RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"), "t").kind,
+            ErrorClass::kCapacity);
+  EXPECT_EQ(failure_of(status_of(grpc::FAILED_PRECONDITION, "MODEL_REFUSED"), "t").kind,
+            ErrorClass::kModelRefused);
   EXPECT_EQ(failure_of(status_of(grpc::RESOURCE_EXHAUSTED, "BUSY"), "t").kind, ErrorClass::kBusy);
-  EXPECT_EQ(failure_of(status_of(grpc::PERMISSION_DENIED, "PERMISSION_DENIED"), "t").kind, ErrorClass::kAuth);
+  EXPECT_EQ(failure_of(status_of(grpc::PERMISSION_DENIED, "PERMISSION_DENIED"), "t").kind,
+            ErrorClass::kAuth);
 }
 
 TEST(FailureTest, WithoutDetailsTheStatusTells) {
   const Failure failure = failure_of({grpc::UNIMPLEMENTED, "no such method"}, "host:1");
   EXPECT_EQ(failure.kind, ErrorClass::kNotSupported);
   EXPECT_EQ(failure.details.reason, "NOT_SUPPORTED");
-  EXPECT_EQ(failure.details.metadata, (std::map<std::string, std::string>{{"status", "UNIMPLEMENTED"}, {"target", "host:1"}}));
+  EXPECT_EQ(failure.details.metadata, (std::map<std::string, std::string>{
+                                          {"status", "UNIMPLEMENTED"}, {"target", "host:1"}}));
   EXPECT_EQ(failure_of({grpc::UNKNOWN, ""}, "t").kind, ErrorClass::kInternal);
   EXPECT_EQ(failure_of({static_cast<grpc::StatusCode>(20), ""}, "t").kind, ErrorClass::kInternal);
 }
@@ -50,22 +56,25 @@ TEST(FailureTest, DetailsThatAreNotOursOrBrokenAreNotTaken) {
 }
 
 TEST(FailureTest, AResetStreamIsALostConnection) {
-  const Failure failure = failure_of({grpc::INTERNAL, "Received RST_STREAM with error code 2"}, "t");
+  const Failure failure =
+      failure_of({grpc::INTERNAL, "Received RST_STREAM with error code 2"}, "t");
   EXPECT_EQ(failure.kind, ErrorClass::kUnavailable);
   EXPECT_EQ(failure.details.reason, "UNAVAILABLE");
   EXPECT_EQ(failure.details.metadata.at("status"), "INTERNAL");
 }
 
 TEST(FailureTest, AMessageThatIsTooLargeIsSo) {
-  EXPECT_EQ(failure_of({grpc::RESOURCE_EXHAUSTED, "Sent message larger than max (20 vs. 10)"}, "t").kind,
-            ErrorClass::kTooLarge);
+  EXPECT_EQ(
+      failure_of({grpc::RESOURCE_EXHAUSTED, "Sent message larger than max (20 vs. 10)"}, "t").kind,
+      ErrorClass::kTooLarge);
 }
 
 TEST(ErrorTest, ClassesHaveDefaultReasons) {
   EXPECT_EQ(NotRunError("x").reason(), "NOT_RUN");
   EXPECT_EQ(CapacityError("x").reason(), "OUT_OF_MEMORY");
   EXPECT_EQ(TooLargeError("x").reason(), "TOO_LARGE");
-  EXPECT_EQ(BusyError("x", {.reason = "SPECIAL", .metadata = {}, .retry_after = {}}).reason(), "SPECIAL");
+  EXPECT_EQ(BusyError("x", {.reason = "SPECIAL", .metadata = {}, .retry_after = {}}).reason(),
+            "SPECIAL");
 }
 
 }  // namespace

@@ -17,9 +17,9 @@ TEST(HalfTest, ReadsF16) {
   EXPECT_EQ(from_f16(0x3c00), 1.0f);
   EXPECT_EQ(from_f16(0xc000), -2.0f);
   EXPECT_EQ(from_f16(0x7bff), 65504.0f);
-  EXPECT_EQ(from_f16(0x0400), 0x1p-14f);        // the smallest normal number
+  EXPECT_EQ(from_f16(0x0400), 0x1p-14f);         // the smallest normal number
   EXPECT_EQ(from_f16(0x03ff), 1023 * 0x1p-24f);  // the largest subnormal one
-  EXPECT_EQ(from_f16(0x8001), -0x1p-24f);       // the smallest subnormal one
+  EXPECT_EQ(from_f16(0x8001), -0x1p-24f);        // the smallest subnormal one
   EXPECT_EQ(from_f16(0x7c00), kInfinity);
   EXPECT_EQ(from_f16(0xfc00), -kInfinity);
   EXPECT_TRUE(std::isnan(from_f16(0x7e00)));

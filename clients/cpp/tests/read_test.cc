@@ -25,7 +25,8 @@ TEST(ReadTest, AnIndexThatIsNoInt32IsOutOfRange) {
     EXPECT_EQ(error.metadata().at("axis"), "layer");
     EXPECT_EQ(error.metadata().at("got"), "1099511627776");
   }
-  EXPECT_NO_THROW(internal::call_of("run", {Read::residual_in(-1)}, {}));  // the server says what is wrong
+  EXPECT_NO_THROW(
+      internal::call_of("run", {Read::residual_in(-1)}, {}));  // the server says what is wrong
 }
 
 }  // namespace

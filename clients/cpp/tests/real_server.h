@@ -10,7 +10,8 @@ namespace transparent_llm::test {
 
 inline std::string real_server() {
   const char* address = std::getenv("TRANSPARENT_LLM_ADDRESS");
-  if (address == nullptr) throw std::runtime_error("set TRANSPARENT_LLM_ADDRESS to a server of the demo model");
+  if (address == nullptr)
+    throw std::runtime_error("set TRANSPARENT_LLM_ADDRESS to a server of the demo model");
   return address;
 }
 

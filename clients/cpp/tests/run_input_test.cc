@@ -31,13 +31,14 @@ TEST(RunInputTest, RefusesTextThatIsNotUtf8) {
     }
   };
   refuses("\xff");
-  refuses("a\xc3");              // cut off
-  refuses("\xc0\xaf");           // overlong
-  refuses("\xe0\x80\xaf");       // overlong
-  refuses("\xed\xa0\x80");       // a surrogate
-  refuses("\xf4\x90\x80\x80");   // past U+10FFFF
-  refuses("\x80");               // no beginning
-  EXPECT_NO_THROW(sentences_request("", {"", "\u00e4\u20ac\U0001f600\u007f", std::string("a\0b", 3)}));
+  refuses("a\xc3");             // cut off
+  refuses("\xc0\xaf");          // overlong
+  refuses("\xe0\x80\xaf");      // overlong
+  refuses("\xed\xa0\x80");      // a surrogate
+  refuses("\xf4\x90\x80\x80");  // past U+10FFFF
+  refuses("\x80");              // no beginning
+  EXPECT_NO_THROW(
+      sentences_request("", {"", "\u00e4\u20ac\U0001f600\u007f", std::string("a\0b", 3)}));
 }
 
 TEST(RunInputTest, RefusesTokensThatNoVocabularyHas) {

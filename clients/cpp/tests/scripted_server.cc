@@ -27,7 +27,8 @@ ScriptedServer::ScriptedServer() {
 
 ScriptedServer::~ScriptedServer() { server_->Shutdown(std::chrono::system_clock::now()); }
 
-grpc::Status ScriptedServer::Run(grpc::ServerContext*, const v1::RunRequest* request, v1::RunResponse* response) {
+grpc::Status ScriptedServer::Run(grpc::ServerContext*, const v1::RunRequest* request,
+                                 v1::RunResponse* response) {
   if (on_run) return on_run(*request, response);
   *response = run_response("the-run", "digest");
   return grpc::Status::OK;
@@ -38,20 +39,25 @@ grpc::Status ScriptedServer::ServerInfo(grpc::ServerContext*, const v1::ServerIn
   return scripted(on_server_info, response);
 }
 
-grpc::Status ScriptedServer::ResidualIn(grpc::ServerContext*, const v1::ResidualInRequest* request, Writer* writer) {
+grpc::Status ScriptedServer::ResidualIn(grpc::ServerContext*, const v1::ResidualInRequest* request,
+                                        Writer* writer) {
   return scripted(on_residual_in, *request, writer);
 }
 
-grpc::Status ScriptedServer::DecomposedFfnOut(grpc::ServerContext*, const v1::DecomposedFfnOutRequest* request,
+grpc::Status ScriptedServer::DecomposedFfnOut(grpc::ServerContext*,
+                                              const v1::DecomposedFfnOutRequest* request,
                                               Writer* writer) {
   return scripted(on_decomposed_ffn_out, *request, writer);
 }
 
-grpc::Status ScriptedServer::NeuronOutputs(grpc::ServerContext*, const v1::NeuronOutputsRequest* request, Writer* writer) {
+grpc::Status ScriptedServer::NeuronOutputs(grpc::ServerContext*,
+                                           const v1::NeuronOutputsRequest* request,
+                                           Writer* writer) {
   return scripted(on_neuron_outputs, *request, writer);
 }
 
-grpc::Status ScriptedServer::Fetch(grpc::ServerContext*, const v1::FetchRequest* request, Writer* writer) {
+grpc::Status ScriptedServer::Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
+                                   Writer* writer) {
   return scripted(on_fetch, *request, writer);
 }
 

@@ -20,7 +20,8 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   ~ScriptedServer() override;
   const std::string& address() const { return address_; }
 
-  // What it does. The answer to Run is a run of one row of two tokens, if nothing else is said; the others do not exist.
+  // What it does. The answer to Run is a run of one row of two tokens, if nothing else is said; the
+  // others do not exist.
   std::function<grpc::Status(const v1::RunRequest&, v1::RunResponse*)> on_run;
   std::function<grpc::Status(const v1::ResidualInRequest&, Writer*)> on_residual_in;
   std::function<grpc::Status(const v1::DecomposedFfnOutRequest&, Writer*)> on_decomposed_ffn_out;
@@ -28,11 +29,15 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   std::function<grpc::Status(const v1::FetchRequest&, Writer*)> on_fetch;
   std::function<grpc::Status(v1::ServerInfoResponse*)> on_server_info;
 
-  grpc::Status Run(grpc::ServerContext*, const v1::RunRequest* request, v1::RunResponse* response) override;
-  grpc::Status ServerInfo(grpc::ServerContext*, const v1::ServerInfoRequest*, v1::ServerInfoResponse*) override;
+  grpc::Status Run(grpc::ServerContext*, const v1::RunRequest* request,
+                   v1::RunResponse* response) override;
+  grpc::Status ServerInfo(grpc::ServerContext*, const v1::ServerInfoRequest*,
+                          v1::ServerInfoResponse*) override;
   grpc::Status ResidualIn(grpc::ServerContext*, const v1::ResidualInRequest*, Writer*) override;
-  grpc::Status DecomposedFfnOut(grpc::ServerContext*, const v1::DecomposedFfnOutRequest*, Writer*) override;
-  grpc::Status NeuronOutputs(grpc::ServerContext*, const v1::NeuronOutputsRequest*, Writer*) override;
+  grpc::Status DecomposedFfnOut(grpc::ServerContext*, const v1::DecomposedFfnOutRequest*,
+                                Writer*) override;
+  grpc::Status NeuronOutputs(grpc::ServerContext*, const v1::NeuronOutputsRequest*,
+                             Writer*) override;
   grpc::Status Fetch(grpc::ServerContext*, const v1::FetchRequest*, Writer*) override;
 
  private:

@@ -13,7 +13,8 @@ constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 
 std::string cut_text(const std::string& text, const Slice& slice) {
-  const Tensor whole(Dtype::kU8, {1, text.size()}, {"batch", "pos"}, std::as_bytes(std::span(text)));
+  const Tensor whole(Dtype::kU8, {1, text.size()}, {"batch", "pos"},
+                     std::as_bytes(std::span(text)));
   const Tensor part = cut(whole, {.slices = {{"pos", slice}}});
   return {reinterpret_cast<const char*>(part.bytes().data()), part.bytes().size()};
 }
@@ -32,7 +33,8 @@ TEST(SlicesTest, CutsAsPythonDoes) {
 TEST(SlicesTest, CutsSeveralAxes) {
   const std::string text = "abcdef";
   const Tensor whole(Dtype::kU8, {2, 3}, {"batch", "pos"}, std::as_bytes(std::span(text)));
-  const Tensor part = cut(whole, {.slices = {{"batch", {.start = 1}}, {"pos", {.step = 2}}, {"head", {.stop = 0}}}});
+  const Tensor part = cut(
+      whole, {.slices = {{"batch", {.start = 1}}, {"pos", {.step = 2}}, {"head", {.stop = 0}}}});
   EXPECT_EQ(part.shape(), (std::vector<std::size_t>{1, 2}));
   EXPECT_EQ(part.doubles(), (std::vector<double>{'d', 'f'}));
 }
@@ -42,7 +44,8 @@ TEST(SlicesTest, RefusesWhatCanNeverBeRight) {
     try {
       require_valid(options);
     } catch (const InvalidRequestError& error) {
-      return error.reason() + " " + (error.metadata().contains("axis") ? error.metadata().at("axis") : "");
+      return error.reason() + " " +
+             (error.metadata().contains("axis") ? error.metadata().at("axis") : "");
     }
     return std::string("none");
   };
@@ -55,7 +58,8 @@ TEST(SlicesTest, RefusesWhatCanNeverBeRight) {
 TEST(SlicesTest, AsksForTheAxesThatAValueHas) {
   v1::TensorOptions wire;
   static constexpr std::string_view kDims[] = {"batch", "pos"};
-  fill(wire, kDims, {.slices = {{"pos", {.start = -1}}, {"head", {}}}, .dtype = Dtype::kBF16}, true);
+  fill(wire, kDims, {.slices = {{"pos", {.start = -1}}, {"head", {}}}, .dtype = Dtype::kBF16},
+       true);
   ASSERT_EQ(wire.slices_size(), 1);
   EXPECT_EQ(wire.slices(0).axis(), "pos");
   EXPECT_EQ(wire.slices(0).start(), -1);

@@ -17,7 +17,8 @@ Tensor of_bytes(Dtype dtype, std::vector<std::size_t> shape, const std::string& 
 std::string text(const char* bytes, std::size_t size) { return {bytes, size}; }
 
 TEST(TensorTest, ReadsEveryDtypeFromLittleEndianBytes) {
-  EXPECT_EQ(of_bytes(Dtype::kBool, {2}, text("\x01\x00", 2)).doubles(), (std::vector<double>{1, 0}));
+  EXPECT_EQ(of_bytes(Dtype::kBool, {2}, text("\x01\x00", 2)).doubles(),
+            (std::vector<double>{1, 0}));
   EXPECT_EQ(of_bytes(Dtype::kU8, {1}, "\xff").doubles()[0], 255);
   EXPECT_EQ(of_bytes(Dtype::kI8, {1}, "\xff").doubles()[0], -1);
   EXPECT_EQ(of_bytes(Dtype::kI16, {1}, text("\x00\x80", 2)).doubles()[0], -32768);
@@ -26,7 +27,8 @@ TEST(TensorTest, ReadsEveryDtypeFromLittleEndianBytes) {
   EXPECT_EQ(of_bytes(Dtype::kF16, {1}, text("\x00\x3c", 2)).doubles()[0], 1);
   EXPECT_EQ(of_bytes(Dtype::kBF16, {1}, text("\x00\xc0", 2)).doubles()[0], -2);
   EXPECT_EQ(of_bytes(Dtype::kF32, {1}, text("\x00\x00\x80\x3f", 4)).doubles()[0], 1);
-  EXPECT_EQ(of_bytes(Dtype::kF64, {1}, text("\x00\x00\x00\x00\x00\x00\xf0\x3f", 8)).doubles()[0], 1);
+  EXPECT_EQ(of_bytes(Dtype::kF64, {1}, text("\x00\x00\x00\x00\x00\x00\xf0\x3f", 8)).doubles()[0],
+            1);
 }
 
 TEST(TensorTest, DecodesHalvesToFloats) {
@@ -54,7 +56,8 @@ TEST(TensorTest, GivesElementsOfTheirOwnTypeOnly) {
 }
 
 TEST(TensorTest, RefusesIntegersThatDoublesCannotHold) {
-  const Tensor tensor = of_bytes(Dtype::kI64, {1}, text("\x01\x00\x00\x00\x00\x00\x20\x00", 8));  // 2^53 + 1
+  const Tensor tensor =
+      of_bytes(Dtype::kI64, {1}, text("\x01\x00\x00\x00\x00\x00\x20\x00", 8));  // 2^53 + 1
   EXPECT_THROW(tensor.doubles(), InvalidRequestError);
   EXPECT_EQ(tensor.as<std::int64_t>()[0], (std::int64_t{1} << 53) + 1);
 }
@@ -77,8 +80,10 @@ TEST(TensorTest, ScalarsAndEmptyTensorsAreTensors) {
 
 TEST(TensorTest, RefusesBytesThatDoNotFitTheShape) {
   EXPECT_THROW(of_bytes(Dtype::kF32, {2}, "abcd"), InvalidRequestError);
-  EXPECT_THROW(of_bytes(Dtype::kU8, {std::size_t{1} << 32, std::size_t{1} << 32}, ""), InvalidRequestError);
-  EXPECT_THROW(Tensor(Dtype::kU8, {1}, {"batch", "pos"}, std::as_bytes(std::span("a", 1))), InvalidRequestError);
+  EXPECT_THROW(of_bytes(Dtype::kU8, {std::size_t{1} << 32, std::size_t{1} << 32}, ""),
+               InvalidRequestError);
+  EXPECT_THROW(Tensor(Dtype::kU8, {1}, {"batch", "pos"}, std::as_bytes(std::span("a", 1))),
+               InvalidRequestError);
 }
 
 TEST(DtypeTest, NamesAreThoseOfSafetensors) {

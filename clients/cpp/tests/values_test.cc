@@ -34,7 +34,8 @@ TEST_F(ValuesTest, ARunTellsTokensMaskAndBatchSize) {
   EXPECT_EQ(mask.at({0, 0}), 1);
   EXPECT_EQ(mask.at({1, mask.shape()[1] - 1}), 0);
   EXPECT_EQ(raw(llm.read(Read::tokens())), raw(tokens));  // the same over the wire
-  EXPECT_EQ(llm.tokens({.slices = {{"pos", {.start = -1}}}}).shape(), (std::vector<std::size_t>{2, 1}));
+  EXPECT_EQ(llm.tokens({.slices = {{"pos", {.start = -1}}}}).shape(),
+            (std::vector<std::size_t>{2, 1}));
 }
 
 TEST_F(ValuesTest, TokensAreTextAgain) {
@@ -65,7 +66,8 @@ TEST_F(ValuesTest, LayersFollowOneAnother) {
   for (Index layer = 0; layer + 1 < model.n_layers; ++layer) {
     EXPECT_EQ(raw(llm.residual_out(layer)), raw(llm.residual_in(layer + 1)));
   }
-  const std::vector<float> after = llm.residual_after_attn(0).floats(), ffn = llm.ffn_out(0).floats();
+  const std::vector<float> after = llm.residual_after_attn(0).floats(),
+                           ffn = llm.ffn_out(0).floats();
   const std::vector<float> out = llm.residual_out(0).floats();
   for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(after[i] + ffn[i], out[i], 1e-4f);
 }
@@ -74,7 +76,8 @@ TEST_F(ValuesTest, TheLastLayerUnembedsToTheLogits) {
   const ModelInfo model = llm.model_info();
   const ReadOptions first{.slices = {{"batch", {.stop = 1}}, {"pos", {.stop = 1}}}};
   const Tensor residual = llm.residual_out(model.n_layers - 1, first);
-  const std::vector<float> unembedded = llm.unembed(Tensor::of_floats(residual.floats()), true).floats();
+  const std::vector<float> unembedded =
+      llm.unembed(Tensor::of_floats(residual.floats()), true).floats();
   const std::vector<float> logits = llm.logits(first).floats();
   ASSERT_EQ(unembedded.size(), logits.size());
   for (std::size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(unembedded[i], logits[i], 1e-3f);
@@ -83,7 +86,8 @@ TEST_F(ValuesTest, TheLastLayerUnembedsToTheLogits) {
 TEST_F(ValuesTest, ProductsMadeHereHaveTheServersBits) {
   const ReadOptions dense{.slices = {{"d_model", {}}}};  // whole, but made by the server
   EXPECT_EQ(raw(llm.decomposed_attn(0, 1)), raw(llm.decomposed_attn(0, 1, dense)));
-  const Tensor here = llm.decomposed_ffn_out(1, 2, 1), there = llm.decomposed_ffn_out(1, 2, 1, dense);
+  const Tensor here = llm.decomposed_ffn_out(1, 2, 1),
+               there = llm.decomposed_ffn_out(1, 2, 1, dense);
   EXPECT_EQ(raw(here), raw(there));
   EXPECT_EQ(here.dims(), there.dims());
   EXPECT_EQ(here.dtype(), there.dtype());
@@ -92,19 +96,22 @@ TEST_F(ValuesTest, ProductsMadeHereHaveTheServersBits) {
 TEST_F(ValuesTest, NeuronsAndHeadsAreThoseOfTheirLayer) {
   const Tensor activations = llm.neuron_activations(0, 1, 2);
   const Tensor neuron = llm.neuron_output(1, 3);
-  const Tensor contribution = llm.decomposed_ffn_out(0, 1, 2, {.slices = {{"hidden", {.start = 3, .stop = 4}}}});
+  const Tensor contribution =
+      llm.decomposed_ffn_out(0, 1, 2, {.slices = {{"hidden", {.start = 3, .stop = 4}}}});
   for (std::size_t i = 0; i < neuron.size(); ++i) {
     const float product = activations.as<float>()[3] * neuron.as<float>()[i];
     EXPECT_EQ(contribution.as<float>()[i], product);
   }
-  const std::vector<float> pattern = llm.attention_matrix(0, 1, 0, {.slices = {{"query_pos", {.start = -1}}}}).floats();
+  const std::vector<float> pattern =
+      llm.attention_matrix(0, 1, 0, {.slices = {{"query_pos", {.start = -1}}}}).floats();
   EXPECT_NEAR(std::accumulate(pattern.begin(), pattern.end(), 0.0f), 1, 1e-4f);
   EXPECT_EQ(llm.attention_output(0, 1, 2).shape(), llm.attention_output(0, 1, 2, 0).shape());
 }
 
 TEST_F(ValuesTest, FetchGivesWhatTheMethodsGive) {
-  const std::vector<Tensor> fetched = llm.fetch(
-      {Read::residual_in(1), Read::decomposed_attn(0, 0), Read::logits(), Read::decomposed_ffn_out(0, 1, 2), Read::tokens()});
+  const std::vector<Tensor> fetched =
+      llm.fetch({Read::residual_in(1), Read::decomposed_attn(0, 0), Read::logits(),
+                 Read::decomposed_ffn_out(0, 1, 2), Read::tokens()});
   ASSERT_EQ(fetched.size(), 5u);
   EXPECT_EQ(raw(fetched[0]), raw(llm.residual_in(1)));
   EXPECT_EQ(raw(fetched[1]), raw(llm.decomposed_attn(0, 0)));
@@ -129,19 +136,19 @@ TEST_F(ValuesTest, ChunksAreTheValue) {
   EXPECT_EQ(reported, joined.size());
 
   int calls = 0;
-  llm.read_chunks(
-      Read::logits(),
-      [&](const TensorHeader& header, std::uint64_t, std::span<const std::byte> bytes) {
-        ++calls;
-        EXPECT_EQ(header.shape[1], 0u);
-        EXPECT_TRUE(bytes.empty());
-      },
-      {.slices = {{"pos", {.stop = 0}}}});
+  llm.read_chunks(Read::logits(),
+                  [&](const TensorHeader& header, std::uint64_t, std::span<const std::byte> bytes) {
+                    ++calls;
+                    EXPECT_EQ(header.shape[1], 0u);
+                    EXPECT_TRUE(bytes.empty());
+                  },
+                  {.slices = {{"pos", {.stop = 0}}}});
   EXPECT_EQ(calls, 1);
 }
 
 TEST_F(ValuesTest, LessIsAskedForByAxisAndDtype) {
-  const Tensor half = llm.residual_out(1, {.slices = {{"pos", {.start = -2, .stop = -1}}, {"head", {}}}, .dtype = Dtype::kBF16});
+  const Tensor half = llm.residual_out(
+      1, {.slices = {{"pos", {.start = -2, .stop = -1}}, {"head", {}}}, .dtype = Dtype::kBF16});
   EXPECT_EQ(half.dtype(), Dtype::kBF16);
   EXPECT_EQ(half.shape()[1], 1u);
   EXPECT_THROW(llm.residual_out(1, {.slices = {{"layer", {}}}}), InvalidRequestError);
@@ -161,7 +168,8 @@ TEST_F(ValuesTest, CopiesReadAtTheSameTime) {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([twin = llm.copy(), &expected]() mutable {
-      for (int reads = 0; reads < 10; ++reads) EXPECT_EQ(raw(twin.decomposed_ffn_out(0, 1, 2)), expected);
+      for (int reads = 0; reads < 10; ++reads)
+        EXPECT_EQ(raw(twin.decomposed_ffn_out(0, 1, 2)), expected);
     });
   }
   for (std::thread& thread : threads) thread.join();

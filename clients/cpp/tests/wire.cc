@@ -27,9 +27,10 @@ v1::TensorChunk bytes_header(std::uint64_t n, const std::string& data, const std
   return header({.shape = {n}, .dims = {"pos"}, .total_bytes = n, .etag = etag}, data);
 }
 
-v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>& shape, const std::vector<float>& values,
-                       const std::string& etag) {
-  const std::string data(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>& shape,
+                       const std::vector<float>& values, const std::string& etag) {
+  const std::string data(reinterpret_cast<const char*>(values.data()),
+                         values.size() * sizeof(float));
   return header({.name = name,
                  .dtype = v1::DTYPE_F32,
                  .shape = shape,
@@ -39,7 +40,8 @@ v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>
                 data);
 }
 
-grpc::Status status_of(grpc::StatusCode code, const std::string& reason, const std::map<std::string, std::string>& metadata,
+grpc::Status status_of(grpc::StatusCode code, const std::string& reason,
+                       const std::map<std::string, std::string>& metadata,
                        std::optional<std::int32_t> retry_after_ms) {
   client::Status status;
   status.set_code(code);

@@ -24,14 +24,16 @@ struct HeaderFields {
   std::string etag = "e";
 };
 
-v1::TensorChunk header(const HeaderFields& fields, const std::string& data = "", std::uint64_t offset = 0);
+v1::TensorChunk header(const HeaderFields& fields, const std::string& data = "",
+                       std::uint64_t offset = 0);
 v1::TensorChunk chunk(std::uint64_t offset, const std::string& data);
 /// A vector [n] of bytes.
-v1::TensorChunk bytes_header(std::uint64_t n, const std::string& data = "", const std::string& etag = "e");
+v1::TensorChunk bytes_header(std::uint64_t n, const std::string& data = "",
+                             const std::string& etag = "e");
 
 /// A whole tensor of floats in one message.
-v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>& shape, const std::vector<float>& values,
-                       const std::string& etag = "e");
+v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>& shape,
+                       const std::vector<float>& values, const std::string& etag = "e");
 
 /// A status with details, as the server sends it.
 grpc::Status status_of(grpc::StatusCode code, const std::string& reason,

@@ -34,30 +34,33 @@ struct TensorHeader {
   std::uint64_t total_bytes = 0;
 };
 
-/// Takes the chunks of a value, in order and without gaps: `offset` is the place of the first byte. It is called with
-/// offset 0 once more if the value had to be read anew from its beginning (see `Client::read_chunks`).
-using ChunkSink =
-    std::function<void(const TensorHeader& header, std::uint64_t offset, std::span<const std::byte> bytes)>;
+/// Takes the chunks of a value, in order and without gaps: `offset` is the place of the first byte.
+/// It is called with offset 0 once more if the value had to be read anew from its beginning (see
+/// `Client::read_chunks`).
+using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t offset,
+                                     std::span<const std::byte> bytes)>;
 
 /// A language model whose inside can be read: run sentences, then ask.
 ///
-/// A client has one current run, which all reads are of. Indices count from 0. Values come in the model's own precision
-/// unless `ReadOptions::dtype` asks for another.
+/// A client has one current run, which all reads are of. Indices count from 0. Values come in the
+/// model's own precision unless `ReadOptions::dtype` asks for another.
 ///
-/// Threads: one thread at a time may use a client; `copy()` gives another thread its own, on the same connection. Only
-/// `close()` and the request of a stop may come from other threads during a call.
+/// Threads: one thread at a time may use a client; `copy()` gives another thread its own, on the
+/// same connection. Only `close()` and the request of a stop may come from other threads during a
+/// call.
 ///
-/// Every call throws subclasses of `Error`: UnavailableError, DeadlineError, CancelledError, AuthError, BusyError,
-/// InternalError, and those that are named at the methods. A lost connection is waited for up to 30 s, within the call's
-/// time, and a broken transfer goes on where it was cut. Reads throw NotRunError before any run, IndexOutOfRangeError,
-/// and TooLargeError for more than `Options::max_bytes` or than the server allows.
+/// Every call throws subclasses of `Error`: UnavailableError, DeadlineError, CancelledError,
+/// AuthError, BusyError, InternalError, and those that are named at the methods. A lost connection
+/// is waited for up to 30 s, within the call's time, and a broken transfer goes on where it was
+/// cut. Reads throw NotRunError before any run, IndexOutOfRangeError, and TooLargeError for more
+/// than `Options::max_bytes` or than the server allows.
 class Client {
  public:
-  /// A client of the server at `target`: HOST:PORT, unix:PATH or another gRPC name. Nothing is sent before the first
-  /// call.
+  /// A client of the server at `target`: HOST:PORT, unix:PATH or another gRPC name. Nothing is sent
+  /// before the first call.
   ///
-  /// Throws InvalidRequestError for options that contradict each other, a token that cannot be sent, or files of
-  /// certificates that cannot be read.
+  /// Throws InvalidRequestError for options that contradict each other, a token that cannot be
+  /// sent, or files of certificates that cannot be read.
   static Client connect(const std::string& target, Options options = {});
 
   Client(Client&&) noexcept;
@@ -66,34 +69,36 @@ class Client {
   Client& operator=(const Client&) = delete;
   ~Client();
 
-  /// Another client on the same connection, for another thread. It starts with the same current run; running either
-  /// leaves the other as it was.
+  /// Another client on the same connection, for another thread. It starts with the same current
+  /// run; running either leaves the other as it was.
   Client copy() const;
 
-  /// Closes the connection, also that of all copies. Calls in progress throw CancelledError, later ones
-  /// InvalidRequestError. Any thread may call it, more than once.
+  /// Closes the connection, also that of all copies. Calls in progress throw CancelledError, later
+  /// ones InvalidRequestError. Any thread may call it, more than once.
   void close();
 
   /// What the server serves and allows, and how exact its models were at load.
   ServerInfo server_info(const CallOptions& options = {});
-  /// Whether the server has loaded its models and answers calls (the standard health check). Never asked twice: a server
-  /// that cannot be reached throws UnavailableError at once.
+  /// Whether the server has loaded its models and answers calls (the standard health check). Never
+  /// asked twice: a server that cannot be reached throws UnavailableError at once.
   bool is_serving(const CallOptions& options = {});
 
   /// Shape and name of the model. Needs no run.
   ///
-  /// Throws NotFoundError (MODEL_NOT_FOUND), and InvalidRequestError (MODEL_REQUIRED) if several are served and none was
-  /// named.
+  /// Throws NotFoundError (MODEL_NOT_FOUND), and InvalidRequestError (MODEL_REQUIRED) if several
+  /// are served and none was named.
   ModelInfo model_info(const CallOptions& options = {});
 
   /// Runs sentences as one batch, which becomes what all other methods read.
   ///
-  /// Throws InvalidRequestError for no sentence, one without any token (EMPTY_INPUT), or text that is not UTF-8;
-  /// TooLargeError (TOO_LONG) for a sentence longer than the model's context: nothing is ever cut silently.
+  /// Throws InvalidRequestError for no sentence, one without any token (EMPTY_INPUT), or text that
+  /// is not UTF-8; TooLargeError (TOO_LONG) for a sentence longer than the model's context: nothing
+  /// is ever cut silently.
   void run(const std::vector<std::string>& sentences, const CallOptions& options = {});
-  /// Runs token ids, one list a row; nothing is put before them. Throws as `run`, and InvalidRequestError
-  /// (UNKNOWN_TOKEN).
-  void run_tokens(const std::vector<std::vector<Index>>& token_ids, const CallOptions& options = {});
+  /// Runs token ids, one list a row; nothing is put before them. Throws as `run`, and
+  /// InvalidRequestError (UNKNOWN_TOKEN).
+  void run_tokens(const std::vector<std::vector<Index>>& token_ids,
+                  const CallOptions& options = {});
   /// Tells the server that the current run is not needed any more. Reading it again runs it again.
   void release(const CallOptions& options = {});
   /// The server's name of the current run.
@@ -103,16 +108,19 @@ class Client {
   std::size_t batch_size() const;
   /// Token ids of the current run, padded on the right: I64 [batch pos]. No call is made.
   Tensor tokens(const ReadOptions& options = {}) const;
-  /// Whether a position holds a token (1) or padding (0): BOOL [batch pos]. No call is made. Throws NotSupportedError if
-  /// the server does not tell.
+  /// Whether a position holds a token (1) or padding (0): BOOL [batch pos]. No call is made. Throws
+  /// NotSupportedError if the server does not tell.
   Tensor mask(const ReadOptions& options = {}) const;
-  /// The text of each token by itself, leading space included. Throws InvalidRequestError (UNKNOWN_TOKEN).
-  std::vector<std::string> tokens_to_strings(std::span<const Index> tokens, const CallOptions& options = {});
+  /// The text of each token by itself, leading space included. Throws InvalidRequestError
+  /// (UNKNOWN_TOKEN).
+  std::vector<std::string> tokens_to_strings(std::span<const Index> tokens,
+                                             const CallOptions& options = {});
 
   /// The model's output: [batch pos d_vocab].
   Tensor logits(const ReadOptions& options = {});
-  /// Projects a vector [d_model] of the residual stream to the vocabulary: [vocab]. With `normalize` the final norm and
-  /// the model's own post-processing of logits are applied; without, it is the plain product with the unembedding.
+  /// Projects a vector [d_model] of the residual stream to the vocabulary: [vocab]. With
+  /// `normalize` the final norm and the model's own post-processing of logits are applied; without,
+  /// it is the plain product with the unembedding.
   ///
   /// Throws InvalidRequestError (INVALID_SHAPE, INVALID_DTYPE) for a `t` that is no such vector.
   Tensor unembed(const Tensor& t, bool normalize, const ReadOptions& options = {});
@@ -124,8 +132,9 @@ class Client {
   Tensor residual_out(Index layer, const ReadOptions& options = {});
   /// What the feed-forward part added to the residual stream, bias included: [batch pos d_model].
   Tensor ffn_out(Index layer, const ReadOptions& options = {});
-  /// What each neuron added, its activation times its output vector: [hidden d_model]. Without slices and dtype the
-  /// product is made here, from output vectors that are kept within `Options::weights_bytes`; the bits are the server's.
+  /// What each neuron added, its activation times its output vector: [hidden d_model]. Without
+  /// slices and dtype the product is made here, from output vectors that are kept within
+  /// `Options::weights_bytes`; the bits are the server's.
   ///
   /// Throws NotFoundError (MODEL_CHANGED) if another model is served by now.
   Tensor decomposed_ffn_out(Index batch_i, Index layer, Index pos, const ReadOptions& options = {});
@@ -133,25 +142,31 @@ class Client {
   Tensor neuron_activations(Index batch_i, Index layer, Index pos, const ReadOptions& options = {});
   /// The raw output weight vector of one neuron: [d_model]. Needs no run.
   Tensor neuron_output(Index layer, Index neuron, const ReadOptions& options = {});
-  /// Attention probabilities after softmax; a row is the position that attends: [query_pos key_pos].
+  /// Attention probabilities after softmax; a row is the position that attends: [query_pos
+  /// key_pos].
   Tensor attention_matrix(Index batch_i, Index layer, Index head, const ReadOptions& options = {});
-  /// What a head, or without a head the whole attention with its bias, added to the residual stream: [d_model].
-  Tensor attention_output(Index batch_i, Index layer, Index pos, std::optional<Index> head = std::nullopt,
+  /// What a head, or without a head the whole attention with its bias, added to the residual
+  /// stream: [d_model].
+  Tensor attention_output(Index batch_i, Index layer, Index pos,
+                          std::optional<Index> head = std::nullopt,
                           const ReadOptions& options = {});
-  /// What each source position gave each target position through each head: [target source head d_model]. Without slices
-  /// and dtype the factors are sent and the product is made here; the bits are the server's.
+  /// What each source position gave each target position through each head: [target source head
+  /// d_model]. Without slices and dtype the factors are sent and the product is made here; the bits
+  /// are the server's.
   Tensor decomposed_attn(Index batch_i, Index layer, const ReadOptions& options = {});
 
   /// One value, as the method of its name gives it; `tokens` come over the wire.
   Tensor read(const Read& read, const ReadOptions& options = {});
-  /// Many values of the current run in one stream, in their order. Slices and dtype hold for each of them.
+  /// Many values of the current run in one stream, in their order. Slices and dtype hold for each
+  /// of them.
   std::vector<Tensor> fetch(const std::vector<Read>& reads, const ReadOptions& options = {});
-  /// One value, chunk by chunk, for values that need not or cannot be held as a whole. A chunk may end within an
-  /// element; an empty value gives one empty chunk. `Options::max_bytes` does not apply.
+  /// One value, chunk by chunk, for values that need not or cannot be held as a whole. A chunk may
+  /// end within an element; an empty value gives one empty chunk. `Options::max_bytes` does not
+  /// apply.
   ///
-  /// A cut transfer goes on where it broke off. If the server cannot promise the same bits again, or has to run the
-  /// input again, the value begins anew at offset 0, and what came before must be thrown away. What `sink` throws ends
-  /// the transfer and comes out of here.
+  /// A cut transfer goes on where it broke off. If the server cannot promise the same bits again,
+  /// or has to run the input again, the value begins anew at offset 0, and what came before must be
+  /// thrown away. What `sink` throws ends the transfer and comes out of here.
   void read_chunks(const Read& read, const ChunkSink& sink, const ReadOptions& options = {});
 
  private:

@@ -46,8 +46,8 @@ enum class ModelState {
   kFailed,
 };
 
-/// Everything that can be known of a model before it runs anything. Of one that was never loaded only its names, how it
-/// will be loaded, `state` and `detail` are known.
+/// Everything that can be known of a model before it runs anything. Of one that was never loaded
+/// only its names, how it will be loaded, `state` and `detail` are known.
 struct ModelDescription {
   ModelInfo info;
   /// SHA-256 (hex) over configuration, weights and tokenizer.
@@ -71,7 +71,8 @@ struct ModelDescription {
   std::map<std::string, std::string> unsupported;
   /// How a value is defined where a definition had to be chosen.
   std::map<std::string, std::string> conventions;
-  /// What each position of each row takes of the server's store, and each pair of positions; 0 if not known.
+  /// What each position of each row takes of the server's store, and each pair of positions; 0 if
+  /// not known.
   std::uint64_t run_bytes_per_position = 0;
   std::uint64_t run_bytes_per_position_pair = 0;
   ModelState state = ModelState::kLoaded;

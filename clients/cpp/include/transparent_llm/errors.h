@@ -5,7 +5,8 @@
 //   +-- InvalidRequestError    an argument that can never be right
 //   |   +-- TooLargeError      longer or larger than the model, the server or this client allows
 //   +-- IndexOutOfRangeError   layer, head, neuron, position or batch index
-//   +-- NotFoundError          no such model; a run that the server no longer has; another model than before
+//   +-- NotFoundError          no such model; a run that the server no longer has; another model
+//   than before
 //   +-- BusyError              no room now, try again after `retry_after()`
 //   |   +-- CapacityError      the device ran out of memory
 //   +-- NotSupportedError      this model or server cannot give this value
@@ -47,13 +48,15 @@ class Error : public std::runtime_error {
 
   /// A constant for programs: one of the names in errors.proto, for example "RUN_NOT_FOUND".
   const std::string& reason() const noexcept { return details_->reason; }
-  /// The numbers behind the message, as text, for example {"axis": "layer", "size": "12", "got": "99"}.
+  /// The numbers behind the message, as text, for example {"axis": "layer", "size": "12", "got":
+  /// "99"}.
   const std::map<std::string, std::string>& metadata() const noexcept { return details_->metadata; }
   /// After how long to try again, if the server said so.
   std::optional<Seconds> retry_after() const noexcept { return details_->retry_after; }
 
  private:
-  std::shared_ptr<const ErrorDetails> details_;  // shared, as exceptions must be copied without throwing
+  std::shared_ptr<const ErrorDetails>
+      details_;  // shared, as exceptions must be copied without throwing
 };
 
 /// A value of the current run was asked for before `run`. Reason: NOT_RUN.
@@ -80,8 +83,8 @@ class IndexOutOfRangeError : public Error {
   explicit IndexOutOfRangeError(const std::string& message, ErrorDetails details = {});
 };
 
-/// An unknown model (MODEL_NOT_FOUND), a run that the server no longer has (RUN_NOT_FOUND), or another
-/// model under the name than before (MODEL_CHANGED).
+/// An unknown model (MODEL_NOT_FOUND), a run that the server no longer has (RUN_NOT_FOUND), or
+/// another model under the name than before (MODEL_CHANGED).
 class NotFoundError : public Error {
  public:
   explicit NotFoundError(const std::string& message, ErrorDetails details = {});
@@ -135,8 +138,8 @@ class ModelRefusedError : public Error {
   explicit ModelRefusedError(const std::string& message, ErrorDetails details = {});
 };
 
-/// A bug in the server, or a server that broke the protocol. `metadata()["incident"]`, if there, finds it
-/// in the server's log.
+/// A bug in the server, or a server that broke the protocol. `metadata()["incident"]`, if there,
+/// finds it in the server's log.
 class InternalError : public Error {
  public:
   explicit InternalError(const std::string& message, ErrorDetails details = {});

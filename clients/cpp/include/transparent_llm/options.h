@@ -21,7 +21,8 @@ struct Options {
   std::string model = {};
   /// For each call as a whole: transfer, reconnecting and running again included.
   std::chrono::milliseconds timeout = std::chrono::minutes(5);
-  /// Run the input again when the server no longer has the run. False: throw NotFoundError (RUN_NOT_FOUND).
+  /// Run the input again when the server no longer has the run. False: throw NotFoundError
+  /// (RUN_NOT_FOUND).
   bool rerun = true;
   /// Sent as a bearer token with every call. Empty: none.
   std::string token = {};
@@ -31,11 +32,11 @@ struct Options {
   std::filesystem::path tls_cert = {};
   /// A PEM file of its private key, not encrypted.
   std::filesystem::path tls_key = {};
-  /// The most bytes that one value may take here; a larger one throws TooLargeError before memory is taken for it.
-  /// Absent: no limit.
+  /// The most bytes that one value may take here; a larger one throws TooLargeError before memory
+  /// is taken for it. Absent: no limit.
   std::optional<std::uint64_t> max_bytes = std::nullopt;
-  /// The most bytes of neurons' output vectors that are kept for `decomposed_ffn_out`. A layer that takes more is not
-  /// kept; its values are multiplied by the server.
+  /// The most bytes of neurons' output vectors that are kept for `decomposed_ffn_out`. A layer that
+  /// takes more is not kept; its values are multiplied by the server.
   std::uint64_t weights_bytes = std::uint64_t{1} << 30;
 };
 
@@ -59,19 +60,20 @@ struct Slice {
 
 /// What one read can be asked for beyond its arguments.
 struct ReadOptions {
-  /// The parts of axes that are wanted, by the names of the axes; the server cuts before it sends. A value keeps its
-  /// axes, which are shorter. A value without such an axis comes whole. InvalidRequestError (INVALID_SLICE) for an axis
-  /// that no value has, or a step below 1.
+  /// The parts of axes that are wanted, by the names of the axes; the server cuts before it sends.
+  /// A value keeps its axes, which are shorter. A value without such an axis comes whole.
+  /// InvalidRequestError (INVALID_SLICE) for an axis that no value has, or a step below 1.
   std::map<std::string, Slice> slices = {};
-  /// The element type that floating values are sent in. Absent: as the server holds them. InvalidRequestError
-  /// (INVALID_DTYPE) for one that is not floating.
+  /// The element type that floating values are sent in. Absent: as the server holds them.
+  /// InvalidRequestError (INVALID_DTYPE) for one that is not floating.
   std::optional<Dtype> dtype = std::nullopt;
   /// In place of `Options::timeout`.
   std::optional<std::chrono::milliseconds> timeout = std::nullopt;
   /// Cancels the read: it then throws CancelledError at once, and the server is told.
   std::stop_token stop_token = {};
-  /// Called on the reading thread after each message of a transfer with the bytes that have come and those that are
-  /// known to come. The first falls when a transfer begins again. Of a value whose factors come, these are counted.
+  /// Called on the reading thread after each message of a transfer with the bytes that have come
+  /// and those that are known to come. The first falls when a transfer begins again. Of a value
+  /// whose factors come, these are counted.
   std::function<void(std::uint64_t received_bytes, std::uint64_t total_bytes)> on_progress = {};
 };
 

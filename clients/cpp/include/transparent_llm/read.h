@@ -10,10 +10,12 @@
 
 namespace transparent_llm {
 
-/// An index, from 0. Wider than the wire's 32 bits, so that a number which does not fit is an error and not another one.
+/// An index, from 0. Wider than the wire's 32 bits, so that a number which does not fit is an error
+/// and not another one.
 using Index = std::int64_t;
 
-/// One value of a run: a method of `Client` with its arguments, for `Client::fetch` and `Client::read_chunks`.
+/// One value of a run: a method of `Client` with its arguments, for `Client::fetch` and
+/// `Client::read_chunks`.
 class Read {
  public:
   static Read tokens() { return {"tokens", {}}; }
@@ -31,15 +33,18 @@ class Read {
   static Read attention_matrix(Index batch_i, Index layer, Index head) {
     return {"attention_matrix", {batch_i, layer, head}};
   }
-  static Read attention_output(Index batch_i, Index layer, Index pos, std::optional<Index> head = std::nullopt) {
+  static Read attention_output(Index batch_i, Index layer, Index pos,
+                               std::optional<Index> head = std::nullopt) {
     return {"attention_output", {batch_i, layer, pos, head}};
   }
-  static Read decomposed_attn(Index batch_i, Index layer) { return {"decomposed_attn", {batch_i, layer}}; }
+  static Read decomposed_attn(Index batch_i, Index layer) {
+    return {"decomposed_attn", {batch_i, layer}};
+  }
 
   /// The read of a method that is known by name only, for example {"residual_in", {3}}.
   ///
-  /// Throws InvalidRequestError for a name that is no method above, or another number of arguments; a head may be left
-  /// out.
+  /// Throws InvalidRequestError for a name that is no method above, or another number of arguments;
+  /// a head may be left out.
   static Read named(std::string_view method, std::vector<std::optional<Index>> indices);
 
   /// The method's name, for example "residual_in".

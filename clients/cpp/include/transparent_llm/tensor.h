@@ -15,19 +15,22 @@
 
 namespace transparent_llm {
 
-/// An array of numbers in C order, with named axes. It cannot be changed; copies share its elements, so copying is
-/// cheap, and tensors may be read by many threads.
+/// An array of numbers in C order, with named axes. It cannot be changed; copies share its
+/// elements, so copying is cheap, and tensors may be read by many threads.
 class Tensor {
  public:
-  /// The elements of `T` in `as`: one C++ type for each dtype. BOOL is read as bytes, F16 and BF16 as their bits.
+  /// The elements of `T` in `as`: one C++ type for each dtype. BOOL is read as bytes, F16 and BF16
+  /// as their bits.
   template <class T>
   static constexpr bool holds(Dtype dtype) noexcept;
 
   /// A tensor from raw elements, little-endian in C order, which are copied.
   ///
-  /// Throws InvalidRequestError (INVALID_SHAPE) if the number of bytes is not what dtype and shape need, or if `dims`
-  /// names another number of axes. No `dims` at all are fine: the axes then have no names.
-  Tensor(Dtype dtype, std::vector<std::size_t> shape, std::vector<std::string> dims, std::span<const std::byte> bytes);
+  /// Throws InvalidRequestError (INVALID_SHAPE) if the number of bytes is not what dtype and shape
+  /// need, or if `dims` names another number of axes. No `dims` at all are fine: the axes then have
+  /// no names.
+  Tensor(Dtype dtype, std::vector<std::size_t> shape, std::vector<std::string> dims,
+         std::span<const std::byte> bytes);
 
   /// A vector [n] of F32, as `Client::unembed` takes it. The elements are copied.
   static Tensor of_floats(std::span<const float> elements);
@@ -40,11 +43,13 @@ class Tensor {
   /// Number of elements.
   std::size_t size() const noexcept { return n_bytes_ / size_of(dtype_); }
 
-  /// The elements as they lie in memory, little-endian. Valid as long as this tensor or a copy of it.
+  /// The elements as they lie in memory, little-endian. Valid as long as this tensor or a copy of
+  /// it.
   std::span<const std::byte> bytes() const noexcept { return {data_.get(), n_bytes_}; }
 
-  /// The elements without a copy: uint8_t for BOOL and U8, int8_t, int16_t, int32_t, int64_t, float for F32, double for
-  /// F64, and uint16_t for the bits of F16 and BF16. Valid as long as this tensor or a copy of it.
+  /// The elements without a copy: uint8_t for BOOL and U8, int8_t, int16_t, int32_t, int64_t, float
+  /// for F32, double for F64, and uint16_t for the bits of F16 and BF16. Valid as long as this
+  /// tensor or a copy of it.
   ///
   /// Throws InvalidRequestError (INVALID_DTYPE) if the elements are of another type.
   template <class T>
@@ -65,8 +70,8 @@ class Tensor {
 
   /// One element, by an index for each axis.
   ///
-  /// Throws IndexOutOfRangeError for an index outside its axis, InvalidRequestError for another number of indices, and
-  /// as `doubles` does.
+  /// Throws IndexOutOfRangeError for an index outside its axis, InvalidRequestError for another
+  /// number of indices, and as `doubles` does.
   double at(std::initializer_list<std::size_t> indices) const;
 
  private:

@@ -1,4 +1,5 @@
-// Uses the library from outside: what it says of a client that nobody has run anything with needs no server.
+// Uses the library from outside: what it says of a client that nobody has run anything with needs
+// no server.
 
 #include <iostream>
 
