@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch loads: its idle threads leave the cores to others
+
 import pytest
 import torch
 

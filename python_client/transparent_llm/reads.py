@@ -20,6 +20,7 @@ INTEGERS = frozenset({"tokens"})
 """What has no floating type."""
 
 _FIRST_FACTOR = {"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
+_NEEDED_FACTORS = {"decomposed_attn": {"pattern", "value_out"}, "decomposed_ffn_out": {"activations"}}
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
 
@@ -60,4 +61,7 @@ def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[
         groups[-1][1][factor or WHOLE] = tensor
     if [name for name, _ in groups] != list(names):
         raise InternalError(f"the server sent {len(groups)} values, not the {len(names)} that were asked for")
+    for name, named in groups:
+        if WHOLE not in named and not _NEEDED_FACTORS.get(name, {WHOLE}) <= named.keys():
+            raise InternalError(f"the server sent {', '.join(named)} of {name}, which make no value")
     return [named for _, named in groups]

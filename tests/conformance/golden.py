@@ -209,7 +209,9 @@ def _broken() -> list[Fields]:
             [_message(half[:14], 0, HEAD)],
             [_message(ONE_TO_SIX[14:], 7, _header("other"))],
         ],
-        "no header after a cut": [[_message(half[:14], 0, HEAD)], [_message(ONE_TO_SIX[16:], 8)]],
+        "no header after a cut": [[_message(half[:14], 0, HEAD)], [_message(ONE_TO_SIX[14:], 7)]],
+        "another etag within a stream": [[whole, _message(PAIR["data"], 0, _header("second", shape=(2,), etag="two"))]],
+        "another etag for the same tensor": [[_message(half, 0, HEAD), _message(ONE_TO_SIX, 0, _header(etag="two"))]],
     }
     cases: list[Fields] = [
         {"case": case, "streams": _written(stream), "error": A_BROKEN_STREAM} for case, stream in streams.items()

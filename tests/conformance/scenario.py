@@ -137,9 +137,10 @@ class Play:
         self._stage.release(self._inputs["main"])
         self._mark()
 
-    def _cut_after(self, bytes: int) -> None:
+    def _cut_after(self, bytes: int, silence_s: float = 0.0) -> None:
+        """A browser drops what a page has not read when its connection breaks, so `silence_s` lets it read."""
         self._mark()
-        self._stage.gate.cut_after(bytes)
+        self._stage.gate.cut_after(bytes, silence_s)
 
     def _hold_after(self, bytes: int) -> None:
         self._mark()

@@ -27,7 +27,14 @@ from transparent_llm.demo import server_process
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 RUN = [README, *sorted((ROOT / "docs").glob("*.md"))]
-LINKING = [README, *ROOT.glob("CONTRIBUTING.md"), *ROOT.glob("CHANGELOG.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+LINKING = [
+    README,
+    *ROOT.glob("CONTRIBUTING.md"),
+    *ROOT.glob("CHANGELOG.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "clients").glob("*/README.md")),
+    ROOT / "tests" / "conformance" / "README.md",
+]
 
 FENCE = re.compile(r"^ *(?P<fence>```+)(?P<info>[^`\n]*)\n(?P<code>.*?)^ *(?P=fence)[ `]*$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (?P<command>transparent-llm\b(?:.*\\\n)*.*)$", re.MULTILINE)

@@ -19,18 +19,20 @@ class Gate:
         self.to_client = 0
         """Bytes that all connections together have carried to clients."""
         self._cut_at: int | None = None
+        self._silence_s = 0.0
         self._hold_at: int | None = None
         self._changed = threading.Condition()
         self._sockets: set[socket.socket] = set()
-        self._is_closed = False
+        self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut_after(self, count: int) -> None:
-        """Close the connection that carries the byte after so many more to a client."""
+    def cut_after(self, count: int, silence_s: float = 0.0) -> None:
+        """Close the connection that carries the byte after so many more to a client, which has time to read those."""
         with self._changed:
             self._cut_at = self.to_client + count
+            self._silence_s = silence_s
 
     def hold_after(self, count: int) -> None:
         """Carry so many more bytes to clients, and then none until `open`."""
@@ -49,7 +51,7 @@ class Gate:
         self._end_connections()
 
     def close(self) -> None:
-        self._is_closed = True
+        self._closing.set()
         self._listener.close()
         self.open()
         self._end_connections()
@@ -97,7 +99,7 @@ class Gate:
         while data:
             with self._changed:
                 self._changed.wait_for(lambda: self._hold_at is None or self.to_client < self._hold_at)
-                if self._is_closed:
+                if self._closing.is_set():
                     return False
                 allowed = min(end - self.to_client for end in (self._cut_at, self._hold_at, 2**62) if end is not None)
                 part, data = data[:allowed], data[allowed:]
@@ -108,6 +110,7 @@ class Gate:
                     self.cuts += 1
             sink.sendall(part)
             if is_cut:
+                self._closing.wait(self._silence_s)
                 return False
         return True
 

@@ -184,6 +184,20 @@ def test_a_resumed_stream_from_the_wrong_byte_is_refused() -> None:
         assembled(sent(tensor, chunk_bytes=4, offset=3), assembler)
 
 
+def test_another_etag_without_a_cut_is_refused() -> None:
+    assembler = assembled(sent(torch.zeros(2), chunk_bytes=8))
+    with pytest.raises(StreamError, match=r"^'value' has another etag than its stream$"):
+        assembled(sent(torch.ones(2), chunk_bytes=8, etag="two"), assembler)
+    assert_same_bits(only(assembler), torch.zeros(2))
+
+
+def test_a_resumed_stream_without_a_header_is_refused() -> None:
+    assembler = assembled(sent(torch.zeros(6, dtype=torch.uint8), chunk_bytes=4)[:1])
+    assembler.resume()
+    with pytest.raises(StreamError, match=r"^the stream began without a header$"):
+        assembled([TensorChunk(offset=4, data=b"ab")], assembler)
+
+
 def test_another_tensor_under_the_etag_of_the_cut_one_is_refused() -> None:
     assembler = assembled(sent(torch.zeros(6, dtype=torch.uint8), chunk_bytes=4)[:1])
     assembler.resume()

@@ -43,7 +43,9 @@ bool same(const TensorHeader& one, const TensorHeader& other) {
 
 void Assembler::add(const v1::TensorChunk& chunk) {
   if (chunk.has_header()) begin(chunk.header(), chunk.offset());
-  if (held_.empty()) throw StreamError("the stream began without a header");
+  if (!chunk.has_header() && (goes_on_ || held_.empty())) {
+    throw StreamError("the stream began without a header");
+  }
   if (chunk.has_shared()) throw StreamError("data in shared memory that was not offered");
   goes_on_ = false;
   Held& current = held_.back();

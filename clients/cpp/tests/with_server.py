@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 
 READY = "ready: "
 
@@ -15,17 +16,19 @@ READY = "ready: "
 def main(command: list[str]) -> int:
     """The command's exit code; 1 if the server does not start."""
     serve = [sys.executable, "-m", "transparent_llm", "serve", "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
         assert server.stdout is not None
-        said = []
         try:
-            for line in server.stdout:
-                said.append(line)
-                if line.startswith(READY):
-                    address = line.removeprefix(READY).strip()
-                    return subprocess.run(command, env={**os.environ, "TRANSPARENT_LLM_ADDRESS": address}).returncode
-            print("the server did not start:", *said, sep="\n", file=sys.stderr)
-            return 1
+            said = next((line for line in server.stdout if line.startswith(READY)), None)
+            if said is None:
+                log.seek(0)
+                print("the server did not start:", log.read(), sep="\n", file=sys.stderr)
+                return 1
+            address = said.removeprefix(READY).strip()
+            return subprocess.run(command, env={**os.environ, "TRANSPARENT_LLM_ADDRESS": address}).returncode
         finally:
             server.terminate()
 

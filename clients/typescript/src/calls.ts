@@ -50,9 +50,11 @@ export class Calls {
 
   /** End all calls under way, and refuse new ones. */
   close(): void {
-    this.#isClosed = true;
-    this.#underWay.cancelAll();
-    this.#onClose();
+    if (!this.#isClosed) {
+      this.#isClosed = true;
+      this.#underWay.cancelAll();
+      this.#onClose();
+    }
   }
 
   /**

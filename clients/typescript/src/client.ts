@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { Calls } from "./calls.js";
 import { isFloating, wireOfDtype, wireOfFloating } from "./dtypes.js";
-import { InvalidRequestError, NotFoundError, NotRunError, NotSupportedError } from "./errors.js";
+import { InvalidRequestError, NotRunError, NotSupportedError } from "./errors.js";
 import {
   ModelInfoRequestSchema,
   ReleaseRunRequestSchema,
@@ -16,30 +16,16 @@ import { type Index, indexFields, type Method, MODEL_READS, type ReadName } from
 import { type CallOptions, type ClientOptions, configured, type ReadOptions } from "./options.js";
 import { message, Reader, readOptionsToWire, requireDtype } from "./reader.js";
 import { checkedReads, type Read } from "./reads.js";
-import { type Run, runOfResponse } from "./run.js";
-import {
-  inputOfSentences,
-  inputOfTokens,
-  type RunInput,
-  runKey,
-  runRequest,
-  type TokenIds,
-  tokenIdsOf,
-} from "./run_input.js";
+import type { Run } from "./run.js";
+import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
+import { Runs } from "./runs.js";
 import type { Scope } from "./scope.js";
 import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
-import { SingleFlight } from "./single_flight.js";
 import { cut, requireSlices, type Slices } from "./slices.js";
 import { Tensor } from "./tensor.js";
 import { onlyTensor } from "./weights.js";
 
 const RPCS = TransparentLlmService.method;
-
-/**
- * Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a server that
- * forgets it each time at once has too little room.
- */
-const MOST_RERUNS = 3;
 
 /** What lies under a client: how it sends, and what ends when it is closed. */
 export interface Connection {
@@ -54,7 +40,7 @@ export interface Connection {
 interface Shared {
   readonly calls: Calls;
   readonly reader: Reader;
-  readonly reruns: SingleFlight<Run, Run>;
+  readonly runs: Runs;
 }
 
 /**
@@ -72,7 +58,7 @@ export class RemoteTransparentLlm {
   /** Use `connect` of `transparent-llm/node` or `transparent-llm/web`, or bring a transport of Connect for gRPC. */
   constructor(connection: Connection, options: ClientOptions = {}) {
     const calls = new Calls(connection.transport, configured(connection.target, options), () => connection.onClose?.());
-    this.#shared = { calls, reader: new Reader(calls), reruns: new SingleFlight() };
+    this.#shared = { calls, reader: new Reader(calls), runs: new Runs(calls) };
     this.#connection = connection;
     this.#options = options;
   }
@@ -277,40 +263,17 @@ export class RemoteTransparentLlm {
     return value;
   }
 
-  /** Read from the current run, which is run again if the server has lost it. */
+  /** Read from the current run. */
   async #ofRun<T>(options: CallOptions, read: (run: Run, scope: Scope) => Promise<T>): Promise<T> {
-    let run = this.#current();
-    return this.#within(options, async (scope) => {
-      for (let reruns = 0; ; reruns++) {
-        try {
-          return await read(run, scope);
-        } catch (error) {
-          if (!this.#calls.config.rerun || reruns === MOST_RERUNS || !isLostRun(error)) {
-            throw error;
-          }
-        }
-        run = await this.#runAgain(run, scope);
-      }
-    });
-  }
-
-  async #runAgain(run: Run, scope: Scope): Promise<Run> {
-    const again = await this.#shared.reruns.do(run, scope, () => this.#makeRun(run.input, scope));
-    requireSameModel(run.modelDigest, again.modelDigest, this.#calls.config.target);
-    if (this.#run === run) {
-      this.#run = again; // unless another one was begun meanwhile
-    }
-    return again;
+    const current = this.#current();
+    const replace = (was: Run, is: Run): void => {
+      this.#run = this.#run === was ? is : this.#run; // unless another one was begun meanwhile
+    };
+    return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, replace));
   }
 
   async #begin(input: RunInput, options: CallOptions): Promise<void> {
-    this.#run = await this.#within(options, (scope) => this.#makeRun(input, scope));
-  }
-
-  async #makeRun(input: RunInput, scope: Scope): Promise<Run> {
-    const { model } = this.#calls.config;
-    const key = runKey(input, model);
-    return runOfResponse(input, key, await this.#calls.unary(RPCS.run, runRequest(input, model), scope, key));
+    this.#run = await this.#within(options, (scope) => this.#shared.runs.make(input, scope));
   }
 
   #current(): Run {
@@ -341,17 +304,4 @@ function vectorOf(tokens: Tensor): TokenIds {
     });
   }
   return isFloating(tokens.dtype) ? tokens.toFloat64() : (tokens.data as TokenIds);
-}
-
-function isLostRun(error: unknown): boolean {
-  return error instanceof NotFoundError && error.reason === "RUN_NOT_FOUND";
-}
-
-function requireSameModel(was: string, is: string, target: string): void {
-  if (was !== is) {
-    throw new NotFoundError(
-      `${target} lost the run and now serves another model under this name; call run() again if that is what you want`,
-      { reason: "MODEL_CHANGED", metadata: { was, is } },
-    );
-  }
 }

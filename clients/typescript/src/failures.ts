@@ -59,12 +59,15 @@ function isLoss(failure: ConnectError): boolean {
 }
 
 function lossError(failure: ConnectError, target: string): UnavailableError {
-  const codes = causes(failure).map(codeOf).filter(Boolean);
+  const found = causes(failure);
+  const codes = found.map(codeOf).filter(Boolean);
   const said = [failure.rawMessage, ...codes].filter(Boolean).join(", ");
   const meaning = TLS_FAILURES.find(([words]) => codes.some((code) => words.test(code)))?.[1];
+  const isOfBrowser = found.some((cause) => cause instanceof TypeError); // which does not say why
+  const admitted = isOfBrowser ? ", and does its CORS policy admit this page" : "";
   const message = meaning
     ? `no connection to ${target}: ${meaning} (${said})`
-    : `no server answers at ${target} (${said}); is it running, and is the address right?`;
+    : `no server answers at ${target} (${said}); is it running, is the address right${admitted}?`;
   return new UnavailableError(message, { metadata: { status: "UNAVAILABLE", target } });
 }
 

@@ -3,9 +3,10 @@
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureContext, rootCertificates } from "node:tls";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createGrpcTransport } from "@connectrpc/connect-node";
 import { RemoteTransparentLlm } from "./client.js";
 import { InvalidRequestError } from "./errors.js";
+import { Http2Sessions, WINDOW_BYTES } from "./http2_sessions.js";
 import type { ClientOptions } from "./options.js";
 
 export * from "./index.js";
@@ -22,8 +23,6 @@ export interface NodeOptions extends ClientOptions {
 
 /** Tensors come in chunks of at most 4 MiB; the rest is tokens. */
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
-/** What may be on its way in one stream: a few chunks. */
-const STREAM_WINDOW_BYTES = 8 * 2 ** 20;
 /** During a call that brings nothing for so long the server is asked for a sign of life. */
 const KEEPALIVE_MS = 20_000;
 const SYSTEM_CA = "system";
@@ -36,9 +35,9 @@ const SYSTEM_CA = "system";
 export function connect(target: string, options: NodeOptions = {}): RemoteTransparentLlm {
   const secure = secureOptions(options);
   const baseUrl = urlOf(target, secure !== undefined);
-  const settings = { initialWindowSize: STREAM_WINDOW_BYTES };
+  const settings = { initialWindowSize: WINDOW_BYTES };
   const pings = { pingIntervalMs: KEEPALIVE_MS, pingTimeoutMs: KEEPALIVE_MS };
-  const sessionManager = new Http2SessionManager(baseUrl, pings, { ...secure, settings });
+  const sessionManager = new Http2Sessions(baseUrl, pings, { ...secure, settings });
   const transport = createGrpcTransport({ baseUrl, sessionManager, readMaxBytes: MAX_MESSAGE_BYTES });
   return new RemoteTransparentLlm({ transport, target, onClose: () => sessionManager.abort() }, options);
 }

@@ -81,7 +81,7 @@ class Assembler:
             raise StreamError(f"a message that is no TensorChunk: {error}") from None
         if head is not None:
             self._begin(head, frame.offset)
-        if not self._tensors:
+        if head is None and (self._goes_on or not self._tensors):
             raise StreamError("the stream began without a header")
         self._goes_on = False
         size = frame.shared[1] if frame.shared else len(frame.data)
@@ -121,6 +121,8 @@ class Assembler:
                 return
             if not self.complete:
                 raise StreamError(f"{head.name!r} begins at byte {self.received} of {self.total_bytes}")
+        elif self.has_begun and not self._goes_on:
+            raise StreamError(f"{head.name!r} has another etag than its stream")
         require_within(head.name, head.total_bytes, self._max_bytes)
         begun = _allocated(head)
         if head.etag != self._etag:  # the first header, or the server could not promise the same bits

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Build the application here with the library installed, static and shared, and with the project's sources; run each.
+# Build the application here with the library installed, static (from a build of it) and shared, and with the project's
+# sources; run each.
 #
-#   build_both_ways.sh FOLDER [JOBS]
+#   build_both_ways.sh BUILD FOLDER [JOBS]
 
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 library=$(cd "$here/../.." && pwd)
 project=$(cd "$library/../.." && pwd)
-mkdir -p "$1"
-folder=$(cd "$1" && pwd)
-jobs=${2:-2}
+mkdir -p "$2"
+static=$(cd "$1" && pwd) folder=$(cd "$2" && pwd) jobs=${3:-2}
 
 build() { # FOLDER SOURCES [OPTION ...]
     built=$1 sources=$2
@@ -22,13 +22,18 @@ build() { # FOLDER SOURCES [OPTION ...]
     }
 }
 
-for shared in OFF ON; do
-    build "$folder/library-$shared" "$library" -DBUILD_SHARED_LIBS=$shared \
-        -DCMAKE_INSTALL_PREFIX="$folder/installed-$shared"
-    cmake --install "$folder/library-$shared" >/dev/null
-    build "$folder/found-$shared" "$here" -DCMAKE_PREFIX_PATH="$folder/installed-$shared"
-    echo "find_package, BUILD_SHARED_LIBS=$shared: $("$folder/found-$shared/consumer")"
-done
+find_installed() { # NAME BUILD
+    cmake --install "$2" --prefix "$folder/installed-$1" >"$folder/install-$1.log"
+    build "$folder/found-$1" "$here" -DCMAKE_PREFIX_PATH="$folder/installed-$1"
+    echo "find_package, $1: $("$folder/found-$1/consumer")"
+}
 
-build "$folder/fetched" "$here" -DCONSUMER_FETCHES="$project"
-echo "FetchContent: $("$folder/fetched/consumer")"
+main() { # in a function, which the shell has read whole before it runs
+    find_installed static "$static"
+    build "$folder/shared" "$library" -DBUILD_SHARED_LIBS=ON
+    find_installed shared "$folder/shared"
+    build "$folder/fetched" "$here" -DCONSUMER_FETCHES="$project"
+    echo "FetchContent: $("$folder/fetched/consumer")"
+}
+
+main

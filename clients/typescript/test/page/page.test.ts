@@ -119,7 +119,7 @@ test("the weight under the pointer is what the client in Node reads", async () =
 });
 
 test("a run is stopped by a click", async () => {
-  const long = "word ".repeat(60).trim();
+  const long = "so ".repeat(200).trim();
   await page.fill("#sentence", long);
   await page.click("#run");
   await page.click("#stop");

@@ -106,6 +106,13 @@ describe("a lost connection", () => {
   });
 });
 
+test("megabytes are on their way before the server must hear that they came", async () => {
+  await llm.runTokens([ROW.slice(0, 60)]);
+  const slices = { d_model: { start: 0 } };
+  const value = await llm.decomposedAttn(0, 1, { slices, timeoutMs: 30_000, onProgress: () => proxy.deafen() });
+  expect(value.bytes.length).toBe(60 * 60 * 4 * 128 * 4);
+});
+
 describe("the time of a call", () => {
   test("that is over", async () => {
     proxy.hold();

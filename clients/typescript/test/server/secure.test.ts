@@ -49,7 +49,7 @@ describe("no connection", () => {
     ["without a certificate", ({ tlsCa }) => ({ tlsCa }), /no (server answers|connection)/],
   ])("%s", async (_, options, message) => {
     const llm = connect(server.said, options(good));
-    await expect(llm.modelInfo({ timeoutMs: 5000 })).rejects.toMatchObject({ name: "UnavailableError", message });
+    await expect(llm.modelInfo({ timeoutMs: 30_000 })).rejects.toMatchObject({ name: "UnavailableError", message });
     llm.close();
   });
 

@@ -8,6 +8,7 @@ export class FaultyProxy {
   cuts = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #clients = new Set<Socket>();
   /** Bytes to let through before each of the next cuts. */
   #plan: number[] = [];
   #holds = false;
@@ -44,6 +45,13 @@ export class FaultyProxy {
     }
   }
 
+  /** Bring nothing more from clients to the server. */
+  deafen(): void {
+    for (const client of this.#clients) {
+      client.unpipe();
+    }
+  }
+
   async close(): Promise<void> {
     for (const socket of this.#sockets) {
       socket.destroy();
@@ -65,6 +73,8 @@ export class FaultyProxy {
         other.destroy();
       });
     }
+    this.#clients.add(client);
+    client.on("close", () => this.#clients.delete(client));
     client.pipe(server);
     server.on("data", (data) => this.#pass(data, client));
   }
