@@ -53,6 +53,22 @@ func TestACutValueIsTakenUpWhereItBrokeOff(t *testing.T) {
 	}
 }
 
+func TestAValueThatAProxyResetsIsTakenUpWhereItBrokeOff(t *testing.T) {
+	want := direct(t)
+	proxy := resetBetween(t, address(t, "float32"))
+	llm := dial(t, proxy.listener.Addr().String())
+	large(t, llm)
+	for _, frames := range []int64{2, 100, 101, 250} { // most of them within a message
+		proxy.left.Store(frames)
+		if got, err := llm.Logits(background); err != nil || !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("after %d frames: %v", frames, err)
+		}
+		if proxy.left.Load() > 0 {
+			t.Errorf("no reset: %d frames too few", proxy.left.Load())
+		}
+	}
+}
+
 func TestACutFetchIsTakenUpWhereItBrokeOff(t *testing.T) {
 	proxy := proxied(t, address(t, "float32"))
 	llm := dial(t, proxy.address())
