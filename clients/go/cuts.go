@@ -2,6 +2,7 @@ package transparentllm
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -101,8 +102,12 @@ func (c *cuts) stayedAway(stream *wire.Tracker) error {
 	if stream != nil {
 		received, total = stream.Received, stream.Total
 	}
-	made := failure(ErrDeadline, "%s was lost at byte %d of %d and did not come back within the time of the call: %s",
-		c.calls.target, received, total, c.loss.Message).because("DEADLINE_EXCEEDED",
+	place := ""
+	if total > 0 {
+		place = fmt.Sprintf(" at byte %d of %d", received, total)
+	}
+	made := failure(ErrDeadline, "%s was lost%s and did not come back within the time of the call: %s",
+		c.calls.target, place, c.loss.Message).because("DEADLINE_EXCEEDED",
 		"received", strconv.FormatUint(received, 10), "total_bytes", strconv.FormatUint(total, 10))
 	made.cause = c.loss.cause
 	return made

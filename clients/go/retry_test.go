@@ -255,6 +255,15 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 	if len(p.asked) < 3 {
 		t.Errorf("asked %d times", len(p.asked))
 	}
+	unary := begun(t, &peer{runs: []func() (*pb.RunResponse, error){
+		func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+		func() (*pb.RunResponse, error) { return nil, status.Error(codes.Unavailable, "gone") },
+	}})
+	ctx, cancel = context.WithTimeout(background, time.Second)
+	defer cancel()
+	if err := unary.Run(ctx, []string{"x"}); !errors.Is(err, transparentllm.ErrDeadline) || !strings.Contains(err.Error(), "gone") || strings.Contains(err.Error(), "byte") {
+		t.Errorf("of a call without bytes: %v", err)
+	}
 }
 
 // holds is a call that sends the beginning, waits until the client leaves, and says so.
