@@ -193,8 +193,7 @@ Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& optio
   for (const std::size_t length : t.shape()) request.mutable_t()->add_shape(length);
   request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
   internal::fill(*request.mutable_options(), kDims, options, true);
-  const auto call =
-      internal::stream_call<v1::UnembedRequest>("unembed", &Stub::Unembed, std::move(request));
+  const auto call = internal::stream_call("unembed", std::move(request));
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), options.on_progress);
 }
@@ -233,8 +232,7 @@ Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& optio
   request.set_layer(internal::to_int32("layer", layer));
   request.set_neuron(internal::to_int32("neuron", neuron));
   internal::fill(*request.mutable_options(), kDims, options, true);
-  const auto call = internal::stream_call<v1::NeuronOutputRequest>(
-      "neuron_output", &Stub::NeuronOutput, std::move(request));
+  const auto call = internal::stream_call("neuron_output", std::move(request));
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), options.on_progress);
 }

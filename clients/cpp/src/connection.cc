@@ -17,8 +17,6 @@ namespace transparent_llm::internal {
 namespace {
 
 constexpr const char* kRunKeyHeader = "x-transparent-llm-run-key";
-constexpr int kMaxMessageBytes =
-    16 << 20;  // tensors come in chunks of at most 4 MiB; the rest is tokens
 constexpr int kKeepaliveMs =
     20'000;  // a call that brings nothing for so long asks for a sign of life
 constexpr int kLongestConnectMs =

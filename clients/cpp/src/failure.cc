@@ -69,6 +69,12 @@ bool was_reset(const grpc::Status& status) {
   return status.error_code() == grpc::INTERNAL && says(status.error_message(), "RST_STREAM");
 }
 
+/// What gRPC says, as UNIMPLEMENTED, of an answer that cannot be parsed.
+bool was_unreadable(const grpc::Status& status) {
+  return status.error_code() == grpc::UNIMPLEMENTED &&
+         says(status.error_message(), "No message returned for unary request");
+}
+
 std::string plain_message(const grpc::Status& status, const std::string& target) {
   const std::string& said = status.error_message();
   if (was_reset(status)) {
@@ -101,6 +107,11 @@ Failure without_details(const grpc::Status& status, const std::string& target) {
     return {ErrorClass::kTooLarge,
             "a message was too large for " + target + ": " + said + "; send less at once",
             {.reason = "TOO_LARGE", .metadata = {}, .retry_after = {}}};
+  }
+  if (was_unreadable(status)) {
+    return {ErrorClass::kInternal,
+            target + " broke the protocol: its answer cannot be read",
+            {.reason = "INTERNAL", .metadata = {{"target", target}}, .retry_after = {}}};
   }
   const bool reset = was_reset(status);
   return {reset ? ErrorClass::kUnavailable : row.kind,
