@@ -165,6 +165,7 @@ TEST(ClientTest, OptionsThatContradictAreRefused) {
   refuses({.tls_ca = "ca.pem", .tls_key = "key.pem"});
   refuses({.tls_cert = "cert.pem", .tls_key = "key.pem"});
   refuses({.tls_ca = "there-is-no-such-file.pem"});
+  refuses({.tls_ca = testing::TempDir()});
   refuses({.max_bytes = 0});
 }
 
