@@ -1,5 +1,6 @@
 #include "transparent_llm/client.h"
 
+#include <exception>
 #include <utility>
 
 #include "reading.h"
@@ -264,9 +265,24 @@ std::vector<Tensor> Client::fetch(const std::vector<Read>& reads, const ReadOpti
 }
 
 void Client::read_chunks(const Read& wanted, const ChunkSink& sink, const ReadOptions& options) {
+  std::exception_ptr thrown;  // by the sink: it is nobody else's, whatever it is
+  const ChunkSink watched = [&](const TensorHeader& header, std::uint64_t offset,
+                                std::span<const std::byte> bytes) {
+    try {
+      sink(header, offset, bytes);
+    } catch (...) {
+      thrown = std::current_exception();
+      throw;
+    }
+  };
   impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
-    internal::read_chunks(impl().shared(), run, wanted, sink, options, terms);
+    try {
+      internal::read_chunks(impl().shared(), run, wanted, watched, options, terms);
+    } catch (...) {
+      if (!thrown) throw;
+    }
   });
+  if (thrown) std::rethrow_exception(thrown);
 }
 
 }  // namespace transparent_llm

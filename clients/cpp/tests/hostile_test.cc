@@ -146,6 +146,21 @@ TEST_F(HostileTest, WhatTheReaderThrowsComesOut) {
   gone.wait(false);
 }
 
+TEST_F(HostileTest, AnErrorThatTheReaderThrowsIsNotTakenForTheServers) {
+  write_without_end();
+  Client llm = connected();
+  llm.run({"My lord"});
+  int calls = 0;
+  const ChunkSink sink = [&](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {
+    ++calls;
+    throw NotFoundError("of another client",
+                        {.reason = "RUN_NOT_FOUND", .metadata = {}, .retry_after = {}});
+  };
+  EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink), NotFoundError);
+  EXPECT_EQ(calls, 1);
+  gone.wait(false);
+}
+
 TEST_F(HostileTest, AReadWithoutEndMissesItsDeadline) {
   write_without_end();
   Client llm = connected();
