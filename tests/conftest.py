@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch loads: its i
 import pytest
 import torch
 
-from support.backends import BACKENDS, Backend, start_backend
+from support.backends import BACKENDS, Backend, Served, start_backend
 from support.families import FAMILIES, save
 
 
@@ -65,7 +65,8 @@ def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def started_backends(family_folders: dict[str, Path]) -> Iterator[Callable[[str], Backend]]:
     """Starts a backend when it is first asked for and keeps it to the end, in whatever order tests come."""
     with ExitStack() as stack:
-        yield cache(lambda name: stack.enter_context(start_backend(name, family_folders)))
+        served = Served(family_folders, stack)
+        yield cache(lambda name: stack.enter_context(start_backend(name, served)))
 
 
 @pytest.fixture
