@@ -4,10 +4,11 @@ through a proxy."""
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,16 @@ class Served:
     def __init__(self, folders: Folders, stack: ExitStack) -> None:
         self.folders = folders
         self._stack = stack
+        self._address = ""
+        self._starting = threading.Lock()
 
-    @cached_property
+    @property
     def address(self) -> str:
         """Of the process, which starts when it is first asked for and ends with the stack."""
-        return self._stack.enter_context(server_process(*model_arguments(self.folders)))
+        with self._starting:
+            if not self._address:
+                self._address = self._stack.enter_context(server_process(*model_arguments(self.folders)))
+            return self._address
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,9 @@ BACKENDS: dict[str, Callable[[Served], AbstractContextManager[Backend]]] = {
     "tls": _tls,
     "envoy": _envoy,
 }
+
+WITH_PROCESS = {"process", "unix", "tls", "envoy"}
+"""Those that wait for a server process to start."""
 
 
 def start_backend(name: str, served: Served) -> AbstractContextManager[Backend]:
