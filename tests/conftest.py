@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch loads: its i
 import pytest
 import torch
 
-from support.backends import BACKENDS, Backend, start_backend
+from support.backends import BACKENDS, WITH_PROCESS, Backend, Served, start_backend
 from support.families import FAMILIES, save
 
 
@@ -62,10 +63,20 @@ def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def started_backends(family_folders: dict[str, Path]) -> Iterator[Callable[[str], Backend]]:
-    """Starts a backend when it is first asked for and keeps it to the end, in whatever order tests come."""
-    with ExitStack() as stack:
-        yield cache(lambda name: stack.enter_context(start_backend(name, family_folders)))
+def started_backends(
+    request: pytest.FixtureRequest, family_folders: dict[str, Path]
+) -> Iterator[Callable[[str], Backend]]:
+    """Starts the backends that tests will ask for, those with a server process side by side; they stay to the end."""
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    asked = {call.params["backend"] for call in calls if "backend" in call.params}
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        served = Served(family_folders, stack)
+
+        def start(name: str) -> Backend:
+            return stack.enter_context(start_backend(name, served))
+
+        starting = {name: pool.submit(start, name) for name in BACKENDS if name in asked & WITH_PROCESS}
+        yield cache(lambda name: starting[name].result() if name in starting else start(name))
 
 
 @pytest.fixture

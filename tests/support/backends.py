@@ -4,8 +4,9 @@ through a proxy."""
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,24 @@ from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 
 Folders = dict[str, Path]
+
+
+class Served:
+    """The families, and one server process of them for the backends that reach it in different ways."""
+
+    def __init__(self, folders: Folders, stack: ExitStack) -> None:
+        self.folders = folders
+        self._stack = stack
+        self._address = ""
+        self._starting = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        """Of the process, which starts when it is first asked for and ends with the stack."""
+        with self._starting:
+            if not self._address:
+                self._address = self._stack.enter_context(server_process(*model_arguments(self.folders)))
+            return self._address
 
 
 @dataclass(frozen=True)
@@ -44,14 +63,14 @@ def local_model(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer
 
 
 @contextmanager
-def _local(folders: Folders) -> Iterator[Backend]:
-    yield Backend("local", lambda name: local_model(folders[name]).copy())
+def _local(served: Served) -> Iterator[Backend]:
+    yield Backend("local", lambda name: local_model(served.folders[name]).copy())
 
 
 @contextmanager
-def _inproc(folders: Folders) -> Iterator[Backend]:
+def _inproc(served: Served) -> Iterator[Backend]:
     server = Server(ServerConfig(listen="127.0.0.1:0", drain_s=1.0))
-    for name, folder in folders.items():
+    for name, folder in served.folders.items():
         server.serve(local_model(folder), name)
     server.ready()
     with _remote("inproc", server.start()) as backend:
@@ -60,21 +79,21 @@ def _inproc(folders: Folders) -> Iterator[Backend]:
 
 
 @contextmanager
-def _process(folders: Folders) -> Iterator[Backend]:
-    with server_process(*model_arguments(folders)) as address, _remote("process", address) as backend:
+def _process(served: Served) -> Iterator[Backend]:
+    with _remote("process", served.address) as backend:
         yield backend
 
 
 @contextmanager
-def _unix(folders: Folders) -> Iterator[Backend]:
+def _unix(served: Served) -> Iterator[Backend]:
     with tempfile.TemporaryDirectory() as folder:
         listen = ("--listen", f"unix:{folder}/llm.sock")
-        with server_process(*model_arguments(folders), *listen) as address, _remote("unix", address) as backend:
+        with server_process(*model_arguments(served.folders), *listen) as address, _remote("unix", address) as backend:
             yield backend
 
 
 @contextmanager
-def _tls(folders: Folders) -> Iterator[Backend]:
+def _tls(served: Served) -> Iterator[Backend]:
     """Certificates both ways, and a token."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,17 +101,17 @@ def _tls(folders: Folders) -> Iterator[Backend]:
         ca, own = str(authority.path), authority.issue("localhost")
         client = authority.issue("client.example", common_name="client")
         access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", ca)
-        arguments = (*model_arguments(folders), *access, "--tokens", str(file.path), "--listen", "localhost:0")
+        arguments = (*model_arguments(served.folders), *access, "--tokens", str(file.path), "--listen", "localhost:0")
         options = {"tls_ca": ca, **client.as_client, "token": file.tokens["owner"]}
         with server_process(*arguments) as address, _remote("tls", address, **options) as backend:
             yield backend
 
 
 @contextmanager
-def _envoy(folders: Folders) -> Iterator[Backend]:
-    """The project's own proxy configuration before a server process."""
-    with server_process(*model_arguments(folders)) as server, tempfile.TemporaryDirectory() as name:
-        host, _, port = server.rpartition(":")
+def _envoy(served: Served) -> Iterator[Backend]:
+    """The project's own proxy configuration before the server process."""
+    host, _, port = served.address.rpartition(":")
+    with tempfile.TemporaryDirectory() as name:
         with envoy(int(port), Path(name), host=host) as proxy:
             proxy.await_healthy(host)
             with _remote("envoy", proxy.address) as backend:
@@ -117,7 +136,7 @@ def model_arguments(folders: Folders) -> list[str]:
     return [argument for name, folder in folders.items() for argument in ("--model", f"{name}={folder}")]
 
 
-BACKENDS: dict[str, Callable[[Folders], AbstractContextManager[Backend]]] = {
+BACKENDS: dict[str, Callable[[Served], AbstractContextManager[Backend]]] = {
     "local": _local,
     "inproc": _inproc,
     "process": _process,
@@ -126,7 +145,10 @@ BACKENDS: dict[str, Callable[[Folders], AbstractContextManager[Backend]]] = {
     "envoy": _envoy,
 }
 
+WITH_PROCESS = {"process", "unix", "tls", "envoy"}
+"""Those that wait for a server process to start."""
 
-def start_backend(name: str, folders: Folders) -> AbstractContextManager[Backend]:
-    """The backend of that name, serving the models in these folders."""
-    return BACKENDS[name](folders)
+
+def start_backend(name: str, served: Served) -> AbstractContextManager[Backend]:
+    """The backend of that name."""
+    return BACKENDS[name](served)

@@ -1,7 +1,10 @@
 #include "calls.h"
 
+#include <google/protobuf/descriptor.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/generic/generic_stub.h>
+
+#include <stdexcept>
 
 #include "cuts.h"
 #include "failure.h"
@@ -32,7 +35,13 @@ class OpenStream {
     reader_->Finish();
   }
 
-  bool read(v1::TensorChunk* chunk) { return reader_->Read(chunk); }
+  bool read(v1::TensorChunk* chunk) {
+    grpc::ByteBuffer message;
+    if (!reader_->Read(&message)) return false;
+    if (!grpc::SerializationTraits<v1::TensorChunk>::Deserialize(&message, chunk).ok())
+      throw StreamError("a message that is no TensorChunk");
+    return true;
+  }
   grpc::Status finish() {
     is_finished_ = true;
     return reader_->Finish();
@@ -49,8 +58,9 @@ grpc::Status received(Connection& connection, const StreamCall& call, const Call
                       Assembler& assembler, const Progress& progress) {
   connection.require_open(terms);
   Attempt attempt(connection, terms);
-  OpenStream stream(attempt.context(), call.open(*connection.stub(), &attempt.context(),
-                                                 assembler.received(), assembler.etag()));
+  const std::shared_ptr<grpc::Channel> channel = connection.channel();
+  OpenStream stream(attempt.context(), call.open(*channel, &attempt.context(), assembler.received(),
+                                                 assembler.etag()));
   v1::TensorChunk chunk;
   while (stream.read(&chunk)) {
     assembler.add(chunk);
@@ -60,6 +70,26 @@ grpc::Status received(Connection& connection, const StreamCall& call, const Call
 }
 
 }  // namespace
+
+void require_sendable(const google::protobuf::MessageLite& request) {
+  const std::size_t size = request.ByteSizeLong();
+  if (size <= kMaxMessageBytes) return;
+  throw TooLargeError("a message was too large: " + std::to_string(size) + " bytes, of " +
+                          std::to_string(kMaxMessageBytes) + " that can be sent; send less at once",
+                      {.reason = {},
+                       .metadata = {{"needed", std::to_string(size)},
+                                    {"allowed", std::to_string(kMaxMessageBytes)}},
+                       .retry_after = {}});
+}
+
+std::string path_of(const google::protobuf::Descriptor& request) {
+  const google::protobuf::ServiceDescriptor& service = *request.file()->service(0);
+  for (int index = 0; index < service.method_count(); ++index) {
+    const google::protobuf::MethodDescriptor& method = *service.method(index);
+    if (method.input_type() == &request) return "/" + service.full_name() + "/" + method.name();
+  }
+  throw std::logic_error("no method takes a " + request.name());
+}
 
 void call_again(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {
   Cuts cuts(connection, terms);

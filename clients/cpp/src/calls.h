@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/sync_stream.h>
 
 #include <functional>
@@ -26,10 +27,15 @@ void call_once(Connection& connection, const CallTerms& terms, const UnaryAttemp
 template <class Request, class Response>
 using UnaryMethod = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&, Response*);
 
+/// Throws TooLargeError for a message that no server takes. One of more than 2 GiB gRPC would end
+/// the process for.
+void require_sendable(const google::protobuf::MessageLite& request);
+
 /// Sends one message, gets one.
 template <class Request, class Response>
 Response unary(Connection& connection, UnaryMethod<Request, Response> method,
                const Request& request, const CallTerms& terms) {
+  require_sendable(request);
   Response response;
   call_again(connection, terms, [&](grpc::ClientContext* context) {
     return ((*connection.stub()).*method)(context, request, &response);
@@ -40,28 +46,34 @@ Response unary(Connection& connection, UnaryMethod<Request, Response> method,
 /// Whether the standard health service says SERVING.
 bool is_serving(Connection& connection, const CallTerms& terms);
 
-using ChunkReader = std::unique_ptr<grpc::ClientReader<v1::TensorChunk>>;
-
-template <class Request>
-using StreamMethod = ChunkReader (Stub::*)(grpc::ClientContext*, const Request&);
+/// Of messages that are not parsed: gRPC takes one that cannot be for the end of the stream, and
+/// then waits for that.
+using ChunkReader = std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>>;
 
 /// A call that answers with tensors, and can be made again for the rest of them.
 struct StreamCall {
   /// In the words of the class, for messages.
   std::string name;
-  std::function<ChunkReader(Stub&, grpc::ClientContext*, std::uint64_t resume_offset,
+  std::function<ChunkReader(grpc::Channel&, grpc::ClientContext*, std::uint64_t resume_offset,
                             const std::string& etag)>
       open;
 };
 
+/// The path of the method that takes such requests.
+std::string path_of(const google::protobuf::Descriptor& request);
+
 template <class Request>
-StreamCall stream_call(std::string name, StreamMethod<Request> method, Request request) {
-  return {std::move(name), [method, request = std::move(request)](
-                               Stub& stub, grpc::ClientContext* context,
+StreamCall stream_call(std::string name, Request request) {
+  require_sendable(request);
+  return {std::move(name), [path = path_of(*Request::descriptor()), request = std::move(request)](
+                               grpc::Channel& channel, grpc::ClientContext* context,
                                std::uint64_t resume_offset, const std::string& etag) mutable {
             request.mutable_options()->set_resume_offset(resume_offset);
             request.mutable_options()->set_etag(etag);
-            return (stub.*method)(context, request);
+            using grpc::internal::RpcMethod;
+            const RpcMethod method(path.c_str(), RpcMethod::SERVER_STREAMING);
+            return ChunkReader(grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
+                &channel, method, context, request));
           }};
 }
 

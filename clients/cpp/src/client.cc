@@ -1,5 +1,6 @@
 #include "transparent_llm/client.h"
 
+#include <exception>
 #include <utility>
 
 #include "reading.h"
@@ -193,8 +194,7 @@ Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& optio
   for (const std::size_t length : t.shape()) request.mutable_t()->add_shape(length);
   request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
   internal::fill(*request.mutable_options(), kDims, options, true);
-  const auto call =
-      internal::stream_call<v1::UnembedRequest>("unembed", &Stub::Unembed, std::move(request));
+  const auto call = internal::stream_call("unembed", std::move(request));
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), options.on_progress);
 }
@@ -233,8 +233,7 @@ Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& optio
   request.set_layer(internal::to_int32("layer", layer));
   request.set_neuron(internal::to_int32("neuron", neuron));
   internal::fill(*request.mutable_options(), kDims, options, true);
-  const auto call = internal::stream_call<v1::NeuronOutputRequest>(
-      "neuron_output", &Stub::NeuronOutput, std::move(request));
+  const auto call = internal::stream_call("neuron_output", std::move(request));
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), options.on_progress);
 }
@@ -266,9 +265,24 @@ std::vector<Tensor> Client::fetch(const std::vector<Read>& reads, const ReadOpti
 }
 
 void Client::read_chunks(const Read& wanted, const ChunkSink& sink, const ReadOptions& options) {
+  std::exception_ptr thrown;  // by the sink: it is nobody else's, whatever it is
+  const ChunkSink watched = [&](const TensorHeader& header, std::uint64_t offset,
+                                std::span<const std::byte> bytes) {
+    try {
+      sink(header, offset, bytes);
+    } catch (...) {
+      thrown = std::current_exception();
+      throw;
+    }
+  };
   impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
-    internal::read_chunks(impl().shared(), run, wanted, sink, options, terms);
+    try {
+      internal::read_chunks(impl().shared(), run, wanted, watched, options, terms);
+    } catch (...) {
+      if (!thrown) throw;
+    }
   });
+  if (thrown) std::rethrow_exception(thrown);
 }
 
 }  // namespace transparent_llm

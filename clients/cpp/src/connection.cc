@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <condition_variable>
 #include <fstream>
-#include <iterator>
 #include <mutex>
+#include <sstream>
 #include <utility>
 
 #include "transparent_llm/errors.h"
@@ -17,8 +17,6 @@ namespace transparent_llm::internal {
 namespace {
 
 constexpr const char* kRunKeyHeader = "x-transparent-llm-run-key";
-constexpr int kMaxMessageBytes =
-    16 << 20;  // tensors come in chunks of at most 4 MiB; the rest is tokens
 constexpr int kKeepaliveMs =
     20'000;  // a call that brings nothing for so long asks for a sign of life
 constexpr int kLongestConnectMs =
@@ -50,7 +48,9 @@ void require_consistent(const Options& options) {
 /// The text of a PEM file; gRPC would say of a wrong one only that there is no connection.
 std::string pem(const std::filesystem::path& path, const std::string& what) {
   std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::ostringstream read;
+  read << file.rdbuf();  // which does not throw, as reading a folder by hand would
+  std::string text = std::move(read).str();
   if (!file || text.find("-----BEGIN ") == std::string::npos) {
     throw InvalidRequestError("cannot read " + what + " from " + path.string() +
                               ": no file that can be read, or not PEM");

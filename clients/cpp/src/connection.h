@@ -21,6 +21,9 @@ namespace transparent_llm::internal {
 
 using Stub = v1::TransparentLlmService::Stub;
 
+/// The most that one message may have: tensors come in chunks of at most 4 MiB; the rest is tokens.
+constexpr int kMaxMessageBytes = 16 << 20;
+
 /// What holds for all attempts of one call.
 struct CallTerms {
   Deadline deadline;

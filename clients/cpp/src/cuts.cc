@@ -37,10 +37,7 @@ Clock::duration pause_after(int in_a_row) {
 }  // namespace
 
 void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progress) {
-  if (connection_.is_given_up(terms_)) {
-    throw CancelledError("the call was cancelled",
-                         {.reason = {}, .metadata = failure.details.metadata, .retry_after = {}});
-  }
+  require_wanted(failure);
   if (loads_a_model(failure)) return wait_for_model(failure);
   const auto now = Clock::now();
   if (progress || !since_) {
@@ -59,7 +56,18 @@ void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progr
   if (!loss_) loss_ = failure;
   const auto pause = pause_after(in_a_row_);
   if (terms_.deadline.is_within(pause)) raise_stayed_away(transfer);
-  connection_.pause(pause, terms_);
+  this->pause(pause, failure);
+}
+
+void Cuts::require_wanted(const Failure& failure) const {
+  if (!connection_.is_given_up(terms_)) return;
+  throw CancelledError("the call was cancelled",
+                       {.reason = {}, .metadata = failure.details.metadata, .retry_after = {}});
+}
+
+void Cuts::pause(Clock::duration time, const Failure& failure) const {
+  connection_.pause(time, terms_);
+  require_wanted(failure);
 }
 
 void Cuts::raise_stayed_away(const Transfer& transfer) const {
@@ -82,7 +90,7 @@ void Cuts::wait_for_model(const Failure& failure) const {
           ? std::chrono::duration_cast<Clock::duration>(std::min(asked, Seconds(3600)))
           : kLongestPause;
   if (terms_.deadline.is_within(pause)) failure.raise();
-  connection_.pause(pause, terms_);
+  this->pause(pause, failure);
 }
 
 }  // namespace transparent_llm::internal

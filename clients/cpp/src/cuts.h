@@ -28,6 +28,8 @@ class Cuts {
  private:
   using Clock = Deadline::Clock;
 
+  void require_wanted(const Failure& failure) const;
+  void pause(Clock::duration time, const Failure& failure) const;
   [[noreturn]] void raise_stayed_away(const Transfer& transfer) const;
   void wait_for_model(const Failure& failure) const;
 

@@ -65,11 +65,12 @@ class Product {
  public:
   Product(const std::string& name, Dtype dtype, std::vector<std::size_t> shape,
           std::vector<std::string> dims, std::optional<std::uint64_t> max_bytes)
-      : dtype_(dtype), shape_(std::move(shape)), dims_(std::move(dims)), row_(shape_.back()) {
+      : dtype_(dtype), shape_(std::move(shape)), dims_(std::move(dims)) {
     const auto needed = bytes_of(std::span<const std::size_t>(shape_), size_of(dtype));
     require(needed.has_value(), "their product is larger than memory can be");
     require_within(name, *needed, max_bytes);
     n_bytes_ = *needed;
+    if (n_bytes_ != 0) row_.resize(shape_.back());
     memory_ = std::make_shared_for_overwrite<std::byte[]>(n_bytes_);
   }
 
@@ -98,6 +99,9 @@ class Product {
     if (n_bytes != 0) std::memset(memory_.get() + filled_, 0, n_bytes);
     filled_ += n_bytes;
   }
+
+  /// Whether it has no elements. Its other axes may be of any length then.
+  bool is_empty() const { return n_bytes_ == 0; }
 
   Tensor tensor() && {
     return TensorAccess::wrap(dtype_, std::move(shape_), std::move(dims_), std::move(memory_),
@@ -176,6 +180,7 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
   const std::span<const float> weights = converted.span();
   const std::span<const float> vectors = value_out.as<float>();
   const std::span<const float> gains = gain_of(gain);
+  if (value.is_empty()) return std::move(value).tensor();
   for (std::size_t target = 0; target < n_targets; ++target) {
     const auto row_gain = has_rows ? gains.subspan(target * d_model, d_model) : gains;
     for (std::size_t source = 0; source < n_sources; ++source) {

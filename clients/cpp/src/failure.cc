@@ -47,17 +47,30 @@ const CodeRow& row_of(grpc::StatusCode code) {
   return kCodes[1];  // a code that gRPC does not have is UNKNOWN
 }
 
+/// What gRPC says of a handshake, with BoringSSL or OpenSSL, and what that means for the user.
 constexpr std::array kTlsFailures = {
     std::pair<std::string_view, std::string_view>{
         "certificate has expired", "its certificate was not accepted, as it has expired"},
     std::pair<std::string_view, std::string_view>{
+        "certificate is not yet valid",
+        "its certificate was not accepted, as it is not yet valid; is this machine's clock right?"},
+    std::pair<std::string_view, std::string_view>{
         "CERTIFICATE_VERIFY_FAILED",
         "its certificate was not accepted: no authority in tls_ca has signed it"},
+    std::pair<std::string_view, std::string_view>{
+        "certificate verify failed",
+        "its certificate was not accepted: no authority in tls_ca has signed it, or it is not valid "
+        "now"},
     std::pair<std::string_view, std::string_view>{
         "Hostname Verification Check failed",
         "its certificate was not accepted: it was made for another name than the target's"},
     std::pair<std::string_view, std::string_view>{
+        "is not in peer certificate",
+        "its certificate was not accepted: it was made for another name than the target's"},
+    std::pair<std::string_view, std::string_view>{
         "WRONG_VERSION_NUMBER", "it does not speak TLS; leave tls_ca out, or ask for TLS there"},
+    std::pair<std::string_view, std::string_view>{
+        "wrong version number", "it does not speak TLS; leave tls_ca out, or ask for TLS there"},
 };
 
 bool says(const std::string& text, std::string_view words) {
@@ -67,6 +80,19 @@ bool says(const std::string& text, std::string_view words) {
 /// What gRPC says of a stream that a proxy broke off because it lost the server behind it.
 bool was_reset(const grpc::Status& status) {
   return status.error_code() == grpc::INTERNAL && says(status.error_message(), "RST_STREAM");
+}
+
+/// What gRPC says, as UNIMPLEMENTED, of an answer that cannot be parsed.
+bool was_unreadable(const grpc::Status& status) {
+  return status.error_code() == grpc::UNIMPLEMENTED &&
+         says(status.error_message(), "No message returned for unary request");
+}
+
+/// Whether the server, or what is there, ended the connection before it could be used.
+bool was_shut(const std::string& said) {
+  return says(said, "failed to connect") &&
+         (says(said, "Socket closed") || says(said, "Connection reset") ||
+          says(said, "Broken pipe"));
 }
 
 std::string plain_message(const grpc::Status& status, const std::string& target) {
@@ -79,6 +105,11 @@ std::string plain_message(const grpc::Status& status, const std::string& target)
       for (const auto& [words, meaning] : kTlsFailures) {
         if (says(said, words))
           return "no connection to " + target + ": " + std::string(meaning) + " (" + said + ")";
+      }
+      if (was_shut(said)) {
+        return "no connection to " + target + ": it closed the connection at once; is it up, and " +
+               "does it want TLS (tls_ca) or another client certificate (tls_cert, tls_key)? (" +
+               said + ")";
       }
       return "no server answers at " + target + " (" + said +
              "); is it running, and is the address right?";
@@ -101,6 +132,11 @@ Failure without_details(const grpc::Status& status, const std::string& target) {
     return {ErrorClass::kTooLarge,
             "a message was too large for " + target + ": " + said + "; send less at once",
             {.reason = "TOO_LARGE", .metadata = {}, .retry_after = {}}};
+  }
+  if (was_unreadable(status)) {
+    return {ErrorClass::kInternal,
+            target + " broke the protocol: its answer cannot be read",
+            {.reason = "INTERNAL", .metadata = {{"target", target}}, .retry_after = {}}};
   }
   const bool reset = was_reset(status);
   return {reset ? ErrorClass::kUnavailable : row.kind,

@@ -50,47 +50,40 @@ struct Row {
 template <class Request>
 using ItemMember = Request* (v1::FetchItem::*)();
 
-template <auto kMethod, auto kItem, class Request>
+template <auto kItem, class Request>
 Row row_of(std::string_view name, std::vector<std::string_view> dims, ItemMember<Request>) {
   return {name, std::move(dims),
           [](const std::string& run_id, const Asked& asked, Dims axes, const ReadOptions& options) {
             Request request;
             request.set_run_id(run_id);
             fill_request(request, asked, axes, options);
-            return stream_call<Request>(std::string(asked.read.method()), kMethod,
-                                        std::move(request));
+            return stream_call(std::string(asked.read.method()), std::move(request));
           },
           [](v1::FetchItem& item, const Asked& asked, Dims axes, const ReadOptions& options) {
             fill_request(*(item.*kItem)(), asked, axes, options);
           }};
 }
 
-template <auto kMethod, auto kItem>
+template <auto kItem>
 Row row(std::string_view name, std::vector<std::string_view> dims) {
-  return row_of<kMethod, kItem>(name, std::move(dims), kItem);
+  return row_of<kItem>(name, std::move(dims), kItem);
 }
 
 const std::vector<Row>& rows() {
   using Item = v1::FetchItem;
   static const std::vector<Row> kRows = {
-      row<&Stub::Tokens, &Item::mutable_tokens>("tokens", {"batch", "pos"}),
-      row<&Stub::Logits, &Item::mutable_logits>("logits", {"batch", "pos", "d_vocab"}),
-      row<&Stub::ResidualIn, &Item::mutable_residual_in>("residual_in",
-                                                         {"batch", "pos", "d_model"}),
-      row<&Stub::ResidualAfterAttn, &Item::mutable_residual_after_attn>(
-          "residual_after_attn", {"batch", "pos", "d_model"}),
-      row<&Stub::ResidualOut, &Item::mutable_residual_out>("residual_out",
-                                                           {"batch", "pos", "d_model"}),
-      row<&Stub::FfnOut, &Item::mutable_ffn_out>("ffn_out", {"batch", "pos", "d_model"}),
-      row<&Stub::DecomposedFfnOut, &Item::mutable_decomposed_ffn_out>("decomposed_ffn_out",
-                                                                      {"hidden", "d_model"}),
-      row<&Stub::NeuronActivations, &Item::mutable_neuron_activations>("neuron_activations",
-                                                                       {"d_ffn"}),
-      row<&Stub::AttentionMatrix, &Item::mutable_attention_matrix>("attention_matrix",
-                                                                   {"query_pos", "key_pos"}),
-      row<&Stub::AttentionOutput, &Item::mutable_attention_output>("attention_output", {"d_model"}),
-      row<&Stub::DecomposedAttn, &Item::mutable_decomposed_attn>(
-          "decomposed_attn", {"target", "source", "head", "d_model"}),
+      row<&Item::mutable_tokens>("tokens", {"batch", "pos"}),
+      row<&Item::mutable_logits>("logits", {"batch", "pos", "d_vocab"}),
+      row<&Item::mutable_residual_in>("residual_in", {"batch", "pos", "d_model"}),
+      row<&Item::mutable_residual_after_attn>("residual_after_attn", {"batch", "pos", "d_model"}),
+      row<&Item::mutable_residual_out>("residual_out", {"batch", "pos", "d_model"}),
+      row<&Item::mutable_ffn_out>("ffn_out", {"batch", "pos", "d_model"}),
+      row<&Item::mutable_decomposed_ffn_out>("decomposed_ffn_out", {"hidden", "d_model"}),
+      row<&Item::mutable_neuron_activations>("neuron_activations", {"d_ffn"}),
+      row<&Item::mutable_attention_matrix>("attention_matrix", {"query_pos", "key_pos"}),
+      row<&Item::mutable_attention_output>("attention_output", {"d_model"}),
+      row<&Item::mutable_decomposed_attn>("decomposed_attn",
+                                          {"target", "source", "head", "d_model"}),
   };
   return kRows;
 }
@@ -127,7 +120,7 @@ StreamCall fetch_call(const std::string& run_id, std::span<const Asked> asked,
     const Row& row = row_for(one.read);
     row.add(*request.add_items(), one, row.dims, options);
   }
-  return stream_call<v1::FetchRequest>("fetch", &Stub::Fetch, std::move(request));
+  return stream_call("fetch", std::move(request));
 }
 
 }  // namespace transparent_llm::internal

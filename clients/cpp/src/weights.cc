@@ -25,8 +25,7 @@ Tensor Weights::layer(Connection& connection, const ModelDescription& model, std
   request.set_model(model.info.name);
   request.set_layer(layer);
   request.set_model_digest(model.digest);
-  const auto call = stream_call<v1::NeuronOutputsRequest>("neuron_outputs", &Stub::NeuronOutputs,
-                                                          std::move(request));
+  const auto call = stream_call("neuron_outputs", std::move(request));
   CallTerms of_no_run = terms;
   of_no_run.run_key.clear();
   Tensor rows = receive_one(connection, call, of_no_run, {});

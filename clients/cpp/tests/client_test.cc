@@ -99,6 +99,15 @@ TEST(ClientTest, ValuesOfMoreThanMaxBytesAreRefused) {
   EXPECT_EQ(llm.neuron_output(0, 0).dims()[0], "d_model");  // and a smaller one still comes
 }
 
+TEST(ClientTest, WhatIsTooLargeToSendIsNotSent) {
+  Client llm = Client::connect("127.0.0.1:1");
+  const std::vector<std::byte> bytes(20 << 20);
+  const Tensor large(Dtype::kU8, {bytes.size()}, {}, bytes);
+  EXPECT_EQ(reason_of<TooLargeError>([&] { llm.unembed(large, true); }), "TOO_LARGE");
+  EXPECT_EQ(reason_of<TooLargeError>([&] { llm.run({std::string(bytes.size(), 'a')}); }),
+            "TOO_LARGE");
+}
+
 TEST(ClientTest, AClosedClientIsClosedForItsCopiesToo) {
   Client llm = Client::connect(test::real_server());
   Client twin = llm.copy();
@@ -156,6 +165,7 @@ TEST(ClientTest, OptionsThatContradictAreRefused) {
   refuses({.tls_ca = "ca.pem", .tls_key = "key.pem"});
   refuses({.tls_cert = "cert.pem", .tls_key = "key.pem"});
   refuses({.tls_ca = "there-is-no-such-file.pem"});
+  refuses({.tls_ca = testing::TempDir()});
   refuses({.max_bytes = 0});
 }
 

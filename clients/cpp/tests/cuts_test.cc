@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "cutting_proxy.h"
 #include "real_server.h"
@@ -162,6 +164,24 @@ TEST(CutsTest, AServerThatNeverAnsweredIsTriedFiveTimes) {
   Client llm = Client::connect(server.address());
   EXPECT_THROW(llm.run({"My lord"}), UnavailableError);
   EXPECT_EQ(calls, 5);
+}
+
+TEST(CutsTest, AClientThatIsClosedWhileItWaitsCancelsTheCall) {
+  ScriptedServer server;
+  std::atomic<int> calls = 0;
+  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer*) {
+    ++calls;
+    calls.notify_all();
+    return grpc::Status(grpc::UNAVAILABLE, "gone");
+  };
+  Client llm = Client::connect(server.address());
+  llm.run({"My lord"});
+  Client twin = llm.copy();
+  std::jthread closer([&] {
+    for (int seen = 0; seen < 5; seen = calls) calls.wait(seen);  // from then on it mostly waits
+    twin.close();
+  });
+  EXPECT_THROW(llm.residual_in(0), CancelledError);
 }
 
 TEST(CutsTest, AServerThatStaysAwayMissesTheDeadline) {

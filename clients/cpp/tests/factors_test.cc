@@ -70,6 +70,14 @@ TEST(AttnFactorsTest, RefusesFactorsThatDoNotFit) {
   refuses({tensor<std::int32_t>(Dtype::kI32, {1, 2, 1}, {1, 2}), kValueOut, std::nullopt});
 }
 
+TEST(AttnFactorsTest, AnEmptyProductTakesNeitherTimeNorMemory) {
+  const std::size_t huge = std::size_t{1} << 40;
+  const Tensor wide = product(AttnFactors{floats({0, 1, 0}, {}), floats({0, 0, huge}, {}), {}}, 1);
+  EXPECT_EQ(wide.shape(), (std::vector<std::size_t>{1, 0, 0, huge}));
+  const Tensor tall = product(AttnFactors{floats({0, huge, 0}, {}), floats({0, 0, 1}, {}), {}}, 1);
+  EXPECT_EQ(tall.size(), 0u);
+}
+
 TEST(AttnFactorsTest, RefusesAProductOfMoreThanMaxBytes) {
   EXPECT_THROW(product(AttnFactors{kPattern, kValueOut, std::nullopt}, 15), TooLargeError);
   EXPECT_NO_THROW(product(AttnFactors{kPattern, kValueOut, std::nullopt}, 16));

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+
 #include "wire.h"
 
 namespace transparent_llm::internal {
@@ -61,6 +64,24 @@ TEST(FailureTest, AResetStreamIsALostConnection) {
   EXPECT_EQ(failure.kind, ErrorClass::kUnavailable);
   EXPECT_EQ(failure.details.reason, "UNAVAILABLE");
   EXPECT_EQ(failure.details.metadata.at("status"), "INTERNAL");
+}
+
+TEST(FailureTest, AFailedHandshakeIsExplained) {
+  const std::string opening = "failed to connect to all addresses; last error: UNKNOWN: ipv4:";
+  const std::map<std::string, std::string> meanings = {
+      {"Ssl handshake failed: SSL_ERROR_SSL: error:0A000086:SSL routines::certificate verify failed",
+       "its certificate was not accepted: no authority"},
+      {"Ssl handshake failed: SSL_ERROR_SSL: error:0A00010B:SSL routines::wrong version number",
+       "it does not speak TLS"},
+      {"Peer name 127.0.0.1 is not in peer certificate", "it was made for another name"},
+      {"Socket closed", "does it want TLS"},
+      {"Connection refused", "is it running"},
+  };
+  for (const auto& [said, meaning] : meanings) {
+    const Failure failure = failure_of({grpc::UNAVAILABLE, opening + said}, "host:1");
+    EXPECT_NE(failure.message.find(meaning), std::string::npos) << failure.message;
+    EXPECT_EQ(failure.kind, ErrorClass::kUnavailable);
+  }
 }
 
 TEST(FailureTest, AMessageThatIsTooLargeIsSo) {

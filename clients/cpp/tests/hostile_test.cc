@@ -66,6 +66,33 @@ TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
   EXPECT_EQ(llm.residual_in(0).size(), 2u);
 }
 
+TEST_F(HostileTest, AMessageThatCannotBeReadEndsTheCallAtOnce) {
+  const v1::TensorChunk unreadable = test::header({.name = "no UTF-8: \xff"});
+  std::vector<v1::TensorChunk> messages;
+  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer* writer) {
+    for (const v1::TensorChunk& message : messages) writer->Write(message);
+    return grpc::Status::OK;
+  };
+  Client llm = connected();
+  llm.run({"My lord"});
+  const v1::TensorChunk whole = test::bytes_header(1, "a");
+  const std::vector<std::vector<v1::TensorChunk>> broken = {
+      {unreadable}, {unreadable, whole, whole}, {whole, unreadable}};
+  for (const auto& one : broken) {
+    messages = one;
+    EXPECT_THROW(llm.residual_in(0), InternalError);
+  }
+}
+
+TEST_F(HostileTest, AnAnswerThatCannotBeReadIsAnInternalError) {
+  server.on_run = [](const v1::RunRequest&, v1::RunResponse* response) {
+    *response = test::run_response("no UTF-8: \xff", "digest");
+    return grpc::Status::OK;
+  };
+  Client llm = connected();
+  EXPECT_THROW(llm.run({"My lord"}), InternalError);
+}
+
 TEST_F(HostileTest, AnswersToRunThatContradictThemselvesAreInternalErrors) {
   server.on_run = [](const v1::RunRequest&, v1::RunResponse* response) {
     *response = test::run_response("run", "digest");
@@ -116,6 +143,21 @@ TEST_F(HostileTest, WhatTheReaderThrowsComesOut) {
     throw 7;
   };
   EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink), int);
+  gone.wait(false);
+}
+
+TEST_F(HostileTest, AnErrorThatTheReaderThrowsIsNotTakenForTheServers) {
+  write_without_end();
+  Client llm = connected();
+  llm.run({"My lord"});
+  int calls = 0;
+  const ChunkSink sink = [&](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {
+    ++calls;
+    throw NotFoundError("of another client",
+                        {.reason = "RUN_NOT_FOUND", .metadata = {}, .retry_after = {}});
+  };
+  EXPECT_THROW(llm.read_chunks(Read::residual_in(0), sink), NotFoundError);
+  EXPECT_EQ(calls, 1);
   gone.wait(false);
 }
 
