@@ -19,6 +19,8 @@ export interface Slice {
 /** A part for each axis that is cut: `{ pos: { start: -1 } }` is the last position. */
 export type Slices = Readonly<Record<string, Slice>>;
 
+const BOUNDS: ReadonlySet<string> = new Set(["start", "stop", "step"]);
+
 /**
  * Refuse what no value can be cut by.
  *
@@ -34,6 +36,10 @@ export function requireSlices(slices: Slices): void {
         axis,
         `the slice of "${axis}" is ${String(part)}; for one index write { start: i, stop: i + 1 }`,
       );
+    }
+    const unknown = Object.keys(part).find((key) => !BOUNDS.has(key));
+    if (unknown !== undefined) {
+      throw invalidSlice(axis, `the slice of "${axis}" has a "${unknown}"; write { start, stop, step }`);
     }
     const bounds = [part.start, part.stop, part.step].filter((bound) => bound !== undefined && bound !== null);
     if (!bounds.every(Number.isSafeInteger)) {

@@ -44,6 +44,8 @@ test.each([
   [{ pos: { start: 0.5 } }, "pos"],
   [{ pos: 3 }, "pos"],
   [{ pos: null }, "pos"],
+  [{ pos: [-1] }, "pos"],
+  [{ pos: { begin: 1 } }, "pos"],
 ])("%j is refused", (slices, axis) => {
   expect(() => requireSlices(slices as never)).toThrow(InvalidRequestError);
   expect(() => requireSlices(slices as never)).toThrow(
