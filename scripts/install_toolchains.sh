@@ -4,12 +4,12 @@
 set -euo pipefail
 
 packages=(
-    g++ cmake ninja-build libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libgtest-dev nlohmann-json3-dev
+    g++ cmake ninja-build pkg-config libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libgtest-dev nlohmann-json3-dev
     golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go-1-5 protoc-gen-go-grpc
     chromium
 )
-if ! command -v node >/dev/null || [ "$(node --print 'process.versions.node.split(".")[0] >= 20')" != true ]; then
-    echo "Node.js 20 or newer is needed for clients/typescript: install it from nodejs.org or your distribution" >&2
+if ! command -v node >/dev/null || ! command -v npm >/dev/null || [ "$(node --print 'process.versions.node.split(".")[0] >= 20')" != true ]; then
+    echo "Node.js 20 or newer with npm is needed for clients/typescript: install it from nodejs.org or your distribution" >&2
     exit 1
 fi
 if ! command -v apt-get >/dev/null; then

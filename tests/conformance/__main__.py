@@ -100,6 +100,9 @@ class Performer:
         except DriverFailure as error:
             found.append(str(error))
             self.stop()
+        except Exception as error:  # an answer that is not in the form that README.md has
+            found.append(f"an answer could not be read: {error!r}")
+            self.stop()
         for finding in found:
             print(f"{self._client.name}, {name}: {finding}", file=sys.stderr, flush=True)
         return FAILED if found else PASSED

@@ -148,9 +148,10 @@ def _cancelled_after(seconds: float | None) -> Iterator[None]:
     timer.start()
     try:
         yield
-        timer.cancel()
     except KeyboardInterrupt:
         raise CancelledError("cancelled by the user") from None
+    finally:
+        timer.cancel()
 
 
 class _FailedCall(grpc.RpcError):
@@ -181,13 +182,22 @@ def _error(error: TransparentLlmError) -> Fields:
     }
 
 
-def _answered(op: Callable[[Fields], Fields], request: Fields) -> Fields:
+def _answered(driver: Driver, request: Fields) -> Fields:
     try:
+        op: Callable[[Fields], Fields] = getattr(driver, request["op"])
         return {"ok": op(request)}
     except TransparentLlmError as error:
         return {"error": _error(error)}
     except Exception as error:
-        return {"error": {"class": "DriverError", "reason": "", "message": repr(error), "metadata": {}}}
+        return {
+            "error": {
+                "class": "DriverError",
+                "reason": "",
+                "message": repr(error),
+                "metadata": {},
+                "retry_after_s": None,
+            }
+        }
 
 
 def main() -> None:
@@ -195,7 +205,7 @@ def main() -> None:
     driver = Driver()
     for line in sys.stdin:
         request = {"llm": "main", **json.loads(line)}
-        answer = _answered(getattr(driver, request["op"]), request)
+        answer = _answered(driver, request)
         print(json.dumps({"id": request["id"], **answer}), flush=True)
 
 

@@ -69,9 +69,13 @@ class Ears(grpc.ServerInterceptor):
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             ended = threading.Event()
-            context.add_callback(lambda: ended.is_set() or self.someone_left.set())
-            yield from handler.unary_stream(request, context)
-            ended.set()
+            if not context.add_callback(lambda: ended.is_set() or self.someone_left.set()):
+                self.someone_left.set()  # it had left before anything was done
+            try:
+                yield from handler.unary_stream(request, context)
+            finally:
+                if context.is_active():  # also where the server itself refuses
+                    ended.set()
 
         return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
 

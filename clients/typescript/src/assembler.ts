@@ -5,6 +5,9 @@ import type { TensorChunk, TensorHeader } from "./gen/transparent_llm/v1/tensor_
 import { requireRoom } from "./room.js";
 import { Tensor } from "./tensor.js";
 
+/** No value has half as many; more of them only take time. */
+const MOST_AXES = 64;
+
 /** A stream that does not follow tensor.proto: the peer is broken or speaks another protocol. */
 export class StreamError extends Error {
   override name = "StreamError";
@@ -168,8 +171,11 @@ function allocated(header: TensorHeader): Arriving {
   if (dtype === undefined) {
     throw new StreamError(`unknown dtype ${header.dtype} in the header`);
   }
+  if (header.dims.length !== header.shape.length || header.shape.length > MOST_AXES) {
+    throw new StreamError(`the header names ${header.dims.length} axes of ${header.shape.length}`);
+  }
   const wanted = header.shape.reduce((product, size) => product * size, BigInt(sizeOf(dtype)));
-  if (wanted !== header.totalBytes || header.dims.length !== header.shape.length) {
+  if (wanted !== header.totalBytes) {
     const what = `${dtype} [${header.shape.join(", ")}] [${header.dims.join(", ")}]`;
     throw new StreamError(`the header contradicts itself: ${what} in ${header.totalBytes} bytes`);
   }

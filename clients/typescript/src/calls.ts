@@ -137,6 +137,7 @@ export class Calls {
     scope: Scope,
     runKey: string,
   ): Promise<MessageShape<O>> {
+    requireWanted(scope);
     const headers = this.#headers(runKey);
     try {
       // Its types want the initializer of a message, which a message itself is.
@@ -156,13 +157,11 @@ export class Calls {
     runKey: string,
     take: (chunk: TensorChunk) => void,
   ): Promise<void> {
+    requireWanted(scope);
     // Of its own: leaving a stream of Connect before its end does not tell the server.
     const call = new AbortController();
     const abort = (): void => call.abort();
     scope.signal.addEventListener("abort", abort);
-    if (scope.isCancelled) {
-      abort();
-    }
     const messages = this.#messages(method, request, scope, call.signal, this.#headers(runKey));
     try {
       for await (const chunk of messages) {
@@ -185,9 +184,18 @@ export class Calls {
     try {
       const call = this.#transport.stream(method, signal, timeLeft(scope), headers, once(request) as never);
       const response = await call;
-      for await (const chunk of response.message) {
-        this.#hasAnswered = true;
-        yield chunk;
+      const incoming = response.message[Symbol.asyncIterator]();
+      let isLeftEarly = true;
+      try {
+        for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
+          this.#hasAnswered = true;
+          yield next.value;
+        }
+        isLeftEarly = false;
+      } finally {
+        if (isLeftEarly) {
+          incoming.next().catch(() => {}); // it fails with the call; without it Connect never clears its deadline's timer
+        }
       }
     } catch (error) {
       throw this.#failure(error, scope);
@@ -214,6 +222,13 @@ export class Calls {
       headers.set("authorization", `Bearer ${this.config.token}`);
     }
     return headers;
+  }
+}
+
+/** @throws CancelledError the call was cancelled before it is made: no connection is opened for it. */
+function requireWanted(scope: Scope): void {
+  if (scope.isCancelled) {
+    throw cancelled();
   }
 }
 

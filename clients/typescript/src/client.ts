@@ -166,7 +166,7 @@ export class RemoteTransparentLlm {
    */
   async unembed(t: Tensor | ArrayLike<number>, normalize: boolean, options: ReadOptions = {}): Promise<Tensor> {
     const { dtype, shape, bytes } = t instanceof Tensor ? t : Tensor.ofFloats(t);
-    const tensor = { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes };
+    const tensor = { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes.slice() }; // the caller may write to it meanwhile
     return this.#readModel(MODEL_READS.unembed, { t: tensor, normalize }, options);
   }
 

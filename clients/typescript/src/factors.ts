@@ -36,7 +36,8 @@ export function attnProduct(factors: Factors, maxBytes: number | undefined): Ten
   const weights = rowReader(pattern)(0, pattern.length);
   const values = rowReader(valueOut);
   const product = new Float32Array(width);
-  for (let target = 0, start = 0; target < targets; target++) {
+  const rows = sources * heads * width === 0 ? 0 : targets; // nothing to multiply takes no time
+  for (let target = 0, start = 0; target < rows; target++) {
     const gains = gain?.(target);
     for (let row = 0; row < sources * heads; row++, start += width) {
       const [source, head] = [Math.floor(row / heads), row % heads];
@@ -70,6 +71,9 @@ export function ffnProduct(factors: Factors, weights: Tensor, maxBytes: number |
     FFN_DIMS,
     roomFor("decomposed_ffn_out", activations, shape, maxBytes),
   );
+  if (count * width === 0) {
+    return out.tensor;
+  }
   const active = rowReader(activations)(0, computed);
   const rows = rowReader(weights);
   const gains = gain?.(0);

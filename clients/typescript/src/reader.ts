@@ -33,19 +33,21 @@ export class Reader {
 
   /** One value. */
   async read(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<Tensor> {
-    const arrived = await this.#ask(run, read, this.#options(run, read, options), options, scope);
-    return this.#value(run, read, arrived, options, scope);
+    const wire = this.#options(run, read, options);
+    const arrived = await this.#ask(run, read, wire, options, scope);
+    return this.#value(run, read, wire, arrived, options, scope);
   }
 
   /** Many values in one stream, in their order. */
   async readMany(run: Run, reads: readonly CheckedRead[], options: ReadOptions, scope: Scope): Promise<Tensor[]> {
-    const items = reads.map((read) => item(read, this.#options(run, read, options)));
+    const wires = reads.map((read) => this.#options(run, read, options));
+    const items = reads.map((read, i) => item(read, wires[i] as TensorOptions));
     const request = create(FetchRequestSchema, { runId: run.id, items });
     const { fetch } = TransparentLlmService.method;
     const arrived = grouped(reads, await this.#calls.tensors(fetch, request, scope, run.key, options.onProgress));
     const values: Tensor[] = [];
     for (const [i, each] of arrived.entries()) {
-      values.push(await this.#value(run, reads[i] as CheckedRead, each, options, scope));
+      values.push(await this.#value(run, reads[i] as CheckedRead, wires[i] as TensorOptions, each, options, scope));
     }
     return values;
   }
@@ -78,12 +80,22 @@ export class Reader {
     );
   }
 
-  async #value(run: Run, read: CheckedRead, arrived: Arrived, options: ReadOptions, scope: Scope): Promise<Tensor> {
+  async #value(
+    run: Run,
+    read: CheckedRead,
+    wire: TensorOptions,
+    arrived: Arrived,
+    options: ReadOptions,
+    scope: Scope,
+  ): Promise<Tensor> {
     if ("value" in arrived) {
       requireDtype(READS[read.name], arrived.value, options);
       return arrived.value;
     }
     const { maxBytes } = this.#calls.config;
+    if (wire.encoding !== Encoding.FACTORED) {
+      throw new InternalError(`the server sent factors of ${READS[read.name].header}, which were not asked for`);
+    }
     if (read.name === "decomposedAttn") {
       return attnProduct(arrived.factors, maxBytes);
     }

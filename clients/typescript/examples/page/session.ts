@@ -50,16 +50,23 @@ export class Session {
       { signal },
     );
     const places = layers.flatMap((layer) => this.tokens.map((_, pos) => ({ layer, pos })));
+    let hasFailed = false; // then nothing more is told
     const work = async (): Promise<void> => {
       for (let place = places.shift(); place !== undefined; place = places.shift()) {
         const { layer, pos } = place;
         const vector = rowOf(streams[layer] as Tensor, pos);
         const [id, probability] = favourite((await this.#llm.unembed(vector, true, { signal })).toFloat32());
-        tell({ layer, pos, token: await this.#textOf(id, signal), probability });
+        const token = await this.#textOf(id, signal);
+        if (!hasFailed) {
+          tell({ layer, pos, token, probability });
+        }
       }
     };
     try {
       await Promise.all(Array.from({ length: CALLS_AT_ONCE }, work));
+    } catch (error) {
+      hasFailed = true;
+      throw error;
     } finally {
       places.length = 0; // when one fails, the others begin nothing more
     }

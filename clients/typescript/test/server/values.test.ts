@@ -1,7 +1,7 @@
 /** Values of the real server: what they are, and that all ways to ask for them give the same. */
 
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import type { Read, Tensor } from "../../src/index.js";
+import { type Read, Tensor } from "../../src/index.js";
 import { connect, type RemoteTransparentLlm } from "../../src/node.js";
 
 const SENTENCES = ["My lord, I shall reply", "Hello"];
@@ -194,4 +194,12 @@ test("progress goes up to the end", async () => {
   expect(seen.at(-1)).toBe(1);
   expect(seen).toEqual([...seen].sort((a, b) => a - b));
   expect(value.length).toBeGreaterThan(0);
+});
+
+test("a tensor that is written to after the call is sent as it was", async () => {
+  const vector = Tensor.ofFloats(Float32Array.from({ length: 128 }, (_, i) => Math.sin(i)));
+  const wanted = await llm.unembed(vector, true);
+  const again = llm.unembed(vector, true);
+  vector.bytes.fill(0);
+  expect((await again).bytes).toEqual(wanted.bytes);
 });

@@ -92,6 +92,11 @@ describe("broken streams", () => {
   });
 });
 
+test("a header with axes without number is refused at once", () => {
+  const many = { shape: Array<bigint>(200_000).fill(2n ** 32n), dims: Array<string>(200_000).fill("pos") };
+  expect(() => assembled(chunk(head(0, many)))).toThrow(/^the header names 200000 axes of 200000$/);
+});
+
 test("a larger tensor than allowed is refused before its memory is taken", () => {
   expect(() => new Assembler(10).add(chunk(head(2 ** 52)))).toThrow(TooLargeError);
 });
