@@ -10,12 +10,9 @@ if ! command -v apt-get >/dev/null; then
     echo "no apt-get here: install prometheus and promtool by hand for the tests that use them" >&2
     exit 0
 fi
-as_root=()
-if [ "$(id -u)" != 0 ]; then
-    as_root=(sudo --non-interactive)
-fi
-"${as_root[@]}" apt-get update --quiet
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends prometheus
+as_root=$(dirname "$0")/as_root.sh
+"$as_root" apt-get update --quiet
+"$as_root" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends prometheus
 if command -v systemctl >/dev/null; then
-    "${as_root[@]}" systemctl disable --now prometheus || true
+    "$as_root" systemctl disable --now prometheus || true
 fi

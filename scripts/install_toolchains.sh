@@ -23,9 +23,6 @@ done
 if [ ${#missing[@]} = 0 ]; then
     exit 0
 fi
-as_root=()
-if [ "$(id -u)" != 0 ]; then
-    as_root=(sudo --non-interactive)
-fi
-"${as_root[@]}" apt-get update --quiet
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "${missing[@]}"
+as_root=$(dirname "$0")/as_root.sh
+"$as_root" apt-get update --quiet
+"$as_root" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "${missing[@]}"

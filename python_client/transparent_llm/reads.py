@@ -19,8 +19,9 @@ WHOLE = "value"
 INTEGERS = frozenset({"tokens"})
 """What has no floating type."""
 
-_FIRST_FACTOR = {"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
-_NEEDED_FACTORS = {"decomposed_attn": {"pattern", "value_out"}, "decomposed_ffn_out": {"activations"}}
+_FACTORS = {"decomposed_attn": ("pattern", "value_out"), "decomposed_ffn_out": ("activations",)}
+"""Those that a product always has, in the order in which they come."""
+
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
 
@@ -54,7 +55,7 @@ def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[
     groups: list[tuple[str, dict[str, _Part]]] = []
     for full_name, tensor in arrived:
         name, _, factor = full_name.partition(".")
-        if not factor or factor == _FIRST_FACTOR.get(name):
+        if not factor or (name in _FACTORS and factor == _FACTORS[name][0]):
             groups.append((name, {}))
         elif not groups or groups[-1][0] != name:
             raise InternalError(f"the server sent {full_name!r} without the factors before it")
@@ -62,6 +63,6 @@ def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[
     if [name for name, _ in groups] != list(names):
         raise InternalError(f"the server sent {len(groups)} values, not the {len(names)} that were asked for")
     for name, named in groups:
-        if WHOLE not in named and not _NEEDED_FACTORS.get(name, {WHOLE}) <= named.keys():
+        if WHOLE not in named and not named.keys() >= set(_FACTORS[name]):
             raise InternalError(f"the server sent {', '.join(named)} of {name}, which make no value")
     return [named for _, named in groups]

@@ -8,6 +8,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 
 _TOKEN_ID_LIMIT = 2**31
@@ -50,6 +51,13 @@ class RunInput:
         for row in rows:
             require_token_ids(row)
         return cls(token_ids=rows)
+
+    def run_on(self, llm: TransparentLlm) -> None:
+        """Make it the current run of a model."""
+        if self.token_ids is not None:
+            llm.run_tokens([list(row) for row in self.token_ids])
+        else:
+            llm.run(list(self.sentences or ()))
 
     def key(self, model: str) -> str:
         """The routing key, known before the first call: a hash of model and input."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 
 import transparent_llm
 import transparent_llm_server
+from support.checkout import ROOT, needs_a_checkout, project_files
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = [Path(package.__path__[0]) for package in (transparent_llm, transparent_llm_server)]
 MODULES = [(package, path) for package in PACKAGES for path in package.rglob("*.py") if path.parent.name != "_gen"]
 TREES = {
@@ -115,11 +114,9 @@ def test_what_only_looks_dangerous_is_let_pass() -> None:
     assert list(dangers(ast.parse(harmless))) == []
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout: git tells which files belong to the project")
+@needs_a_checkout
 def test_no_file_names_a_path_of_one_machine() -> None:
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
-    files = [ROOT / name for name in listed if (ROOT / name).is_file()]
+    files = [ROOT / name for name in project_files()]
     assert ROOT / "pyproject.toml" in files
     found = {str(path.relative_to(ROOT)): machine_paths(path.read_bytes()) for path in files}
     assert {path: paths for path, paths in found.items() if paths} == {}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from support.checkout import ROOT, needs_a_checkout, project_files
 from transparent_llm.version import __version__
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "set_version.py"
 PLACES = runpy.run_path(str(SCRIPT))["PLACES"]
 LOCKED = {"constraints.txt", "package-lock.json", "go.sum", "go.mod"}
@@ -64,16 +64,14 @@ def test_the_changelog_begins_with_it() -> None:
     assert headings[0] == __version__
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout: git tells which files belong to the project")
+@needs_a_checkout
 def test_no_other_file_names_it() -> None:
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
     known = {"CHANGELOG.md", *(place.path for place in PLACES)}
     named = re.compile(rb"(?<![\d.])%s(?![\d.]*\d)" % re.escape(__version__).encode())
     found = [
         name
-        for name in listed
-        if (ROOT / name).is_file() and name not in known and Path(name).name not in LOCKED
+        for name in project_files()
+        if name not in known and Path(name).name not in LOCKED
         if not re.search(r"(^|/|_)tests?[/_.]", name) and named.search((ROOT / name).read_bytes())
     ]
     assert found == [], "take it from one of the places of scripts/set_version.py, or add it there"

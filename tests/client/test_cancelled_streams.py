@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from support.servers import Watcher, running, served, tiny
+from support.servers import Listener, Watcher, running, served, tiny
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import TransparentLlmError
@@ -18,30 +17,23 @@ from transparent_llm.errors import TransparentLlmError
 ROWS = [list(range(1, 31)), [3, 4]]
 
 
-class CancelOnce(grpc.ServerInterceptor):
+class CancelOnce(Listener):
     """Ends the first stream after some messages, as the server does with one that nobody reads."""
 
     def __init__(self, after: int) -> None:
+        super().__init__()
         self._after = after
         self.cancelled = 0
 
-    def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
-    ) -> Any:
-        handler = continuation(details)
-        if handler is None or handler.unary_stream is None:
-            return handler
-
-        @functools.wraps(handler.unary_stream)
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            for number, message in enumerate(handler.unary_stream(request, context)):
-                if number == self._after and not self.cancelled:
-                    self.cancelled += 1
-                    context.cancel()
-                    return
-                yield message
-
-        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    def _streamed(
+        self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        for number, message in enumerate(answer(request, context)):
+            if number == self._after and not self.cancelled:
+                self.cancelled += 1
+                context.cancel()
+                return
+            yield message
 
 
 def test_one_that_the_server_cancels_ends_with_the_same_bits() -> None:

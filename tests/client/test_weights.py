@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from support.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
 LAYER_BYTES = 256 * 64 * 4
@@ -44,17 +43,9 @@ def watched(**options: Any) -> Iterator[tuple[RemoteTransparentLlm, Watcher]]:
         yield llm, watcher
 
 
-@contextmanager
-def mixture(*interceptors: Watcher) -> Iterator[Server]:
+def mixture(*interceptors: Watcher) -> AbstractContextManager[Server]:
     """A server of a model with four experts of 96 neurons, two of which are chosen for each token."""
-    server = Server(ServerConfig(listen="localhost:0", drain_s=1.0), interceptors)
-    server.start()
-    server.serve(tiny("mixtral"), "mixtral")
-    server.ready()
-    try:
-        yield server
-    finally:
-        server.stop()
+    return running(*interceptors, serving={"mixtral": tiny("mixtral")})
 
 
 def weight_calls(watcher: Watcher) -> list[str]:

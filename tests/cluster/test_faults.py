@@ -8,7 +8,7 @@ import pytest
 
 from cluster.conftest import Cluster
 from cluster.load import load
-from support.envoy import envoy
+from support.envoy import envoy_before
 from support.proxy import cutting
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
@@ -58,9 +58,7 @@ def test_a_stream_that_the_proxy_breaks_off_is_taken_up_again(cluster: Cluster, 
         direct.run_tokens(batch)
         wanted = direct.logits()
     with cutting(cluster.replicas[0].address, [wanted.nbytes // 3] * 2) as cutter:
-        host, _, port = cutter.address.rpartition(":")
-        with envoy(int(port), tmp_path, host=host) as proxy:
-            proxy.await_healthy(host)
+        with envoy_before(cutter.address, tmp_path) as proxy:
             with RemoteTransparentLlm(proxy.address, shared_memory=False, timeout_s=60) as llm:
                 llm.run_tokens(batch)
                 assert_same_bits(llm.logits(), wanted)

@@ -97,11 +97,8 @@ class Performer:
         try:
             self._driver = self._driver or self._stack.enter_context(driving(self._client.command))
             found += findings(self._driver)
-        except DriverFailure as error:
-            found.append(str(error))
-            self.stop()
-        except Exception as error:  # an answer that is not in the form that README.md has
-            found.append(f"an answer could not be read: {error!r}")
+        except Exception as error:  # of the driver, or an answer that is not in the form that README.md has
+            found.append(str(error) if isinstance(error, DriverFailure) else f"an answer could not be read: {error!r}")
             self.stop()
         for finding in found:
             print(f"{self._client.name}, {name}: {finding}", file=sys.stderr, flush=True)
@@ -117,7 +114,8 @@ def table_lines(table: dict[str, Results]) -> Iterator[str]:
     rows = max((list(results) for results in table.values()), key=len) or [NOT_BUILT]
     width = max(map(len, rows))
     reasons: list[str] = []
-    yield "".join([" " * width, *(f"  {name:>{max(len(name), len(NOT_BUILT))}}" for name in table)])
+    widths = {name: max(len(name), len(NOT_BUILT)) for name in table}
+    yield "".join([" " * width, *(f"  {name:>{widths[name]}}" for name in table)])
     for row in rows:
         cells = []
         for name, results in table.items():
@@ -126,7 +124,7 @@ def table_lines(table: dict[str, Results]) -> Iterator[str]:
                 if result not in reasons:
                     reasons.append(result)
                 result = f"({reasons.index(result) + 1})"
-            cells.append(f"  {result:>{max(len(name), len(NOT_BUILT))}}")
+            cells.append(f"  {result:>{widths[name]}}")
         yield f"{row:<{width}}" + "".join(cells)
     yield from (f"({number}) does not apply: {reason}" for number, reason in enumerate(reasons, 1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,9 @@ class Play:
         """The model of that name in this process, with this input run."""
         key = (self._server, name, run_input)
         if key not in self._local:
-            self._local[key] = run_here(MODELS[self._server]()[name].copy(), run_input)
+            self._local[key] = MODELS[self._server]()[name].copy()
+            if run_input is not None:
+                run_input.run_on(self._local[key])
         return self._local[key]
 
     # -- what the runner itself does and looks at ---------------------------------------------------------------
@@ -159,8 +161,15 @@ class Play:
         if carried > at_most:
             yield f"{carried} bytes came to the client, more than {at_most}"
 
+    def _heard_since(self, names: Container[str]) -> list[tuple[str, dict[str, str]]]:
+        """Calls of these RPCs since the mark, with their metadata."""
+        return [call for call in self._stage.ears.calls[self._heard :] if call[0] in names]
+
+    def _run_keys(self, names: Container[str]) -> set[str | None]:
+        return {metadata.get(RUN_KEY_HEADER) for _, metadata in self._heard_since(names)}
+
     def _expect_calls(self, names: list[str]) -> Iterator[str]:
-        heard = [name for name, _ in self._stage.ears.calls[self._heard :] if name in METHOD_RPCS]
+        heard = [name for name, _ in self._heard_since(METHOD_RPCS)]
         if heard != names:
             yield f"the server heard {heard}, not {names}"
 
@@ -171,32 +180,19 @@ class Play:
 
     def _expect_one_run_key(self) -> Iterator[str]:
         """The run and all reads of it since the mark have the same one."""
-        keys = {
-            metadata.get(RUN_KEY_HEADER) for name, metadata in self._stage.ears.calls[self._heard :] if name in OF_RUN
-        }
+        keys = self._run_keys(OF_RUN)
         if len(keys) != 1 or None in keys:
             yield f"a run and its reads had the run keys {keys}"
 
     def _expect_run_keys(self, count: int) -> Iterator[str]:
         """So many different ones on the calls of Run since the mark."""
-        keys = {
-            metadata.get(RUN_KEY_HEADER) for name, metadata in self._stage.ears.calls[self._heard :] if name == "Run"
-        }
+        keys = self._run_keys({"Run"})
         if len(keys) != count or None in keys:
             yield f"runs had the run keys {keys}, of which {count} were to come"
 
 
 METHOD_RPCS = {method.rpc for method in METHODS.values()} | {"Fetch", "ReleaseRun"}
 OF_RUN = {method.rpc for method in METHODS.values() if method.of_run} | {"Run", "Fetch", "ReleaseRun"}
-
-
-def run_here(llm: TransparentLlm, run_input: RunInput | None) -> TransparentLlm:
-    """The same, with this input run."""
-    if run_input is not None and run_input.sentences is not None:
-        llm.run(list(run_input.sentences))
-    elif run_input is not None:
-        llm.run_tokens([list(row) for row in run_input.token_ids or ()])
-    return llm
 
 
 def asked_for(llm: TransparentLlm, step: Fields) -> torch.Tensor:

@@ -13,17 +13,15 @@ import grpc
 import torch
 
 from support.certificates import Authority
-from support.envoy import envoy
+from support.envoy import envoy_before
 from support.families import build_model, build_tokenizer, hybrid_config
 from support.gate import Gate, gate
 from support.owners import TokenFile
-from support.servers import tiny
+from support.servers import Listener, running, tiny
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
 from transparent_llm.wire.methods import Stub
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.model_config import ON_DEMAND, ModelConfig
 
@@ -53,42 +51,35 @@ MODELS: dict[str, Callable[[], Models]] = {
 """What the servers serve, under which names. "sleeping" loads its model when it is first asked for it."""
 
 
-class Ears(grpc.ServerInterceptor):
-    """Hears every call with its metadata, and which streams their clients left early."""
+class Ears(Listener):
+    """Also hears which streams their clients left early."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, dict[str, str]]] = []
+        super().__init__()
         self.someone_left = threading.Event()
 
-    def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
-        handler: Any = continuation(details)
-        metadata = {str(key): str(value) for key, value in details.invocation_metadata}
-        self.calls.append((str(details.method).rpartition("/")[2], metadata))
-        if handler is None or handler.unary_stream is None:
-            return handler
-
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            ended = threading.Event()
-            if not context.add_callback(lambda: ended.is_set() or self.someone_left.set()):
-                self.someone_left.set()  # it had left before anything was done
-            try:
-                yield from handler.unary_stream(request, context)
-            finally:
-                if context.is_active():  # also where the server itself refuses
-                    ended.set()
-
-        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    def _streamed(
+        self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        ended = threading.Event()
+        if not context.add_callback(lambda: ended.is_set() or self.someone_left.set()):
+            self.someone_left.set()  # it had left before anything was done
+        try:
+            yield from answer(request, context)
+        finally:
+            if context.is_active():  # also where the server itself refuses
+                ended.set()
 
 
 class Stage:
     """Servers behind one gate. `through_envoy` puts Envoy before each, as browsers need."""
 
-    def __init__(self, gate: Gate, fronts: dict[str, str], ears: Ears, access: dict[str, str]) -> None:
+    def __init__(self, gate: Gate, main: str, fronts: dict[str, str], ears: Ears, access: dict[str, str]) -> None:
         self.gate = gate
         self.ears = ears
         self.access = access
         """What a client needs for the server "secure": `tls_ca` and `token`."""
-        self._fronts = fronts
+        self._main, self._fronts = main, fronts
 
     def lead_to(self, server: str) -> None:
         """Clients reach this server from now on."""
@@ -97,7 +88,7 @@ class Stage:
 
     def release(self, run_input: RunInput) -> None:
         """Make the server "main" forget a run, whose id is known from running it once more."""
-        with grpc.insecure_channel(self._fronts["direct"]) as channel:
+        with grpc.insecure_channel(self._main) as channel:
             stub: Any = Stub(channel)
             run_id = stub.Run(runs.to_request(run_input, ""), timeout=60).run_id
             assert stub.ReleaseRun(runs.release_request(run_id), timeout=60).released
@@ -112,41 +103,16 @@ def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
         "secure": {**certificate.as_server, "tokens_file": tokens.path, "listen": "localhost:0"},
         "sleeping": {"models": (ModelConfig(str(DEMO_MODEL), "demo", load=ON_DEMAND),), "device": "cpu"},
     }
-    ears, fronts = Ears(), {}
+    ears, direct, fronts = Ears(), dict[str, str](), dict[str, str]()
     with ExitStack() as stack:
         for name in MODELS:
             if name == "secure" and through_envoy:
                 continue
-            server = stack.enter_context(_serving(name, ears, **settings.get(name, {})))
-            fronts[name] = server.replace("localhost", "127.0.0.1")
-            if name == "main":
-                fronts["direct"] = server
+            usual = {"listen": "127.0.0.1:0", "chunk_bytes": CHUNK_BYTES}
+            server = running(ears, serving=MODELS[name](), **{**usual, **settings.get(name, {})})
+            direct[name] = stack.enter_context(server).address
+            fronts[name] = direct[name].replace("localhost", "127.0.0.1")
             if through_envoy:
-                fronts[name] = stack.enter_context(_envoy(server, folder / name))
+                fronts[name] = stack.enter_context(envoy_before(direct[name], folder / name)).address
         access = {"tls_ca": str(authority.path), "token": tokens.tokens["owner"]}
-        yield Stage(stack.enter_context(gate(fronts["main"])), fronts, ears, access)
-
-
-@contextmanager
-def _serving(name: str, ears: Ears, **settings: Any) -> Iterator[str]:
-    usual = {"listen": "127.0.0.1:0", "drain_s": 1.0, "chunk_bytes": CHUNK_BYTES}
-    server = Server(ServerConfig(**(usual | settings)), [ears])
-    try:
-        address = server.start()
-        if "models" in settings:
-            server.load()
-        else:
-            for alias, model in MODELS[name]().items():
-                server.serve(model, alias)
-            server.ready()
-        yield address
-    finally:
-        server.stop()
-
-
-@contextmanager
-def _envoy(server: str, folder: Path) -> Iterator[str]:
-    host, _, port = server.rpartition(":")
-    with envoy(int(port), folder, host=host) as proxy:
-        proxy.await_healthy(host)
-        yield proxy.address
+        yield Stage(stack.enter_context(gate(fronts["main"])), direct["main"], fronts, ears, access)

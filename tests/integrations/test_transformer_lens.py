@@ -15,14 +15,13 @@ import torch
 from transformer_lens.model_bridge import RemoteBridge, TransformerBridge
 
 from support.families import FAMILIES
-from support.servers import Watcher, served, tiny
+from support.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.integrations.transformer_lens import TransparentLlmBridge, boot_transparent_llm
 from transparent_llm.integrations.transformer_lens.driver import canonical_name
 from transparent_llm.integrations.transformer_lens.hooks import HOOKS
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 
 TOLERANCE = 2e-5
@@ -64,13 +63,8 @@ def folders(family_folders: dict[str, Path]) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def server(folders: dict[str, Path]) -> Iterator[Server]:
     """All of `OFFERED`."""
-    server = Server(ServerConfig(listen="localhost:0", drain_s=1.0))
-    server.start()
-    for name in OFFERED:
-        server.serve(TransformerLensTransparentLlm(str(folders[name])), name)
-    server.ready()
-    yield server
-    server.stop()
+    with running(serving={name: TransformerLensTransparentLlm(str(folders[name])) for name in OFFERED}) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

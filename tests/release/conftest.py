@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.published import ROOT, build
+from support.checkout import ROOT
+from support.published import build
 from transparent_llm.demo import server_process
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
 
-import pytest
 from packaging.metadata import Metadata
 
-from support.published import ROOT, build
+from support.checkout import ROOT, needs_a_checkout, project_files
+from support.published import build
 from transparent_llm.version import __version__
 
 PACKAGES = {"transparent_llm": "python_client", "transparent_llm_server": "server"}
@@ -31,17 +30,6 @@ NEEDED = {
 DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 BESIDE = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", ".gitignore"}
 """In the sdist, beside the packages and the schema. By .gitignore Hatch leaves out what this project leaves out."""
-
-needs_a_checkout = pytest.mark.skipif(
-    not (ROOT / ".git").exists(), reason="no checkout: git tells which files belong to the project"
-)
-
-
-def listed(*folders: str) -> set[str]:
-    """The project's files below these folders."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *folders]
-    names = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
-    return {name for name in names if (ROOT / name).is_file()}
 
 
 def in_wheel(path: Path) -> dict[str, bytes]:
@@ -68,14 +56,14 @@ def required_by(extra: str, metadata: Metadata) -> set[str]:
 
 @needs_a_checkout
 def test_the_wheel_has_the_two_packages_and_nothing_else(wheel: Path) -> None:
-    sources = {name.removeprefix(f"{folder}/") for folder in PACKAGES.values() for name in listed(folder)}
+    sources = {name.removeprefix(f"{folder}/") for folder in PACKAGES.values() for name in project_files(folder)}
     assert in_wheel(wheel).keys() == sources | {f"{NAMED}.dist-info/{name}" for name in DIST_INFO}
     assert sources >= NEEDED
 
 
 @needs_a_checkout
 def test_the_sdist_has_the_packages_the_schema_and_nothing_else(built: tuple[Path, Path]) -> None:
-    sources = listed(*PACKAGES.values(), "protos")
+    sources = {*project_files(*PACKAGES.values(), "protos")}
     assert in_sdist(built[0]).keys() == {f"{NAMED}/{name}" for name in sources | BESIDE}
     assert "protos/transparent_llm/v1/service.proto" in sources
 
@@ -117,7 +105,7 @@ def test_the_metadata_are_right(built: tuple[Path, Path]) -> None:
 def test_they_can_be_made_again_to_the_byte(built: tuple[Path, Path], tmp_path: Path) -> None:
     """Elsewhere, later, and with other times on the files."""
     source, folder = tmp_path / "elsewhere", tmp_path / "dist"
-    for name in listed(*PACKAGES.values(), "protos") | BESIDE - {"PKG-INFO"}:
+    for name in {*project_files(*PACKAGES.values(), "protos")} | BESIDE - {"PKG-INFO"}:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)
     for first, second in zip(built, build(source, folder), strict=True):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from support.published import ROOT
+from support.checkout import ROOT
 from support.read_only import clean_environment
 from transparent_llm.version import __version__
 from transparent_llm_server import TransformerLensTransparentLlm

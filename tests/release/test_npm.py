@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.published import ROOT
+from support.checkout import ROOT
 from support.read_only import clean_environment
 from transparent_llm.version import __version__
 from transparent_llm_server import TransformerLensTransparentLlm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from support.certificates import Authority
 from support.engines import SOON
 from support.polling import wait_until
-from support.servers import Continuation, Watcher, running, tiny
+from support.servers import Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import SERVICE
@@ -45,30 +45,26 @@ def test_a_message_without_bounds_is_refused_and_the_server_goes_on() -> None:
         assert llm.batch_size() == 1
 
 
-class HeldUntilCut(grpc.ServerInterceptor):
+class HeldUntilCut(Listener):
     """Streams send two messages and then nothing more until their connection ends, so many times."""
 
     def __init__(self, times: int) -> None:
+        super().__init__()
         self._times = times
         self.offsets: list[int] = []
         """Where each stream was asked to begin."""
 
-    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
-        handler = continuation(details)
-        if handler is None or handler.unary_stream is None:
-            return handler
-
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
-            ended = threading.Event()
-            context.add_callback(ended.set)
-            self.offsets.append(request.options.resume_offset)
-            for count, message in enumerate(handler.unary_stream(request, context)):
-                if count == 2 and len(self.offsets) <= self._times:
-                    assert ended.wait(SOON)
-                    return
-                yield message
-
-        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    def _streamed(
+        self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        self.offsets.append(request.options.resume_offset)
+        for count, message in enumerate(answer(request, context)):
+            if count == 2 and len(self.offsets) <= self._times:
+                assert ended.wait(SOON)
+                return
+            yield message
 
 
 def test_a_connection_that_grows_old_does_not_end_a_long_transfer() -> None:

@@ -8,8 +8,7 @@ import logging
 import re
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from support.backends import local_model
 from support.engines import SOON, held
 from support.families import save
 from support.polling import wait_until
-from support.servers import Watcher
+from support.servers import Watcher, running
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import (
@@ -32,7 +31,6 @@ from transparent_llm.errors import (
     UnavailableError,
 )
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.model_config import ON_DEMAND, ModelConfig
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
@@ -49,16 +47,9 @@ def on_demand(folder: Path, **more: Any) -> ModelConfig:
     return ModelConfig(str(folder), folder.name, **{"load": ON_DEMAND, **more})
 
 
-@contextmanager
-def serving(*models: ModelConfig, watcher: Watcher | None = None, **settings: Any) -> Iterator[Server]:
-    quick = {"listen": "127.0.0.1:0", "device": "cpu", "drain_s": 1.0, "busy_retry_s": 0.05}
-    server = Server(ServerConfig(models=models, **{**quick, **settings}), [watcher] if watcher else [])
-    server.start()
-    try:
-        server.load()
-        yield server
-    finally:
-        server.stop()
+def serving(*models: ModelConfig, watcher: Watcher | None = None, **settings: Any) -> AbstractContextManager[Server]:
+    quick = {"listen": "127.0.0.1:0", "device": "cpu", "busy_retry_s": 0.05}
+    return running(*([watcher] if watcher else []), models=models, **{**quick, **settings})
 
 
 def client(server: Server, model: str, **options: Any) -> RemoteTransparentLlm:

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from support.certificates import Authority
-from support.envoy import envoy
+from support.envoy import envoy_before
 from support.owners import TokenFile
+from support.servers import running
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
 
 Folders = dict[str, Path]
 
@@ -69,13 +68,9 @@ def _local(served: Served) -> Iterator[Backend]:
 
 @contextmanager
 def _inproc(served: Served) -> Iterator[Backend]:
-    server = Server(ServerConfig(listen="127.0.0.1:0", drain_s=1.0))
-    for name, folder in served.folders.items():
-        server.serve(local_model(folder), name)
-    server.ready()
-    with _remote("inproc", server.start()) as backend:
+    models = {name: local_model(folder) for name, folder in served.folders.items()}
+    with running(serving=models, listen="127.0.0.1:0") as server, _remote("inproc", server.address) as backend:
         yield backend
-        server.stop()
 
 
 @contextmanager
@@ -110,12 +105,9 @@ def _tls(served: Served) -> Iterator[Backend]:
 @contextmanager
 def _envoy(served: Served) -> Iterator[Backend]:
     """The project's own proxy configuration before the server process."""
-    host, _, port = served.address.rpartition(":")
-    with tempfile.TemporaryDirectory() as name:
-        with envoy(int(port), Path(name), host=host) as proxy:
-            proxy.await_healthy(host)
-            with _remote("envoy", proxy.address) as backend:
-                yield backend
+    with tempfile.TemporaryDirectory() as name, envoy_before(served.address, Path(name)) as proxy:
+        with _remote("envoy", proxy.address) as backend:
+            yield backend
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-ROOT = Path(__file__).parents[2]
+from support.checkout import ROOT, project_files
 
 
 def ignore_rules() -> list[str]:
@@ -34,10 +33,8 @@ def _fits(path: str, pattern: str) -> bool:
 
 def copy_to(folder: Path) -> list[str]:
     """The files of this checkout, those that are not committed yet included; their names."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
     rules = ignore_rules()
-    sent = [name for name in listed if (ROOT / name).is_file() and is_sent(name, rules)]
+    sent = [name for name in project_files() if is_sent(name, rules)]
     for name in sent:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)

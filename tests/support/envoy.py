@@ -118,6 +118,15 @@ def envoy(
             process.wait()
 
 
+@contextmanager
+def envoy_before(server: str, folder: Path) -> Iterator[Envoy]:
+    """Before one server, HOST:PORT, and ready to send it calls."""
+    host, _, port = server.rpartition(":")
+    with envoy(int(port), folder, host=host) as proxy:
+        proxy.await_healthy(host)
+        yield proxy
+
+
 def install(folder: Path) -> None:
     """What the configurations find beside them in /etc/envoy, where that is this folder."""
     for path in FOLDER.iterdir():

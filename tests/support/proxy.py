@@ -5,56 +5,36 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from support.forwarding import Carrier, Forwarder
 
 
-class CuttingProxy:
+class CuttingProxy(Forwarder):
     """Forwards to `target`; closes a connection once it carried as many bytes to the client as `cuts` says next."""
 
     def __init__(self, target: str, cuts: list[int]) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = (host, int(port))
         self._cuts = list(cuts)
-        self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts_made = 0
         self.was_cut = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(target)
 
-    def close(self) -> None:
-        self._listener.close()
+    def _carrier(self) -> Carrier:
+        left = self._cuts.pop(0) if self._cuts else None
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                try:
-                    server = socket.create_connection(self._target)
-                except OSError:  # it is not there, which the client is told by the end of its connection
-                    client.close()
-                    continue
+        def carry(data: bytes, sink: socket.socket) -> bool:
+            nonlocal left
+            if left is not None and len(data) > left:
+                sink.sendall(data[:left])
                 with self._lock:
-                    allowed = self._cuts.pop(0) if self._cuts else None
-                threading.Thread(target=self._pump, args=(client, server, None), daemon=True).start()
-                threading.Thread(target=self._pump, args=(server, client, allowed), daemon=True).start()
+                    self.cuts_made += 1
+                self.was_cut.set()
+                return False
+            sink.sendall(data)
+            left = None if left is None else left - len(data)
+            return True
 
-    def _pump(self, source: socket.socket, sink: socket.socket, allowed: int | None) -> None:
-        carried = 0
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if allowed is not None and carried + len(data) > allowed:
-                    sink.sendall(data[: allowed - carried])
-                    with self._lock:
-                        self.cuts_made += 1
-                    self.was_cut.set()
-                    break
-                sink.sendall(data)
-                carried += len(data)
-        for side in (source, sink):
-            with suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
-            side.close()
+        return carry
 
 
 @contextmanager

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-
 
 def build(source: Path, folder: Path) -> tuple[Path, Path]:
     """The sdist of a source tree, and the wheel that is made of that sdist."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from support.families import FAMILIES, build_model, build_tokenizer
-from transparent_llm import RemoteTransparentLlm
+from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
@@ -26,13 +26,19 @@ def tiny(family: str = "gpt2") -> TransformerLensTransparentLlm:
 
 
 @contextmanager
-def running(*interceptors: grpc.ServerInterceptor, **settings: Any) -> Iterator[Server]:
-    """A server of the tiny GPT-2."""
+def running(
+    *interceptors: grpc.ServerInterceptor, serving: Mapping[str, TransparentLlm] | None = None, **settings: Any
+) -> Iterator[Server]:
+    """A server of the tiny GPT-2, of `serving` by name, or of the `models` that its settings name."""
     server = Server(ServerConfig(**{"listen": "localhost:0", "drain_s": 1.0, **settings}), interceptors)
     server.start()
-    server.serve(tiny(), "tiny")
-    server.ready()
     try:
+        if "models" in settings:
+            server.load()
+        else:
+            for name, llm in ({"tiny": tiny()} if serving is None else serving).items():
+                server.serve(llm, name)
+            server.ready()
         yield server
     finally:
         server.stop()
@@ -45,24 +51,11 @@ def served(*interceptors: grpc.ServerInterceptor, **settings: Any) -> Iterator[R
         yield llm
 
 
-class Watcher(grpc.ServerInterceptor):
-    """Sees every call: names and metadata in `calls`; `cancelled` is set when a client leaves a call early.
+class Listener(grpc.ServerInterceptor):
+    """Hears every call: names and metadata in `calls`. What it makes of streams is `_streamed`."""
 
-    With `hold_after`, a stream stops after that many messages until `release` is set.
-    """
-
-    def __init__(self, hold_after: int | None = None) -> None:
+    def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, str]]] = []
-        self.messages = 0
-        self.holding, self.release, self.cancelled = threading.Event(), threading.Event(), threading.Event()
-        self._hold_after = hold_after
-        self._awaited, self._reached = 0, threading.Event()
-
-    def after(self, messages: int) -> threading.Event:
-        """Set when so many more messages have been sent; one at a time."""
-        self._reached = threading.Event()
-        self._awaited = self.messages + messages
-        return self._reached
 
     @property
     def names(self) -> list[str]:
@@ -76,16 +69,47 @@ class Watcher(grpc.ServerInterceptor):
             return handler
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            context.add_callback(self.release.set)
-            for count, message in enumerate(handler.unary_stream(request, context)):
-                if count == self._hold_after:
-                    self.holding.set()
-                    self.release.wait(30)
-                    if not context.is_active():
-                        self.cancelled.set()
-                self.messages += 1
-                if self.messages == self._awaited:
-                    self._reached.set()
-                yield message
+            yield from self._streamed(handler.unary_stream, request, context)
 
         return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+
+    def _streamed(
+        self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        """The messages of a call, where `answer` makes those that the server would send."""
+        return answer(request, context)
+
+
+class Watcher(Listener):
+    """Also sees how streams go: `cancelled` is set when a client leaves a call early.
+
+    With `hold_after`, a stream stops after that many messages until `release` is set.
+    """
+
+    def __init__(self, hold_after: int | None = None) -> None:
+        super().__init__()
+        self.messages = 0
+        self.holding, self.release, self.cancelled = threading.Event(), threading.Event(), threading.Event()
+        self._hold_after = hold_after
+        self._awaited, self._reached = 0, threading.Event()
+
+    def after(self, messages: int) -> threading.Event:
+        """Set when so many more messages have been sent; one at a time."""
+        self._reached = threading.Event()
+        self._awaited = self.messages + messages
+        return self._reached
+
+    def _streamed(
+        self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        context.add_callback(self.release.set)
+        for count, message in enumerate(answer(request, context)):
+            if count == self._hold_after:
+                self.holding.set()
+                self.release.wait(30)
+                if not context.is_active():
+                    self.cancelled.set()
+            self.messages += 1
+            if self.messages == self._awaited:
+                self._reached.set()
+            yield message

@@ -1,7 +1,6 @@
 # Messages and stubs, made at build time. They are the library's own business: no public header includes them.
 
 set(TRANSPARENT_LLM_PROTOS
-  transparent_llm/v1/errors
   transparent_llm/v1/model
   transparent_llm/v1/service
   transparent_llm/v1/tensor)

@@ -213,10 +213,7 @@ class ServedTransparentLlm(ServedModel):
 
     def _execute(self, prepared: PreparedRun) -> CompletedRun:
         llm = self.llm.copy()
-        if prepared.run_input.token_ids is not None:
-            llm.run_tokens([list(row) for row in prepared.run_input.token_ids])
-        else:
-            llm.run(list(prepared.run_input.sentences or ()))
+        prepared.run_input.run_on(llm)
         tokens = llm.tokens()
         strings = tuple(llm.tokens_to_strings(tokens.flatten()))
         return CompletedRun(ContractReader(llm), tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex, self)

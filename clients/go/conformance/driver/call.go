@@ -112,11 +112,7 @@ func run(c called) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.llm.Run(c.ctx, sentences); err != nil {
-		return nil, err
-	}
-	id, err := c.llm.RunID()
-	return fields{"run_id": id}, err
+	return ran(c, c.llm.Run(c.ctx, sentences))
 }
 
 func runTokens(c called) (any, error) {
@@ -124,7 +120,11 @@ func runTokens(c called) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.llm.RunTokens(c.ctx, rows); err != nil {
+	return ran(c, c.llm.RunTokens(c.ctx, rows))
+}
+
+func ran(c called, err error) (any, error) {
+	if err != nil {
 		return nil, err
 	}
 	id, err := c.llm.RunID()

@@ -4,13 +4,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support.envoy import envoy
+from support.envoy import envoy_before
 
 
 def main() -> None:
-    host, _, port = sys.argv[1].rpartition(":")
-    with tempfile.TemporaryDirectory() as folder, envoy(int(port), Path(folder), host=host) as proxy:
-        proxy.await_healthy(host)
+    with tempfile.TemporaryDirectory() as folder, envoy_before(sys.argv[1], Path(folder)) as proxy:
         print(proxy.address, flush=True)
         sys.stdin.read()
 

@@ -1,0 +1,73 @@
+"""What TCP proxies of tests have in common: connections that are forwarded, and a word on each piece for the client."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+
+Carrier = Callable[[bytes, socket.socket], bool]
+"""Carries a piece to a client; False if the connection ends here."""
+
+
+class Forwarder(ABC):
+    """Listens on loopback and forwards to `target`. What it carries to clients goes through `_carrier`."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def end_connections(self) -> None:
+        """Those that there are."""
+        with self._lock:
+            sockets = list(self._sockets)
+        for end in sockets:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    @abstractmethod
+    def _carrier(self) -> Carrier:
+        """For a connection that has just been made."""
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                host, _, port = self.target.rpartition(":")
+                try:
+                    server = socket.create_connection((host, int(port)))
+                except OSError:  # it is not there, which the client is told by the end of its connection
+                    client.close()
+                    continue
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._lock:
+                    self._sockets |= {client, server}
+                for source, sink, carry in ((client, server, _to_server), (server, client, self._carrier())):
+                    threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, carry: Carrier) -> None:
+        with suppress(OSError):
+            while (data := source.recv(65536)) and carry(data, sink):
+                pass
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._sockets -= {source, sink}
+        source.close()
+
+
+def _to_server(data: bytes, sink: socket.socket) -> bool:
+    sink.sendall(data)
+    return True
