@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import threading
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import grpc
 
 from transparent_llm.errors import CancelledError, DeadlineError
+from transparent_llm_server.deadline import Deadline
 
 _Result = TypeVar("_Result")
 
@@ -19,6 +19,7 @@ class Caller:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self._context = context
+        self._deadline = Deadline(context)
         self._awaited: Future[Any] | None = None
         self._is_watched = False
 
@@ -32,16 +33,18 @@ class Caller:
         self._awaited = future
         if not self._is_watching():
             future.cancel()
-        remaining = min(self._context.time_remaining(), threading.TIMEOUT_MAX)  # without a deadline it is astronomic
+        remaining = self._deadline.remaining_s
         try:
             return future.result(timeout=remaining)
         except concurrent.futures.CancelledError:
+            if self._deadline.is_over():
+                raise _late(remaining) from None
             raise CancelledError("the call was cancelled before its turn came") from None
         except concurrent.futures.TimeoutError:
             if future.done() and not future.cancelled():
                 return future.result()  # done at the last moment, or a timeout of the work itself
             future.cancel()
-            raise DeadlineError(f"not done within the {remaining:.1f} s that the call had left") from None
+            raise _late(remaining) from None
         finally:
             self._awaited = None
             del future  # with an exception in it, it would keep itself and the work's tensors alive
@@ -66,6 +69,10 @@ class Caller:
         awaited = self._awaited
         if awaited is not None:
             awaited.cancel()
+
+
+def _late(remaining_s: float) -> DeadlineError:
+    return DeadlineError(f"not done within the {remaining_s:.1f} s that the call had left")
 
 
 def kind_of_peer(peer: str) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from support.engines import held
 from support.figures import LOOPBACK, figures, settled
+from support.gate import gate
 from support.owners import TokenFile
 from support.polling import wait_until
 from support.servers import Watcher, running, tiny
@@ -20,7 +21,7 @@ from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
-from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire._gen import service_pb2_grpc, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
@@ -144,12 +145,34 @@ def test_a_run_that_is_given_up_in_the_queue_is_a_cancellation_and_no_turn() -> 
 
 
 def test_a_call_past_its_deadline_is_told_from_one_that_was_left() -> None:
-    with running(metrics_listen=LOOPBACK) as server, client(server) as llm:
-        with held(server._engine), pytest.raises(grpc.RpcError) as late:
-            llm._calls.channel.stub().Run(RUN, timeout=0.2)
-        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        settled(server, {"DEADLINE_EXCEEDED": 1}, CALLS, "code")
+    with (
+        running(metrics_listen=LOOPBACK) as server,
+        gate(server.address) as way,
+        grpc.insecure_channel(way.address) as to,
+    ):
+        with held(server._engine):
+            call = service_pb2_grpc.TransparentLlmServiceStub(to).Run.future(RUN, timeout=1.0)
+            wait_until(lambda: figures(server)("transparent_llm_queued_runs") == 1)
+            way.hear_nothing()  # also not that the client leaves when its time is over
+            settled(server, {"DEADLINE_EXCEEDED": 1}, CALLS, "code")
+        assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert figures(server)("transparent_llm_cancellations_total") == 0
+
+
+def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
+    watcher = Watcher(hold_after=1)
+    with running(watcher, metrics_listen=LOOPBACK) as server, client(server) as llm, gate(server.address) as way:
+        llm.run(["one two three"])
+        assert llm._run is not None
+        options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
+        request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+        with grpc.insecure_channel(way.address) as to:
+            call = service_pb2_grpc.TransparentLlmServiceStub(to).Logits(request, timeout=1.0)
+            next(call)
+            way.hear_nothing()
+            now = settled(server, {"Run": 1, "Logits": 1}, CALLS, "method")
+        assert now(CALLS, method="Logits", code="DEADLINE_EXCEEDED") == 1
+        assert now("transparent_llm_cancellations_total") == 0
 
 
 # Refusals

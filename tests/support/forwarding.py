@@ -39,6 +39,10 @@ class Forwarder(ABC):
     def _carrier(self) -> Carrier:
         """For a connection that has just been made."""
 
+    def _to_server(self, data: bytes, server: socket.socket) -> bool:
+        server.sendall(data)
+        return True
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -53,7 +57,7 @@ class Forwarder(ABC):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._sockets |= {client, server}
-                for source, sink, carry in ((client, server, _to_server), (server, client, self._carrier())):
+                for source, sink, carry in ((client, server, self._to_server), (server, client, self._carrier())):
                     threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, carry: Carrier) -> None:
@@ -66,8 +70,3 @@ class Forwarder(ABC):
         with self._lock:
             self._sockets -= {source, sink}
         source.close()
-
-
-def _to_server(data: bytes, sink: socket.socket) -> bool:
-    sink.sendall(data)
-    return True

@@ -20,6 +20,7 @@ class Gate(Forwarder):
         self._cut_at: int | None = None
         self._silence_s = 0.0
         self._hold_at: int | None = None
+        self._is_deaf = False
         self._changed = threading.Condition()
         self._closing = threading.Event()
         super().__init__(target)
@@ -35,10 +36,16 @@ class Gate(Forwarder):
         with self._changed:
             self._hold_at = self.to_client + count
 
+    def hear_nothing(self) -> None:
+        """Carry nothing more to the server until `open`."""
+        with self._changed:
+            self._is_deaf = True
+
     def open(self) -> None:
         """Carry everything, also what was held."""
         with self._changed:
             self._cut_at = self._hold_at = None
+            self._is_deaf = False
             self._changed.notify_all()
 
     def lead_to(self, target: str) -> None:
@@ -55,6 +62,11 @@ class Gate(Forwarder):
 
     def _carrier(self) -> Carrier:
         return self._carry
+
+    def _to_server(self, data: bytes, server: socket.socket) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_deaf)
+        return not self._closing.is_set() and super()._to_server(data, server)
 
     def _carry(self, data: bytes, sink: socket.socket) -> bool:
         """To a client, as far as it is allowed; False if the connection ends here."""

@@ -16,6 +16,7 @@ from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 from transparent_llm_server.call import OTHER, Call, Listener, current, trace_id_of
 from transparent_llm_server.caller import kind_of_peer
+from transparent_llm_server.deadline import Deadline
 from transparent_llm_server.identity import Identity
 from transparent_llm_server.interceptors.around import KINDS
 
@@ -68,7 +69,7 @@ class Observed(grpc.ServerInterceptor):
 
     @contextmanager
     def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:
-        call, started = _call(details), time.perf_counter()
+        call, deadline, started = _call(details), Deadline(context), time.perf_counter()
         call.peer = kind_of_peer(context.peer())
         self._begin(call)
         current.set(call)
@@ -78,7 +79,7 @@ class Observed(grpc.ServerInterceptor):
             if current.get() is call:  # a stream that was dropped may end on a thread that works for another call
                 current.set(None)
             call.seconds = time.perf_counter() - started
-            call.code = _outcome(context)
+            call.code = _outcome(context, deadline)
             call.owner = self._identity.known(context) or ""
             self._end(call)
 
@@ -108,11 +109,10 @@ def _size(message: Any) -> int:
     return len(message) if isinstance(message, bytes) else int(message.ByteSize())
 
 
-def _outcome(context: grpc.ServicerContext) -> str:
+def _outcome(context: grpc.ServicerContext, deadline: Deadline) -> str:
     code = context.code()  # type: ignore[attr-defined]  # there since grpcio 1.45, not in the stubs
     if code is not None:
         return str(getattr(code, "name", code))
     if context.is_active():
         return grpc.StatusCode.OK.name
-    in_time = context.time_remaining() > 0
-    return grpc.StatusCode.CANCELLED.name if in_time else grpc.StatusCode.DEADLINE_EXCEEDED.name
+    return grpc.StatusCode.DEADLINE_EXCEEDED.name if deadline.is_over() else grpc.StatusCode.CANCELLED.name
