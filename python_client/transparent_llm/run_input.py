@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import operator
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from transparent_llm.contract import TransparentLlm
@@ -60,8 +60,22 @@ class RunInput:
             llm.run(list(self.sentences or ()))
 
     def key(self, model: str) -> str:
-        """The routing key, known before the first call: a hash of model and input."""
-        return hashlib.sha256(json.dumps([model, self.sentences, self.token_ids]).encode()).hexdigest()[:32]
+        """The routing key, known before the first call: a hash of model and input, the same in every language.
+
+        docs/PROTOCOL.md has its definition.
+        """
+        digest = hashlib.sha256()
+        for part in (model.encode(), *self._parts()):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()[:32]
+
+    def _parts(self) -> Iterator[bytes]:
+        if self.token_ids is None:
+            yield b"sentences"
+            yield from (sentence.encode() for sentence in self.sentences or ())
+        else:
+            yield b"tokens"
+            yield from (struct.pack(f">{len(row)}i", *row) for row in self.token_ids)
 
 
 def require_token_ids(token_ids: Sequence[int]) -> None:

@@ -171,7 +171,7 @@ CONNECT, RUN = {"op": "connect"}, {"op": "call", "method": "run", "args": [["My 
 LOGITS, AGAIN = {"op": "call", "method": "logits"}, {**RUN, "args": [["What say you"]]}
 MISDEEDS: dict[str, list[dict[str, Any]]] = {
     "one_run_key": [RUN, AGAIN, {"runner": "expect_one_run_key"}],
-    "run_keys": [RUN, AGAIN, {"runner": "expect_run_keys", "count": 1}],
+    "run_keys": [RUN, AGAIN, {"runner": "expect_run_keys", "keys": ["one", "another"]}],
     "calls": [RUN, LOGITS, {"runner": "expect_calls", "names": ["Run"]}],
     "cuts": [RUN, LOGITS, {"runner": "expect_cuts", "count": 1}],
     "carried": [RUN, LOGITS, {"runner": "expect_carried", "at_most": 100}],

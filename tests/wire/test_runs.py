@@ -125,9 +125,18 @@ def test_a_release_names_the_run() -> None:
 # The routing key
 
 
-def test_the_key_is_the_same_in_every_process_and_version() -> None:
-    digest = hashlib.sha256(b'["gpt2", ["a", "\\u00e4"], null]').hexdigest()
-    assert RunInput.of_sentences(["a", "ä"]).key("gpt2") == digest[:32]
+@pytest.mark.parametrize(
+    ("run_input", "model", "parts"),
+    [
+        (RunInput.of_sentences(["a", "ä", ""]), "gpt2", [b"gpt2", b"sentences", b"a", b"\xc3\xa4", b""]),
+        (RunInput.of_tokens([[1, 2**31 - 1], []]), "", [b"", b"tokens", b"\0\0\0\x01\x7f\xff\xff\xff", b""]),
+    ],
+)
+def test_the_key_is_the_same_in_every_process_version_and_language(
+    run_input: RunInput, model: str, parts: list[bytes]
+) -> None:
+    hashed = b"".join(bytes(7) + bytes([len(part)]) + part for part in parts)
+    assert run_input.key(model) == hashlib.sha256(hashed).hexdigest()[:32]
 
 
 def test_equal_inputs_have_one_key() -> None:
