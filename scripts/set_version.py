@@ -1,6 +1,6 @@
 """Set the project's version in every file that names it, or tell whether they agree.
 
-    python scripts/set_version.py 0.2.0     # write it everywhere: all files, or none
+    python scripts/set_version.py 0.2.0     # write it everywhere, if every file has its place for it
     python scripts/set_version.py --check   # print the version; exit 1 if the files do not agree
 
 Versions are MAJOR.MINOR.PATCH, which Python, npm, CMake and Go read alike. Go itself takes the version of a module from

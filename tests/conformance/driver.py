@@ -75,7 +75,7 @@ class Driver:
 def driving(command: list[str]) -> Iterator[Driver]:
     """Such a process, which ends with the block."""
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.TemporaryFile("a+") as log,
         subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,

@@ -64,7 +64,8 @@ class Play:
                 yield f"step {number} ({what}): {finding}"
         self._stage.gate.open()
         for llm in self._models:
-            self._driver.ask("close", llm=llm)
+            if error := self._driver.ask("close", llm=llm).get("error"):
+                yield f"{llm} could not be closed: {error}"
 
     def _played(self, step: Fields) -> Iterator[str]:
         if "runner" in step:

@@ -128,6 +128,17 @@ def _no_progress(answer: dict[str, Any]) -> None:
         answer["ok"]["progress"].pop()
 
 
+def _standing_progress(answer: dict[str, Any]) -> None:
+    if told := answer.get("ok", {}).get("progress"):
+        told[:-1] = [told[0]] * (len(told) - 1)
+
+
+def _no_close(answer: dict[str, Any]) -> None:
+    if answer.get("ok") == {}:
+        answer["error"] = {"class": "InternalError", "message": "it does not close", "reason": "INTERNAL"}
+        del answer["ok"]
+
+
 LIES = {
     "bits": ("slices", _flip_a_bit("data")),
     "numbers": ("dtypes", _flip_a_bit("values")),
@@ -142,6 +153,8 @@ LIES = {
     "value": ("methods", _in_value),
     "part of a value": ("model", _in_value),
     "progress": ("progress", _no_progress),
+    "progress that stands still": ("progress", _standing_progress),
+    "close": ("model", _no_close),
 }
 
 
@@ -184,6 +197,15 @@ MISDEEDS: dict[str, list[dict[str, Any]]] = {
 def test_what_the_runner_looks_at_can_fail(misdeed: str, driver: Driver, whole_stage: Stage) -> None:
     scenario = Scenario("misdeed", "", [CONNECT, *MISDEEDS[misdeed]])
     assert list(Play(driver, whole_stage, scenario).findings())
+
+
+def test_a_stream_that_was_not_left_is_found(
+    driver: Driver, whole_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conformance.scenario.SOON", 0.2)
+    steps = [CONNECT, RUN, {"runner": "mark"}, LOGITS, {"runner": "expect_left"}]
+    found = list(Play(driver, whole_stage, Scenario("misdeed", "", steps)).findings())
+    assert found == ["step 5 (expect_left): the server was not told that the client left"]
 
 
 def test_a_driver_that_does_not_answer_is_no_client(tmp_path: Path) -> None:

@@ -44,21 +44,26 @@ class Forwarder(ABC):
         return True
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # the end of the listener
             while True:
                 client, _ = self._listener.accept()
-                host, _, port = self.target.rpartition(":")
                 try:
-                    server = socket.create_connection((host, int(port)))
-                except OSError:  # it is not there, which the client is told by the end of its connection
+                    self._forward(client)
+                except OSError:  # nobody is at the target, which the client is told by the end of its connection
                     client.close()
-                    continue
-                for end in (client, server):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with self._lock:
-                    self._sockets |= {client, server}
-                for source, sink, carry in ((client, server, self._to_server), (server, client, self._carrier())):
-                    threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
+
+    def _forward(self, client: socket.socket) -> None:
+        target = self.target
+        host, _, port = target.rpartition(":")
+        server = socket.create_connection((host, int(port)))
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._sockets |= {client, server}
+        for source, sink, carry in ((client, server, self._to_server), (server, client, self._carrier())):
+            threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
+        if target != self.target:  # changed meanwhile: this one came too late to be ended with the others
+            client.shutdown(socket.SHUT_RDWR)
 
     def _pump(self, source: socket.socket, sink: socket.socket, carry: Carrier) -> None:
         with suppress(OSError):
