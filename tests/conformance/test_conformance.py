@@ -133,12 +133,6 @@ def _standing_progress(answer: dict[str, Any]) -> None:
         told[:-1] = [told[0]] * (len(told) - 1)
 
 
-def _no_close(answer: dict[str, Any]) -> None:
-    if answer.get("ok") == {}:
-        answer["error"] = {"class": "InternalError", "message": "it does not close", "reason": "INTERNAL"}
-        del answer["ok"]
-
-
 LIES = {
     "bits": ("slices", _flip_a_bit("data")),
     "numbers": ("dtypes", _flip_a_bit("values")),
@@ -154,7 +148,6 @@ LIES = {
     "part of a value": ("model", _in_value),
     "progress": ("progress", _no_progress),
     "progress that stands still": ("progress", _standing_progress),
-    "close": ("model", _no_close),
 }
 
 
@@ -197,6 +190,21 @@ MISDEEDS: dict[str, list[dict[str, Any]]] = {
 def test_what_the_runner_looks_at_can_fail(misdeed: str, driver: Driver, whole_stage: Stage) -> None:
     scenario = Scenario("misdeed", "", [CONNECT, *MISDEEDS[misdeed]])
     assert list(Play(driver, whole_stage, scenario).findings())
+
+
+class Clinging(Driver):
+    """Passes on what a driver answers, but closes nothing."""
+
+    def __init__(self, honest: Driver) -> None:
+        self._honest = honest
+
+    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        return {"error": "not now"} if op == "close" else self._honest.ask(op, **fields)
+
+
+def test_a_client_that_does_not_close_is_found(driver: Driver, whole_stage: Stage) -> None:
+    found = list(Play(Clinging(driver), whole_stage, Scenario("misdeed", "", [CONNECT, RUN])).findings())
+    assert found == ["main could not be closed: not now"]
 
 
 def test_a_stream_that_was_not_left_is_found(
