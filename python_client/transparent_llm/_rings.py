@@ -7,6 +7,7 @@ import os
 import secrets
 import weakref
 from collections import deque
+from io import FileIO
 from typing import Any
 
 from transparent_llm.errors import UnavailableError
@@ -51,6 +52,7 @@ class Rings:
                 return None
             if found.is_ours:
                 return found
+            found.close()
 
 
 class Ring:
@@ -58,7 +60,7 @@ class Ring:
 
     def __init__(self) -> None:
         self._path = ring.DIRECTORY / f"transparent-llm-{secrets.token_hex(16)}"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = FileIO(self._path, "x+", opener=_private)
         self._process = os.getpid()
         self._n_read = 0
 
@@ -89,7 +91,7 @@ class Ring:
             ring.read_slot(self._file, slot, _SLOT_BYTES, target)
             self._n_read += 1
             ring.count_read(self._file, self._n_read)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             raise UnavailableError(f"a piece in shared memory is lost: {error}") from None
 
     def close(self) -> None:
@@ -97,7 +99,11 @@ class Ring:
         if self.is_ours:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
-        os.close(self._file)
+        self._file.close()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _close_all(idle: deque[Ring]) -> None:

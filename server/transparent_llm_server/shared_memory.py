@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from io import FileIO
 
 from transparent_llm.errors import CancelledError
 from transparent_llm.wire import frames, ring
@@ -28,7 +29,7 @@ class OfferedRing:
         self._name, self._nonce = offer.name, offer.nonce
         self._slots, self.slot_bytes = offer.slots, offer.slot_bytes
         self._is_active = is_active
-        self._file: int | None = None
+        self._file: FileIO | None = None
         self._is_tried = False
         self._written = 0
 
@@ -57,16 +58,15 @@ class OfferedRing:
     def close(self) -> None:
         """Give the memory back."""
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            self._file.close()
 
-    def _opened(self) -> int | None:
+    def _opened(self) -> FileIO | None:
         fits = self._slots > 0 and self.slot_bytes > 0 and self._slots * self.slot_bytes <= _MOST_BYTES
         if not fits or not ring.NAME.fullmatch(self._name) or len(self._nonce) != ring.NONCE_BYTES:
             return None
         path = ring.DIRECTORY / self._name
         try:
-            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            file = FileIO(path, "r+", opener=_unfollowed)
         except OSError:
             return None
         try:
@@ -75,15 +75,15 @@ class OfferedRing:
                 return file
         except OSError:
             pass
-        os.close(file)
+        file.close()
         return None
 
-    def _is_the_clients(self, file: int) -> bool:
-        found = os.fstat(file)
+    def _is_the_clients(self, file: FileIO) -> bool:
+        found = os.fstat(file.fileno())
         is_private = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
         return is_private and found.st_nlink == 1 and hmac.compare_digest(ring.nonce(file), self._nonce)
 
-    def _wait_for_slot(self, file: int) -> int:
+    def _wait_for_slot(self, file: FileIO) -> int:
         pause = _SHORTEST_PAUSE_S
         while self._written - ring.read_count(file) >= self._slots:
             if not self._is_active():
@@ -91,3 +91,7 @@ class OfferedRing:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         return self._written % self._slots
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -6,9 +6,11 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +35,14 @@ def _everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WORTH_BYTES", 1)
 
 
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """In which nobody else has files."""
+    with tempfile.TemporaryDirectory(dir=ring.DIRECTORY) as own:
+        monkeypatch.setattr(ring, "DIRECTORY", Path(own))
+        yield Path(own)
+
+
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes of each piece that came through shared memory."""
@@ -51,10 +61,6 @@ def local_run() -> TransparentLlm:
     local = tiny().copy()
     local.run_tokens(ROWS)
     return local
-
-
-def files() -> set[str]:
-    return {name for name in os.listdir(ring.DIRECTORY) if ring.NAME.fullmatch(name)}
 
 
 @contextmanager
@@ -158,8 +164,7 @@ def test_many_threads_have_rings_of_their_own(taken: list[int]) -> None:
     assert sum(taken) == 18 * wanted.nbytes
 
 
-def test_nothing_is_left_behind() -> None:
-    before = files()
+def test_nothing_is_left_behind(folder: Path) -> None:
     with running() as server:
         llm = RemoteTransparentLlm(server.address, timeout_s=30, cache_bytes=0)
         llm.run_tokens(ROWS)
@@ -171,18 +176,20 @@ def test_nothing_is_left_behind() -> None:
         llm.close()
         del llm
         gc.collect()
-    assert files() == before
+    assert not list(folder.iterdir())
 
 
-def test_a_process_that_ends_without_closing_leaves_nothing() -> None:
-    before = files()
+def test_a_process_that_ends_without_closing_leaves_nothing(folder: Path) -> None:
     script = (
-        "import sys; from transparent_llm import RemoteTransparentLlm; "
-        "llm = RemoteTransparentLlm(sys.argv[1]); llm.run(['a b']); print(llm.attention_matrix(0, 0, 0).shape[0])"
+        "import os, pathlib, sys; from transparent_llm import RemoteTransparentLlm; "
+        "from transparent_llm.wire import ring; ring.DIRECTORY = pathlib.Path(sys.argv[2]); "
+        "llm = RemoteTransparentLlm(sys.argv[1]); llm.run(['a b']); llm.attention_matrix(0, 0, 0); "
+        "assert os.listdir(sys.argv[2])"
     )
     with running(shared_memory=False) as server:
-        subprocess.run([sys.executable, "-c", script, server.address], check=True, timeout=60, capture_output=True)
-    assert files() == before
+        command = [sys.executable, "-c", script, server.address, str(folder)]
+        subprocess.run(command, check=True, timeout=60, capture_output=True)
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,7 @@ def test_a_server_that_hangs_is_lost_long_before_the_deadline(tiny_folder: Path)
         calls = Calls(config)
         assert calls.is_serving()
         running.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, running.pid, os.WSTOPPED | os.WNOWAIT)  # every thread of it
         started = time.monotonic()
         with pytest.raises(UnavailableError) as lost:
             calls.is_serving()

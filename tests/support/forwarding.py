@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 
+log = logging.getLogger(__name__)
 Carrier = Callable[[bytes, socket.socket], bool]
 """Carries a piece to a client; False if the connection ends here."""
 
@@ -49,7 +51,8 @@ class Forwarder(ABC):
                 client, _ = self._listener.accept()
                 try:
                     self._forward(client)
-                except OSError:  # nobody is at the target, which the client is told by the end of its connection
+                except OSError as error:  # mostly nobody is at the target: the client's connection ends, too
+                    log.warning("no connection to %s: %s", self.target, error)
                     client.close()
 
     def _forward(self, client: socket.socket) -> None:

@@ -53,6 +53,7 @@ class Replica:
 
     def hang(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)  # every thread of it
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

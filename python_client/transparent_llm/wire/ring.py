@@ -1,7 +1,8 @@
 """The ring of shared memory through which a client and a server of one host and one user pass large tensors.
 
 A file in memory: what proves that both see the same one, how many pieces the client has read, and the slots. Both
-sides read and write it by system calls and never map it, so no side can harm the other by cutting it short.
+sides read and write it by system calls and never map it, so no side can harm the other by cutting it short. All that is
+done with a file that was closed raises a ValueError: its number may be another file's by then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from io import FileIO
 from pathlib import Path
 
 DIRECTORY = Path("/dev/shm")
@@ -21,41 +23,41 @@ NONCE_BYTES = 32
 _COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
 
 
-def begin(file: int, nonce: bytes) -> None:
+def begin(file: FileIO, nonce: bytes) -> None:
     """Write what proves that a server sees this file, and that nothing was read."""
-    os.pwrite(file, nonce.ljust(_COUNT_OFFSET, b"\0") + bytes(_COUNT_BYTES), 0)
+    os.pwrite(file.fileno(), nonce.ljust(_COUNT_OFFSET, b"\0") + bytes(_COUNT_BYTES), 0)
 
 
-def nonce(file: int) -> bytes:
+def nonce(file: FileIO) -> bytes:
     """What `begin` wrote."""
-    return os.pread(file, NONCE_BYTES, 0)
+    return os.pread(file.fileno(), NONCE_BYTES, 0)
 
 
-def count_read(file: int, count: int) -> None:
+def count_read(file: FileIO, count: int) -> None:
     """Tell the writer how many pieces were read."""
-    os.pwrite(file, count.to_bytes(_COUNT_BYTES, "little"), _COUNT_OFFSET)
+    os.pwrite(file.fileno(), count.to_bytes(_COUNT_BYTES, "little"), _COUNT_OFFSET)
 
 
-def read_count(file: int) -> int:
+def read_count(file: FileIO) -> int:
     """How many pieces the reader has read."""
-    return int.from_bytes(os.pread(file, _COUNT_BYTES, _COUNT_OFFSET), "little")
+    return int.from_bytes(os.pread(file.fileno(), _COUNT_BYTES, _COUNT_OFFSET), "little")
 
 
-def write_slot(file: int, slot: int, slot_bytes: int, data: memoryview) -> None:
+def write_slot(file: FileIO, slot: int, slot_bytes: int, data: memoryview) -> None:
     """Put a piece into a slot.
 
     Raises:
         OSError: there is no memory for it.
     """
-    if os.pwrite(file, data, _SLOTS_OFFSET + slot * slot_bytes) != len(data):
+    if os.pwrite(file.fileno(), data, _SLOTS_OFFSET + slot * slot_bytes) != len(data):
         raise OSError(errno.ENOSPC, "no room in shared memory")
 
 
-def read_slot(file: int, slot: int, slot_bytes: int, target: memoryview) -> None:
+def read_slot(file: FileIO, slot: int, slot_bytes: int, target: memoryview) -> None:
     """Get a piece out of a slot.
 
     Raises:
         OSError: it is not there.
     """
-    if os.preadv(file, [target], _SLOTS_OFFSET + slot * slot_bytes) != len(target):
+    if os.preadv(file.fileno(), [target], _SLOTS_OFFSET + slot * slot_bytes) != len(target):
         raise OSError(errno.EIO, "shared memory was cut short")
