@@ -91,16 +91,16 @@ def test_a_name_that_is_a_path_is_declined(mine: Ring, form: str) -> None:
 
 
 def test_a_file_that_was_closed_is_not_taken_for_the_next_one_with_its_number(tmp_path: Path) -> None:
-    closed = Ring()
-    number = closed._file.fileno()
-    closed.close()
     with (tmp_path / "another").open("wb") as another:
+        closed = Ring()
+        number = closed._file.fileno()
+        closed.close()
         os.dup2(another.fileno(), number)
         closed.close()
         with pytest.raises(errors.UnavailableError, match="closed file"):
             closed.take(0, memoryview(bytearray(1)))
         assert os.path.sameopenfile(another.fileno(), number)
-    os.close(number)
+        os.close(number)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
