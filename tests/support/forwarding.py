@@ -27,6 +27,8 @@ class Forwarder(ABC):
 
     def close(self) -> None:
         """Take no more connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits for the next one: it would wait for ever
         self._listener.close()
 
     def end_connections(self) -> None:
