@@ -31,6 +31,8 @@ def findings(answer: Fields, expect: Fields) -> Iterator[str]:
         yield from _subset_findings(got.get("value"), expect["value_has"], "value")
     if "tensor" in expect:
         yield from _number_findings(got.get("tensor"), expect["tensor"])
+    if "n_seconds" in expect:
+        yield from _seconds_findings(got.get("seconds"), expect["n_seconds"])
     if "progress" in expect:
         yield from _progress_findings(got.get("progress"), expect["progress"])
 
@@ -109,6 +111,11 @@ def _subset_findings(got: Any, wanted: Any, where: str) -> Iterator[str]:
             yield from _subset_findings(got[index], value, f"{where}[{index}]")
     elif got != wanted:
         yield f"{where} is {got!r}, not {wanted!r}"
+
+
+def _seconds_findings(told: Any, count: int) -> Iterator[str]:
+    if not isinstance(told, list) or len(told) != count or not all(0 < seconds < 60 for seconds in told):
+        yield f"took {told}, not {count} times of some seconds"
 
 
 def _progress_findings(told: Any, wanted: Fields) -> Iterator[str]:

@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import threading
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import grpc
@@ -68,6 +70,10 @@ class Driver:
         if request.get("progress"):
             answer["progress"] = list(self._progress)
         return answer
+
+    def time(self, request: Fields) -> Fields:
+        read = partial(getattr(self._clients[request["llm"]], request["method"]), *request.get("args", []))
+        return {"seconds": [timeit.timeit(read, number=1) for _ in range(request["times"])]}
 
     def decode(self, request: Fields) -> Fields:
         assembler, resumes = Assembler(request.get("max_bytes")), []

@@ -133,6 +133,11 @@ def _standing_progress(answer: dict[str, Any]) -> None:
         told[:-1] = [told[0]] * (len(told) - 1)
 
 
+def _no_seconds(answer: dict[str, Any]) -> None:
+    if told := answer.get("ok", {}).get("seconds"):
+        told.pop()
+
+
 LIES = {
     "bits": ("slices", _flip_a_bit("data")),
     "numbers": ("dtypes", _flip_a_bit("values")),
@@ -147,6 +152,7 @@ LIES = {
     "value": ("methods", _in_value),
     "part of a value": ("model", _in_value),
     "progress": ("progress", _no_progress),
+    "seconds": ("timing", _no_seconds),
     "progress that stands still": ("progress", _standing_progress),
 }
 
