@@ -167,4 +167,17 @@ Json call(Client& llm, const Json& request) {
   return ok;
 }
 
+Json time(Client& llm, const Json& request) {
+  const Wanted wanted{request.at("method").get<std::string>(),
+                      request.value("args", Json::array())};
+  Json seconds = Json::array();
+  for (int left = request.at("times").get<int>(); left > 0; --left) {
+    const auto started = std::chrono::steady_clock::now();
+    tensor_of(llm, wanted, {});
+    seconds.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+  }
+  return {{"seconds", seconds}};
+}
+
 }  // namespace driver

@@ -87,6 +87,8 @@ export class Operations {
         return {};
       case "call":
         return call(this.#client(request), request);
+      case "time":
+        return time(this.#client(request), request);
       case "close":
         this.#client(request).close();
         return {};
@@ -152,6 +154,21 @@ async function call(client, request) {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * @param {Client} client
+ * @param {Request} request
+ */
+async function time(client, { method, args = [], times }) {
+  /** @type {number[]} */
+  const seconds = [];
+  for (let left = times; left > 0; left -= 1) {
+    const started = performance.now();
+    await /** @type {any} */ (client)[camelCase(method)](...args);
+    seconds.push((performance.now() - started) / 1000);
+  }
+  return { seconds };
 }
 
 /**

@@ -27,6 +27,7 @@ type request struct {
 	Dtype        string               `json:"dtype"`
 	CancelAfterS *float64             `json:"cancel_after_s"`
 	Progress     bool                 `json:"progress"`
+	Times        int                  `json:"times"`
 	Streams      [][][]byte           `json:"streams"`
 	MaxBytes     uint64               `json:"max_bytes"`
 	Code         uint32               `json:"code"`
@@ -42,6 +43,7 @@ var ops = map[string]func(*request) (any, error){
 	"connect":      connect,
 	"copy":         copyClient,
 	"call":         call,
+	"time":         timed,
 	"close":        closeClient,
 	"decode":       decode,
 	"decode_error": decodeError,
