@@ -296,7 +296,7 @@ test("what is sent with each call", async () => {
   await llm.fetch([["logits"]]);
   await llm.release();
   await llm.serverInfo();
-  const key = "102382f394abacb52575588ded7e5dae";
+  const key = "9841dc0f1bb678c3bbf83da1162d81c1";
   const ofRun = ["run", "logits", "fetch", "releaseRun"].map((rpc) => [rpc, key, "Bearer secret"]);
   expect(sent).toEqual([...ofRun, ["serverInfo", null, "Bearer secret"]]);
 });
