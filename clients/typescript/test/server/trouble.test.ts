@@ -261,6 +261,57 @@ test("a cancelled call is cancelled on the server", async () => {
   await ended.promise;
 });
 
+test("no reads give no values, without a call", async () => {
+  let calls = 0;
+  const llm = await client({
+    async *fetch() {
+      calls++;
+      yield chunk("logits", [1]);
+    },
+  });
+  await llm.run(["x"]);
+  expect(await llm.fetch([])).toEqual([]);
+  expect(calls).toBe(0);
+});
+
+describe("of runs at the same time", () => {
+  /** That of "first" is answered when it is told to. */
+  const answersAfter = (first: Promise<unknown>): Answers => ({
+    run: async ({ input }) => {
+      const { sentences } = input.value as { sentences: string[] };
+      if (sentences[0] === "first") {
+        await first;
+      } else if (sentences[0] === "wrong") {
+        throw refusal(Code.InvalidArgument, "EMPTY_INPUT");
+      }
+      return create(RunResponseSchema, { ...RESPONSE, runId: sentences[0] as string });
+    },
+  });
+
+  test("the one that was called last is current, not the one that was done last", async () => {
+    const first = deferred();
+    const llm = await client(answersAfter(first.promise));
+    const early = llm.run(["first"]);
+    await llm.run(["second"]);
+    expect(llm.runId).toBe("second");
+    first.resolve(undefined);
+    await early;
+    expect(llm.runId).toBe("second");
+    await llm.run(["first"]);
+    expect(llm.runId).toBe("first");
+  });
+
+  test("one that failed is none", async () => {
+    const first = deferred();
+    const llm = await client(answersAfter(first.promise));
+    const early = llm.run(["first"]);
+    await expect(llm.run(["wrong"])).rejects.toMatchObject({ reason: "EMPTY_INPUT" });
+    first.resolve(undefined);
+    await early;
+    expect(llm.runId).toBe("first");
+  });
+});
+
 test("what is sent with each call", async () => {
   const sent: [string, string | null, string | null][] = [];
   const note = (rpc: string, { requestHeader }: HandlerContext): void => {
