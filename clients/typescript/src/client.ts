@@ -44,7 +44,8 @@ interface Shared {
 }
 
 /**
- * A `TransparentLlm` whose model lives in a server. Every error is a `TransparentLlmError`.
+ * A `TransparentLlm` whose model lives in a server. Every error is a `TransparentLlmError`, but those of your own
+ * `onProgress`, which come through.
  *
  * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
  * object on the same connection. A read that is under way goes on with the run that it began with.

@@ -67,6 +67,18 @@ describe("a model that is loaded", () => {
   });
 });
 
+test.each([[-900], [0.000_001]])("a server that says %d ms is not asked without a pause", async (retryMs) => {
+  let calls = 0;
+  const llm = await client({
+    run: () => {
+      calls++;
+      throw refusal(Code.Unavailable, "LOADING", { model: "m" }, retryMs);
+    },
+  });
+  await expect(llm.run(["x"], { timeoutMs: 400 })).rejects.toMatchObject({ name: /UnavailableError|DeadlineError/ });
+  expect(calls).toBeLessThanOrEqual(400 / 50 + 1);
+});
+
 test("a busy server is not asked again", async () => {
   let calls = 0;
   const llm = await client({
@@ -221,6 +233,12 @@ describe("a stream that breaks the protocol", () => {
 
   test("an answer to Run that contradicts itself", async () => {
     const llm = await client({ run: () => create(RunResponseSchema, { ...RESPONSE, nPos: 2 }) });
+    await expect(llm.run(["x"])).rejects.toMatchObject({ name: "InternalError" });
+  });
+
+  test("a run of more rows than were asked for", async () => {
+    const twoRows = { ...RESPONSE, batchSize: 2, tokenIds: [7, 7], mask: [true, true] };
+    const llm = await client({ run: () => create(RunResponseSchema, twoRows) });
     await expect(llm.run(["x"])).rejects.toMatchObject({ name: "InternalError" });
   });
 
