@@ -24,7 +24,7 @@ import {
   TensorOptionsSchema,
 } from "./gen/transparent_llm/v1/tensor_pb.js";
 import type { CallOptions, ClientConfig, Progress } from "./options.js";
-import { cancelled, Scope } from "./scope.js";
+import { Scope } from "./scope.js";
 import { UnderWay } from "./under_way.js";
 
 /** A hint for proxies, the same for a run and all reads of it. */
@@ -203,7 +203,7 @@ export class Calls {
   }
 
   #failure(error: unknown, scope: Scope): TransparentLlmError {
-    return scope.isCancelled ? cancelled() : errorOfFailure(error, this.config.target);
+    return scope.isCancelled ? scope.cancelled() : errorOfFailure(error, this.config.target);
   }
 
   #streamFailure(error: unknown, rpc: string): TransparentLlmError {
@@ -228,7 +228,7 @@ export class Calls {
 /** @throws CancelledError the call was cancelled before it is made: no connection is opened for it. */
 function requireWanted(scope: Scope): void {
   if (scope.isCancelled) {
-    throw cancelled();
+    throw scope.cancelled();
   }
 }
 

@@ -44,7 +44,8 @@ interface Shared {
 }
 
 /**
- * A `TransparentLlm` whose model lives in a server. Every error is a `TransparentLlmError`.
+ * A `TransparentLlm` whose model lives in a server. Every error is a `TransparentLlmError`, but those of your own
+ * `onProgress`, which come through.
  *
  * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
  * object on the same connection. A read that is under way goes on with the run that it began with.
@@ -54,6 +55,10 @@ export class RemoteTransparentLlm {
   readonly #options: ClientOptions;
   #shared: Shared;
   #run: Run | undefined;
+  /** Which call of `run` the current run is of, counted from 1. */
+  #runOf = 0;
+  /** Calls of `run` so far. */
+  #runs = 0;
 
   /** Use `connect` of `transparent-llm/node` or `transparent-llm/web`, or bring a transport of Connect for gRPC. */
   constructor(connection: Connection, options: ClientOptions = {}) {
@@ -95,7 +100,8 @@ export class RemoteTransparentLlm {
   }
 
   /**
-   * Run sentences as one batch, padded on the right; they are the current run from then on.
+   * Run sentences as one batch, padded on the right; they are the current run from then on. Of several runs at once
+   * the one that was called last stays, whichever is done first.
    *
    * @throws InvalidRequestError EMPTY_INPUT: no sentence, or one without a token.
    * @throws TooLargeError TOO_LONG: more tokens than the model or the server takes.
@@ -228,7 +234,8 @@ export class RemoteTransparentLlm {
   }
 
   /**
-   * Many values of the current run in one stream, in their order: each is what the method of that name gives.
+   * Many values of the current run in one stream, in their order: each is what the method of that name gives. No reads
+   * give no values, without a call.
    *
    * @param reads `[["residualIn", 3], ["attentionMatrix", 0, 3, 7], ["logits"]]`; the options are for all of them.
    */
@@ -273,7 +280,11 @@ export class RemoteTransparentLlm {
   }
 
   async #begin(input: RunInput, options: CallOptions): Promise<void> {
-    this.#run = await this.#within(options, (scope) => this.#shared.runs.make(input, scope));
+    const call = ++this.#runs;
+    const run = await this.#within(options, (scope) => this.#shared.runs.make(input, scope));
+    if (call > this.#runOf) {
+      [this.#run, this.#runOf] = [run, call]; // unless one that was called later is done already
+    }
   }
 
   #current(): Run {

@@ -88,9 +88,9 @@ export class Cuts {
     await this.#scope.sleep(pauseMs);
   }
 
-  /** As long as the server says; its own words, if the call's time does not suffice. */
+  /** As long as the server says, but never at once; its own words, if the call's time does not suffice. */
   async #waitForModel(failure: TransparentLlmError): Promise<void> {
-    const pauseMs = failure.retryAfterS ? failure.retryAfterS * 1000 : LONGEST_PAUSE_MS;
+    const pauseMs = failure.retryAfterS ? Math.max(failure.retryAfterS * 1000, FIRST_PAUSE_MS) : LONGEST_PAUSE_MS;
     if (pauseMs >= this.#scope.remainingMs) {
       throw failure;
     }

@@ -23,6 +23,8 @@ export interface ErrorParts {
   reason?: string | undefined;
   metadata?: Readonly<Record<string, string>> | undefined;
   retryAfterS?: number | undefined;
+  /** What led to it, as of any `Error`. */
+  cause?: unknown;
 }
 
 /** Base of everything that this package throws on purpose. The message says what to do. */
@@ -39,7 +41,7 @@ export class TransparentLlmError extends Error {
   readonly retryAfterS: number | undefined;
 
   constructor(message: string, parts: ErrorParts = {}) {
-    super(message);
+    super(message, parts.cause === undefined ? undefined : { cause: parts.cause });
     this.reason = parts.reason || new.target.defaultReason;
     this.metadata = { ...parts.metadata };
     this.retryAfterS = parts.retryAfterS;
@@ -106,7 +108,7 @@ export class DeadlineError extends TransparentLlmError {
   static override readonly defaultReason: string = "DEADLINE_EXCEEDED";
 }
 
-/** The call was cancelled before it was done. */
+/** The call was cancelled before it was done; by a signal of the caller's, `cause` is the signal's reason. */
 export class CancelledError extends TransparentLlmError {
   override readonly name: string = "CancelledError";
   static override readonly defaultReason: string = "CANCELLED";

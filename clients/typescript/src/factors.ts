@@ -7,7 +7,7 @@
 
 import { sizeOf } from "./dtypes.js";
 import { InternalError } from "./errors.js";
-import { requireRoom } from "./room.js";
+import { memoryFor, requireRoom } from "./room.js";
 import { type RowReader, rowReader, rowWriter } from "./rows.js";
 import type { Tensor } from "./tensor.js";
 
@@ -21,7 +21,7 @@ const FFN_DIMS = ["hidden", "d_model"];
  * `value[t, s, h] = (pattern[h, t, s] * value_out[s, h]) * gain[t]`.
  *
  * @throws InternalError the factors do not fit together.
- * @throws TooLargeError the product takes more than `maxBytes`.
+ * @throws TooLargeError the product takes more than `maxBytes`, or than there is memory.
  */
 export function attnProduct(factors: Factors, maxBytes: number | undefined): Tensor {
   const pattern = factor(factors, "decomposed_attn", "pattern", 3);
@@ -54,7 +54,7 @@ export function attnProduct(factors: Factors, maxBytes: number | undefined): Ten
  *
  * @param weights the output vectors of all neurons of the layer [d_ffn d_model].
  * @throws InternalError the factors do not fit together, or not to the weights.
- * @throws TooLargeError the product takes more than `maxBytes`.
+ * @throws TooLargeError the product takes more than `maxBytes`, or than there is memory.
  */
 export function ffnProduct(factors: Factors, weights: Tensor, maxBytes: number | undefined): Tensor {
   const activations = factor(factors, "decomposed_ffn_out", "activations", 1);
@@ -182,8 +182,13 @@ function misfit(method: string, what: string): InternalError {
   return new InternalError(`the factors of ${method} do not fit together: ${what}`);
 }
 
-function roomFor(method: string, first: Tensor, shape: readonly number[], maxBytes: number | undefined): number {
+function roomFor(
+  method: string,
+  first: Tensor,
+  shape: readonly number[],
+  maxBytes: number | undefined,
+): Uint8Array<ArrayBuffer> {
   const nbytes = shape.reduce((product, size) => product * size, sizeOf(first.dtype));
   requireRoom(method, nbytes, maxBytes);
-  return nbytes;
+  return memoryFor(method, nbytes);
 }

@@ -33,7 +33,7 @@ export interface Progress {
 
 /** Of any call. */
 export interface CallOptions {
-  /** Cancels the call, here and on the server; it then throws `CancelledError`. */
+  /** Cancels the call, here and on the server; it then throws `CancelledError`, whose `cause` is the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds for the call as a whole. Default: the client's. */
   readonly timeoutMs?: number | undefined;

@@ -38,8 +38,11 @@ export class Reader {
     return this.#value(run, read, wire, arrived, options, scope);
   }
 
-  /** Many values in one stream, in their order. */
+  /** Many values in one stream, in their order. None need no call. */
   async readMany(run: Run, reads: readonly CheckedRead[], options: ReadOptions, scope: Scope): Promise<Tensor[]> {
+    if (reads.length === 0) {
+      return [];
+    }
     const wires = reads.map((read) => this.#options(run, read, options));
     const items = reads.map((read, i) => item(read, wires[i] as TensorOptions));
     const request = create(FetchRequestSchema, { runId: run.id, items });

@@ -38,9 +38,7 @@ export function checkedReads(reads: readonly Read[]): CheckedRead[] {
 function checkedRead(read: unknown): CheckedRead {
   const [name, ...indices] = Array.isArray(read) ? read : [];
   if (typeof name !== "string") {
-    throw new InvalidRequestError(
-      `a read is an array of a method's name and its arguments, got ${JSON.stringify(read)}`,
-    );
+    throw new InvalidRequestError(`a read is an array of a method's name and its arguments, got ${String(read)}`);
   }
   if (!Object.hasOwn(READS, name)) {
     throw new InvalidRequestError(`"${name}" cannot be fetched; what can: ${Object.keys(READS).sort().join(", ")}`);

@@ -2,6 +2,8 @@
 
 import { TooLargeError } from "./errors.js";
 
+const READ_LESS = "read a part of it, as in { slices: { pos: { start: -1 } } }, or in a smaller dtype";
+
 /**
  * Refuse a value that its reader has no room for.
  *
@@ -10,9 +12,26 @@ import { TooLargeError } from "./errors.js";
 export function requireRoom(name: string, nbytes: number | bigint, maxBytes: number | undefined): void {
   if (maxBytes !== undefined && nbytes > maxBytes) {
     throw new TooLargeError(
-      `${name} takes ${nbytes} bytes, this client takes at most maxBytes=${maxBytes}: read a part of it, as in ` +
-        "{ slices: { pos: { start: -1 } } }, in a smaller dtype, or raise maxBytes",
+      `${name} takes ${nbytes} bytes, this client takes at most maxBytes=${maxBytes}: ${READ_LESS}, or raise maxBytes`,
       { metadata: { needed: String(nbytes), allowed: String(maxBytes) } },
     );
+  }
+}
+
+/**
+ * Memory for a value that is made here.
+ *
+ * @throws TooLargeError there is not so much.
+ */
+export function memoryFor(name: string, nbytes: number): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(nbytes);
+  } catch (error) {
+    if (error instanceof RangeError) {
+      throw new TooLargeError(`no memory here for the ${nbytes} bytes of ${name}: ${READ_LESS}`, {
+        metadata: { needed: String(nbytes) },
+      });
+    }
+    throw error;
   }
 }

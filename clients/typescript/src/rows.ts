@@ -37,21 +37,25 @@ export function rowReader(tensor: Tensor): RowReader {
   throw new InternalError(`the server sent a factor of type ${tensor.dtype}; factors are floating`);
 }
 
-/** A new tensor of zeros, and what writes rows of single precision into it, rounded to nearest, ties to even. */
+/** A tensor, and what writes rows of single precision into it, rounded to nearest, ties to even. */
 export interface RowWriter {
   readonly tensor: Tensor;
   /** A row at an element. */
   write(start: number, row: Float32Array): void;
 }
 
-/** @throws InternalError the type is not floating. */
+/**
+ * Of a new tensor in memory of zeros.
+ *
+ * @throws InternalError the type is not floating.
+ */
 export function rowWriter(
   dtype: DtypeName,
   shape: readonly number[],
   dims: readonly string[],
-  nbytes: number,
+  bytes: Uint8Array<ArrayBuffer>,
 ): RowWriter {
-  const tensor = new Tensor({ dtype, shape, dims, bytes: new Uint8Array(nbytes) });
+  const tensor = new Tensor({ dtype, shape, dims, bytes });
   const { data } = tensor;
   if (data instanceof Float32Array || data instanceof Float64Array) {
     return { tensor, write: (start, row) => data.set(row, start) };

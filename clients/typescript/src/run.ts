@@ -18,13 +18,17 @@ export interface Run {
   readonly mask: Tensor | undefined;
 }
 
-/** @throws InternalError the answer contradicts itself. */
+/** @throws InternalError the answer contradicts itself, or is not of this input. */
 export function runOfResponse(input: RunInput, key: string, response: RunResponse): Run {
   const { batchSize, nPos, tokenIds, mask } = response;
   if (tokenIds.length !== batchSize * nPos || (mask.length !== 0 && mask.length !== tokenIds.length)) {
     throw new InternalError(
       `the server's answer to Run contradicts itself: ${tokenIds.length} tokens, ${mask.length} of a mask, for [${batchSize}, ${nPos}]`,
     );
+  }
+  const rows = "sentences" in input ? input.sentences.length : input.tokenIds.length;
+  if (batchSize !== rows) {
+    throw new InternalError(`the server made a run of ${batchSize} rows from ${rows}`);
   }
   const axes = { shape: [batchSize, nPos], dims: ["batch", "pos"] };
   return {

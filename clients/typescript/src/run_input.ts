@@ -60,13 +60,12 @@ export function runRequest(input: RunInput, model: string): RunRequest {
 }
 
 /**
- * The routing key, known before the first call: a hash of model and input. The same as the Python client's, so that
- * clients of several languages are sent to the same replica.
+ * The routing key, known before the first call: a hash of model and input, the same in every language, so that
+ * one input has one replica. docs/PROTOCOL.md has its definition.
  */
 export function runKey(input: RunInput, model: string): string {
-  const sentences = "sentences" in input ? list(input.sentences.map(asciiJson)) : "null";
-  const tokens = "tokenIds" in input ? list(input.tokenIds.map((row) => list(row.map(String)))) : "null";
-  return sha256Hex(list([asciiJson(model), sentences, tokens])).slice(0, 32);
+  const parts = "sentences" in input ? ["sentences", ...input.sentences] : ["tokens", ...input.tokenIds.map(bigEndian)];
+  return sha256Hex(lengthPrefixed([model, ...parts])).slice(0, 32);
 }
 
 function requireText(sentence: unknown, index: number): void {
@@ -81,7 +80,7 @@ function requireText(sentence: unknown, index: number): void {
 }
 
 function requireTokenId(given: number | bigint): number {
-  const id = Number(given);
+  const id = typeof given === "bigint" ? Number(given) : given;
   if (!Number.isInteger(id)) {
     throw new InvalidRequestError(`${String(given)} is no token id: ids are integers`);
   }
@@ -97,11 +96,27 @@ function requireTokenId(given: number | bigint): number {
   return id;
 }
 
-function list(parts: readonly string[]): string {
-  return `[${parts.join(", ")}]`;
+/** Each part, texts in UTF-8, after its length in bytes as 8 bytes. */
+function lengthPrefixed(parts: readonly (string | Uint8Array)[]): Uint8Array {
+  const encoder = new TextEncoder();
+  const encoded = parts.map((part) => (typeof part === "string" ? encoder.encode(part) : part));
+  const bytes = new Uint8Array(encoded.reduce((size, part) => size + 8 + part.length, 0));
+  const view = new DataView(bytes.buffer);
+  let end = 0;
+  for (const part of encoded) {
+    view.setBigUint64(end, BigInt(part.length));
+    bytes.set(part, end + 8);
+    end += 8 + part.length;
+  }
+  return bytes;
 }
 
-/** As Python's `json.dumps`. */
-function asciiJson(text: string): string {
-  return JSON.stringify(text).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+/** 4 bytes for each id, the most significant first. */
+function bigEndian(tokenIds: readonly number[]): Uint8Array {
+  const bytes = new Uint8Array(tokenIds.length * 4);
+  const view = new DataView(bytes.buffer);
+  tokenIds.forEach((id, position) => {
+    view.setInt32(position * 4, id);
+  });
+  return bytes;
 }

@@ -23,6 +23,7 @@ export class Scope {
   readonly timeoutMs: number;
   readonly #deadline: number;
   readonly #controller = new AbortController();
+  #cause: unknown;
 
   constructor(timeoutMs: number) {
     this.timeoutMs = requireTimeout(timeoutMs);
@@ -38,8 +39,17 @@ export class Scope {
     return this.#controller.signal.aborted;
   }
 
-  cancel(): void {
-    this.#controller.abort();
+  /** @param cause why, for the error that the call then throws. The first one counts. */
+  cancel(cause?: unknown): void {
+    if (!this.isCancelled) {
+      this.#cause = cause;
+      this.#controller.abort();
+    }
+  }
+
+  /** What a call raises that its own side cancelled. */
+  cancelled(): CancelledError {
+    return new CancelledError("the call was cancelled", { cause: this.#cause });
   }
 
   /** Milliseconds that are left; at 0 or below there are none. */
@@ -55,7 +65,7 @@ export class Scope {
   async race<T>(promise: Promise<T>): Promise<T> {
     let stop = (): void => {};
     const over = new Promise<never>((_, reject) => {
-      const cancel = (): void => reject(cancelled());
+      const cancel = (): void => reject(this.cancelled());
       const timer = setTimeout(() => reject(this.#late()), Math.max(0, this.remainingMs));
       this.signal.addEventListener("abort", cancel);
       stop = () => {
@@ -90,9 +100,4 @@ export class Scope {
   #late(): DeadlineError {
     return new DeadlineError(`the call was not done within ${this.timeoutMs} ms; raise timeoutMs if the work is long`);
   }
-}
-
-/** What a call raises that its own side cancelled. */
-export function cancelled(): CancelledError {
-  return new CancelledError("the call was cancelled");
 }

@@ -4,10 +4,10 @@ const PRIMES = firstPrimes(64);
 const ROUND_CONSTANTS = Int32Array.from(PRIMES, (prime) => fractionBits(Math.cbrt(prime)));
 const INITIAL_STATE = Int32Array.from(PRIMES.slice(0, 8), (prime) => fractionBits(Math.sqrt(prime)));
 
-/** The digest of a text's UTF-8, in hex. */
-export function sha256Hex(text: string): string {
+/** The digest, in hex. */
+export function sha256Hex(bytes: Uint8Array): string {
   const state = Int32Array.from(INITIAL_STATE);
-  const message = padded(new TextEncoder().encode(text));
+  const message = padded(bytes);
   for (let start = 0; start < message.byteLength; start += 64) {
     addBlock(state, new DataView(message.buffer, start, 64));
   }

@@ -67,12 +67,16 @@ export class Tensor {
     this.bytes = parts.bytes;
   }
 
-  /** A tensor of single precision, of numbers that are rounded to it. Without a shape: a vector. */
+  /**
+   * A tensor of single precision, of numbers that are rounded to it. Without a shape: a vector.
+   *
+   * @throws InvalidRequestError INVALID_DTYPE: something else than numbers; INVALID_SHAPE: not as many as the shape has.
+   */
   static ofFloats(values: ArrayLike<number>, shape: readonly number[] = [values.length]): Tensor {
     const bytes = new Uint8Array(values.length * 4);
     const view = new DataView(bytes.buffer);
     for (let i = 0; i < values.length; i++) {
-      view.setFloat32(i * 4, values[i] as number, true);
+      view.setFloat32(i * 4, requireNumber(values[i]), true);
     }
     return new Tensor({ dtype: "F32", shape, bytes });
   }
@@ -165,6 +169,13 @@ export class Tensor {
     }
     return new ARRAYS[this.dtype](bytes.buffer, bytes.byteOffset, this.length);
   }
+}
+
+function requireNumber(value: unknown): number {
+  if (typeof value !== "number") {
+    throw new InvalidRequestError(`${String(value)} is no number but ${typeof value}`, { reason: "INVALID_DTYPE" });
+  }
+  return value;
 }
 
 function requireShape({ dtype, shape, dims = [], bytes }: TensorParts): void {

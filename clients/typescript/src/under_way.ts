@@ -12,7 +12,7 @@ export class UnderWay {
   add(scope: Scope, signal: AbortSignal | undefined): void {
     this.#scopes.add(scope);
     if (signal?.aborted) {
-      scope.cancel();
+      scope.cancel(signal.reason);
     } else if (signal !== undefined) {
       this.#listenTo(signal).add(scope);
     }
@@ -39,15 +39,15 @@ export class UnderWay {
       return known.scopes;
     }
     const scopes = new Set<Scope>();
-    const cancel = (): void => cancelEach(scopes);
+    const cancel = (): void => cancelEach(scopes, signal.reason);
     signal.addEventListener("abort", cancel);
     this.#bySignal.set(signal, { scopes, cancel });
     return scopes;
   }
 }
 
-function cancelEach(scopes: Iterable<Scope>): void {
+function cancelEach(scopes: Iterable<Scope>, cause?: unknown): void {
   for (const scope of [...scopes]) {
-    scope.cancel();
+    scope.cancel(cause);
   }
 }

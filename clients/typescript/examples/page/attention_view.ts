@@ -27,7 +27,10 @@ export class AttentionView {
   constructor(canvas: HTMLCanvasElement, output: HTMLOutputElement) {
     this.#canvas = canvas;
     this.#output = output;
-    canvas.addEventListener("pointermove", (event) => this.#choose(this.#placeAt(event.offsetX, event.offsetY)));
+    for (const kind of ["pointermove", "pointerdown"] as const) {
+      // A tap of a finger does not move.
+      canvas.addEventListener(kind, (event) => this.#choose(this.#placeAt(event.offsetX, event.offsetY)));
+    }
     canvas.addEventListener("keydown", (event) => this.#move(event));
     new ResizeObserver(() => this.#draw()).observe(canvas.parentElement as HTMLElement);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
@@ -39,7 +42,7 @@ export class AttentionView {
     this.#tokens = tokens.map((token) => visible(token).slice(0, LONGEST_LABEL));
     this.#canvas.setAttribute("aria-label", title);
     this.#place = undefined;
-    this.#output.value = "Point at a square, or move with the arrow keys.";
+    this.#output.value = "Point at a square, tap it, or move with the arrow keys.";
     this.#draw();
   }
 
@@ -117,14 +120,29 @@ export class AttentionView {
   #move(event: KeyboardEvent): void {
     const [down, right] =
       { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
-    if (down === undefined || right === undefined) {
+    const isOfBrowser = event.altKey || event.ctrlKey || event.metaKey; // as Alt and an arrow, which goes back
+    if (down === undefined || right === undefined || isOfBrowser) {
       return;
     }
     event.preventDefault();
     const last = this.#tokens.length - 1;
     const { query, key } = this.#place ?? { query: last, key: last };
     const within = (index: number): number => Math.min(last, Math.max(0, index));
-    this.#choose({ query: within(query + down), key: within(key + right) });
+    const place = { query: within(query + down), key: within(key + right) };
+    this.#choose(place);
+    this.#reveal(place);
+  }
+
+  /** Scroll as far as the square needs to be seen: the keys that move would have scrolled. */
+  #reveal({ query, key }: Place): void {
+    const frame = this.#canvas.parentElement as HTMLElement;
+    const [{ left, top }, { left: from, right: to }] = [
+      this.#canvas.getBoundingClientRect(),
+      frame.getBoundingClientRect(),
+    ];
+    const [x, y] = [left + this.#margin + key * this.#square, top + this.#margin + query * this.#square];
+    frame.scrollLeft += beyond(x, x + this.#square, from, to);
+    scrollBy(0, beyond(y, y + this.#square, 0, innerHeight));
   }
 
   #choose(place: Place | undefined): void {
@@ -140,4 +158,9 @@ export class AttentionView {
   #weight({ query, key }: Place): number {
     return (this.#pattern as Tensor).at(query, key);
   }
+}
+
+/** How far a span is outside of a frame: below 0 before it, above 0 after it. */
+function beyond(start: number, end: number, from: number, to: number): number {
+  return start < from ? start - from : Math.max(0, end - to);
 }

@@ -1,10 +1,10 @@
 /** The page: a sentence, a button, and what is inside. */
 
-import { CancelledError } from "transparent-llm/web";
+import { CancelledError, type ModelInfo, type Tensor } from "transparent-llm/web";
 import { adviceFor } from "./advice.js";
 import { AttentionView } from "./attention_view.js";
 import { LensView } from "./lens_view.js";
-import { Session } from "./session.js";
+import { type Choice, Session } from "./session.js";
 
 type State = "idle" | "busy" | "done" | "failed";
 
@@ -27,6 +27,7 @@ const headChoice = element("head", HTMLSelectElement);
 const attentionView = new AttentionView(element("pattern", HTMLCanvasElement), element("weight", HTMLOutputElement));
 const lensView = new LensView(element("lens-table", HTMLTableElement));
 
+/** Everything that is shown is of this run. */
 let session: Session | undefined;
 let running = new AbortController();
 let choosing = new AbortController();
@@ -40,12 +41,11 @@ stopButton.addEventListener("click", () => running.abort());
 layerChoice.addEventListener("change", () => void choose());
 headChoice.addEventListener("change", () => void choose());
 
-/** Run the sentence; a choice that is still being read is of the one before. */
+/** Run the sentence. What was shown before stays, and can be looked at, until the new run can be shown. */
 async function begin(): Promise<void> {
-  choosing.abort();
   running = new AbortController();
   tell("busy", "Asking the server …");
-  element("error", HTMLElement).hidden = true;
+  hideError();
   try {
     tell("done", await run(running.signal));
   } catch (error) {
@@ -58,32 +58,15 @@ async function begin(): Promise<void> {
   }
 }
 
-/** Show another head, while the logit lens goes on. */
-async function choose(): Promise<void> {
-  choosing.abort();
-  choosing = new AbortController();
-  try {
-    await showAttention(choosing.signal);
-  } catch (error) {
-    if (!(error instanceof CancelledError)) {
-      showError(error);
-    }
-  }
-}
-
 async function run(signal: AbortSignal): Promise<string> {
   const began = performance.now();
-  session = await Session.begin(server.value.trim(), sentence.value, signal);
-  const { model, tokens } = session;
-  fill(layerChoice, model.nLayers);
-  fill(headChoice, model.nHeads);
-  element("attention", HTMLElement).hidden = false;
-  element("lens", HTMLElement).hidden = false;
-  lensView.clear(tokens, model.nLayers);
-  await showAttention(signal);
+  const next = await Session.begin(server.value.trim(), sentence.value, signal);
+  const choice = choiceWithin(next.model);
+  show(next, choice, await next.attention(choice, signal));
+  const { model, tokens } = next;
   const count = tokens.length * model.nLayers;
   let read = 0;
-  await session.lens(signal, (guess) => {
+  await next.lens(signal, (guess) => {
     lensView.show(guess);
     read++;
     tell("busy", `Logit lens: ${read} of ${count}`, read / count);
@@ -92,19 +75,59 @@ async function run(signal: AbortSignal): Promise<string> {
   return `${model.name}: ${tokens.length} tokens, ${model.nLayers} layers of ${model.nHeads} heads, read in ${seconds} s.`;
 }
 
-async function showAttention(signal: AbortSignal): Promise<void> {
-  if (session !== undefined) {
-    const [layer, head] = [Number(layerChoice.value), Number(headChoice.value)];
-    const pattern = await session.attention(layer, head, signal);
-    attentionView.show(pattern, session.tokens, `Attention of layer ${layer}, head ${head}`);
+/** Show a run in place of the one before, all of it at once. */
+function show(next: Session, choice: Choice, pattern: Tensor): void {
+  choosing.abort(); // what is still being read is of the run before
+  session?.close();
+  session = next;
+  const { model, tokens } = next;
+  const wanted = choiceWithin(model);
+  fill(layerChoice, model.nLayers, wanted.layer);
+  fill(headChoice, model.nHeads, wanted.head);
+  element("attention", HTMLElement).hidden = false;
+  element("lens", HTMLElement).hidden = false;
+  attentionView.show(pattern, tokens, titleOf(choice));
+  lensView.clear(tokens, model.nLayers);
+  hideError(); // of a choice in the run before
+  if (wanted.layer !== choice.layer || wanted.head !== choice.head) {
+    void choose(); // it was changed while the pattern was read
   }
 }
 
-/** Numbers to choose from; a choice that is still there stays. */
-function fill(choice: HTMLSelectElement, count: number): void {
-  const before = Number(choice.value);
-  choice.replaceChildren(...Array.from({ length: count }, (_, i) => new Option(String(i))));
-  choice.selectedIndex = before < count ? before : 0;
+/** Show another head of the run that is shown, while a logit lens or a new run goes on. Only the last choice counts. */
+async function choose(): Promise<void> {
+  choosing.abort();
+  choosing = new AbortController();
+  const { signal } = choosing;
+  const of = session as Session; // without one there is nothing to choose from
+  const choice = choiceWithin(of.model);
+  try {
+    const pattern = await of.attention(choice, signal);
+    if (!signal.aborted) {
+      attentionView.show(pattern, of.tokens, titleOf(choice));
+      hideError();
+    }
+  } catch (error) {
+    if (!signal.aborted) {
+      showError(error);
+    }
+  }
+}
+
+/** What is chosen, as far as a model has it. */
+function choiceWithin({ nLayers, nHeads }: ModelInfo): Choice {
+  const [layer, head] = [Number(layerChoice.value), Number(headChoice.value)];
+  return { layer: layer < nLayers ? layer : 0, head: head < nHeads ? head : 0 };
+}
+
+function titleOf({ layer, head }: Choice): string {
+  return `Attention of layer ${layer}, head ${head}`;
+}
+
+/** Numbers to choose from. */
+function fill(list: HTMLSelectElement, count: number, chosen: number): void {
+  list.replaceChildren(...Array.from({ length: count }, (_, i) => new Option(String(i))));
+  list.selectedIndex = chosen;
 }
 
 function tell(state: State, text: string, share?: number): void {
@@ -126,4 +149,8 @@ function showError(error: unknown): void {
   element("error-message", HTMLElement).textContent = message;
   element("error-advice", HTMLElement).textContent = whatToDo;
   element("error", HTMLElement).hidden = false;
+}
+
+function hideError(): void {
+  element("error", HTMLElement).hidden = true;
 }

@@ -10,6 +10,12 @@ export interface Guess {
   readonly probability: number;
 }
 
+/** A head of a layer. */
+export interface Choice {
+  readonly layer: number;
+  readonly head: number;
+}
+
 /** Browsers open six connections to a server that speaks HTTP/1.1. */
 const CALLS_AT_ONCE = 6;
 
@@ -37,8 +43,13 @@ export class Session {
     return new Session(llm, model, tokens);
   }
 
+  /** End what is still being read. */
+  close(): void {
+    this.#llm.close();
+  }
+
   /** How much each position looks at each other one. [query_pos key_pos] */
-  attention(layer: number, head: number, signal: AbortSignal): Promise<Tensor> {
+  attention({ layer, head }: Choice, signal: AbortSignal): Promise<Tensor> {
     return this.#llm.attentionMatrix(0, layer, head, { signal });
   }
 

@@ -16,6 +16,7 @@ test("reading before any run", async () => {
   const notRun = { name: "NotRunError", reason: "NOT_RUN" };
   await expect(llm.logits()).rejects.toMatchObject(notRun);
   await expect(llm.fetch([["logits"]])).rejects.toMatchObject(notRun);
+  await expect(llm.fetch([])).rejects.toMatchObject(notRun);
   await expect(llm.release()).rejects.toMatchObject(notRun);
   expect(() => llm.tokens()).toThrow(expect.objectContaining(notRun));
   expect(() => llm.batchSize()).toThrow(expect.objectContaining(notRun));
@@ -59,8 +60,8 @@ test.each<[string, (of: RemoteTransparentLlm) => Promise<unknown>, object]>([
   ],
   ["an unknown token", (of) => of.runTokens([[1_000_000]]), { reason: "UNKNOWN_TOKEN" }],
   ["a read that is none", (of) => of.fetch("logits" as never), { reason: "INVALID_REQUEST" }],
+  ["a read that JSON does not know", (of) => of.fetch([1n as never]), { reason: "INVALID_REQUEST" }],
   ["an unknown read", (of) => of.fetch([["nope"] as never]), { reason: "INVALID_REQUEST" }],
-  ["no reads", (of) => of.fetch([]), { reason: "INVALID_REQUEST" }],
   ["a vector of another length", (of) => of.unembed([1, 2], true), { reason: "INVALID_SHAPE" }],
   ["a timeout of 0", (of) => of.logits({ timeoutMs: 0 }), { reason: "INVALID_REQUEST" }],
 ])("%s", async (_, call, wanted) => {

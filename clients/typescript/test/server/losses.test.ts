@@ -126,9 +126,12 @@ describe("a cancelled call", () => {
     proxy.hold();
     const canceller = new AbortController();
     const calls = [llm.logits({ signal: canceller.signal }), llm.modelInfo({ signal: canceller.signal })];
-    canceller.abort();
+    const why = new Error("another sentence was typed");
+    canceller.abort(why);
     for (const call of calls) {
-      await expect(call).rejects.toMatchObject({ name: "CancelledError", reason: "CANCELLED" });
+      const error = await call.catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ name: "CancelledError", reason: "CANCELLED" });
+      expect((error as Error).cause).toBe(why);
     }
     const fresh = connect(inject("target"));
     await fresh.runTokens([ROW]);
@@ -148,14 +151,17 @@ describe("a cancelled call", () => {
   });
 
   test("before it began", async () => {
-    await expect(llm.logits({ signal: AbortSignal.abort() })).rejects.toMatchObject({ name: "CancelledError" });
+    const signal = AbortSignal.abort("not wanted");
+    await expect(llm.logits({ signal })).rejects.toMatchObject({ name: "CancelledError", cause: "not wanted" });
   });
 
   test("by closing the client", async () => {
     proxy.hold();
     const read = llm.logits();
     llm.close();
-    await expect(read).rejects.toMatchObject({ name: "CancelledError" });
+    const error = await read.catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ name: "CancelledError" });
+    expect(error).not.toHaveProperty("cause"); // no signal had a reason
   });
 
   test("by an error of the caller's own callback, which the caller gets", async () => {

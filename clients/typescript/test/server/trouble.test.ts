@@ -67,6 +67,18 @@ describe("a model that is loaded", () => {
   });
 });
 
+test.each([[-900], [0.000_001]])("a server that says %d ms is not asked without a pause", async (retryMs) => {
+  let calls = 0;
+  const llm = await client({
+    run: () => {
+      calls++;
+      throw refusal(Code.Unavailable, "LOADING", { model: "m" }, retryMs);
+    },
+  });
+  await expect(llm.run(["x"], { timeoutMs: 400 })).rejects.toMatchObject({ name: /UnavailableError|DeadlineError/ });
+  expect(calls).toBeLessThanOrEqual(400 / 50 + 1);
+});
+
 test("a busy server is not asked again", async () => {
   let calls = 0;
   const llm = await client({
@@ -224,6 +236,12 @@ describe("a stream that breaks the protocol", () => {
     await expect(llm.run(["x"])).rejects.toMatchObject({ name: "InternalError" });
   });
 
+  test("a run of more rows than were asked for", async () => {
+    const twoRows = { ...RESPONSE, batchSize: 2, tokenIds: [7, 7], mask: [true, true] };
+    const llm = await client({ run: () => create(RunResponseSchema, twoRows) });
+    await expect(llm.run(["x"])).rejects.toMatchObject({ name: "InternalError" });
+  });
+
   test("a larger tensor than this client takes ends the call on the server too", async () => {
     const ended = deferred();
     const llm = await client(
@@ -261,6 +279,57 @@ test("a cancelled call is cancelled on the server", async () => {
   await ended.promise;
 });
 
+test("no reads give no values, without a call", async () => {
+  let calls = 0;
+  const llm = await client({
+    async *fetch() {
+      calls++;
+      yield chunk("logits", [1]);
+    },
+  });
+  await llm.run(["x"]);
+  expect(await llm.fetch([])).toEqual([]);
+  expect(calls).toBe(0);
+});
+
+describe("of runs at the same time", () => {
+  /** That of "first" is answered when it is told to. */
+  const answersAfter = (first: Promise<unknown>): Answers => ({
+    run: async ({ input }) => {
+      const { sentences } = input.value as { sentences: string[] };
+      if (sentences[0] === "first") {
+        await first;
+      } else if (sentences[0] === "wrong") {
+        throw refusal(Code.InvalidArgument, "EMPTY_INPUT");
+      }
+      return create(RunResponseSchema, { ...RESPONSE, runId: sentences[0] as string });
+    },
+  });
+
+  test("the one that was called last is current, not the one that was done last", async () => {
+    const first = deferred();
+    const llm = await client(answersAfter(first.promise));
+    const early = llm.run(["first"]);
+    await llm.run(["second"]);
+    expect(llm.runId).toBe("second");
+    first.resolve(undefined);
+    await early;
+    expect(llm.runId).toBe("second");
+    await llm.run(["first"]);
+    expect(llm.runId).toBe("first");
+  });
+
+  test("one that failed is none", async () => {
+    const first = deferred();
+    const llm = await client(answersAfter(first.promise));
+    const early = llm.run(["first"]);
+    await expect(llm.run(["wrong"])).rejects.toMatchObject({ reason: "EMPTY_INPUT" });
+    first.resolve(undefined);
+    await early;
+    expect(llm.runId).toBe("first");
+  });
+});
+
 test("what is sent with each call", async () => {
   const sent: [string, string | null, string | null][] = [];
   const note = (rpc: string, { requestHeader }: HandlerContext): void => {
@@ -296,7 +365,7 @@ test("what is sent with each call", async () => {
   await llm.fetch([["logits"]]);
   await llm.release();
   await llm.serverInfo();
-  const key = "102382f394abacb52575588ded7e5dae";
+  const key = "9841dc0f1bb678c3bbf83da1162d81c1";
   const ofRun = ["run", "logits", "fetch", "releaseRun"].map((rpc) => [rpc, key, "Bearer secret"]);
   expect(sent).toEqual([...ofRun, ["serverInfo", null, "Bearer secret"]]);
 });

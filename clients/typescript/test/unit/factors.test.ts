@@ -26,6 +26,12 @@ test("a product without elements takes no time, however long its axes", () => {
   expect(attnProduct(new Map(Object.entries(factors)), undefined).shape).toEqual([2 ** 33, 1, 0, 4]);
 });
 
+test("a product for which there is no memory", () => {
+  const factors = { pattern: zeros("F32", 1, 2 ** 20, 1), value_out: zeros("F32", 1, 1, 2 ** 20) };
+  const wanted = expect.objectContaining({ name: "TooLargeError", metadata: { needed: String(2 ** 42) } });
+  expect(() => attnProduct(new Map(Object.entries(factors)), undefined)).toThrow(wanted);
+});
+
 function spans(...bounds: number[]): Tensor {
   const bytes = new Uint8Array(BigInt64Array.from(bounds, BigInt).buffer);
   return new Tensor({ dtype: "I64", shape: [bounds.length / 2, 2], bytes });

@@ -29,6 +29,11 @@ test("a tensor at an odd place in memory", () => {
   expect(new Tensor({ dtype: "F32", shape: [], bytes: raw }).at()).toBe(1);
 });
 
+test.each([[["1"]], [[1, undefined]], [[null]], [[1n]]])("%o are no numbers", (values) => {
+  const refused = expect.objectContaining({ name: "InvalidRequestError", reason: "INVALID_DTYPE" });
+  expect(() => Tensor.ofFloats(values as never)).toThrow(refused);
+});
+
 test("axes are in C order", () => {
   const tensor = Tensor.ofFloats([0, 1, 2, 3, 4, 5], [2, 3]);
   expect([tensor.at(1, 0), tensor.at(0, 2), tensor.at(-1, -1)]).toEqual([3, 2, 5]);
