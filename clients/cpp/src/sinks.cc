@@ -8,6 +8,9 @@
 namespace transparent_llm::internal {
 
 void Collector::begin(const TensorHeader& header) {
+  if (arriving_.size() == most_)
+    throw StreamError(header.name + " begins after the " + std::to_string(most_) +
+                      " tensors that were asked for");
   std::shared_ptr<std::byte[]> memory = memory_of(header.total_bytes);
   if (!memory)
     throw StreamError("no memory for the " + std::to_string(header.total_bytes) +

@@ -66,6 +66,22 @@ TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
   EXPECT_EQ(llm.residual_in(0).size(), 2u);
 }
 
+TEST_F(HostileTest, HeadersWithoutEndEndACallAtOnce) {
+  const auto write = [](Writer* writer) {
+    while (writer->Write(test::bytes_header(0))) continue;
+    return grpc::Status::OK;
+  };
+  server.on_residual_in = [=](const v1::ResidualInRequest&, Writer* writer) {
+    return write(writer);
+  };
+  server.on_fetch = [=](const v1::FetchRequest&, Writer* writer) { return write(writer); };
+  Client llm = connected({.timeout = 5s});
+  llm.run({"My lord"});
+  EXPECT_THROW(llm.residual_in(0), InternalError);
+  EXPECT_THROW(llm.fetch({Read::residual_in(0), Read::residual_in(1)}), InternalError);
+  EXPECT_THROW(llm.read_chunks(Read::residual_in(0), kIgnore), InternalError);
+}
+
 TEST_F(HostileTest, AMessageThatCannotBeReadEndsTheCallAtOnce) {
   const v1::TensorChunk unreadable = test::header({.name = "no UTF-8: \xff"});
   std::vector<v1::TensorChunk> messages;
