@@ -181,8 +181,8 @@ TEST(CutsTest, AServerThatNeverAnsweredIsTriedFiveTimes) {
 }
 
 TEST(CutsTest, AClientThatIsClosedWhileItWaitsCancelsTheCall) {
-  ScriptedServer server;
   std::atomic<int> calls = 0;
+  ScriptedServer server;  // which may still count when the client has left
   server.on_residual_in = [&](const v1::ResidualInRequest&, Writer*) {
     ++calls;
     calls.notify_all();
