@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-    g++ cmake ninja-build pkg-config libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libgtest-dev nlohmann-json3-dev
+    g++ cmake ninja-build pkg-config libgrpc++-dev libssl-dev protobuf-compiler protobuf-compiler-grpc libgtest-dev nlohmann-json3-dev
     golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go-1-5 protoc-gen-go-grpc
     chromium
 )

@@ -111,9 +111,10 @@ func (c *calls) isServing(ctx context.Context) (bool, error) {
 	return answer.Status == healthpb.HealthCheckResponse_SERVING, nil
 }
 
-// tensors receives all of a stream; one that is cut is taken up where it broke off.
-func (c *calls) tensors(ctx context.Context, request request, progress func(received, total int64)) ([]wire.Tensor, error) {
+// tensors receives all of a stream, of so many tensors at most; one that is cut is taken up where it broke off.
+func (c *calls) tensors(ctx context.Context, request request, most int, progress func(received, total int64)) ([]wire.Tensor, error) {
 	assembler := wire.NewAssembler(uint64(c.maxBytes))
+	assembler.Most = most
 	stream := c.stream(ctx, request, assembler.Tracker, assembler.Cut)
 	defer stream.close()
 	for {
@@ -140,7 +141,7 @@ func (c *calls) tensors(ctx context.Context, request request, progress func(rece
 
 // tensor receives a stream of one tensor.
 func (c *calls) tensor(ctx context.Context, request request, name string, progress func(received, total int64)) (*Tensor, error) {
-	tensors, err := c.tensors(ctx, request, progress)
+	tensors, err := c.tensors(ctx, request, 1, progress)
 	if err != nil {
 		return nil, err
 	}

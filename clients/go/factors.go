@@ -128,6 +128,10 @@ func encode(dtype Dtype, data []byte, row []float32) {
 	}
 }
 
+// addressable is the most bytes that a process has addresses for; make panics when it is asked for more. Small factors
+// can have a product as large as that.
+const addressable = 1 << 47
+
 // room makes an empty product, unless it takes more than is allowed (0: no limit).
 func room(name string, dtype Dtype, shape []int, maxBytes int64) (*Tensor, error) {
 	lengths := make([]uint64, len(shape))
@@ -138,7 +142,10 @@ func room(name string, dtype Dtype, shape []int, maxBytes int64) (*Tensor, error
 	if !ok {
 		return nil, failure(ErrInternal, "the factors of %s make no tensor: %v", name, shape)
 	}
-	if maxBytes > 0 && needed > uint64(maxBytes) {
+	if maxBytes <= 0 || maxBytes > addressable {
+		maxBytes = addressable
+	}
+	if needed > uint64(maxBytes) {
 		return nil, tooLarge(&wire.TooLargeError{Name: name, Needed: needed, Allowed: uint64(maxBytes)})
 	}
 	return &Tensor{dtype, shape, methods[name].dims, make([]byte, needed)}, nil

@@ -176,6 +176,16 @@ func TestAProductIsRefusedBeforeItsMemoryIsTaken(t *testing.T) {
 	}
 }
 
+func TestAProductOfMoreThanAProcessCanAddressIsTooLarge(t *testing.T) {
+	long := 1 << 23
+	pattern, offered := numbers(F32, []int{1, long, 1}, make([]float32, long)...), numbers(F32, []int{1, 1, long}, make([]float32, long)...)
+	got, err := attnProduct(context.Background(), arrival{"pattern": pattern, "value_out": offered}, 0)
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Class != ErrTooLarge || failed.Metadata["needed"] != "281474976710656" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 func TestPartsOfAnAxisAreThoseOfPython(t *testing.T) {
 	for _, c := range []struct {
 		bounds []Bound

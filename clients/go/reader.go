@@ -70,6 +70,7 @@ func (c *Client) open(ctx context.Context, held *run, read Read, reading *readin
 		return nil, err
 	}
 	tracker := wire.NewTracker(uint64(c.calls.maxBytes))
+	tracker.Most = 1
 	opened := &TensorReader{client: c, ctx: ctx, run: held, tracker: tracker, reading: reading}
 	opened.stream = c.calls.stream(ctx, made, tracker, func() { tracker.Cut() })
 	if err := opened.begin(read.method); err != nil {

@@ -77,6 +77,14 @@ type arrival map[string]*Tensor
 
 var firstFactors = map[string]string{"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
 
+// tensorsOf is how many tensors a value comes in, at most: each product has three factors or fewer.
+func tensorsOf(factored bool) int {
+	if factored {
+		return 3
+	}
+	return 1
+}
+
 // grouped sorts the tensors of a stream by reads: each begins with a value or with its first factor.
 func grouped(names []string, tensors []wire.Tensor) ([]arrival, error) {
 	var groups []arrival

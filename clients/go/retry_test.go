@@ -403,6 +403,27 @@ func TestStreamsThatBreakTheProtocolAreInternalErrors(t *testing.T) {
 	}
 }
 
+func TestHeadersWithoutEndEndACallAtOnce(t *testing.T) {
+	empties := func(_ *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
+		for {
+			if err := stream.Send(&pb.TensorChunk{Header: logitsHead("x", 0)}); err != nil {
+				return err
+			}
+		}
+	}
+	llm := begun(t, &peer{logits: []logitsCall{empties}})
+	ctx, cancel := context.WithTimeout(background, 5*time.Second)
+	defer cancel()
+	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("at once: %v", err)
+	}
+	reader := must(llm.Open(ctx, transparentllm.Logits()))(t)
+	defer reader.Close()
+	if _, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrInternal) {
+		t.Errorf("bit by bit: %v", err)
+	}
+}
+
 func TestHeadersOfEveryCall(t *testing.T) {
 	p := &peer{logits: []logitsCall{sends(nil, whole())}}
 	target := p.serve(t)

@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
+	"hash"
 	"math"
 	"strconv"
 	"unicode/utf8"
@@ -62,15 +62,37 @@ func tokenIDs(tokens []int64) ([]int32, error) {
 	return ids, nil
 }
 
-// runKey is the routing key, known before the first call: a hash of model and input.
+// runKey is the routing key, known before the first call: a hash of model and input, the same in every language.
+// docs/PROTOCOL.md has its definition.
 func runKey(request *pb.RunRequest) string {
-	var rows [][]int32
-	for _, sequence := range request.GetTokens().GetSequences() {
-		rows = append(rows, append([]int32{}, sequence.TokenIds...))
+	sum := sha256.New()
+	addPart(sum, []byte(request.Model))
+	if tokens := request.GetTokens(); tokens != nil {
+		addPart(sum, []byte("tokens"))
+		for _, sequence := range tokens.Sequences {
+			addPart(sum, bigEndian(sequence.TokenIds))
+		}
+	} else {
+		addPart(sum, []byte("sentences"))
+		for _, sentence := range request.GetSentences().GetSentences() {
+			addPart(sum, []byte(sentence))
+		}
 	}
-	input, _ := json.Marshal([]any{request.Model, request.GetSentences().GetSentences(), rows}) // strings and numbers
-	sum := sha256.Sum256(input)
-	return hex.EncodeToString(sum[:16])
+	return hex.EncodeToString(sum.Sum(nil)[:16])
+}
+
+// addPart adds a part after its length, so that two parts cannot run into each other.
+func addPart(sum hash.Hash, part []byte) {
+	sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part)))) // a hash.Hash never fails
+	sum.Write(part)
+}
+
+func bigEndian(ids []int32) []byte {
+	data := make([]byte, 0, 4*len(ids))
+	for _, id := range ids {
+		data = binary.BigEndian.AppendUint32(data, uint32(id))
+	}
+	return data
 }
 
 // answeredRun checks what the server answered to Run.

@@ -61,9 +61,13 @@ func FromError(err error, target string) *Error {
 	case errors.As(err, &large):
 		return tooLarge(large)
 	case errors.Is(err, context.Canceled):
-		return failure(ErrCancelled, "the call to %s was cancelled", target)
+		made := failure(ErrCancelled, "the call to %s was cancelled", target)
+		made.cause = err
+		return made
 	case errors.Is(err, context.DeadlineExceeded):
-		return failure(ErrDeadline, "%s did not answer within the time allowed", target)
+		made := failure(ErrDeadline, "%s did not answer within the time allowed", target)
+		made.cause = err
+		return made
 	}
 	return fromStatus(status.Convert(err), err, target)
 }

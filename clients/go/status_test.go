@@ -111,6 +111,9 @@ func TestErrorsOfContexts(t *testing.T) {
 	if !errors.Is(late, transparentllm.ErrDeadline) || !errors.Is(late, context.DeadlineExceeded) || errors.Is(late, context.Canceled) {
 		t.Errorf("got %v", late)
 	}
+	if errors.Unwrap(cancelled) != context.Canceled || errors.Unwrap(late) != context.DeadlineExceeded {
+		t.Errorf("the causes are %v and %v", errors.Unwrap(cancelled), errors.Unwrap(late))
+	}
 	if transparentllm.FromError(nil, "here") != nil {
 		t.Error("an error of nothing")
 	}

@@ -145,7 +145,7 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 		if err != nil {
 			return err
 		}
-		tensors, err := c.calls.tensors(ctx, made, reading.progress)
+		tensors, err := c.calls.tensors(ctx, made, tensorsOf(factored), reading.progress)
 		if err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 		return nil, nil
 	}
 	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	names, factored := make([]string, len(reads)), make([]bool, len(reads))
+	names, factored, most := make([]string, len(reads)), make([]bool, len(reads)), 0
 	for i, read := range reads {
 		if read.method == nil {
 			return nil, failure(ErrInvalidRequest, "read %d of the Fetch is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
@@ -181,8 +181,9 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 			return nil, err
 		}
 		message.Items, names[i] = append(message.Items, item), read.method.name
+		most += tensorsOf(factored[i])
 	}
-	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key}, reading.progress)
+	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key}, most, reading.progress)
 	if err != nil {
 		return nil, err
 	}

@@ -78,9 +78,10 @@ func (w *weights) fetch(ctx context.Context, model *pb.ModelDescription, layer i
 	if err != nil {
 		return nil, err
 	}
-	if len(outputs.shape) != 2 || !outputs.dtype.IsFloating() || outputs.shape[0] != int(model.DFfn[layer]) {
-		return nil, failure(ErrInternal, "%s sent a %v tensor of shape %v as the output vectors of %d neurons", w.calls.target,
-			outputs.dtype, outputs.shape, model.DFfn[layer])
+	if len(outputs.shape) != 2 || !outputs.dtype.IsFloating() || outputs.shape[0] != int(model.DFfn[layer]) ||
+		outputs.shape[1] != int(model.GetInfo().GetDModel()) {
+		return nil, failure(ErrInternal, "%s sent a %v tensor of shape %v as the output vectors of %d neurons in %d dimensions",
+			w.calls.target, outputs.dtype, outputs.shape, model.DFfn[layer], model.GetInfo().GetDModel())
 	}
 	return outputs, nil
 }

@@ -1,5 +1,6 @@
 #include "offline.h"
 
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -30,7 +31,7 @@ std::vector<internal::NamedTensor> collected(const Json& request, Json& resumes)
   std::optional<std::uint64_t> max_bytes;
   if (const Json most = request.value("max_bytes", Json()); !most.is_null())
     max_bytes = most.get<std::uint64_t>();
-  internal::Collector collector;
+  internal::Collector collector(std::numeric_limits<std::size_t>::max());
   Assembler assembler(collector, max_bytes);
   const Json& streams = request.at("streams");
   for (std::size_t i = 0; i < streams.size(); ++i) {

@@ -63,6 +63,7 @@ grpc::Status received(Connection& connection, const StreamCall& call, const Call
                                                  assembler.etag()));
   v1::TensorChunk chunk;
   while (stream.read(&chunk)) {
+    connection.note_answer();
     assembler.add(chunk);
     if (progress) progress(assembler.received(), assembler.total_bytes());
   }

@@ -1,6 +1,7 @@
 #include "descriptions.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "wire_dtype.h"
 
@@ -112,7 +113,9 @@ std::optional<ModelDescription> Descriptions::with_neuron_outputs(Connection& co
     if (gives && model.digest == digest) described = model;
   }
   const std::lock_guard lock(mutex_);
-  return known_[digest] = described;
+  std::optional<ModelDescription>& known = known_[digest];
+  if (!known) known = std::move(described);  // calls under way rely on a model that is known
+  return known;
 }
 
 }  // namespace transparent_llm::internal

@@ -25,27 +25,41 @@ void require(bool fits, const char* what) {
     throw InternalError(std::string("the server sent factors that do not fit together: ") + what);
 }
 
-/// A factor in single precision, whatever it comes in; without a copy if it comes so.
+[[noreturn]] void raise_no_memory(const std::string& name, std::size_t n_bytes) {
+  throw TooLargeError(
+      name + " takes " + std::to_string(n_bytes) +
+          " bytes, for which there is no memory here: read a part of it (ReadOptions::slices)",
+      {.reason = {}, .metadata = {{"needed", std::to_string(n_bytes)}}, .retry_after = {}});
+}
+
+/// A factor in single precision, whatever it comes in. Converted piece by piece, as all of it could
+/// take twice the memory.
 class Singles {
  public:
   explicit Singles(const Tensor& tensor) : tensor_(tensor) {
     require(is_floating(tensor.dtype()), "a factor is no floating tensor");
-    if (tensor.dtype() == Dtype::kF32) return;
-    if (tensor.dtype() != Dtype::kF64) {
-      converted_ = tensor.floats();
-      return;
-    }
-    converted_.reserve(tensor.size());
-    for (const double element : tensor.as<double>())
-      converted_.push_back(static_cast<float>(element));
   }
 
-  std::span<const float> span() const {
-    return tensor_.dtype() == Dtype::kF32 ? tensor_.as<float>()
-                                          : std::span<const float>(converted_);
+  /// Valid until the next call.
+  std::span<const float> at(std::size_t first, std::size_t count) {
+    if (tensor_.dtype() == Dtype::kF32) return tensor_.as<float>().subspan(first, count);
+    converted_.resize(count);
+    if (tensor_.dtype() == Dtype::kF64) {
+      convert(tensor_.as<double>().subspan(first, count),
+              [](double element) { return static_cast<float>(element); });
+    } else {
+      const auto halves = tensor_.as<std::uint16_t>().subspan(first, count);
+      convert(halves, tensor_.dtype() == Dtype::kF16 ? from_f16 : from_bf16);
+    }
+    return converted_;
   }
 
  private:
+  template <class Element, class Function>
+  void convert(std::span<const Element> elements, Function from) {
+    std::transform(elements.begin(), elements.end(), converted_.begin(), from);
+  }
+
   const Tensor& tensor_;
   std::vector<float> converted_;
 };
@@ -70,8 +84,9 @@ class Product {
     require(needed.has_value(), "their product is larger than memory can be");
     require_within(name, *needed, max_bytes);
     n_bytes_ = *needed;
+    memory_ = memory_of(n_bytes_);
+    if (!memory_) raise_no_memory(name, n_bytes_);
     if (n_bytes_ != 0) row_.resize(shape_.back());
-    memory_ = std::make_shared_for_overwrite<std::byte[]>(n_bytes_);
   }
 
   /// The next row: (factor * vector) * gain. A gain of one number is one for the whole row; none is
@@ -176,8 +191,7 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
 
   Product value("decomposed_attn", pattern.dtype(), {n_targets, n_sources, n_heads, d_model},
                 {"target", "source", "head", "d_model"}, max_bytes);
-  const Singles converted(pattern);
-  const std::span<const float> weights = converted.span();
+  Singles weights(pattern);
   const std::span<const float> vectors = value_out.as<float>();
   const std::span<const float> gains = gain_of(gain);
   if (value.is_empty()) return std::move(value).tensor();
@@ -186,7 +200,8 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
     for (std::size_t source = 0; source < n_sources; ++source) {
       for (std::size_t head = 0; head < n_heads; ++head) {
         const auto vector = vectors.subspan((source * n_heads + head) * d_model, d_model);
-        value.add(weights[(head * n_targets + target) * n_sources + source], vector, row_gain);
+        const std::size_t place = (head * n_targets + target) * n_sources + source;
+        value.add(weights.at(place, 1)[0], vector, row_gain);
       }
     }
   }
@@ -204,16 +219,15 @@ Tensor product(const FfnFactors& factors, const Tensor& weights,
 
   Product value("decomposed_ffn_out", activations.dtype(), {n_neurons, d_model},
                 {"hidden", "d_model"}, max_bytes);
-  const Singles converted(activations), converted_weights(weights);
-  const std::span<const float> factor = converted.span(), vectors = converted_weights.span();
+  Singles factor(activations), vectors(weights);
   const std::span<const float> gains = gain_of(gain);
   for (std::size_t neuron = 0; neuron < n_neurons; ++neuron) {
     if (found[neuron] < 0) {
       value.skip(1);
       continue;
     }
-    const auto vector = vectors.subspan(neuron * d_model, d_model);
-    value.add(factor[static_cast<std::size_t>(found[neuron])], vector, gains);
+    const auto place = static_cast<std::size_t>(found[neuron]);
+    value.add(factor.at(place, 1)[0], vectors.at(neuron * d_model, d_model), gains);
   }
   return std::move(value).tensor();
 }

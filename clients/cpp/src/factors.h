@@ -33,7 +33,7 @@ struct FfnFactors {
 };
 
 /// [target source head d_model]. Throws InternalError for factors that do not fit together,
-/// TooLargeError for a value of more than `max_bytes`.
+/// TooLargeError for a value of more than `max_bytes` or than there is memory for.
 Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes);
 
 /// [hidden d_model], with the output vectors [d_ffn d_model] of the layer. Throws as above.

@@ -14,8 +14,9 @@ constexpr float from_bf16(std::uint16_t half) {
 
 constexpr std::uint16_t to_bf16(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u)
-    return 0x7fc0;  // NaN: rounding could make an infinity of it
+  // NaN: rounding could make an infinity of it. So does PyTorch's rounding of single elements; its
+  // vectors give another NaN, such as 0xffff, depending on the processor.
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
@@ -34,7 +35,8 @@ constexpr std::uint16_t to_f16(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16) & 0x8000u;
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);  // NaN
+  if (magnitude > 0x7f800000u)  // NaN, with the upper bits of its payload, as by processors
+    return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
   if (magnitude >= 0x47800000u)
     return static_cast<std::uint16_t>(sign | 0x7c00u);  // 65536 and more: infinity
   if (magnitude >=

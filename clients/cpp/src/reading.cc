@@ -79,9 +79,13 @@ Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts
   return multiplied(shared, run, asked.read, std::move(parts), terms);
 }
 
-std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call,
+/// How many tensors a value comes in, at most: each product has three factors or fewer.
+std::size_t tensors_of(const Asked& asked) { return asked.factored ? 3 : 1; }
+
+/// A stream of so many tensors at most.
+std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call, std::size_t most,
                                    const CallTerms& terms, const Progress& progress) {
-  Collector collector;
+  Collector collector(most);
   receive(connection, call, terms, collector, connection.options().max_bytes, progress);
   return std::move(collector).tensors();
 }
@@ -90,8 +94,7 @@ std::vector<NamedTensor> collected(Connection& connection, const StreamCall& cal
 
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
                    const Progress& progress) {
-  auto arrived = collected(connection, call, terms, progress);
-  if (arrived.size() != 1) raise_unasked(std::to_string(arrived.size()) + " tensors", "one");
+  auto arrived = collected(connection, call, 1, terms, progress);
   if (arrived[0].name != call.name) raise_unasked(arrived[0].name, call.name);
   return std::move(arrived[0].tensor);
 }
@@ -121,8 +124,8 @@ Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadO
             const CallTerms& terms) {
   const Asked asked = asked_for(shared, run, read, options, terms);
   const StreamCall call = call_of(run.run_id, asked, options);
-  auto groups =
-      grouped(std::span(&asked, 1), collected(shared.connection, call, terms, options.on_progress));
+  auto groups = grouped(std::span(&asked, 1), collected(shared.connection, call, tensors_of(asked),
+                                                        terms, options.on_progress));
   return value_of(shared, run, asked, std::move(groups[0]), terms);
 }
 
@@ -131,8 +134,11 @@ std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<c
   std::vector<Asked> asked;
   for (const Read& read : reads) asked.push_back(asked_for(shared, run, read, options, terms));
   if (asked.empty()) return {};
+  std::size_t most = 0;
+  for (const Asked& one : asked) most += tensors_of(one);
   const StreamCall call = fetch_call(run.run_id, asked, options);
-  auto groups = grouped(asked, collected(shared.connection, call, terms, options.on_progress));
+  auto groups =
+      grouped(asked, collected(shared.connection, call, most, terms, options.on_progress));
   std::vector<Tensor> values;
   for (std::size_t i = 0; i < asked.size(); ++i) {
     values.push_back(value_of(shared, run, asked[i], std::move(groups[i]), terms));

@@ -1,8 +1,12 @@
 #include "run_input.h"
 
+#include <openssl/evp.h>
+
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <stdexcept>
 #include <string_view>
 
 #include "transparent_llm/errors.h"
@@ -39,27 +43,48 @@ void require_utf8(std::size_t index, std::string_view sentence) {
   }
 }
 
-/// FNV-1a with 64 bits, of parts that cannot run into each other.
-class Hash {
+using DigestContext = std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)>;
+
+/// SHA-256 of parts, each after its length, so that two cannot run into each other.
+class PartsDigest {
  public:
+  PartsDigest() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
+    require(context_ ? EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) : 0);
+  }
   void add(std::string_view part) {
-    add(std::uint64_t{part.size()});
-    for (const char byte : part) add_byte(static_cast<unsigned char>(byte));
+    add_big_endian(std::uint64_t{part.size()});
+    require(EVP_DigestUpdate(context_.get(), part.data(), part.size()));
   }
-  void add(std::uint64_t number) {
-    for (int shift = 0; shift < 64; shift += 8)
-      add_byte(static_cast<unsigned char>(number >> shift));
+  void add(std::span<const std::int32_t> token_ids) {
+    add_big_endian(std::uint64_t{token_ids.size_bytes()});
+    for (const std::int32_t id : token_ids) add_big_endian(static_cast<std::uint32_t>(id));
   }
-  std::string text() const {
+  /// The first half of the digest, in hexadecimal digits.
+  std::string half() && {
     constexpr std::string_view kDigits = "0123456789abcdef";
+    std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
+    require(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr));
     std::string text;
-    for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[(value_ >> shift) & 0xf];
+    for (std::size_t i = 0; i < 16; ++i) {
+      text += kDigits[digest[i] >> 4];
+      text += kDigits[digest[i] & 0xf];
+    }
     return text;
   }
 
  private:
-  void add_byte(unsigned char byte) { value_ = (value_ ^ byte) * 0x100000001b3u; }
-  std::uint64_t value_ = 0xcbf29ce484222325u;
+  template <class Number>
+  void add_big_endian(Number number) {
+    std::array<unsigned char, sizeof(Number)> bytes;
+    for (std::size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = static_cast<unsigned char>(number >> (8 * (bytes.size() - 1 - i)));
+    require(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()));
+  }
+  static void require(int succeeded) {
+    if (succeeded != 1) throw std::runtime_error("OpenSSL has no SHA-256");
+  }
+
+  DigestContext context_;
 };
 
 }  // namespace
@@ -102,15 +127,17 @@ void require_token_ids(std::span<const Index> token_ids) {
 }
 
 std::string run_key(const v1::RunRequest& request) {
-  Hash hash;
-  hash.add(request.model());
-  hash.add(std::uint64_t{request.has_tokens()});
-  for (const std::string& sentence : request.sentences().sentences()) hash.add(sentence);
-  for (const v1::TokenSequence& row : request.tokens().sequences()) {
-    hash.add(static_cast<std::uint64_t>(row.token_ids_size()));
-    for (const std::int32_t token : row.token_ids()) hash.add(static_cast<std::uint64_t>(token));
+  PartsDigest digest;
+  digest.add(request.model());
+  if (request.has_tokens()) {
+    digest.add("tokens");
+    for (const v1::TokenSequence& row : request.tokens().sequences())
+      digest.add({row.token_ids().data(), static_cast<std::size_t>(row.token_ids_size())});
+  } else {
+    digest.add("sentences");
+    for (const std::string& sentence : request.sentences().sentences()) digest.add(sentence);
   }
-  return hash.text();
+  return std::move(digest).half();
 }
 
 }  // namespace transparent_llm::internal

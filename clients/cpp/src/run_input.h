@@ -22,8 +22,8 @@ v1::RunRequest tokens_request(const std::string& model,
 /// travel.
 void require_token_ids(std::span<const Index> token_ids);
 
-/// The routing key: a hash of model and input, which proxies choose a replica by. Two inputs with
-/// one key would share a replica and nothing else.
+/// The routing key, by which proxies choose a replica: a hash of model and input, the same in every
+/// language. docs/PROTOCOL.md has its definition.
 std::string run_key(const v1::RunRequest& request);
 
 }  // namespace transparent_llm::internal

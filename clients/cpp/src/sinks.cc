@@ -1,7 +1,6 @@
 #include "sinks.h"
 
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "tensor_access.h"
@@ -9,9 +8,10 @@
 namespace transparent_llm::internal {
 
 void Collector::begin(const TensorHeader& header) {
-  // Without an exception, as some allocators end the process instead of throwing one for a size
-  // like that of a liar.
-  std::shared_ptr<std::byte[]> memory(new (std::nothrow) std::byte[header.total_bytes]);
+  if (arriving_.size() == most_)
+    throw StreamError(header.name + " begins after the " + std::to_string(most_) +
+                      " tensors that were asked for");
+  std::shared_ptr<std::byte[]> memory = memory_of(header.total_bytes);
   if (!memory)
     throw StreamError("no memory for the " + std::to_string(header.total_bytes) +
                       " bytes that were announced");

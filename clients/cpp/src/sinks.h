@@ -19,6 +19,9 @@ struct NamedTensor {
 /// Keeps whole tensors. Memory for each is taken once, when its header comes.
 class Collector final : public StreamSink {
  public:
+  /// `most` is how many tensors were asked for, so that nobody can fill the memory with headers.
+  explicit Collector(std::size_t most) : most_(most) {}
+
   void begin(const TensorHeader& header) override;
   void take(std::uint64_t offset, std::span<const std::byte> data) override;
   void drop_last() override { arriving_.pop_back(); }
@@ -32,6 +35,7 @@ class Collector final : public StreamSink {
     TensorHeader header;
     std::shared_ptr<std::byte[]> memory;
   };
+  const std::size_t most_;
   std::vector<Arriving> arriving_;
 };
 

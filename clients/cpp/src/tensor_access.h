@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,4 +28,13 @@ class TensorAccess {
   }
 };
 
+namespace internal {
+
+/// Memory for a tensor; none if there is not so much. Without an exception, as some allocators end
+/// the process instead of throwing one for a size like that of a liar.
+inline std::shared_ptr<std::byte[]> memory_of(std::size_t n_bytes) {
+  return std::shared_ptr<std::byte[]>(new (std::nothrow) std::byte[n_bytes]);
+}
+
+}  // namespace internal
 }  // namespace transparent_llm

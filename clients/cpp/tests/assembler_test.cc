@@ -21,7 +21,7 @@ class AssemblerTest : public testing::Test {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
-  Collector collector;
+  Collector collector{2};
   Assembler assembler{collector, std::nullopt};
 };
 
@@ -66,6 +66,7 @@ TEST_F(AssemblerTest, RefusesHeadersThatContradictThemselves) {
   refuses({.shape = {2}, .dims = {}, .total_bytes = 2});
   refuses(
       {.shape = {1u << 31, 1u << 31, 4}, .dims = {"a", "b", "c"}, .total_bytes = 0});  // 2^64 bytes
+  refuses({.shape = std::vector<std::uint64_t>(65), .dims = std::vector<std::string>(65)});
   refuses({.shape = {0, ~std::uint64_t{0}}, .dims = {"a", "b"}, .total_bytes = 0});
   refuses({.shape = {std::uint64_t{1} << 62},
            .dims = {"a"},

@@ -85,6 +85,18 @@ TEST(AttnFactorsTest, RefusesAProductOfMoreThanMaxBytes) {
 
 const Tensor kWeights = floats({3, 2}, {1, 2, 3, 4, 5, 6});
 
+TEST(AttnFactorsTest, AProductThatNoMemoryHasIsTooLarge) {
+  const std::size_t length = std::size_t{1} << 23;  // whose square has more bytes than addresses
+  const Tensor pattern = floats({1, length, 1}, std::vector<float>(length));
+  const Tensor value_out = floats({1, 1, length}, std::vector<float>(length));
+  try {
+    product(AttnFactors{pattern, value_out, std::nullopt}, std::nullopt);
+    FAIL();
+  } catch (const TooLargeError& error) {
+    EXPECT_EQ(error.metadata().at("needed"), std::to_string(std::uint64_t{1} << 48));
+  }
+}
+
 TEST(FfnFactorsTest, MultipliesEachNeuron) {
   const Tensor value = product(
       FfnFactors{floats({3}, {0.1f, 0, -1}), floats({2}, {0.5f, 3}), std::nullopt}, kWeights, {});

@@ -35,6 +35,17 @@ class HostileTest : public testing::Test {
     };
   }
 
+  /// For each layer its messages. They are the server's own, as it may still write when the client
+  /// has refused the first.
+  void write_by_layer(std::vector<std::vector<v1::TensorChunk>> messages) {
+    server.on_residual_in = [messages = std::move(messages)](const v1::ResidualInRequest& request,
+                                                             Writer* writer) {
+      for (const auto& message : messages.at(static_cast<std::size_t>(request.layer())))
+        writer->Write(message);
+      return grpc::Status::OK;
+    };
+  }
+
   std::atomic<bool> gone = false;
   ScriptedServer server;
 };
@@ -42,14 +53,7 @@ class HostileTest : public testing::Test {
 const ChunkSink kIgnore = [](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {};
 
 TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
-  std::vector<v1::TensorChunk> messages;
-  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer* writer) {
-    for (const v1::TensorChunk& message : messages) writer->Write(message);
-    return grpc::Status::OK;
-  };
-  Client llm = connected();
-  llm.run({"My lord"});
-  const std::vector<std::vector<v1::TensorChunk>> broken = {
+  write_by_layer({
       {},
       {test::chunk(0, "a")},
       {test::bytes_header(2, "a")},
@@ -57,30 +61,40 @@ TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
       {test::bytes_header(1, "a"), test::bytes_header(1, "b")},
       {test::header({.name = "logits", .total_bytes = 1}, "a")},
       {test::header({.name = "residual_in.factor", .total_bytes = 1}, "a")},
-  };
-  for (const auto& one : broken) {
-    messages = one;
-    EXPECT_THROW(llm.residual_in(0), InternalError);
+      {test::bytes_header(2, "ok")},
+  });
+  Client llm = connected();
+  llm.run({"My lord"});
+  for (Index broken = 0; broken < 7; ++broken) {
+    EXPECT_THROW(llm.residual_in(broken), InternalError);
   }
-  messages = {test::bytes_header(2, "ok")};
-  EXPECT_EQ(llm.residual_in(0).size(), 2u);
+  EXPECT_EQ(llm.residual_in(7).size(), 2u);
+}
+
+TEST_F(HostileTest, HeadersWithoutEndEndACallAtOnce) {
+  const auto write = [](Writer* writer) {
+    while (writer->Write(test::bytes_header(0))) continue;
+    return grpc::Status::OK;
+  };
+  server.on_residual_in = [=](const v1::ResidualInRequest&, Writer* writer) {
+    return write(writer);
+  };
+  server.on_fetch = [=](const v1::FetchRequest&, Writer* writer) { return write(writer); };
+  Client llm = connected({.timeout = 5s});
+  llm.run({"My lord"});
+  EXPECT_THROW(llm.residual_in(0), InternalError);
+  EXPECT_THROW(llm.fetch({Read::residual_in(0), Read::residual_in(1)}), InternalError);
+  EXPECT_THROW(llm.read_chunks(Read::residual_in(0), kIgnore), InternalError);
 }
 
 TEST_F(HostileTest, AMessageThatCannotBeReadEndsTheCallAtOnce) {
   const v1::TensorChunk unreadable = test::header({.name = "no UTF-8: \xff"});
-  std::vector<v1::TensorChunk> messages;
-  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer* writer) {
-    for (const v1::TensorChunk& message : messages) writer->Write(message);
-    return grpc::Status::OK;
-  };
+  const v1::TensorChunk whole = test::bytes_header(1, "a");
+  write_by_layer({{unreadable}, {unreadable, whole, whole}, {whole, unreadable}});
   Client llm = connected();
   llm.run({"My lord"});
-  const v1::TensorChunk whole = test::bytes_header(1, "a");
-  const std::vector<std::vector<v1::TensorChunk>> broken = {
-      {unreadable}, {unreadable, whole, whole}, {whole, unreadable}};
-  for (const auto& one : broken) {
-    messages = one;
-    EXPECT_THROW(llm.residual_in(0), InternalError);
+  for (Index broken = 0; broken < 3; ++broken) {
+    EXPECT_THROW(llm.residual_in(broken), InternalError);
   }
 }
 

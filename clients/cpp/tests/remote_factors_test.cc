@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <future>
+
 #include "scripted_server.h"
 #include "transparent_llm/client.h"
 #include "wire.h"
@@ -86,6 +89,36 @@ TEST_F(FactorsTest, WeightsAreFetchedOnceAndKept) {
       kProduct);
   EXPECT_TRUE(factored);
   EXPECT_EQ(downloads, 1);
+}
+
+// One client asks what the server is before the model is there, and hears it after another one has
+// heard more.
+TEST_F(FactorsTest, ALateNegativeAnswerTakesNothingBack) {
+  std::promise<void> first_asked, second_was_told, both_read;
+  std::atomic<int> asked = 0, read = 0;
+  server.on_server_info = [&, described = server.on_server_info](v1::ServerInfoResponse* response) {
+    if (++asked > 1) return described(response);
+    first_asked.set_value();
+    second_was_told.get_future().wait();
+    return grpc::Status::OK;
+  };
+  server.on_decomposed_ffn_out = [&](const v1::DecomposedFfnOutRequest& request, Writer* writer) {
+    if (++read == 1) {
+      second_was_told.set_value();
+      both_read.get_future().wait();
+    } else {
+      both_read.set_value();
+    }
+    write_value(*writer, request.options().encoding() == v1::ENCODING_FACTORED);
+    return grpc::Status::OK;
+  };
+  Client llm = connected();
+  llm.run({"My lord"});
+  Client twin = llm.copy();
+  auto first = std::async(std::launch::async, [&] { return llm.decomposed_ffn_out(0, 0, 0); });
+  first_asked.get_future().wait();
+  EXPECT_EQ(twin.decomposed_ffn_out(0, 0, 0).floats(), kProduct);
+  EXPECT_EQ(first.get().floats(), kProduct);
 }
 
 TEST_F(FactorsTest, WeightsThatCannotBeKeptStayWithTheServer) {

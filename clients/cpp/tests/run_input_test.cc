@@ -21,6 +21,15 @@ TEST(RunInputTest, TheKeyIsThatOfModelAndInput) {
   EXPECT_NE(run_key(tokens_request("", {{1, 2}, {3}})), run_key(tokens_request("", {{1}, {2, 3}})));
 }
 
+TEST(RunInputTest, TheKeyIsThatOfEveryLanguage) {
+  EXPECT_EQ(key("", {"My lord, the king of France is dead"}), "e0ecca658ae862b5f227d59699dd1529");
+  EXPECT_EQ(key("demo", {"My lord"}), "772583d45b6fbfa9c9c1fff0c085c2da");
+  EXPECT_EQ(key("", {"\u00c4 \U0001d54f \"\\\n", ""}), "7d4c8dec3527b914ef839ef8df9ef0a3");
+  EXPECT_EQ(run_key(tokens_request("demo", {{0, 1023, 2147483647}, {}})),
+            "128e08778faa0cd0736b3b391424f3ac");
+  EXPECT_EQ(run_key(tokens_request("\u00fc", {})), "fe5a0e475e182f6350c5bfddc7a45d4e");
+}
+
 TEST(RunInputTest, RefusesTextThatIsNotUtf8) {
   const auto refuses = [](const std::string& text) {
     try {

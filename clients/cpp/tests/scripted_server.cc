@@ -50,6 +50,11 @@ grpc::Status ScriptedServer::DecomposedFfnOut(grpc::ServerContext*,
   return scripted(on_decomposed_ffn_out, *request, writer);
 }
 
+grpc::Status ScriptedServer::NeuronOutput(grpc::ServerContext*,
+                                          const v1::NeuronOutputRequest* request, Writer* writer) {
+  return scripted(on_neuron_output, *request, writer);
+}
+
 grpc::Status ScriptedServer::NeuronOutputs(grpc::ServerContext*,
                                            const v1::NeuronOutputsRequest* request,
                                            Writer* writer) {

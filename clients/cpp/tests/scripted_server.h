@@ -25,6 +25,7 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   std::function<grpc::Status(const v1::RunRequest&, v1::RunResponse*)> on_run;
   std::function<grpc::Status(const v1::ResidualInRequest&, Writer*)> on_residual_in;
   std::function<grpc::Status(const v1::DecomposedFfnOutRequest&, Writer*)> on_decomposed_ffn_out;
+  std::function<grpc::Status(const v1::NeuronOutputRequest&, Writer*)> on_neuron_output;
   std::function<grpc::Status(const v1::NeuronOutputsRequest&, Writer*)> on_neuron_outputs;
   std::function<grpc::Status(const v1::FetchRequest&, Writer*)> on_fetch;
   std::function<grpc::Status(v1::ServerInfoResponse*)> on_server_info;
@@ -36,6 +37,7 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   grpc::Status ResidualIn(grpc::ServerContext*, const v1::ResidualInRequest*, Writer*) override;
   grpc::Status DecomposedFfnOut(grpc::ServerContext*, const v1::DecomposedFfnOutRequest*,
                                 Writer*) override;
+  grpc::Status NeuronOutput(grpc::ServerContext*, const v1::NeuronOutputRequest*, Writer*) override;
   grpc::Status NeuronOutputs(grpc::ServerContext*, const v1::NeuronOutputsRequest*,
                              Writer*) override;
   grpc::Status Fetch(grpc::ServerContext*, const v1::FetchRequest*, Writer*) override;

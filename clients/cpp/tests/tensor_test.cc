@@ -14,6 +14,16 @@ Tensor of_bytes(Dtype dtype, std::vector<std::size_t> shape, const std::string& 
   return Tensor(dtype, std::move(shape), {}, std::as_bytes(std::span(bytes)));
 }
 
+template <class T>
+concept GivesViews = requires(T&& tensor) {
+  std::forward<T>(tensor).bytes();
+  std::forward<T>(tensor).template as<float>();
+};
+
+// In `for (float x : llm.logits().as<float>())` the tensor would be gone before the first element.
+static_assert(GivesViews<const Tensor&> && GivesViews<Tensor&>);
+static_assert(!GivesViews<Tensor> && !GivesViews<const Tensor>);
+
 std::string text(const char* bytes, std::size_t size) { return {bytes, size}; }
 
 TEST(TensorTest, ReadsEveryDtypeFromLittleEndianBytes) {
@@ -29,6 +39,12 @@ TEST(TensorTest, ReadsEveryDtypeFromLittleEndianBytes) {
   EXPECT_EQ(of_bytes(Dtype::kF32, {1}, text("\x00\x00\x80\x3f", 4)).doubles()[0], 1);
   EXPECT_EQ(of_bytes(Dtype::kF64, {1}, text("\x00\x00\x00\x00\x00\x00\xf0\x3f", 8)).doubles()[0],
             1);
+}
+
+TEST(TensorTest, ATemporaryOneGivesItsShapeAway) {
+  std::size_t product = 1;
+  for (const std::size_t length : of_bytes(Dtype::kU8, {2, 3}, "abcdef").shape()) product *= length;
+  EXPECT_EQ(product, 6u);
 }
 
 TEST(TensorTest, DecodesHalvesToFloats) {

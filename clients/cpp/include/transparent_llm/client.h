@@ -36,7 +36,8 @@ struct TensorHeader {
 
 /// Takes the chunks of a value, in order and without gaps: `offset` is the place of the first byte.
 /// It is called with offset 0 once more if the value had to be read anew from its beginning (see
-/// `Client::read_chunks`).
+/// `Client::read_chunks`). It runs on the thread that reads. `header` and `bytes` are valid until
+/// it returns: what is needed longer must be copied.
 using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t offset,
                                      std::span<const std::byte> bytes)>;
 

@@ -1,4 +1,5 @@
-// What a server says about itself and its models. The fields are those of model.proto.
+// What a server says about itself and its models. The fields are those of model.proto,
+// and `ServerInfo`'s those of service.proto.
 
 #pragma once
 

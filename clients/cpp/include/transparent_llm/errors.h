@@ -5,8 +5,7 @@
 //   +-- InvalidRequestError    an argument that can never be right
 //   |   +-- TooLargeError      longer or larger than the model, the server or this client allows
 //   +-- IndexOutOfRangeError   layer, head, neuron, position or batch index
-//   +-- NotFoundError          no such model; a run that the server no longer has; another model
-//   than before
+//   +-- NotFoundError          no such model or run, or another model than before
 //   +-- BusyError              no room now, try again after `retry_after()`
 //   |   +-- CapacityError      the device ran out of memory
 //   +-- NotSupportedError      this model or server cannot give this value
@@ -46,7 +45,8 @@ class Error : public std::runtime_error {
  public:
   Error(const std::string& message, ErrorDetails details);
 
-  /// A constant for programs: one of the names in errors.proto, for example "RUN_NOT_FOUND".
+  /// A constant for programs: one of `ErrorReason` in errors.proto, without the
+  /// prefix: "RUN_NOT_FOUND".
   const std::string& reason() const noexcept { return details_->reason; }
   /// The numbers behind the message, as text, for example {"axis": "layer", "size": "12", "got":
   /// "99"}.

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "transparent_llm/dtype.h"
@@ -37,26 +38,31 @@ class Tensor {
 
   Dtype dtype() const noexcept { return dtype_; }
   /// Length of each axis. Empty for a scalar.
-  const std::vector<std::size_t>& shape() const noexcept { return shape_; }
+  const std::vector<std::size_t>& shape() const& noexcept { return shape_; }
+  std::vector<std::size_t> shape() && noexcept { return std::move(shape_); }
   /// Name of each axis, for example "batch", "pos", "d_model".
-  const std::vector<std::string>& dims() const noexcept { return dims_; }
+  const std::vector<std::string>& dims() const& noexcept { return dims_; }
+  std::vector<std::string> dims() && noexcept { return std::move(dims_); }
   /// Number of elements.
   std::size_t size() const noexcept { return n_bytes_ / size_of(dtype_); }
 
   /// The elements as they lie in memory, little-endian. Valid as long as this tensor or a copy of
-  /// it.
-  std::span<const std::byte> bytes() const noexcept { return {data_.get(), n_bytes_}; }
+  /// it, and so not to be had of a temporary one: `llm.logits().bytes()` does not compile.
+  std::span<const std::byte> bytes() const& noexcept { return {data_.get(), n_bytes_}; }
+  std::span<const std::byte> bytes() const&& = delete;
 
   /// The elements without a copy: uint8_t for BOOL and U8, int8_t, int16_t, int32_t, int64_t, float
-  /// for F32, double for F64, and uint16_t for the bits of F16 and BF16. Valid as long as this
-  /// tensor or a copy of it.
+  /// for F32, double for F64, and uint16_t for the bits of F16 and BF16. Valid, and to be had, as
+  /// `bytes`.
   ///
   /// Throws InvalidRequestError (INVALID_DTYPE) if the elements are of another type.
   template <class T>
-  std::span<const T> as() const {
+  std::span<const T> as() const& {
     if (!holds<T>(dtype_)) throw_not_held();
     return {reinterpret_cast<const T*>(data_.get()), size()};
   }
+  template <class T>
+  std::span<const T> as() const&& = delete;
 
   /// The elements of an F32, F16 or BF16 tensor as single-precision numbers, exactly.
   ///

@@ -4,8 +4,11 @@ package half
 import "math"
 
 const (
-	quietBF16 = 0x7FC0 // what every NaN becomes as BF16; in PyTorch it depends on the processor
-	quietF16  = 0x7E00 // what every NaN becomes as F16, but for its sign
+	// What every NaN becomes as BF16. So does PyTorch's rounding of single elements; its vectors give another NaN, such as
+	// 0xFFFF, depending on the processor.
+	quietBF16 = 0x7FC0
+	// What a NaN becomes as F16, with its sign and the upper bits of its payload, as by processors and in PyTorch.
+	quietF16 = 0x7E00
 )
 
 // FromBF16 gives the value of the upper 16 bits of a single. It is exact.
@@ -41,7 +44,7 @@ func ToF16(value float32) uint16 {
 	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7FFFFFFF
 	switch {
 	case magnitude > 0x7F800000:
-		return sign | quietF16
+		return sign | quietF16 | uint16(magnitude>>13&0x3FF)
 	case magnitude >= 0x47800000: // 65536 and above
 		return sign | 0x7C00
 	case magnitude < 0x38800000: // below 2^-14: a subnormal

@@ -71,6 +71,13 @@ func TestRoundingGoesToTheNearestTiesToEven(t *testing.T) {
 		{0xB3800000, 0xB380, 0x8001},
 		{0xFF800000, 0xFF80, 0xFC00},
 		{0x7F800001, 0x7FC0, 0x7E00}, // NaN, whose payload must not round to an infinity
+		{0x7FC00000, 0x7FC0, 0x7E00}, // what most NaN are, for example inf * 0 on ARM
+		{0xFFC00000, 0x7FC0, 0xFE00}, // inf * 0 on x86
+		{0xFF800001, 0x7FC0, 0xFE00}, // one with a sign and a payload
+		{0x7FC12345, 0x7FC0, 0x7E09},
+		{0xFFA00000, 0x7FC0, 0xFF00},
+		{0x7FFFFFFF, 0x7FC0, 0x7FFF}, // which could carry into the sign
+		{0xFFFFFFFF, 0x7FC0, 0xFFFF},
 		{0x00000001, 0x0000, 0x0000}, // the smallest single
 	} {
 		value := math.Float32frombits(c.single)

@@ -111,6 +111,9 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 			h.TotalBytes = 12
 		}), 0)},
 		"an axis past 63 bits": {chunk(with(func(h *pb.TensorHeader) { h.Shape = []uint64{0, math.MaxUint64}; h.TotalBytes = 0 }), 0)},
+		"more axes than any value": {chunk(with(func(h *pb.TensorHeader) {
+			h.Shape, h.Dims, h.TotalBytes = make([]uint64, 65), make([]string, 65), 0
+		}), 0)},
 		"a stride past 63 bits": {chunk(with(func(h *pb.TensorHeader) {
 			h.Shape = []uint64{0, 1 << 40, 1 << 40}
 			h.Dims = append(h.Dims, "c")

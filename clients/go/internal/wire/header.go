@@ -90,8 +90,14 @@ func isEmpty(shape []uint64) bool {
 	return false
 }
 
+// mostAxes is more than any value has; more of them only take time.
+const mostAxes = 64
+
 // checkHeader refuses a header that contradicts itself.
 func checkHeader(head *pb.TensorHeader) error {
+	if len(head.Shape) > mostAxes || len(head.Dims) != len(head.Shape) {
+		return broken("the header of %q names %d axes of %d", head.Name, len(head.Dims), len(head.Shape))
+	}
 	if _, ok := ElementSize(head.Dtype); !ok {
 		return broken("unknown dtype %d in the header of %q", head.Dtype, head.Name)
 	}
@@ -99,7 +105,7 @@ func checkHeader(head *pb.TensorHeader) error {
 	if !ok {
 		return broken("no tensor can have the shape %v", head.Shape)
 	}
-	if needed != head.TotalBytes || len(head.Dims) != len(head.Shape) {
+	if needed != head.TotalBytes {
 		return broken("header contradicts itself: %v %v %v in %d bytes", head.Dtype, head.Shape, head.Dims, head.TotalBytes)
 	}
 	return nil

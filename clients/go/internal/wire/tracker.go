@@ -6,6 +6,8 @@ import (
 
 // Tracker follows the messages of a stream, of several calls if it was cut, and checks them. It keeps no data.
 type Tracker struct {
+	// Most is how many tensors were asked for, so that nobody can fill the memory with headers; 0: no limit.
+	Most     int
 	maxBytes uint64
 	tensors  []*arrival
 	etag     string
@@ -108,6 +110,9 @@ func (t *Tracker) begin(head *pb.TensorHeader, offset uint64) (Step, error) {
 func (t *Tracker) add(head *pb.TensorHeader, restarted bool) (Step, error) {
 	if restarted {
 		t.tensors, t.Received, t.Total = nil, 0, 0
+	}
+	if t.Most > 0 && len(t.tensors) == t.Most {
+		return Step{}, broken("%q begins after the %d tensors that were asked for", head.Name, t.Most)
 	}
 	if t.Total+head.TotalBytes < t.Total {
 		return Step{}, broken("the tensors of the stream are larger than can be counted")
