@@ -30,6 +30,9 @@ _TRIES_UNREACHED = 5
 """Of a call to a server that has never answered, without a pause: it is not waited for."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_TENSORS_OF_A_VALUE = 3
+"""At most: two factors and their gain."""
+
 _PASSING = ("UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED")
 """Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
 another one will answer."""
@@ -97,7 +100,8 @@ class Calls:
         """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
-        assembler, cuts = Assembler(self.config.max_bytes), _Cuts(self.config, was_reached=self._has_answered)
+        most = _TENSORS_OF_A_VALUE * (len(request.items) if rpc == "Fetch" else 1)
+        assembler, cuts = Assembler(self.config.max_bytes, most), _Cuts(self.config, was_reached=self._has_answered)
         meter = Meter(rpc, self.config.progress)
         try:
             while True:

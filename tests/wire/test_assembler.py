@@ -205,6 +205,21 @@ def test_another_tensor_under_the_etag_of_the_cut_one_is_refused() -> None:
         assembled(sent(torch.zeros(6, dtype=torch.int8), chunk_bytes=4, offset=4), assembler)
 
 
+def test_more_tensors_than_there_can_be_are_refused() -> None:
+    empty, assembler = torch.empty(0), Assembler(most=2)
+    assembled(sent_all([empty, empty], 8), assembler)
+    with pytest.raises(StreamError, match="'value' begins after 2 tensors"):
+        assembled(sent(empty, 8), assembler)
+
+
+def test_a_stream_that_begins_anew_counts_anew() -> None:
+    values = [torch.arange(4.0), torch.arange(2.0)]
+    assembler = assembled(sent_all(values, 8)[:3], Assembler(most=2))
+    assembler.resume()
+    assembled(sent_all(values, 8, etag="two"), assembler)
+    assert len(assembler.tensors()) == 2
+
+
 def test_what_was_received_survives_a_refused_header() -> None:
     tensor = torch.arange(4, dtype=torch.uint8)
     assembler = assembled(sent(tensor, chunk_bytes=3)[:1])

@@ -41,14 +41,19 @@ export class Assembler {
   totalBytes = 0;
 
   readonly #maxBytes: number | undefined;
+  readonly #most: number;
   #etag: string | undefined;
   #tensors: Arriving[] = [];
   /** The next message is the first of a call that takes the stream up. */
   #goesOn = false;
 
-  /** @param maxBytes the most that one tensor may take. */
-  constructor(maxBytes?: number) {
+  /**
+   * @param maxBytes the most that one tensor may take.
+   * @param most how many there may be: headers without end fill the memory too.
+   */
+  constructor(maxBytes?: number, most = Number.POSITIVE_INFINITY) {
     this.#maxBytes = maxBytes;
+    this.#most = most;
   }
 
   /** Of the stream so far; empty before its first header. */
@@ -124,6 +129,9 @@ export class Assembler {
     const begun = allocated(header);
     if (header.etag !== this.#etag) {
       this.#startOver(header.etag); // the first header, or the server could not promise the same bits
+    }
+    if (this.#tensors.length >= this.#most) {
+      throw new StreamError(`${header.name} begins after ${this.#most} tensors, which is all that there can be`);
     }
     this.#tensors.push(begun);
     this.totalBytes += begun.bytes.byteLength;

@@ -30,6 +30,9 @@ import { UnderWay } from "./under_way.js";
 /** A hint for proxies, the same for a run and all reads of it. */
 const RUN_KEY_HEADER = "x-transparent-llm-run-key";
 
+/** At most: two factors and their gain. */
+const TENSORS_OF_A_VALUE = 3;
+
 /** A request for tensors. */
 export type TensorRequest = MessageShape<DescMessage> & { options?: TensorOptions | undefined };
 
@@ -110,7 +113,8 @@ export class Calls {
     runKey = "",
     onProgress?: (progress: Progress) => void,
   ): Promise<NamedTensor[]> {
-    const assembler = new Assembler(this.config.maxBytes);
+    const values = "items" in request && Array.isArray(request.items) ? request.items.length : 1;
+    const assembler = new Assembler(this.config.maxBytes, TENSORS_OF_A_VALUE * values);
     const cuts = new Cuts(scope, this.config.target, this.#hasAnswered);
     for (;;) {
       const before = assembler.received;

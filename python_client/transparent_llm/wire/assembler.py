@@ -39,11 +39,12 @@ class Assembler:
     """Takes the messages of a stream, of several calls if it was cut.
 
     `received` and `etag` are what a request for the rest needs after a cut; `resume` says that one was sent.
-    `max_bytes` is the most that one tensor may take.
+    `max_bytes` is the most that one tensor may take, `most` how many there may be: headers without end fill the memory
+    too.
     """
 
-    def __init__(self, max_bytes: int | None = None) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: int | None = None, most: int | None = None) -> None:
+        self._max_bytes, self._most = max_bytes, most
         self.received = 0
         self.total_bytes = 0
         """Of all tensors whose header has come."""
@@ -127,6 +128,8 @@ class Assembler:
         begun = _allocated(head)
         if head.etag != self._etag:  # the first header, or the server could not promise the same bits
             self._tensors, self._etag, self.received, self.total_bytes = [], head.etag, 0, 0
+        if len(self._tensors) == self._most:
+            raise StreamError(f"{head.name!r} begins after {self._most} tensors, which is all that there can be")
         self._tensors.append(begun)
         self.total_bytes += head.total_bytes
 

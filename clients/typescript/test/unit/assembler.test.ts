@@ -97,6 +97,13 @@ test("a header with axes without number is refused at once", () => {
   expect(() => assembled(chunk(head(0, many)))).toThrow(/^the header names 200000 axes of 200000$/);
 });
 
+test("headers without end are refused at the first that is too many", () => {
+  const assembler = new Assembler(undefined, 2);
+  assembler.add(chunk(head(0)));
+  assembler.add(chunk(head(0)));
+  expect(() => assembler.add(chunk(head(0)))).toThrow("t begins after 2 tensors");
+});
+
 test("a larger tensor than allowed is refused before its memory is taken", () => {
   expect(() => new Assembler(10).add(chunk(head(2 ** 52)))).toThrow(TooLargeError);
 });
