@@ -35,7 +35,7 @@ from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.observed import Observed
 from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
-from transparent_llm_server.listener import require_protected, socket_file_mode
+from transparent_llm_server.listener import listen_on, require_protected, socket_file_mode
 from transparent_llm_server.model_config import ModelConfig
 from transparent_llm_server.model_offer import model_offer
 from transparent_llm_server.models.served import CompletedRun, served
@@ -118,7 +118,8 @@ class Server:
             _remove_stale_socket(listen.removeprefix("unix:"))
         try:
             with socket_file_mode(self._config):
-                port = self._add_port(listen)
+                credentials = self._certificates.credentials if self._certificates is not None else None
+                port = listen_on(self._grpc, listen, credentials)
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
         self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
@@ -129,11 +130,6 @@ class Server:
         self._sweeper.start()
         self._telemetry.start()
         return self.address
-
-    def _add_port(self, listen: str) -> int:
-        if self._certificates is None:
-            return self._grpc.add_insecure_port(listen)
-        return self._grpc.add_secure_port(listen, self._certificates.credentials())
 
     def load(self) -> None:
         """Load and prove the pinned models, offer those that are loaded on demand, then serve.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -25,23 +26,22 @@ class Certificates:
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        paths = (cert, key) if client_ca is None else (cert, key, client_ca)
-        self._files = WatchedFiles(paths, every_s=0.0)  # before they are read: a change meanwhile is seen later
-        self._lock = threading.Lock()
-        self._first = self._read()
+        self._read()
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For a port: new connections get what the files hold then."""
+        """For one port: new connections get what the files hold then."""
+        paths = (self._cert, self._key) if self._client_ca is None else (self._cert, self._key, self._client_ca)
+        files = WatchedFiles(paths, every_s=0.0)  # before they are read: a change meanwhile is seen later
         return grpc.dynamic_ssl_server_credentials(
-            self._first,
-            self._changed,  # type: ignore[arg-type]  # None is allowed by grpc's documentation, not by the stubs
+            self._read(),
+            partial(self._changed, files, threading.Lock()),  # type: ignore[arg-type]  # None is allowed, not by stubs
             require_client_authentication=self._client_ca is not None,
         )
 
-    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What to go on with, None for what there was: asked by gRPC before each handshake."""
-        with self._lock:
-            if not self._files.have_changed():
+    def _changed(self, files: WatchedFiles, lock: threading.Lock) -> grpc.ServerCertificateConfiguration | None:
+        """What to go on with, None for what there was: asked by gRPC before each handshake of a port."""
+        with lock:
+            if not files.have_changed():
                 return None
             try:
                 changed = self._read()

@@ -27,7 +27,7 @@ class ServerConfig:
     """A server. The defaults suit one machine and one team."""
 
     listen: str = "127.0.0.1:50051"
-    """HOST:PORT, where port 0 takes a free one, or unix:PATH."""
+    """HOST:PORT, where port 0 takes a free one, or unix:PATH. Of a name with several addresses all must be free."""
 
     probe_listen: str | None = None
     """HOST:PORT where the health service, and nothing else, is answered without TLS or tokens: probes of a cluster

@@ -5,14 +5,19 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import grpc
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config import ServerConfig
 
 _ONLY_THE_USER, _EVERYBODY = 0o177, 0o111
 """What a new socket file is not to allow."""
+
+Credentials = Callable[[], grpc.ServerCredentials]
+"""Makes those of one address: gRPC wants some for each."""
 
 
 def require_protected(config: ServerConfig) -> None:
@@ -51,6 +56,76 @@ def socket_file_mode(config: ServerConfig) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None = None) -> int:
+    """Have a server listen at every address of HOST:PORT, and tell the port.
+
+    gRPC is content with one of the addresses that a name has. At the others another server might answer.
+
+    Raises:
+        RuntimeError: one of them is taken or cannot be bound.
+        InvalidRequestError: it is neither HOST:PORT nor a socket file.
+    """
+    host, _, port = listen.rpartition(":")
+    is_unix = listen.startswith("unix")
+    if not is_unix and not (host and port.isdigit()):
+        raise InvalidRequestError(f"cannot listen on {listen!r}: write HOST:PORT, as 127.0.0.1:50051, or unix:PATH")
+    addresses = [] if is_unix else _addresses(host)
+    if not addresses:
+        return _add(server, listen, credentials)
+    number = int(port) or _free_port(addresses)
+    for address in addresses:
+        _add(server, f"[{address}]:{number}" if ":" in address else f"{address}:{number}", credentials)
+    return number
+
+
+def _add(server: grpc.Server, address: str, credentials: Credentials | None) -> int:
+    if credentials is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, credentials())
+
+
+def _addresses(host: str) -> list[str]:
+    """Of a name; none of what is an address itself or what gRPC alone can read."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+        return []
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    addresses = [str(address[0]) for *_, address in found]
+    if host == "localhost":  # clients of gRPC take it for both, whatever /etc/hosts says
+        addresses += [loopback for loopback in ("127.0.0.1", "::1") if _is_here(loopback)]
+    return list(dict.fromkeys(addresses))
+
+
+def _is_here(address: str) -> bool:
+    try:
+        _bound(address, 0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port(addresses: Sequence[str]) -> int:
+    """One that is free at all of them."""
+    while True:
+        with ExitStack() as stack:
+            number: int = stack.enter_context(_bound(addresses[0], 0)).getsockname()[1]
+            try:
+                for address in addresses[1:]:
+                    stack.enter_context(_bound(address, number))
+            except OSError:
+                continue
+            return number
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    return socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
 
 
 def _is_exposed(config: ServerConfig) -> bool:

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.health_service import HealthService
+from transparent_llm_server.listener import listen_on
 
 _THREADS = 4
 """Each probe needs one for a moment; the health service has its own for those who watch."""
@@ -32,7 +33,7 @@ class Probes:
             InvalidRequestError: it is taken or cannot be bound.
         """
         try:
-            port = self._grpc.add_insecure_port(self._listen)
+            port = listen_on(self._grpc, self._listen)
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {self._listen} for probes: is it taken? ({error})") from error
         self._grpc.start()

@@ -16,7 +16,7 @@ from support.figures import LOOPBACK, figures, settled
 from support.gate import gate
 from support.owners import TokenFile
 from support.polling import wait_until
-from support.servers import Watcher, running, tiny
+from support.servers import Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.run_input import RunInput
@@ -145,14 +145,15 @@ def test_a_run_that_is_given_up_in_the_queue_is_a_cancellation_and_no_turn() -> 
 
 
 def test_a_call_past_its_deadline_is_told_from_one_that_was_left() -> None:
+    listener = Listener()
     with (
-        running(metrics_listen=LOOPBACK) as server,
+        running(listener, metrics_listen=LOOPBACK) as server,
         gate(server.address) as way,
         grpc.insecure_channel(way.address) as to,
     ):
         with held(server._engine):
-            call = service_pb2_grpc.TransparentLlmServiceStub(to).Run.future(RUN, timeout=1.0)
-            wait_until(lambda: figures(server)("transparent_llm_queued_runs") == 1)
+            call = service_pb2_grpc.TransparentLlmServiceStub(to).Run.future(RUN, timeout=2.0)
+            wait_until(lambda: listener.names)
             way.hear_nothing()  # also not that the client leaves when its time is over
             settled(server, {"DEADLINE_EXCEEDED": 1}, CALLS, "code")
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -167,7 +168,7 @@ def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
         options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
         request = METHODS["logits"].request(llm._run.result.run_id, options=options)
         with grpc.insecure_channel(way.address) as to:
-            call = service_pb2_grpc.TransparentLlmServiceStub(to).Logits(request, timeout=1.0)
+            call = service_pb2_grpc.TransparentLlmServiceStub(to).Logits(request, timeout=2.0)
             next(call)
             way.hear_nothing()
             now = settled(server, {"Run": 1, "Logits": 1}, CALLS, "method")
@@ -364,7 +365,7 @@ def test_runs_leave_the_store_for_room_age_or_release_and_may_come_again() -> No
 
 def test_stalled_streams_are_counted() -> None:
     with running(metrics_listen=LOOPBACK, stall_s=0.4) as server, client(server, shared_memory=False) as llm:
-        llm.run_tokens([list(range(1, 61))] * 64)
+        llm.run_tokens([list(range(1, 61))] * 256)  # logits of 30 MB: gRPC takes some MB that nobody reads
         stream = stream_of(llm)
         next(stream)
         wait_until(lambda: figures(server)("transparent_llm_stalled_streams_total") == 1)

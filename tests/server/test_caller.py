@@ -16,6 +16,7 @@ from support.engines import SOON, held
 from transparent_llm.errors import CancelledError, DeadlineError, InvalidRequestError
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.engine import Engine
+from transparent_llm_server.listener import listen_on
 
 Behavior = Callable[[grpc.ServicerContext], object]
 
@@ -52,7 +53,7 @@ def answering(behavior: Behavior) -> Iterator[tuple[Any, Answers]]:
     server = grpc.server(ThreadPoolExecutor(4))
     methods = {"Wait": grpc.unary_unary_rpc_method_handler(answer)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", methods),))
-    port = server.add_insecure_port("localhost:0")
+    port = listen_on(server, "localhost:0")
     server.start()
     try:
         with grpc.insecure_channel(f"localhost:{port}") as channel:

@@ -17,11 +17,12 @@ from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
 SOON = 30
+ROWS = 256
 
 
 def long_stream(llm: RemoteTransparentLlm) -> Iterator[bytes]:
-    """Many more messages than a connection takes while nobody reads."""
-    llm.run_tokens([list(range(1, 61))] * 64)
+    """30 MB, many more messages than a connection takes while nobody reads."""
+    llm.run_tokens([list(range(1, 61))] * ROWS)
     assert llm._run is not None
     options = tensor_pb2.TensorOptions(max_chunk_bytes=16_384)
     request = METHODS["logits"].request(llm._run.result.run_id, options=options)
@@ -37,7 +38,7 @@ def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
     with running(stall_s=0.4) as server, RemoteTransparentLlm(server.address) as llm:
         stream = long_stream(llm)
         next(stream)
-        assert llm.copy().residual_in(0).shape[0] == 64
+        assert llm.copy().residual_in(0).shape[0] == ROWS
         assert watched(server)
         wait_until(lambda: not watched(server))
         with pytest.raises(grpc.RpcError) as cut:
@@ -51,4 +52,4 @@ def test_without_a_limit_it_waits() -> None:
         received = [next(stream)]
         assert server._stalls.cut() == 0
         received.extend(stream)
-        assert sum(map(len, received)) > 64 * 60 * 500 * 4
+        assert sum(map(len, received)) > ROWS * 60 * 500 * 4

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from support.polling import wait_until
+from transparent_llm_server.listener import listen_on
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def collecting(credentials: grpc.ServerCredentials | None = None) -> Iterator[Co
         server = grpc.server(threads)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
         if credentials is None:
-            collector.address = f"http://localhost:{server.add_insecure_port('localhost:0')}"
+            collector.address = f"http://localhost:{listen_on(server, 'localhost:0')}"
         else:
-            collector.address = f"https://localhost:{server.add_secure_port('localhost:0', credentials)}"
+            collector.address = f"https://localhost:{listen_on(server, 'localhost:0', lambda: credentials)}"
         server.start()
         try:
             yield collector
