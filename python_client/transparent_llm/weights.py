@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transparent_llm._calls import Calls
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.description import ModelDescription
+from transparent_llm.errors import InternalError
 from transparent_llm.wire import dtypes, slices
 from transparent_llm.wire.frames import bytes_of
 from transparent_llm.wire.methods import METHODS
@@ -83,7 +84,13 @@ class Weights:
         request = METHODS["neuron_outputs"].request(model.info.name, layer)
         request.model_digest = model.digest
         request.options.slices.extend(slices.to_wire({"d_ffn": slice(start, stop)}))
-        return self._calls.tensor("NeuronOutputs", request)
+        rows = self._calls.tensor("NeuronOutputs", request)
+        if tuple(rows.shape) != (stop - start, model.info.d_model):
+            raise InternalError(
+                f"{self._calls.config.target} sent {list(rows.shape)} as the output vectors of "
+                f"{stop - start} neurons in {model.info.d_model} dimensions"
+            )
+        return rows
 
     def _path(self, key: tuple[str, int, int, int]) -> Path:
         digest, layer, start, stop = key

@@ -9,12 +9,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.servers import Watcher, running, tiny
+from support.servers import Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
+from transparent_llm.wire import slices
+from transparent_llm.wire._gen import service_pb2
 from transparent_llm_server.app import Server
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
@@ -60,7 +63,30 @@ def assert_right(llm: TransparentLlm, local: TransparentLlm, layer: int = 1, pos
     assert torch.equal(llm.decomposed_ffn_out(0, layer, pos), local.decomposed_ffn_out(0, layer, pos))
 
 
+class Cut(Listener):
+    """Output vectors are cut where nobody asked for it, so that the server sends too few, or too short ones."""
+
+    def __init__(self, axis: str) -> None:
+        super().__init__()
+        self._part = slices.to_wire({axis: slice(0, 1)})
+
+    def _streamed(
+        self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        if isinstance(request, service_pb2.NeuronOutputsRequest):
+            del request.options.slices[:]
+            request.options.slices.extend(self._part)
+        return answer(request, context)
+
+
 # In memory
+
+
+@pytest.mark.parametrize("axis", ["d_ffn", "d_model"])
+def test_output_vectors_of_another_shape_are_refused(axis: str) -> None:
+    with running(Cut(axis)) as server, opened(server) as llm:
+        with pytest.raises(errors.InternalError, match="as the output vectors of 256 neurons in 64 dimensions"):
+            llm.decomposed_ffn_out(0, 1, 2)
 
 
 def test_the_output_vectors_of_a_layer_come_once() -> None:
