@@ -39,7 +39,7 @@ def test_an_unreachable_server_is_named_within_the_deadline() -> None:
 
 def test_connect_fails_at_once_where_no_server_is() -> None:
     with pytest.raises(errors.UnavailableError, match=r"no server answers at 127\.0\.0\.1:1"):
-        connect("127.0.0.1:1", timeout_s=10)
+        connect("127.0.0.1:1", timeout_s=60)
 
 
 def test_connect_says_which_models_there_are() -> None:

@@ -36,7 +36,7 @@ def test_closing_the_client_stops_the_server() -> None:
     address = llm.server.address
     assert llm.model_info().name == "gpt2"
     llm.close()
-    with RemoteTransparentLlm(address, timeout_s=5) as late, pytest.raises(errors.UnavailableError):
+    with RemoteTransparentLlm(address, timeout_s=60) as late, pytest.raises(errors.UnavailableError):
         late.model_info()
 
 

@@ -119,7 +119,10 @@ def test_one_call_more_than_may_be_under_way_is_told_to_come_back() -> None:
     with running(max_streams=2) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         with ThreadPoolExecutor(2) as threads, held(server._engine):
             waiting = [threads.submit(llm.copy().run_tokens, [[row]]) for row in (1, 2)]
-            refused = wait_for_refusal(llm)
+            wait_until(lambda: server._engine.queued_runs == 2)
+            with pytest.raises(BusyError) as caught:
+                llm.model_info()
+            refused = caught.value
             assert (refused.reason, refused.retry_after_s) == ("BUSY", ServerConfig.busy_retry_s)
             assert refused.metadata == {"allowed": "2"}
             assert llm.is_serving()  # health is not held back
@@ -135,22 +138,9 @@ def test_an_owner_leaves_room_for_the_others(tmp_path: Path) -> None:
         with alice, bob:
             with ThreadPoolExecutor(1) as threads, held(server._engine):
                 waiting = threads.submit(alice.copy().run_tokens, ROWS)
-                assert "1 calls of this owner" in wait_for_refusal(alice).message
+                wait_until(lambda: server._engine.queued_runs == 1)
+                with pytest.raises(BusyError, match="1 calls of this owner"):
+                    alice.model_info()
                 bob.model_info()
             waiting.result()
             alice.model_info()
-
-
-def wait_for_refusal(llm: RemoteTransparentLlm) -> BusyError:
-    """As soon as the others' calls have come in."""
-    refused: list[BusyError] = []
-
-    def ask() -> bool:
-        try:
-            llm.model_info()
-        except BusyError as error:
-            refused.append(error)
-        return bool(refused)
-
-    wait_until(ask)
-    return refused[0]

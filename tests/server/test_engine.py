@@ -544,7 +544,7 @@ def test_work_that_does_not_end_is_the_servers_end() -> None:
 
 
 def test_work_that_ends_in_time_is_no_reason_to_end() -> None:
-    with running(hang_s=0.2, sweep_s=0.05) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+    with running(hang_s=SOON, sweep_s=0.01) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         for row in range(20):
             llm.run_tokens([[1, 2, 3 + row]])
         assert llm.is_serving()
