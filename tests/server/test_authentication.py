@@ -149,7 +149,7 @@ def test_a_token_is_asked_for_before_the_models_are_there(tmp_path: Path) -> Non
     try:
         with RemoteTransparentLlm(server.address) as llm, pytest.raises(errors.AuthError):
             llm.model_info()
-        with RemoteTransparentLlm(server.address, token=file.tokens["alice"], timeout_s=5) as llm:
+        with RemoteTransparentLlm(server.address, token=file.tokens["alice"], timeout_s=SOON) as llm:
             with pytest.raises(errors.UnavailableError) as caught:
                 llm.model_info()
             assert caught.value.reason == "LOADING"
@@ -226,14 +226,20 @@ def test_without_tokens_nobody_is_asked() -> None:
         assert llm.batch_size() == 1
 
 
+def logged(caplog: pytest.LogCaptureFixture, rpc: str) -> list[str]:
+    """What the access log has of an RPC."""
+    lines = [record.getMessage() for record in caplog.records if "access_log" in record.name]
+    return [line for line in lines if line.startswith(f"{rpc} ")]
+
+
 def test_the_log_names_the_owner(file: TokenFile, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "transparent_llm_server"):
         with RemoteTransparentLlm(server.address, token=file.tokens["bob"]) as llm:
             llm.run_tokens([[1, 2]])
         with RemoteTransparentLlm(server.address) as llm, pytest.raises(errors.AuthError):
             llm.model_info()
-        wait_until(lambda: "ModelInfo" in caplog.text)
-    run, refused = (record.getMessage() for record in caplog.records if "access_log" in record.name)
+        wait_until(lambda: logged(caplog, "Run") and logged(caplog, "ModelInfo"))
+    (run,), (refused,) = logged(caplog, "Run"), logged(caplog, "ModelInfo")
     assert run.startswith("Run OK ")
     assert run.endswith(" ms of bob")
     assert refused.startswith("ModelInfo UNAUTHENTICATED ")
