@@ -60,6 +60,13 @@ func (p *peer) Logits(request *pb.LogitsRequest, stream pb.TransparentLlmService
 	return p.logits[least(call, len(p.logits))-1](request, stream)
 }
 
+// timesAsked is how often logits were asked for.
+func (p *peer) timesAsked() int {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return len(p.asked)
+}
+
 func aRun(digest string) *pb.RunResponse {
 	return &pb.RunResponse{RunId: "run", BatchSize: 1, NPos: 1, TokenIds: []int32{7}, Mask: []bool{true}, ModelDigest: digest}
 }

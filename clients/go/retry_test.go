@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,29 +240,50 @@ func TestWhatIsNotAskedAgain(t *testing.T) {
 	}
 }
 
+// inEnoughTime makes a call with that timeout, and with longer ones if it was over before the server did its part.
+func inEnoughTime(timeout time.Duration, call func(context.Context) error, isEnough func(error) bool) error {
+	for ; ; timeout *= 2 {
+		ctx, cancel := context.WithTimeout(background, timeout)
+		err := call(ctx)
+		cancel()
+		if !errors.Is(err, transparentllm.ErrDeadline) || isEnough(err) || timeout > 30*time.Second {
+			return err
+		}
+	}
+}
+
 func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
-	p := &peer{logits: []logitsCall{
-		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
-		sends(status.Error(codes.Unavailable, "gone")),
-	}}
+	gone := status.Error(codes.Unavailable, "gone")
+	p := &peer{logits: []logitsCall{func(request *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
+		if request.GetOptions().GetResumeOffset() > 0 {
+			return gone
+		}
+		return sends(gone, &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}})(request, stream)
+	}}}
 	llm := begun(t, p)
-	ctx, cancel := context.WithTimeout(background, 2*time.Second)
-	defer cancel()
-	_, err := llm.Logits(ctx)
 	var failed *transparentllm.Error
+	before, asked := 0, 0
+	err := inEnoughTime(2*time.Second, func(ctx context.Context) error {
+		before = p.timesAsked()
+		_, err := llm.Logits(ctx)
+		asked = p.timesAsked() - before
+		return err
+	}, func(err error) bool {
+		return errors.As(err, &failed) && failed.Metadata["received"] == "2" && asked >= 3
+	})
 	if !errors.As(err, &failed) || failed.Class != transparentllm.ErrDeadline || failed.Metadata["received"] != "2" || failed.Metadata["total_bytes"] != "3" {
 		t.Errorf("got %v", err)
 	}
-	if len(p.asked) < 3 {
-		t.Errorf("asked %d times", len(p.asked))
+	if asked < 3 {
+		t.Errorf("asked %d times", asked)
 	}
 	unary := begun(t, &peer{runs: []func() (*pb.RunResponse, error){
 		func() (*pb.RunResponse, error) { return aRun("digest"), nil },
-		func() (*pb.RunResponse, error) { return nil, status.Error(codes.Unavailable, "gone") },
+		func() (*pb.RunResponse, error) { return nil, gone },
 	}})
-	ctx, cancel = context.WithTimeout(background, time.Second)
-	defer cancel()
-	if err := unary.Run(ctx, []string{"x"}); !errors.Is(err, transparentllm.ErrDeadline) || !strings.Contains(err.Error(), "gone") || strings.Contains(err.Error(), "byte") {
+	err = inEnoughTime(time.Second, func(ctx context.Context) error { return unary.Run(ctx, []string{"x"}) },
+		func(err error) bool { return strings.Contains(err.Error(), "gone") })
+	if !errors.Is(err, transparentllm.ErrDeadline) || !strings.Contains(err.Error(), "gone") || strings.Contains(err.Error(), "byte") {
 		t.Errorf("of a call without bytes: %v", err)
 	}
 }
@@ -279,23 +301,32 @@ func holds(left chan<- struct{}) logitsCall {
 }
 
 func TestCancellingEndsACallUnderWayAndTellsTheServer(t *testing.T) {
-	left := make(chan struct{}, 1)
-	llm := begun(t, &peer{logits: []logitsCall{holds(left), holds(left), holds(left), sends(nil, whole())}})
+	left := make(chan struct{}, 100)
+	var isWilling atomic.Bool
+	llm := begun(t, &peer{logits: []logitsCall{func(request *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
+		if isWilling.Load() {
+			return sends(nil, whole())(request, stream)
+		}
+		return holds(left)(request, stream)
+	}}})
 	ctx, cancel := context.WithCancel(background)
 	_, err := llm.Logits(ctx, transparentllm.Progress(func(received, total int64) { cancel() }))
 	if !errors.Is(err, transparentllm.ErrCancelled) || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	<-left
-	ctx, cancel = context.WithTimeout(background, time.Second)
-	defer cancel()
-	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrDeadline) {
+	hasBegun := false
+	err = inEnoughTime(time.Second, func(ctx context.Context) error {
+		return second(llm.Logits(ctx, transparentllm.Progress(func(received, total int64) { hasBegun = true })))
+	}, func(error) bool { return hasBegun })
+	if !errors.Is(err, transparentllm.ErrDeadline) || !hasBegun {
 		t.Errorf("too late: %v", err)
 	}
 	<-left
 	reader := must(llm.Open(background, transparentllm.Logits()))(t)
 	reader.Close()
 	<-left
+	isWilling.Store(true)
 	must(llm.Logits(background))(t)
 }
 
@@ -315,16 +346,39 @@ func TestClosingEndsCallsThatWait(t *testing.T) {
 		"Run":    func(llm *transparentllm.Client) error { return llm.Run(background, []string{"x"}) },
 		"Logits": func(llm *transparentllm.Client) error { return second(llm.Logits(background)) },
 	} {
+		refused := make(chan struct{}, 100)
+		refuse := func() error { refused <- struct{}{}; return loading }
 		llm := begun(t, &peer{
-			runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("digest"), nil }, func() (*pb.RunResponse, error) { return nil, loading }},
-			logits: []logitsCall{sends(loading)},
+			runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("digest"), nil }, func() (*pb.RunResponse, error) { return nil, refuse() }},
+			logits: []logitsCall{func(*pb.LogitsRequest, pb.TransparentLlmService_LogitsServer) error { return refuse() }},
 		})
-		time.AfterFunc(200*time.Millisecond, func() { llm.Close() })
+		go func() {
+			<-refused
+			time.Sleep(200 * time.Millisecond) // from then on it mostly waits
+			llm.Close()
+		}()
 		start := time.Now()
 		if err := call(llm); !errors.Is(err, transparentllm.ErrCancelled) || time.Since(start) > 20*time.Second {
 			t.Errorf("%s: %v after %v", name, err, time.Since(start))
 		}
 	}
+}
+
+// begunInTime is a client whose calls have two seconds; that it has run something may have taken longer.
+func begunInTime(t *testing.T, p *peer) *transparentllm.Client {
+	t.Helper()
+	llm := dial(t, p.serve(t), transparentllm.WithTimeout(2*time.Second))
+	must(unlessLate(func() (any, error) { return nil, llm.Run(background, []string{"anything"}) }))(t)
+	return llm
+}
+
+// unlessLate makes a call again that missed its deadline, as any does now and then where much else is at work.
+func unlessLate[T any](call func() (T, error)) (T, error) {
+	got, err := call()
+	for tries := 0; tries < 10 && errors.Is(err, transparentllm.ErrDeadline); tries++ {
+		got, err = call()
+	}
+	return got, err
 }
 
 func TestTheTimeoutIsThatOfTheCallAsAWhole(t *testing.T) {
@@ -336,7 +390,7 @@ func TestTheTimeoutIsThatOfTheCallAsAWhole(t *testing.T) {
 		"a read": func(llm *transparentllm.Client) error { return second(llm.Logits(background)) },
 		"Open":   func(llm *transparentllm.Client) error { return second(llm.Open(background, transparentllm.Logits())) },
 	} {
-		llm := begun(t, &peer{logits: []logitsCall{slow}}, transparentllm.WithTimeout(2*time.Second))
+		llm := begunInTime(t, &peer{logits: []logitsCall{slow}})
 		if err := call(llm); !errors.Is(err, transparentllm.ErrDeadline) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -346,7 +400,8 @@ func TestTheTimeoutIsThatOfTheCallAsAWhole(t *testing.T) {
 			func() (*pb.RunResponse, error) { return aRun("digest"), nil },
 			func() (*pb.RunResponse, error) { time.Sleep(1200 * time.Millisecond); return aRun("digest"), nil },
 		}}
-	reader := must(begun(t, p, transparentllm.WithTimeout(2*time.Second)).Open(background, transparentllm.Logits()))(t)
+	llm := begunInTime(t, p)
+	reader := must(unlessLate(func() (*transparentllm.TensorReader, error) { return llm.Open(background, transparentllm.Logits()) }))(t)
 	defer reader.Close()
 	time.Sleep(1200 * time.Millisecond)
 	if _, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrDeadline) {
@@ -412,7 +467,7 @@ func TestHeadersWithoutEndEndACallAtOnce(t *testing.T) {
 		}
 	}
 	llm := begun(t, &peer{logits: []logitsCall{empties}})
-	ctx, cancel := context.WithTimeout(background, 5*time.Second)
+	ctx, cancel := context.WithTimeout(background, time.Minute)
 	defer cancel()
 	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("at once: %v", err)

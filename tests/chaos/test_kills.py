@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
         server.kill()
 
 
+def be_patient(llm: RemoteTransparentLlm) -> None:
+    """A process may take longer to start than a client waits otherwise."""
+    llm._calls.config = dataclasses.replace(llm._calls.config, reconnect_s=110)
+
+
 class Restart(threading.Thread):
     """Waits for a cut, then kills the server and starts it again."""
 
@@ -72,6 +78,7 @@ def test_the_client_ends_with_the_right_values(server: Server, is_long: bool) ->
             restart.start()
             try:
                 with RemoteTransparentLlm(proxy.address, timeout_s=120, shared_memory=False) as llm:
+                    be_patient(llm)
                     llm.run_tokens(ROWS)
                     assert not proxy.was_cut.is_set()
                     assert_same_bits(llm.residual_out(1), expected)
@@ -96,6 +103,7 @@ def test_without_rerun_the_loss_is_told(server: Server) -> None:
 
 def test_a_run_waits_for_a_server_that_is_started_again(server: Server) -> None:
     with RemoteTransparentLlm(server.address, timeout_s=120) as llm:
+        be_patient(llm)
         llm.run_tokens(ROWS)
         expected = llm.residual_out(1)
         server.kill()

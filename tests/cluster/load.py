@@ -58,7 +58,7 @@ class Load:
     def await_calls(self, more: int) -> None:
         """Until so many more have been answered, while something is done to the servers."""
         wanted = self.calls + more
-        wait_until(lambda: self.errors or self.calls >= wanted)
+        wait_until(lambda: self.errors or self.calls >= wanted, within_s=120)
 
     def start(self) -> None:
         for thread in self._threads:

@@ -58,7 +58,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     install(outside.issue("localhost"), folder / "tls")
     (folder / "upstream").mkdir()
     (folder / "upstream" / "ca.crt").write_bytes(inside.path.read_bytes())
-    probes = f"127.0.0.2:{free_port(['127.0.0.2'])}"
+    probes = f"127.0.0.9:{free_port(['127.0.0.9'])}"  # where no replica is: its port may be the same
     access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tokens", str(file.path))
     with replicas(1, folder, *access, "--probe-listen", probes) as (replica,):
         port = int(replica.address.rpartition(":")[2])

@@ -27,7 +27,12 @@ SCRIPT, IS_SERVING = FILES / "build_image_root.sh", FILES / "is_serving.py"
 
 
 def asked(address: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, IS_SERVING, address], capture_output=True, text=True, timeout=60)
+    """What it says, again if the answer took longer than its three seconds."""
+    for _ in range(10):
+        finished = subprocess.run([sys.executable, IS_SERVING, address], capture_output=True, text=True, timeout=60)
+        if "Deadline Exceeded" not in finished.stderr:
+            break
+    return finished
 
 
 def test_the_dockerfile_has_no_known_mistakes() -> None:

@@ -30,7 +30,7 @@ from transparent_llm.wire.runs import to_request
 from transparent_llm_server.app import Server
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 ALLOWED = {
     StatusCode.OK,
     StatusCode.INVALID_ARGUMENT,

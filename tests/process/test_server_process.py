@@ -30,7 +30,7 @@ from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server import TransformerLensTransparentLlm
 
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 
 @contextmanager

@@ -295,7 +295,7 @@ def test_a_call_that_goes_on_keeps_nothing_of_what_it_waited_for(
         with suppress(ValueError):
             caller.result_of(engine.submit(work))
         engine.submit(lambda: None).result(SOON)
-        return freed.wait(3.0)
+        return freed.wait(SOON)
 
     with answering(behavior) as (call, answers):
         call(b"", timeout=SOON)

@@ -451,7 +451,7 @@ def test_a_failed_call_does_not_keep_what_it_had_made(
         raise kind("words")
 
     assert engine.submit(work).exception(SOON) is not None
-    assert freed.wait(3.0)
+    assert freed.wait(SOON)
 
 
 # The end of a device, or of the thread

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from support.engines import SOON
 from support.servers import Watcher, running, tiny
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub as stub
@@ -284,7 +285,7 @@ class Blocker:
     def __init__(self, server: Server) -> None:
         self.started, self.release = threading.Event(), threading.Event()
         server._engine.submit(self._wait)
-        self.started.wait(10)
+        assert self.started.wait(SOON)
 
     def _wait(self) -> None:
         self.started.set()
@@ -345,9 +346,9 @@ def test_cancellation_is_observed_between_chunks() -> None:
         request = service_pb2.DecomposedAttnRequest(run_id=run_id, batch_i=0, layer=0, options=options)
         call = service.DecomposedAttn(request)
         next(call)
-        watcher.holding.wait(10)
+        assert watcher.holding.wait(SOON)
         call.cancel()
-        assert watcher.cancelled.wait(10)
+        assert watcher.cancelled.wait(SOON)
     assert watcher.messages <= 5  # of 3,600
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -90,7 +91,19 @@ def test_a_name_that_is_a_path_is_declined(mine: Ring, form: str) -> None:
     assert not claimed(offer)
 
 
-def test_a_file_that_was_closed_is_not_taken_for_the_next_one_with_its_number(tmp_path: Path) -> None:
+def with_a_high_number(path: str, flags: int) -> int:
+    """A file descriptor that no other thread gets, as they get the lowest that is free."""
+    low = os.open(path, flags, 0o600)
+    try:
+        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1000)
+    finally:
+        os.close(low)
+
+
+def test_a_file_that_was_closed_is_not_taken_for_the_next_one_with_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transparent_llm._rings._private", with_a_high_number)
     with (tmp_path / "another").open("wb") as another:
         closed = Ring()
         number = closed._file.fileno()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,24 +54,26 @@ class Started:
         return subprocess.run(asked, capture_output=True, timeout=60).returncode == 0
 
     def await_serving(self) -> None:
-        wait_until(lambda: self.is_serving() or self.process.poll() is not None)
+        wait_until(lambda: self.is_serving() or self.process.poll() is not None, within_s=120)
         assert self.process.poll() is None, self.log.read_text()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """All different."""
+    with ExitStack() as holding:
+        held = [holding.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in held]
 
 
 @contextmanager
 def started(command: Command, folder: Path, places: dict[str, Path]) -> Iterator[Started]:
     """Its folders of secrets are elsewhere here; `places` says where."""
     (folder / "server.toml").write_text(command.settings)
-    ports, arguments = {}, []
+    ports, arguments, free = {}, [], free_ports(len(command.arguments))
     for argument in command.arguments:
         flag, equals, value = argument.partition("=")
         if flag.endswith("listen"):
-            ports[flag] = free_port()
+            ports[flag] = free.pop()
             value = f"127.0.0.1:{ports[flag]}"
         for place, here in {SETTINGS: folder / "server.toml", **places}.items():
             value = value.replace(place, str(here))

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from support.engines import SOON
 from support.families import FAMILIES, build_model, build_tokenizer
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -17,6 +18,9 @@ from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 
 Continuation = Callable[[grpc.HandlerCallDetails], Any]
+
+GOES_ON = 500
+"""Messages that a stream still sends when a test awaits one of them; then it waits until its client is gone."""
 
 
 @cache
@@ -89,27 +93,46 @@ class Watcher(Listener):
     def __init__(self, hold_after: int | None = None) -> None:
         super().__init__()
         self.messages = 0
+        self.requests: list[Any] = []
         self.holding, self.release, self.cancelled = threading.Event(), threading.Event(), threading.Event()
         self._hold_after = hold_after
-        self._awaited, self._reached = 0, threading.Event()
+        self._awaited: tuple[int, threading.Event] | None = None
 
     def after(self, messages: int) -> threading.Event:
-        """Set when so many more messages have been sent; one at a time."""
-        self._reached = threading.Event()
-        self._awaited = self.messages + messages
-        return self._reached
+        """Set when so many messages of the next stream have been sent, which then never ends by itself."""
+        reached = threading.Event()
+        self._awaited = messages, reached
+        return reached
 
     def _streamed(
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
     ) -> Iterator[Any]:
-        context.add_callback(self.release.set)
-        for count, message in enumerate(answer(request, context)):
+        self.requests.append(request)
+        when_over(context, self.release.set)
+        for count, message in enumerate(self._awaitable(answer(request, context), context)):
             if count == self._hold_after:
                 self.holding.set()
                 self.release.wait(30)
                 if not context.is_active():
                     self.cancelled.set()
             self.messages += 1
-            if self.messages == self._awaited:
-                self._reached.set()
             yield message
+
+    def _awaitable(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        if self._awaited is None:
+            yield from messages
+            return
+        (awaited, reached), self._awaited, left = self._awaited, None, threading.Event()
+        when_over(context, left.set)
+        for count, message in enumerate(messages, 1):
+            if count == awaited:
+                reached.set()
+            elif count == awaited + GOES_ON:
+                left.wait(SOON)
+            yield message
+
+
+def when_over(context: grpc.ServicerContext, callback: Callable[[], None]) -> None:
+    """Call it when the call is over, which it may be already."""
+    if not context.add_callback(callback):
+        callback()

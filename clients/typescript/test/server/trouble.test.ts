@@ -59,11 +59,11 @@ describe("a model that is loaded", () => {
   test("but not beyond the call's time", async () => {
     const llm = await client({
       run: () => {
-        throw refusal(Code.Unavailable, "LOADING", { model: "m" }, 900);
+        throw refusal(Code.Unavailable, "LOADING", { model: "m" }, 900_000);
       },
     });
-    const wanted = { name: "UnavailableError", reason: "LOADING", metadata: { model: "m" }, retryAfterS: 0.9 };
-    await expect(llm.run(["x"], { timeoutMs: 500 })).rejects.toMatchObject(wanted);
+    const wanted = { name: "UnavailableError", reason: "LOADING", metadata: { model: "m" }, retryAfterS: 900 };
+    await expect(llm.run(["x"], { timeoutMs: 30_000 })).rejects.toMatchObject(wanted);
   });
 });
 

@@ -43,7 +43,8 @@ export function refusal(
   retryMs?: number,
 ): ConnectError {
   const details = [{ desc: ErrorInfoSchema, value: { reason, domain: "transparent-llm", metadata } }];
-  const retry = { seconds: 0n, nanos: (retryMs ?? 0) * 1e6 };
+  const [seconds, ms] = [Math.trunc((retryMs ?? 0) / 1000), (retryMs ?? 0) % 1000];
+  const retry = { seconds: BigInt(seconds), nanos: ms * 1e6 };
   const more = retryMs === undefined ? [] : [{ desc: RetryInfoSchema, value: { retryDelay: retry } }];
   return new ConnectError(`this is ${reason}`, code, undefined, [...details, ...more]);
 }
