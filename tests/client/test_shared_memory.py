@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,10 +138,13 @@ def test_a_cut_stream_goes_on_with_another_ring(cut: int, taken: list[int]) -> N
 
 def test_a_ring_that_a_server_may_still_write_to_is_not_used_again(taken: list[int]) -> None:
     watcher = Watcher(hold_after=1)  # the first stream, until its caller has left
-    with running(watcher) as server, RemoteTransparentLlm(server.address, timeout_s=3, cache_bytes=0) as llm:
-        llm.run_tokens(ROWS)
+    with running(watcher) as server, client_of(server.address) as llm:
+        patient = llm._calls.config
+        llm._calls.config = replace(patient, timeout_s=2)
         with pytest.raises(errors.DeadlineError):
             llm.logits()
+        llm._calls.config = patient
+        watcher.release.set()  # also if that stream never came
         assert not llm._calls._rings._idle
         assert torch.equal(llm.logits(), local_run().logits())
     assert taken

@@ -208,6 +208,7 @@ def _answered(driver: Driver, request: Fields) -> Fields:
 
 def main() -> None:
     """Answer line by line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored for what runs beside it
     driver = Driver()
     for line in sys.stdin:
         request = {"llm": "main", **json.loads(line)}

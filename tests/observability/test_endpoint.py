@@ -85,6 +85,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(
         host, _, port = server.metrics_address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=30) as silent:
             assert silent.recv(1) == b""
+        monkeypatch.undo()
         assert figures(server).families
     assert "Traceback" not in capfd.readouterr().err
 

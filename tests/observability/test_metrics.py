@@ -14,10 +14,10 @@ import torch
 
 from support.engines import held
 from support.figures import LOOPBACK, figures, settled
-from support.gate import gate
+from support.gate import Gate, gate
 from support.owners import TokenFile
 from support.polling import wait_until
-from support.servers import Listener, Watcher, running, tiny
+from support.servers import Continuation, Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.run_input import RunInput
@@ -145,34 +145,61 @@ def test_a_run_that_is_given_up_in_the_queue_is_a_cancellation_and_no_turn() -> 
         assert now(REFUSALS) == 0
 
 
+class Deafening(Listener):
+    """From the first call on after `way` is known, the server hears nothing more: not that its client leaves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.way: Gate | None = None
+
+    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
+        handler: Any = super().intercept_service(continuation, details)
+        if self.way is None:
+            return handler
+        deafen, is_stream = self.way.hear_nothing, handler.unary_unary is None
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            deafen()  # all of the request is there
+            return (handler.unary_stream or handler.unary_unary)(request, context)
+
+        made = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
+        return made(answer, handler.request_deserializer, handler.response_serializer)
+
+
 def test_a_call_past_its_deadline_is_told_from_one_that_was_left() -> None:
-    listener = Listener()
+    listener = Deafening()
     with (
         running(listener, metrics_listen=LOOPBACK) as server,
         gate(server.address) as way,
         grpc.insecure_channel(way.address) as to,
     ):
+        listener.way = way
+        grpc.channel_ready_future(to).result(30)
         with held(server._engine):
             call = service_pb2_grpc.TransparentLlmServiceStub(to).Run.future(RUN, timeout=2.0)
-            wait_until(lambda: listener.names)
-            way.hear_nothing()  # also not that the client leaves when its time is over
             settled(server, {"DEADLINE_EXCEEDED": 1}, CALLS, "code")
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert figures(server)("transparent_llm_cancellations_total") == 0
 
 
 def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
-    watcher = Watcher(hold_after=1)
-    with running(watcher, metrics_listen=LOOPBACK) as server, client(server) as llm, gate(server.address) as way:
+    listener, watcher = Deafening(), Watcher(hold_after=1)
+    with (
+        running(listener, watcher, metrics_listen=LOOPBACK) as server,
+        client(server) as llm,
+        gate(server.address) as way,
+    ):
         llm.run(["one two three"])
         assert llm._run is not None
         options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
         request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+        listener.way = way
         with grpc.insecure_channel(way.address) as to:
+            grpc.channel_ready_future(to).result(30)
             call = service_pb2_grpc.TransparentLlmServiceStub(to).Logits(request, timeout=2.0)
-            next(call)
-            way.hear_nothing()
+            assert watcher.holding.wait(30)
             now = settled(server, {"Run": 1, "Logits": 1}, CALLS, "method")
+            assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert now(CALLS, method="Logits", code="DEADLINE_EXCEEDED") == 1
         assert now("transparent_llm_cancellations_total") == 0
 

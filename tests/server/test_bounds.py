@@ -14,6 +14,7 @@ import torch
 
 from support.certificates import Authority
 from support.engines import SOON
+from support.gate import gate
 from support.polling import wait_until
 from support.servers import Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
@@ -46,7 +47,7 @@ def test_a_message_without_bounds_is_refused_and_the_server_goes_on() -> None:
 
 
 class HeldUntilCut(Listener):
-    """Streams send two messages and then nothing more until their connection ends, so many times."""
+    """Streams send two messages and then nothing more until their connection ends, from so many places."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -58,10 +59,11 @@ class HeldUntilCut(Listener):
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
     ) -> Iterator[Any]:
         ended = threading.Event()
-        context.add_callback(ended.set)
+        if not context.add_callback(ended.set):
+            return  # it has ended already
         self.offsets.append(request.options.resume_offset)
         for count, message in enumerate(answer(request, context)):
-            if count == 2 and len(self.offsets) <= self._times:
+            if count == 2 and len(set(self.offsets)) <= self._times:
                 assert ended.wait(SOON)
                 return
             yield message
@@ -77,8 +79,9 @@ def test_a_connection_that_grows_old_does_not_end_a_long_transfer() -> None:
         local.run_tokens([list(range(1, 61))])
         assert torch.equal(llm.logits(), local.logits())
     assert slow.offsets[0] == 0
-    assert len(slow.offsets) == 4  # opened, and taken up again three times
-    assert slow.offsets == sorted(set(slow.offsets))  # each time further on
+    places = list(dict.fromkeys(slow.offsets))  # one from which nothing arrived in time is asked for again
+    assert len(places) >= 4  # opened, and taken up again three times
+    assert places == sorted(places)  # each time further on
 
 
 @pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "TLS"])
@@ -92,11 +95,13 @@ def test_who_connects_and_says_nothing_is_left(with_tls: bool, tmp_path: Path) -
 
 
 def test_a_connection_without_calls_is_closed() -> None:
-    with running(connection_idle_s=0.2) as server, grpc.insecure_channel(server.address) as channel:
-        seen: list[grpc.ChannelConnectivity] = []
-        channel.subscribe(seen.append)
+    with (
+        running(connection_idle_s=0.2) as server,
+        gate(server.address) as way,
+        grpc.insecure_channel(way.address) as channel,
+    ):
         channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)
-        wait_until(lambda: grpc.ChannelConnectivity.READY in seen and seen[-1] is grpc.ChannelConnectivity.IDLE)
+        wait_until(lambda: not way._sockets)
         channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)  # and opened again
 
 

@@ -57,6 +57,7 @@ def answering(behavior: Behavior) -> Iterator[tuple[Any, Answers]]:
     server.start()
     try:
         with grpc.insecure_channel(f"localhost:{port}") as channel:
+            grpc.channel_ready_future(channel).result(SOON)
             yield channel.unary_unary("/test.Service/Wait"), answers
     finally:
         server.stop(None).wait(SOON)
@@ -263,8 +264,8 @@ def test_a_client_whose_own_time_is_over_leaves_no_work_behind(engine: Engine) -
     ran = threading.Event()
     with answering(lambda context: Caller(context).result_of(engine.submit(ran.set))) as (call, answers):
         with held(engine):
-            answer = call.future(b"", timeout=0.5)
-            assert type(answers.next()) is DeadlineError  # whichever clock is first
+            answer = call.future(b"", timeout=2)
+            assert type(answers.next()) in (DeadlineError, CancelledError)  # which of them: test_deadline.py
             answer.exception(SOON)
     engine.submit(lambda: None).result(SOON)
     assert not ran.is_set()

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -26,6 +26,7 @@ from transparent_llm.errors import (
     UnavailableError,
 )
 from transparent_llm.run_input import RunInput
+from transparent_llm_server import run_queue
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.models.served import (
     CompletedRun,
@@ -400,7 +401,29 @@ class Seen(PreparedRun):
         return super().n_rows
 
 
-WINDOW = Sharing(positions=100, window_s=1.0)
+WINDOW = Sharing(positions=100, window_s=3 * SOON)
+"""Whose end no test waits for."""
+
+
+class Clock:
+    """The queue's time, which stands still until a test moves it on."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def end_windows(self, place: Place) -> None:
+        with place.queue._changed:
+            self.now += WINDOW.window_s
+            place.queue._changed.notify_all()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(run_queue, "time", clock)
+    return clock
 
 
 def asked_in_window(place: Place, rows: Rows, sharing: Sharing = WINDOW) -> Future[CompletedRun]:
@@ -412,9 +435,10 @@ def asked_in_window(place: Place, rows: Rows, sharing: Sharing = WINDOW) -> Futu
     return future
 
 
-def test_a_run_that_arrives_in_the_window_of_another_shares_its_pass(place: Place) -> None:
+def test_a_run_that_arrives_in_the_window_of_another_shares_its_pass(place: Place, clock: Clock) -> None:
     first = asked_in_window(place, LONG)
     second = place.ask(SHORT, WINDOW)
+    clock.end_windows(place)
     assert [tokens(future.result(SOON)) for future in (first, second)] == [LONG, SHORT]
     assert place.model.passes == [[LONG, SHORT]]
 
@@ -427,40 +451,41 @@ def test_nothing_is_computed_for_a_caller_who_leaves_within_the_window(place: Pl
 
 
 def test_the_model_waits_no_longer_for_a_caller_who_has_left(place: Place) -> None:
-    first = asked_in_window(place, LONG, Sharing(positions=100, window_s=3 * SOON))
+    first = asked_in_window(place, LONG)
     assert first.cancel()
     assert tokens(place.ask(SHORT).result(SOON)) == SHORT
 
 
 def test_a_model_that_cannot_share_waits_for_nobody(place: Place) -> None:
-    future = place.ask(LONG, Sharing(positions=100, window_s=3 * SOON), WatchedContract())
+    future = place.ask(LONG, WINDOW, WatchedContract())
     assert future.result(SOON).tokens.tolist() == LONG
 
 
 def test_others_are_computed_when_the_one_who_opened_the_window_leaves(place: Place) -> None:
     first = asked_in_window(place, LONG)
-    second = place.ask(SHORT, WINDOW)
+    second = place.ask(SHORT, TOGETHER)
     assert first.cancel()
     assert tokens(second.result(SOON)) == SHORT
     assert place.model.passes == [[SHORT]]
 
 
-def test_one_who_joined_and_left_within_the_window_is_not_computed(place: Place) -> None:
+def test_one_who_joined_and_left_within_the_window_is_not_computed(place: Place, clock: Clock) -> None:
     first = asked_in_window(place, LONG)
     second = place.ask(SHORT, WINDOW)
     assert second.cancel()
+    clock.end_windows(place)
     assert tokens(first.result(SOON)) == LONG
     when_idle(place)
     assert place.model.passes == [[LONG]]
 
 
-@pytest.mark.parametrize("sharing", [WINDOW, Sharing(positions=6, window_s=1.0)], ids=["room for two", "for one"])
+@pytest.mark.parametrize("sharing", [WINDOW, replace(WINDOW, positions=6)], ids=["room for two", "for one"])
 def test_a_caller_who_left_and_asks_again_within_the_window_gets_the_run(place: Place, sharing: Sharing) -> None:
     left = asked_in_window(place, LONG, sharing)
     assert left.cancel()
-    again = place.ask(LONG, sharing)
-    assert tokens(again.result(5.0)) == LONG
-    assert tokens(place.ask(LONG).result(5.0)) == LONG  # whoever comes later does not wait for ever either
+    again = place.ask(LONG, replace(sharing, window_s=0.0))
+    assert tokens(again.result(SOON)) == LONG
+    assert tokens(place.ask(LONG).result(SOON)) == LONG  # whoever comes later does not wait for ever either
 
 
 # Callers who leave

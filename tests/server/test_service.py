@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from support.engines import SOON
+from support.polling import wait_until
 from support.servers import Watcher, running, tiny
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub as stub
@@ -308,12 +309,14 @@ def test_a_full_queue_is_busy_and_says_when_to_come_back() -> None:
 
 def test_queued_work_whose_deadline_passed_is_never_done() -> None:
     with running() as server, grpc.insecure_channel(server.address) as channel:
+        grpc.channel_ready_future(channel).result(SOON)
         service = stub(channel)
         blocker = Blocker(server)
         request = service_pb2.RunRequest(sentences=service_pb2.SentenceBatch(sentences=["x"]))
         with pytest.raises(grpc.RpcError) as caught:
-            service.Run(request, timeout=0.3)
+            service.Run(request, timeout=0.5)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        wait_until(lambda: server._engine.queued_runs == 0)  # the server may learn of it later
         blocker.release.set()
         assert service.ServerInfo(service_pb2.ServerInfoRequest()).stored_runs == 0
 

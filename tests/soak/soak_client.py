@@ -91,7 +91,7 @@ def main(address: str, file: str, seconds: str, seed: str, n_threads: str) -> No
     torch.set_num_threads(1)
     logging.getLogger("transparent_llm").setLevel(logging.DEBUG)
     logging.getLogger("transparent_llm").addHandler(Reruns())
-    expected, until = load_file(Path(file)), time.monotonic() + float(seconds)
+    expected, began = load_file(Path(file)), time.monotonic()
     settings = {"shared_memory": False, "cache_bytes": 0, "read_ahead_bytes": 0}
     servers = [
         (
@@ -104,12 +104,12 @@ def main(address: str, file: str, seconds: str, seed: str, n_threads: str) -> No
     threads = []
     for number in range(int(n_threads)):
         clients = [Client(*servers[(number + k) % len(servers)]) for k in range(AT_ONCE)]
-        arguments = (clients, expected, until, int(seed) * 1000 + number)
+        arguments = (clients, expected, began + float(seconds), int(seed) * 1000 + number)
         threads.append(threading.Thread(target=work, args=arguments, daemon=True))
         threads[-1].start()
     for thread in threads:
         thread.join(float(seconds) + 120)
-    print(json.dumps(COUNTS))
+    print(json.dumps({"began": began, **COUNTS}))
 
 
 if __name__ == "__main__":

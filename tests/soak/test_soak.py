@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,11 +84,20 @@ class Memory(threading.Thread):
         super().__init__(daemon=True)
         self._file = Path(f"/proc/{pid}/statm")
         self.enough = threading.Event()
-        self.samples: list[int] = []
+        self._samples: list[tuple[float, int]] = []
 
     def run(self) -> None:
         while not self.enough.wait(SAMPLE_S):
-            self.samples.append(int(self._file.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            pages = int(self._file.read_text(encoding="ascii").split()[1])
+            self._samples.append((time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE")))
+
+    def stop(self) -> None:
+        """While there is the process still."""
+        self.enough.set()
+        self.join()
+
+    def since(self, began: float) -> list[int]:
+        return [size for at, size in self._samples if at >= began]
 
 
 def test_soak(folders: dict[str, Path], expected: Path, tmp_path: Path, is_long: bool) -> None:
@@ -106,16 +116,18 @@ def test_soak(folders: dict[str, Path], expected: Path, tmp_path: Path, is_long:
             for number in range(PROCESSES)
         ]
         memory.start()
-        outputs = [client.communicate(timeout=seconds + 180) for client in clients]
-        memory.enough.set()
+        try:
+            outputs = [client.communicate(timeout=seconds + 180) for client in clients]
+        finally:
+            memory.stop()
     assert [client.returncode for client in clients] == [0] * PROCESSES, outputs
+    told = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    samples = memory.since(max(counted.pop("began") for counted in told))  # all were at work, by one clock
     counts: Counter[str] = Counter()
-    for out, _ in outputs:
-        counts.update(json.loads(out.splitlines()[-1]))
-    third = len(memory.samples) // 3
-    before, after = (
-        statistics.median(part) for part in (memory.samples[third : 2 * third], memory.samples[2 * third :])
-    )
+    for counted in told:
+        counts.update(counted)
+    third = len(samples) // 3
+    before, after = (statistics.median(part) for part in (samples[third : 2 * third], samples[2 * third :]))
     print(f"\n{dict(counts)}; {counts['calls'] / seconds:.0f} calls/s; memory {before:.0f} -> {after:.0f} bytes")
     assert (counts["wrong"], counts["lost"]) == (0, 0), [errors for _, errors in outputs]
     assert counts["ended"] == PROCESSES * THREADS
