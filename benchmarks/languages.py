@@ -13,12 +13,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peers import shapes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, is_quick, progress, report
+from peers.timing import Timings, measured_in_turn, median_ms, ratio
 
 from transparent_llm.demo import server_process
 
@@ -32,8 +34,6 @@ D_MODEL, N_TOKENS = 1024, 128
 SMALL_TIMES = 200
 NOTHING_KEPT: dict[str, Any] = {"python": {"cache_bytes": 0, "read_ahead_bytes": 0}}
 """Options of the clients that would keep values; the others keep none."""
-
-Seconds = dict[str, list[float]]
 
 
 @contextmanager
@@ -62,33 +62,25 @@ def ok(driver: Driver, op: str, **fields: Any) -> Any:
     return answer["ok"]
 
 
-def timed(by_name: dict[str, Driver], rounds: int, times: int, method: str, *args: int) -> Seconds:
-    """In turn: the median of some calls of each client in each round, after a first one that does not count."""
-    found: Seconds = {name: [] for name in by_name}
-    for index in range(rounds + 1):
-        progress(f"{method}, round {index} of {rounds} ...")
-        order = list(by_name) if index % 2 else list(reversed(by_name))
-        for name in order:
-            seconds = ok(by_name[name], "time", method=method, args=list(args), times=times)["seconds"]
-            if index:
-                found[name].append(statistics.median(seconds))
-    return found
+def timed(by_name: dict[str, Driver], rounds: int, times: int, method: str, *args: int) -> Timings:
+    """The median of some calls of each client in each round, as it took them itself."""
+    progress(f"{method}, {rounds} rounds ...")
+
+    def median(driver: Driver) -> float:
+        return statistics.median(ok(driver, "time", method=method, args=list(args), times=times)["seconds"])
+
+    return measured_in_turn({name: partial(median, driver) for name, driver in by_name.items()}, rounds)
 
 
-def row(name: str, large: Seconds, small: Seconds) -> Figures:
+def row(name: str, large: Timings, small: Timings) -> Figures:
     """One client, and the Python client's time over its own."""
     return {
         "client": name,
-        "mb_per_s": round(N_BYTES / 1e6 / statistics.median(large[name])),
-        "ratio": ratio(large, name),
-        "small_ms": round(1e3 * statistics.median(small[name]), 3),
-        "small_ratio": ratio(small, name),
+        "mb_per_s": round(N_BYTES / 1e3 / median_ms(large, name)),
+        "ratio": round(ratio(large, "python", name), 3),
+        "small_ms": median_ms(small, name),
+        "small_ratio": round(ratio(small, "python", name), 3),
     }
-
-
-def ratio(found: Seconds, name: str) -> float:
-    pairs = zip(found["python"], found[name], strict=True)
-    return round(statistics.median(python / other for python, other in pairs), 3)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 Action = Callable[[], object]
 Timings = dict[str, list[float]]
@@ -27,7 +28,7 @@ def median_seconds(action: Action, times: int) -> float:
 
 
 def in_turn(actions: Mapping[str, Action], rounds: int, *, times: int = 1, before: Action | None = None) -> Timings:
-    """Each action in each round, after a first round that warms up and does not count.
+    """Each action in each round, as `measured_in_turn`.
 
     Args:
         actions: By name.
@@ -35,13 +36,27 @@ def in_turn(actions: Mapping[str, Action], rounds: int, *, times: int = 1, befor
         times: Calls in a row within a round, of which the median counts.
         before: Called in front of each round, untimed.
     """
-    timings: Timings = {name: [] for name in actions}
+    measures = {name: partial(median_seconds, action, times) for name, action in actions.items()}
+    return measured_in_turn(measures, rounds, before=before)
+
+
+def measured_in_turn(
+    measures: Mapping[str, Callable[[], float]], rounds: int, *, before: Action | None = None
+) -> Timings:
+    """What each tells in each round, after a first round that warms up and does not count.
+
+    Args:
+        measures: Each does something and tells the seconds that it took.
+        rounds: That count.
+        before: Called in front of each round.
+    """
+    timings: Timings = {name: [] for name in measures}
     for index in range(rounds + 1):
         if before is not None:
             before()
-        in_order = list(actions.items())
-        for name, action in in_order if index % 2 else reversed(in_order):
-            taken = median_seconds(action, times)
+        in_order = list(measures.items())
+        for name, measure in in_order if index % 2 else reversed(in_order):
+            taken = measure()
             if index:
                 timings[name].append(taken)
     return timings

@@ -30,12 +30,12 @@ _TRIES_UNREACHED = 5
 """Of a call to a server that has never answered, without a pause: it is not waited for."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-_TENSORS_OF_A_VALUE = 3
-"""At most: two factors and their gain."""
-
 _PASSING = ("UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED")
 """Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
 another one will answer."""
+
+_TENSORS_OF_A_VALUE = 3
+"""At most: two factors and their gain."""
 
 
 class Calls:

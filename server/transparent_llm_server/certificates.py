@@ -26,7 +26,7 @@ class Certificates:
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._read()
+        self._read()  # what is wrong with them is told now
 
     def credentials(self) -> grpc.ServerCredentials:
         """For one port: new connections get what the files hold then."""

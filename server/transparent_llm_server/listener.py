@@ -68,7 +68,7 @@ def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None 
         InvalidRequestError: it is neither HOST:PORT nor a socket file.
     """
     host, _, port = listen.rpartition(":")
-    is_unix = listen.startswith("unix")
+    is_unix = listen.startswith(("unix:", "unix-abstract:"))
     if not is_unix and not (host and port.isdigit()):
         raise InvalidRequestError(f"cannot listen on {listen!r}: write HOST:PORT, as 127.0.0.1:50051, or unix:PATH")
     addresses = [] if is_unix else _addresses(host)
@@ -88,19 +88,21 @@ def _add(server: grpc.Server, address: str, credentials: Credentials | None) -> 
 
 def _addresses(host: str) -> list[str]:
     """Of a name; none of what is an address itself or what gRPC alone can read."""
-    try:
-        ipaddress.ip_address(host.strip("[]"))
+    addresses = _resolved(host)
+    if host.strip("[]") in addresses:
         return []
-    except ValueError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return []
-    addresses = [str(address[0]) for *_, address in found]
     if host == "localhost":  # clients of gRPC take it for both, whatever /etc/hosts says
         addresses += [loopback for loopback in ("127.0.0.1", "::1") if _is_here(loopback)]
     return list(dict.fromkeys(addresses))
+
+
+def _resolved(host: str) -> list[str]:
+    """The addresses of a name or an address; none if nobody knows it."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM) if host else []
+    except OSError:
+        return []
+    return [str(address[0]) for *_, address in found]
 
 
 def _is_here(address: str) -> bool:
@@ -132,9 +134,5 @@ def _is_exposed(config: ServerConfig) -> bool:
     """Whether anything but this host can reach it. What cannot be told counts as exposed."""
     if config.is_unix:
         return False
-    host = config.listen.rpartition(":")[0].strip("[]")
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
-    except OSError:
-        return True
-    return not found or not all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+    addresses = _resolved(config.listen.rpartition(":")[0])
+    return not addresses or not all(ipaddress.ip_address(address).is_loopback for address in addresses)

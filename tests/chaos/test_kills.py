@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from support.families import save
+from support.patience import waiting
+from support.ports import free_port
 from support.proxy import cutting
-from support.replicas import Replica, free_port
+from support.replicas import Replica
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import DeadlineError, NotFoundError, UnavailableError
@@ -23,6 +23,8 @@ RUN_BYTES = 300_000
 """More than goes to the client before the transfer begins."""
 
 SEED = 20261124
+STARTS_WITHIN_S = 110
+"""A process may take longer to start than a client waits otherwise."""
 
 
 class Server(Replica):
@@ -46,11 +48,6 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
         yield server
     finally:
         server.kill()
-
-
-def be_patient(llm: RemoteTransparentLlm) -> None:
-    """A process may take longer to start than a client waits otherwise."""
-    llm._calls.config = dataclasses.replace(llm._calls.config, reconnect_s=110)
 
 
 class Restart(threading.Thread):
@@ -78,8 +75,8 @@ def test_the_client_ends_with_the_right_values(server: Server, is_long: bool) ->
             restart = Restart(server, proxy.was_cut)
             restart.start()
             try:
-                with RemoteTransparentLlm(proxy.address, timeout_s=120, shared_memory=False) as llm:
-                    be_patient(llm)
+                llm = RemoteTransparentLlm(proxy.address, timeout_s=120, shared_memory=False)
+                with llm, waiting(llm, reconnect_s=STARTS_WITHIN_S):
                     llm.run_tokens(ROWS)
                     assert not proxy.was_cut.is_set()
                     assert_same_bits(llm.residual_out(1), expected)
@@ -103,8 +100,8 @@ def test_without_rerun_the_loss_is_told(server: Server) -> None:
 
 
 def test_a_run_waits_for_a_server_that_is_started_again(server: Server) -> None:
-    with RemoteTransparentLlm(server.address, timeout_s=120) as llm:
-        be_patient(llm)
+    llm = RemoteTransparentLlm(server.address, timeout_s=120)
+    with llm, waiting(llm, reconnect_s=STARTS_WITHIN_S):
         llm.run_tokens(ROWS)
         expected = llm.residual_out(1)
         server.kill()
@@ -122,8 +119,8 @@ def test_a_run_waits_for_a_server_that_is_started_again(server: Server) -> None:
 def test_a_server_that_stays_away_is_named_when_time_is_up(server: Server) -> None:
     with RemoteTransparentLlm(server.address, timeout_s=120) as llm:
         llm.run_tokens(ROWS)
-        llm._calls.config = replace(llm._calls.config, timeout_s=6)
         server.kill()
-        with pytest.raises(DeadlineError, match=rf"{server.address} was lost and did not come back within 6 s"):
+        lost = rf"{server.address} was lost and did not come back within 6 s"
+        with waiting(llm, timeout_s=6), pytest.raises(DeadlineError, match=lost):
             llm.run_tokens(ROWS[:8])
         server.start()

@@ -10,12 +10,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from support.patience import waiting
 from support.proxy import cutting
 from support.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
@@ -139,11 +139,8 @@ def test_a_cut_stream_goes_on_with_another_ring(cut: int, taken: list[int]) -> N
 def test_a_ring_that_a_server_may_still_write_to_is_not_used_again(taken: list[int]) -> None:
     watcher = Watcher(hold_after=1)  # the first stream, until its caller has left
     with running(watcher) as server, client_of(server.address) as llm:
-        patient = llm._calls.config
-        llm._calls.config = replace(patient, timeout_s=2)
-        with pytest.raises(errors.DeadlineError):
+        with waiting(llm, timeout_s=2), pytest.raises(errors.DeadlineError):
             llm.logits()
-        llm._calls.config = patient
         watcher.release.set()  # also if that stream never came
         assert not llm._calls._rings._idle
         assert torch.equal(llm.logits(), local_run().logits())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import threading
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from support.engines import SOON
+from support.patience import waiting
 from support.proxy import cutting
 from support.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
@@ -129,8 +129,8 @@ def test_a_passed_deadline_is_a_timeout_that_names_the_server() -> None:
     watcher = Watcher(hold_after=2)
     with running(watcher, chunk_bytes=4096) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         llm.run_tokens(ROWS)
-        llm._calls.config = dataclasses.replace(llm._calls.config, timeout_s=1)
-        with pytest.raises(errors.DeadlineError, match=f"{server.address} did not answer within the time") as caught:
+        late = f"{server.address} did not answer within the time"
+        with waiting(llm, timeout_s=1), pytest.raises(errors.DeadlineError, match=late) as caught:
             llm.logits()
         assert isinstance(caught.value, TimeoutError)
         if watcher.holding.is_set():  # unless a second was over before the third message

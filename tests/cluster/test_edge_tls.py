@@ -21,7 +21,8 @@ from support.envoy import Envoy, envoy
 from support.envoy import install as install_config
 from support.owners import TokenFile
 from support.polling import wait_until
-from support.replicas import free_port, replicas
+from support.ports import free_port
+from support.replicas import replicas
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm, errors
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -82,9 +81,7 @@ def homes(cluster: Cluster, among: int) -> dict[str, str]:
         known = {replica.address for replica in cluster.replicas[:among]}
         return rounds[-1] == rounds[-2] and set(rounds[-1].values()) == known
 
-    until = time.monotonic() + 4 * SOON
-    while not are_settled():
-        assert time.monotonic() < until, Counter(rounds[-1].values())
+    wait_until(are_settled, within_s=4 * SOON)
     return rounds[-1]
 
 

@@ -17,7 +17,7 @@ from support.envoy import envoy_before
 from support.families import build_model, build_tokenizer, hybrid_config
 from support.gate import Gate, gate
 from support.owners import TokenFile
-from support.servers import Listener, running, tiny
+from support.servers import Listener, running, tiny, when_over
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
 from transparent_llm.wire.methods import Stub
@@ -62,8 +62,7 @@ class Ears(Listener):
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
     ) -> Iterator[Any]:
         ended = threading.Event()
-        if not context.add_callback(lambda: ended.is_set() or self.someone_left.set()):
-            self.someone_left.set()  # it had left before anything was done
+        when_over(context, lambda: None if ended.is_set() else self.someone_left.set())
         try:
             yield from answer(request, context)
         finally:

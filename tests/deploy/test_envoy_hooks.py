@@ -18,19 +18,12 @@ from support import read_only
 from support.certificates import Authority, shown_serial
 from support.manifests import ENVOY, FOLDER, ROOT, build, container_of, named, read_yaml
 from support.polling import wait_until
+from support.ports import free_ports
 from support.secret_volume import SecretVolume
 
 CONFIGURATION = ROOT / "deploy" / "envoy"
 ENVOY_BINARY = Path(sys.prefix, "bin", "envoy")
 ADMIN, STATS = 9901, 9902
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def configuration(folder: Path, name: str = "envoy.yaml") -> tuple[Path, dict[int, int]]:

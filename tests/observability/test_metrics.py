@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from support.figures import LOOPBACK, figures, settled
 from support.gate import Gate, gate
 from support.owners import TokenFile
 from support.polling import wait_until
-from support.servers import Continuation, Listener, Watcher, running, tiny
+from support.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.run_input import RunInput
@@ -26,6 +28,7 @@ from transparent_llm.wire._gen import service_pb2_grpc, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.interceptors.around import Around
 from transparent_llm_server.models.served import ServedTransformerLens
 from transparent_llm_server.telemetry.catalogue import CATALOGUE
 from transparent_llm_server.telemetry.device_memory import device_memory
@@ -145,35 +148,27 @@ def test_a_run_that_is_given_up_in_the_queue_is_a_cancellation_and_no_turn() -> 
         assert now(REFUSALS) == 0
 
 
-class Deafening(Listener):
+class Deafening(Around):
     """From the first call on after `way` is known, the server hears nothing more: not that its client leaves it."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.way: Gate | None = None
 
-    def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
-        handler: Any = super().intercept_service(continuation, details)
-        if self.way is None:
-            return handler
-        deafen, is_stream = self.way.hear_nothing, handler.unary_unary is None
-
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            deafen()  # all of the request is there
-            return (handler.unary_stream or handler.unary_unary)(request, context)
-
-        made = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
-        return made(answer, handler.request_deserializer, handler.response_serializer)
+    @contextmanager
+    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:  # noqa: ARG002
+        if self.way is not None:
+            self.way.hear_nothing()  # all of the request is there
+        yield
 
 
 def test_a_call_past_its_deadline_is_told_from_one_that_was_left() -> None:
-    listener = Deafening()
+    deafening = Deafening()
     with (
-        running(listener, metrics_listen=LOOPBACK) as server,
+        running(deafening, metrics_listen=LOOPBACK) as server,
         gate(server.address) as way,
         grpc.insecure_channel(way.address) as to,
     ):
-        listener.way = way
+        deafening.way = way
         grpc.channel_ready_future(to).result(30)
         with held(server._engine):
             call = service_pb2_grpc.TransparentLlmServiceStub(to).Run.future(RUN, timeout=2.0)
@@ -183,9 +178,9 @@ def test_a_call_past_its_deadline_is_told_from_one_that_was_left() -> None:
 
 
 def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
-    listener, watcher = Deafening(), Watcher(hold_after=1)
+    deafening, watcher = Deafening(), Watcher(hold_after=1)
     with (
-        running(listener, watcher, metrics_listen=LOOPBACK) as server,
+        running(deafening, watcher, metrics_listen=LOOPBACK) as server,
         client(server) as llm,
         gate(server.address) as way,
     ):
@@ -193,7 +188,7 @@ def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
         assert llm._run is not None
         options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
         request = METHODS["logits"].request(llm._run.result.run_id, options=options)
-        listener.way = way
+        deafening.way = way
         with grpc.insecure_channel(way.address) as to:
             grpc.channel_ready_future(to).result(30)
             call = service_pb2_grpc.TransparentLlmServiceStub(to).Logits(request, timeout=2.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from support.dashboard import expressions
 from support.figures import LOOPBACK, figures
-from support.polling import wait_until
+from support.polling import wait_for, wait_until
 from support.prometheus import CONFIG, JOB, Prometheus, binary, scraping
 from support.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
@@ -49,7 +48,7 @@ def test_it_reads_what_two_replicas_did(tmp_path: Path) -> None:
                     llm.residual_in(0)
                     with pytest.raises(errors.IndexOutOfRangeError):
                         llm.residual_in(9)
-            done = {
+            done = {  # a scrape that was slow leaves a gap, which the next one closes
                 "sum(transparent_llm_calls_total)": 8,
                 'sum(transparent_llm_calls_total{method="Run", code="OK"})': 4,
                 'sum(transparent_llm_calls_total{method="ResidualIn", code="OK"})': 2,
@@ -65,26 +64,14 @@ def test_it_reads_what_two_replicas_did(tmp_path: Path) -> None:
                 'sum(transparent_llm_models{state="loaded"})': 2,
                 f'sum(up{{job="{JOB}"}})': 2,
             }
-            comes(lambda: {expression: prometheus.value(expression) for expression in done}, done)
+            wait_for(lambda: {expression: prometheus.value(expression) for expression in done}, done, "what was done")
             runs = {one.metrics_address: 3, other.metrics_address: 1}
-            comes(lambda: by_replica(prometheus, 'transparent_llm_calls_total{method="Run"}'), runs)
+            wait_for(
+                lambda: by_replica(prometheus, 'transparent_llm_calls_total{method="Run"}'), runs, "runs by replica"
+            )
             name = "transparent_llm_sent_bytes_total"
             sent = {server.metrics_address: figures(server)(name) for server in (one, other)}
-            comes(lambda: by_replica(prometheus, name), sent)
-
-
-def comes(found: Callable[[], Any], wanted: Any) -> None:
-    """At some time Prometheus says this: a scrape that was slow leaves a gap, which the next one closes."""
-    last: list[Any] = []
-
-    def is_there() -> bool:
-        last[:] = [found()]
-        return bool(last == [wanted])
-
-    try:
-        wait_until(is_there)
-    except AssertionError:
-        raise AssertionError(f"{last} is not {wanted}") from None
+            wait_for(lambda: by_replica(prometheus, name), sent, name)
 
 
 def by_replica(prometheus: Prometheus, metric: str) -> dict[str, float]:
@@ -116,7 +103,7 @@ def test_it_takes_every_expression_of_the_dashboard_and_of_the_rules(tmp_path: P
         for expression in filled:
             prometheus.query(expression)
         always = [expression for expression in filled if "rate(" not in expression]
-        comes(lambda: [expression for expression in always if not prometheus.query(expression)], [])
+        wait_for(lambda: [e for e in always if not prometheus.query(e)], [], "what has no answer")
         rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
         assert len(rules) == 8
         wait_until(lambda: all(r["health"] == "ok" for g in prometheus.get("rules")["groups"] for r in g["rules"]))

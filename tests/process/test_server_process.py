@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ import torch
 from support.certificates import Authority
 from support.families import save
 from support.owners import TokenFile
+from support.patience import waiting
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
@@ -258,11 +258,11 @@ def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
     with process(script=script) as running:
         with connect(ready_address(running), timeout_s=60) as llm:
             assert llm.is_serving()
-            llm._calls.config = replace(llm._calls.config, timeout_s=4)
-            with pytest.raises(DeadlineError, match="did not come back within 4 s"):
-                llm.run_tokens([[1, 2, 3]])  # waits for the server to be started anew
-            with suppress(UnavailableError, DeadlineError):  # when the process is gone already
-                assert not llm.is_serving()
+            with waiting(llm, timeout_s=4):
+                with pytest.raises(DeadlineError, match="did not come back within 4 s"):
+                    llm.run_tokens([[1, 2, 3]])  # waits for the server to be started anew
+                with suppress(UnavailableError, DeadlineError):  # when the process is gone already
+                    assert not llm.is_serving()
         assert running.wait(TIMEOUT_S) == 70
         assert "nothing can be computed any more: ending with exit code 70" in log_of(running)
 

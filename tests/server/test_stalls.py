@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from support.engines import SOON
 from support.polling import wait_until
 from support.servers import running
 from transparent_llm import RemoteTransparentLlm
@@ -16,7 +17,6 @@ from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
-SOON = 30
 ROWS = 256
 
 

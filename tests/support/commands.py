@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.manifests import FOLDER, ROOT, SERVER, build, container_of, named, read_yaml
 from support.polling import wait_until
+from support.ports import free_ports
 
 IS_SERVING = ROOT / "deploy" / "docker" / "is_serving.py"
 SETTINGS = "/etc/transparent-llm/server.toml"
@@ -56,13 +56,6 @@ class Started:
     def await_serving(self) -> None:
         wait_until(lambda: self.is_serving() or self.process.poll() is not None, within_s=120)
         assert self.process.poll() is None, self.log.read_text()
-
-
-def free_ports(count: int) -> list[int]:
-    """All different."""
-    with ExitStack() as holding:
-        held = [holding.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(each.getsockname()[1]) for each in held]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from support.polling import wait_until
-from support.replicas import free_port
+from support.ports import free_port
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "envoy"
 BINARY = Path(sys.prefix) / "bin" / "envoy"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.polling import wait_until
+from support.polling import wait_for
 from transparent_llm_server.app import Server
 
 LOOPBACK = "127.0.0.1:0"
@@ -52,15 +51,11 @@ def figures(server: Server) -> Figures:
 
 def settled(server: Server, wanted: Mapping[str, float], name: str, label: str) -> Figures:
     """A scrape in which a metric is this by a label; streams are counted after their last message has arrived."""
-    last: list[Any] = []
+    scrapes: list[Figures] = []
 
-    def is_there() -> bool:
-        last[:] = [figures(server)]
-        return bool(last[0].by(label, name) == wanted)
+    def found() -> dict[str, float]:
+        scrapes[:] = [figures(server)]
+        return scrapes[0].by(label, name)
 
-    try:
-        wait_until(is_there)
-    except AssertionError:
-        raise AssertionError(f"{name} by {label} is {last[0].by(label, name)}, not {dict(wanted)}") from None
-    scrape: Figures = last[0]
-    return scrape
+    wait_for(found, dict(wanted), f"{name} by {label}")
+    return scrapes[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from support.polling import wait_until
+from support.ports import free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
@@ -81,7 +81,7 @@ def scraping(targets: Sequence[str], folder: Path) -> Iterator[Prometheus]:
     del scrape["dns_sd_configs"]
     config["scrape_configs"] = [{**scrape, "static_configs": [{"targets": list(targets)}]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    listen = f"127.0.0.1:{free_port()}"
+    listen = f"127.0.0.1:{free_ports(1)[0]}"
     files = (f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}")
     command = [binary("prometheus"), *files, f"--web.listen-address={listen}", "--log.level=warn"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -92,11 +92,3 @@ def scraping(targets: Sequence[str], folder: Path) -> Iterator[Prometheus]:
             yield prometheus
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    """It cannot be told to take one and say which."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from support.ports import free_port
 
 
 class Replica:
@@ -74,19 +75,6 @@ class Replica:
         if self._process.stdout is not None:
             self._process.stdout.close()
         return code
-
-
-def free_port(hosts: Sequence[str]) -> int:
-    """One that is free on all of them."""
-    while True:
-        with closing(socket.create_server((hosts[0], 0))) as first:
-            port: int = first.getsockname()[1]
-            try:
-                for host in hosts[1:]:
-                    socket.create_server((host, port)).close()
-            except OSError:
-                continue
-            return port
 
 
 @contextmanager
