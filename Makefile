@@ -6,14 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LISTEN ?= 127.0.0.1:50051
 ARGS ?=
-SUITES := tests/chaos tests/cluster tests/fuzz tests/soak
+SUITES := tests/attack tests/chaos tests/cluster tests/fuzz tests/soak
 CLIENTS ?=
 VARIANT ?= cpu
 TORCH_INDEX_URL ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suites chaos cluster fuzz soak conformance clients image-test image serve bench gen check format \
+.PHONY: help setup demo test suites attack chaos cluster fuzz soak conformance clients image-test image serve bench gen check format \
     release dist dist-test clean
 
 help: ## show this list
@@ -33,8 +33,11 @@ demo: $(READY) ## start a server on the embedded model and look inside it
 test: $(READY) ## run the tests, over every backend
 	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) $(ARGS)
 
-suites: $(READY) ## chaos, cluster, fuzz and soak in their short form, as CI does
+suites: $(READY) ## attack, chaos, cluster, fuzz and soak in their short form, as CI does
 	$(BIN)/python -m pytest $(SUITES) -s $(ARGS)
+
+attack: $(READY) ## what would starve, crash or deceive a server, a client or its user: the long form
+	$(BIN)/python -m pytest tests/attack --long -s --timeout=1800 $(ARGS)
 
 chaos: $(READY) ## cut streams, kill servers, stall readers: the long form
 	$(BIN)/python -m pytest tests/chaos --long -s --timeout=1800 $(ARGS)

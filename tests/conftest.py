@@ -20,7 +20,7 @@ from support.families import FAMILIES, save
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", default=",".join(BACKENDS), help=f"comma list of {', '.join(BACKENDS)} (default all)")
-    parser.addoption("--long", action="store_true", help="the long form of the suites chaos, cluster, fuzz and soak")
+    parser.addoption("--long", action="store_true", help="the long form of the suites attack, chaos, cluster, fuzz and soak")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def is_long(pytestconfig: pytest.Config) -> bool:
-    """Whether the suites chaos, cluster, fuzz and soak run in their long form."""
+    """Whether the suites attack, chaos, cluster, fuzz and soak run in their long form."""
     return bool(pytestconfig.getoption("--long"))
 
 

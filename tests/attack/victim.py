@@ -1,0 +1,196 @@
+"""A server process to attack, and what an attack does to others: health, another owner's reads, memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from support.engines import SOON
+from support.owners import TokenFile
+from support.polling import wait_until
+from transparent_llm import RemoteTransparentLlm
+
+ATTACKER, OTHER = "attacker", "other"
+HEALTH_WITHIN_S = 1.0
+"""How soon health must be told under every attack."""
+
+SLOWER = 5.0
+"""How much longer than on an idle server another owner's small reads may take under attack."""
+
+SHORTEST_P99_S = 0.02
+"""What a p99 of an idle server is taken for at least: below it the machine's own jitter would decide."""
+
+MEMORY_RETURNS_TO = 1.10
+"""Of what was resident before the attack, afterwards."""
+
+_PROBES = re.compile(r"answering probes on (\S+)")
+
+
+class Victim:
+    """A server of the demo model on loopback for two owners, `ATTACKER` and `OTHER`, with a port for probes."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path, tokens: dict[str, str]) -> None:
+        self.process, self._log, self.tokens = process, log, tokens
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready: "), self.log
+        self.address = line.removeprefix("ready: ").strip()
+        found = _PROBES.search(self.log)
+        assert found is not None, self.log
+        self.probe_address = found[1]
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def resident_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def metadata(self, owner: str = ATTACKER) -> list[tuple[str, str]]:
+        """For calls made by hand."""
+        return [("authorization", f"Bearer {self.tokens[owner]}")]
+
+    def client(self, owner: str = OTHER, **settings: float) -> RemoteTransparentLlm:
+        """A client of an owner with a connection of its own."""
+        return RemoteTransparentLlm(self.address, token=self.tokens[owner], **{"timeout_s": 60.0, **settings})  # type: ignore[arg-type]
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+
+@contextmanager
+def victim(*arguments: str, before: Sequence[str] = ()) -> Iterator[Victim]:
+    """`transparent-llm serve ARGUMENTS`, behind a command like `prlimit --nproc=48` if `before` names one."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokens = TokenFile(folder / "tokens.txt", ATTACKER, OTHER)
+        serve = [sys.executable, "-m", "transparent_llm", "serve", "--device", "cpu", "--listen", "127.0.0.1:0"]
+        flags = ["--probe-listen", "127.0.0.1:0", "--tokens", str(tokens.path), *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"}
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*before, *serve, *flags], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            )
+        try:
+            yield Victim(process, folder / "log", tokens.tokens)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@dataclass
+class Bystander:
+    """Another owner who reads a little again and again, and whoever asks for health: what an attack does to them."""
+
+    idle_p99_s: float
+    reads_s: list[float] = field(default_factory=list)
+    health_s: list[float] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Reads and health checks that failed, in words."""
+
+    @property
+    def p99_s(self) -> float:
+        """Of the reads under attack."""
+        return _p99(self.reads_s)
+
+    @property
+    def slower(self) -> float:
+        """How many times as long as on the idle server the reads took, p99 by p99."""
+        return self.p99_s / max(self.idle_p99_s, SHORTEST_P99_S)
+
+    @property
+    def slowest_health_s(self) -> float:
+        return max(self.health_s)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.reads_s)} reads, p99 {self.p99_s * 1000:.1f} ms (idle {self.idle_p99_s * 1000:.1f} ms); "
+            f"health {len(self.health_s)} times, slowest {self.slowest_health_s * 1000:.0f} ms; {len(self.lost)} lost"
+        )
+
+
+@contextmanager
+def standing_by(attacked: Victim, idle_reads: int = 100) -> Iterator[Bystander]:
+    """Within this block a bystander reads and asks for health; after it, it is held to what others are promised."""
+    before = attacked.resident_bytes
+    with attacked.client(OTHER, cache_bytes=0) as llm:
+        llm.run(["What say you?"])
+        bystander = Bystander(_p99([_read(llm) for _ in range(idle_reads)][idle_reads // 10 :]))
+        over = threading.Event()
+        threads = [
+            threading.Thread(target=_keep_reading, args=(llm, bystander, over)),
+            *(
+                threading.Thread(target=_keep_asking, args=(address, bystander, over))
+                for address in (attacked.address, attacked.probe_address)
+            ),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield bystander
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+    print(f"\n{bystander}; resident {before / 2**20:.0f} MiB before, {attacked.resident_bytes / 2**20:.0f} after")
+    assert attacked.is_alive(), attacked.log
+    assert not bystander.lost
+    assert bystander.slowest_health_s < HEALTH_WITHIN_S
+    assert bystander.slower < SLOWER
+    wait_until(lambda: attacked.resident_bytes < before * MEMORY_RETURNS_TO, SOON)
+
+
+def _keep_reading(llm: RemoteTransparentLlm, bystander: Bystander, over: threading.Event) -> None:
+    while not over.wait(0.01):
+        try:
+            bystander.reads_s.append(_read(llm))
+        except Exception as error:
+            bystander.lost.append(f"read: {error}")
+            return
+
+
+def _keep_asking(address: str, bystander: Bystander, over: threading.Event) -> None:
+    while not over.wait(0.05):
+        began = time.monotonic()
+        try:
+            with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5 * HEALTH_WITHIN_S)
+        except grpc.RpcError as error:
+            bystander.lost.append(f"health at {address}: {error.code()} {error.details()}")
+            return
+        bystander.health_s.append(time.monotonic() - began)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            bystander.lost.append(f"health at {address}: {answer.status}")
+
+
+def _read(llm: RemoteTransparentLlm) -> float:
+    began = time.monotonic()
+    llm.residual_out(1)
+    return time.monotonic() - began
+
+
+def _p99(seconds: Sequence[float]) -> float:
+    return statistics.quantiles(seconds, n=100)[98] if len(seconds) > 1 else max(seconds)
