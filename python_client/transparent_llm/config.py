@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.progress import Report
+from transparent_llm.target import require_ports
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 300.0
@@ -99,6 +100,7 @@ class ClientConfig:
             return False
 
     def __post_init__(self) -> None:
+        require_ports(self.target)
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise InvalidRequestError(
                 "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII"
@@ -128,7 +130,7 @@ class ClientConfig:
 
         Raises:
             InvalidRequestError: a certificate without its key or the other way round, or without TLS; a token that
-                cannot be sent.
+                cannot be sent; a port that is none.
         """
 
         def chosen(argument: str | None, name: str) -> str | None:
