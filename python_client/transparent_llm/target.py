@@ -23,7 +23,7 @@ def require_ports(target: str) -> None:
         if port.isalpha() or (_NUMBER.fullmatch(port) and 1 <= int(port) <= _LAST_PORT):
             continue
         raise InvalidRequestError(
-            f"cannot call {target!r}: its port is {port!r}; write a number from 1 to {_LAST_PORT}, as in 127.0.0.1:50051"
+            f"cannot call {target!r}: its port is {port!r}; write 1 to {_LAST_PORT}, as in 127.0.0.1:50051"
         )
 
 

@@ -173,7 +173,7 @@ class Server:
         return self._failure
 
     def read_files_again(self) -> None:
-        """Of tokens and certificates, now; the log tells what came of it. They are read by themselves when they change."""
+        """Of tokens and certificates, now, and say in the log what came of it; they are also watched."""
         for files in (self._tokens, self._certificates):
             if files is not None:
                 files.read_again()

@@ -138,7 +138,9 @@ class Engine:
 
         Raises:
             CapacityError: the device has no memory left.
+            UnavailableError: the engine is closed.
         """
+        self._require_open()
         try:
             return work()
         except BaseException as error:

@@ -97,9 +97,7 @@ def host_and_port(what: str, listen: str, form: str = "HOST:PORT") -> tuple[str,
     host, _, port = listen.rpartition(":")
     if host and _PORT.fullmatch(port) and int(port) <= _LAST_PORT:
         return host.removeprefix("[").removesuffix("]"), int(port)
-    raise InvalidRequestError(
-        f"{what} {listen!r}: write {form} with a port from 0 to {_LAST_PORT}, as 127.0.0.1:50051"
-    )
+    raise InvalidRequestError(f"{what} {listen!r}: write {form} with a port from 0 to {_LAST_PORT}, as 127.0.0.1:50051")
 
 
 def _make_way(path: str) -> None:

@@ -89,7 +89,7 @@ def a_run(attacked: Victim) -> str:
     return str(service_pb2.RunResponse.FromString(data).run_id)
 
 
-ATTACKS: list[Attack] = [runs_given_up, sentences_given_up, fetches_given_up, silent_streams, stalled_streams]
+ATTACKS: list[Attack] = [stalled_streams, fetches_given_up, silent_streams, runs_given_up, sentences_given_up]
 
 
 def everything(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
