@@ -41,7 +41,9 @@ def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
         next(stream)
         assert llm.copy().residual_in(0).shape[0] == ROWS
         assert watched(server)
-        server._in_flight.bounds = replace(server._in_flight.bounds, stall_s=0.1)  # the other read is done, however long it took
+        server._in_flight.bounds = replace(
+            server._in_flight.bounds, stall_s=0.1
+        )  # the other read is done, however long it took
         wait_until(lambda: not watched(server))
         with pytest.raises(grpc.RpcError) as cut:
             list(stream)
