@@ -197,6 +197,7 @@ class Server:
         self._registry.close(max(0.0, ends_at - time.monotonic()))
         if self._probes is not None:
             self._probes.stop()
+        self._canary.close()
         self._health_lanes.stop()
         self._engine.close()
         self._stopped.set()
