@@ -44,6 +44,7 @@ class BridgedModel:
                 tokenizer=_for_bridge(tokenizer),
                 device=str(self.device),
                 dtype=dtype,
+                trust_remote_code=False,
             )
         except (ValueError, NotImplementedError) as error:
             raise ModelRefusedError(f"TransformerLens cannot bridge {self.architecture}: {str(error)[:300]}") from error
