@@ -63,19 +63,16 @@ def require_fitting(stored: _Stored, model: torch.nn.Module, config: Any, name: 
     _require_room(stored, model, name)
     if getattr(config, "quantization_config", None) is not None:
         return  # what its tensors are is known to transformers alone
-    state = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    places = {key: _place(key, state, model) for key in stored}
+    _require_once(places, name)
+    shapes = {key: (tensor.shape, tuple(state[places[key]].shape)) for key, tensor in stored.items() if places[key]}
+    wrong = {key: (got, wanted) for key, (got, wanted) in shapes.items() if got != wanted}
+    if wrong:
+        raise _wrong_shape(name, wrong)
     buffers = {key for key, _ in model.named_buffers()}
-    taken: dict[str, str] = {}
     for key, tensor in stored.items():
-        place = _place(key, state, model)
-        if place and taken.setdefault(place, key) != key:
-            raise ModelRefusedError(
-                f"{name!r} is not served: its files hold {printable(place)} twice, as {printable(taken[place])} and as "
-                f"{printable(key)}"
-            )
-        if place and tuple(state[place]) != tensor.shape:
-            raise _wrong_shape(name, {key: (tensor.shape, tuple(state[place]))})
-        if not tensor.is_plain and place not in buffers and not is_known(key, LEFT_OVER):
+        if not tensor.is_plain and places[key] not in buffers and not is_known(key, LEFT_OVER):
             raise ModelRefusedError(
                 f"{name!r} is not served: tensor {printable(key)} has the type {tensor.kind}, where weights must be "
                 "floating numbers of 16 bits or more; if it is quantized, fetch the model that it was made of",
@@ -125,6 +122,17 @@ def require_ready(model: Any) -> None:
         )
     if model.get_output_embeddings() is None:
         raise ModelRefusedError(f"{name} has no language-model head; load it with AutoModelForCausalLM")
+
+
+def _require_once(places: Mapping[str, str], name: str) -> None:
+    """Of two tensors for one weight, transformers takes one."""
+    taken: dict[str, str] = {}
+    for key, place in places.items():
+        if place and taken.setdefault(place, key) != key:
+            raise ModelRefusedError(
+                f"{name!r} is not served: its files hold {printable(place)} twice, as {printable(taken[place])} and as "
+                f"{printable(key)}"
+            )
 
 
 def _require_room(stored: _Stored, model: torch.nn.Module, name: str) -> None:
