@@ -24,6 +24,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
+    Gemma3Config,
     GPT2ForSequenceClassification,
     GPT2Model,
     LlamaModel,
@@ -68,6 +69,9 @@ from transparent_llm_server.models.quantization import _is_here
 ROWS = [[1, 2, 3, 4, 5], [6, 7]]
 MARK = "code-of-a-stranger-ran"
 CODE = f"import pathlib\npathlib.Path(__file__).with_name({MARK!r}).touch()\n"
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"}
+"""Of processes that a test starts."""
 
 _Index = Callable[[Path, dict[str, Any]], None]
 
@@ -403,7 +407,7 @@ NOT_THERE: dict[str, tuple[Damage, str]] = {
     "no weights": (removed(WEIGHTS), rf"cannot load model 'model' from the folder: there is no {WEIGHTS}"),
     "pickles": (
         all_of(removed(WEIGHTS), written("pytorch_model.bin", "x"), written("old.pt", "x")),
-        r"from the folder: its weights are pickles \(old\.pt, pytorch_model\.bin\), which can run code when they are read",
+        r"folder: its weights are pickles \(old\.pt, pytorch_model\.bin\), which can run code when they are read",
     ),
     "no configuration": (
         removed("config.json"),
@@ -661,6 +665,29 @@ def test_a_model_that_is_handed_over_and_is_none_is_refused() -> None:
         given(nn.Linear(2, 2))
 
 
+def test_a_model_that_takes_pictures_fetches_and_installs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TransformerLens would ask the hub for `local/Gemma3ForConditionalGeneration`, and run pip."""
+    asked: list[str] = []
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: asked.append("the hub"))
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: asked.append("pip"))
+    pictures = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sees = Gemma3Config(
+        text_config=FAMILIES["gemma3"]().to_dict(),
+        vision_config={**pictures, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        image_token_index=499,
+        boi_token_index=498,
+        eoi_token_index=497,
+    )
+    folder = saved(build_model(sees), tmp_path / "sees")
+    assert load(folder).describe().architecture == "Gemma3ForConditionalGeneration"
+    assert asked == []
+    with pytest.raises(ModelRefusedError, match=r"lack model\.vision_tower\..* would be random numbers"):
+        load(damaged(folder, tmp_path / "blind", without("vision_tower")))
+
+
 # Tokenizers
 
 
@@ -746,11 +773,13 @@ def test_digest_and_values_are_the_same_at_every_start(
 ) -> None:
     families = list(FAMILIES) if is_long else ["gpt2", "llama_gqa", "mixtral", "gemma2"]
     folders = [str(whole(family)) for family in families]
-    outputs = []
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed}
-        command = [sys.executable, "-c", STARTS, *folders]
-        outputs.append(subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout)
+    command = [sys.executable, "-c", STARTS, *folders]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**ENVIRONMENT, "PYTHONHASHSEED": seed})
+        for seed in ("1", "2")
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
     assert outputs[0] == outputs[1]
     assert len(outputs[0].splitlines()) == len(families)
     here = load(whole("gpt2"))
@@ -770,7 +799,7 @@ def start(folder: Path, said: str = "y\n" * 10) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"},
+        env=ENVIRONMENT,
     )
     return ended.returncode, ended.stdout, ended.stderr
 
@@ -815,6 +844,8 @@ def test_whoever_asks_for_a_model_on_demand_is_told_why_without_where(
     folders["nowhere"] = tmp_path / "nowhere"
     models = tuple(ModelConfig(str(folder), name, load=ON_DEMAND) for name, folder in folders.items())
     with running(models=models) as server:
+        with RemoteTransparentLlm(server.address, model="bare", timeout_s=60) as llm:
+            assert not [model for model in llm.server_info().models if str(tmp_path) in model.detail]
         for name in folders:
             with RemoteTransparentLlm(server.address, model=name, timeout_s=60) as llm:
                 with pytest.raises((ModelRefusedError, InvalidRequestError)) as told:

@@ -16,8 +16,8 @@ def require_vocabulary(tokenizer: Any, name: str) -> None:
     """
     with refusing(lambda words: f"no tokenizer for {name!r}: {words}; give tokenizer=", InvalidRequestError):
         ids = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-        is_empty = len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab())
-    if is_empty or not ids:
+        own = _own(tokenizer)
+    if not own or not ids:
         raise InvalidRequestError(f"no tokenizer for {name!r}: its files hold no words; give tokenizer=")
 
 
@@ -28,8 +28,7 @@ def require_same_vocabulary(tokenizer: Any, d_vocab: int) -> None:
     Raises:
         ModelRefusedError: with the first of its own tokens that the model does not have.
     """
-    added = tokenizer.get_added_vocab()
-    own = {token: number for token, number in tokenizer.get_vocab().items() if token not in added}
+    own = _own(tokenizer)
     token = max(own, key=own.__getitem__, default=None)
     if token is not None and own[token] >= d_vocab:
         raise ModelRefusedError(
@@ -43,3 +42,9 @@ def require_same_vocabulary(tokenizer: Any, d_vocab: int) -> None:
             f"the tokenizer puts token {always} into every sentence, the model has {d_vocab} tokens",
             metadata={"token": str(always), "size": str(d_vocab)},
         )
+
+
+def _own(tokenizer: Any) -> dict[str, int]:
+    """Its tokens without those that were added to it; Mistral's own class knows no difference."""
+    added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
+    return {token: number for token, number in tokenizer.get_vocab().items() if token not in added}
