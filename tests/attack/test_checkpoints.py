@@ -67,6 +67,7 @@ from transparent_llm_server.models.placement import Placement
 from transparent_llm_server.models.quantization import _is_here
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7]]
+TEMPLATE = "additional_chat_templates/a.jinja"
 MARK = "code-of-a-stranger-ran"
 CODE = f"import pathlib\npathlib.Path(__file__).with_name({MARK!r}).touch()\n"
 
@@ -384,6 +385,14 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
             linked("config.json", "../other.json")(folder),
         )[1],
         r"config\.json is a link out of the model's folder",
+    ),
+    "a link among the templates": (
+        lambda folder: (foldered("additional_chat_templates")(folder), linked(TEMPLATE, "/etc/passwd")(folder))[1],
+        r"its file a\.jinja is a link out of the model's folder",
+    ),
+    "a tokenizer in another folder": (
+        settings_of("tokenizer_config.json", fast_tokenizer_files=["../other/tokenizer.4.0.0.json"]),
+        r"its tokenizer_config\.json names other files than those of its folder \(fast_tokenizer_files\)",
     ),
     "a link to nothing": (linked("config.json", "nothing"), r"config\.json is a link that leads nowhere"),
     "a link to itself": (linked("config.json", "config.json"), r"config\.json is a link that leads nowhere"),

@@ -47,6 +47,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     if config is None:
         raise InvalidRequestError(cannot_load(str(folder), f"there is no {CONFIG}"))
     _require_known(config, name)
+    _require_own_files(held["tokenizer_config.json"] or {}, name)
     for setting in _OTHER_WEIGHTS:
         if config.get(setting) is not None:
             raise _refused(name, f"sets {setting}; its weights are read from safetensors files of the usual names only")
@@ -83,6 +84,17 @@ def _require_known(config: Mapping[str, Any], name: str) -> None:
             f"{__version__} has none for model_type {printable(repr(kind))}",
         )
     raise _refused(name, f"says model_type {printable(repr(kind))}, which transformers {__version__} does not know")
+
+
+def _require_own_files(tokenizer_config: Mapping[str, Any], name: str) -> None:
+    """Transformers reads the tokenizer from a file that is named here, wherever that is."""
+    files = tokenizer_config.get("fast_tokenizer_files") or []
+    if not isinstance(files, list) or any(not isinstance(file, str) or Path(file).name != file for file in files):
+        raise ModelRefusedError(
+            f"{name!r} is not served: its tokenizer_config.json names other files than those of its folder "
+            "(fast_tokenizer_files)",
+            metadata={"file": "tokenizer_config.json"},
+        )
 
 
 def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,9 @@ CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.s
 READ = frozenset({".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt"})
 """Endings of what is read; all else in a folder, Python files and pickles among it, is never opened."""
 
+TEMPLATES = "additional_chat_templates"
+"""The only folder in a model's folder that is read."""
+
 SETTINGS = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Files that must be JSON objects where they are."""
 
@@ -71,7 +74,7 @@ def require_plain(folder: Path, name: str) -> None:
     """
     roots = _roots(folder)
     with refusing(lambda words: f"the folder of {name!r} cannot be read: {words}"):
-        entries = sorted(folder.iterdir())
+        entries = sorted([*folder.iterdir(), *(folder / TEMPLATES).glob("*")])
     for entry in entries:
         if entry.name in ADAPTER:
             raise ModelRefusedError(
