@@ -34,6 +34,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         ModelRefusedError: a model that fails its checks.
     """
     _log_to_stderr(config.access_log)
+    _hear_nobody()
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,6 +59,14 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         server.stop()
         log.info("stopped")
     return 0
+
+
+def _hear_nobody() -> None:
+    """A library that asks something on standard input, such as whether code may be run, finds its end."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing:  # it is 0 itself where the process was started without one
+        os.dup2(nothing, 0)
+        os.close(nothing)
 
 
 def _log_to_stderr(form: str) -> None:
