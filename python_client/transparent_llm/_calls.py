@@ -85,7 +85,7 @@ class Calls:
                 self._has_answered = True
                 return response
             except grpc.RpcError as error:
-                raise status.from_rpc_error(error, self.config.target) from None
+                raise self._failure(error) from None
 
     def tensor(self, rpc: str, request: Any, run_key: str = "") -> torch.Tensor:
         """Receive a stream of one tensor."""
@@ -115,7 +115,7 @@ class Calls:
                     ended_well = True
                     return assembler.tensors()
                 except grpc.RpcError as error:
-                    failure = status.from_rpc_error(error, self.config.target)
+                    failure = self._failure(error)
                 except StreamError as error:
                     raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}") from None
                 finally:
@@ -127,6 +127,14 @@ class Calls:
                 request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
         finally:
             meter.close()
+
+    def _failure(self, error: grpc.RpcError) -> TransparentLlmError:
+        """A failed call's exception; one in which the server could not speak for itself names the proxy too."""
+        route = self.channel.route
+        failure = status.from_rpc_error(error, str(route), route.hint)
+        if route.proxy is not None and "target" in failure.metadata:
+            failure.metadata.update(target=route.target, proxy=route.shown_proxy)
+        return failure
 
     def _messages(
         self, rpc: str, request: Any, run_key: str, deadline: float, interruptible: Interruptible

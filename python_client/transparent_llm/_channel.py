@@ -17,6 +17,7 @@ from transparent_llm import memory
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.proxies import Route
 from transparent_llm.wire import methods
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
 
@@ -45,6 +46,9 @@ class LazyChannel:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
+        self.route = config.route
+        """The way to the server, which errors name."""
+
         self._closed = False
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -91,7 +95,7 @@ class LazyChannel:
             raise closed_error()
         if self._channel is None:
             memory.keep_freed_pages()
-            self._channel = _open(self._config)
+            self._channel = _open(self._config, self.route)
         return self._channel
 
 
@@ -108,8 +112,9 @@ def _leave_parents() -> None:
 os.register_at_fork(after_in_child=_leave_parents)
 
 
-def _open(config: ClientConfig) -> grpc.Channel:
+def _open(config: ClientConfig, route: Route) -> grpc.Channel:
     options = [
+        *route.options,
         ("grpc.service_config", _service_config(config)),
         ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_EVERY_MS),
         ("grpc.max_receive_message_length", config.max_message_bytes),

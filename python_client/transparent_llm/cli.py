@@ -98,6 +98,11 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
     parser.add_argument("--tls-cert", help="file of a certificate to show (default TRANSPARENT_LLM_TLS_CERT)")
     parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
+    parser.add_argument(
+        "--proxy",
+        help="http://HOST:PORT, 'environment' or 'none' (default TRANSPARENT_LLM_PROXY, else the environment's proxy "
+        "for public servers by TLS)",
+    )
     parser.set_defaults(command=command)
 
 
@@ -133,7 +138,7 @@ def _connect(arguments: argparse.Namespace) -> RemoteTransparentLlm:
 
 
 def _access(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key")}
+    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key", "proxy")}
 
 
 def _info(arguments: argparse.Namespace) -> int:

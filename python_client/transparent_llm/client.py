@@ -55,6 +55,8 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_ca: File of CA certificates to trust, or "system"; turns TLS on. Default: TRANSPARENT_LLM_TLS_CA.
         tls_cert: File of a certificate to show to the server. Default: TRANSPARENT_LLM_TLS_CERT, else none.
         tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
+        proxy: http://HOST:PORT of an HTTP proxy; "environment" for the one of `https_proxy` and its like; "none".
+            Default: TRANSPARENT_LLM_PROXY, else that of the environment for public targets by TLS, none for others.
         device: Where results land.
         progress: Show a bar for transfers over half a second. None: in a terminal or notebook only. Or a function that
             is called with the RPC's name, the bytes that have come, and all of them (by read-ahead in another thread).
@@ -77,6 +79,7 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_ca: str | None = None,
         tls_cert: str | None = None,
         tls_key: str | None = None,
+        proxy: str | None = None,
         device: str | torch.device = "cpu",
         progress: bool | Report | None = None,
         rerun: bool = True,
@@ -87,7 +90,7 @@ class RemoteTransparentLlm(TransparentLlm):
         shared_memory: bool = True,
         max_bytes: int | None = None,
     ) -> None:
-        config = ClientConfig.from_env(target, token, tls_ca, tls_cert, tls_key)
+        config = ClientConfig.from_env(target, token, tls_ca, tls_cert, tls_key, proxy=proxy)
         self._config = dataclasses.replace(
             config,
             timeout_s=timeout_s,
