@@ -218,7 +218,7 @@ def _wait_for_model(failure: TransparentLlmError, deadline: float) -> None:
     pause = failure.retry_after_s or _LONGEST_PAUSE_S
     if time.monotonic() + pause >= deadline:
         raise failure from None
-    log.debug("waiting: %s", failure.message)
+    log.debug("waiting: %s", failure)
     time.sleep(pause)
 
 

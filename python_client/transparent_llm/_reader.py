@@ -54,7 +54,7 @@ class Shared:
     def __init__(self, calls: Calls, config: ClientConfig) -> None:
         self.calls = calls
         self.cache: ByteLimitedCache[Named] = ByteLimitedCache(config.cache_bytes, _size)
-        self.weights = Weights(calls, config.weights_bytes, config.weights_dir)
+        self.weights = Weights(calls)
         self._descriptions: dict[str, ModelDescription] = {}
         self._features: frozenset[str] = frozenset()
         self._lock = threading.Lock()

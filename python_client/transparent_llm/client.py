@@ -22,6 +22,7 @@ from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
 from transparent_llm.plan import PlannedRead
+from transparent_llm.printable import shown
 from transparent_llm.progress import Report
 from transparent_llm.reading import Reading
 from transparent_llm.reads import Read, as_read
@@ -65,6 +66,7 @@ class RemoteTransparentLlm(TransparentLlm):
         read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
         weights_bytes: Limit of the output vectors of neurons that are kept.
         weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
+        weights_dir_bytes: Limit of the files in there.
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
     """
@@ -87,6 +89,7 @@ class RemoteTransparentLlm(TransparentLlm):
         read_ahead_bytes: int = ClientConfig.read_ahead_bytes,
         weights_bytes: int = ClientConfig.weights_bytes,
         weights_dir: str | os.PathLike[str] | None = None,
+        weights_dir_bytes: int = ClientConfig.weights_dir_bytes,
         shared_memory: bool = True,
         max_bytes: int | None = None,
     ) -> None:
@@ -100,6 +103,7 @@ class RemoteTransparentLlm(TransparentLlm):
             read_ahead_bytes=read_ahead_bytes,
             weights_bytes=weights_bytes,
             weights_dir=Path(weights_dir) if weights_dir is not None else config.weights_dir,
+            weights_dir_bytes=weights_dir_bytes,
             shared_memory=shared_memory,
             max_bytes=max_bytes,
         )
@@ -290,7 +294,7 @@ class RemoteTransparentLlm(TransparentLlm):
             except NotFoundError as error:
                 if not (self._config.rerun and is_lost_run(error)):
                     raise
-            log.debug("the server no longer has run %s; running its input again", run.result.run_id)
+            log.debug("the server no longer has run %s; running its input again", shown(run.result.run_id))
             again = self._make_run(run.run_input)
             require_same_model(run.result.model_digest, again.result.model_digest, self._config.target)
             self._reader.forget(run)

@@ -75,6 +75,9 @@ class ClientConfig:
     weights_dir: Path | None = None
     """A folder to keep them in beyond this process. Environment: TRANSPARENT_LLM_WEIGHTS_DIR. None: memory only."""
 
+    weights_dir_bytes: int = 16 * 2**30
+    """The most that files in there take, of all servers; those that were not read for longest go."""
+
     max_bytes: int | None = None
     """The most that one value may take here; a larger one is refused before it is sent. None: no limit."""
 
@@ -188,6 +191,7 @@ _SIZES = (
     ("cache_bytes", 0, None),
     ("read_ahead_bytes", 0, None),
     ("weights_bytes", 0, None),
+    ("weights_dir_bytes", 0, None),
     ("max_message_bytes", 1, _LARGEST_MESSAGE_BYTES),
 )
 
