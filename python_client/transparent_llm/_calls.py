@@ -7,6 +7,7 @@ where gRPC's errors become ours.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -163,6 +164,7 @@ class _Cuts:
         self._was_reached = was_reached
         self._in_a_row = 0
         self._since: float | None = None
+        self._last = -math.inf
         self._loss: TransparentLlmError | None = None
 
     def wait_out(
@@ -193,10 +195,16 @@ class _Cuts:
         if by_us or not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
             raise failure from None
         self._loss = self._loss or failure
-        pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else 0.0
+        pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else self._rest(now)
         if now + pause >= deadline:
             raise self._stayed_away(stream) from None
         time.sleep(pause)
+
+    def _rest(self, now: float) -> float:
+        """After some progress there is no pause, unless the one before was cut too, only just."""
+        pause = max(0.0, self._last + _FIRST_PAUSE_S - now)
+        self._last = now + pause
+        return pause
 
     def _stayed_away(self, stream: Assembler | None) -> DeadlineError:
         received, total = (stream.received, stream.total_bytes) if stream is not None else (0, 0)

@@ -152,13 +152,13 @@ def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
         try:
             roots = Path(config.tls_ca).read_bytes()
             context.load_verify_locations(config.tls_ca)
-        except OSError as error:  # an SSLError too
+        except (OSError, ValueError) as error:  # an SSLError too; a name that no file can have
             raise InvalidRequestError(f"cannot read the CA certificates: {config.tls_ca}: {_why(error)}") from error
     if config.tls_cert is not None and config.tls_key is not None:
         try:
             key, chain = Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes()
             context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # none is asked for at a terminal
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InvalidRequestError(
                 f"cannot use the client certificate {config.tls_cert} with the key {config.tls_key}: {_why(error)}; "
                 "both are PEM, the key without password"
@@ -166,6 +166,6 @@ def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(roots, key, chain)
 
 
-def _why(error: OSError) -> str:
-    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else error.strerror
+def _why(error: OSError | ValueError) -> str:
+    reason = getattr(error, "reason" if isinstance(error, ssl.SSLError) else "strerror", None)
     return str(reason or error)

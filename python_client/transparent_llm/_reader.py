@@ -82,7 +82,7 @@ class RunReader:
         self._max_bytes = config.max_bytes
         self._walks: dict[str, Walk] = {}
         self._entry_bytes: dict[str, int] = {}
-        self._under_way = UnderWay()
+        self._under_way = UnderWay(config.timeout_s)
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""

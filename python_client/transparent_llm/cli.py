@@ -16,6 +16,7 @@ from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
 from transparent_llm.connection import connect
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.indexing import checked_index
 from transparent_llm.printable import shown
 from transparent_llm.serve_flags import add_serve_flags
 from transparent_llm.version import __version__
@@ -200,6 +201,8 @@ def _placement(model: ModelDescription) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.top < 0:
+        raise InvalidRequestError(f"--top is {arguments.top}: it must be 0 or more")
     with _connect(arguments) as llm:
         llm.run(arguments.sentences)
         tokens, lengths, logits = llm.tokens(), llm.mask().sum(dim=1).tolist(), llm.logits().float()
@@ -242,7 +245,9 @@ def _get(arguments: argparse.Namespace) -> int:
 
 
 def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> torch.Tensor:
-    vector = llm.residual_out(arguments.layer)[arguments.batch_i, arguments.pos]
+    residual = llm.residual_out(arguments.layer)
+    batch_i = checked_index("batch_i", arguments.batch_i, residual.shape[0])
+    vector = residual[batch_i, checked_index("pos", arguments.pos, residual.shape[1])]
     return llm.unembed(vector, normalize=not arguments.no_normalize)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -197,7 +196,7 @@ _SIZES = (
 
 
 def _require_seconds(name: str, value: object, least: float | None, most: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)  # a NaN is in no range
     if not is_number or not (least or 0.0) <= value <= most or (least is None and value == 0):  # type: ignore[operator]
         allowed = f"{least:g} or more" if least is not None else "more than 0"
         raise InvalidRequestError(

@@ -14,7 +14,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _OF_THIS_HOST = ("unix", "unix-abstract", "vsock")
 _OF_ADDRESSES = ("dns", "ipv4", "ipv6")
 _OTHERS = ("xds", "google-c2p")
+_NUMBER = re.compile("[0-9]{1,5}")
 _LARGEST_PORT = 65_535
+_LONGEST_PATH = 107
+"""Bytes, of a socket file: what the kernel has room for."""
+
 
 _PRIVATE = tuple(
     ipaddress.ip_network(block)
@@ -111,6 +115,8 @@ def parsed(target: str) -> Target:
     if not isinstance(target, str) or not target or not target.isprintable() or " " in target:
         raise InvalidRequestError(f"{target!r} is no address of a server: write HOST:PORT or unix:PATH")
     scheme, _, rest = target.partition(":")
+    if scheme == "unix" and len(rest.removeprefix("//").encode()) > _LONGEST_PATH:
+        raise InvalidRequestError(f"cannot call {target!r}: a socket's path has {_LONGEST_PATH} bytes at the most")
     if scheme in _OF_THIS_HOST or scheme in _OTHERS:
         return Target(scheme, ())
     if scheme not in _OF_ADDRESSES:
@@ -121,7 +127,10 @@ def parsed(target: str) -> Target:
         raise InvalidRequestError(
             f"{target!r} is a URL, and a server's address is none: write HOST:PORT, and set tls_ca for TLS"
         )
-    return Target(scheme, tuple(host(part, target) for part in unquote(rest).split(",")))
+    found = Target(scheme, tuple(host(part, target) for part in unquote(rest).split(",")))
+    if scheme != "dns" and any(place.address is None for place in found.hosts):
+        raise InvalidRequestError(f"cannot call {target!r}: {scheme}: stands before addresses in numbers alone")
+    return found
 
 
 def host(text: str, whole: str) -> Host:
@@ -141,7 +150,12 @@ def host(text: str, whole: str) -> Host:
     return Host(name, None if port is None else _port(port, whole))
 
 
-def _port(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= _LARGEST_PORT or len(text) > 9:
-        raise InvalidRequestError(f"{whole!r} has no port from 1 to {_LARGEST_PORT}, but {text!r}: write HOST:PORT")
+def _port(text: str, whole: str) -> int | None:
+    """A number; gRPC would cut 99999 to 34463, and make 443 of nothing. None: the name of a service, as "https"."""
+    if text.isascii() and text.isalpha():
+        return None
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= _LARGEST_PORT:
+        raise InvalidRequestError(
+            f"cannot call {whole!r}: its port is {text!r}; write 1 to {_LARGEST_PORT}, as in 127.0.0.1:50051"
+        )
     return int(text)
