@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transparent_llm import proxies
 from transparent_llm.errors import InvalidRequestError
@@ -120,6 +121,8 @@ class ClientConfig:
         parsed(self.target)
         proxies.require_usable(self.proxy)
         self._require_sendable_token()
+        if self.weights_dir is not None and "\0" in str(self.weights_dir):
+            raise InvalidRequestError(f"weights_dir is {str(self.weights_dir)!r}: no folder can be called so")
         for name, shortest, longest in _TIMES:
             _require_seconds(name, getattr(self, name), shortest, longest)
         for name, least, most in _SIZES:
@@ -154,9 +157,14 @@ class ClientConfig:
         tls_key: str | None = None,
         *,
         proxy: str | None = None,
+        weights_dir: str | os.PathLike[str] | None = None,
         environ: Mapping[str, str] = os.environ,
+        **settings: Any,
     ) -> ClientConfig:
         """Arguments first, then the environment, then the defaults. An empty string says: not even from there.
+
+        Args:
+            settings: The others, which no environment has.
 
         Raises:
             InvalidRequestError: a certificate without its key or the other way round, or without TLS; a token that
@@ -166,15 +174,16 @@ class ClientConfig:
         def chosen(argument: str | None, name: str) -> str | None:
             return (environ.get(f"TRANSPARENT_LLM_{name}") if argument is None else argument) or None
 
-        weights_dir = environ.get("TRANSPARENT_LLM_WEIGHTS_DIR")
+        folder = environ.get("TRANSPARENT_LLM_WEIGHTS_DIR") if weights_dir is None else os.fspath(weights_dir)
         return cls(
-            weights_dir=Path(weights_dir) if weights_dir else None,
+            weights_dir=Path(folder) if folder else None,
             target=target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET,
             token=chosen(token, "TOKEN"),
             tls_ca=chosen(tls_ca, "TLS_CA"),
             tls_cert=chosen(tls_cert, "TLS_CERT"),
             tls_key=chosen(tls_key, "TLS_KEY"),
             proxy=chosen(proxies.NONE if proxy == "" else proxy, "PROXY"),
+            **settings,
         )
 
 

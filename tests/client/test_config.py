@@ -49,6 +49,13 @@ def test_a_token_is_text_without_blanks_around_it(token: Any) -> None:
         ClientConfig(token=token)
 
 
+def test_a_folder_that_cannot_be_is_refused_and_an_empty_name_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="no folder can be called so"):
+        RemoteTransparentLlm(weights_dir="a\0b")
+    monkeypatch.setenv("TRANSPARENT_LLM_WEIGHTS_DIR", "elsewhere")
+    assert RemoteTransparentLlm(weights_dir="")._config.weights_dir is None
+
+
 @pytest.mark.parametrize("port", ["99999", "65536", "0", "-1", "", "1e3", " 1", "1 ", "+1", "\u0661", "9" * 5000])
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "[::1]:{}", "box:{}", "dns:///box:{}", "ipv4:1.1.1.1:1,1.1.1.1:{}"])
 def test_a_port_that_is_none_is_refused_and_not_cut_to_another(form: str, port: str) -> None:
