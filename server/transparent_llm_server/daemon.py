@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from transparent_llm.wire import ring
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.json_log import JsonLines
@@ -43,6 +44,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         raise _AskedToStop
 
     server = Server(config)
+    ring.sweep()
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, ask)
