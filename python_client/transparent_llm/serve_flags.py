@@ -35,20 +35,6 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
     parser.add_argument(
-        "--drain-announce-s",
-        type=float,
-        help="how long after SIGTERM health says no while new calls are still answered (default 0)",
-    )
-    parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
-    parser.add_argument(
-        "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
-    )
-    parser.add_argument(
-        "--hang-s",
-        type=float,
-        help="a pass, or another piece of work of the model's, that takes longer ends the process (default 0: never)",
-    )
-    parser.add_argument(
         "--shared-positions",
         type=int,
         help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "
@@ -62,9 +48,37 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         help="send large tensors by the socket to clients of this host and user too",
     )
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
+    _add_times(parser)
     _add_limits(parser)
     _add_access(parser)
     _add_observability(parser)
+
+
+def _add_times(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--drain-announce-s",
+        type=float,
+        help="how long after SIGTERM health says no while new calls are still answered (default 0)",
+    )
+    parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
+    parser.add_argument(
+        "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
+    )
+    parser.add_argument(
+        "--request-arrival-s",
+        type=float,
+        help="a call whose request has not come, whole, after so long is cut off (default 20; 0: never)",
+    )
+    parser.add_argument(
+        "--canary-s",
+        type=float,
+        help="how often the server calls itself to find out whether it serves (default 5; 0: never)",
+    )
+    parser.add_argument(
+        "--hang-s",
+        type=float,
+        help="a pass, or another piece of work of the model's, that takes longer ends the process (default 0: never)",
+    )
 
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+from transparent_llm.wire import ring
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.json_log import JsonLines
@@ -48,7 +49,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and end the process with the exit code 0.
 
     SIGHUP has the files of tokens and certificates read again; where the process has a terminal, that has gone, and
-    the server drains. One that can compute no more ends the process at once with the exit code 70, 71 or 72.
+    the server drains. One that can compute no more ends the process at once with the exit code 70 to 73.
 
     Raises:
         InvalidRequestError: an address, device or model that cannot be used.
@@ -61,6 +62,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     events, ends = Mailbox[_Event](), _ending_signals()
     _hear(ends, events)
     server = Server(config)
+    ring.sweep()
     threading.Thread(target=_live, args=(server, load, streams, events), name="live", daemon=True).start()
     while (event := events.get()) is signal.SIGHUP and signal.SIGHUP not in ends:
         log.info("SIGHUP: reading the files of tokens and certificates again")
