@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 _LAST_ANSWERS_S = 0.25
 """After the drain time: for DRAINING to reach those who still wait. Then connections are cut, which takes as long."""
 
-_REST_S = 0.75
+_REST_S = 0.5
 """After that: for threads to come to the end of what they are at."""
 
 _TELEMETRY_S = 5.0
