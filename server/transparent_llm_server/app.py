@@ -203,26 +203,28 @@ class Server:
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
         self._registry.load_no_more()
+        drained_at = time.monotonic() + self._config.drain_s
         _ends(self._canary.stop, _LAST_ANSWERS_S)
-        answered = self._grpc.stop(self._config.drain_s + _LAST_ANSWERS_S)
-        answered.wait(self._config.drain_s)
+        answered = self._grpc.stop(_until(drained_at + _LAST_ANSWERS_S))
+        answered.wait(_until(drained_at))
         self._engine.stop()  # those who wait are told, while they still can be
-        answered.wait(2 * _LAST_ANSWERS_S)
+        answered.wait(_until(drained_at + 2 * _LAST_ANSWERS_S))
         self._stopped.set()
-        return self._close(answered.is_set())
+        ends_at = min(time.monotonic(), drained_at + 2 * _LAST_ANSWERS_S) + _REST_S
+        return self._close(answered.is_set(), ends_at)
 
-    def _close(self, is_answered: bool) -> list[str]:
+    def _close(self, is_answered: bool, ends_at: float) -> list[str]:
         """End all threads; those that did not end in time, in words."""
-        ends_at = time.monotonic() + _REST_S
         busy_s = self._engine.busy_s
-        left = [] if self._engine.close(_REST_S) else [f"the model, for {busy_s:.1f} s at one piece of work"]
-        if not self._registry.close(max(0.0, ends_at - time.monotonic())):
+        is_idle = self._engine.close(_until(ends_at))
+        left = [] if is_idle else [f"the model, for {busy_s:.1f} s at one piece of work"]
+        if not self._registry.close(_until(ends_at)):
             left.append("a model that is being loaded")
         if not is_answered:
             left.append("gRPC, or a client's connection")
-        elif not _ends(self._end_threads, ends_at - time.monotonic()):
+        elif not _ends(self._end_threads, _until(ends_at)):
             left.append("calls that were given up")
-        if self._probes is not None and not _ends(self._probes.stop, _REST_S):
+        if self._probes is not None and not _ends(self._probes.stop, _until(ends_at)):
             left.append("probes")
         if not _ends(self._telemetry.stop, _TELEMETRY_S):
             left.append("telemetry")
@@ -316,8 +318,13 @@ def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000) if seconds else 2**31 - 1
 
 
+def _until(moment: float) -> float:
+    """Seconds that are left."""
+    return max(0.0, moment - time.monotonic())
+
+
 def _ends(end: Callable[[], object], within_s: float) -> bool:
-    """Do what may wait for others for ever; whether it came to its end in time."""
+    """Do what may wait for others for ever; whether it came to its end in time, or in a tenth of a second."""
     thread = threading.Thread(target=end, name="end", daemon=True)
     thread.start()
     thread.join(max(0.1, within_s))

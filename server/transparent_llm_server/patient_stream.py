@@ -28,7 +28,8 @@ class PatientStream(io.TextIOBase):
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._lost = 0
-        self._is_torn = self._is_at_work = False
+        self._taken = self._settled = 0
+        self._is_torn = False
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="log", daemon=True).start()
 
@@ -41,14 +42,15 @@ class PatientStream(io.TextIOBase):
             else:
                 self._waiting.append(data)
                 self._waiting_bytes += len(data)
-                self._is_at_work = True
+                self._taken += 1
                 self._changed.notify_all()
         return len(text)
 
     def drain(self, within_s: float) -> None:
-        """Wait until all is written or lost, and no longer than that. `flush` does not wait."""
+        """Wait until all that is there now is written or lost, and no longer than that. `flush` does not wait."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_at_work, within_s)
+            last = self._taken
+            self._changed.wait_for(lambda: self._settled >= last, within_s)
 
     def writable(self) -> bool:
         """Always."""
@@ -65,8 +67,6 @@ class PatientStream(io.TextIOBase):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._is_at_work = bool(self._waiting)
-                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting)
                 data = self._waiting[0]
             is_written = self._write(data)
@@ -78,6 +78,9 @@ class PatientStream(io.TextIOBase):
             if lost and self._write(self._lost_line(lost).encode(self.encoding, self.errors)):
                 with self._changed:
                     self._lost -= lost
+            with self._changed:
+                self._settled += 1
+                self._changed.notify_all()
 
     def _write(self, data: bytes) -> bool:
         """Whether all of it was taken; what was torn before is ended first."""

@@ -14,7 +14,7 @@ from typing import NoReturn
 from transparent_llm_server.patient_stream import PatientStream
 
 _INPUT, _OUTPUT, STANDARD_ERROR = range(3)
-_LAST_WORDS_S = 1.0
+_LAST_WORDS_S = 0.5
 """For what is still to be written when the process ends."""
 
 

@@ -87,7 +87,7 @@ def stalled_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> l
 def a_run(attacked: Victim) -> str:
     """A run of the attacker's that can be read."""
     with grpc.insecure_channel(attacked.address) as channel:
-        request = to_request(RunInput(token_ids=tuple([tuple(range(1, 257))] * 16)), "")
+        request = to_request(RunInput(token_ids=tuple([tuple(range(1, 257))] * 64)), "")
         data = next(call(attacked, channel, "Run", iter([request])))
     return str(service_pb2.RunResponse.FromString(data).run_id)
 
