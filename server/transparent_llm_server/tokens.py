@@ -45,15 +45,23 @@ class TokenList:
                 found = owner
         return found
 
+    def read_again(self) -> None:
+        """Now, whether the file seems to have changed or not."""
+        with self._lock:
+            self._read_again()
+
     def _current(self) -> dict[bytes, str]:
         with self._lock:
             if self._file.have_changed():
-                try:
-                    self._owners = _read(self._path)
-                    log.info("%s was read again: %d tokens", self._path, len(self._owners))
-                except InvalidRequestError as error:
-                    log.warning("%s; the tokens read before still count", error)
+                self._read_again()
             return self._owners
+
+    def _read_again(self) -> None:
+        try:
+            self._owners = _read(self._path)
+            log.info("%s was read again: %d tokens", self._path, len(self._owners))
+        except InvalidRequestError as error:
+            log.warning("%s; the tokens read before still count", error)
 
 
 def new_token(owner: str) -> tuple[str, str]:
