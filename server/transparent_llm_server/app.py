@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -203,7 +202,7 @@ class Server:
             self._lifecycle.enter(State.LEAVING)
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
-        self._canary.stop()
+        _ends(self._canary.stop, _LAST_ANSWERS_S)
         self._registry.load_no_more()
         answered = self._grpc.stop(self._config.drain_s + _LAST_ANSWERS_S)
         answered.wait(self._config.drain_s)
@@ -220,8 +219,8 @@ class Server:
         if not self._registry.close(max(0.0, ends_at - time.monotonic())):
             left.append("a model that is being loaded")
         if not is_answered:
-            left.append("gRPC")
-        elif not _ends(partial(self._threads.shutdown, cancel_futures=True), ends_at - time.monotonic()):
+            left.append("gRPC, or a client's connection")
+        elif not _ends(self._end_threads, ends_at - time.monotonic()):
             left.append("calls that were given up")
         self._canary.close()
         self._health_lanes.stop()
@@ -230,6 +229,12 @@ class Server:
         if not _ends(self._telemetry.stop, _TELEMETRY_S):
             left.append("telemetry")
         return left
+
+    def _end_threads(self) -> None:
+        """Those of calls. After gRPC has stopped, which may still have one to answer."""
+        self._canary.close()
+        self._health_lanes.stop()
+        self._threads.shutdown(cancel_futures=True)
 
     def _sweep(self) -> None:
         """Runs past their time give their memory back where nobody calls any more; so do calls that wait for ever."""

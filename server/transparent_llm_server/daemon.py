@@ -49,7 +49,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and end the process with the exit code 0.
 
     SIGHUP has the files of tokens and certificates read again; where the process has a terminal, that has gone, and
-    the server drains. One that can compute no more ends the process at once with the exit code 70, 71, 72 or 73.
+    the server drains. One that can compute no more ends the process at once with the exit code 70 to 73.
 
     Raises:
         InvalidRequestError: an address, device or model that cannot be used.
