@@ -18,6 +18,7 @@ from transparent_llm_server.models.gathering import Gathering
 from transparent_llm_server.models.layer import Layer, LayerPlace
 from transparent_llm_server.models.neurons import unbridged
 from transparent_llm_server.models.quantization import plain_parts
+from transparent_llm_server.models.regimes import Regimes
 from transparent_llm_server.models.spread import Spread
 from transparent_llm_server.models.wanted import require_wanted
 
@@ -25,7 +26,7 @@ from transparent_llm_server.models.wanted import require_wanted
 class BridgedModel:
     """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
 
-    def __init__(self, hf_model: Any, tokenizer: Any, spread: Spread, dtype: torch.dtype) -> None:
+    def __init__(self, hf_model: Any, tokenizer: Any, spread: Spread, dtype: torch.dtype, regimes: Regimes) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
@@ -33,6 +34,9 @@ class BridgedModel:
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
         self.spread, self.dtype = spread, dtype
+        self.regimes = regimes
+        """Which rows may share a forward pass."""
+
         self.device = entry_device(hf_model, spread)
         """Where tokens go."""
 

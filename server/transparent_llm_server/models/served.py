@@ -134,6 +134,10 @@ class ServedModel(ABC):
         """Content names the run: the same model, tokens and owner give the same id on every server."""
         return hashlib.sha256(f"{self.description.digest}/{owner}/{prepared.identity}".encode()).hexdigest()
 
+    def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:  # noqa: ARG002 - names for those who implement it
+        """Whether these two gain anything by being executed together."""
+        return self.shares_runs
+
     @abstractmethod
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Check an input and find what names it. Any thread."""
@@ -155,6 +159,10 @@ class ServedTransformerLens(ServedModel):
 
     def __init__(self, alias: str, llm: TransformerLensTransparentLlm) -> None:
         super().__init__(alias, llm, llm.describe())
+
+    def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:
+        """All rows in one forward pass, or they are better off apart."""
+        return self.llm.bridged.regimes.may_share([len(row) for row in (*(run.rows or ()), *(other.rows or ()))])
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Tokenize, so that text and the token ids it stands for name the same run."""

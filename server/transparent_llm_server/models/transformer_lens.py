@@ -91,12 +91,12 @@ class TransformerLensTransparentLlm(TransparentLlm):
         d_vocab = hf_model.get_output_embeddings().weight.shape[0]
         probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, spread))
         step("bridging")
-        self._model = BridgedModel(hf_model, tokenizer, spread, dtype)
+        self._model = BridgedModel(hf_model, tokenizer, spread, dtype, probe.regimes)
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
         step("checking")
-        capture = self._model.forward(probe.tokens, probe.mask)
+        (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
         parity = prove(self._model, Values(self._model, capture), probe)
         self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
@@ -230,7 +230,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             pad_token_id=self._tokenization.pad_token_id,
             parity=parity,
             unsupported=unsupported_values(model),
-            conventions=CONVENTIONS,
+            conventions={**CONVENTIONS, "rows": str(model.regimes)},
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
             revision=self._revision,
