@@ -19,8 +19,9 @@ from transparent_llm._calls import Calls
 from transparent_llm._reader import CurrentRun, RunReader, Shared
 from transparent_llm.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.current import Current, OwnReading
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.errors import NotFoundError, NotSupportedError
 from transparent_llm.plan import PlannedRead
 from transparent_llm.progress import Report
 from transparent_llm.reading import Reading
@@ -43,8 +44,9 @@ _AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or
 class RemoteTransparentLlm(TransparentLlm):
     """A `TransparentLlm` whose model lives in a server.
 
-    Nothing is sent before the first call. One object may be used by one thread at a time, as it has one current
-    run; `copy()` gives another thread its own, on the same connection.
+    Nothing is sent before the first call. An object has one current run: `copy()` gives another thread its own, on
+    the same connection. It may be made and run in one thread and read in others; a thread (or a task of asyncio) whose
+    run another one has replaced is told so by `NotRunError`, and never gets values of the other's.
 
     Args:
         target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
@@ -103,14 +105,15 @@ class RemoteTransparentLlm(TransparentLlm):
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
-        self._reading = Reading()
+        self._own_reading = OwnReading()
         self._model = model or ""
         self._device = torch.device(device)
-        self._run: CurrentRun | None = None
+        self._current_run: Current[CurrentRun] = Current()
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
-        shape = None if self._run is None else self._run.result.tokens.shape
+        latest = self._run
+        shape = None if latest is None else latest.result.tokens.shape
         run = "no run yet" if shape is None else f"run of {shape[0]} sentences, {shape[1]} positions"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
@@ -153,9 +156,11 @@ class RemoteTransparentLlm(TransparentLlm):
         response = self._calls.unary("ModelInfo", METHODS["model_info"].request(self._model))
         return wire_model.info_from_wire(response.info)
 
-    def copy(self: _Self) -> _Self:
-        twin = super().copy()
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin._reader = RunReader(self._shared, self._config)
+        twin._current_run, twin._own_reading = self._current_run.copy(), self._own_reading.copy()
         return twin
 
     @contextmanager
@@ -163,7 +168,8 @@ class RemoteTransparentLlm(TransparentLlm):
         """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.
 
         Values keep their axes, which are shorter: `with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16): ...`.
-        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested.
+        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested. A
+        block is for the thread that opens it; while it is open, reads of this object by others raise.
 
         Args:
             dtype: Of floating values. None: as the server holds them.
@@ -172,11 +178,8 @@ class RemoteTransparentLlm(TransparentLlm):
         Raises:
             InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
         """
-        before, self._reading = self._reading, self._reading.narrowed(dtype, axes, _AXES)
-        try:
+        with self._own_reading.within(lambda before: before.narrowed(dtype, axes, _AXES)):
             yield self
-        finally:
-            self._reading = before
 
     def fetch(self, reads: Sequence[str | tuple[Any, ...]]) -> list[torch.Tensor]:
         """Many values of the current run in one stream: each is what the method of that name returns.
@@ -291,13 +294,13 @@ class RemoteTransparentLlm(TransparentLlm):
             again = self._make_run(run.run_input)
             require_same_model(run.result.model_digest, again.result.model_digest, self._config.target)
             self._reader.forget(run)
-            self._run = again
+            self._current_run.renew(run, again)
         return read(self._current())
 
     def _begin(self, run_input: RunInput) -> None:
         run = self._make_run(run_input)
         self._reader.forget(self._run)
-        self._run = run
+        self._current_run.begin(run, run.result.run_id)
 
     def _make_run(self, run_input: RunInput) -> CurrentRun:
         key = run_input.key(self._model)
@@ -305,9 +308,16 @@ class RemoteTransparentLlm(TransparentLlm):
         return CurrentRun(run_input, key, wire_runs.from_response(response))
 
     def _current(self) -> CurrentRun:
-        if self._run is None:
-            raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
-        return self._run
+        return self._current_run.get()
+
+    @property
+    def _run(self) -> CurrentRun | None:
+        """Whoever made it."""
+        return self._current_run.peek()
+
+    @property
+    def _reading(self) -> Reading:
+        return self._own_reading.get()
 
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already."""

@@ -6,14 +6,15 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.current import Current
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InvalidRequestError, NotRunError
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm_server.models.batch import Batch, run_together
 from transparent_llm_server.models.bridged import BridgedModel, entry_device
@@ -28,6 +29,8 @@ from transparent_llm_server.models.unsupported import unsupported_values
 from transparent_llm_server.models.values import Values
 from transparent_llm_server.models.weights import Weights
 
+_Self = TypeVar("_Self", bound="TransformerLensTransparentLlm")
+
 CONVENTIONS = {
     "residual_after_attn": "residual_in plus the attention output, also where both branches read the same input",
     "neuron_index": "dense: row of W_out; mixture of experts: expert * d_expert + j, shared expert last",
@@ -40,6 +43,9 @@ CONVENTIONS = {
 
 class TransformerLensTransparentLlm(TransparentLlm):
     """A model in this process, run through TransformerLens without any weight processing.
+
+    An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
+    others; a thread (or a task of asyncio) whose run another one has replaced is told so by `NotRunError`.
 
     At load the model proves itself: all hooks fire, its values equal those of plain Hugging Face (eager
     attention), its parts sum up. One that fails is refused.
@@ -100,11 +106,18 @@ class TransformerLensTransparentLlm(TransparentLlm):
         parity = prove(self._model, Values(self._model, capture), probe)
         self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
-        self._values: Values | None = None
+        self._current_run: Current[Values] = Current()
+
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._current_run = self._current_run.copy()
+        return twin
 
     def __repr__(self) -> str:
         info = self.model_info()
-        run = "no run yet" if self._values is None else f"run of shape {self._values.tokens().shape}"
+        latest = self._current_run.peek()
+        run = "no run yet" if latest is None else f"run of shape {latest.tokens().shape}"
         shape = f"{info.n_layers} layers, {info.n_heads} heads, d_model {info.d_model}"
         return f"<TransformerLensTransparentLlm {info.name!r} on {self._model.device}: {shape}; {run}>"
 
@@ -121,7 +134,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
         self._tokenization.check(rows)
-        (self._values,) = self.run_batches([self.prepare(rows)])
+        (values,) = self.run_batches([self.prepare(rows)])
+        self._current_run.begin(values)
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Token ids of each sentence as `run` would use them, checked but not run."""
@@ -133,9 +147,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
     def values(self) -> Values:
         """The current run's values without copies: views that must not be written to."""
-        if self._values is None:
-            raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
-        return self._values
+        return self._current_run.get()
 
     @property
     def bridged(self) -> BridgedModel:
