@@ -22,6 +22,7 @@ from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.current import Current, OwnReading
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import NotFoundError, NotSupportedError
+from transparent_llm.plain_torch import plain_torch
 from transparent_llm.plan import PlannedRead
 from transparent_llm.progress import Report
 from transparent_llm.reading import Reading
@@ -189,7 +190,7 @@ class RemoteTransparentLlm(TransparentLlm):
                 and its arguments.
         """
         wanted = [as_read(read) for read in reads]
-        return [self._landed(value) for value in self._of_run(lambda run: self._read_many(run, wanted))]
+        return self._of_run(lambda run: [self._landed(value) for value in self._read_many(run, wanted)])
 
     def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
@@ -211,13 +212,13 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._current().result.tokens.shape[0]
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._landed(self._part(self._current().result.tokens).clone())
+        return self._part(self._current().result.tokens)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
         mask = self._current().result.mask
         if mask is None:
             raise NotSupportedError("the served model does not tell padding from tokens")
-        return self._landed(self._part(mask).clone())
+        return self._part(mask)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
@@ -229,6 +230,7 @@ class RemoteTransparentLlm(TransparentLlm):
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
         return self._read("logits")
 
+    @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
         request = METHODS["unembed"].request(self._model)
         request.t.CopyFrom(tensors.encode(t))
@@ -254,6 +256,7 @@ class RemoteTransparentLlm(TransparentLlm):
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
         return self._read("neuron_activations", batch_i, layer, pos)
 
+    @plain_torch()
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
         request = METHODS["neuron_output"].request(self._model, layer, neuron)
         if not self._reading.axes and self._reading.dtype is None:
@@ -276,11 +279,12 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One value of the current run."""
-        return self._landed(self._of_run(lambda run: self._reader.read(run, name, indices, self._reading)))
+        return self._of_run(lambda run: self._landed(self._reader.read(run, name, indices, self._reading)))
 
     def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
         return self._reader.read_many(run, reads, self._reading)
 
+    @plain_torch()
     def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
         """Read from the current run, which is run again if the server has lost it."""
         for _ in range(MOST_RERUNS):
@@ -302,6 +306,7 @@ class RemoteTransparentLlm(TransparentLlm):
         self._reader.forget(self._run)
         self._current_run.begin(run, run.result.run_id)
 
+    @plain_torch()
     def _make_run(self, run_input: RunInput) -> CurrentRun:
         key = run_input.key(self._model)
         response = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), key)
@@ -320,9 +325,10 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._own_reading.get()
 
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What a `reading` block leaves of a tensor [batch pos] that is here already."""
+        """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
         axes = self._reading.of(("batch", "pos"))
-        return tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))]
+        with plain_torch():
+            return self._landed(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)

@@ -16,6 +16,7 @@ import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.device_loss import device_is_lost
+from transparent_llm_server.models.settled import settled
 from transparent_llm_server.observer import Observer, Wait
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Engine:
             CapacityError: the device has no memory left.
         """
         try:
-            return work()
+            return _settled(work)
         except BaseException as error:
             told = self.as_told(error)
             if told is error:
@@ -210,11 +211,16 @@ class Engine:
 
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
-            future.set_result(work())
+            future.set_result(_settled(work))
         except BaseException as error:
             future.set_exception(self.as_told(error))
         finally:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+
+
+def _settled(work: Callable[[], _Result]) -> _Result:
+    with settled():
+        return work()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -32,7 +32,7 @@ class Layer:
         """Attention and feed-forward read the same input; no tensor exists between them."""
 
         multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
-        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier)
+        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier, dtype=torch.float32)
         self.neurons, neuron_hook = self._find_neurons()
         suffixes = {
             "residual_in": "hook_resid_pre",

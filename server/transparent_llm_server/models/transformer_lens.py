@@ -24,8 +24,10 @@ from transparent_llm_server.models.load_watch import step
 from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.placement import Placement
 from transparent_llm_server.models.proof import prove, reference
+from transparent_llm_server.models.settled import settled
 from transparent_llm_server.models.tokenization import Tokenization
 from transparent_llm_server.models.unsupported import unsupported_values
+from transparent_llm_server.models.value import Value
 from transparent_llm_server.models.values import Values
 from transparent_llm_server.models.weights import Weights
 
@@ -69,6 +71,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         ModelRefusedError: the model would give wrong values; the message says which and by how much.
     """
 
+    @settled()
     def __init__(
         self,
         model_name: str,
@@ -134,7 +137,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
         self._tokenization.check(rows)
-        (values,) = self.run_batches([self.prepare(rows)])
+        with settled():
+            (values,) = self.run_batches([self.prepare(rows)])
         self._current_run.begin(values)
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
@@ -166,10 +170,10 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self.values().batch_size()
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self.values().tokens().own_tensor().to(self._model.device)
+        return self._read("tokens").to(self._model.device)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        return self.values().mask().own_tensor().to(self._model.device)
+        return self._read("mask").to(self._model.device)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
@@ -177,7 +181,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._tokenization.strings(ids)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
-        return self.values().logits().own_tensor()
+        return self._read("logits")
 
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
         d_model = self._model.d_model
@@ -193,39 +197,47 @@ class TransformerLensTransparentLlm(TransparentLlm):
                 reason="INVALID_DTYPE",
                 metadata={"got": str(t.dtype), "allowed": "F16, BF16, F32, F64"},
             )
-        return self._model.unembed(t, normalize=normalize)
+        with settled():
+            return self._model.unembed(t, normalize=normalize)
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_in(layer).own_tensor()
+        return self._read("residual_in", layer)
 
     def residual_after_attn(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_after_attn(layer).own_tensor()
+        return self._read("residual_after_attn", layer)
 
     def residual_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_out(layer).own_tensor()
+        return self._read("residual_out", layer)
 
     def ffn_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().ffn_out(layer).own_tensor()
+        return self._read("ffn_out", layer)
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "hidden d_model"]:
-        return self.values().decomposed_ffn_out(batch_i, layer, pos).own_tensor()
+        return self._read("decomposed_ffn_out", batch_i, layer, pos)
 
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
-        return self.values().neuron_activations(batch_i, layer, pos).own_tensor()
+        return self._read("neuron_activations", batch_i, layer, pos)
 
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        return Weights(self._model).neuron_output(layer, neuron).own_tensor()
+        with settled():
+            return Weights(self._model).neuron_output(layer, neuron).own_tensor()
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
-        return self.values().attention_matrix(batch_i, layer, head).own_tensor()
+        return self._read("attention_matrix", batch_i, layer, head)
 
     def attention_output(
         self, batch_i: int, layer: int, pos: int, head: int | None = None
     ) -> Float[torch.Tensor, "d_model"]:
-        return self.values().attention_output(batch_i, layer, pos, head).own_tensor()
+        return self._read("attention_output", batch_i, layer, pos, head)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
-        return self.values().decomposed_attn(batch_i, layer).own_tensor()
+        return self._read("decomposed_attn", batch_i, layer)
+
+    def _read(self, name: str, *indices: int | None) -> torch.Tensor:
+        """A value of the current run, in memory that belongs to the caller."""
+        with settled():
+            value: Value = getattr(self.values(), name)(*indices)
+            return value.own_tensor()
 
     def _describe(self, name: str, digest: str, n_ctx: int, parity: Any, run: Capture) -> ModelDescription:
         model = self._model
