@@ -84,9 +84,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def Run(self, request: Any, context: _Context) -> Any:
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, context)
-        result = wire_runs.RunResult(
-            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
-        )
+        result = wire_runs.RunResult(run_id, run.tokens, run.mask, run.token_strings, run.nbytes, run.digest)
         return result.to_wire()
 
     def _run(self, model: ServedModel, request: Any, context: _Context) -> tuple[str, CompletedRun]:
@@ -131,6 +129,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         arguments = (tensors.decode(request.t), request.normalize)
         named = (request.t.SerializeToString(deterministic=True), request.normalize)
         with self._registry.use(request.model) as model:
+            model.renew()
             tag = etag(f"{self._nonce}/{model.description.digest}", "unembed", named, request.options)
             yield from self._of_model(model, "unembed", request, context, arguments, tag)
 
@@ -204,6 +203,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
+            model.renew()
             digest = model.description.digest
             _require_digest(wanted_digest, digest)
             indices = METHODS[name].indices(request)

@@ -51,6 +51,9 @@ class Capture:
     residual_out: torch.Tensor
     """The stream as it leaves the last block [batch pos d_model]."""
 
+    generation: int = 0
+    """Of the weights that made it: see `Edits`."""
+
     @classmethod
     def of_passes(
         cls, tokens: torch.Tensor, mask: torch.Tensor, passes: Sequence[tuple[Sequence[int], Capture]]
@@ -70,7 +73,8 @@ class Capture:
             held = {field.name: [getattr(layer, field.name) for layer in found] for field in fields(LayerCapture)}
             merged = {name: whole(name, parts) for name, parts in held.items() if parts[0] is not None}
             layers.append(replace(found[0], **merged))
-        return cls(tokens, mask, tuple(layers), whole("residual_out", [left.residual_out for _, left in passes]))
+        residual_out = whole("residual_out", [left.residual_out for _, left in passes])
+        return cls(tokens, mask, tuple(layers), residual_out, passes[0][1].generation)
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +101,8 @@ class Capture:
             held = {field.name: getattr(layer, field.name) for field in fields(layer)}
             cut = {name: _cut(name, tensor, first, last, n_pos) for name, tensor in held.items() if tensor is not None}
             layers.append(replace(layer, **cut))
-        return Capture(tokens, mask, tuple(layers), self.residual_out[first:last, :n_pos].clone())
+        residual_out = self.residual_out[first:last, :n_pos].clone()
+        return Capture(tokens, mask, tuple(layers), residual_out, self.generation)
 
     @property
     def _pattern_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections import Counter
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ CONVENTIONS = {
     "bias": "output biases belong to no head and no neuron",
     "padding": "right",
 }
+EDITED = "edited since the model was loaded; what its checks measured was measured before"
 
 
 class TransformerLensTransparentLlm(TransparentLlm):
@@ -107,6 +109,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         step("checking")
         (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
         parity = prove(self._model, Values(self._model, capture), probe)
+        self._model.watch()
         self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
         self._current_run: Current[Values] = Current()
@@ -125,7 +128,18 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return f"<TransformerLensTransparentLlm {info.name!r} on {self._model.device}: {shape}; {run}>"
 
     def describe(self) -> ModelDescription:
-        """Everything known of the model: digest, limits, conventions, and what its checks measured."""
+        """Everything known of the model: digest, limits, conventions, and what its checks measured.
+
+        Weights that were edited since the load have another digest, new for every edit.
+
+        Raises:
+            InvalidRequestError: the model was changed in a way that cannot be followed, such as a cast.
+        """
+        self._model.edits.look()
+        digest = self._model.edits.digest(self._description.digest)
+        if digest != self._description.digest:
+            edited = {**self._description.conventions, "weights": EDITED}
+            self._description = dataclasses.replace(self._description, digest=digest, conventions=edited)
         return self._description
 
     def model_info(self) -> ModelInfo:
@@ -236,8 +250,11 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """A value of the current run, in memory that belongs to the caller."""
         with settled():
-            value: Value = getattr(self.values(), name)(*indices)
-            return value.own_tensor()
+            values = self.values()
+            value: Value = getattr(values, name)(*indices)
+            own = value.own_tensor()
+            values.require_same_model(name, *indices)
+            return own
 
     def _describe(self, name: str, digest: str, n_ctx: int, parity: Any, run: Capture) -> ModelDescription:
         model = self._model

@@ -20,6 +20,10 @@ from transparent_llm_server.models.products import AttnParts, DecomposedAttn, De
 from transparent_llm_server.models.unsupported import unsupported
 from transparent_llm_server.models.value import Computed, Stored, Value
 
+_WHAT_WAS_RUN = ("mask", "tokens")
+_OF_HEADS = ("attention_output", "decomposed_attn")
+_OF_NEURONS = ("decomposed_ffn_out", "neuron_activations")
+
 
 class Values:
     """The run-scoped methods of `TransparentLlm`, under the same names; arguments are checked at once."""
@@ -32,6 +36,24 @@ class Values:
     def nbytes(self) -> int:
         """Bytes that the run keeps alive."""
         return self._capture.nbytes
+
+    def require_same_model(self, name: str, *indices: int | None) -> None:
+        """Look whether the model is still the one that this run is of, closer at the weights that a method reads.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED, as somebody has edited its weights since.
+        """
+        if name in _WHAT_WAS_RUN:
+            return
+        layer = indices[1] if name in (*_OF_HEADS, *_OF_NEURONS) and len(indices) > 1 else None
+        if name == "logits":
+            modules = self._model.final_modules
+        elif layer is None:
+            modules = []
+        else:
+            part = self._model.layers[layer]
+            modules = part.head_modules if name in _OF_HEADS else part.neuron_modules
+        self._model.edits.require(self._capture.generation, *modules)
 
     def batch_size(self) -> int:
         """See the contract."""
