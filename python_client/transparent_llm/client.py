@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,24 +16,24 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm._calls import Calls
 from transparent_llm._reader import CurrentRun, RunReader, Shared
+from transparent_llm._runs import Runs
 from transparent_llm.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.contract import ModelInfo, TransparentLlm
-from transparent_llm.current import Current, OwnReading
+from transparent_llm.current import OwnReading
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import NotFoundError, NotSupportedError
+from transparent_llm.errors import NotSupportedError
 from transparent_llm.plain_torch import plain_torch
 from transparent_llm.plan import PlannedRead
 from transparent_llm.progress import Report
 from transparent_llm.reading import Reading
 from transparent_llm.reads import Read, as_read
-from transparent_llm.reruns import MOST_RERUNS, is_lost_run, require_same_model
 from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.run_warning import warn_of_run
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import options, tensors
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire.methods import METHODS
 
-log = logging.getLogger("transparent_llm")
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 _Result = TypeVar("_Result")
 
@@ -45,9 +44,9 @@ _AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or
 class RemoteTransparentLlm(TransparentLlm):
     """A `TransparentLlm` whose model lives in a server.
 
-    Nothing is sent before the first call. An object has one current run: `copy()` gives another thread its own, on
-    the same connection. It may be made and run in one thread and read in others; a thread (or a task of asyncio) whose
-    run another one has replaced is told so by `NotRunError`, and never gets values of the other's.
+    Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
+    a thread its own, on the same connection. A thread (or task of asyncio) whose run another one has replaced is told
+    so by `NotRunError`, and never gets values of the other's.
 
     Args:
         target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
@@ -109,13 +108,12 @@ class RemoteTransparentLlm(TransparentLlm):
         self._own_reading = OwnReading()
         self._model = model or ""
         self._device = torch.device(device)
-        self._current_run: Current[CurrentRun] = Current()
+        self._runs = Runs(self._calls, self._model, self._reader)
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
-        latest = self._run
-        shape = None if latest is None else latest.result.tokens.shape
-        run = "no run yet" if shape is None else f"run of {shape[0]} sentences, {shape[1]} positions"
+        batch, n_pos = (0, 0) if self._run is None else self._run.result.tokens.shape
+        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
     def __enter__(self: _Self) -> _Self:
@@ -161,7 +159,7 @@ class RemoteTransparentLlm(TransparentLlm):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._reader = RunReader(self._shared, self._config)
-        twin._current_run, twin._own_reading = self._current_run.copy(), self._own_reading.copy()
+        twin._runs, twin._own_reading = self._runs.copy(twin._reader), self._own_reading.copy()
         return twin
 
     @contextmanager
@@ -208,6 +206,10 @@ class RemoteTransparentLlm(TransparentLlm):
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         self._begin(RunInput.of_tokens(token_ids))
 
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self._current().result.warnings
+
     def batch_size(self) -> int:
         return self._current().result.tokens.shape[0]
 
@@ -225,6 +227,7 @@ class RemoteTransparentLlm(TransparentLlm):
         require_token_ids(ids)
         request = METHODS["tokens_to_strings"].request(self._model)
         request.token_ids.extend(ids)
+        request.model_digest = self._runs.digest
         return list(self._calls.unary("TokensToStrings", request).strings)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
@@ -235,6 +238,7 @@ class RemoteTransparentLlm(TransparentLlm):
         request = METHODS["unembed"].request(self._model)
         request.t.CopyFrom(tensors.encode(t))
         request.normalize = normalize
+        request.model_digest = self._runs.digest
         options.fill(request, self._reading.of(("vocab",)), self._reading.dtype)
         return self._landed(self._calls.tensor("Unembed", request))
 
@@ -263,6 +267,7 @@ class RemoteTransparentLlm(TransparentLlm):
             kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
             if kept is not None:
                 return self._landed(kept)
+        request.model_digest = self._runs.digest
         options.fill(request, self._reading.of(("d_model",)), self._reading.dtype)
         return self._landed(self._calls.tensor("NeuronOutput", request))
 
@@ -284,41 +289,19 @@ class RemoteTransparentLlm(TransparentLlm):
     def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
         return self._reader.read_many(run, reads, self._reading)
 
-    @plain_torch()
     def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        """Read from the current run, which is run again if the server has lost it."""
-        for _ in range(MOST_RERUNS):
-            run = self._current()
-            try:
-                return read(run)
-            except NotFoundError as error:
-                if not (self._config.rerun and is_lost_run(error)):
-                    raise
-            log.debug("the server no longer has run %s; running its input again", run.result.run_id)
-            again = self._make_run(run.run_input)
-            require_same_model(run.result.model_digest, again.result.model_digest, self._config.target)
-            self._reader.forget(run)
-            self._current_run.renew(run, again)
-        return read(self._current())
+        return self._runs.read(read)
 
     def _begin(self, run_input: RunInput) -> None:
-        run = self._make_run(run_input)
-        self._reader.forget(self._run)
-        self._current_run.begin(run, run.result.run_id)
-
-    @plain_torch()
-    def _make_run(self, run_input: RunInput) -> CurrentRun:
-        key = run_input.key(self._model)
-        response = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), key)
-        return CurrentRun(run_input, key, wire_runs.from_response(response))
+        warn_of_run(self._runs.begin(run_input).result.warnings)
 
     def _current(self) -> CurrentRun:
-        return self._current_run.get()
+        return self._runs.current()
 
     @property
     def _run(self) -> CurrentRun | None:
         """Whoever made it."""
-        return self._current_run.peek()
+        return self._runs.latest
 
     @property
     def _reading(self) -> Reading:

@@ -47,6 +47,8 @@ class RunResult:
 
     stored_bytes: int
     model_digest: str
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
 
     def to_wire(self) -> service_pb2.RunResponse:
         """As a message."""
@@ -59,6 +61,7 @@ class RunResult:
             token_strings=self.token_strings,
             stored_bytes=self.stored_bytes,
             model_digest=self.model_digest,
+            warnings=self.warnings,
         )
 
 
@@ -77,6 +80,7 @@ def from_response(message: service_pb2.RunResponse) -> RunResult:
         token_strings=tuple(message.token_strings),
         stored_bytes=message.stored_bytes,
         model_digest=message.model_digest,
+        warnings=tuple(message.warnings),
     )
 
 

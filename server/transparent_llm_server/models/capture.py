@@ -76,6 +76,23 @@ class Capture:
         residual_out = whole("residual_out", [left.residual_out for _, left in passes])
         return cls(tokens, mask, tuple(layers), residual_out, passes[0][1].generation)
 
+    def not_finite(self) -> dict[int, int]:
+        """Row -> the layer after which its stream is first not finite at a token; -1: it is not from the beginning on.
+
+        Whatever is infinite or NaN in a layer stays so in the stream: the last one tells whether to look for more.
+        """
+        if self._rows_not_finite(self.residual_out).numel() == 0:
+            return {}
+        found: dict[int, int] = {}
+        for index, stream in enumerate([*(layer.residual_in for layer in self.layers), self.residual_out]):
+            for row in self._rows_not_finite(stream).tolist():
+                found.setdefault(row, index - 1)
+        return found
+
+    def _rows_not_finite(self, stream: torch.Tensor) -> torch.Tensor:
+        wrong = ~torch.isfinite(stream).all(dim=2).cpu() & self.mask
+        return wrong.any(dim=1).nonzero().flatten()
+
     @property
     def nbytes(self) -> int:
         """Bytes that this run keeps alive, storage that several tensors share counted once."""

@@ -137,6 +137,9 @@ class CompletedRun:
     digest: str
     """Of the model as it was then."""
 
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
+
 
 class ServedModel(ABC):
     """A model under the name that clients use."""
@@ -232,7 +235,7 @@ class ServedTransformerLens(ServedModel):
         mask = values.mask().tensor()
         read = RunReader(values) if self.llm.bridged.edits.is_watching else ValuesReader(values)
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        return CompletedRun(read, tokens, mask, strings, values.nbytes, nonce, self, digest)
+        return CompletedRun(read, tokens, mask, strings, values.nbytes, nonce, self, digest, values.warnings)
 
     def _reader(self) -> Reader:
         return ValuesReader(_ModelValues(self.llm))

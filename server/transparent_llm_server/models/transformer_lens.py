@@ -17,6 +17,7 @@ from transparent_llm.current import Current
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.run_warning import warn_of_run
 from transparent_llm_server.models.batch import Batch, run_together
 from transparent_llm_server.models.bridged import BridgedModel, entry_device
 from transparent_llm_server.models.capture import Capture
@@ -146,14 +147,23 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._description.info
 
     def run(self, sentences: list[str]) -> None:
-        self.run_tokens(self.encode(sentences))
+        self._begin(self.encode(sentences))
 
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
         self._tokenization.check(rows)
+        self._begin(rows)
+
+    def _begin(self, rows: Sequence[Sequence[int]]) -> None:
         with settled():
             (values,) = self.run_batches([self.prepare(rows)])
+            found = values.warnings
         self._current_run.begin(values)
+        warn_of_run(found)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self.values().warnings
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Token ids of each sentence as `run` would use them, checked but not run."""

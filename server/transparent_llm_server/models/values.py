@@ -5,7 +5,7 @@ Products and sums are computed in float32 and rounded once to the model's dtype.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 
@@ -19,6 +19,9 @@ from transparent_llm_server.models.neurons import Neurons
 from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn
 from transparent_llm_server.models.unsupported import unsupported
 from transparent_llm_server.models.value import Computed, Stored, Value
+
+_MOST_PLACES = 5
+"""Rows that a warning names."""
 
 _WHAT_WAS_RUN = ("mask", "tokens")
 _OF_HEADS = ("attention_output", "decomposed_attn")
@@ -54,6 +57,19 @@ class Values:
             part = self._model.layers[layer]
             modules = part.head_modules if name in _OF_HEADS else part.neuron_modules
         self._model.edits.require(self._capture.generation, *modules)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before these values are believed, in words."""
+        found, dtype = self._capture.not_finite(), str(self._model.dtype).removeprefix("torch.")
+        places = [f"row {row} {_from_layer(layer)}" for row, layer in sorted(found.items())]
+        if not places:
+            return ()
+        more = f" and {len(places) - _MOST_PLACES} more rows" if len(places) > _MOST_PLACES else ""
+        return (
+            f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
+            f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
+        )
 
     def batch_size(self) -> int:
         """See the contract."""
@@ -196,6 +212,10 @@ class Values:
         if part.neurons is None or capture.neurons is None:
             raise unsupported(self._model, method, layer, "has no neurons that can be told apart")
         return part.neurons, capture.neurons, capture
+
+
+def _from_layer(layer: int) -> str:
+    return "from the embedding on" if layer < 0 else f"from layer {layer} on"
 
 
 def _at_position(gain: torch.Tensor | None, pos: int) -> torch.Tensor | None:
