@@ -84,7 +84,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def Run(self, request: Any, context: _Context) -> Any:
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, context)
-        result = wire_runs.RunResult(run_id, run.tokens, run.mask, run.token_strings, run.nbytes, run.digest)
+        result = wire_runs.RunResult(
+            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, run.digest, run.warnings
+        )
         return result.to_wire()
 
     def _run(self, model: ServedModel, request: Any, context: _Context) -> tuple[str, CompletedRun]:
