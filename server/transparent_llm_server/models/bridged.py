@@ -80,14 +80,13 @@ class BridgedModel:
         takes_few = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
         self._few_logits = {"logits_to_keep": 1} if takes_few else {}  # they are derived when somebody asks
         self._require_streams(hook_names)
-        self.edits = Edits(hf_model)
-        """Whether it is still what was loaded."""
+        self.edits = Edits(hf_model, can_watch=not self._gathered.is_needed)
+        """Whether it is still what was loaded. Weights that are gathered where they are used cannot be watched."""
 
     def watch(self) -> None:
-        """Notice from here on what others do to it; but not to weights that are gathered where they are used."""
-        if not self._gathered.is_needed:
-            of_layers = [module for layer in self.layers for module in (*layer.head_modules, *layer.neuron_modules)]
-            self.edits.begin([*self.final_modules, *of_layers])
+        """Notice from here on what others do to it."""
+        of_layers = [module for layer in self.layers for module in (*layer.head_modules, *layer.neuron_modules)]
+        self.edits.begin([*self.final_modules, *of_layers])
 
     @property
     def final_modules(self) -> list[Any]:

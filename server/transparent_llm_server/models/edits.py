@@ -24,21 +24,25 @@ _Mark = tuple[int, int, int]
 class Edits:
     """Of one model in this process. Whoever made values with it asks later whether it is still what it was."""
 
-    def __init__(self, hf_model: Any) -> None:
+    def __init__(self, hf_model: Any, *, can_watch: bool) -> None:
         self._model = hf_model
         self._lock = threading.Lock()
         self._digest = ""
         self._closely: Sequence[torch.nn.Module] = ()
-        self._watch(frozenset())
+        self._can_watch = can_watch
+        if can_watch:
+            self._watch(frozenset())
         self.is_watching = False
         self.generation = 0
         """Grows whenever weights were found changed."""
 
     def begin(self, closely: Sequence[torch.nn.Module]) -> None:
-        """Watch from here on, some modules so that they can be looked at by themselves.
+        """Watch from here on, if that can be done, some modules so that they can be looked at by themselves.
 
         A first forward pass has been made: what it wrote, such as rotary frequencies, is no edit.
         """
+        if not self._can_watch:
+            return
         self._closely = closely
         self._watch(self._weights.changed())
         self.is_watching = True
@@ -214,7 +218,8 @@ def _split_ones(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def _place(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    place: int = tensor.untyped_storage()._cdata
+    return place
 
 
 def count_writes(hf_model: torch.nn.Module) -> None:
