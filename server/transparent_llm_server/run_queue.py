@@ -148,7 +148,8 @@ class RunQueue:
             if entry is first or entry.model is not first.model or not first.model.shares_runs:
                 continue
             more, wider = rows + entry.prepared.n_rows, max(longest, entry.prepared.longest)
-            if more * wider <= sharing.positions:
+            fits = more * wider <= sharing.positions
+            if fits and first.model.may_share(first.prepared, entry.prepared):
                 group.append(entry)
                 rows, longest = more, wider
         return group

@@ -85,7 +85,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, context)
         result = wire_runs.RunResult(
-            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
+            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, run.digest, run.warnings
         )
         return result.to_wire()
 
@@ -119,6 +119,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._admission.require_tokens(len(request.token_ids))
         tokens = torch.tensor(request.token_ids, dtype=torch.int64)
         with self._registry.use(request.model) as model:
+            _require_digest(request.model_digest, model)
             return service_pb2.TokensToStringsResponse(strings=model.llm.tokens_to_strings(tokens))
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
@@ -131,7 +132,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         arguments = (tensors.decode(request.t), request.normalize)
         named = (request.t.SerializeToString(deterministic=True), request.normalize)
         with self._registry.use(request.model) as model:
-            tag = etag(f"{self._nonce}/{model.description.digest}", "unembed", named, request.options)
+            digest = _require_digest(request.model_digest, model)
+            tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
             yield from self._of_model(model, "unembed", request, context, arguments, tag)
 
     def ResidualIn(self, request: Any, context: _Context) -> _Frames:
@@ -156,7 +158,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_weights("neuron_output", request, context)
 
     def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
-        return self._of_weights("neuron_outputs", request, context, request.model_digest)
+        return self._of_weights("neuron_outputs", request, context)
 
     def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("attention_matrix", request, context)
@@ -201,11 +203,10 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             parts = self._parts(run.read, name, indices, request.options, caller)
             yield from self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
 
-    def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
+    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
-            digest = model.description.digest
-            _require_digest(wanted_digest, digest)
+            digest = _require_digest(request.model_digest, model)
             indices = METHODS[name].indices(request)
             tag = etag(digest, name, indices, request.options)
             yield from self._of_model(model, name, request, context, indices, tag)
@@ -274,14 +275,17 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
 
-def _require_digest(wanted: str, served: str) -> None:
-    """Refuse to give the weights of another model than the one that was meant, if one was."""
+def _require_digest(wanted: str, model: ServedModel) -> str:
+    """Refuse to give what belongs to another model than the one that was meant, if one was; the digest of this one."""
+    model.renew()
+    served = model.description.digest
     if wanted not in ("", served):
         raise NotFoundError(
             "another model is served under this name than the one that was meant; run again to read it",
             reason="MODEL_CHANGED",
             metadata={"was": wanted, "is": served},
         )
+    return served
 
 
 @cache

@@ -429,7 +429,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def asked_in_window(place: Place, rows: Rows, sharing: Sharing = WINDOW) -> Future[CompletedRun]:
     """The model waits for more to come with this run. The queue is locked between the look and the wait."""
     prepared = place.prepared(rows)
-    seen = Seen(prepared.run_input, prepared.rows, prepared.identity)
+    seen = Seen(prepared.run_input, prepared.rows, prepared.identity, prepared.digest)
     future = place.queue.submit(place.model, seen, place.model.run_id(seen), sharing)
     assert seen.looked_at.wait(SOON)
     return future

@@ -48,6 +48,8 @@ class RunResult:
 
     stored_bytes: int
     model_digest: str
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
 
     def to_wire(self) -> service_pb2.RunResponse:
         """As a message."""
@@ -60,6 +62,7 @@ class RunResult:
             token_strings=self.token_strings,
             stored_bytes=self.stored_bytes,
             model_digest=self.model_digest,
+            warnings=self.warnings,
         )
 
 
@@ -78,6 +81,7 @@ def from_response(message: service_pb2.RunResponse) -> RunResult:
         token_strings=tuple(message.token_strings),
         stored_bytes=message.stored_bytes,
         model_digest=digests.checked(message.model_digest),
+        warnings=tuple(message.warnings),
     )
 
 
