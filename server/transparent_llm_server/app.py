@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
+from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
@@ -214,6 +214,7 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        NO_COMPRESSION,
         ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_permit_without_calls", 1),  # a proxy asks on idle connections too, as often as that

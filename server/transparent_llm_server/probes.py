@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire.frames import NO_COMPRESSION
 from transparent_llm_server.health_service import HealthService
 from transparent_llm_server.listener import listen_on
 
@@ -22,7 +23,7 @@ class Probes:
         self._listen = listen
         self._grpc = grpc.server(
             concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="probe"),
-            options=[("grpc.so_reuseport", 0)],
+            options=[("grpc.so_reuseport", 0), NO_COMPRESSION],
         )
         health_pb2_grpc.add_HealthServicer_to_server(health, self._grpc)
 

@@ -23,6 +23,9 @@ BINARY = Path(sys.prefix) / "bin" / "envoy"
 class Envoy:
     """A running one."""
 
+    process = 0
+    """Its id."""
+
     def __init__(self, admin: str, folder: Path) -> None:
         self._admin = admin
         self.log = folder / "envoy.log"
@@ -110,6 +113,7 @@ def envoy(
     command = [BINARY, "-c", path, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"]
     command += ["--file-flush-interval-msec", "50"]
     with running.log.open("w") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        running.process = process.pid
         try:
             wait_until(lambda: _is_up(running, process))
             yield running
