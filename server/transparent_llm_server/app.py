@@ -20,6 +20,7 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.audit_log import AuditLog
 from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
@@ -41,6 +42,7 @@ from transparent_llm_server.model_offer import model_offer
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.probes import Probes
 from transparent_llm_server.registry import LoadRules, Registry
+from transparent_llm_server.revoked import RevokedList
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
@@ -59,10 +61,12 @@ class Server:
 
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
         self._config = config
-        self._certificates = certificates(config)
+        self._audit = AuditLog(config.audit_log)
+        self._certificates = certificates(config, self._audit.tell)
         require_protected(config)
-        tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
-        identity = Identity(tokens, certificates=config.tls_client_ca is not None)
+        tokens = TokenList(config.tokens_file, tell=self._audit.tell) if config.tokens_file is not None else None
+        revoked = RevokedList(config.revoked_file, tell=self._audit.tell) if config.revoked_file is not None else None
+        identity = Identity(tokens, revoked, certificates=config.tls_client_ca is not None)
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
         self._failed, self._failure = threading.Event(), 0
@@ -80,7 +84,7 @@ class Server:
         self._grpc = grpc.server(
             concurrent.futures.ThreadPoolExecutor(config.max_streams + config.spare_threads, thread_name_prefix="call"),
             interceptors=[
-                Observed([*self._telemetry.listeners, AccessLog()], identity),
+                Observed([*self._telemetry.listeners, AccessLog(), self._audit], identity),
                 self._stalls,
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
@@ -126,6 +130,7 @@ class Server:
         if self._probes is not None:
             self.probe_address = self._probes.start()
             log.info("answering probes on %s", self.probe_address)
+        self._audit.start(address=self.address, authentication=self._config.has_authentication)
         self._grpc.start()
         self._sweeper.start()
         self._telemetry.start()
@@ -180,6 +185,7 @@ class Server:
         self._engine.close()
         self._stopped.set()
         self._telemetry.stop()
+        self._audit.stop()
 
     def _sweep(self) -> None:
         """Runs past their time give their memory back also where nobody calls any more; so do stalled streams."""

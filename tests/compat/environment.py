@@ -1,6 +1,7 @@
 """Throw-away virtual environments with libraries of chosen versions.
 
-What is not under test (torch, jaxtyping, tqdm, this project) is found behind them, in the environment that runs the tests.
+What is not under test (torch, jaxtyping, tqdm, this project) is found behind them, in the environment that runs the
+tests.
 """
 
 from __future__ import annotations

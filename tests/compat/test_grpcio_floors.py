@@ -1,6 +1,6 @@
 """The oldest grpcio that pyproject.toml allows works, and unpacks no message: for a client, and for a server.
 
-A server's must be one that bounds what it unpacks also where it is asked to, which versions up to 1.82.1 and 1.83.0 do not.
+A server's must be one that bounds what it unpacks: versions up to 1.82.1, and 1.83.0, unpack first and look then.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ import concurrent.futures, grpc
 class Anything(grpc.GenericRpcHandler):
     def service(self, details):
         return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
-server = grpc.server(concurrent.futures.ThreadPoolExecutor(1), [Anything()], options=[("grpc.max_receive_message_length", 2**22)])
+threads, limit = concurrent.futures.ThreadPoolExecutor(1), ("grpc.max_receive_message_length", 2**22)
+server = grpc.server(threads, [Anything()], options=[limit])
 print(server.add_insecure_port("127.0.0.1:0"), flush=True)
 server.start()
 input()
