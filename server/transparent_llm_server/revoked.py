@@ -20,7 +20,7 @@ from transparent_llm_server.audit_log import Tell, tell_nobody
 from transparent_llm_server.tokens import OWNER
 from transparent_llm_server.watched_files import WatchedFile
 
-_MOST_BYTES = 4 * 2**20
+_MOST_BYTES = 2**20
 _FINGERPRINT = re.compile(r"sha256:([0-9A-Fa-f]{64})")
 _SERIAL = re.compile(r"serial:([0-9A-Fa-f]{1,40})")
 _COMMENT = re.compile(r"(^|\s)#.*")

@@ -30,6 +30,16 @@ def read(path: Path, most_bytes: int) -> bytes:
     return data
 
 
+def require_not_everybodys(path: Path, found: os.stat_result) -> None:
+    """Refuse a file that every user may change.
+
+    Raises:
+        InvalidRequestError: this is one.
+    """
+    if found.st_mode & stat.S_IWOTH:
+        raise InvalidRequestError(f"{path} can be changed by every user of this host: chmod o-w it")
+
+
 def warn_of(path: Path, *, is_secret: bool = False) -> None:
     """Tell the log who else may change a file, or read it where it is a secret."""
     try:
@@ -54,5 +64,4 @@ def _without_waiting(path: str, flags: int) -> int:
 def _require_trustworthy(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise InvalidRequestError(f"{path} is no plain file: name one, which may be a link")
-    if found.st_mode & stat.S_IWOTH:
-        raise InvalidRequestError(f"{path} can be changed by every user of this host: chmod o-w it")
+    require_not_everybodys(path, found)

@@ -92,7 +92,7 @@ def test_numbers_of_all_lengths_are_found(number: int, file: Path, authority: Au
 
 @pytest.mark.parametrize("owner", ["alice", "a@example.org", "CN=Alice Smith", "SAN=a.example", "CN=#1 of: all"])
 def test_an_owner_is_revoked_by_name(owner: str, file: Path) -> None:
-    file.write_text(f"# gone\n\n{owner}\n")
+    file.write_text(f"# gone\n\n{owner}  # since May\n")
     with pytest.raises(AuthError) as refused:
         RevokedList(file).require_owner(owner)
     assert (str(refused.value), refused.value.metadata) == (LET_IN_NO_MORE, {"problem": "revoked"})
@@ -109,7 +109,7 @@ def test_an_owner_is_revoked_by_name(owner: str, file: Path) -> None:
         "serial:xyz",
         "serial:" + "0" * 41,
         "a b",
-        "alice # gone",
+        "alice#gone",
     ],
 )
 def test_a_line_that_says_nothing_is_named(line: str, file: Path) -> None:

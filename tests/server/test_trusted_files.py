@@ -14,7 +14,7 @@ from support.secret_volume import SecretVolume
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server import trusted_files
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.config import ServerConfig, settings_of
 from transparent_llm_server.tokens import TokenList, new_token
 
 NOBODY = 65534
@@ -44,6 +44,15 @@ def test_no_server_starts_with_a_file_that_everybody_may_change(setting: str, fi
     assert str(refused.value) == f"{files[setting]} can be changed by every user of this host: chmod o-w it"
 
 
+def test_nor_with_settings_that_everybody_may_change(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text("insecure = true")
+    (tmp_path / "server.toml").chmod(0o646)
+    with pytest.raises(InvalidRequestError, match=r"server.toml can be changed by every user of this host"):
+        settings_of(tmp_path / "server.toml")
+    (tmp_path / "server.toml").chmod(0o644)
+    assert settings_of(tmp_path / "server.toml") == {"insecure": True}
+
+
 def test_a_file_that_everybody_may_change_is_not_read_again(tmp_path: Path) -> None:
     now = [0.0]
     file = TokenFile(tmp_path / "tokens", "alice")
@@ -71,7 +80,7 @@ def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "tokens").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(InvalidRequestError, match=r"tokens has more than 4194304 bytes: is it the file that was meant"):
+    with pytest.raises(InvalidRequestError, match=r"tokens has more than 1048576 bytes: is it the file that was meant"):
         TokenList(tmp_path / "tokens")
 
 
