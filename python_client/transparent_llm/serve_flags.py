@@ -44,6 +44,16 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
     )
     parser.add_argument(
+        "--request-arrival-s",
+        type=float,
+        help="a call whose request has not come, whole, after so long is cut off (default 20; 0: never)",
+    )
+    parser.add_argument(
+        "--canary-s",
+        type=float,
+        help="how often the server calls itself to find out whether it serves (default 5; 0: never)",
+    )
+    parser.add_argument(
         "--hang-s",
         type=float,
         help="a pass, or another piece of work of the model's, that takes longer ends the process (default 0: never)",

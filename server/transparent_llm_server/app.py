@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import os
 import socket
@@ -21,20 +20,22 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.audit_log import AuditLog
+from transparent_llm_server.canary import Canary
 from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import THREAD_HUNG, Engine
-from transparent_llm_server.health_service import HealthService
+from transparent_llm_server.health_service import HealthLanes, HealthService
 from transparent_llm_server.identity import Identity
+from transparent_llm_server.in_flight import Bounds, InFlight, Phase
+from transparent_llm_server.incident import incident
 from transparent_llm_server.interceptors.access_log import AccessLog
+from transparent_llm_server.interceptors.arrival import Arrival
 from transparent_llm_server.interceptors.authentication import Authentication
 from transparent_llm_server.interceptors.availability import Availability
-from transparent_llm_server.interceptors.concurrency import Concurrency
-from transparent_llm_server.interceptors.decoding import Decoding
+from transparent_llm_server.interceptors.concurrency import Concurrency, Lane
 from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.observed import Observed
-from transparent_llm_server.interceptors.stalls import Stalls
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.listener import listen_on, require_protected, socket_file_mode
 from transparent_llm_server.model_config import ModelConfig
@@ -46,9 +47,19 @@ from transparent_llm_server.revoked import RevokedList
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
+from transparent_llm_server.threads import ReadyThreads
 from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
+
+SERVING_LOST = 73
+"""Exit code of a process that answers no calls any more, as the engine's are of one that computes no more."""
+
+_QUEUED_CALLS = 64
+"""Which gRPC takes beyond those that have a thread; one more is refused before anything is done for it."""
+
+_MOST_ARRIVING = 32
+"""Calls of one connection, which may be a proxy's, whose request has not come."""
 
 
 class Server:
@@ -79,21 +90,27 @@ class Server:
             as_told=self._engine.as_told,
         )
         self._health = HealthService()
+        self._is_answering = True
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
-        self._stalls = Stalls(config.stall_s)
+        self._canary = Canary(config.canary_s, self._tell_answering, lambda: self._fail(SERVING_LOST))
+        self._in_flight = InFlight(_bounds(config))
+        self._calls = Lane(self._in_flight, identity.owner_of)
+        self._health_lanes = HealthLanes(config.request_arrival_s, config.stall_s)
+        self._threads = ReadyThreads(config.max_streams + config.spare_threads, "call")
         self._grpc = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(config.max_streams + config.spare_threads, thread_name_prefix="call"),
+            self._threads,
             interceptors=[
+                self._canary,
                 Observed([*self._telemetry.listeners, AccessLog(), self._audit], identity),
-                self._stalls,
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
-                Concurrency(config, identity),
-                Decoding(),
+                Concurrency(lambda method: self._health_lanes.of(method) or self._calls),
+                Arrival(),
                 *interceptors,
             ],
             options=_channel_options(config),
+            maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
         )
         self._telemetry.watch(self._engine, self._runs, self._registry)
         servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
@@ -101,7 +118,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
-        self._probes = Probes(config.probe_listen, self._health) if config.probe_listen is not None else None
+        self._probes = Probes(config.probe_listen, self._health, config) if config.probe_listen is not None else None
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self.address = ""
@@ -126,6 +143,7 @@ class Server:
                 port = listen_on(self._grpc, listen, credentials)
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
+        self._canary.listen(self._grpc)
         self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
         if self._probes is not None:
             self.probe_address = self._probes.start()
@@ -133,6 +151,7 @@ class Server:
         self._audit.start(address=self.address, authentication=self._config.has_authentication)
         self._grpc.start()
         self._sweeper.start()
+        self._canary.start()
         self._telemetry.start()
         return self.address
 
@@ -176,25 +195,39 @@ class Server:
             self._lifecycle.enter(State.LEAVING)
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
+        self._canary.stop()
         self._registry.load_no_more()
         ends_at = time.monotonic() + self._config.drain_s
         self._grpc.stop(self._config.drain_s).wait()
         self._registry.close(max(0.0, ends_at - time.monotonic()))
         if self._probes is not None:
             self._probes.stop()
+        self._health_lanes.stop()
         self._engine.close()
         self._stopped.set()
         self._telemetry.stop()
         self._audit.stop()
 
     def _sweep(self) -> None:
-        """Runs past their time give their memory back also where nobody calls any more; so do stalled streams."""
-        stall_s = self._config.stall_s or self._config.sweep_s
-        hang_s = self._config.hang_s or self._config.sweep_s
-        while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4, hang_s / 4)):
-            self._runs.expire()
-            self._telemetry.stalled(self._stalls.cut())
-            self._end_if_hung()
+        """Runs past their time give their memory back where nobody calls any more; so do calls that wait for ever."""
+        waits = (self._config.stall_s, self._config.hang_s, self._config.request_arrival_s)
+        pause_s = min([self._config.sweep_s, *(seconds / 4 for seconds in waits if seconds)])
+        while not self._stopped.wait(pause_s):
+            try:
+                self._runs.expire()
+                self._cut_calls()
+                self._end_if_hung()
+            except Exception as error:  # the next sweep is another chance, and needed
+                incident("the sweeper", error)
+
+    def _cut_calls(self) -> None:
+        """Calls that have waited too long for their client are ended."""
+        cut = self._in_flight.cut()
+        self._telemetry.stalled(cut[Phase.OFFERED] + cut[Phase.ANSWERED])
+        self._telemetry.late(cut[Phase.ARRIVING])
+        self._health_lanes.cut()
+        if self._probes is not None:
+            self._probes.cut()
 
     def _end_if_hung(self) -> None:
         if self._config.hang_s and (busy_s := self._engine.busy_s) > self._config.hang_s:
@@ -208,10 +241,29 @@ class Server:
             self._lifecycle.enter(State.DRAINING)
             self._failed.set()
 
+    def _tell_answering(self, answering: bool) -> None:
+        """The canary's word, which health needs as well."""
+        self._is_answering = answering
+        self._tell_health(self._lifecycle.state is State.SERVING)
+
     def _tell_health(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
-            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+            self._health.set(name, status.SERVING if serving and self._is_answering else status.NOT_SERVING)
+
+
+def _bounds(config: ServerConfig) -> Bounds:
+    """For owners only where callers say who they are. Elsewhere all are one owner, and have all the calls."""
+    most_of_owner = config.max_streams_per_owner if config.has_authentication else config.max_streams
+    return Bounds(
+        most=config.max_streams,
+        most_of_owner=min(most_of_owner, config.max_streams),
+        most_arriving_of_connection=_MOST_ARRIVING,
+        arrival_s=config.request_arrival_s,
+        stall_s=config.stall_s,
+        unread_bytes=config.max_unread_bytes,
+        retry_after_s=config.busy_retry_s,
+    )
 
 
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:

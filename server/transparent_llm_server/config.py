@@ -126,6 +126,18 @@ class ServerConfig:
     stall_s: float = 60.0
     """A stream that its client did not read for so long is cut off, which frees its thread. 0: never."""
 
+    request_arrival_s: float = 20.0
+    """How long the request of a call may take to come, whole; then the call is cut off. Where its place is needed by
+    another call, it is cut off at once. 0: for ever."""
+
+    max_unread_bytes: int = 64 * MIB
+    """Answers of calls without streaming that their clients do not read, all together; over it the oldest are
+    dropped."""
+
+    canary_s: float = 5.0
+    """How often the server calls itself, as a client would. If that is not answered twice in a row, it says that it
+    does not serve; after six times the process ends with the exit code 73. 0: never."""
+
     hang_s: float = 0.0
     """A piece of work on the model thread that takes longer ends the process with the exit code 72, so that it is
     started anew. 0: never."""

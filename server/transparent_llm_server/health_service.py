@@ -1,33 +1,58 @@
-"""The standard health service, on threads of its own.
+"""The standard health service, which anybody may call.
 
-Anybody may begin such a call, never send its request, or wait for changes for ever; calls that need a token go on all
-the same. grpc's own way to wait without a thread is not used: it can lock up when a watcher leaves during a change.
+So each server that answers it has threads of its own for it, and a call gives way to the next: one whose request has
+not come, or one that waits for changes. grpc's own way to wait without a thread is not used: it can lock up when a
+watcher leaves during a change.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-from typing import Any
-
 from grpc_health.v1 import health
 
-# Of the process, as grpc finds them at the methods of the class.
-_CHECKS = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="health")
-_WATCHES = concurrent.futures.ThreadPoolExecutor(16, thread_name_prefix="watch")
+from transparent_llm_server.in_flight import Bounds, InFlight, Phase
+from transparent_llm_server.interceptors.concurrency import Lane
+from transparent_llm_server.threads import ReadyThreads
+
+_CHECKS, _CHECK_THREADS = 4, 8
+_WATCHES, _WATCH_THREADS = 16, 20
+"""Calls at a time, and their threads: some more, for those that have just been told to go."""
+
+_PATH = f"/{health.SERVICE_NAME}/"
 
 
 class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class without types
     """Tells everybody whether the server serves."""
 
     def __init__(self) -> None:
-        super().__init__(experimental_non_blocking=False, experimental_thread_pool=_WATCHES)
+        super().__init__(experimental_non_blocking=False)
 
-    def Check(self, request: Any, context: Any) -> Any:
-        """Whether it serves now."""
-        return super().Check(request, context)
 
-    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
-        """The same, again at each change."""
-        return super().Watch(request, context, send_response_callback)
+class HealthLanes:
+    """The calls of the health service that one server has in flight, and their threads."""
 
-    Check.experimental_thread_pool = _CHECKS  # type: ignore[attr-defined]
+    def __init__(self, arrival_s: float, stall_s: float) -> None:
+        waiting = frozenset({Phase.ARRIVING, Phase.ANSWERED})
+        self._check = _lane("health", _CHECKS, _CHECK_THREADS, waiting, arrival_s, stall_s)
+        self._watch = _lane("watch", _WATCHES, _WATCH_THREADS, frozenset(Phase), arrival_s, stall_s)
+
+    def of(self, method: str) -> Lane | None:
+        """The lane of a method of the health service; None for those of others."""
+        if not method.startswith(_PATH):
+            return None
+        return self._watch if method == f"{_PATH}Watch" else self._check
+
+    def cut(self) -> None:
+        """End calls that have waited too long for their client."""
+        for lane in (self._check, self._watch):
+            lane.in_flight.cut()
+
+    def stop(self) -> None:
+        """Let the threads end."""
+        for lane in (self._check, self._watch):
+            assert lane.threads is not None
+            lane.threads.shutdown(wait=False)
+
+
+def _lane(name: str, most: int, threads: int, give_way: frozenset[Phase], arrival_s: float, stall_s: float) -> Lane:
+    bounds = Bounds(most, most, most, give_way, grace_s=0.0, arrival_s=arrival_s, stall_s=stall_s)
+    return Lane(InFlight(bounds), lambda _: "", ReadyThreads(threads, name))

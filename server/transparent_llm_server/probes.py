@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import NO_COMPRESSION
-from transparent_llm_server.health_service import HealthService
+from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.health_service import HealthLanes, HealthService
+from transparent_llm_server.interceptors.arrival import Arrival
+from transparent_llm_server.interceptors.concurrency import Concurrency, Lane
+from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.listener import listen_on
+from transparent_llm_server.threads import ReadyThreads
 
-_THREADS = 4
-"""Each probe needs one for a moment; the health service has its own for those who watch."""
+_MOST_CALLS = 64
+"""Calls that gRPC takes at a time, those that wait for a thread among them."""
 
 
 class Probes:
-    """Answers the standard health service at `listen` (HOST:PORT, port 0 takes a free one), and nothing else."""
+    """Answers the standard health service at `listen` (HOST:PORT, port 0 takes a free one), and nothing else.
 
-    def __init__(self, listen: str, health: HealthService) -> None:
+    On threads of its own, which no call to another port can take.
+    """
+
+    def __init__(self, listen: str, health: HealthService, config: ServerConfig) -> None:
         self._listen = listen
+        self._lanes = HealthLanes(config.request_arrival_s, config.stall_s)
         self._grpc = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="probe"),
-            options=[("grpc.so_reuseport", 0), NO_COMPRESSION],
+            ReadyThreads(1, "probe"),  # for what is not of the health service, which there is none of
+            interceptors=[Errors(lambda error: error), Concurrency(self._lane_of), Arrival()],
+            options=[
+                ("grpc.so_reuseport", 0),
+                NO_COMPRESSION,
+                ("grpc.max_receive_message_length", config.max_metadata_bytes),
+                ("grpc.max_metadata_size", config.max_metadata_bytes),
+                ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),
+            ],
+            maximum_concurrent_rpcs=_MOST_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(health, self._grpc)
 
@@ -40,6 +55,16 @@ class Probes:
         self._grpc.start()
         return f"{self._listen.rpartition(':')[0]}:{port}"
 
+    def cut(self) -> None:
+        """End calls that have waited too long for their client."""
+        self._lanes.cut()
+
     def stop(self) -> None:
         """Hang up."""
         self._grpc.stop(None).wait()
+        self._lanes.stop()
+
+    def _lane_of(self, method: str) -> Lane:
+        lane = self._lanes.of(method)
+        assert lane is not None, method  # nothing else is registered here
+        return lane

@@ -79,13 +79,21 @@ class Victim:
 
 
 @contextmanager
-def victim(*arguments: str, before: Sequence[str] = ()) -> Iterator[Victim]:
-    """`transparent-llm serve ARGUMENTS`, behind a command like `prlimit --nproc=48` if `before` names one."""
+def victim(
+    *arguments: str, before: Sequence[str] = (), script: Path | None = None, owners: bool = True
+) -> Iterator[Victim]:
+    """`transparent-llm serve ARGUMENTS`, or a script that does the same, behind a command like `prlimit --nproc=48`.
+
+    Without `owners` it wants no tokens, and everybody is one owner.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        folder.chmod(0o755)  # the server may run as another user
         tokens = TokenFile(folder / "tokens.txt", ATTACKER, OTHER)
-        serve = [sys.executable, "-m", "transparent_llm", "serve", "--device", "cpu", "--listen", "127.0.0.1:0"]
-        flags = ["--probe-listen", "127.0.0.1:0", "--tokens", str(tokens.path), *arguments]
+        program = ["-m", "transparent_llm"] if script is None else [str(script)]
+        serve = [sys.executable, *program, "serve", "--device", "cpu", "--listen", "127.0.0.1:0"]
+        access = ["--tokens", str(tokens.path)] if owners else []
+        flags = ["--probe-listen", "127.0.0.1:0", *access, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"}
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -31,7 +32,7 @@ def long_stream(llm: RemoteTransparentLlm) -> Iterator[bytes]:
 
 def watched(server: Server) -> int:
     """Streams that hold a thread."""
-    return len(server._stalls._streams)
+    return len(server._in_flight)
 
 
 def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
@@ -40,7 +41,9 @@ def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
         next(stream)
         assert llm.copy().residual_in(0).shape[0] == ROWS
         assert watched(server)
-        server._stalls._stall_s = 0.1  # the other read is done, however long it took
+        server._in_flight.bounds = replace(
+            server._in_flight.bounds, stall_s=0.1
+        )  # the other read is done, however long it took
         wait_until(lambda: not watched(server))
         with pytest.raises(grpc.RpcError) as cut:
             list(stream)
@@ -51,6 +54,6 @@ def test_without_a_limit_it_waits() -> None:
     with running(stall_s=0) as server, RemoteTransparentLlm(server.address) as llm:
         stream = long_stream(llm)
         received = [next(stream)]
-        assert server._stalls.cut() == 0
+        assert not server._in_flight.cut().total()
         received.extend(stream)
         assert sum(map(len, received)) > ROWS * 60 * 500 * 4

@@ -1,70 +1,78 @@
-"""How many calls may be under way at once, in all and for each owner. The rest are told at once to come back."""
+"""How many calls may be in flight at once, in all and for each owner. The rest are told at once to come back."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import grpc
 
-from transparent_llm.errors import BusyError
-from transparent_llm.wire.methods import SERVICE
-from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.identity import Identity
-from transparent_llm_server.interceptors.around import Around
+from transparent_llm_server.in_flight import CallInFlight, InFlight
+from transparent_llm_server.interceptors.around import Work, rewritten, size_of
+from transparent_llm_server.threads import ReadyThreads
 
 
-class Concurrency(Around):
-    """Counts the calls of our service; health and reflection are not held back.
+@dataclass(frozen=True)
+class Lane:
+    """Calls that are counted together."""
 
-    The limit for an owner holds where callers say who they are. Elsewhere all are one owner, and have all the calls.
-    """
+    in_flight: InFlight
+    owner_of: Callable[[grpc.ServicerContext], str]
+    threads: ReadyThreads | None = None
+    """Of their own. None: those of the server."""
 
-    def __init__(self, config: ServerConfig, identity: Identity) -> None:
-        self._identity = identity
-        self._most = config.max_streams
-        most_of_owner = config.max_streams_per_owner if config.has_authentication else config.max_streams
-        self._most_of_owner = min(most_of_owner, config.max_streams)
-        self._retry_after_s = config.busy_retry_s
-        self._count = 0
-        self._count_of: Counter[str] = Counter()
-        self._lock = threading.Lock()
 
-    @contextmanager
-    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Refuse, or count for as long as the call takes."""
-        if not method.startswith(f"/{SERVICE}/"):
-            yield
-            return
-        owner = self._identity.owner_of(context)
-        self._enter(owner)
-        try:
-            yield
-        finally:
-            self._leave(owner)
+class Concurrency(grpc.ServerInterceptor):
+    """Counts each call in its lane, from before its request has come until gRPC is done with it."""
 
-    def _enter(self, owner: str) -> None:
-        with self._lock:
-            if self._count_of[owner] >= self._most_of_owner:
-                raise self._busy("of this owner ", self._most_of_owner)
-            if self._count >= self._most:
-                raise self._busy("", self._most)
-            self._count += 1
-            self._count_of[owner] += 1
+    def __init__(self, lane_of: Callable[[str], Lane]) -> None:
+        self._lane_of = lane_of
 
-    def _leave(self, owner: str) -> None:
-        with self._lock:
-            self._count -= 1
-            self._count_of[owner] -= 1
-            if not self._count_of[owner]:
-                del self._count_of[owner]
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wrap the handler, and give it the threads of its lane."""
+        handler, method = continuation(details), str(details.method)
+        if handler is None:
+            return None
+        lane = self._lane_of(method)
 
-    def _busy(self, whose: str, allowed: int) -> BusyError:
-        return BusyError(
-            f"{allowed} calls {whose}are under way already, more are not answered at once; try again in "
-            f"{self._retry_after_s:g} s",
-            metadata={"allowed": str(allowed)},
-            retry_after_s=self._retry_after_s,
-        )
+        def counted(work: Work, streams: bool) -> Work:
+            return partial(_stream if streams else _once, lane, method, work)
+
+        counting = rewritten(handler, counted)
+        if lane.threads is not None:
+            for work in (counting.stream_unary, counting.stream_stream):
+                if work is not None:
+                    work.experimental_thread_pool = lane.threads
+        return counting
+
+
+def _once(lane: Lane, method: str, work: Work, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    call, in_flight, nbytes = _entered(lane, method, context), lane.in_flight, 0
+    try:
+        answer = work(in_flight.requests(call, messages), context)
+        nbytes = size_of(answer)
+        return answer
+    finally:
+        in_flight.answered(call, nbytes)
+
+
+def _stream(
+    lane: Lane, method: str, work: Work, messages: Iterator[Any], context: grpc.ServicerContext
+) -> Iterator[Any]:
+    call, in_flight = _entered(lane, method, context), lane.in_flight
+    try:
+        yield from in_flight.offers(call, work(in_flight.requests(call, messages), context))
+    finally:
+        in_flight.answered(call)
+
+
+def _entered(lane: Lane, method: str, context: grpc.ServicerContext) -> CallInFlight:
+    call = lane.in_flight.enter(method, lane.owner_of(context), context.peer(), context.cancel)
+    ended = partial(lane.in_flight.ended, call)
+    if not context.add_callback(ended):
+        ended()
+    return call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from transparent_llm_server.call import OTHER, Call, Listener, current, trace_id
 from transparent_llm_server.caller import kind_of_peer
 from transparent_llm_server.deadline import Deadline
 from transparent_llm_server.identity import Identity
-from transparent_llm_server.interceptors.around import KINDS
+from transparent_llm_server.interceptors.around import Work, rewritten, size_of
 
 KNOWN = {
     f"/{service.full_name}/{method.name}": (service.full_name, method.name)
@@ -46,26 +45,23 @@ class Observed(grpc.ServerInterceptor):
         if handler is None:
             self._tell_unknown(details)
             return None
-        kind = next(kind for kind in KINDS if getattr(handler, kind) is not None)
-        work = getattr(handler, kind)
 
-        @functools.wraps(work)  # with what grpc reads from it: threads of its own
-        def once(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._observed(details, context) as call:
-                response = work(request, context)
-                call.sent_bytes = _size(response)
-                return response
+        def observed(work: Work, streams: bool) -> Work:
+            def once(request: Any, context: grpc.ServicerContext) -> Any:
+                with self._observed(details, context) as call:
+                    response = work(request, context)
+                    call.sent_bytes = size_of(response)
+                    return response
 
-        @functools.wraps(work)
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._observed(details, context) as call:
-                for message in work(request, context):
-                    yield message
-                    call.sent_bytes += _size(message)
+            def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+                with self._observed(details, context) as call:
+                    for message in work(request, context):
+                        yield message
+                        call.sent_bytes += size_of(message)
 
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        wrapped = stream if kind.endswith("_stream") else once
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+            return stream if streams else once
+
+        return rewritten(handler, observed)
 
     @contextmanager
     def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:
@@ -103,11 +99,6 @@ def _call(details: grpc.HandlerCallDetails) -> Call:
     service, method = KNOWN.get(str(details.method), (OTHER, OTHER))
     headers = {str(key): str(value) for key, value in details.invocation_metadata if key in _KEPT_HEADERS}
     return Call(service, method, headers, trace_id=trace_id_of(headers.get("traceparent", "")))
-
-
-def _size(message: Any) -> int:
-    """Streams of tensors are serialized when they come here."""
-    return len(message) if isinstance(message, bytes) else int(message.ByteSize())
 
 
 def _outcome(context: grpc.ServicerContext, deadline: Deadline) -> str:

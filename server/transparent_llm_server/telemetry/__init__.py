@@ -55,6 +55,11 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.stalled(streams)
 
+    def late(self, calls: int) -> None:
+        """Count calls that were cut off as their request did not come."""
+        if self._metrics is not None:
+            self._metrics.late(calls)
+
     def start(self) -> None:
         """Serve metrics.
 

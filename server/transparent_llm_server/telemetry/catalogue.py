@@ -51,6 +51,9 @@ REFUSALS = Metric(
 STALLED_STREAMS = Metric(
     "transparent_llm_stalled_streams_total", "counter", "streams that were cut off as nobody read them"
 )
+LATE_REQUESTS = Metric(
+    "transparent_llm_late_requests_total", "counter", "calls that were cut off as their request did not come"
+)
 QUEUE_WAIT = Metric(
     "transparent_llm_queue_wait_seconds",
     "histogram",
@@ -99,6 +102,7 @@ CATALOGUE = (
     CANCELLATIONS,
     REFUSALS,
     STALLED_STREAMS,
+    LATE_REQUESTS,
     QUEUE_WAIT,
     QUEUED_RUNS,
     FORWARD,

@@ -51,6 +51,7 @@ class Metrics:
         self._cancellations = _counter(self._meter, catalogue.CANCELLATIONS)
         self._refusals = _counter(self._meter, catalogue.REFUSALS)
         self._stalled = _counter(self._meter, catalogue.STALLED_STREAMS)
+        self._late = _counter(self._meter, catalogue.LATE_REQUESTS)
         self._waits = _histogram(self._meter, catalogue.QUEUE_WAIT)
         self._forwards = _histogram(self._meter, catalogue.FORWARD)
         self._active, self._lock = 0, threading.Lock()
@@ -60,6 +61,7 @@ class Metrics:
     def _begin_at_zero(self) -> None:
         """What is there from the start, a rate sees the first of."""
         self._stalled.add(0)
+        self._late.add(0)
         for reason in sorted(REASONS - _NO_REFUSALS):
             self._refusals.add(0, {"reason": reason})
 
@@ -108,6 +110,10 @@ class Metrics:
     def stalled(self, streams: int) -> None:
         """Count streams that were cut off."""
         self._stalled.add(streams)
+
+    def late(self, calls: int) -> None:
+        """Count calls that were cut off as their request did not come."""
+        self._late.add(calls)
 
     def stop(self) -> None:
         """Forget everything."""
