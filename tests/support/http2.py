@@ -94,7 +94,13 @@ class Peer:
 
     def await_end(self, stream: int) -> Frame:
         """The frame that ends a stream."""
-        while not ((frame := self.read()).ends_the_stream and frame.stream in (0, stream)):
+        while (frame := self.read_end()).stream not in (0, stream):
+            pass
+        return frame
+
+    def read_end(self) -> Frame:
+        """The next frame that ends any stream, or all of them."""
+        while not (frame := self.read()).ends_the_stream:
             pass
         return frame
 
@@ -124,14 +130,33 @@ class Peer:
 
 def call_with(message: bytes, address: str, path: str, **metadata: str) -> bytes:
     """Call a server with a gzipped message made by hand; the payload of the frame that ended the call."""
+    with _connected(address) as peer:
+        peer.send_headers(1, {**_call(address, path), "grpc-encoding": "gzip", **metadata})
+        return (peer.send_data(1, message, END_STREAM) or peer.await_end(1)).payload
+
+
+@contextmanager
+def silent_calls(address: str, path: str, count: int) -> Iterator[Peer]:
+    """A connection with so many calls that have begun, on the streams 1, 3, 5 and so on, and send nothing."""
+    with _connected(address) as peer:
+        for number in range(count):
+            peer.send_headers(2 * number + 1, _call(address, path))
+        yield peer
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Peer]:
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=SOON) as connected:
         peer = Peer(connected)
         peer.greet()
-        call = {":method": "POST", ":scheme": "http", ":path": path, ":authority": address}
-        grpc = {"content-type": "application/grpc", "te": "trailers", "grpc-encoding": "gzip"}
-        peer.send_headers(1, {**call, **grpc, **metadata})
-        return (peer.send_data(1, message, END_STREAM) or peer.await_end(1)).payload
+        yield peer
+
+
+def _call(address: str, path: str) -> dict[str, str]:
+    """The headers that a call begins with."""
+    call = {":method": "POST", ":scheme": "http", ":path": path, ":authority": address}
+    return {**call, "content-type": "application/grpc", "te": "trailers"}
 
 
 @contextmanager
