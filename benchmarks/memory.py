@@ -20,6 +20,7 @@ from peers.raw import RawStream
 
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.demo import server_process
+from transparent_llm.proxies import Route
 
 STATE_GOAL = Goal("lower", 0.4)
 GROWTH_GOAL = Goal("lower", 64.0)
@@ -63,7 +64,7 @@ def measure(streams: int) -> Figures:
         shapes.saved(config) as folder,
         server_process("--model", f"gpt2={folder}") as address,
         connect(address) as llm,
-        grpc.insecure_channel(address) as channel,
+        grpc.insecure_channel(address, Route(address).options) as channel,
     ):
         pid, stream = only_child(), RawStream(channel)
         stored = state_mb(llm, FreshBatches(1, STATE_TOKENS, config.vocab_size).next())

@@ -64,7 +64,7 @@ def measure(config: GPT2Config, pairs: Sequence[tuple[int, int]]) -> list[Figure
         server_process("--model", f"gpt2={folder}") as address,
         connect(address) as llm,
     ):
-        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
+        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False).eval()
         return [row(llm, plain, n_rows, n_pairs) for n_rows, n_pairs in pairs]
 
 

@@ -15,6 +15,7 @@ from peers.timing import Timings, in_turn, median_ms, ratio
 
 from transparent_llm import connect
 from transparent_llm.demo import server_process
+from transparent_llm.proxies import Route
 
 GOAL = Goal("lower", 1.3)
 N_TOKENS = 64
@@ -25,7 +26,7 @@ def measure(pairs: int, reads: int) -> tuple[int, Timings]:
     with server_process() as address, connect(address, cache_bytes=0) as llm:
         llm.run_tokens([list(range(1, N_TOKENS + 1))])
         n_bytes = llm.attention_matrix(0, 1, 0).nbytes
-        with peer_process("echo", n_bytes) as peer, grpc.insecure_channel(peer) as channel:
+        with peer_process("echo", n_bytes) as peer, grpc.insecure_channel(peer, Route(peer).options) as channel:
             bare = channel.unary_stream(echo.PATH)
             actions = {"read": lambda: llm.attention_matrix(0, 1, 0), "echo": lambda: list(bare(b""))}
             return n_bytes, in_turn(actions, pairs, times=reads)

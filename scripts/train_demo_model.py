@@ -222,7 +222,10 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
     corpus = Corpus.read(args.text)
-    model = GPT2LMHeadModel.from_pretrained(args.start) if args.start else build_model(corpus.tokenizer.bos_token_id)
+    if args.start:
+        model = GPT2LMHeadModel.from_pretrained(args.start, trust_remote_code=False)
+    else:
+        model = build_model(corpus.tokenizer.bos_token_id)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.1)
     started = time.monotonic()
     model.train()

@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "TLS_CA",
         "TLS_CERT",
         "TLS_KEY",
+        "PROXY",
+        "WEIGHTS_DIR",
     ):  # a developer's own settings are none of the tests'
         os.environ.pop(f"TRANSPARENT_LLM_{name}", None)
 

@@ -14,6 +14,7 @@ import grpc
 
 from peers.processes import obey
 from peers.raw import RawStream
+from transparent_llm.proxies import Route
 
 
 @dataclass
@@ -47,7 +48,7 @@ class LongStream:
 
 if __name__ == "__main__":
     address, n_tokens = sys.argv[1:]
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, Route(address).options) as channel:
         raw = RawStream(channel)
         raw.run([list(range(2, int(n_tokens) + 2))])
         obey(LongStream(raw).obey)

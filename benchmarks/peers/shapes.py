@@ -48,7 +48,7 @@ def saved(config: PreTrainedConfig) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
         save_file(random_weights(model), folder / "model.safetensors", metadata={"format": "pt"})

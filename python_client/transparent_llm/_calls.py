@@ -7,6 +7,7 @@ where gRPC's errors become ours.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -85,7 +86,7 @@ class Calls:
                 self._has_answered = True
                 return response
             except grpc.RpcError as error:
-                raise status.from_rpc_error(error, self.config.target) from None
+                raise self._failure(error) from None
 
     def tensor(self, rpc: str, request: Any, run_key: str = "") -> torch.Tensor:
         """Receive a stream of one tensor."""
@@ -115,7 +116,7 @@ class Calls:
                     ended_well = True
                     return assembler.tensors()
                 except grpc.RpcError as error:
-                    failure = status.from_rpc_error(error, self.config.target)
+                    failure = self._failure(error)
                 except StreamError as error:
                     raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}") from None
                 finally:
@@ -127,6 +128,14 @@ class Calls:
                 request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
         finally:
             meter.close()
+
+    def _failure(self, error: grpc.RpcError) -> TransparentLlmError:
+        """A failed call's exception; one in which the server could not speak for itself names the proxy too."""
+        route = self.channel.route
+        failure = status.from_rpc_error(error, str(route), route.hint)
+        if route.proxy is not None and "target" in failure.metadata:
+            failure.metadata.update(target=route.target, proxy=route.shown_proxy)
+        return failure
 
     def _messages(
         self, rpc: str, request: Any, run_key: str, deadline: float, interruptible: Interruptible
@@ -155,6 +164,7 @@ class _Cuts:
         self._was_reached = was_reached
         self._in_a_row = 0
         self._since: float | None = None
+        self._last = -math.inf
         self._loss: TransparentLlmError | None = None
 
     def wait_out(
@@ -185,10 +195,16 @@ class _Cuts:
         if by_us or not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
             raise failure from None
         self._loss = self._loss or failure
-        pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else 0.0
+        pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else self._rest(now)
         if now + pause >= deadline:
             raise self._stayed_away(stream) from None
         time.sleep(pause)
+
+    def _rest(self, now: float) -> float:
+        """After some progress there is no pause, unless the one before was cut too, only just."""
+        pause = max(0.0, self._last + _FIRST_PAUSE_S - now)
+        self._last = now + pause
+        return pause
 
     def _stayed_away(self, stream: Assembler | None) -> DeadlineError:
         received, total = (stream.received, stream.total_bytes) if stream is not None else (0, 0)
@@ -210,7 +226,7 @@ def _wait_for_model(failure: TransparentLlmError, deadline: float) -> None:
     pause = failure.retry_after_s or _LONGEST_PAUSE_S
     if time.monotonic() + pause >= deadline:
         raise failure from None
-    log.debug("waiting: %s", failure.message)
+    log.debug("waiting: %s", failure)
     time.sleep(pause)
 
 

@@ -17,6 +17,7 @@ from transparent_llm import memory
 from transparent_llm._interrupt import Interruptible
 from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.proxies import Route
 from transparent_llm.wire import methods
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 
@@ -45,6 +46,9 @@ class LazyChannel:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
+        self.route = config.route
+        """The way to the server, which errors name."""
+
         self._closed = False
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -91,7 +95,7 @@ class LazyChannel:
             raise closed_error()
         if self._channel is None:
             memory.keep_freed_pages()
-            self._channel = _open(self._config)
+            self._channel = _open(self._config, self.route)
         return self._channel
 
 
@@ -108,8 +112,9 @@ def _leave_parents() -> None:
 os.register_at_fork(after_in_child=_leave_parents)
 
 
-def _open(config: ClientConfig) -> grpc.Channel:
+def _open(config: ClientConfig, route: Route) -> grpc.Channel:
     options = [
+        *route.options,
         ("grpc.service_config", _service_config(config)),
         ("grpc.dns_min_time_between_resolutions_ms", _RESOLVE_EVERY_MS),
         ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -148,13 +153,13 @@ def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
         try:
             roots = Path(config.tls_ca).read_bytes()
             context.load_verify_locations(config.tls_ca)
-        except OSError as error:  # an SSLError too
+        except (OSError, ValueError) as error:  # an SSLError too; a name that no file can have
             raise InvalidRequestError(f"cannot read the CA certificates: {config.tls_ca}: {_why(error)}") from error
     if config.tls_cert is not None and config.tls_key is not None:
         try:
             key, chain = Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes()
             context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # none is asked for at a terminal
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InvalidRequestError(
                 f"cannot use the client certificate {config.tls_cert} with the key {config.tls_key}: {_why(error)}; "
                 "both are PEM, the key without password"
@@ -162,6 +167,6 @@ def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(roots, key, chain)
 
 
-def _why(error: OSError) -> str:
-    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else error.strerror
+def _why(error: OSError | ValueError) -> str:
+    reason = getattr(error, "reason" if isinstance(error, ssl.SSLError) else "strerror", None)
     return str(reason or error)

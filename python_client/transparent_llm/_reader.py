@@ -54,7 +54,7 @@ class Shared:
     def __init__(self, calls: Calls, config: ClientConfig) -> None:
         self.calls = calls
         self.cache: ByteLimitedCache[Named] = ByteLimitedCache(config.cache_bytes, _size)
-        self.weights = Weights(calls, config.weights_bytes, config.weights_dir)
+        self.weights = Weights(calls)
         self._descriptions: dict[str, ModelDescription] = {}
         self._features: frozenset[str] = frozenset()
         self._lock = threading.Lock()
@@ -82,7 +82,7 @@ class RunReader:
         self._max_bytes = config.max_bytes
         self._walks: dict[str, Walk] = {}
         self._entry_bytes: dict[str, int] = {}
-        self._under_way = UnderWay()
+        self._under_way = UnderWay(config.timeout_s)
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""

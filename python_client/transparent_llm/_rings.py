@@ -14,14 +14,20 @@ from transparent_llm.errors import UnavailableError
 from transparent_llm.wire import ring
 
 _SLOTS, _SLOT_BYTES = 4, 2**20
+_MOST_IDLE = 16
+"""Rings that wait for the next call: each is an open file."""
 
 
 class Rings:
-    """Rings of one client and its copies. One that a server has taken is used for that call and no other."""
+    """Rings of one client and its copies. One that a server has taken is used for that call and no other.
+
+    With the first one go those that killed processes of this user have left.
+    """
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled and ring.DIRECTORY.is_dir() and hasattr(os, "preadv")
         self._idle: deque[Ring] = deque()
+        self._has_swept = False
         weakref.finalize(self, _close_all, self._idle)
 
     def offer(self, options: Any) -> Ring | None:
@@ -29,7 +35,7 @@ class Rings:
         if not self._enabled:
             return None
         try:
-            offered = self._idle_one() or Ring()
+            offered = self._idle_one() or self._new_one()
             offered.fill(options.shared_memory)
         except OSError:  # no room, or not allowed: the socket does as well
             self._enabled = False
@@ -39,10 +45,16 @@ class Rings:
 
     def take_back(self, offered: Ring | None, *, ended_well: bool) -> None:
         """The call is over. A server that was left in the middle may still write: nobody gets that ring again."""
-        if offered is not None and ended_well and not offered.is_used:
+        if offered is not None and ended_well and len(self._idle) < _MOST_IDLE and not offered.is_used:
             self._idle.append(offered)
         elif offered is not None:
             offered.close()
+
+    def _new_one(self) -> Ring:
+        if not self._has_swept:
+            self._has_swept = True
+            ring.sweep()
+        return Ring()
 
     def _idle_one(self) -> Ring | None:
         while True:
@@ -61,6 +73,7 @@ class Ring:
     def __init__(self) -> None:
         self._path = ring.DIRECTORY / f"transparent-llm-{secrets.token_hex(16)}"
         self._file = FileIO(self._path, "x+", opener=_private)
+        ring.hold(self._file)
         self._process = os.getpid()
         self._n_read = 0
 

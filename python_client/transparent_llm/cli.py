@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,17 @@ from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
 from transparent_llm.connection import connect
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.indexing import checked_index
+from transparent_llm.printable import shown
 from transparent_llm.serve_flags import add_serve_flags
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
 
 TENSORS = [name for name, method in METHODS.items() if method.dims is not None and method.of_class]
+_LONGEST_LINE = 2000
+"""Characters that are shown of one thing that a server says."""
+
 _INDEX_HELP = {
     "layer": "layer, from 0",
     "batch_i": "which sentence, from 0 (default 0)",
@@ -38,10 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # sentences that stand behind options, which argparse leaves over
         arguments.sentences = [*arguments.sentences, *rest]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of a terminal that has not all letters
+            stream.reconfigure(errors="backslashreplace")
     try:
         code: int = arguments.command(arguments)
     except (TransparentLlmError, OSError) as error:
-        print(f"transparent-llm: {error}", file=sys.stderr)
+        print(f"transparent-llm: {shown(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -99,6 +108,11 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
     parser.add_argument("--tls-cert", help="file of a certificate to show (default TRANSPARENT_LLM_TLS_CERT)")
     parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
+    parser.add_argument(
+        "--proxy",
+        help="http://HOST:PORT, 'environment' or 'none' (default TRANSPARENT_LLM_PROXY, else the environment's proxy "
+        "for public servers by TLS)",
+    )
     parser.set_defaults(command=command)
 
 
@@ -134,14 +148,14 @@ def _connect(arguments: argparse.Namespace) -> RemoteTransparentLlm:
 
 
 def _access(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key")}
+    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key", "proxy")}
 
 
 def _info(arguments: argparse.Namespace) -> int:
     with _connect(arguments) as llm:
         info = llm.server_info()
-    print(f"server {info.server_version}, API {info.api_version}")
-    print("versions: " + ", ".join(f"{name} {version}" for name, version in sorted(info.versions.items())))
+    _say(f"server {info.server_version}, API {info.api_version}")
+    _say("versions: " + ", ".join(f"{name} {version}" for name, version in sorted(info.versions.items())))
     print(f"runs stored: {info.stored_runs} ({info.stored_run_bytes} of {info.limits.run_store_bytes} bytes)")
     for model in info.models:
         _print_model(model)
@@ -153,19 +167,31 @@ def _print_model(model: ModelDescription) -> None:
     dtype = dtypes.name(model.dtype) if model.dtype else "unknown dtype"
     names = ", ".join((info.name, *model.aliases))
     if model.state is not ModelState.LOADED:
-        print(f"\nmodel {names}: {model.state.value}, {model.detail}")
+        print()
+        _say(f"model {names}: {model.state.value}, {model.detail}")
     if not model.digest:  # never loaded, so that nothing else is known
         return
     if model.state is ModelState.LOADED:
-        print(f"\nmodel {names}: {model.architecture}, {dtype} on {model.device}{_placement(model)}")
+        print()
+        _say(f"model {names}: {model.architecture}, {dtype} on {model.device}{_placement(model)}")
     print(f"  {info.n_params_estimate:,} parameters, {info.n_layers} layers, {info.n_heads} heads,", end=" ")
     d_ffn = "/".join(str(size) for size in sorted(set(model.d_ffn)))
-    print(f"d_model {info.d_model}, d_ffn {d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
+    _say(f"d_model {info.d_model}, d_ffn {d_ffn}, d_vocab {info.d_vocab}, context {model.n_ctx}")
     print(f"  digest {model.digest}")
     for check in model.parity:
-        print(f"  {check.name:<26} max error {check.max_abs_error:.2g} (allowed {check.tolerance:.2g})")
+        _say(f"  {check.name:<26} max error {check.max_abs_error:.2g} (allowed {check.tolerance:.2g})")
     for method, why in model.unsupported.items():
-        print(f"  without {method}: {why}")
+        _say(f"  without {method}: {why}")
+
+
+def _say(line: str) -> None:
+    """Print a line with words of the server's."""
+    print(shown(line, longest=_LONGEST_LINE))
+
+
+def _as_token(string: str) -> str:
+    """A token between others, with its line breaks and the like visible."""
+    return shown(repr(string)[1:-1], longest=_LONGEST_LINE)
 
 
 def _placement(model: ModelDescription) -> str:
@@ -176,15 +202,17 @@ def _placement(model: ModelDescription) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.top < 0:
+        raise InvalidRequestError(f"--top is {arguments.top}: it must be 0 or more")
     with _connect(arguments) as llm:
         llm.run(arguments.sentences)
         tokens, lengths, logits = llm.tokens(), llm.mask().sum(dim=1).tolist(), llm.logits().float()
         for row, length in enumerate(lengths):
             strings = llm.tokens_to_strings(tokens[row, :length])
-            print(" | ".join(repr(string)[1:-1] for string in strings))
+            print(" | ".join(_as_token(string) for string in strings))
             best = torch.softmax(logits[row, length - 1], dim=0).topk(min(arguments.top, logits.shape[-1]))
             for probability, string in zip(best.values, llm.tokens_to_strings(best.indices), strict=True):
-                print(f"  {probability:6.1%}  {string!r}")
+                print(f"  {probability:6.1%}  '{_as_token(string)}'")
     return 0
 
 
@@ -218,7 +246,9 @@ def _get(arguments: argparse.Namespace) -> int:
 
 
 def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> torch.Tensor:
-    vector = llm.residual_out(arguments.layer)[arguments.batch_i, arguments.pos]
+    residual = llm.residual_out(arguments.layer)
+    batch_i = checked_index("batch_i", arguments.batch_i, residual.shape[0])
+    vector = residual[batch_i, checked_index("pos", arguments.pos, residual.shape[1])]
     return llm.unembed(vector, normalize=not arguments.no_normalize)
 
 

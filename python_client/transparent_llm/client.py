@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -35,8 +33,6 @@ from transparent_llm.wire.methods import METHODS
 log = logging.getLogger("transparent_llm")
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 _Result = TypeVar("_Result")
-
-
 _AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or ())
 
 
@@ -55,6 +51,7 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_ca: File of CA certificates to trust, or "system"; turns TLS on. Default: TRANSPARENT_LLM_TLS_CA.
         tls_cert: File of a certificate to show to the server. Default: TRANSPARENT_LLM_TLS_CERT, else none.
         tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
+        proxy: http://HOST:PORT, "environment" or "none". Default: TRANSPARENT_LLM_PROXY, else as ADR 15 has it.
         device: Where results land.
         progress: Show a bar for transfers over half a second. None: in a terminal or notebook only. Or a function that
             is called with the RPC's name, the bytes that have come, and all of them (by read-ahead in another thread).
@@ -63,6 +60,7 @@ class RemoteTransparentLlm(TransparentLlm):
         read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
         weights_bytes: Limit of the output vectors of neurons that are kept.
         weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
+        weights_dir_bytes: Limit of its files.
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
     """
@@ -77,6 +75,7 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_ca: str | None = None,
         tls_cert: str | None = None,
         tls_key: str | None = None,
+        proxy: str | None = None,
         device: str | torch.device = "cpu",
         progress: bool | Report | None = None,
         rerun: bool = True,
@@ -84,19 +83,21 @@ class RemoteTransparentLlm(TransparentLlm):
         read_ahead_bytes: int = ClientConfig.read_ahead_bytes,
         weights_bytes: int = ClientConfig.weights_bytes,
         weights_dir: str | os.PathLike[str] | None = None,
+        weights_dir_bytes: int = ClientConfig.weights_dir_bytes,
         shared_memory: bool = True,
         max_bytes: int | None = None,
     ) -> None:
-        config = ClientConfig.from_env(target, token, tls_ca, tls_cert, tls_key)
-        self._config = dataclasses.replace(
-            config,
+        self._config = ClientConfig.from_env(
+            *(target, token, tls_ca, tls_cert, tls_key),
+            proxy=proxy,
+            weights_dir=weights_dir,
             timeout_s=timeout_s,
             progress=progress,
             rerun=rerun,
             cache_bytes=cache_bytes,
             read_ahead_bytes=read_ahead_bytes,
             weights_bytes=weights_bytes,
-            weights_dir=Path(weights_dir) if weights_dir is not None else config.weights_dir,
+            weights_dir_bytes=weights_dir_bytes,
             shared_memory=shared_memory,
             max_bytes=max_bytes,
         )
@@ -287,7 +288,7 @@ class RemoteTransparentLlm(TransparentLlm):
             except NotFoundError as error:
                 if not (self._config.rerun and is_lost_run(error)):
                     raise
-            log.debug("the server no longer has run %s; running its input again", run.result.run_id)
+            log.debug("the server no longer has run %.80r; running its input again", run.result.run_id)
             again = self._make_run(run.run_input)
             require_same_model(run.result.model_digest, again.result.model_digest, self._config.target)
             self._reader.forget(run)

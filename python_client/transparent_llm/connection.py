@@ -8,6 +8,7 @@ from typing import Any
 from transparent_llm.client import RemoteTransparentLlm
 from transparent_llm.description import ServerInfo
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.printable import shown
 from transparent_llm.version import API_VERSION
 
 
@@ -37,12 +38,12 @@ def connect(target: str | None = None, **options: Any) -> RemoteTransparentLlm:
 
 def _compare_versions(info: ServerInfo) -> None:
     """Warn, once for a place in the code, when the server speaks another version than this client."""
-    theirs, ours = _version(info.api_version), _version(API_VERSION)
+    theirs, ours, told = _version(info.api_version), _version(API_VERSION), shown(info.api_version)
     if theirs[0] != ours[0]:
-        message = f"server speaks API {info.api_version}, this client {API_VERSION}: calls may fail; install equal ones"
+        message = f"server speaks API {told}, this client {API_VERSION}: calls may fail; install equal ones"
         warnings.warn(message, stacklevel=3)
     elif theirs < ours:
-        message = f"server speaks API {info.api_version}, older than this client's {API_VERSION}: new calls will fail"
+        message = f"server speaks API {told}, older than this client's {API_VERSION}: new calls will fail"
         warnings.warn(message, stacklevel=3)
 
 

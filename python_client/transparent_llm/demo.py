@@ -21,6 +21,7 @@ SENTENCES = [
     "My lord, the king of France is dead; my lord, the king of",
     "What say you, gentle friend? What say you,",
 ]
+_LONGEST_END_S = 60.0
 SHADES = " ░▒▓█"
 
 
@@ -51,13 +52,22 @@ def server_process(*arguments: str) -> Iterator[str]:
         try:
             line = process.stdout.readline()
             if not line.startswith("ready: "):
-                process.wait()
+                _end(process)
                 log.seek(0)
                 raise UnavailableError(f"the server did not start: {log.read().strip()[-2000:]}")
             yield line.removeprefix("ready: ").strip()
         finally:
-            process.terminate()
-            process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask it to; one that goes on for longer than a server may is killed."""
+    process.terminate()
+    try:
+        process.wait(_LONGEST_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _strings(llm: TransparentLlm, row: int) -> list[str]:

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from transparent_llm.printable import shown
+
 
 class TransparentLlmError(Exception):
     """Base of everything this package raises on purpose."""
@@ -45,6 +47,10 @@ class TransparentLlmError(Exception):
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        """The message, fit for a terminal; `message` has it as it came."""
+        return shown(self.message, keeps="\n")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self)._rebuild, (self.message, self.reason, self.metadata, self.retry_after_s)

@@ -35,6 +35,27 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
     parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
     parser.add_argument(
+        "--shared-positions",
+        type=int,
+        help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "
+        "included; values then differ by rounding from those of a run alone (default 8192 on a GPU, 0 on a CPU: never)",
+    )
+    parser.add_argument(
+        "--no-shared-memory",
+        dest="shared_memory",
+        action="store_false",
+        default=None,
+        help="send large tensors by the socket to clients of this host and user too",
+    )
+    parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
+    _add_times(parser)
+    _add_limits(parser)
+    _add_access(parser)
+    _add_observability(parser)
+
+
+def _add_times(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--drain-announce-s",
         type=float,
         help="how long after SIGTERM health says no while new calls are still answered (default 0)",
@@ -58,23 +79,6 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="a pass, or another piece of work of the model's, that takes longer ends the process (default 0: never)",
     )
-    parser.add_argument(
-        "--shared-positions",
-        type=int,
-        help="runs of several clients that arrive together share a forward pass of at most so many positions, padding "
-        "included; values then differ by rounding from those of a run alone (default 8192 on a GPU, 0 on a CPU: never)",
-    )
-    parser.add_argument(
-        "--no-shared-memory",
-        dest="shared_memory",
-        action="store_false",
-        default=None,
-        help="send large tensors by the socket to clients of this host and user too",
-    )
-    parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
-    _add_limits(parser)
-    _add_access(parser)
-    _add_observability(parser)
 
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from transparent_llm._interrupt import Interruptible
-from transparent_llm.errors import TransparentLlmError
+from transparent_llm.config import DEFAULT_TIMEOUT_S
 
 log = logging.getLogger("transparent_llm")
 
@@ -17,9 +17,14 @@ log = logging.getLogger("transparent_llm")
 class UnderWay:
     """The fetches of one client object, by the keys of what they bring. One that fails is forgotten: whoever wants
     its values asks for them again, and is told.
+
+    Args:
+        patience_s: What is waited for longer is dropped, and asked for again as if it had failed: the caller's own
+            function for progress may hold its thread up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self._patience_s = patience_s
         self._fetches: dict[Hashable, _Fetch] = {}
 
     def __contains__(self, key: Hashable) -> bool:
@@ -34,7 +39,7 @@ class UnderWay:
         """Until this one has come, or has failed to. Returns at once if it is not under way."""
         fetch = self._fetches.pop(key, None)
         if fetch is not None:
-            fetch.wait()
+            fetch.wait(self._patience_s)
 
     def drop(self) -> None:
         """Nobody wants any of it."""
@@ -52,15 +57,18 @@ class _Fetch:
         self._running.acquire()
         threading.Thread(target=self._work, name="read-ahead", daemon=True).start()
 
-    def wait(self) -> None:
-        if self._process == os.getpid():  # the thread is not there in a process that was forked
-            with self._running:
-                pass
+    def wait(self, patience_s: float) -> None:
+        if self._process != os.getpid():  # the thread is not there in a process that was forked
+            return
+        if self._running.acquire(timeout=min(patience_s, threading.TIMEOUT_MAX)):
+            self._running.release()
+        else:
+            self.interruptible.cancel()
 
     def _work(self) -> None:
         try:
             self._fetch(self.interruptible)
-        except TransparentLlmError as error:
+        except Exception as error:  # nobody is there to be told; whoever wants the values meets it again
             log.debug("reading ahead failed: %s", error)
         finally:
             self._running.release()

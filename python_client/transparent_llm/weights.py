@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import logging
-import os
 import threading
-import uuid
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from transparent_llm._calls import Calls
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InternalError
+from transparent_llm.errors import DeadlineError, InternalError
+from transparent_llm.weights_folder import Key, WeightsFolder
 from transparent_llm.wire import dtypes, slices
-from transparent_llm.wire.frames import bytes_of
 from transparent_llm.wire.methods import METHODS
 
-log = logging.getLogger("transparent_llm")
 _BLOCK_BYTES = 4 * 2**20
 """Neurons that are read one by one are read ahead in such blocks: the most that is ever sent in vain."""
 
@@ -30,10 +21,11 @@ _BLOCK_BYTES = 4 * 2**20
 class Weights:
     """Rows of W_out, in memory and perhaps on disk. Shared by a client and its copies; nobody writes to them."""
 
-    def __init__(self, calls: Calls, max_bytes: int, folder: Path | None) -> None:
+    def __init__(self, calls: Calls) -> None:
+        config = calls.config
         self._calls = calls
-        self._kept: ByteLimitedCache[torch.Tensor] = ByteLimitedCache(max_bytes, lambda rows: rows.nbytes)
-        self._folder = folder
+        self._kept: ByteLimitedCache[torch.Tensor] = ByteLimitedCache(config.weights_bytes, lambda rows: rows.nbytes)
+        self._folder = WeightsFolder(config.weights_dir, config) if config.weights_dir is not None else None
         self._reads: dict[tuple[str, int, int], int] = {}
         self._lock = threading.Lock()  # one download of a layer is enough for all threads
 
@@ -46,19 +38,25 @@ class Weights:
         return self._kept.get((model.digest, layer, 0, model.d_ffn[layer])) is not None
 
     def rows(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
-        """Output vectors of neurons `start` to before `stop` [n d_model], fetched once."""
+        """Output vectors of neurons `start` to before `stop` [n d_model], fetched once.
+
+        Raises:
+            DeadlineError: other threads' downloads took all of the time.
+        """
         whole = self._kept.get((model.digest, layer, 0, model.d_ffn[layer]))
         if whole is not None:
             return whole[start:stop]
-        key = (model.digest, layer, start, stop)
-        with self._lock:
+        key = Key(model.digest, layer, start, stop)
+        timeout_s = self._calls.config.timeout_s
+        if not self._lock.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX)):
+            raise DeadlineError(f"other threads' weights took longer than {timeout_s:g} s; raise timeout_s")
+        try:
             rows = self._kept.get(key)
             if rows is None:
-                rows = self._load(key) if self._folder is not None else None
-                if rows is None:
-                    rows = self._fetch(model, layer, start, stop)
-                    self._save(key, rows)
+                rows = self._found(model, key)
                 self._kept.put(key, rows)
+        finally:
+            self._lock.release()
         return rows
 
     def row_if_kept(self, model: ModelDescription, layer: int, neuron: int) -> torch.Tensor | None:
@@ -80,64 +78,35 @@ class Weights:
         max_bytes = self._calls.config.max_bytes
         return self._kept.keeps(nbytes) and (max_bytes is None or nbytes <= max_bytes)
 
+    def _found(self, model: ModelDescription, key: Key) -> torch.Tensor:
+        """In the folder, or else at the server."""
+        if self._folder is None:
+            return self._fetch(model, key.layer, key.start, key.stop)
+        rows = self._folder.load(key, (key.stop - key.start, model.info.d_model), _dtype(model))
+        if rows is None:
+            rows = self._fetch(model, key.layer, key.start, key.stop)
+            self._folder.save(key, rows)
+        return rows
+
     def _fetch(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
         request = METHODS["neuron_outputs"].request(model.info.name, layer)
         request.model_digest = model.digest
         request.options.slices.extend(slices.to_wire({"d_ffn": slice(start, stop)}))
         rows = self._calls.tensor("NeuronOutputs", request)
-        if tuple(rows.shape) != (stop - start, model.info.d_model):
+        if tuple(rows.shape) != (stop - start, model.info.d_model) or rows.dtype != _dtype(model):
             raise InternalError(
-                f"{self._calls.config.target} sent {list(rows.shape)} as the output vectors of "
-                f"{stop - start} neurons in {model.info.d_model} dimensions"
+                f"{self._calls.config.target} sent {list(rows.shape)} of {rows.dtype} as the output vectors of "
+                f"{stop - start} neurons in {model.info.d_model} dimensions of {_dtype(model)}"
             )
         return rows
 
-    def _path(self, key: tuple[str, int, int, int]) -> Path:
-        digest, layer, start, stop = key
-        assert self._folder is not None
-        return self._folder / digest / f"layer{layer}_{start}_{stop}.safetensors"
 
-    def _save(self, key: tuple[str, int, int, int], rows: torch.Tensor) -> None:
-        """Write beside, then rename: another process sees all of it or nothing."""
-        if self._folder is None:
-            return
-        path = self._path(key)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save_file({"rows": rows}, str(beside), {"sha256": _checksum(rows)})
-            os.replace(beside, path)
-        except (OSError, SafetensorError) as error:
-            log.warning("cannot keep weights in %s: %s", self._folder, error)
-            with contextlib.suppress(OSError):
-                beside.unlink()
-
-    def _load(self, key: tuple[str, int, int, int]) -> torch.Tensor | None:
-        """What an earlier process saved, if it is whole."""
-        path = self._path(key)
-        if not os.path.exists(path):  # unlike Path.exists, this never raises
-            return None
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                rows: torch.Tensor = file.get_tensor("rows")
-                wanted = (file.metadata() or {}).get("sha256")
-        except (OSError, SafetensorError) as error:
-            log.warning("%s cannot be read and is fetched again: %s", path, error)
-            return None
-        if _checksum(rows) != wanted:
-            log.warning("%s is damaged and is fetched again", path)
-            return None
-        return rows
-
-
-def _checksum(rows: torch.Tensor) -> str:
-    """Of shape, type and elements."""
-    digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype} ".encode())
-    digest.update(bytes_of(rows))
-    return digest.hexdigest()
+def _dtype(model: ModelDescription) -> torch.dtype:
+    """Of a model's values, as far as they travel."""
+    known = model.dtype if model.dtype in dtypes.WIRE_BY_TORCH else torch.float32
+    assert known is not None
+    return known
 
 
 def _row_bytes(model: ModelDescription) -> int:
-    dtype = model.dtype if model.dtype in dtypes.WIRE_BY_TORCH else torch.float32
-    assert dtype is not None
-    return model.info.d_model * dtype.itemsize
+    return model.info.d_model * _dtype(model).itemsize

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -51,6 +49,14 @@ from transparent_llm_server.threads import ReadyThreads
 from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
+_LAST_ANSWERS_S = 0.5
+"""After the drain time: for DRAINING to reach those who still wait. Then connections are cut."""
+
+_REST_S = 1.0
+"""After that: for threads to come to the end of what they are at."""
+
+_TELEMETRY_S = 5.0
+"""For the last spans; without traces it takes no time."""
 
 SERVING_LOST = 73
 """Exit code of a process that answers no calls any more, as the engine's are of one that computes no more."""
@@ -75,9 +81,10 @@ class Server:
         self._audit = AuditLog(config.audit_log)
         self._certificates = certificates(config, self._audit.tell)
         require_protected(config)
-        tokens = TokenList(config.tokens_file, tell=self._audit.tell) if config.tokens_file is not None else None
-        revoked = RevokedList(config.revoked_file, tell=self._audit.tell) if config.revoked_file is not None else None
-        identity = Identity(tokens, revoked, certificates=config.tls_client_ca is not None)
+        tell = self._audit.tell
+        self._tokens = TokenList(config.tokens_file, tell=tell) if config.tokens_file is not None else None
+        self._revoked = RevokedList(config.revoked_file, tell=tell) if config.revoked_file is not None else None
+        identity = Identity(self._tokens, self._revoked, certificates=config.tls_client_ca is not None)
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
         self._failed, self._failure = threading.Event(), 0
@@ -135,8 +142,6 @@ class Server:
         """
         memory.keep_freed_pages()
         listen = self._config.listen
-        if self._config.is_unix:
-            _remove_stale_socket(listen.removeprefix("unix:"))
         try:
             with socket_file_mode(self._config):
                 credentials = self._certificates.credentials if self._certificates is not None else None
@@ -189,24 +194,49 @@ class Server:
         self._failed.wait()
         return self._failure
 
-    def stop(self) -> None:
-        """Announce the end, refuse new calls, let running ones finish within the drain time, free everything."""
+    def read_files_again(self) -> None:
+        """Of tokens and certificates, now, and say in the log what came of it; they are also watched."""
+        for files in (self._tokens, self._revoked, self._certificates):
+            if files is not None:
+                files.read_again()
+
+    def stop(self) -> list[str]:
+        """Announce the end, refuse new calls, let running ones finish within the drain time, free everything.
+
+        Returns within a short time after that, whatever goes on: what did not end, in words, is left alone.
+        """
         if self._lifecycle.state is State.SERVING and self._config.drain_announce_s and not self._failed.is_set():
             self._lifecycle.enter(State.LEAVING)
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
         self._canary.stop()
         self._registry.load_no_more()
-        ends_at = time.monotonic() + self._config.drain_s
-        self._grpc.stop(self._config.drain_s).wait()
-        self._registry.close(max(0.0, ends_at - time.monotonic()))
-        if self._probes is not None:
-            self._probes.stop()
-        self._health_lanes.stop()
-        self._engine.close()
+        answered = self._grpc.stop(self._config.drain_s + _LAST_ANSWERS_S)
+        answered.wait(self._config.drain_s)
+        self._engine.stop()  # those who wait are told, while they still can be
+        answered.wait(2 * _LAST_ANSWERS_S)
         self._stopped.set()
-        self._telemetry.stop()
+        return self._close(answered.is_set())
+
+    def _close(self, is_answered: bool) -> list[str]:
+        """End all threads; those that did not end in time, in words."""
+        ends_at = time.monotonic() + _REST_S
+        busy_s = self._engine.busy_s
+        left = [] if self._engine.close(_REST_S) else [f"the model, for {busy_s:.1f} s at one piece of work"]
+        if not self._registry.close(max(0.0, ends_at - time.monotonic())):
+            left.append("a model that is being loaded")
+        if not is_answered:
+            left.append("gRPC")
+        elif not _ends(partial(self._threads.shutdown, cancel_futures=True), ends_at - time.monotonic()):
+            left.append("calls that were given up")
+        self._canary.close()
+        self._health_lanes.stop()
+        if self._probes is not None and not _ends(self._probes.stop, _REST_S):
+            left.append("probes")
+        if not _ends(self._telemetry.stop, _TELEMETRY_S):
+            left.append("telemetry")
         self._audit.stop()
+        return left
 
     def _sweep(self) -> None:
         """Runs past their time give their memory back where nobody calls any more; so do calls that wait for ever."""
@@ -291,16 +321,9 @@ def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000) if seconds else 2**31 - 1
 
 
-def _remove_stale_socket(path: str) -> None:
-    """A socket file that nobody listens on any more is in the way of a new server."""
-    if not os.path.exists(path):
-        return
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
-        raise InvalidRequestError(f"cannot listen on unix:{path}: a file that is no socket is there")
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise InvalidRequestError(f"cannot listen on unix:{path}: another server listens there")
+def _ends(end: Callable[[], object], within_s: float) -> bool:
+    """Do what may wait for others for ever; whether it came to its end in time."""
+    thread = threading.Thread(target=end, name="end", daemon=True)
+    thread.start()
+    thread.join(max(0.1, within_s))
+    return not thread.is_alive()

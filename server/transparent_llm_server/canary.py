@@ -60,6 +60,9 @@ class Canary(grpc.ServerInterceptor):
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(self._every_s)
+
+    def close(self) -> None:
+        """Let its thread end. After the server has stopped: gRPC may still have a call of it to answer."""
         self._threads.shutdown(wait=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 

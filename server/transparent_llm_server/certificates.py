@@ -44,6 +44,15 @@ class Certificates:
             require_client_authentication=self._client_ca is not None,
         )
 
+    def read_again(self) -> None:
+        """Say now what new connections will get."""
+        try:
+            self._read()
+            log.info("%s was read again: it holds for new connections", self._cert)
+            self._warn()
+        except InvalidRequestError as error:
+            log.warning("%s; what was read before still counts", error)
+
     def _changed(self, files: WatchedFiles, lock: threading.Lock) -> grpc.ServerCertificateConfiguration | None:
         """What to go on with, None for what there was: asked by gRPC before each handshake of a port."""
         with lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +203,8 @@ class ServerConfig:
         if self.access_log not in ACCESS_LOGS:
             raise InvalidRequestError(f"access_log is {self.access_log!r}: it must be {' or '.join(ACCESS_LOGS)}")
         for name, value in vars(self).items():
-            if isinstance(value, int | float) and not value >= 0:
-                raise InvalidRequestError(f"{name} is {value}: it must be 0 or more")
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise InvalidRequestError(f"{name} is {value}: it must be 0 or more, and a number")
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> ServerConfig:

@@ -1,71 +1,150 @@
-"""A server as a process: one line on standard output when it is ready, a clean end on SIGTERM."""
+"""A server as a process: one line on standard output when it is ready, a clean end on SIGTERM.
+
+The main thread waits for signals and does nothing else, so that they are heard whatever the server is at.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+from transparent_llm.wire import ring
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.json_log import JsonLines
+from transparent_llm_server.mailbox import Mailbox
+from transparent_llm_server.process_limits import raise_limits
+from transparent_llm_server.standard_streams import STANDARD_ERROR, StandardStreams
 
 log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
+_LONGEST_END_S = 12.0
+"""Beyond the drain time: only what holds up all of Python could take the end longer."""
 
-class _AskedToStop(BaseException):
-    """SIGTERM or Ctrl-C, wherever the main thread is: waiting, or still loading."""
+
+@dataclass(frozen=True)
+class _Failed:
+    """The server can compute no more."""
+
+    exit_code: int
 
 
-def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) -> int:
-    """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and return the exit code 0.
+_Event = signal.Signals | _Failed | BaseException
+"""What the main thread is to hear of."""
 
-    A server that can compute no more ends the process at once with the exit code 70, 71 or 72.
+
+def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) -> NoReturn:
+    """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and end the process with the exit code 0.
+
+    SIGHUP has the files of tokens and certificates read again; where the process has a terminal, that has gone, and
+    the server drains. One that can compute no more ends the process at once with the exit code 70, 71, 72 or 73.
 
     Raises:
         InvalidRequestError: an address, device or model that cannot be used.
         ModelRefusedError: a model that fails its checks.
     """
-    _log_to_stderr(config.access_log)
-
-    def ask(signum: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        log.info("%s: draining for up to %g s", signal.Signals(signum).name, config.drain_s)
-        raise _AskedToStop
-
+    form = _form_of(config.access_log)
+    streams = StandardStreams(partial(_lost_line, form))
+    _log_to(streams, form)
+    raise_limits(config)
+    events, ends = Mailbox[_Event](), _ending_signals()
+    _hear(ends, events)
     server = Server(config)
+    ring.sweep()
+    threading.Thread(target=_live, args=(server, load, streams, events), name="live", daemon=True).start()
+    while (event := events.get()) is signal.SIGHUP and signal.SIGHUP not in ends:
+        log.info("SIGHUP: reading the files of tokens and certificates again")
+        server.read_files_again()
+    if isinstance(event, _Failed):
+        _fail(event.exit_code, streams)
+    if isinstance(event, signal.Signals):
+        log.info("%s: draining for up to %g s", event.name, config.drain_s)
+        _stop(server, config)
+        streams.end(0)
+    _stop(server, config)
+    raise event
+
+
+def _live(server: Server, load: Callable[[Server], None], streams: StandardStreams, events: Mailbox[_Event]) -> None:
+    """All that takes time, on a thread of its own; the main one hears how it ends."""
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, ask)
         address = server.start()
         if server.metrics_address:
             log.info("metrics on http://%s/metrics", server.metrics_address)
         log.info("listening on %s, loading models", address)
         load(server)
-        print(f"ready: {address}", flush=True)
-        _end(server.wait_for_failure())
-    except _AskedToStop:
-        pass
-    finally:
-        server.stop()
-        log.info("stopped")
-    return 0
+        streams.announce(f"ready: {address}")
+        events.put(_Failed(server.wait_for_failure()))
+    except BaseException as error:
+        events.put(error)
 
 
-def _log_to_stderr(form: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if form == "json" else text)
+def _ending_signals() -> Collection[signal.Signals]:
+    """Who closes the terminal of a server means its end; one without a terminal is told to read its files."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return signal.SIGTERM, signal.SIGINT
+    return signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+
+
+def _hear(ends: Collection[signal.Signals], events: Mailbox[_Event]) -> None:
+    """Put signals among the events; `nohup`, which wants SIGHUP ignored, gets that."""
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        if number in ends:
+            for end in ends:
+                signal.signal(end, signal.SIG_DFL)  # a second one ends the process at once
+        events.put(signal.Signals(number))
+
+    for number in {*ends, signal.SIGHUP}:
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, hear)
+
+
+def _stop(server: Server, config: ServerConfig) -> None:
+    """Drain, within limits that hold whatever goes on."""
+    limit_s = config.drain_announce_s + config.drain_s + _LONGEST_END_S
+    with suppress(RuntimeError):  # no more threads: then the end waits for nobody either
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=STANDARD_ERROR)  # needs no interpreter's lock
+    try:
+        for what in server.stop():
+            log.warning("given up, as it did not end in time: %s", what)
+    except Exception:
+        log.exception("could not end in order")
+    faulthandler.cancel_dump_traceback_later()
+    log.info("stopped")
+
+
+def _form_of(access_log: str) -> logging.Formatter:
+    if access_log == "json":
+        return JsonLines()
+    return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _lost_line(form: logging.Formatter, count: int) -> str:
+    """What stands in the log instead of lines that it did not take."""
+    message = "%d lines of this log were lost: nobody took them"
+    return form.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, (count,), None)) + "\n"
+
+
+def _log_to(streams: StandardStreams, form: logging.Formatter) -> None:
+    handler = logging.StreamHandler(streams.error)
+    handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    if form == "json":
+    if isinstance(form, JsonLines):
         logging.captureWarnings(True)
         _quiet_libraries()
 
@@ -92,9 +171,8 @@ def _let_torch_speak_through_ours() -> None:
             logger.propagate = True
 
 
-def _end(exit_code: int) -> NoReturn:
+def _fail(exit_code: int, streams: StandardStreams) -> NoReturn:
     """Without draining, nor freeing what is on a device that does not answer."""
     log.critical("nothing can be computed any more: ending with exit code %d", exit_code)
     time.sleep(_LAST_WORDS_S)
-    logging.shutdown()
-    os._exit(exit_code)
+    streams.end(exit_code)

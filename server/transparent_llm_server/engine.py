@@ -7,8 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.device_loss import device_is_lost
+from transparent_llm_server.models.wanted import while_wanted
 from transparent_llm_server.observer import Observer, Wait
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Engine:
         self._reads: deque[_Job] = deque()
         self._reads_in_a_row = 0
         self._began: float | None = None
+        self._under_way: Future[Any] | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._live, name="model", daemon=True)
@@ -136,7 +138,9 @@ class Engine:
 
         Raises:
             CapacityError: the device has no memory left.
+            UnavailableError: the engine is closed.
         """
+        self._require_open()
         try:
             return work()
         except BaseException as error:
@@ -155,16 +159,31 @@ class Engine:
         self._on_failure(DEVICE_LOST)
         return _lost()
 
-    def close(self) -> None:
-        """Finish what is queued, then end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+    def stop(self) -> None:
+        """Refuse what waits, and what comes from now on; what is under way stops at the next place where it can."""
+        self._refuse_all(_draining)
+
+    def close(self, within_s: float | None = None) -> bool:
+        """`stop`, and wait so long for the thread to end; whether it did.
+
+        One that does not is left alone, and whoever waits for what it is at is refused.
+        """
+        self.stop()
+        self._thread.join(within_s)
+        under_way = self._under_way
+        if under_way is not None:
+            with suppress(InvalidStateError):  # it came to its end after all
+                under_way.set_exception(_draining())
+        return not self._thread.is_alive()
+
+    def _goes_on(self) -> bool:
+        """Of what is under way."""
+        self._require_open()
+        return True
 
     def _require_open(self) -> None:
         if self._closing:
-            raise UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+            raise _draining()
 
     def _busy(self) -> BusyError:
         return BusyError(
@@ -178,25 +197,26 @@ class Engine:
             self._work()
         except BaseException as error:  # nothing of the work's own, which `_finish` catches
             log.critical("the model thread died", exc_info=error)
-            self._refuse_all()
+            self._refuse_all(_lost)
             self._on_failure(THREAD_DIED)
 
-    def _refuse_all(self) -> None:
+    def _refuse_all(self, error: Callable[[], UnavailableError]) -> None:
         with self._changed:
             self._closing = True
             left = [*self._reads, *self._jobs]
             self._reads, self._jobs = deque(), deque()
+            self._changed.notify()
         for _, future in left:
             if future.set_running_or_notify_cancel():
-                future.set_exception(_lost())
+                future.set_exception(error())
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             work, future = job
             if future.set_running_or_notify_cancel():
-                self._began = time.monotonic()
+                self._began, self._under_way = time.monotonic(), future
                 self._finish(work, future)
-                self._began = None
+                self._began = self._under_way = None
             del job, work, future  # a waiting thread must not keep the last result alive
 
     def _next(self) -> _Job | None:
@@ -210,9 +230,15 @@ class Engine:
 
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
-            future.set_result(work())
+            with while_wanted(self._goes_on):
+                result = work()
         except BaseException as error:
-            future.set_exception(self.as_told(error))
+            with suppress(InvalidStateError):  # `close` waited no longer for it
+                future.set_exception(self.as_told(error))
+        else:
+            with suppress(InvalidStateError):
+                future.set_result(result)
+            del result
         finally:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
 
@@ -224,6 +250,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _draining() -> UnavailableError:
+    return UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
 
 
 def _lost() -> UnavailableError:

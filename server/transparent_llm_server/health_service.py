@@ -47,7 +47,7 @@ class HealthLanes:
             lane.in_flight.cut()
 
     def stop(self) -> None:
-        """Let the threads end."""
+        """Let the threads end. After the server has stopped: gRPC may still have a call to answer."""
         for lane in (self._check, self._watch):
             assert lane.threads is not None
             lane.threads.shutdown(wait=False)

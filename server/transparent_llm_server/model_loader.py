@@ -25,11 +25,13 @@ class ModelLoader:
                 self._thread.start()
         self._work.put(work)
 
-    def close(self, timeout_s: float) -> None:
-        """End the thread after what it has begun; whoever does not end within the time is left alone."""
-        if self._thread is not None:
-            self._work.put(None)
-            self._thread.join(timeout_s)
+    def close(self, timeout_s: float) -> bool:
+        """End the thread after what it has begun; whether it did within the time. If not, it is left alone."""
+        if self._thread is None:
+            return True
+        self._work.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _live(self) -> None:
         while (work := self._work.get()) is not None:

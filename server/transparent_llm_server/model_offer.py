@@ -14,6 +14,7 @@ from transparent_llm_server.model_config import ModelConfig
 from transparent_llm_server.model_slot import ModelOffer
 from transparent_llm_server.models.load_watch import LoadWatch, watched
 from transparent_llm_server.models.placement import Placement
+from transparent_llm_server.models.refusal import display_name
 from transparent_llm_server.models.served import ServedModel, served
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.models.weight_files import weight_bytes
@@ -42,7 +43,7 @@ def model_offer(config: ServerConfig, model: ModelConfig, alone: Alone) -> Model
         device=place.device if place.device_map is None else "",
         quantization=place.quantization or "",
         revision=model.revision or "",
-        detail=f"to be loaded from {'a local folder' if model.is_local else f'the hub ({model.source})'}",
+        detail=f"to be loaded from {'a local folder' if model.is_local else f'the hub ({display_name(model.source)})'}",
     )
     tells_size = model.is_local and place.device_map is None and place.quantization is None
     size = weight_bytes(Path(model.source), place.dtype) if tells_size else None

@@ -168,10 +168,10 @@ class Registry:
         """What is being loaded ends at its next step."""
         self._is_closing = True
 
-    def close(self, timeout_s: float) -> None:
-        """Load nothing more; wait so long for the step of a load that is under way."""
+    def close(self, timeout_s: float) -> bool:
+        """Load nothing more; wait so long for the step of a load that is under way. Whether it came to its end."""
         self.load_no_more()
-        self._loader.close(timeout_s)
+        return self._loader.close(timeout_s)
 
     def _taken(self, name: str) -> tuple[ModelSlot, ServedModel]:
         with self._lock:

@@ -59,6 +59,10 @@ class RevokedList:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, tell: Tell = tell_nobody) -> None:
         self._file = WatchedFile(path, _read, "revocations", clock, tell)
 
+    def read_again(self) -> None:
+        """Now, whether the file seems to have changed or not."""
+        self._file.read_again()
+
     def require_owner(self, owner: str) -> None:
         """Refuse an owner who is on the list.
 

@@ -71,8 +71,10 @@ class RunQueue:
 
         Raises:
             BusyError: the queue is full.
+            UnavailableError: DRAINING, at once or by the future: the engine is closed.
         """
         waiter: Future[CompletedRun] = Future()
+        job: Future[None] | None = None
         with self._changed:
             entry = self._waiting.get(run_id) or self._computed.get(run_id)
             if entry is None and (run := self._runs.find(run_id, owner)) is not None:
@@ -80,12 +82,24 @@ class RunQueue:
                 return waiter
             if entry is None:
                 entry = _Entry(model, prepared, run_id, owner, self._observer.begin_wait("run"))
-                entry.job = self._engine.submit(partial(self._turn, run_id, sharing))
+                entry.job = job = self._engine.submit(partial(self._turn, run_id, sharing))
                 self._waiting[run_id] = entry
                 self._changed.notify_all()
             entry.waiters.append(waiter)
         waiter.add_done_callback(lambda future: self._left(entry) if future.cancelled() else None)
+        if job is not None:
+            job.add_done_callback(partial(self._refused, run_id))
         return waiter
+
+    def _refused(self, run_id: str, job: Future[None]) -> None:
+        """The engine ends before this run's turn, or in the midst of it: no answer will come from there."""
+        if job.cancelled() or (error := job.exception()) is None:
+            return
+        with self._changed:
+            waiting = self._waiting.pop(run_id, None)
+            refused = [waiting] if waiting is not None else list(self._computed.values())
+        for entry in refused:
+            self._fail(entry, error)
 
     def _left(self, entry: _Entry) -> None:
         """Nobody waits any more: what has not begun need not begin."""

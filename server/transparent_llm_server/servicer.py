@@ -235,7 +235,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
         take = partial(self._take, caller)
         if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
-            with closing(OfferedRing(options.shared_memory, caller.is_there)) as ring:
+            with closing(OfferedRing(options.shared_memory, caller.is_there, self._config.stall_s)) as ring:
                 yield from stream(parts, tag, offset, chunk_bytes, take, ring)
         else:
             yield from stream(parts, tag, offset, chunk_bytes, take)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import stat
 import time
@@ -16,19 +17,26 @@ from transparent_llm.wire._gen import tensor_pb2
 WORTH_BYTES = 16 * 2**20
 """Of a tensor: a ring costs a file and its pages, and is no faster for less."""
 
-_MOST_BYTES = 64 * 2**20
-"""Of a ring."""
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 10e-3
+"""Between two looks at a slot. A client that is so slow waits no longer for it."""
 
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 1e-3
+log = logging.getLogger(__name__)
 
 
 class OfferedRing:
-    """What a request offers. Nothing is opened before `claim`."""
+    """What a request offers. Nothing is opened before `claim`.
 
-    def __init__(self, offer: tensor_pb2.SharedMemory, is_active: Callable[[], bool]) -> None:
+    Args:
+        offer: Of the request.
+        is_active: Whether its client still waits.
+        stall_s: A client that reads no piece for so long, while all slots are full, is cut off. 0: never.
+    """
+
+    def __init__(self, offer: tensor_pb2.SharedMemory, is_active: Callable[[], bool], stall_s: float = 0.0) -> None:
         self._name, self._nonce = offer.name, offer.nonce
         self._slots, self.slot_bytes = offer.slots, offer.slot_bytes
         self._is_active = is_active
+        self._stall_s = stall_s
         self._file: FileIO | None = None
         self._is_tried = False
         self._written = 0
@@ -44,7 +52,7 @@ class OfferedRing:
         """The message for a piece, at most `slot_bytes`, that was put into the next slot.
 
         Raises:
-            CancelledError: the client has left while all slots were full.
+            CancelledError: the client has left, or read nothing for `stall_s`, while all slots were full.
         """
         assert self._file is not None
         slot = self._wait_for_slot(self._file)
@@ -61,12 +69,12 @@ class OfferedRing:
             self._file.close()
 
     def _opened(self) -> FileIO | None:
-        fits = self._slots > 0 and self.slot_bytes > 0 and self._slots * self.slot_bytes <= _MOST_BYTES
+        fits = self.slot_bytes >= ring.LEAST_SLOT_BYTES and 0 < self._slots * self.slot_bytes <= ring.MOST_BYTES
         if not fits or not ring.NAME.fullmatch(self._name) or len(self._nonce) != ring.NONCE_BYTES:
             return None
         path = ring.DIRECTORY / self._name
         try:
-            file = FileIO(path, "r+", opener=_unfollowed)
+            file = FileIO(path, "r+", opener=ring.unfollowed)
         except OSError:
             return None
         try:
@@ -84,14 +92,13 @@ class OfferedRing:
         return is_private and found.st_nlink == 1 and hmac.compare_digest(ring.nonce(file), self._nonce)
 
     def _wait_for_slot(self, file: FileIO) -> int:
-        pause = _SHORTEST_PAUSE_S
+        pause, began = _SHORTEST_PAUSE_S, time.monotonic()
         while self._written - ring.read_count(file) >= self._slots:
             if not self._is_active():
                 raise CancelledError("the client left while its shared memory was full")
+            if self._stall_s and time.monotonic() - began > self._stall_s:
+                log.warning("shared memory: nobody read for %g s, cut off", self._stall_s)
+                raise CancelledError(f"nobody read from shared memory for {self._stall_s:g} s: the stream is cut off")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         return self._written % self._slots
-
-
-def _unfollowed(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -82,6 +82,10 @@ class TokenList:
             )
         return found.owner
 
+    def read_again(self) -> None:
+        """Now, whether the file seems to have changed or not."""
+        self._file.read_again()
+
     def _warn_once_a_day(self, entries: Mapping[bytes, _Entry]) -> None:
         now = self._now()
         if self._warned is not None and self._warned[0] is entries and self._warned[1] == now.date():

@@ -72,6 +72,11 @@ class WatchedFile(Generic[_Contents]):
                 self._read_again()
             return self._contents
 
+    def read_again(self) -> None:
+        """Now, whether the file seems to have changed or not."""
+        with self._lock:
+            self._read_again()
+
     def _read_again(self) -> None:
         try:
             self._contents = self._read(self._path)

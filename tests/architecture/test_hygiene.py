@@ -58,6 +58,22 @@ def is_danger(name: str) -> bool:
     return name in CODE_RUNNERS or name.split(".")[0] in UNPICKLERS or trusts_strangers
 
 
+LOADERS = {"from_pretrained", "from_config", "boot_transformers"}
+
+
+def trusting_calls(tree: ast.Module) -> list[str]:
+    """Calls that load something of Hugging Face without saying that no code that lies there is to be run. Without a
+    word about it, transformers asks on standard input."""
+    return [
+        f"{node.lineno}: {ast.unparse(node.func)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in LOADERS
+        and "trust_remote_code=False" not in [ast.unparse(keyword) for keyword in node.keywords]
+    ]
+
+
 def machine_paths(data: bytes) -> list[str]:
     """Absolute paths below a folder that other machines do not have, or have for something else."""
     pattern = rf"(?<![\w.~$}}-])/(?:{'|'.join(MACHINE_FOLDERS)})/[\w.-]*".encode()
@@ -112,6 +128,21 @@ def test_dangers_are_seen(source: str) -> None:
 def test_what_only_looks_dangerous_is_let_pass() -> None:
     harmless = "model.eval()\nfrom_pretrained(name, trust_remote_code=False)\nsafetensors.torch.load_file(path)"
     assert list(dangers(ast.parse(harmless))) == []
+
+
+@needs_a_checkout
+def test_nothing_that_is_loaded_may_run_code() -> None:
+    """Also in scripts, benchmarks and tests, which load folders that people give them."""
+    files = [ROOT / name for name in project_files() if str(name).endswith(".py")]
+    assert ROOT / "scripts/train_demo_model.py" in files
+    found = {str(path.relative_to(ROOT)): trusting_calls(ast.parse(path.read_text(encoding="utf-8"))) for path in files}
+    assert {path: calls for path, calls in found.items() if calls} == {}
+
+
+def test_a_call_that_does_not_say_so_is_seen() -> None:
+    source = "A.from_pretrained(x)\nB.from_config(x, trust_remote_code=None)\nC.boot_transformers(x, **more)"
+    assert len(trusting_calls(ast.parse(source))) == 3
+    assert trusting_calls(ast.parse("A.from_pretrained(x, trust_remote_code=False)")) == []
 
 
 @needs_a_checkout

@@ -57,10 +57,12 @@ CONTRACT = {**ABSTRACT_METHODS, **OTHER_METHODS}
 REMOTE_INIT = (
     "(self, target: str | None = None, *, model: str | None = None, timeout_s: float = 300.0, "
     "token: str | None = None, tls_ca: str | None = None, "
-    "tls_cert: str | None = None, tls_key: str | None = None, device: str | torch.device = 'cpu', "
+    "tls_cert: str | None = None, tls_key: str | None = None, proxy: str | None = None, "
+    "device: str | torch.device = 'cpu', "
     "progress: bool | Report | None = None, rerun: bool = True, cache_bytes: int = 536870912, "
     "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
-    "weights_dir: str | os.PathLike[str] | None = None, shared_memory: bool = True, "
+    "weights_dir: str | os.PathLike[str] | None = None, weights_dir_bytes: int = 17179869184, "
+    "shared_memory: bool = True, "
     "max_bytes: int | None = None) -> None"
 )
 CONNECT = "(target: str | None = None, **options: Any) -> RemoteTransparentLlm"

@@ -117,6 +117,29 @@ def test_a_file_that_cannot_be_written_is_one_line(address: str, tmp_path: Path)
     assert finished.stderr.startswith("transparent-llm: cannot write ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--top", "-1", SENTENCE], "--top is -1: it must be 0 or more"),
+        (["get", "unembed", "--layer", "0", "--pos", "99", SENTENCE], "pos 99 is out of range: valid are 0 to "),
+        (["get", "unembed", "--layer", "0", "--pos", "-1", SENTENCE], "pos -1 is out of range: valid are 0 to "),
+        (["get", "unembed", "--layer", "0", "--pos", "9" * 30, SENTENCE], "is out of range: valid are 0 to "),
+        (["get", "unembed", "--layer", "0", "--pos", "0", "--batch", "1", SENTENCE], "batch_i 1 is out of range"),
+        (["info", "--timeout-s", "nan"], "timeout_s is nan: it must be a number of seconds"),
+        (["info", "--tls-ca", "a\0b"], r"cannot read the CA certificates: a\x00b: embedded null byte"),
+        (["info", "--model", "\x1b[2J"], r"there is no model '\x1b[2J'"),
+        (["info", "--proxy", "socks5://x:1"], "proxy names no HTTP proxy: write http://HOST:PORT"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_arguments_that_cannot_be_are_one_line(arguments: list[str], said: str, address: str, tmp_path: Path) -> None:
+    output = ["-o", str(tmp_path / "x")] if arguments[0] == "get" else []
+    finished = called(*arguments, *output, "--target", address)
+    assert finished.returncode == 1
+    assert len(finished.stderr.splitlines()) == 1
+    assert said in finished.stderr
+
+
 def test_more_next_tokens_than_there_are_is_all_of_them(address: str) -> None:
     finished = called("run", "--top", "5000", "What", "--target", address)
     assert finished.returncode == 0, finished.stderr

@@ -155,3 +155,29 @@ def test_results_land_on_the_device() -> None:
             llm.unembed(torch.ones(64), True),
         ):
             assert result.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:99999",
+        "localhost:65536",
+        "localhost:0",
+        "localhost:-1",
+        "localhost:",
+        "localhost:0x50",
+        "[::1]:99999",
+        "dns:///a.example:99999",
+        "ipv4:127.0.0.1:50051,127.0.0.1:99999",
+    ],
+)
+def test_a_port_that_is_none_is_an_error_and_no_other_port(target: str) -> None:
+    with pytest.raises(errors.InvalidRequestError, match=r"cannot call '.*': its port is '.*'; write 1 to 65535"):
+        RemoteTransparentLlm(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["a.example", "a.example:https", "[::1]:65535", "::1", "unix:/a:99999", "xds:///a", "dns:///a.example"]
+)
+def test_other_targets_are_grpcs_matter(target: str) -> None:
+    RemoteTransparentLlm(target).close()

@@ -205,7 +205,7 @@ def test_a_process_that_ends_without_closing_leaves_nothing(folder: Path) -> Non
         ("10.0.0.1:5", False),
         ("127.example.org:5", False),
         ("1270.0.0.1:5", False),
-        ("dns:///localhost:5", False),
+        ("dns:///localhost:5", True),
         ("[::2]:5", False),
     ],
 )

@@ -47,6 +47,36 @@ def test_a_fetch_that_fails_ends_the_wait() -> None:
     assert "a" not in under_way
 
 
+def test_a_fetch_that_is_held_up_is_given_up_and_asked_for_again() -> None:
+    """By the caller's own function for progress, perhaps, which waits for the caller."""
+    under_way, may_end, given_up = UnderWay(patience_s=0.05), threading.Event(), threading.Event()
+
+    def fetch(interruptible: Interruptible) -> None:
+        interruptible.cancels(Cancelled(given_up))
+        may_end.wait(SOON)
+
+    under_way.begin(["a"], fetch)
+    under_way.wait_for("a")
+    assert given_up.wait(SOON)
+    assert "a" not in under_way
+    may_end.set()
+
+
+def test_a_fetch_that_fails_in_any_way_is_forgotten(recwarn: pytest.WarningsRecorder) -> None:
+    def fetch(_: Interruptible) -> None:
+        raise MemoryError
+
+    under_way = UnderWay()
+    under_way.begin(["a"], fetch)
+    under_way.wait_for("a")
+    assert not recwarn.list
+
+
+class Cancelled:
+    def __init__(self, event: threading.Event) -> None:
+        self.cancel = event.set
+
+
 class Call:
     """What gRPC gives for a call: it can be cancelled."""
 

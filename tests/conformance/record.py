@@ -41,8 +41,10 @@ def main() -> None:
 
 def demo_reference() -> HuggingFaceReference:
     """The embedded model without TransformerLens, and without a server."""
-    model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, attn_implementation="eager")
-    return HuggingFaceReference(model, AutoTokenizer.from_pretrained(DEMO_MODEL), prepend_bos=True)
+    model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, attn_implementation="eager", trust_remote_code=False)
+    return HuggingFaceReference(
+        model, AutoTokenizer.from_pretrained(DEMO_MODEL, trust_remote_code=False), prepend_bos=True
+    )
 
 
 def written(cases: list[Fields]) -> str:

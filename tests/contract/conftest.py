@@ -41,7 +41,7 @@ class Remembered:
 
 @cache
 def _reference(folder: Path) -> HuggingFaceReference:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     reference = HuggingFaceReference(build_model(FAMILIES[folder.name]()), tokenizer, prepend_bos=False)
     reference.run_tokens(ROWS)
     return cast(HuggingFaceReference, Remembered(reference))

@@ -49,9 +49,17 @@ def test_a_model_whose_parts_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> N
         TransformerLensTransparentLlm("bloom", hf_model=model, tokenizer=build_tokenizer())
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_weight_that_is_no_finite_number(value: str) -> None:
+    model = build_model(FAMILIES["gpt2"]())
+    model.transformer.ln_f.weight.data[0] = float(value)
+    with pytest.raises(errors.ModelRefusedError, match=r"weight transformer\.ln_f\.weight has elements that are no"):
+        TransformerLensTransparentLlm("nan", hf_model=model, tokenizer=build_tokenizer())
+
+
 def test_a_model_that_gives_nan() -> None:
     model = build_model(FAMILIES["gpt2"]())
-    model.transformer.ln_f.weight.data[0] = float("nan")
+    model.transformer.ln_f.weight.data[:] = 3e38  # finite, but what it gives is not
     with pytest.raises(errors.ModelRefusedError, match="logits_vs_huggingface: nan is over"):
         TransformerLensTransparentLlm("nan", hf_model=model, tokenizer=build_tokenizer())
 

@@ -70,7 +70,9 @@ def server(folders: dict[str, Path]) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def local_of(folders: dict[str, Path]) -> Any:
     return cache(
-        lambda name: TransformerBridge.boot_transformers(str(folders[name]), device="cpu", dtype=torch.float32)
+        lambda name: TransformerBridge.boot_transformers(
+            str(folders[name]), device="cpu", dtype=torch.float32, trust_remote_code=False
+        )
     )
 
 
@@ -220,7 +222,9 @@ def test_a_narrow_model_gives_the_bits_of_a_local_bridge(family: str, folders: d
     folder, dtype = str(folders[family]), torch.bfloat16
     bridge = boot_transparent_llm(TransformerLensTransparentLlm(folder, dtype=dtype), folder)
     logits, remote = run(bridge, TOKENS)
-    wanted, local = run(TransformerBridge.boot_transformers(folder, device="cpu", dtype=dtype), TOKENS)
+    wanted, local = run(
+        TransformerBridge.boot_transformers(folder, device="cpu", dtype=dtype, trust_remote_code=False), TOKENS
+    )
     assert bridge.cfg.dtype == logits.dtype == dtype
     assert torch.equal(logits, wanted)
     assert [name for name in remote if not torch.equal(remote[name], local[name])] == []

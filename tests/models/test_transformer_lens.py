@@ -189,7 +189,9 @@ def test_a_narrow_model_equals_hugging_face_loaded_in_that_dtype(
 ) -> None:
     """Also far from the beginning, where rotary frequencies rounded to the dtype would be off."""
     folder, rows = save(family, tmp_path), [list(range(3, 63))]
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+    ).eval()
     if hasattr(plain, "set_experts_implementation"):
         plain.set_experts_implementation("eager")
     with torch.no_grad():

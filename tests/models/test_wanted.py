@@ -52,3 +52,18 @@ def test_outside_of_such_a_block_everything_is_wanted() -> None:
     with while_wanted(lambda: False), pytest.raises(AbandonedError):
         require_wanted()
     require_wanted()
+
+
+def test_a_block_within_another_wants_what_both_want() -> None:
+    with while_wanted(Patience(1)), while_wanted(Patience(2)):
+        require_wanted()
+        with pytest.raises(AbandonedError):
+            require_wanted()
+
+
+def test_it_may_say_why_the_work_is_to_stop() -> None:
+    def refuse() -> bool:
+        raise ValueError("words")
+
+    with while_wanted(refuse), while_wanted(lambda: True), pytest.raises(ValueError, match="words"):
+        require_wanted()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,5 +31,12 @@ def test_files_that_do_not_tell_are_left_to_the_load(tmp_path: Path) -> None:
     assert weight_bytes(tmp_path, torch.float32) is None
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     assert weight_bytes(tmp_path, torch.float32) is None
+    (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text("{}")
+    assert weight_bytes(tmp_path, torch.float32) is None
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.safetensors.index.json"])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(file: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / file)
     assert weight_bytes(tmp_path, torch.float32) is None

@@ -111,11 +111,15 @@ def test_it_serves_metrics_also_while_models_are_loaded_and_the_server_drains() 
         urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=30)
 
 
-@pytest.mark.parametrize("listen", ["9464", ":9464", "localhost", "localhost:http", "localhost:70000"])
+@pytest.mark.parametrize(
+    "listen", ["9464", ":9464", "localhost", "localhost:http", "localhost:70000", "localhost:99999", "localhost:-1"]
+)
 def test_an_address_that_is_none_is_refused(listen: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         Server(ServerConfig(metrics_listen=listen))
-    assert refused.value.message == f"metrics_listen is {listen!r}: write HOST:PORT, as 127.0.0.1:9464"
+    assert refused.value.message == (
+        f"metrics_listen is {listen!r}: write HOST:PORT with a port from 0 to 65535, as 127.0.0.1:50051"
+    )
 
 
 def test_an_address_that_is_taken_is_refused() -> None:

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from support.certificates import Authority
 from support.families import save
 from support.owners import TokenFile
 from support.patience import waiting
+from support.server_processes import TIMEOUT_S, log_of, process, ready_address
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
@@ -29,44 +29,6 @@ from transparent_llm.wire import frames
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server import TransformerLensTransparentLlm
-
-TIMEOUT_S = 240
-
-
-@contextmanager
-def process(*arguments: str, script: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """`transparent-llm serve`, or a script, with its output and log readable; killed if a test leaves it running."""
-    serve = [str(script)] if script is not None else ["-m", "transparent_llm", "serve"]
-    paths = os.pathsep.join(sys.path)  # where `support` is found
-    with tempfile.TemporaryFile("w+") as log:
-        running = subprocess.Popen(
-            [sys.executable, *serve, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, "PYTHONPATH": paths},
-        )
-        running.log = log  # type: ignore[attr-defined]
-        try:
-            yield running
-        finally:
-            running.kill()
-            running.wait()
-            assert running.stdout is not None
-            running.stdout.close()
-
-
-def ready_address(running: subprocess.Popen[str]) -> str:
-    assert running.stdout is not None
-    line = running.stdout.readline()
-    assert line.startswith("ready: "), log_of(running)
-    return line.removeprefix("ready: ").strip()
-
-
-def log_of(running: subprocess.Popen[str]) -> str:
-    running.log.seek(0)  # type: ignore[attr-defined]
-    text: str = running.log.read()  # type: ignore[attr-defined]
-    return text
 
 
 @pytest.fixture(scope="module")

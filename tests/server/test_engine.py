@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from support.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
 from transparent_llm_server.engine import DEVICE_LOST, THREAD_DIED, THREAD_HUNG, Engine
+from transparent_llm_server.models.wanted import require_wanted, while_wanted
 
 
 @pytest.fixture
@@ -368,17 +370,90 @@ def test_a_device_without_memory_is_told_with_a_time_to_come_back(engine: Engine
 # Closing
 
 
-def test_closing_finishes_the_reads_that_are_queued() -> None:
+def test_closing_refuses_what_is_queued_and_waits_for_what_is_under_way() -> None:
     engine = Engine(queue_length=5, retry_after_s=1.0)
     order = Order(engine)
-    with held(engine):
+    with held(engine) as under_way:
         order.run("run 1", "run 2")
-        order.read(*["read"] * 9)
+        order.read("read 1", "read 2")
         closing = threading.Thread(target=engine.close)
         closing.start()
+        for future in order.futures:  # while the model thread is still at work
+            assert_draining(future)
+        assert closing.is_alive()
     closing.join(SOON)
     assert not closing.is_alive()
-    assert order.done == [*["read"] * 8, "run 1", "read", "run 2"]
+    assert under_way.result(0)
+    assert order.done == []
+
+
+def test_what_was_cancelled_before_it_closed_stays_cancelled() -> None:
+    engine = Engine(queue_length=5, retry_after_s=1.0)
+    with held(engine):
+        dropped = engine.submit(lambda: None)
+        assert dropped.cancel()
+        engine.stop()
+    engine.close()
+    assert dropped.cancelled()
+
+
+def test_work_under_way_stops_at_the_next_place_where_it_can() -> None:
+    engine, begun = Engine(queue_length=5, retry_after_s=1.0), threading.Event()
+
+    def endless() -> None:
+        with while_wanted(lambda: True):  # whoever it is for waits still
+            while True:
+                begun.set()
+                require_wanted()
+
+    future = engine.submit(endless)
+    assert begun.wait(SOON)
+    assert engine.close(SOON)
+    assert_draining(future)
+
+
+def test_work_that_does_not_stop_is_given_up() -> None:
+    failures: list[int] = []
+    engine = Engine(queue_length=5, retry_after_s=1.0, on_failure=failures.append)
+    with held(engine) as stuck:
+        assert not engine.close(0.01)
+        assert_draining(stuck)
+    assert engine.close(SOON)  # it came to its end, and nobody was left to be told
+    assert failures == []
+
+
+def test_work_that_fails_after_it_was_given_up_is_no_failure_of_the_engine() -> None:
+    failures: list[int] = []
+    engine = Engine(queue_length=5, retry_after_s=1.0, on_failure=failures.append)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        go_on.wait(SOON)
+        raise ValueError
+
+    future = engine.submit(fail)
+    assert begun.wait(SOON)
+    assert not engine.close(0.01)
+    go_on.set()
+    assert engine.close(SOON)
+    assert_draining(future)
+    assert failures == []
+
+
+def test_a_closed_engine_refuses_work_on_the_callers_thread() -> None:
+    engine, ran = Engine(queue_length=5, retry_after_s=1.0), threading.Event()
+    engine.close()
+    with pytest.raises(UnavailableError) as refused:
+        engine.here(ran.set)
+    assert refused.value.reason == "DRAINING"
+    assert not ran.is_set()
+
+
+def assert_draining(future: Future[Any]) -> None:
+    error = future.exception(SOON)
+    assert isinstance(error, UnavailableError)
+    assert error.reason == "DRAINING"
 
 
 @pytest.mark.parametrize("submit", [Engine.submit, Engine.submit_read], ids=["run", "read"])
@@ -389,17 +464,6 @@ def test_a_closed_engine_refuses_work(submit: Callable[[Engine, Callable[[], Non
         submit(engine, ran.set)
     assert refused.value.reason == "DRAINING"
     assert not ran.is_set()
-
-
-def test_closing_finishes_what_is_queued() -> None:
-    engine = Engine(queue_length=5, retry_after_s=1.0)
-    with held(engine):
-        queued = [engine.submit(lambda: "done") for _ in range(5)]
-        closing = threading.Thread(target=engine.close)
-        closing.start()
-    closing.join(SOON)
-    assert not closing.is_alive()
-    assert [future.done() and future.result() for future in queued] == ["done"] * 5
 
 
 def test_closing_ends_the_thread() -> None:

@@ -696,14 +696,48 @@ def test_a_full_queue_refuses_another_run_and_takes_an_equal_one() -> None:
         assert place.model.passes == [[LONG], [SHORT]]
 
 
-def test_runs_that_wait_are_finished_when_the_engine_closes() -> None:
+def test_runs_that_wait_are_refused_when_the_engine_closes() -> None:
     with opened() as place:
         with held(place.engine):
-            futures = [place.ask(rows) for rows in (LONG, SHORT)]
-            closing = threading.Thread(target=place.engine.close)
-            closing.start()
-        closing.join(SOON)
-        assert [tokens(future.result(0)) for future in futures] == [LONG, SHORT]
+            futures = [place.ask(rows) for rows in (LONG, SHORT, LONG)]
+            place.engine.stop()
+            for future in futures:
+                assert_draining(future)
+        assert place.model.passes == []
+        assert place.queue._waiting == {}
+
+
+def test_a_pass_under_way_stops_when_the_engine_closes() -> None:
+    with opened() as place:
+        place.model.go_on.clear()
+        with held(place.engine):
+            futures = [place.ask(rows, TOGETHER) for rows in (LONG, SHORT)]
+        assert place.model.begun.wait(SOON)
+        place.engine.stop()
+        place.model.go_on.set()
+        for future in futures:
+            assert_draining(future)
+        assert place.engine.close(SOON)
+        assert place.queue._computed == {}
+
+
+def test_whoever_waits_for_a_pass_that_does_not_stop_is_told() -> None:
+    with opened() as place:
+        place.model.go_on.clear()
+        with held(place.engine):
+            futures = [place.ask(rows, TOGETHER) for rows in (LONG, SHORT)]
+        assert place.model.begun.wait(SOON)
+        assert not place.engine.close(0.01)
+        for future in futures:
+            assert_draining(future)
+        place.model.go_on.set()
+        assert place.engine.close(SOON)
+
+
+def assert_draining(future: Future[CompletedRun]) -> None:
+    error = future.exception(SOON)
+    assert isinstance(error, UnavailableError)
+    assert error.reason == "DRAINING"
 
 
 def test_a_closed_engine_takes_no_runs() -> None:

@@ -192,7 +192,7 @@ def build_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
     torch.manual_seed(seed)  # constructors draw initial values too
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     generator = torch.Generator().manual_seed(seed)
     seen: set[int] = set()  # tied weights are drawn once
     with torch.no_grad():

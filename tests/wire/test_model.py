@@ -54,7 +54,7 @@ LIMITS = Limits(
 SERVER = ServerInfo(
     api_version="1.0",
     server_version="0.1.0",
-    models=(DESCRIPTION, ModelDescription(dataclasses.replace(INFO, name="other"), digest="1")),
+    models=(DESCRIPTION, ModelDescription(dataclasses.replace(INFO, name="other"), digest="1" * 64)),
     limits=LIMITS,
     features=("slices", "resume"),
     versions={"torch": "2.13.0", "python": "3.11.2"},

@@ -166,7 +166,7 @@ def test_different_runs_have_different_keys() -> None:
 
 def answer(mask: torch.Tensor | None) -> RunResult:
     tokens = torch.tensor([[5, 6, 7], [8, 0, 0]])
-    return RunResult("ab12", tokens, mask, ("a", " b", "�", "", "\0", "ä"), 2**40, "digest")
+    return RunResult("ab12", tokens, mask, ("a", " b", "�", "", "\0", "ä"), 2**40, "d" * 64)
 
 
 def travelled(result: RunResult) -> RunResult:

@@ -6,7 +6,7 @@ import dataclasses
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
-from transparent_llm.wire import dtypes
+from transparent_llm.wire import digests, dtypes
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
 
 _STATES = {
@@ -60,7 +60,7 @@ def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescripti
     """A model's description from a message."""
     return ModelDescription(
         info=info_from_wire(message.info),
-        digest=message.digest,
+        digest=message.digest and digests.checked(message.digest),  # none of a model that was never loaded
         architecture=message.architecture,
         dtype=dtypes.TORCH_BY_WIRE.get(message.dtype),  # a newer server may know more of them
         device=message.device,

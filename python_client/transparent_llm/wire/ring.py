@@ -7,9 +7,13 @@ done with a file that was closed raises a ValueError: its number may be another 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import itertools
 import os
 import re
+import stat
 from io import FileIO
 from pathlib import Path
 
@@ -20,7 +24,45 @@ NAME = re.compile(r"transparent-llm-[0-9a-f]{32}")
 NONCE_BYTES = 32
 """At the beginning of the file, and in the request."""
 
+LEAST_SLOT_BYTES, MOST_BYTES = 2**16, 2**26
+"""Of a slot, as each costs a message; and of all slots of a ring together."""
+
+_MOST_NAMES = 10_000
+"""That are looked at for files to sweep away."""
+
 _COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
+
+
+def hold(file: FileIO) -> None:
+    """Show by a lock that the file's process lives: the system takes the lock away with the process."""
+    with contextlib.suppress(OSError):  # somebody sweeps at this moment: without its name it is only of no use
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def sweep() -> int:
+    """Remove the files that killed processes of this user have left behind; how many there were."""
+    swept = 0
+    with contextlib.suppress(OSError), os.scandir(DIRECTORY) as entries:
+        for entry in itertools.islice(entries, _MOST_NAMES):
+            if NAME.fullmatch(entry.name):
+                swept += _removed(Path(entry.path))
+    return swept
+
+
+def _removed(path: Path) -> bool:
+    """Whether it was this user's and nobody held it."""
+    with contextlib.suppress(OSError), FileIO(path, "r+", opener=unfollowed) as file:
+        found = os.fstat(file.fileno())
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            return True
+    return False
+
+
+def unfollowed(path: str, flags: int) -> int:
+    """Opens a file itself, not what a link leads to, and waits for no pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def begin(file: FileIO, nonce: bytes) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from transparent_llm.errors import InternalError
 from transparent_llm.run_input import RunInput
+from transparent_llm.wire import digests
 from transparent_llm.wire._gen import service_pb2
 
 
@@ -76,7 +77,7 @@ def from_response(message: service_pb2.RunResponse) -> RunResult:
         mask=mask,
         token_strings=tuple(message.token_strings),
         stored_bytes=message.stored_bytes,
-        model_digest=message.model_digest,
+        model_digest=digests.checked(message.model_digest),
     )
 
 

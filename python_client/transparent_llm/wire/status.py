@@ -94,8 +94,9 @@ def to_status(error: errors.TransparentLlmError) -> status_pb2.Status:
     return status
 
 
-def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmError:
-    """The exception that a failed call raises; `target` is named where the server could not speak for itself."""
+def from_rpc_error(error: grpc.RpcError, target: str, hint: str = "") -> errors.TransparentLlmError:
+    """The exception that a failed call raises; `target` is named where the server could not speak for itself, and
+    `hint` ends what is said where none answers."""
     code, details = error.code(), error.details() or ""
     status = _rich_status(error.trailing_metadata() or ())
     if status is not None:
@@ -106,7 +107,10 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> errors.TransparentLlmEr
     if _was_reset(code, details):
         kind = errors.UnavailableError
     reason = "NOT_SUPPORTED" if code is grpc.StatusCode.UNIMPLEMENTED else kind.default_reason
-    return kind(_plain_message(code, details, target), reason=reason, metadata={"status": code.name, "target": target})
+    message = _plain_message(code, details, target)
+    if kind is errors.UnavailableError:
+        message += hint
+    return kind(message, reason=reason, metadata={"status": code.name, "target": target})
 
 
 def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.TransparentLlmError:

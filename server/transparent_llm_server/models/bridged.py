@@ -17,6 +17,7 @@ from transparent_llm_server.models.families import finish_logits
 from transparent_llm_server.models.gathering import Gathering
 from transparent_llm_server.models.layer import Layer, LayerPlace
 from transparent_llm_server.models.neurons import unbridged
+from transparent_llm_server.models.processors import no_processors
 from transparent_llm_server.models.quantization import plain_parts
 from transparent_llm_server.models.spread import Spread
 from transparent_llm_server.models.wanted import require_wanted
@@ -38,13 +39,15 @@ class BridgedModel:
 
         self._last_device = spread.device(_name_of(hf_model, hf_model.get_output_embeddings()))
         try:
-            self._bridge = TransformerBridge.boot_transformers(
-                f"local/{self.architecture}",  # any name will do: everything that it could find is handed over
-                hf_model=hf_model,
-                tokenizer=_for_bridge(tokenizer),
-                device=str(self.device),
-                dtype=dtype,
-            )
+            with no_processors():
+                self._bridge = TransformerBridge.boot_transformers(
+                    f"local/{self.architecture}",  # any name will do: everything that it could find is handed over
+                    hf_model=hf_model,
+                    tokenizer=_for_bridge(tokenizer),
+                    device=str(self.device),
+                    dtype=dtype,
+                    trust_remote_code=False,
+                )
         except (ValueError, NotImplementedError) as error:
             raise ModelRefusedError(f"TransformerLens cannot bridge {self.architecture}: {str(error)[:300]}") from error
         self._bridge.eval()

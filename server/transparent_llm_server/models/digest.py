@@ -1,4 +1,4 @@
-"""A model's digest: equal digests give equal values."""
+"""A model's digest: equal digests give equal values. All numbers pass here once, so here they are looked at too."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any
 
 import torch
 
+from transparent_llm.errors import ModelRefusedError
 from transparent_llm_server.models.quantization import plain_parts
 
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "torch_dtype")
 
 
 def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any, quantization: str | None = None) -> str:
-    """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape."""
+    """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape.
+
+    Raises:
+        ModelRefusedError: a weight has elements that are no finite numbers.
+    """
     digest = hashlib.sha256()
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_MODEL}
     if quantization is not None:
@@ -24,9 +29,23 @@ def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any, quantizati
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for part in plain_parts(_elements(model, name, tensor)):
+            _require_finite(name, part)
             raw: Any = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             digest.update(raw)
     return digest.hexdigest()
+
+
+def _require_finite(name: str, part: torch.Tensor) -> None:
+    """No model that is served has any: what they touch is NaN for everybody, and every comparison with it is false."""
+    if not part.is_floating_point() or not part.numel():
+        return
+    extremes = torch.stack(torch.aminmax(part.detach()))  # NaN if there is one, and no tensor of the size of the weight
+    if not extremes.isfinite().all():
+        raise ModelRefusedError(
+            f"the weight {name} has elements that are no finite numbers ({extremes[0].item():g} to "
+            f"{extremes[1].item():g} as {part.dtype}): load it as a wider type, or fetch it again",
+            metadata={"tensor": name},
+        )
 
 
 def _elements(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -45,6 +45,12 @@ def step(words: str) -> None:
         watch.on_step(words)
 
 
+def alone() -> AbstractContextManager[Any]:
+    """Within it, no model of a server that watches computes."""
+    watch = _watch.get()
+    return nullcontext() if watch is None else watch.alone()
+
+
 def build_alone() -> None:
     """From here on, transformers builds modules only while no model of a server that watches computes."""
     from transformers import PreTrainedModel
@@ -61,5 +67,4 @@ def build_alone() -> None:
 
 
 def _contexts_alone(contexts: list[Any]) -> list[Any]:
-    watch = _watch.get()
-    return [nullcontext() if watch is None else watch.alone(), *contexts]
+    return [alone(), *contexts]

@@ -15,6 +15,7 @@ import torch
 from transparent_llm.description import ParityCheck
 from transparent_llm.errors import ModelRefusedError
 from transparent_llm_server.models.bridged import BridgedModel
+from transparent_llm_server.models.refusal import refusing
 from transparent_llm_server.models.values import Values
 
 LENGTHS = (12, 7)
@@ -45,19 +46,24 @@ class Reference:
 
 @torch.no_grad()
 def reference(hf_model: Any, d_vocab: int, n_ctx: int, device: torch.device) -> Reference:
-    """Run the probe through the unbridged model, whose input goes to this device."""
+    """Run the probe through the unbridged model, whose input goes to this device.
+
+    Raises:
+        ModelRefusedError: it cannot be run.
+    """
     lengths = [min(length, n_ctx) for length in LENGTHS]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, d_vocab, (len(lengths), max(lengths)), generator=generator)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    for _ in range(_PASSES):
-        output = hf_model(
-            tokens.to(device),
-            attention_mask=mask.to(device, torch.int64),
-            output_hidden_states=True,
-            output_attentions=True,
-            use_cache=False,
-        )
+    with refusing(lambda words: f"{type(hf_model).__name__} is not served: it cannot run: {words}"):
+        for _ in range(_PASSES):
+            output = hf_model(
+                tokens.to(device),
+                attention_mask=mask.to(device, torch.int64),
+                output_hidden_states=True,
+                output_attentions=True,
+                use_cache=False,
+            )
     attentions = tuple(getattr(output, "attentions", None) or ())
     return Reference(tokens, mask, output.logits, tuple(output.hidden_states), attentions)
 

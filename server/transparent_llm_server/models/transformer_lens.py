@@ -26,6 +26,7 @@ from transparent_llm_server.models.proof import prove, reference
 from transparent_llm_server.models.tokenization import Tokenization
 from transparent_llm_server.models.unsupported import unsupported_values
 from transparent_llm_server.models.values import Values
+from transparent_llm_server.models.vocabulary import require_same_vocabulary
 from transparent_llm_server.models.weights import Weights
 
 CONVENTIONS = {
@@ -60,7 +61,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
-        ModelRefusedError: the model would give wrong values; the message says which and by how much.
+        ModelRefusedError: the model would give wrong values, and the message says which and by how much; or its files
+            are damaged, incomplete, or want code to be run.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         step("computing the reference")
         spread = placement.spread(hf_model)
         d_vocab = hf_model.get_output_embeddings().weight.shape[0]
+        require_same_vocabulary(tokenizer, d_vocab)
         probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, spread))
         step("bridging")
         self._model = BridgedModel(hf_model, tokenizer, spread, dtype)

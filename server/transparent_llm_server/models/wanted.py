@@ -16,8 +16,12 @@ _is_wanted: ContextVar[Callable[[], bool] | None] = ContextVar("is_wanted", defa
 
 @contextmanager
 def while_wanted(is_wanted: Callable[[], bool]) -> Iterator[None]:
-    """Within this block, work on this thread goes on only while `is_wanted` says so."""
-    token = _is_wanted.set(is_wanted)
+    """Within this block, work on this thread goes on only while `is_wanted` says so, and that of a block around it.
+
+    It may raise, which ends the work with that error.
+    """
+    around = _is_wanted.get()
+    token = _is_wanted.set(is_wanted if around is None else lambda: around() and is_wanted())
     try:
         yield
     finally:
@@ -29,6 +33,7 @@ def require_wanted(*_: object) -> None:
 
     Raises:
         AbandonedError: nobody waits for it.
+        UnavailableError: DRAINING: the server ends.
     """
     is_wanted = _is_wanted.get()
     if is_wanted is not None and not is_wanted():

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server.listener import host_and_port
 
 log = logging.getLogger(__name__)
 _SLOWEST_READER_S = 10.0
@@ -28,7 +29,7 @@ class Endpoint:
     """
 
     def __init__(self, listen: str, registry: CollectorRegistry) -> None:
-        self._host, self._port = _parsed(listen)
+        self._host, self._port = host_and_port("metrics_listen is", listen)
         self._listen = listen
         self._registry = registry
         self._server: WSGIServer | None = None
@@ -81,10 +82,3 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Not every scrape is news."""
-
-
-def _parsed(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidRequestError(f"metrics_listen is {listen!r}: write HOST:PORT, as 127.0.0.1:9464")
-    return host.strip("[]"), int(port)

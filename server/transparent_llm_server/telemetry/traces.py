@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlparse
 
 import grpc
@@ -18,6 +20,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.proxies import route
 from transparent_llm.version import __version__
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 from transparent_llm_server.call import Call
@@ -49,7 +52,10 @@ class Traces:
             raise InvalidRequestError(
                 f"otlp_endpoint is {endpoint!r}: write http://HOST:PORT, or https://HOST:PORT for TLS"
             )
-        self._exporter = OTLPSpanExporter(endpoint=endpoint, insecure=url.scheme == "http", timeout=_EXPORT_S)
+        is_encrypted = url.scheme == "https"
+        way = route(url.netloc, is_encrypted=is_encrypted, wanted=None, environ=os.environ)
+        options: Any = tuple(way.options)
+        self._exporter = OTLPSpanExporter(endpoint, not is_encrypted, timeout=_EXPORT_S, channel_options=options)
         resource = Resource.create({SERVICE_NAME: "transparent-llm", SERVICE_VERSION: __version__})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter, schedule_delay_millis=_DELAY_MS))

@@ -255,8 +255,10 @@ type SharedMemory struct {
 	// Its name in /dev/shm: "transparent-llm-" and 32 hexadecimal digits.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// 32 random bytes, new for each call.
-	Nonce     []byte `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Slots     uint32 `protobuf:"varint,3,opt,name=slots,proto3" json:"slots,omitempty"`
+	Nonce []byte `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// All slots together take at most 64 MiB; otherwise the server does not take part.
+	Slots uint32 `protobuf:"varint,3,opt,name=slots,proto3" json:"slots,omitempty"`
+	// At least 65536; otherwise the server does not take part.
 	SlotBytes uint32 `protobuf:"varint,4,opt,name=slot_bytes,json=slotBytes,proto3" json:"slot_bytes,omitempty"`
 }
 

@@ -55,7 +55,8 @@ def boot_transparent_llm(llm: TransparentLlm, model_name: str | os.PathLike[str]
 
 def _load(model_name: str | os.PathLike[str]) -> tuple[Any, Any]:
     try:
-        return AutoConfig.from_pretrained(model_name), AutoTokenizer.from_pretrained(model_name)
+        config = AutoConfig.from_pretrained(model_name, trust_remote_code=False)
+        return config, AutoTokenizer.from_pretrained(model_name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
         raise InvalidRequestError(f"no configuration and tokenizer in {model_name!s}: {first_line}") from error

@@ -1,0 +1,114 @@
+"""SIGTERM under work that nobody waits for any more, or that would never end: the process ends within its limits."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+import pytest
+
+from attack.victim import Victim, victim
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire import fetch
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire.methods import METHODS, SERVICE
+from transparent_llm.wire.runs import to_request
+
+DRAIN_S = 3.0
+REST_S = 2.0
+"""What the end may take beyond the drain time."""
+
+GIVEN_UP_AFTER_S = 0.5
+LONG_SENTENCE = "a " * 1_900_000
+"""Takes a tokenizer seconds, and is refused then."""
+
+Attack = Callable[[Victim, grpc.Channel, bool], None]
+
+
+def call(attacked: Victim, channel: grpc.Channel, method: str, requests: Iterator[Any]) -> Any:
+    """Any method as bytes, so that its request can also be left out."""
+    start = channel.stream_stream(f"/{SERVICE}/{method}", lambda message: message.SerializeToString(), bytes)
+    return start(requests, metadata=attacked.metadata())
+
+
+def give_up(attacked: Victim, channel: grpc.Channel, method: str, requests: Sequence[Any]) -> None:
+    """All are asked for, and then nobody waits for them."""
+    calls = [call(attacked, channel, method, iter([request])) for request in requests]
+    threading.Event().wait(GIVEN_UP_AFTER_S)
+    for under_way in calls:
+        under_way.cancel()
+
+
+def runs_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+    rows = [[2 + n] * 256 for n in range(255 if is_long else 100)]
+    runs = [RunInput(token_ids=((1, *[n] * 200), *map(tuple, rows))) for n in range(30)]
+    give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
+
+
+def sentences_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+    runs = [RunInput(sentences=(f"{n} {LONG_SENTENCE}",)) for n in range(24 if is_long else 8)]
+    give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
+
+
+def fetches_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+    run_id = a_run(attacked)
+    item = ("attention_output", METHODS["attention_output"].request("", 0, 0, 1, 0))
+    request = fetch.request(run_id, [item] * 100_000)
+    give_up(attacked, channel, "Fetch", [request] * (48 if is_long else 16))
+
+
+def silent_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+    """Calls that are open and whose request never comes."""
+
+    def never() -> Iterator[Any]:
+        threading.Event().wait(60)
+        yield from ()
+
+    for _ in range(100 if is_long else 40):
+        call(attacked, channel, "Run", never())
+
+
+def stalled_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+    """Calls whose answers nobody reads."""
+    run_id = a_run(attacked)
+    options = tensor_pb2.TensorOptions(max_chunk_bytes=2**20)
+    request = METHODS["logits"].request(run_id, options=options)
+    for _ in range(40 if is_long else 10):
+        next(call(attacked, channel, "Logits", iter([request])))
+
+
+def a_run(attacked: Victim) -> str:
+    """A run of the attacker's that can be read."""
+    with grpc.insecure_channel(attacked.address) as channel:
+        request = to_request(RunInput(token_ids=tuple([tuple(range(1, 257))] * 16)), "")
+        data = next(call(attacked, channel, "Run", iter([request])))
+    return str(service_pb2.RunResponse.FromString(data).run_id)
+
+
+ATTACKS: list[Attack] = [stalled_streams, fetches_given_up, silent_streams, runs_given_up, sentences_given_up]
+
+
+def everything(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+    for attack in ATTACKS:
+        attack(attacked, channel, is_long)
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, everything], ids=lambda attack: attack.__name__)
+def test_the_process_ends_within_its_drain_time(attack: Attack, is_long: bool) -> None:
+    with victim("--drain-s", f"{DRAIN_S:g}") as attacked:
+        channel = grpc.insecure_channel(attacked.address)
+        try:
+            attack(attacked, channel, is_long)
+            began = time.monotonic()
+            attacked.process.send_signal(signal.SIGTERM)
+            code = attacked.process.wait(120)
+            seconds = time.monotonic() - began
+        finally:
+            channel.close()
+        print(f"\n{attack.__name__}: ended {seconds:.1f} s after SIGTERM with --drain-s {DRAIN_S:g}")
+        assert code == 0, attacked.log
+        assert seconds < DRAIN_S + REST_S, attacked.log
