@@ -120,6 +120,13 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="calls must bring a token of this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
     )
+    parser.add_argument(
+        "--revoked",
+        dest="revoked_file",
+        type=Path,
+        metavar="FILE",
+        help="let in nobody of this file of lines sha256:FINGERPRINT, serial:NUMBER, or owners as the log has them",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")
     parser.add_argument(
@@ -149,4 +156,10 @@ def _add_observability(parser: argparse.ArgumentParser) -> None:
         "--access-log",
         choices=["text", "json"],
         help="the form of the whole log, which has a line for each call; json: one object a line (default text)",
+    )
+    parser.add_argument(
+        "--audit-log",
+        type=Path,
+        metavar="FILE",
+        help="append a line of JSON for each call, each refusal and each file of tokens or certificates read again",
     )

@@ -14,8 +14,9 @@ from grpc_reflection.v1alpha import reflection
 from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
+from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.audit_log import AuditLog
 from transparent_llm_server.canary import Canary
 from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
@@ -39,6 +40,7 @@ from transparent_llm_server.model_offer import model_offer
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.probes import Probes
 from transparent_llm_server.registry import LoadRules, Registry
+from transparent_llm_server.revoked import RevokedList
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
@@ -75,10 +77,13 @@ class Server:
 
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
         self._config = config
-        self._certificates = certificates(config)
+        self._audit = AuditLog(config.audit_log)
+        self._certificates = certificates(config, self._audit.tell)
         require_protected(config)
-        self._tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
-        identity = Identity(self._tokens, certificates=config.tls_client_ca is not None)
+        tell = self._audit.tell
+        self._tokens = TokenList(config.tokens_file, tell=tell) if config.tokens_file is not None else None
+        self._revoked = RevokedList(config.revoked_file, tell=tell) if config.revoked_file is not None else None
+        identity = Identity(self._tokens, self._revoked, certificates=config.tls_client_ca is not None)
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
         self._failed, self._failure = threading.Event(), 0
@@ -102,7 +107,7 @@ class Server:
             self._threads,
             interceptors=[
                 self._canary,
-                Observed([*self._telemetry.listeners, AccessLog()], identity),
+                Observed([*self._telemetry.listeners, AccessLog(), self._audit], identity),
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
@@ -147,6 +152,7 @@ class Server:
         if self._probes is not None:
             self.probe_address = self._probes.start()
             log.info("answering probes on %s", self.probe_address)
+        self._audit.start(address=self.address, authentication=self._config.has_authentication)
         self._grpc.start()
         self._sweeper.start()
         self._canary.start()
@@ -189,7 +195,7 @@ class Server:
 
     def read_files_again(self) -> None:
         """Of tokens and certificates, now, and say in the log what came of it; they are also watched."""
-        for files in (self._tokens, self._certificates):
+        for files in (self._tokens, self._revoked, self._certificates):
             if files is not None:
                 files.read_again()
 
@@ -228,6 +234,7 @@ class Server:
             left.append("probes")
         if not _ends(self._telemetry.stop, _TELEMETRY_S):
             left.append("telemetry")
+        self._audit.stop()
         return left
 
     def _end_threads(self) -> None:
@@ -300,6 +307,7 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        NO_COMPRESSION,
         ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_permit_without_calls", 1),  # a proxy asks on idle connections too, as often as that
