@@ -140,14 +140,10 @@ func (c *calls) tensors(ctx context.Context, request request, most int, progress
 }
 
 // tensor receives a stream of one tensor.
-func (c *calls) tensor(ctx context.Context, request request, name string, progress func(received, total int64)) (*Tensor, error) {
+func (c *calls) tensor(ctx context.Context, request request, progress func(received, total int64)) (*Tensor, error) {
 	tensors, err := c.tensors(ctx, request, 1, progress)
 	if err != nil {
 		return nil, err
-	}
-	if len(tensors) != 1 || tensors[0].Header.Name != name {
-		return nil, failure(ErrInternal, "%s broke the protocol: %d tensors, the first of them %q, for %s", c.target,
-			len(tensors), tensors[0].Header.Name, name)
 	}
 	return arrived(tensors[0]), nil
 }

@@ -19,7 +19,6 @@ type config struct {
 	timeout      time.Duration
 	rerun        bool
 	maxBytes     int64
-	hasMaxBytes  bool
 	weightsBytes int64
 }
 
@@ -49,9 +48,9 @@ func WithTimeout(timeout time.Duration) Option { return func(c *config) { c.time
 func WithoutRerun() Option { return func(c *config) { c.rerun = false } }
 
 // WithMaxBytes is the most that one value may take; a larger one returns ErrTooLarge before its memory is taken. Default:
-// no limit, so that a server that is not trusted could have this process run out of memory.
+// half of the memory of this machine, or of its container; 4 GiB where it cannot be told how much that is.
 func WithMaxBytes(bytes int64) Option {
-	return func(c *config) { c.maxBytes, c.hasMaxBytes = bytes, true }
+	return func(c *config) { c.maxBytes = bytes }
 }
 
 // WithWeightsBytes limits the output vectors of neurons that are kept for DecomposedFfnOut, for a client and its copies
@@ -59,7 +58,8 @@ func WithMaxBytes(bytes int64) Option {
 func WithWeightsBytes(bytes int64) Option { return func(c *config) { c.weightsBytes = bytes } }
 
 func configured(target string, options []Option) (config, error) {
-	made := config{target: target, timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes}
+	made := config{target: target, timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes,
+		maxBytes: halfOfMemory()}
 	for _, option := range options {
 		option(&made)
 	}
@@ -71,7 +71,7 @@ func configured(target string, options []Option) (config, error) {
 	case !isPrintable(made.token):
 		return made, failure(ErrInvalidRequest,
 			"this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII")
-	case made.hasMaxBytes && made.maxBytes < 1:
+	case made.maxBytes < 1:
 		return made, failure(ErrInvalidRequest, "WithMaxBytes(%d): it must be 1 or more", made.maxBytes)
 	case made.timeout <= 0:
 		return made, failure(ErrInvalidRequest, "WithTimeout(%v): it must be more than 0", made.timeout)
