@@ -107,7 +107,7 @@ func (c *cuts) stayedAway(stream *wire.Tracker) error {
 		place = fmt.Sprintf(" at byte %d of %d", received, total)
 	}
 	made := failure(ErrDeadline, "%s was lost%s and did not come back within the time of the call: %s",
-		c.calls.target, place, c.loss.Message).because("DEADLINE_EXCEEDED",
+		c.calls.route.peer(c.calls.target), place, c.loss.Message).because("DEADLINE_EXCEEDED",
 		"received", strconv.FormatUint(received, 10), "total_bytes", strconv.FormatUint(total, 10))
 	made.cause = c.loss.cause
 	return made

@@ -20,6 +20,8 @@ type config struct {
 	rerun        bool
 	maxBytes     int64
 	weightsBytes int64
+	proxy        string
+	hasProxy     bool
 }
 
 // Option is one of what Dial can be told.
@@ -51,6 +53,14 @@ func WithoutRerun() Option { return func(c *config) { c.rerun = false } }
 // half of the memory of this machine, or of its container; 4 GiB where it cannot be told how much that is.
 func WithMaxBytes(bytes int64) Option {
 	return func(c *config) { c.maxBytes = bytes }
+}
+
+// WithProxy says which proxy the connection goes through: "http://[USER:PASS@]HOST[:PORT]"; "environment" for that of
+// https_proxy and its kin; "none" or "" for never one. Default: TRANSPARENT_LLM_PROXY, which has the same values; without it
+// the environment's, but only with TLS and never to this host or a private network. What no_proxy names is reached
+// directly, and so are unix sockets.
+func WithProxy(proxy string) Option {
+	return func(c *config) { c.proxy, c.hasProxy = proxy, true }
 }
 
 // WithWeightsBytes limits the output vectors of neurons that are kept for DecomposedFfnOut, for a client and its copies
