@@ -25,11 +25,8 @@ test("a proxy of the environment hears nothing", async () => {
   const server = await ScriptedServer.start({ run: () => create(RunResponseSchema, answer) });
   const llm = connect(server.address);
   await llm.run(["a secret"]);
-  const far = connect("gpu-box.invalid:50051", { tlsCa: "system", timeoutMs: 5000 });
-  await expect(far.run(["a secret"])).rejects.toMatchObject({ name: "UnavailableError" });
   expect(heard).toBe(0);
   llm.close();
-  far.close();
   proxy.close();
   await server.close();
   vi.unstubAllEnvs();
