@@ -28,6 +28,7 @@ type cuts struct {
 	wasReached bool
 	inARow     int
 	since      time.Time
+	last       time.Time
 	loss       *Error
 }
 
@@ -65,11 +66,25 @@ func (c *cuts) waitOut(ctx context.Context, failed *Error, stream *wire.Tracker,
 	if c.loss == nil {
 		c.loss = failed
 	}
-	if err := c.pause(ctx, pauseAfter(c.inARow), stayedAway); err != nil {
+	pause := pauseAfter(c.inARow)
+	if c.inARow == 0 {
+		pause = c.rest(now)
+	}
+	if err := c.pause(ctx, pause, stayedAway); err != nil {
 		return err
 	}
 	c.calls.reconnect(ctx)
 	return nil
+}
+
+// rest is the pause after some progress: none, unless the cut before was only just, as of a server that sends crumbs.
+func (c *cuts) rest(now time.Time) time.Duration {
+	pause := firstPause - now.Sub(c.last)
+	if pause < 0 {
+		pause = 0
+	}
+	c.last = now.Add(pause)
+	return pause
 }
 
 func (c *cuts) isPassing(failed *Error, begun bool) bool {

@@ -269,3 +269,17 @@ func TestAnEndlessStreamEndsWithItsTime(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAStreamInCrumbsIsNotAskedForWithoutAPause(t *testing.T) {
+	gone := status.Error(codes.Unavailable, "gone")
+	p := &peer{logits: []logitsCall{func(request *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
+		offset := request.GetOptions().GetResumeOffset()
+		return sends(gone, &pb.TensorChunk{Header: logitsHead("x", 1<<20), Offset: offset, Data: []byte{1}})(request, stream)
+	}}}
+	llm := begun(t, p)
+	ctx, cancel := context.WithTimeout(background, time.Second)
+	defer cancel()
+	if _, err := llm.Logits(ctx); !errors.Is(err, transparentllm.ErrDeadline) || p.timesAsked() > 25 {
+		t.Errorf("%v after %d calls", err, p.timesAsked())
+	}
+}

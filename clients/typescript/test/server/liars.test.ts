@@ -2,6 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { afterEach, describe, expect, test } from "vitest";
 import { sizeOf, wireOfDtype } from "../../src/dtypes.js";
 import { RunResponseSchema } from "../../src/gen/transparent_llm/v1/service_pb.js";
@@ -254,4 +255,19 @@ test("a stream without end ends with its time", async () => {
     },
   });
   await expect(llm.residualIn(0, { timeoutMs: 1000 })).rejects.toMatchObject({ name: "DeadlineError" });
+});
+
+test("a stream in crumbs is not asked for without a pause", async () => {
+  let calls = 0;
+  const axes = { batch: 2, pos: 3, d_model: 2 ** 16 };
+  const { header } = zeros("residual_in", "F32", axes);
+  const llm = await ran({
+    async *residualIn({ options }) {
+      calls++;
+      yield { header, offset: options?.resumeOffset ?? 0n, data: Uint8Array.of(1) } as Chunk;
+      throw new ConnectError("gone", Code.Unavailable);
+    },
+  });
+  await expect(llm.residualIn(0, { timeoutMs: 1000 })).rejects.toMatchObject({ name: "DeadlineError" });
+  expect(calls).toBeLessThanOrEqual(25);
 });
