@@ -317,7 +317,7 @@ def _plain() -> list[Fields]:
 
 def _lying() -> list[Fields]:
     """Delays that nobody should wait for count as none; a reason that is no constant is not taken."""
-    busy = {**_named("BusyError", "BUSY"), "retry_after_s": None}
+    busy, unnamed = {**_named("BusyError", "BUSY"), "retry_after_s": None}, _named("NotFoundError", "NOT_FOUND")
     delays = {
         "a delay below 0": (-1, 0),
         "a delay of a nanosecond below 0": (0, -1),
@@ -326,8 +326,8 @@ def _lying() -> list[Fields]:
     }
     return [
         *(_error_case(case, 8, "words", _refusal("BUSY", *delay), busy) for case, delay in delays.items()),
-        _error_case("a reason that is no constant", 5, "words", _refusal("\x1b[2J"), _named("NotFoundError", "NOT_FOUND")),
-        _error_case("a reason without end", 5, "words", _refusal("A" * 65), _named("NotFoundError", "NOT_FOUND")),
+        _error_case("a reason that is no constant", 5, "words", _refusal("\x1b[2J"), unnamed),
+        _error_case("a reason without end", 5, "words", _refusal("A" * 65), unnamed),
     ]
 
 
