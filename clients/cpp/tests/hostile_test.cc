@@ -207,8 +207,8 @@ TEST_F(HostileTest, ADigestOfADescriptionIsOne) {
                                                {"/etc/passwd", false},
                                                {std::string(64, 'F'), false}};
   for (const auto& [digest, fits] : digests) {
-    server.on_server_info = [&](v1::ServerInfoResponse* response) {
-      response->add_models()->set_digest(digest);
+    server.on_server_info = [&told = digest](v1::ServerInfoResponse* response) {
+      response->add_models()->set_digest(told);
       return grpc::Status::OK;
     };
     if (fits) {

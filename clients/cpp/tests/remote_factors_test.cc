@@ -46,7 +46,7 @@ class FactorsTest : public testing::Test {
       write_value(*writer, factored);
       return grpc::Status::OK;
     };
-    server.on_fetch = [this](const v1::FetchRequest& request, Writer* writer) {
+    server.on_fetch = [](const v1::FetchRequest& request, Writer* writer) {
       for (const v1::FetchItem& item : request.items()) {
         write_value(*writer,
                     item.decomposed_ffn_out().options().encoding() == v1::ENCODING_FACTORED);
