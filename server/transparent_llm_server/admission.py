@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from transparent_llm.errors import TooLargeError
 from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.models.served import PreparedRun
 from transparent_llm_server.streaming import Outgoing
 
 
@@ -15,26 +14,33 @@ class Admission:
 
     def __init__(self, config: ServerConfig) -> None:
         self._max_sentences = config.max_sentences_per_run
+        self._max_text_bytes = config.max_text_bytes
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
 
-    def require_run(self, prepared: PreparedRun) -> None:
-        """Refuse a batch of too many sentences or tokens.
+    def require_sentences(self, count: int) -> None:
+        """Refuse a batch of too many rows, text or tokens.
 
         Raises:
             TooLargeError: TOO_LONG, with what is needed and what is allowed.
         """
-        count = len(prepared.run_input.sentences or prepared.run_input.token_ids or ())
         _require("sentences", count, self._max_sentences)
-        self.require_tokens(prepared.n_tokens)
+
+    def require_text(self, nbytes: int) -> None:
+        """Refuse too much text, which no tokenizer has seen yet.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        _require("bytes of text", nbytes, self._max_text_bytes)
 
     def require_tokens(self, count: int) -> None:
-        """Refuse too many tokens.
+        """Refuse too many tokens, those of the padding counted.
 
         Raises:
             TooLargeError: TOO_LONG, with what is needed and what is allowed.
         """
-        _require("tokens", count, self._max_tokens)
+        _require("tokens", count, self._max_tokens, " (padding included)")
 
     def require_read(self, parts: Sequence[Outgoing]) -> None:
         """Refuse an answer of too many bytes, none of which has been computed.
@@ -60,10 +66,10 @@ def _smaller(name: str) -> str:
     return f"the factored encoding, {ways}" if name in ("decomposed_attn", "decomposed_ffn_out") else ways
 
 
-def _require(what: str, needed: int, allowed: int) -> None:
+def _require(what: str, needed: int, allowed: int, counted: str = "") -> None:
     if needed > allowed:
         raise TooLargeError(
-            f"{needed} {what} at once, this server allows {allowed} (padding included); send fewer",
+            f"{needed} {what} at once, this server allows {allowed}{counted}; send fewer",
             reason="TOO_LONG",
             metadata={"needed": str(needed), "allowed": str(allowed)},
         )

@@ -44,6 +44,7 @@ from transparent_llm_server.registry import LoadRules, Registry
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
+from transparent_llm_server.tokenizing import Tokenizing
 from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Server:
         identity = Identity(tokens, certificates=config.tls_client_ca is not None)
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
+        self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
@@ -92,7 +94,9 @@ class Server:
             options=_channel_options(config),
         )
         self._telemetry.watch(self._engine, self._runs, self._registry)
-        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
+        servicer = TransparentLlmServicer(
+            config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
+        )
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -175,6 +179,7 @@ class Server:
         ends_at = time.monotonic() + self._config.drain_s
         self._grpc.stop(self._config.drain_s).wait()
         self._registry.close(max(0.0, ends_at - time.monotonic()))
+        self._tokenizing.close(max(0.0, ends_at - time.monotonic()))
         if self._probes is not None:
             self._probes.stop()
         self._engine.close()

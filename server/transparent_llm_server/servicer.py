@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import torch
@@ -27,19 +27,26 @@ from transparent_llm_server.admission import Admission
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
-from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
+from transparent_llm_server.models.served import CompletedRun, PreparedRun, Reader, ServedModel
 from transparent_llm_server.models.value import Piece, Value
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.shared_memory import OfferedRing
 from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
+from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
+_Result = TypeVar("_Result")
+
+_LITTLE_TEXT_BYTES = 2048
+_FEW_IDS = 1024
+"""So much is tokenized on the call's own thread, within a few milliseconds; a way to another one takes longer."""
+
 FEATURES = (
     "slices",
     "wire_dtype",
@@ -62,6 +69,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         registry: Registry,
         engine: Engine,
         runs: RunStore[CompletedRun],
+        tokenizing: Tokenizing,
         owner_of: Callable[[_Context], str],
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
@@ -70,6 +78,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._registry = registry
         self._engine = engine
         self._runs = runs
+        self._tokenizing = tokenizing
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
@@ -82,24 +91,44 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
     def Run(self, request: Any, context: _Context) -> Any:
+        caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            run_id, run = self._run(model, request, context)
-        result = wire_runs.RunResult(
-            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
-        )
+            run_id, run = self._run(model, request, caller, owner)
+            strings = self._strings(model, run.tokens.flatten().tolist(), caller, owner)
+        result = wire_runs.RunResult(run_id, run.tokens, run.mask, tuple(strings), run.nbytes, model.description.digest)
         return result.to_wire()
 
-    def _run(self, model: ServedModel, request: Any, context: _Context) -> tuple[str, CompletedRun]:
-        prepared = model.prepare(wire_runs.from_request(request))
-        self._admission.require_run(prepared)
+    def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
+        prepared = self._prepared(model, request, caller, owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
-        owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
         waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
-        return run_id, Caller(context).result_of(waiting)
+        return run_id, caller.result_of(waiting)
+
+    def _prepared(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> PreparedRun:
+        """The input of a run, measured before anything of it is copied, then before its batch is made."""
+        self._admission.require_sentences(wire_runs.n_sentences(request))
+        text_bytes = wire_runs.text_bytes(request)
+        self._admission.require_text(text_bytes)
+        self._admission.require_tokens(wire_runs.n_tokens(request))
+        prepare = partial(model.prepare, wire_runs.from_request(request))
+        prepared = self._tokenized(model, prepare, text_bytes <= _LITTLE_TEXT_BYTES, caller, owner)
+        self._admission.require_tokens(prepared.n_tokens)
+        return prepared
+
+    def _strings(self, model: ServedModel, ids: Sequence[int], caller: Caller, owner: str) -> list[str]:
+        return self._tokenized(model, partial(model.strings, ids), len(ids) <= _FEW_IDS, caller, owner)
+
+    def _tokenized(
+        self, model: ServedModel, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str
+    ) -> _Result:
+        """What a tokenizer makes, on a thread that others need not wait for."""
+        if is_little and model.tokenizes_concurrently:
+            return work()
+        return caller.result_of(self._tokenizing.submit(owner, work))
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
@@ -117,9 +146,10 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._admission.require_tokens(len(request.token_ids))
-        tokens = torch.tensor(request.token_ids, dtype=torch.int64)
+        caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            return service_pb2.TokensToStringsResponse(strings=model.llm.tokens_to_strings(tokens))
+            strings = self._strings(model, list(request.token_ids), caller, owner)
+        return service_pb2.TokensToStringsResponse(strings=strings)
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("tokens", request, context)
@@ -261,6 +291,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             max_streams=config.max_streams,
             max_streams_per_owner=config.max_streams_per_owner,
             model_bytes=config.model_bytes or 0,
+            max_text_bytes=config.max_text_bytes,
         )
         return description.ServerInfo(
             api_version=API_VERSION,

@@ -103,7 +103,6 @@ class CompletedRun:
     read: Reader
     tokens: torch.Tensor
     mask: torch.Tensor | None
-    token_strings: tuple[str, ...]
     nbytes: int
     nonce: str
     """Names this very computation: the same bits are promised only within it."""
@@ -117,6 +116,9 @@ class ServedModel(ABC):
 
     shares_runs = False
     """Whether several runs can share a forward pass."""
+
+    tokenizes_concurrently = True
+    """Whether a little text or a few ids need wait for nobody, on whatever thread."""
 
     def __init__(self, alias: str, llm: TransparentLlm, description: ModelDescription) -> None:
         self.llm = llm
@@ -136,7 +138,11 @@ class ServedModel(ABC):
 
     @abstractmethod
     def prepare(self, run_input: RunInput) -> PreparedRun:
-        """Check an input and find what names it. Any thread."""
+        """Check an input and find what names it. Any thread but the model's: tokenizers can take long."""
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token id by itself. Any thread but the model's."""
+        return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
 
     @abstractmethod
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
@@ -155,6 +161,7 @@ class ServedTransformerLens(ServedModel):
 
     def __init__(self, alias: str, llm: TransformerLensTransparentLlm) -> None:
         super().__init__(alias, llm, llm.describe())
+        self.tokenizes_concurrently = llm.tokenizes_concurrently
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Tokenize, so that text and the token ids it stands for name the same run."""
@@ -167,16 +174,18 @@ class ServedTransformerLens(ServedModel):
         held = tuple(tuple(row) for row in rows)
         return PreparedRun(run_input, held, identity=json.dumps(held))
 
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """From the tokenizer, once for each id."""
+        return self.llm.strings(ids)
+
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
         """One forward pass."""
         batches = [self.llm.prepare(run.rows or ()) for run in prepared]
         return [self._completed(values) for values in self.llm.run_batches(batches)]
 
     def _completed(self, values: Values) -> CompletedRun:
-        tokens = values.tokens().tensor()
-        strings = tuple(self.llm.tokens_to_strings(tokens.flatten()))
-        mask = values.mask().tensor()
-        return CompletedRun(ValuesReader(values), tokens, mask, strings, values.nbytes, uuid.uuid4().hex, self)
+        tokens, mask = values.tokens().tensor(), values.mask().tensor()
+        return CompletedRun(ValuesReader(values), tokens, mask, values.nbytes, uuid.uuid4().hex, self)
 
     def _reader(self) -> Reader:
         return ValuesReader(_ModelValues(self.llm))
@@ -215,8 +224,7 @@ class ServedTransparentLlm(ServedModel):
         llm = self.llm.copy()
         prepared.run_input.run_on(llm)
         tokens = llm.tokens()
-        strings = tuple(llm.tokens_to_strings(tokens.flatten()))
-        return CompletedRun(ContractReader(llm), tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex, self)
+        return CompletedRun(ContractReader(llm), tokens, _mask(llm), tokens.nbytes, uuid.uuid4().hex, self)
 
     def _reader(self) -> Reader:
         return ContractReader(self.llm)
