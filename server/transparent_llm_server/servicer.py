@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import torch
@@ -27,7 +27,8 @@ from transparent_llm_server.admission import Admission
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
-from transparent_llm_server.models.served import CompletedRun, PreparedRun, Reader, ServedModel
+from transparent_llm_server.intake import Intake
+from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
 from transparent_llm_server.models.value import Piece, Value
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
@@ -41,12 +42,6 @@ _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
-_Result = TypeVar("_Result")
-
-_LITTLE_TEXT_BYTES = 2048
-_FEW_IDS = 1024
-"""So much is tokenized on the call's own thread, within a few milliseconds; a way to another one takes longer."""
-
 FEATURES = (
     "slices",
     "wire_dtype",
@@ -74,11 +69,11 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
+        self._intake = Intake(self._admission, tokenizing)
         self._config = config
         self._registry = registry
         self._engine = engine
         self._runs = runs
-        self._tokenizing = tokenizing
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
@@ -94,12 +89,12 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, caller, owner)
-            strings = self._strings(model, run.tokens.flatten().tolist(), caller, owner)
+            strings = self._intake.strings(model, run.tokens.flatten().tolist(), caller, owner)
         result = wire_runs.RunResult(run_id, run.tokens, run.mask, tuple(strings), run.nbytes, model.description.digest)
         return result.to_wire()
 
     def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
-        prepared = self._prepared(model, request, caller, owner)
+        prepared = self._intake.prepared(model, request, caller, owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
@@ -107,28 +102,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
         waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
         return run_id, caller.result_of(waiting)
-
-    def _prepared(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> PreparedRun:
-        """The input of a run, measured before anything of it is copied, then before its batch is made."""
-        self._admission.require_sentences(wire_runs.n_sentences(request))
-        text_bytes = wire_runs.text_bytes(request)
-        self._admission.require_text(text_bytes)
-        self._admission.require_tokens(wire_runs.n_tokens(request))
-        prepare = partial(model.prepare, wire_runs.from_request(request))
-        prepared = self._tokenized(model, prepare, text_bytes <= _LITTLE_TEXT_BYTES, caller, owner)
-        self._admission.require_tokens(prepared.n_tokens)
-        return prepared
-
-    def _strings(self, model: ServedModel, ids: Sequence[int], caller: Caller, owner: str) -> list[str]:
-        return self._tokenized(model, partial(model.strings, ids), len(ids) <= _FEW_IDS, caller, owner)
-
-    def _tokenized(
-        self, model: ServedModel, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str
-    ) -> _Result:
-        """What a tokenizer makes, on a thread that others need not wait for."""
-        if is_little and model.tokenizes_concurrently:
-            return work()
-        return caller.result_of(self._tokenizing.submit(owner, work))
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
@@ -148,7 +121,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._admission.require_tokens(len(request.token_ids))
         caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            strings = self._strings(model, list(request.token_ids), caller, owner)
+            strings = self._intake.strings(model, list(request.token_ids), caller, owner)
         return service_pb2.TokensToStringsResponse(strings=strings)
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
