@@ -9,6 +9,14 @@ from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.streaming import Outgoing
 
 
+_BYTES_OF_AN_ID = 6
+"""Of a request, at the most: an id below 2^31, in the form that nobody uses who has a choice."""
+
+_BYTES_AROUND_A_SENTENCE = 16
+_BYTES_BESIDES = 4096
+"""For the name of the model, and fields that a newer client knows."""
+
+
 class Admission:
     """The limits of a server, applied. What a run takes of the store is the store's own limit, see `RunStore`."""
 
@@ -17,6 +25,17 @@ class Admission:
         self._max_text_bytes = config.max_text_bytes
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
+
+    def require_input_bytes(self, nbytes: int) -> None:
+        """Refuse a request, not yet parsed, that cannot be within the other limits: of a million empty sentences the
+        parsing alone takes memory, and time in which nothing else is done.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        longest = max(self._max_text_bytes, _BYTES_OF_AN_ID * self._max_tokens)
+        allowed = longest + _BYTES_AROUND_A_SENTENCE * self._max_sentences + _BYTES_BESIDES
+        _require("bytes of sentences or tokens", nbytes, allowed)
 
     def require_sentences(self, count: int) -> None:
         """Refuse a batch of too many rows, text or tokens.

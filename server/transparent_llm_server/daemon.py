@@ -16,6 +16,10 @@ from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.json_log import JsonLines
 
 log = logging.getLogger(__name__)
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+"""What the tokenizers library reads at each call. By default all calls of a process share a few threads of its own,
+where a short text waits for the long ones of others; without them each is tokenized by the thread that asks."""
+
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
@@ -34,6 +38,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         ModelRefusedError: a model that fails its checks.
     """
     _log_to_stderr(config.access_log)
+    os.environ.setdefault(_PARALLELISM, "false")
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

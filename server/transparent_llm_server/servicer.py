@@ -42,6 +42,7 @@ _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
+_BRING_INPUT = ("Run", "TokensToStrings")
 FEATURES = (
     "slices",
     "wire_dtype",
@@ -77,6 +78,15 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
+
+    def parser(self, rpc: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """What reads the requests of an RPC; those that bring sentences or token ids are measured first."""
+
+        def measured(data: bytes) -> Any:
+            self._admission.require_input_bytes(len(data))
+            return parse(data)
+
+        return measured if rpc in _BRING_INPUT else parse
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
@@ -298,7 +308,8 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
     """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
     handlers: dict[str, Any] = {}
     for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-        behavior, parse = getattr(servicer, rpc.name), message_class(rpc.input_type).FromString
+        behavior = getattr(servicer, rpc.name)
+        parse = servicer.parser(rpc.name, message_class(rpc.input_type).FromString)
         if rpc.server_streaming:
             handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
         else:
