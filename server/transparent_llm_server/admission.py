@@ -8,13 +8,16 @@ from transparent_llm.errors import TooLargeError
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.streaming import Outgoing
 
-
 _BYTES_OF_AN_ID = 6
 """Of a request, at the most: an id below 2^31, in the form that nobody uses who has a choice."""
 
 _BYTES_AROUND_A_SENTENCE = 16
 _BYTES_BESIDES = 4096
 """For the name of the model, and fields that a newer client knows."""
+
+_ENTRIES_BESIDES = 64
+_TOLD_EXACTLY = 8
+"""How many times too many sentences may be for their number to be told: more are not even parsed."""
 
 
 class Admission:
@@ -26,9 +29,22 @@ class Admission:
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
 
+    @property
+    def most_entries(self) -> int:
+        """Sentences and other fields of a request that is parsed, to be refused with their number if they are many."""
+        return _TOLD_EXACTLY * self._max_sentences + _ENTRIES_BESIDES
+
+    def require_entries(self, count: int) -> None:
+        """Refuse a request, not yet parsed, of so many sentences and other fields that parsing it would take long.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed at least and what is allowed.
+        """
+        if count >= self.most_entries:
+            _require("sentences or more", count, self._max_sentences)
+
     def require_input_bytes(self, nbytes: int) -> None:
-        """Refuse a request, not yet parsed, that cannot be within the other limits: of a million empty sentences the
-        parsing alone takes memory, and time in which nothing else is done.
+        """Refuse a request, not yet parsed, that is longer than one within the other limits can be.
 
         Raises:
             TooLargeError: TOO_LONG, with what is needed and what is allowed.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from transparent_llm import memory
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm_server.admission import Admission
 from transparent_llm_server.caller import Caller
@@ -18,6 +18,9 @@ _LITTLE_TEXT_BYTES = 2048
 _FEW_IDS = 1024
 """So much is tokenized on the call's own thread, within a few milliseconds; more waits for its turn."""
 
+_MUCH_TEXT_BYTES = 128 * 2**10
+"""Of so much, a tokenizer makes what takes more than a hundred times as many bytes for a moment."""
+
 
 class Intake:
     """Of a server. What it does for a call that nobody waits for any more is dropped, between two sentences at the
@@ -28,6 +31,17 @@ class Intake:
         self._admission = admission
         self._tokenizing = tokenizing
 
+    def parser(self, rpc: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """What parses the requests of an RPC: those that bring sentences or token ids are measured first."""
+
+        def measured(data: bytes) -> Any:
+            self._admission.require_input_bytes(len(data))
+            if rpc == "Run":
+                self._admission.require_entries(wire_runs.n_entries(data, self._admission.most_entries))
+            return parse(data)
+
+        return measured if rpc in ("Run", "TokensToStrings") else parse
+
     def prepared(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> PreparedRun:
         """The input of a `RunRequest`.
 
@@ -37,26 +51,37 @@ class Intake:
             BusyError: too many calls wait for a tokenizer.
         """
         self._admission.require_sentences(wire_runs.n_sentences(request))
-        text_bytes = wire_runs.text_bytes(request)
+        text_bytes, n_tokens = wire_runs.text_bytes(request), wire_runs.n_tokens(request)
         self._admission.require_text(text_bytes)
-        self._admission.require_tokens(wire_runs.n_tokens(request))
-        prepare = partial(model.prepare, wire_runs.from_request(request))
-        prepared = self._tokenized(model, prepare, text_bytes <= _LITTLE_TEXT_BYTES, caller, owner)
-        self._admission.require_tokens(prepared.n_tokens)
-        return prepared
+        self._admission.require_tokens(n_tokens)
 
-    def strings(self, model: ServedModel, ids: Sequence[int], caller: Caller, owner: str) -> list[str]:
-        """The text of each token id by itself.
+        def prepare() -> PreparedRun:
+            try:
+                prepared = model.prepare(wire_runs.from_request(request))
+            finally:
+                if text_bytes > _MUCH_TEXT_BYTES:
+                    memory.give_back_freed_pages()
+            self._admission.require_tokens(prepared.n_tokens)
+            return prepared
+
+        is_little = text_bytes <= _LITTLE_TEXT_BYTES and n_tokens <= _FEW_IDS
+        return self._done(model, prepare, is_little, caller, owner)
+
+    def answer(
+        self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller, owner: str
+    ) -> _Result:
+        """An answer with the text of so many token ids, as `make` makes it.
 
         Raises:
             InvalidRequestError: an id outside the model's vocabulary.
             BusyError: too many calls wait for a tokenizer.
         """
-        return self._tokenized(model, partial(model.strings, ids), len(ids) <= _FEW_IDS, caller, owner)
+        return self._done(model, make, count <= _FEW_IDS, caller, owner)
 
-    def _tokenized(
+    def _done(
         self, model: ServedModel, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str
     ) -> _Result:
+        """One call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
         if is_little and model.tokenizes_concurrently:
             return work()
         return caller.result_of(self._tokenizing.submit(owner, work))

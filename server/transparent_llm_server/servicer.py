@@ -42,7 +42,6 @@ _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
-_BRING_INPUT = ("Run", "TokensToStrings")
 FEATURES = (
     "slices",
     "wire_dtype",
@@ -70,7 +69,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
-        self._intake = Intake(self._admission, tokenizing)
+        self.intake = Intake(self._admission, tokenizing)
+        """Reads what calls bring for a tokenizer."""
+
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -78,15 +79,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
-
-    def parser(self, rpc: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        """What reads the requests of an RPC; those that bring sentences or token ids are measured first."""
-
-        def measured(data: bytes) -> Any:
-            self._admission.require_input_bytes(len(data))
-            return parse(data)
-
-        return measured if rpc in _BRING_INPUT else parse
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
@@ -99,12 +91,16 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, caller, owner)
-            strings = self._intake.strings(model, run.tokens.flatten().tolist(), caller, owner)
-        result = wire_runs.RunResult(run_id, run.tokens, run.mask, tuple(strings), run.nbytes, model.description.digest)
-        return result.to_wire()
+
+            def answer() -> Any:
+                strings = tuple(model.strings(run.tokens.flatten().tolist()))
+                digest = model.description.digest
+                return wire_runs.RunResult(run_id, run.tokens, run.mask, strings, run.nbytes, digest).to_wire()
+
+            return self.intake.answer(model, run.tokens.numel(), answer, caller, owner)
 
     def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
-        prepared = self._intake.prepared(model, request, caller, owner)
+        prepared = self.intake.prepared(model, request, caller, owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
@@ -131,8 +127,11 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._admission.require_tokens(len(request.token_ids))
         caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            strings = self._intake.strings(model, list(request.token_ids), caller, owner)
-        return service_pb2.TokensToStringsResponse(strings=strings)
+
+            def answer() -> Any:
+                return service_pb2.TokensToStringsResponse(strings=model.strings(list(request.token_ids)))
+
+            return self.intake.answer(model, len(request.token_ids), answer, caller, owner)
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("tokens", request, context)
@@ -309,7 +308,7 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
     handlers: dict[str, Any] = {}
     for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
         behavior = getattr(servicer, rpc.name)
-        parse = servicer.parser(rpc.name, message_class(rpc.input_type).FromString)
+        parse = servicer.intake.parser(rpc.name, message_class(rpc.input_type).FromString)
         if rpc.server_streaming:
             handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
         else:

@@ -14,8 +14,8 @@ from transparent_llm.errors import BusyError, UnavailableError
 from transparent_llm_server.models.wanted import while_wanted
 
 _Result = TypeVar("_Result")
-_THREADS = 4
-"""Owners whose texts are tokenized at one time. More than there are cores do no harm: the system shares them out."""
+_THREADS = 2
+"""Owners whose texts are tokenized at one time. Each thread keeps some 64 MB of what a long text took."""
 
 
 @dataclass(eq=False)

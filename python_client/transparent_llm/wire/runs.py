@@ -9,6 +9,7 @@ import torch
 from transparent_llm.errors import InternalError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.entries import count_entries
 
 
 def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
@@ -24,8 +25,16 @@ def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
     return request
 
 
+_INPUT_FIELDS = tuple(field.number for field in service_pb2.RunRequest.DESCRIPTOR.oneofs_by_name["input"].fields)
+
+
+def n_entries(data: bytes, most: int) -> int:
+    """How many rows, and fields beside them, a serialized request has; no more than `most` are counted."""
+    return count_entries(data, _INPUT_FIELDS, most)
+
+
 def n_sentences(request: service_pb2.RunRequest) -> int:
-    """How many rows a request has, of text or of tokens. This and the next two copy nothing."""
+    """How many rows a request has, of text or of tokens."""
     return len(request.tokens.sequences) or len(request.sentences.sentences)
 
 
