@@ -66,8 +66,8 @@ class Tokenizing:
             self._make_room(owner)
             self._waiting.setdefault(owner, deque()).append(job)
             self._changed.notify()
-        job.future.add_done_callback(lambda future: self._left(job) if future.cancelled() else None)
-        return job.future
+        job.future.add_done_callback(lambda future: self._left(owner, future) if future.cancelled() else None)
+        return job.future  # whose callback must not know the job: a circle that holds texts
 
     def close(self, timeout_s: float) -> None:
         """Refuse what waits, and wait so long for what is under way."""
@@ -100,12 +100,11 @@ class Tokenizing:
             retry_after_s=self._retry_after_s,
         )
 
-    def _left(self, job: _Job[Any]) -> None:
+    def _left(self, owner: str, future: Future[Any]) -> None:
         """Nobody waits for it any more."""
         with self._changed:
-            jobs = self._waiting.get(job.owner, ())
-            if job in jobs:
-                self._put_back(job.owner, deque(other for other in jobs if other is not job))
+            if owner in self._waiting:
+                self._put_back(owner, deque(job for job in self._waiting[owner] if job.future is not future))
 
     def _put_back(self, owner: str, jobs: deque[_Job[Any]]) -> None:
         if jobs:
