@@ -64,8 +64,8 @@ class Intake:
             self._admission.require_tokens(prepared.n_tokens)
             return prepared
 
-        is_little = text_bytes <= _LITTLE_TEXT_BYTES and n_tokens <= _FEW_IDS
-        return self._done(model, prepare, is_little, caller, owner)
+        is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
+        return self._done(prepare, is_little, caller, owner)
 
     def answer(
         self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller, owner: str
@@ -76,12 +76,10 @@ class Intake:
             InvalidRequestError: an id outside the model's vocabulary.
             BusyError: too many calls wait for a tokenizer.
         """
-        return self._done(model, make, count <= _FEW_IDS, caller, owner)
+        return self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller, owner)
 
-    def _done(
-        self, model: ServedModel, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str
-    ) -> _Result:
-        """One call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
-        if is_little and model.tokenizes_concurrently:
+    def _done(self, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str) -> _Result:
+        """A call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
+        if is_little:
             return work()
         return caller.result_of(self._tokenizing.submit(owner, work))

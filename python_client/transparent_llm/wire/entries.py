@@ -34,7 +34,7 @@ def _entries(data: bytes, within: Collection[int]) -> Iterator[object]:
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, where its content begins, where it ends) of each field.
+    """(number, where its bytes begin, where they end) of each field; a number has none.
 
     Raises:
         IndexError: these bytes are no fields, from here on.
@@ -42,13 +42,11 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
     while position < end:
         tag, start = _varint(data, position)
         kind = tag & 7
-        if kind == _VARINT:
-            _, position = _varint(data, start)
-        elif kind == _BYTES:
+        if kind == _BYTES:
             size, start = _varint(data, start)
             position = start + size
         else:
-            position = start + _FIXED.get(kind, end)
+            start = position = _varint(data, start)[1] if kind == _VARINT else start + _FIXED.get(kind, end)
         if position > end:
             raise IndexError
         yield tag >> 3, start, position

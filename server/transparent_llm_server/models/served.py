@@ -68,10 +68,9 @@ class Reader(Protocol):
 class ValuesReader:
     """Reads what has methods that return values: nothing is computed before it is cut."""
 
-    reads_are_quick = True
-
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: Any, *, reads_are_quick: bool) -> None:
         self._values = values
+        self.reads_are_quick = reads_are_quick
 
     def __call__(self, name: str, *arguments: Any) -> Value:
         """Call it."""
@@ -185,10 +184,14 @@ class ServedTransformerLens(ServedModel):
 
     def _completed(self, values: Values) -> CompletedRun:
         tokens, mask = values.tokens().tensor(), values.mask().tensor()
-        return CompletedRun(ValuesReader(values), tokens, mask, values.nbytes, uuid.uuid4().hex, self)
+        return CompletedRun(self._reader_of(values), tokens, mask, values.nbytes, uuid.uuid4().hex, self)
 
     def _reader(self) -> Reader:
-        return ValuesReader(_ModelValues(self.llm))
+        return self._reader_of(_ModelValues(self.llm))
+
+    def _reader_of(self, values: Any) -> ValuesReader:
+        """Weights that must be gathered are read by the model thread, which then waits for nobody who gathers some."""
+        return ValuesReader(values, reads_are_quick=not self.llm.bridged.gathers)
 
 
 class _ModelValues(Weights):
