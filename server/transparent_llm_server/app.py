@@ -45,6 +45,7 @@ from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
 from transparent_llm_server.threads import ReadyThreads
+from transparent_llm_server.tokenizing import Tokenizing
 from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Server:
         identity = Identity(self._tokens, self._revoked, certificates=config.tls_client_ca is not None)
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
+        self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
@@ -119,7 +121,9 @@ class Server:
             maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
         )
         self._telemetry.watch(self._engine, self._runs, self._registry)
-        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
+        servicer = TransparentLlmServicer(
+            config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
+        )
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -27,6 +27,10 @@ from transparent_llm_server.process_limits import raise_limits
 from transparent_llm_server.standard_streams import STANDARD_ERROR, StandardStreams
 
 log = logging.getLogger(__name__)
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+"""What the tokenizers library reads at each call. By default all calls of a process share a few threads of its own,
+where a short text waits for the long ones of others; without them each is tokenized by the thread that asks."""
+
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
@@ -58,6 +62,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     form = _form_of(config.access_log)
     streams = StandardStreams(partial(_lost_line, form))
     _log_to(streams, form)
+    os.environ.setdefault(_PARALLELISM, "false")
     raise_limits(config)
     events, ends = Mailbox[_Event](), _ending_signals()
     _hear(ends, events)

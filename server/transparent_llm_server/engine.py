@@ -121,6 +121,7 @@ class Engine:
         begun, ended = threading.Event(), threading.Event()
 
         def wait() -> None:
+            self._began = None  # what others do meanwhile is no work of the model's
             begun.set()
             ended.wait()
 

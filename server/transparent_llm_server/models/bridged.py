@@ -97,6 +97,11 @@ class BridgedModel:
         return [self._bridge.ln_final, self._bridge.unembed]
 
     @property
+    def gathers(self) -> bool:
+        """Whether its weights must be made ready to be read, which is some work, and nobody else's meanwhile."""
+        return self._gathered.is_needed
+
+    @property
     def text_config(self) -> Any:
         """The configuration of the language model."""
         return self._hf.config.get_text_config()

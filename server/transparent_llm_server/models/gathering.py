@@ -22,7 +22,7 @@ class Gathering:
     def __init__(self, hf_model: Any) -> None:
         self._is_quantized = any(map(is_quantized, hf_model.parameters()))
         self.is_needed = self._is_quantized or is_offloaded(hf_model)
-        """Whether weights cannot simply be read where they are."""
+        """Whether weights must be made ready at all: then their readers and forward passes wait for one another."""
 
         self.lock = threading.RLock()
         """Held by forward passes and by whoever gathers."""

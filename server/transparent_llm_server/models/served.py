@@ -72,10 +72,9 @@ class Reader(Protocol):
 class ValuesReader:
     """Reads what has methods that return values: nothing is computed before it is cut."""
 
-    reads_are_quick = True
-
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: Any, *, reads_are_quick: bool) -> None:
         self._values = values
+        self.reads_are_quick = reads_are_quick
 
     def __call__(self, name: str, *arguments: Any) -> Value:
         """Call it."""
@@ -126,7 +125,6 @@ class CompletedRun:
     read: Reader
     tokens: torch.Tensor
     mask: torch.Tensor | None
-    token_strings: tuple[str, ...]
     nbytes: int
     nonce: str
     """Names this very computation: the same bits are promised only within it."""
@@ -146,6 +144,9 @@ class ServedModel(ABC):
 
     shares_runs = False
     """Whether several runs can share a forward pass."""
+
+    tokenizes_concurrently = True
+    """Whether a little text or a few ids need wait for nobody, on whatever thread."""
 
     def __init__(self, alias: str, llm: TransparentLlm, description: ModelDescription) -> None:
         self.llm = llm
@@ -173,7 +174,11 @@ class ServedModel(ABC):
 
     @abstractmethod
     def prepare(self, run_input: RunInput) -> PreparedRun:
-        """Check an input and find what names it. Any thread."""
+        """Check an input and find what names it. Any thread but the model's: tokenizers can take long."""
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token id by itself. Any thread but the model's."""
+        return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
 
     @abstractmethod
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
@@ -193,6 +198,7 @@ class ServedTransformerLens(ServedModel):
     def __init__(self, alias: str, llm: TransformerLensTransparentLlm) -> None:
         self._known = llm.describe()
         super().__init__(alias, llm, self._known)
+        self.tokenizes_concurrently = llm.tokenizes_concurrently
 
     def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:
         """All rows in one forward pass, or they are better off apart."""
@@ -217,6 +223,10 @@ class ServedTransformerLens(ServedModel):
             self._known, conventions = known, known.conventions
             self.description = dataclasses.replace(self.description, digest=known.digest, conventions=conventions)
 
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """From the tokenizer, once for each id."""
+        return self.llm.strings(ids)
+
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
         """In as few forward passes as they need."""
         batches = [self.llm.prepare(run.rows or ()) for run in prepared]
@@ -230,15 +240,19 @@ class ServedTransformerLens(ServedModel):
         return completed
 
     def _completed(self, values: Values) -> CompletedRun:
-        tokens = values.tokens().tensor()
-        strings = tuple(self.llm.tokens_to_strings(tokens.flatten()))
-        mask = values.mask().tensor()
-        read = RunReader(values) if self.llm.bridged.edits.is_watching else ValuesReader(values)
+        tokens, mask = values.tokens().tensor(), values.mask().tensor()
+        kind = RunReader if self.llm.bridged.edits.is_watching else ValuesReader
+        read = kind(values, reads_are_quick=self._reads_are_quick)
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        return CompletedRun(read, tokens, mask, strings, values.nbytes, nonce, self, digest, values.warnings)
+        return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, values.warnings)
 
     def _reader(self) -> Reader:
-        return ValuesReader(_ModelValues(self.llm))
+        return ValuesReader(_ModelValues(self.llm), reads_are_quick=self._reads_are_quick)
+
+    @property
+    def _reads_are_quick(self) -> bool:
+        """Weights that must be gathered are read by the model thread, which then waits for nobody who gathers some."""
+        return not self.llm.bridged.gathers
 
 
 class _ModelValues(Weights):
@@ -274,10 +288,8 @@ class ServedTransparentLlm(ServedModel):
         llm = self.llm.copy()
         prepared.run_input.run_on(llm)
         tokens = llm.tokens()
-        strings = tuple(llm.tokens_to_strings(tokens.flatten()))
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        read = ContractReader(llm, tokens)
-        return CompletedRun(read, tokens, _mask(llm), strings, tokens.nbytes, nonce, self, digest)
+        return CompletedRun(ContractReader(llm, tokens), tokens, _mask(llm), tokens.nbytes, nonce, self, digest)
 
     def _reader(self) -> Reader:
         return ContractReader(self.llm)

@@ -181,6 +181,11 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._current_run.get()
 
     @property
+    def tokenizes_concurrently(self) -> bool:
+        """Whether threads need not take turns at its tokenizer."""
+        return self._tokenization.is_concurrent
+
+    @property
     def bridged(self) -> BridgedModel:
         """The model itself."""
         return self._model
@@ -205,6 +210,10 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
         require_token_ids(ids)
+        return self.strings(ids)
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """As `tokens_to_strings`, of plain numbers."""
         return self._tokenization.strings(ids)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:

@@ -140,7 +140,7 @@ class Values:
             return Stored(capture.attn_out[batch_i, pos])
         head = checked_index("head", head, self._model.n_heads)
         compute = partial(self._head_output, batch_i, layer, pos, head)
-        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=True)
+        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=not self._model.gathers)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Value:
         """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
