@@ -76,10 +76,10 @@ def running_beside(attacked: Victim, what: str) -> Iterator[Bystander]:
             took_s = time.monotonic() - began
             over.set()
             thread.join()
-    print(
-        f"{what}: {took_s:.1f} s; {len(runner.reads_s)} runs of another owner, p99 {runner.p99_s * 1000:.1f} ms "
-        f"(idle {runner.idle_p99_s * 1000:.1f} ms), the longest {max(runner.reads_s):.2f} s"
-    )
+            print(
+                f"\n{what}: {took_s:.1f} s; {len(runner.reads_s)} runs of another owner, p99 {runner.p99_s:.3f} s "
+                f"(idle {runner.idle_p99_s:.3f} s), the longest {max(runner.reads_s):.2f} s; {runner.lost} lost"
+            )
     assert not runner.lost
     assert runner.slower < SLOWER
 
