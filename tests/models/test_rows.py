@@ -103,6 +103,17 @@ def test_a_row_in_a_batch_is_the_row_alone_in_plain_hugging_face(name: str) -> N
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_the_padding_token_within_a_row_is_a_token_like_any_other(name: str) -> None:
+    llm, wanted = loaded(name).copy(), plain(name)
+    pad = llm.describe().pad_token_id
+    rows = [[pad, 5, pad, 9, pad, pad], [pad], row(ROPE_BORDER)]
+    llm.run_tokens(rows)
+    for i, tokens in enumerate(rows):
+        wanted.run_tokens([tokens])
+        assert_row(llm, i, wanted, len(tokens))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_runs_that_share_a_forward_pass_keep_their_own_values(name: str) -> None:
     llm, wanted = loaded(name), plain(name)
     batches = [[row(4, 1)], [row(N_CTX, 2), row(6, 3)], [row(ROPE_BORDER + 3, 4)]]
