@@ -20,7 +20,9 @@ from support.families import FAMILIES, save
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", default=",".join(BACKENDS), help=f"comma list of {', '.join(BACKENDS)} (default all)")
-    parser.addoption("--long", action="store_true", help="the long form of the suites attack, chaos, cluster, fuzz and soak")
+    parser.addoption(
+        "--long", action="store_true", help="the long form of the suites attack, chaos, cluster, fuzz and soak"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

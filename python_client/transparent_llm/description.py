@@ -139,6 +139,9 @@ class Limits:
     model_bytes: int = 0
     """Weights of all loaded models together. 0: no limit."""
 
+    max_items: int = 0
+    """Reads of one message, which a client keeps to by asking several times. 0: not limited."""
+
 
 @dataclass(frozen=True)
 class ServerInfo:

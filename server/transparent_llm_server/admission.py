@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from transparent_llm.errors import TooLargeError
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.models.served import PreparedRun
 from transparent_llm_server.streaming import Outgoing
+
+_MOST_MESSAGES = 2**17
+"""Of one answer: each is work for both ends, however small it is. In messages of 128 KiB that are 16 GiB."""
 
 
 class Admission:
@@ -17,6 +21,16 @@ class Admission:
         self._max_sentences = config.max_sentences_per_run
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
+
+    def require_request(self, request: Any) -> None:
+        """Refuse a RunRequest of too many rows or token ids as it came, before anything is made of it.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        rows = request.tokens.sequences
+        _require("sentences", len(rows) or len(request.sentences.sentences), self._max_sentences)
+        self.require_tokens(sum(len(row.token_ids) for row in rows))
 
     def require_run(self, prepared: PreparedRun) -> None:
         """Refuse a batch of too many sentences or tokens.
@@ -36,18 +50,28 @@ class Admission:
         """
         _require("tokens", count, self._max_tokens)
 
-    def require_read(self, parts: Sequence[Outgoing]) -> None:
-        """Refuse an answer of too many bytes, none of which has been computed.
+    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> None:
+        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.
         """
-        needed = sum(part.nbytes for part in parts)
-        if needed <= self._max_read_bytes:
-            return
-        largest = max(parts, key=lambda part: part.nbytes)
+        needed, largest = 0, None
+        for part in parts:  # they may be made one by one: none is kept but one
+            needed += part.nbytes
+            largest = part if largest is None or part.nbytes > largest.nbytes else largest
+        if largest is not None and needed > self._max_read_bytes:
+            raise self._too_many_bytes(needed, largest)
+        if needed > chunk_bytes * _MOST_MESSAGES:
+            raise TooLargeError(
+                f"in messages of {chunk_bytes} bytes this read of {needed} takes more than {_MOST_MESSAGES}; ask for "
+                f"max_chunk_bytes of {needed // _MOST_MESSAGES + 1} or more",
+                metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(_MOST_MESSAGES)},
+            )
+
+    def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
         shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))
-        raise TooLargeError(
+        return TooLargeError(
             f"this read is {needed} bytes, the server sends at most {self._max_read_bytes} in one answer: ask for "
             f"{_smaller(largest.name)} (the largest tensor is {largest.name} with {shape})",
             metadata={"needed": str(needed), "allowed": str(self._max_read_bytes)},

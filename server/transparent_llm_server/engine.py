@@ -17,6 +17,7 @@ import torch
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.device_loss import device_is_lost
 from transparent_llm_server.observer import Observer, Wait
+from transparent_llm_server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ _READS_IN_A_ROW = 8
 
 
 class Engine:
-    """Runs submitted work in order of arrival, reads before runs. Cancel a future to drop work that has not begun.
+    """Runs submitted work in order of arrival, reads before runs, and of reads one of each owner in turn. Cancel a
+    future to drop work that has not begun.
 
     `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
     busy for too long calls that THREAD_HUNG.
@@ -52,7 +54,7 @@ class Engine:
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
         self._jobs: deque[_Job] = deque()
-        self._reads: deque[_Job] = deque()
+        self._reads: Turns[_Job] = Turns()
         self._reads_in_a_row = 0
         self._began: float | None = None
         self._changed = threading.Condition()
@@ -90,8 +92,8 @@ class Engine:
             self._changed.notify()
         return future
 
-    def submit_read(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Put a short piece of work before all runs that wait. As many can wait as there are calls.
+    def submit_read(self, work: Callable[[], _Result], owner: str = "") -> Future[_Result]:
+        """Put a short piece of work before all runs that wait. As many can wait as there are calls; owners take turns.
 
         Raises:
             UnavailableError: the engine is closed.
@@ -100,7 +102,7 @@ class Engine:
         wait = self.observer.begin_wait("read")
         with self._changed:
             self._require_open()
-            self._reads.append((work if wait is None else partial(self._after, wait, work), future))
+            self._reads.put(owner, (work if wait is None else partial(self._after, wait, work), future))
             self._changed.notify()
         return future
 
@@ -185,7 +187,7 @@ class Engine:
         with self._changed:
             self._closing = True
             left = [*self._reads, *self._jobs]
-            self._reads, self._jobs = deque(), deque()
+            self._reads, self._jobs = Turns(), deque()
         for _, future in left:
             if future.set_running_or_notify_cancel():
                 future.set_exception(_lost())
@@ -204,7 +206,7 @@ class Engine:
             self._changed.wait_for(lambda: self._jobs or self._reads or self._closing)
             if self._reads and not (self._jobs and self._reads_in_a_row >= _READS_IN_A_ROW):
                 self._reads_in_a_row += 1
-                return self._reads.popleft()
+                return self._reads.take()
             self._reads_in_a_row = 0
             return self._jobs.popleft() if self._jobs else None
 

@@ -6,10 +6,10 @@ import importlib.metadata
 import logging
 import platform
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import torch
@@ -21,7 +21,7 @@ from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc
 from transparent_llm.wire.methods import METHODS, SERVICE, message_class
 from transparent_llm_server.admission import Admission
 from transparent_llm_server.caller import Caller
@@ -33,9 +33,10 @@ from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.shared_memory import OfferedRing
-from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
+from transparent_llm_server.streaming import ChunkSizes, Outgoing, digest_of, etag, outgoing, resume_offset, stream
 
 log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
@@ -82,6 +83,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
     def Run(self, request: Any, context: _Context) -> Any:
+        self._admission.require_request(request)
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, context)
         result = wire_runs.RunResult(
@@ -129,7 +131,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def Unembed(self, request: Any, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
-        named = (request.t.SerializeToString(deterministic=True), request.normalize)
+        named = (digest_of(request.t), request.normalize)
         with self._registry.use(request.model) as model:
             tag = etag(f"{self._nonce}/{model.description.digest}", "unembed", named, request.options)
             yield from self._of_model(model, "unembed", request, context, arguments, tag)
@@ -168,19 +170,19 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
-        reads, caller = wire_fetch.reads(request), Caller(context)
+        reads, caller = wire_fetch.reads(request), self._caller(context)
         with self._held_run(request, context) as run:
-            names = [etag("", name, read, options) for name, read, options in reads]
-            tag = etag(run.nonce, "fetch", names, request.options)
-            yield from self._stream(self._all_parts(run.read, reads, caller), tag, request.options, caller)
+            tag = etag(run.nonce, "fetch", digest_of(service_pb2.PlanRequest(items=request.items)), request.options)
+            parts = partial(self._parts_of_all, run.read, reads, caller)
+            yield from self._stream(parts, tag, request.options, caller)
 
     def Plan(self, request: Any, context: _Context) -> Any:
-        reads = wire_fetch.reads(request)
+        reads, caller = wire_fetch.reads(request), self._caller(context)
         with self._held_run(request, context) as run:
-            parts = self._all_parts(run.read, reads, Caller(context))
+            headers = [part.header() for part in self._parts_of_all(run.read, reads, caller)]
         return service_pb2.PlanResponse(
-            tensors=[tensors.header(part.name, part.dtype, part.value.shape, part.dims) for part in parts],
-            total_bytes=sum(part.nbytes for part in parts),
+            tensors=headers,
+            total_bytes=sum(header.total_bytes for header in headers),
             max_read_bytes=self._config.max_read_bytes,
         )
 
@@ -191,15 +193,23 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         with self._registry.hold(run.model):
             yield run
 
-    def _all_parts(self, read: Reader, reads: Iterable[wire_fetch.Read], caller: Caller) -> list[Outgoing]:
-        return [part for name, indices, options in reads for part in self._parts(read, name, indices, options, caller)]
+    def _caller(self, context: _Context) -> Caller:
+        return Caller(context, self._owner_of(context))
+
+    def _parts_of_all(self, read: Reader, reads: Iterable[wire_fetch.Read], caller: Caller) -> Iterator[Outgoing]:
+        """Read by read, each found when its turn comes; what one of them computed is kept until the next, by nobody
+        here."""
+        for name, indices, options in reads:
+            caller.require_there()
+            yield from self._parts(read, name, indices, options, caller)
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
         with self._held_run(request, context) as run:
             indices = METHODS[name].indices(request)
-            caller = Caller(context)
+            caller = self._caller(context)
             parts = self._parts(run.read, name, indices, request.options, caller)
-            yield from self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
+            tag = etag(run.nonce, name, indices, request.options)
+            yield from self._stream(lambda: parts, tag, request.options, caller)
 
     def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
@@ -213,9 +223,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def _of_model(
         self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
     ) -> _Frames:
-        caller = Caller(context)
+        caller = self._caller(context)
         parts = self._parts(model.read, name, arguments, request.options, caller)
-        return self._stream(parts, tag, request.options, caller)
+        return self._stream(lambda: parts, tag, request.options, caller)
 
     def _parts(
         self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
@@ -226,25 +236,33 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         def find() -> list[Outgoing]:
             return outgoing(name, dims, read(name, *arguments), options)
 
-        if read.reads_are_quick and options.encoding != tensor_pb2.ENCODING_FACTORED:
+        if read.reads_are_quick:
             return self._engine.here(find)
-        return caller.result_of(self._engine.submit_read(find))
+        return self._on_model_thread(find, caller)
 
-    def _stream(self, parts: Sequence[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
-        self._admission.require_read(parts)
+    def _stream(self, parts: Callable[[], Iterable[Outgoing]], tag: str, options: Any, caller: Caller) -> _Frames:
+        """What `parts` finds, costed before any of it is computed, and then found again one by one."""
         offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
+        self._admission.require_read(parts(), chunk_bytes)
         take = partial(self._take, caller)
         if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
             with closing(OfferedRing(options.shared_memory, caller.is_there)) as ring:
-                yield from stream(parts, tag, offset, chunk_bytes, take, ring)
+                yield from stream(parts(), tag, offset, chunk_bytes, take, ring)
         else:
-            yield from stream(parts, tag, offset, chunk_bytes, take)
+            yield from stream(parts(), tag, offset, chunk_bytes, take)
 
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
         """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
+        caller.require_there()
         if value.is_quick:
             return self._engine.here(piece.compute)
-        return caller.result_of(self._engine.submit_read(piece.compute))
+        for step in piece.steps():
+            self._on_model_thread(step, caller)
+        return self._on_model_thread(piece.compute, caller)
+
+    def _on_model_thread(self, work: Callable[[], _Result], caller: Caller) -> _Result:
+        """One piece at a time for each call, and owners in turn, so that nobody waits for more than a few."""
+        return caller.result_of(self._engine.submit_read(work, caller.owner))
 
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
@@ -261,6 +279,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             max_streams=config.max_streams,
             max_streams_per_owner=config.max_streams_per_owner,
             model_bytes=config.model_bytes or 0,
+            max_items=wire_fetch.MOST_ITEMS,
         )
         return description.ServerInfo(
             api_version=API_VERSION,

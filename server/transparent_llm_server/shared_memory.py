@@ -19,6 +19,9 @@ WORTH_BYTES = 16 * 2**20
 _MOST_BYTES = 64 * 2**20
 """Of a ring."""
 
+_LEAST_SLOT_BYTES = 64 * 2**10
+"""What is smaller costs more than it moves."""
+
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 1e-3
 
 
@@ -61,7 +64,7 @@ class OfferedRing:
             self._file.close()
 
     def _opened(self) -> FileIO | None:
-        fits = self._slots > 0 and self.slot_bytes > 0 and self._slots * self.slot_bytes <= _MOST_BYTES
+        fits = self.slot_bytes >= _LEAST_SLOT_BYTES and 0 < self._slots * self.slot_bytes <= _MOST_BYTES
         if not fits or not ring.NAME.fullmatch(self._name) or len(self._nonce) != ring.NONCE_BYTES:
             return None
         path = ring.DIRECTORY / self._name
