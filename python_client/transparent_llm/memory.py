@@ -10,9 +10,10 @@ import contextlib
 import ctypes
 import math
 import mmap
+import sys
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -36,6 +37,22 @@ def keep_freed_pages() -> None:
     is such a block. Nobody touches it, so it takes no memory. Other C libraries are not harmed.
     """
     torch.empty(_LARGE_BYTES - 2**20, dtype=torch.uint8)
+
+
+def give_back() -> None:
+    """Give the system what was freed and kept, on all threads: no other call than a rare one should pay for that.
+
+    The GNU C library keeps it for each of them apart, so that many threads that once had a large message each keep a
+    multiple of what one needs (malloc_trim(3)). Other C libraries are left alone.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:

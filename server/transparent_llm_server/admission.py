@@ -10,8 +10,8 @@ from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.models.served import PreparedRun
 from transparent_llm_server.streaming import Outgoing
 
-_MOST_MESSAGES = 2**17
-"""Of one answer: each is work for both ends, however small it is. In messages of 128 KiB that are 16 GiB."""
+_MOST_MESSAGES = 2**14
+"""Of one answer, unless it takes more at the server's own choice: each is work for both ends, however small it is."""
 
 
 class Admission:
@@ -21,6 +21,7 @@ class Admission:
         self._max_sentences = config.max_sentences_per_run
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
+        self._most_messages = max(_MOST_MESSAGES, -(-config.max_read_bytes // max(1, config.chunk_bytes)))
 
     def require_request(self, request: Any) -> None:
         """Refuse a RunRequest of too many rows or token ids as it came, before anything is made of it.
@@ -62,11 +63,11 @@ class Admission:
             largest = part if largest is None or part.nbytes > largest.nbytes else largest
         if largest is not None and needed > self._max_read_bytes:
             raise self._too_many_bytes(needed, largest)
-        if needed > chunk_bytes * _MOST_MESSAGES:
+        if needed > chunk_bytes * self._most_messages:
             raise TooLargeError(
-                f"in messages of {chunk_bytes} bytes this read of {needed} takes more than {_MOST_MESSAGES}; ask for "
-                f"max_chunk_bytes of {needed // _MOST_MESSAGES + 1} or more",
-                metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(_MOST_MESSAGES)},
+                f"in messages of {chunk_bytes} bytes this read of {needed} takes more than {self._most_messages}; ask "
+                f"for max_chunk_bytes of {needed // self._most_messages + 1} or more",
+                metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(self._most_messages)},
             )
 
     def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:

@@ -187,6 +187,7 @@ class Server:
         hang_s = self._config.hang_s or self._config.sweep_s
         while not self._stopped.wait(min(self._config.sweep_s, stall_s / 4, hang_s / 4)):
             self._runs.expire()
+            memory.give_back()
             self._telemetry.stalled(self._stalls.cut())
             self._end_if_hung()
 

@@ -7,9 +7,11 @@ the same. grpc's own way to wait without a thread is not used: it can lock up wh
 from __future__ import annotations
 
 import concurrent.futures
+import threading
+from collections.abc import Iterator
 from typing import Any
 
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2
 
 # Of the process, as grpc finds them at the methods of the class.
 _CHECKS = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="health")
@@ -27,7 +29,17 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class wit
         return super().Check(request, context)
 
     def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
-        """The same, again at each change."""
+        """The same, again at each change. A name that nobody serves never changes."""
+        if request.service not in self._server_status:
+            return _unknown(context)  # the base class would keep every name that was ever asked for
         return super().Watch(request, context, send_response_callback)
 
     Check.experimental_thread_pool = _CHECKS  # type: ignore[attr-defined]
+
+
+def _unknown(context: Any) -> Iterator[Any]:
+    """As the protocol wants it: says so, and ends when the watcher leaves."""
+    left = threading.Event()
+    if context.add_callback(left.set):
+        yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        left.wait()
