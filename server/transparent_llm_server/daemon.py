@@ -11,11 +11,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from transparent_llm import memory
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.json_log import JsonLines
 
 log = logging.getLogger(__name__)
+_TURN_S = 0.0005
+"""How long a thread keeps the interpreter while others wait for it: a tenth of Python's default, as each of many busy
+threads has its turn before a small call goes on."""
+
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
@@ -34,6 +39,8 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         ModelRefusedError: a model that fails its checks.
     """
     _log_to_stderr(config.access_log)
+    sys.setswitchinterval(_TURN_S)
+    memory.share_heap()
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

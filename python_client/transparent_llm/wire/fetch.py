@@ -30,8 +30,10 @@ def plan_request(run_id: str, items: Iterable[tuple[str, Any]]) -> service_pb2.P
     return service_pb2.PlanRequest(run_id=run_id, items=_items(items))
 
 
-def reads(message: service_pb2.FetchRequest | service_pb2.PlanRequest) -> list[Read]:
-    """What the items of a request ask for.
+def reads(
+    message: service_pb2.FetchRequest | service_pb2.PlanRequest, start: int = 0, stop: int = MOST_ITEMS
+) -> list[Read]:
+    """What the items of a request ask for, or those from `start` to before `stop`.
 
     Raises:
         TooLargeError: more than `MOST_ITEMS`, none of which was looked at.
@@ -48,9 +50,8 @@ def reads(message: service_pb2.FetchRequest | service_pb2.PlanRequest) -> list[R
     options = message.options if isinstance(message, service_pb2.FetchRequest) else None
     if options is not None and (options.slices or options.dtype or options.encoding):
         raise InvalidRequestError("slices, dtype and encoding of a Fetch belong to its items, not to the stream")
-    return [
-        _read(f"item {index} of the {rpc}", index, item, message.run_id) for index, item in enumerate(message.items)
-    ]
+    part = enumerate(message.items[start:stop], start)
+    return [_read(f"item {index} of the {rpc}", index, item, message.run_id) for index, item in part]
 
 
 def _items(items: Iterable[tuple[str, Any]]) -> list[service_pb2.FetchItem]:
