@@ -8,6 +8,7 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,8 +29,8 @@ from transparent_llm.reads import Read, as_read
 from transparent_llm.reruns import MOST_RERUNS, is_lost_run, require_same_model
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.wire import model as wire_model
-from transparent_llm.wire import options, tensors
 from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import tensors
 from transparent_llm.wire.methods import METHODS
 
 log = logging.getLogger("transparent_llm")
@@ -128,7 +129,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def server_info(self) -> ServerInfo:
         """What the server serves and allows, and how exact its models were at load."""
-        return wire_model.server_from_wire(self._calls.unary("ServerInfo", wire_model.server_request()))
+        return self._calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
 
     def describe(self) -> ModelDescription:
         """Everything the server says about this object's model.
@@ -137,8 +138,7 @@ class RemoteTransparentLlm(TransparentLlm):
             NotFoundError: it serves no such model.
             InvalidRequestError: it serves several and none was named.
         """
-        name = self.model_info().name
-        return next(model for model in self.server_info().models if model.info.name == name)
+        return self.server_info().model(self.model_info().name)
 
     def is_serving(self) -> bool:
         """Whether the server has loaded its models and answers calls (the standard health check)."""
@@ -147,11 +147,11 @@ class RemoteTransparentLlm(TransparentLlm):
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
         run = self._current()
-        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), run.key)
+        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), lambda _: None, run.key)
 
     def model_info(self) -> ModelInfo:
-        response = self._calls.unary("ModelInfo", METHODS["model_info"].request(self._model))
-        return wire_model.info_from_wire(response.info)
+        request = METHODS["model_info"].request(self._model)
+        return self._calls.unary("ModelInfo", request, wire_model.info_from_response)
 
     def copy(self: _Self) -> _Self:
         twin = super().copy()
@@ -221,7 +221,8 @@ class RemoteTransparentLlm(TransparentLlm):
         require_token_ids(ids)
         request = METHODS["tokens_to_strings"].request(self._model)
         request.token_ids.extend(ids)
-        return list(self._calls.unary("TokensToStrings", request).strings)
+        read = partial(wire_runs.strings_from_response, count=len(ids))
+        return self._calls.unary("TokensToStrings", request, read)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
         return self._read("logits")
@@ -230,8 +231,7 @@ class RemoteTransparentLlm(TransparentLlm):
         request = METHODS["unembed"].request(self._model)
         request.t.CopyFrom(tensors.encode(t))
         request.normalize = normalize
-        options.fill(request, self._reading.of(("vocab",)), self._reading.dtype)
-        return self._landed(self._calls.tensor("Unembed", request))
+        return self._landed(self._reader.of_model(self._run, "unembed", request, self._reading))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -257,8 +257,7 @@ class RemoteTransparentLlm(TransparentLlm):
             kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
             if kept is not None:
                 return self._landed(kept)
-        options.fill(request, self._reading.of(("d_model",)), self._reading.dtype)
-        return self._landed(self._calls.tensor("NeuronOutput", request))
+        return self._landed(self._reader.of_model(self._run, "neuron_output", request, self._reading))
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)
@@ -301,8 +300,9 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _make_run(self, run_input: RunInput) -> CurrentRun:
         key = run_input.key(self._model)
-        response = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), key)
-        return CurrentRun(run_input, key, wire_runs.from_response(response))
+        read = partial(wire_runs.from_response, run_input=run_input)
+        result = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), read, key)
+        return CurrentRun(run_input, key, result)
 
     def _current(self) -> CurrentRun:
         if self._run is None:

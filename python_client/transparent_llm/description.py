@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from transparent_llm.contract import ModelInfo
+from transparent_llm.errors import InternalError
+from transparent_llm.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,14 @@ class ServerInfo:
     versions: Mapping[str, str]
     stored_runs: int
     stored_run_bytes: int
+
+    def model(self, name: str) -> ModelDescription:
+        """The model of this name.
+
+        Raises:
+            InternalError: the server, which answered calls for it, does not describe it.
+        """
+        found = next((model for model in self.models if model.info.name == name), None)
+        if found is None:
+            raise InternalError(f"the server answers calls for {quoted(name)} and does not describe it")
+        return found

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from transparent_llm._calls import Calls
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InternalError
 from transparent_llm.wire import dtypes, slices
+from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.frames import bytes_of
 from transparent_llm.wire.methods import METHODS
 
@@ -84,13 +84,9 @@ class Weights:
         request = METHODS["neuron_outputs"].request(model.info.name, layer)
         request.model_digest = model.digest
         request.options.slices.extend(slices.to_wire({"d_ffn": slice(start, stop)}))
-        rows = self._calls.tensor("NeuronOutputs", request)
-        if tuple(rows.shape) != (stop - start, model.info.d_model):
-            raise InternalError(
-                f"{self._calls.config.target} sent {list(rows.shape)} as the output vectors of "
-                f"{stop - start} neurons in {model.info.d_model} dimensions"
-            )
-        return rows
+        sizes = {"d_ffn": stop - start, "d_model": model.info.d_model}
+        expected = Expected("neuron_outputs", METHODS["neuron_outputs"].dims or (), sizes, model.dtype)
+        return self._calls.tensor("NeuronOutputs", request, expected)
 
     def _path(self, key: tuple[str, int, int, int]) -> Path:
         digest, layer, start, stop = key

@@ -6,11 +6,10 @@ import importlib.metadata
 import logging
 import platform
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import torch
@@ -25,27 +24,21 @@ from transparent_llm.wire import tensors
 from transparent_llm.wire._gen import service_pb2, service_pb2_grpc
 from transparent_llm.wire.methods import METHODS, SERVICE, message_class
 from transparent_llm_server.admission import Admission
+from transparent_llm_server.answers import Answers
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
-from transparent_llm_server.floor import Floor
-from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
-from transparent_llm_server.models.value import Piece, Value
+from transparent_llm_server.models.served import CompletedRun, ServedModel
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
-from transparent_llm_server.shared_memory import OfferedRing
-from transparent_llm_server.streaming import ChunkSizes, Outgoing, digest_of, etag, outgoing, resume_offset, stream
+from transparent_llm_server.streaming import digest_of, etag
 
 log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
 _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
-_READS_AT_ONCE = 32
-"""Of a Fetch or Plan: what is found in about a millisecond."""
-
 FEATURES = (
     "slices",
     "wire_dtype",
@@ -72,14 +65,13 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
-        self._floor = Floor()
+        self._answers = Answers(config, engine, self._admission)
         self._config = config
         self._registry = registry
         self._engine = engine
         self._runs = runs
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
-        self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
@@ -178,14 +170,14 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def Fetch(self, request: Any, context: _Context) -> _Frames:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
-            parts = partial(self._parts_of_all, run.read, request, caller)
+            parts = partial(self._answers.parts_of_all, run.read, request, caller)
             tag = etag(run.nonce, "fetch", digest_of(service_pb2.PlanRequest(items=request.items)), request.options)
-            yield from self._stream(parts, tag, request.options, caller)
+            yield from self._answers.stream(parts, tag, request.options, caller)
 
     def Plan(self, request: Any, context: _Context) -> Any:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
-            headers = [part.header() for part in self._parts_of_all(run.read, request, caller)]
+            headers = [part.header() for part in self._answers.parts_of_all(run.read, request, caller)]
         return service_pb2.PlanResponse(
             tensors=headers,
             total_bytes=sum(header.total_bytes for header in headers),
@@ -202,24 +194,13 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def _caller(self, context: _Context) -> Caller:
         return Caller(context, self._owner_of(context))
 
-    def _parts_of_all(self, read: Reader, request: Any, caller: Caller) -> Iterator[Outgoing]:
-        """Of a Fetch or Plan, a few reads at a time: found when their turn comes, and forgotten when it is over."""
-        at_once = _READS_AT_ONCE if read.reads_are_quick else 1
-        for start in range(0, max(1, len(request.items)), at_once):
-            caller.require_there()
-            with self._floor.turn(caller.owner) if read.reads_are_quick else nullcontext():
-                reads = wire_fetch.reads(request, start, start + at_once)
-                found = deque(part for each in reads for part in self._parts(read, *each, caller))
-            while found:
-                yield found.popleft()
-
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
         with self._held_run(request, context) as run:
             indices = METHODS[name].indices(request)
             caller = self._caller(context)
-            parts = self._parts(run.read, name, indices, request.options, caller)
+            parts = self._answers.parts(run.read, name, indices, request.options, caller)
             tag = etag(run.nonce, name, indices, request.options)
-            yield from self._stream(lambda: parts, tag, request.options, caller)
+            yield from self._answers.stream(lambda: parts, tag, request.options, caller)
 
     def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
@@ -234,45 +215,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
     ) -> _Frames:
         caller = self._caller(context)
-        parts = self._parts(model.read, name, arguments, request.options, caller)
-        return self._stream(lambda: parts, tag, request.options, caller)
-
-    def _parts(
-        self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
-    ) -> list[Outgoing]:
-        """The tensors that a request is answered with, found and cut but not yet computed."""
-        dims = METHODS[name].dims or ()
-
-        def find() -> list[Outgoing]:
-            return outgoing(name, dims, read(name, *arguments), options)
-
-        if read.reads_are_quick:
-            return self._engine.here(find)
-        return self._on_model_thread(find, caller)
-
-    def _stream(self, parts: Callable[[], Iterable[Outgoing]], tag: str, options: Any, caller: Caller) -> _Frames:
-        """What `parts` finds, costed before any of it is computed, and then found again one by one."""
-        offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
-        self._admission.require_read(parts(), chunk_bytes)
-        take = partial(self._take, caller)
-        if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
-            with closing(OfferedRing(options.shared_memory, caller.is_there)) as ring:
-                yield from stream(parts(), tag, offset, chunk_bytes, take, ring)
-        else:
-            yield from stream(parts(), tag, offset, chunk_bytes, take)
-
-    def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
-        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
-        caller.require_there()
-        if value.is_quick:
-            return self._engine.here(piece.compute)
-        for step in piece.steps():
-            self._on_model_thread(step, caller)
-        return self._on_model_thread(piece.compute, caller)
-
-    def _on_model_thread(self, work: Callable[[], _Result], caller: Caller) -> _Result:
-        """One piece at a time for each call, and owners in turn, so that nobody waits for more than a few."""
-        return caller.result_of(self._engine.submit_read(work, caller.owner))
+        parts = self._answers.parts(model.read, name, arguments, request.options, caller)
+        return self._answers.stream(lambda: parts, tag, request.options, caller)
 
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
