@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,12 +40,20 @@ def _paths(descriptor: Any, before: _Path, seen: set[str]) -> Iterator[_Path]:
             continue
         seen.add(field.full_name)
         yield (*before, field)
-        if field.message_type is not None:
+        if field.message_type is not None and not _is_map(field):
             yield from _paths(field.message_type, (*before, field), seen)
 
 
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
 def _values(field: FieldDescriptor) -> Iterator[tuple[str, Any]]:
-    """For a repeated field: lists."""
+    """For a repeated field: lists; for a map: maps."""
+    if _is_map(field):
+        value = next(value for _, value in _one(field.message_type.fields_by_name["value"]))
+        yield "an entry", {"x": value}
+        return
     for kind, value in _one(field):
         if not field.is_repeated:
             yield kind, value
@@ -64,6 +73,8 @@ def _one(field: FieldDescriptor) -> Iterator[tuple[str, Any]]:
         yield from (("zeros", bytes(LONG_BYTES)), ("a byte", b"\xff"))
     elif field.type == FieldDescriptor.TYPE_BOOL:
         yield "true", True
+    elif field.type == FieldDescriptor.TYPE_DOUBLE:
+        yield from (("infinity", math.inf), ("no number", math.nan), ("zero", 0.0))
     else:
         yield from ((str(bound), bound) for bound in _BOUNDS[field.type])
 
@@ -82,7 +93,8 @@ def _holder(message: Any, path: _Path) -> Any:
 def _set(message: Any, field: FieldDescriptor, value: Any) -> None:
     if field.is_repeated:
         message.ClearField(field.name)
-        getattr(message, field.name).extend(value)
+        held = getattr(message, field.name)
+        held.update(value) if isinstance(value, dict) else held.extend(value)
     elif field.message_type is not None:
         getattr(message, field.name).CopyFrom(value)
         getattr(message, field.name).SetInParent()

@@ -14,7 +14,7 @@ from transparent_llm.wire.protocol_error import ProtocolError
 _MOST_LAYERS = _MOST_HEADS = 2**16
 """What code walks along: no model has nearly as many."""
 
-_LONGEST_NAME = 1024
+_LONGEST_NAME, _MOST_MODELS = 1024, 4096
 
 _STATES = {
     ModelState.LOADED: model_pb2.MODEL_STATE_LOADED,
@@ -138,7 +138,13 @@ def server_to_wire(info: ServerInfo) -> service_pb2.ServerInfoResponse:
 
 
 def server_from_wire(message: service_pb2.ServerInfoResponse) -> ServerInfo:
-    """What the ServerInfo RPC answered."""
+    """What the ServerInfo RPC answered.
+
+    Raises:
+        ProtocolError: no server has so many models, or no model these sizes.
+    """
+    if len(message.models) > _MOST_MODELS:
+        raise ProtocolError(f"no server has {len(message.models)} models")
     limits = {field.name: getattr(message.limits, field.name) for field in dataclasses.fields(Limits)}
     return ServerInfo(
         api_version=message.api_version,
