@@ -41,7 +41,6 @@ READS: dict[str, Callable[[RemoteTransparentLlm], Any]] = {
     "Run": lambda llm: (llm.run_tokens(ROWS), llm.tokens(), llm.mask())[1:],
     "ReleaseRun": lambda llm: llm.release(),
     "TokensToStrings": lambda llm: llm.tokens_to_strings(torch.tensor([1, 2, 3])),
-    "Tokens": lambda llm: llm.fetch(["tokens"])[0],
     "Logits": lambda llm: llm.logits(),
     "Unembed": lambda llm: llm.unembed(torch.ones(64), normalize=True),
     "ResidualIn": lambda llm: llm.residual_in(1),
@@ -62,7 +61,7 @@ READS: dict[str, Callable[[RemoteTransparentLlm], Any]] = {
 """What is called, by the RPC that brings it."""
 
 BY_NAME = {rpc.name: rpc for rpc in RPCS.values()}
-STREAMS = [name for name in READS if BY_NAME[name].server_streaming and name != "Tokens"]
+STREAMS = [name for name in READS if BY_NAME[name].server_streaming]
 
 
 @pytest.fixture(scope="module")

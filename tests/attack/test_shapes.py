@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 from attack.victim import ATTACKER, Victim, standing_by, victim
 from fuzz.extremes import extremes
@@ -117,6 +118,13 @@ def test_many_empty_rows_of_tokens_are_counted_and_refused(attacked: Victim, row
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     print(f"{rows} rows in {len(data) / 2**20:.1f} MiB: refused after {took_s * 1000:.0f} ms")
     assert took_s < WITHIN_S
+
+
+def test_names_that_somebody_made_up_are_not_kept_by_the_health_service(attacked: Victim) -> None:
+    with standing_by(attacked), channel_to(attacked) as channel:
+        for number in range(1000):
+            watched = health_pb2.HealthCheckRequest(service=f"{number}" + "x" * 60_000).SerializeToString()
+            assert send(channel, "grpc.health.v1.Health.Watch", watched, DEADLINE_S, attacked.metadata()) is None
 
 
 def length_of(size: int) -> bytes:
