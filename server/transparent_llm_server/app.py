@@ -254,6 +254,7 @@ class Server:
         while not self._stopped.wait(pause_s):
             try:
                 self._runs.expire()
+                memory.give_back()
                 self._cut_calls()
                 self._end_if_hung()
             except Exception as error:  # the next sweep is another chance, and needed
