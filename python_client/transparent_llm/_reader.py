@@ -73,20 +73,27 @@ class Shared:
         return feature in self._features
 
 
+class _Walking(threading.local):
+    """What the calls of one thread look like."""
+
+    def __init__(self) -> None:
+        self.walks: dict[str, Walk] = {}
+
+
 class RunReader:
-    """Reads for one client object, which is one thread's."""
+    """Reads for one client object. A walk is a thread's own."""
 
     def __init__(self, shared: Shared, config: ClientConfig) -> None:
         self._shared = shared
         self._read_ahead_bytes = config.read_ahead_bytes
         self._max_bytes = config.max_bytes
-        self._walks: dict[str, Walk] = {}
+        self._walking = _Walking()
         self._entry_bytes: dict[str, int] = {}
         self._under_way = UnderWay(config.timeout_s)
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""
-        self._walks.clear()
+        self._walking = _Walking()
         self._under_way.drop()
         if run is not None:
             self._shared.cache.forget(lambda key: key[0] is run)  # type: ignore[index]
@@ -157,7 +164,7 @@ class RunReader:
                 found = self._all(run, [read, *ahead], reading)
                 return found[read], True
             except TransparentLlmError:
-                self._walks.pop(read[0])  # one of those ahead cannot be read; this one perhaps can
+                self._walking.walks.pop(read[0], None)  # one of those ahead cannot be read; this one perhaps can
         method = METHODS[read[0]]
         request = method.request(run.result.run_id, *read[1])
         self._set_options(run, read, reading, request)
@@ -271,7 +278,7 @@ class RunReader:
     def _walk(self, name: str, indices: Indices) -> Walk | None:
         if not self._read_ahead_bytes or name not in _WALKED:
             return None
-        walk = self._walks.setdefault(name, Walk())
+        walk = self._walking.walks.setdefault(name, Walk())
         walk.step(indices)
         return walk
 

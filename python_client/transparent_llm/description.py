@@ -139,6 +139,9 @@ class Limits:
     model_bytes: int = 0
     """Weights of all loaded models together. 0: no limit."""
 
+    max_text_bytes: int = 0
+    """All sentences of one run together. 0: not known."""
+
 
 @dataclass(frozen=True)
 class ServerInfo:

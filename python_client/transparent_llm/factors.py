@@ -59,7 +59,7 @@ class AttnFactors:
         if self._in_one_pass:
             torch.mul(weights, self.value_out[sources], out=out)
             return
-        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, device=out.device)
+        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32, device=out.device)
         torch.mul(weights.float(), self.value_out[sources], out=scratch)
         if self.gain is not None:
             scratch.mul_(self.gain[targets, None, None, :] if self.gain.ndim else self.gain)
@@ -126,7 +126,7 @@ class FfnFactors:
         return self.spans == ((0, self.count),)
 
     def _write_span(self, out: torch.Tensor, activations: torch.Tensor, weights: torch.Tensor) -> None:
-        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, device=out.device)
+        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32, device=out.device)
         torch.mul(activations.float()[:, None], weights.float(), out=scratch)
         if self.gain is not None:
             scratch.mul_(self.gain)

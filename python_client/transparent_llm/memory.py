@@ -12,7 +12,7 @@ import math
 import mmap
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -36,6 +36,24 @@ def keep_freed_pages() -> None:
     is such a block. Nobody touches it, so it takes no memory. Other C libraries are not harmed.
     """
     torch.empty(_LARGE_BYTES - 2**20, dtype=torch.uint8)
+
+
+def give_back_freed_pages() -> None:
+    """Have the C library give back what a thread has just freed by the hundred megabytes, which it would keep for that
+    thread. Takes some milliseconds; what messages on their way pass through is a page fault again once.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Of the GNU C library; others have none."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:

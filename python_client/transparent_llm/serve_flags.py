@@ -102,6 +102,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     for flag, what in (
         ("--max-tokens-per-run", "tokens of one run, padding included (default 65536)"),
         ("--max-sentences-per-run", "sentences of one run (default 1024)"),
+        ("--max-text-bytes", "bytes of the text of one run (default 1 MiB)"),
         ("--max-read-bytes", "bytes of one answer (default 16 GiB)"),
         ("--run-bytes-per-owner", "bytes of stored runs of one owner (default all of --run-store-bytes)"),
         ("--model-bytes", "bytes of the weights of all loaded models (default no limit)"),

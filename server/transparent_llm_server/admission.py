@@ -6,8 +6,18 @@ from collections.abc import Sequence
 
 from transparent_llm.errors import TooLargeError
 from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.models.served import PreparedRun
 from transparent_llm_server.streaming import Outgoing
+
+_BYTES_OF_AN_ID = 6
+"""Of a request, at the most: an id below 2^31, in the form that nobody uses who has a choice."""
+
+_BYTES_AROUND_A_SENTENCE = 16
+_BYTES_BESIDES = 4096
+"""For the name of the model, and fields that a newer client knows."""
+
+_ENTRIES_BESIDES = 64
+_TOLD_EXACTLY = 8
+"""How many times too many sentences may be for their number to be told: more are not even parsed."""
 
 
 class Admission:
@@ -15,26 +25,57 @@ class Admission:
 
     def __init__(self, config: ServerConfig) -> None:
         self._max_sentences = config.max_sentences_per_run
+        self._max_text_bytes = config.max_text_bytes
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
 
-    def require_run(self, prepared: PreparedRun) -> None:
-        """Refuse a batch of too many sentences or tokens.
+    @property
+    def most_entries(self) -> int:
+        """Sentences and other fields of a request that is parsed, to be refused with their number if they are many."""
+        return _TOLD_EXACTLY * self._max_sentences + _ENTRIES_BESIDES
+
+    def require_entries(self, count: int) -> None:
+        """Refuse a request, not yet parsed, of so many sentences and other fields that parsing it would take long.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed at least and what is allowed.
+        """
+        if count >= self.most_entries:
+            _require("sentences or more", count, self._max_sentences)
+
+    def require_input_bytes(self, nbytes: int) -> None:
+        """Refuse a request, not yet parsed, that is longer than one within the other limits can be.
 
         Raises:
             TooLargeError: TOO_LONG, with what is needed and what is allowed.
         """
-        count = len(prepared.run_input.sentences or prepared.run_input.token_ids or ())
+        longest = max(self._max_text_bytes, _BYTES_OF_AN_ID * self._max_tokens)
+        allowed = longest + _BYTES_AROUND_A_SENTENCE * self._max_sentences + _BYTES_BESIDES
+        _require("bytes of sentences or tokens", nbytes, allowed)
+
+    def require_sentences(self, count: int) -> None:
+        """Refuse a batch of too many rows, text or tokens.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
         _require("sentences", count, self._max_sentences)
-        self.require_tokens(prepared.n_tokens)
+
+    def require_text(self, nbytes: int) -> None:
+        """Refuse too much text, which no tokenizer has seen yet.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        _require("bytes of text", nbytes, self._max_text_bytes)
 
     def require_tokens(self, count: int) -> None:
-        """Refuse too many tokens.
+        """Refuse too many tokens, those of the padding counted.
 
         Raises:
             TooLargeError: TOO_LONG, with what is needed and what is allowed.
         """
-        _require("tokens", count, self._max_tokens)
+        _require("tokens", count, self._max_tokens, " (padding included)")
 
     def require_read(self, parts: Sequence[Outgoing]) -> None:
         """Refuse an answer of too many bytes, none of which has been computed.
@@ -60,10 +101,10 @@ def _smaller(name: str) -> str:
     return f"the factored encoding, {ways}" if name in ("decomposed_attn", "decomposed_ffn_out") else ways
 
 
-def _require(what: str, needed: int, allowed: int) -> None:
+def _require(what: str, needed: int, allowed: int, counted: str = "") -> None:
     if needed > allowed:
         raise TooLargeError(
-            f"{needed} {what} at once, this server allows {allowed} (padding included); send fewer",
+            f"{needed} {what} at once, this server allows {allowed}{counted}; send fewer",
             reason="TOO_LONG",
             metadata={"needed": str(needed), "allowed": str(allowed)},
         )

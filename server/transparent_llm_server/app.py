@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -44,6 +43,7 @@ from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
 from transparent_llm_server.threads import ReadyThreads
+from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
 _LAST_ANSWERS_S = 0.5
@@ -81,6 +81,7 @@ class Server:
         identity = self._access.identity
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
+        self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
@@ -114,7 +115,9 @@ class Server:
             maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
         )
         self._telemetry.watch(self._engine, self._runs, self._registry)
-        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
+        servicer = TransparentLlmServicer(
+            config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
+        )
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -202,7 +205,7 @@ class Server:
             self._lifecycle.enter(State.LEAVING)
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
-        self._canary.stop()
+        _ends(self._canary.stop, _LAST_ANSWERS_S)
         self._registry.load_no_more()
         answered = self._grpc.stop(self._config.drain_s + _LAST_ANSWERS_S)
         answered.wait(self._config.drain_s)
@@ -219,8 +222,8 @@ class Server:
         if not self._registry.close(max(0.0, ends_at - time.monotonic())):
             left.append("a model that is being loaded")
         if not is_answered:
-            left.append("gRPC")
-        elif not _ends(partial(self._threads.shutdown, cancel_futures=True), ends_at - time.monotonic()):
+            left.append("gRPC, or a client's connection")
+        elif not _ends(self._end_threads, ends_at - time.monotonic()):
             left.append("calls that were given up")
         self._canary.close()
         self._health_lanes.stop()
@@ -230,6 +233,12 @@ class Server:
             left.append("telemetry")
         self._audit.stop()
         return left
+
+    def _end_threads(self) -> None:
+        """Those of calls. After gRPC has stopped, which may still have one to answer."""
+        self._canary.close()
+        self._health_lanes.stop()
+        self._threads.shutdown(cancel_futures=True)
 
     def _sweep(self) -> None:
         """Runs past their time give their memory back where nobody calls any more; so do calls that wait for ever."""

@@ -103,6 +103,9 @@ class ServerConfig:
     max_sentences_per_run: int = 1024
     """Rows of one batch."""
 
+    max_text_bytes: int = MIB
+    """All sentences of one run together, in UTF-8."""
+
     max_read_bytes: int = 16 * 2**30
     """One answer: a tensor, or all of a Fetch."""
 

@@ -27,6 +27,10 @@ from transparent_llm_server.process_limits import raise_limits
 from transparent_llm_server.standard_streams import STANDARD_ERROR, StandardStreams
 
 log = logging.getLogger(__name__)
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+"""What the tokenizers library reads at each call. By default all calls of a process share a few threads of its own,
+where a short text waits for the long ones of others; without them each is tokenized by the thread that asks."""
+
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
@@ -49,7 +53,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     """Serve what `load` loads until SIGTERM or Ctrl-C; then drain and end the process with the exit code 0.
 
     SIGHUP has the files of tokens and certificates read again; where the process has a terminal, that has gone, and
-    the server drains. One that can compute no more ends the process at once with the exit code 70, 71, 72 or 73.
+    the server drains. One that can compute no more ends the process at once with the exit code 70 to 73.
 
     Raises:
         InvalidRequestError: an address, device or model that cannot be used.
@@ -58,6 +62,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     form = _form_of(config.access_log)
     streams = StandardStreams(partial(_lost_line, form))
     _log_to(streams, form)
+    os.environ.setdefault(_PARALLELISM, "false")
     raise_limits(config)
     events, ends = Mailbox[_Event](), _ending_signals()
     _hear(ends, events)

@@ -16,6 +16,7 @@ import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.device_loss import device_is_lost
+from transparent_llm_server.models.settled import settled
 from transparent_llm_server.models.wanted import while_wanted
 from transparent_llm_server.observer import Observer, Wait
 
@@ -120,6 +121,7 @@ class Engine:
         begun, ended = threading.Event(), threading.Event()
 
         def wait() -> None:
+            self._began = None  # what others do meanwhile is no work of the model's
             begun.set()
             ended.wait()
 
@@ -142,7 +144,7 @@ class Engine:
         """
         self._require_open()
         try:
-            return work()
+            return _settled(work)
         except BaseException as error:
             told = self.as_told(error)
             if told is error:
@@ -231,7 +233,7 @@ class Engine:
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
             with while_wanted(self._goes_on):
-                result = work()
+                result = _settled(work)
         except BaseException as error:
             with suppress(InvalidStateError):  # `close` waited no longer for it
                 future.set_exception(self.as_told(error))
@@ -241,6 +243,11 @@ class Engine:
             del result
         finally:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+
+
+def _settled(work: Callable[[], _Result]) -> _Result:
+    with settled():
+        return work()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

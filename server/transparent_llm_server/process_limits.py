@@ -19,7 +19,7 @@ _FILES_OF_A_CALL = 2
 _OTHER_FILES = 128
 """Models, listeners, logs, what libraries keep open, and connections without calls."""
 
-_OTHER_THREADS = 64
+_OTHER_THREADS = 96
 """Health, probes, metrics, the model's, gRPC's own."""
 
 _MOST_FILES = 65_536

@@ -27,6 +27,7 @@ from transparent_llm_server.admission import Admission
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
+from transparent_llm_server.intake import Intake
 from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
 from transparent_llm_server.models.value import Piece, Value
 from transparent_llm_server.registry import Registry
@@ -34,6 +35,7 @@ from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.shared_memory import OfferedRing
 from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
+from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
@@ -62,10 +64,14 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         registry: Registry,
         engine: Engine,
         runs: RunStore[CompletedRun],
+        tokenizing: Tokenizing,
         owner_of: Callable[[_Context], str],
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
+        self.intake = Intake(self._admission, tokenizing)
+        """Reads what calls bring for a tokenizer."""
+
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -82,24 +88,28 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
     def Run(self, request: Any, context: _Context) -> Any:
+        caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            run_id, run = self._run(model, request, context)
-        result = wire_runs.RunResult(
-            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
-        )
-        return result.to_wire()
+            run_id, run = self._run(model, request, caller, owner)
 
-    def _run(self, model: ServedModel, request: Any, context: _Context) -> tuple[str, CompletedRun]:
-        prepared = model.prepare(wire_runs.from_request(request))
-        self._admission.require_run(prepared)
+            def answer() -> Any:
+                strings = tuple(model.strings(run.tokens.flatten().tolist()))
+                result = wire_runs.RunResult(
+                    run_id, run.tokens, run.mask, strings, run.nbytes, run.digest, run.warnings
+                )
+                return result.to_wire()
+
+            return self.intake.answer(model, run.tokens.numel(), answer, caller, owner)
+
+    def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
+        prepared = self.intake.prepared(model, request, caller, owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
-        owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
         waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
-        return run_id, Caller(context).result_of(waiting)
+        return run_id, caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
@@ -117,9 +127,14 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._admission.require_tokens(len(request.token_ids))
-        tokens = torch.tensor(request.token_ids, dtype=torch.int64)
+        caller, owner = Caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            return service_pb2.TokensToStringsResponse(strings=model.llm.tokens_to_strings(tokens))
+            _require_digest(request.model_digest, model)
+
+            def answer() -> Any:
+                return service_pb2.TokensToStringsResponse(strings=model.strings(list(request.token_ids)))
+
+            return self.intake.answer(model, len(request.token_ids), answer, caller, owner)
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("tokens", request, context)
@@ -131,7 +146,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         arguments = (tensors.decode(request.t), request.normalize)
         named = (request.t.SerializeToString(deterministic=True), request.normalize)
         with self._registry.use(request.model) as model:
-            tag = etag(f"{self._nonce}/{model.description.digest}", "unembed", named, request.options)
+            digest = _require_digest(request.model_digest, model)
+            tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
             yield from self._of_model(model, "unembed", request, context, arguments, tag)
 
     def ResidualIn(self, request: Any, context: _Context) -> _Frames:
@@ -156,7 +172,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_weights("neuron_output", request, context)
 
     def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
-        return self._of_weights("neuron_outputs", request, context, request.model_digest)
+        return self._of_weights("neuron_outputs", request, context)
 
     def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("attention_matrix", request, context)
@@ -201,11 +217,10 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             parts = self._parts(run.read, name, indices, request.options, caller)
             yield from self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
 
-    def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
+    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
-            digest = model.description.digest
-            _require_digest(wanted_digest, digest)
+            digest = _require_digest(request.model_digest, model)
             indices = METHODS[name].indices(request)
             tag = etag(digest, name, indices, request.options)
             yield from self._of_model(model, name, request, context, indices, tag)
@@ -261,6 +276,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             max_streams=config.max_streams,
             max_streams_per_owner=config.max_streams_per_owner,
             model_bytes=config.model_bytes or 0,
+            max_text_bytes=config.max_text_bytes,
         )
         return description.ServerInfo(
             api_version=API_VERSION,
@@ -274,14 +290,17 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
 
-def _require_digest(wanted: str, served: str) -> None:
-    """Refuse to give the weights of another model than the one that was meant, if one was."""
+def _require_digest(wanted: str, model: ServedModel) -> str:
+    """Refuse to give what belongs to another model than the one that was meant, if one was; the digest of this one."""
+    model.renew()
+    served = model.description.digest
     if wanted not in ("", served):
         raise NotFoundError(
             "another model is served under this name than the one that was meant; run again to read it",
             reason="MODEL_CHANGED",
             metadata={"was": wanted, "is": served},
         )
+    return served
 
 
 @cache
@@ -294,7 +313,8 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
     """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
     handlers: dict[str, Any] = {}
     for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-        behavior, parse = getattr(servicer, rpc.name), message_class(rpc.input_type).FromString
+        behavior = getattr(servicer, rpc.name)
+        parse = servicer.intake.parser(rpc.name, message_class(rpc.input_type).FromString)
         if rpc.server_streaming:
             handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import torch
 
+from conformance import lies
 from support.certificates import Authority
 from support.envoy import envoy_before
 from support.families import build_model, build_tokenizer, hybrid_config
@@ -52,11 +53,23 @@ MODELS: dict[str, Callable[[], Models]] = {
 
 
 class Ears(Listener):
-    """Also hears which streams their clients left early."""
+    """Also hears which streams their clients left early, and has the servers tell a lie (lies.py)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.someone_left = threading.Event()
+        self.lie: str | None = None
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler: Any = super().intercept_service(continuation, details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        rpc = str(details.method).rpartition("/")[2]
+
+        def told(request: Any, context: grpc.ServicerContext) -> Any:
+            return lies.answer(self.lie, rpc, handler.unary_unary(request, context))
+
+        return grpc.unary_unary_rpc_method_handler(told, handler.request_deserializer, handler.response_serializer)
 
     def _streamed(
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
@@ -64,7 +77,8 @@ class Ears(Listener):
         ended = threading.Event()
         when_over(context, lambda: None if ended.is_set() else self.someone_left.set())
         try:
-            yield from answer(request, context)
+            for message in answer(request, context):
+                yield lies.message(self.lie, message)
         finally:
             if context.is_active():  # also where the server itself refuses
                 ended.set()
@@ -81,7 +95,8 @@ class Stage:
         self._main, self._fronts = main, fronts
 
     def lead_to(self, server: str) -> None:
-        """Clients reach this server from now on."""
+        """Clients reach this server from now on, which tells no lies."""
+        self.ears.lie = None
         self.gate.open()
         self.gate.lead_to(self._fronts[server])
 

@@ -112,7 +112,7 @@ def test_streams_that_say_nothing_or_are_not_read_end_with_the_drain_time() -> N
     with grpc.insecure_channel(server.address) as channel:
         silent = channel.stream_stream(f"/{SERVICE}/Run")(_never())
         with RemoteTransparentLlm(server.address) as llm:
-            llm.run_tokens([list(range(1, 61))] * 64)
+            llm.run_tokens([list(range(1, 61))] * 512)  # more than lies in connections
             run_id = llm._current().result.run_id
         unread = TransparentLlmServiceStub(channel).Logits(LogitsRequest(run_id=run_id))
         next(unread)

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstdlib>
 #include <fstream>
 #include <mutex>
 #include <sstream>
@@ -33,7 +34,7 @@ void require_consistent(const Options& options) {
         "not of ASCII");
   }
   if (options.max_bytes == 0)
-    throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent for no limit");
+    throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent");
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     throw InvalidRequestError(
         "a client certificate needs both tls_cert and tls_key: its file and its key's");
@@ -73,8 +74,12 @@ InvalidRequestError closed() {
   return InvalidRequestError("this client is closed; make a new one with Client::connect");
 }
 
-grpc::ChannelArguments arguments() {
+grpc::ChannelArguments arguments(const Route& route) {
   grpc::ChannelArguments arguments;
+  // The client decides, not gRPC by the environment. The second counts without the first too.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, route.proxy.empty() ? 0 : 1);
+  arguments.SetString("grpc.address_http_proxy_enabled_addresses", "");
+  if (!route.proxy.empty()) arguments.SetString(GRPC_ARG_HTTP_PROXY, route.proxy);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // calls.cc makes them, within the call's time
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of this client's own
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -94,7 +99,8 @@ grpc::ChannelArguments arguments() {
 Connection::Connection(std::string target, Options options)
     : target_(std::move(target)), options_(std::move(options)) {
   require_consistent(options_);
-  channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments());
+  route_ = route_to(target_, options_, [](const char* name) { return std::getenv(name); });
+  channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments(route_));
   stub_ = v1::TransparentLlmService::NewStub(channel_);
 }
 

@@ -10,6 +10,7 @@ from transparent_llm.errors import InternalError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import digests
 from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.entries import count_entries
 
 
 def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
@@ -23,6 +24,30 @@ def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
         for row in run_input.token_ids or ():
             request.tokens.sequences.add(token_ids=row)
     return request
+
+
+_INPUT_FIELDS = tuple(field.number for field in service_pb2.RunRequest.DESCRIPTOR.oneofs_by_name["input"].fields)
+
+
+def n_entries(data: bytes, most: int) -> int:
+    """How many rows, and fields beside them, a serialized request has; no more than `most` are counted."""
+    return count_entries(data, _INPUT_FIELDS, most)
+
+
+def n_sentences(request: service_pb2.RunRequest) -> int:
+    """How many rows a request has, of text or of tokens."""
+    return len(request.tokens.sequences) or len(request.sentences.sentences)
+
+
+def text_bytes(request: service_pb2.RunRequest) -> int:
+    """How long its sentences are together, in UTF-8."""
+    return sum(len(sentence.encode()) for sentence in request.sentences.sentences)
+
+
+def n_tokens(request: service_pb2.RunRequest) -> int:
+    """How many positions its rows of tokens take, padded to the longest; 0 if it has text."""
+    sequences = request.tokens.sequences
+    return len(sequences) * max((len(sequence.token_ids) for sequence in sequences), default=0)
 
 
 def from_request(request: service_pb2.RunRequest) -> RunInput:
@@ -48,6 +73,8 @@ class RunResult:
 
     stored_bytes: int
     model_digest: str
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
 
     def to_wire(self) -> service_pb2.RunResponse:
         """As a message."""
@@ -60,6 +87,7 @@ class RunResult:
             token_strings=self.token_strings,
             stored_bytes=self.stored_bytes,
             model_digest=self.model_digest,
+            warnings=self.warnings,
         )
 
 
@@ -78,6 +106,7 @@ def from_response(message: service_pb2.RunResponse) -> RunResult:
         token_strings=tuple(message.token_strings),
         stored_bytes=message.stored_bytes,
         model_digest=digests.checked(message.model_digest),
+        warnings=tuple(message.warnings),
     )
 
 

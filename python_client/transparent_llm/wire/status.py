@@ -16,6 +16,10 @@ DOMAIN = "transparent-llm"
 DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_MESSAGE, _LONGEST_VALUE = 500, 150  # bytes; the message goes three times, once percent-encoded
 _LONGEST_RETRY_S = 3600.0
+_LONGEST_DELAY_S = 86_400.0
+"""That a server can ask for."""
+
+_REASON = re.compile("[A-Z0-9_]{1,64}")
 _TOO_LARGE = ("larger than max", "metadata size exceeds")
 _STREAM_RESET = "RST_STREAM"
 """What gRPC says, as INTERNAL, of a stream that a proxy broke off because it lost the server behind it."""
@@ -121,10 +125,17 @@ def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.Tra
             detail.Unpack(info)
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             detail.Unpack(retry)
-            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+            retry_after_s = _delay(retry)
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code, errors.InternalError)
-    reason = info.reason or None
+    reason = info.reason if _REASON.fullmatch(info.reason) else None
     return kind(status.message, reason=reason, metadata=dict(info.metadata), retry_after_s=retry_after_s)
+
+
+def _delay(retry: error_details_pb2.RetryInfo) -> float | None:
+    """In seconds; none that nobody should wait for: below 0, or longer than a day."""
+    told = retry.retry_delay
+    delay = told.ToMilliseconds() / 1000
+    return delay if told.seconds >= 0 and 0 <= told.nanos < 10**9 and delay <= _LONGEST_DELAY_S else None
 
 
 def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:

@@ -32,7 +32,7 @@ class Layer:
         """Attention and feed-forward read the same input; no tensor exists between them."""
 
         multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
-        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier)
+        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier, dtype=torch.float32)
         self.neurons, neuron_hook = self._find_neurons()
         suffixes = {
             "residual_in": "hook_resid_pre",
@@ -92,6 +92,16 @@ class Layer:
         """The same for the feed-forward part."""
         return self._gain("ln2_post", capture.ffn_scale, batch_i)
 
+    @property
+    def head_modules(self) -> list[Any]:
+        """Whose weights the parts of heads are made with."""
+        return _present(getattr(self._attn, "o", self._attn), getattr(self._block, "ln1_post", None))
+
+    @property
+    def neuron_modules(self) -> list[Any]:
+        """Whose weights the parts of neurons are made with."""
+        return _present(getattr(self._block, "mlp", None), getattr(self._block, "ln2_post", None))
+
     def forget(self) -> None:
         """Drop the attention pattern that some bridges keep of their last forward pass."""
         if getattr(self._attn, "_pattern", None) is not None:
@@ -127,6 +137,10 @@ class Layer:
             return DenseNeurons(mlp, self._place.gathered), "mlp.hook_post"
         except AttributeError:  # a bridge without a single W_out
             return None, None
+
+
+def _present(*modules: Any) -> list[Any]:
+    return [module for module in modules if isinstance(module, torch.nn.Module)]
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ Products and sums are computed in float32 and rounded once to the model's dtype.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 
@@ -20,6 +20,13 @@ from transparent_llm_server.models.products import AttnParts, DecomposedAttn, De
 from transparent_llm_server.models.unsupported import unsupported
 from transparent_llm_server.models.value import Computed, Stored, Value
 
+_MOST_PLACES = 5
+"""Rows that a warning names."""
+
+_WHAT_WAS_RUN = ("mask", "tokens")
+_OF_HEADS = ("attention_output", "decomposed_attn")
+_OF_NEURONS = ("decomposed_ffn_out", "neuron_activations")
+
 
 class Values:
     """The run-scoped methods of `TransparentLlm`, under the same names; arguments are checked at once."""
@@ -32,6 +39,37 @@ class Values:
     def nbytes(self) -> int:
         """Bytes that the run keeps alive."""
         return self._capture.nbytes
+
+    def require_same_model(self, name: str, *indices: int | None) -> None:
+        """Look whether the model is still the one that this run is of, closer at the weights that a method reads.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED, as somebody has edited its weights since.
+        """
+        if name in _WHAT_WAS_RUN:
+            return
+        layer = indices[1] if name in (*_OF_HEADS, *_OF_NEURONS) and len(indices) > 1 else None
+        if name == "logits":
+            modules = self._model.final_modules
+        elif layer is None:
+            modules = []
+        else:
+            part = self._model.layers[layer]
+            modules = part.head_modules if name in _OF_HEADS else part.neuron_modules
+        self._model.edits.require(self._capture.generation, *modules)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before these values are believed, in words."""
+        found, dtype = self._capture.not_finite(), str(self._model.dtype).removeprefix("torch.")
+        places = [f"row {row} {_from_layer(layer)}" for row, layer in sorted(found.items())]
+        if not places:
+            return ()
+        more = f" and {len(places) - _MOST_PLACES} more rows" if len(places) > _MOST_PLACES else ""
+        return (
+            f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
+            f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
+        )
 
     def batch_size(self) -> int:
         """See the contract."""
@@ -102,7 +140,7 @@ class Values:
             return Stored(capture.attn_out[batch_i, pos])
         head = checked_index("head", head, self._model.n_heads)
         compute = partial(self._head_output, batch_i, layer, pos, head)
-        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=True)
+        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=not self._model.gathers)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Value:
         """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
@@ -174,6 +212,10 @@ class Values:
         if part.neurons is None or capture.neurons is None:
             raise unsupported(self._model, method, layer, "has no neurons that can be told apart")
         return part.neurons, capture.neurons, capture
+
+
+def _from_layer(layer: int) -> str:
+    return "from the embedding on" if layer < 0 else f"from layer {layer} on"
 
 
 def _at_position(gain: torch.Tensor | None, pos: int) -> torch.Tensor | None:
