@@ -16,14 +16,13 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.access import Access
 from transparent_llm_server.audit_log import AuditLog
 from transparent_llm_server.canary import Canary
-from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import THREAD_HUNG, Engine
 from transparent_llm_server.health_service import HealthLanes, HealthService
-from transparent_llm_server.identity import Identity
 from transparent_llm_server.in_flight import Bounds, InFlight, Phase
 from transparent_llm_server.incident import incident
 from transparent_llm_server.interceptors.access_log import AccessLog
@@ -40,13 +39,11 @@ from transparent_llm_server.model_offer import model_offer
 from transparent_llm_server.models.served import CompletedRun, served
 from transparent_llm_server.probes import Probes
 from transparent_llm_server.registry import LoadRules, Registry
-from transparent_llm_server.revoked import RevokedList
 from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
 from transparent_llm_server.threads import ReadyThreads
 from transparent_llm_server.tokenizing import Tokenizing
-from transparent_llm_server.tokens import TokenList
 
 log = logging.getLogger(__name__)
 _LAST_ANSWERS_S = 0.5
@@ -79,12 +76,9 @@ class Server:
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
         self._config = config
         self._audit = AuditLog(config.audit_log)
-        self._certificates = certificates(config, self._audit.tell)
+        self._access = Access(config, self._audit.tell)
         require_protected(config)
-        tell = self._audit.tell
-        self._tokens = TokenList(config.tokens_file, tell=tell) if config.tokens_file is not None else None
-        self._revoked = RevokedList(config.revoked_file, tell=tell) if config.revoked_file is not None else None
-        identity = Identity(self._tokens, self._revoked, certificates=config.tls_client_ca is not None)
+        identity = self._access.identity
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
         self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
@@ -147,7 +141,8 @@ class Server:
         listen = self._config.listen
         try:
             with socket_file_mode(self._config):
-                credentials = self._certificates.credentials if self._certificates is not None else None
+                certificates = self._access.certificates
+                credentials = certificates.credentials if certificates is not None else None
                 port = listen_on(self._grpc, listen, credentials)
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
@@ -199,9 +194,7 @@ class Server:
 
     def read_files_again(self) -> None:
         """Of tokens and certificates, now, and say in the log what came of it; they are also watched."""
-        for files in (self._tokens, self._revoked, self._certificates):
-            if files is not None:
-                files.read_again()
+        self._access.read_again()
 
     def stop(self) -> list[str]:
         """Announce the end, refuse new calls, let running ones finish within the drain time, free everything.
