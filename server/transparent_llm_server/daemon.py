@@ -40,6 +40,10 @@ threads has its turn before a small call goes on."""
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
+_SHORT_TURN_S = 1e-4
+"""For which a thread has the interpreter at the end, when others wait: those that end it are not to wait for those that
+are to be ended."""
+
 _LONGEST_END_S = 12.0
 """Beyond the drain time: only what holds up all of Python could take the end longer."""
 
@@ -129,6 +133,7 @@ def _hear(ends: Collection[signal.Signals], events: Mailbox[_Event]) -> None:
 
 def _stop(server: Server, config: ServerConfig) -> None:
     """Drain, within limits that hold whatever goes on."""
+    sys.setswitchinterval(_SHORT_TURN_S)
     limit_s = config.drain_announce_s + config.drain_s + _LONGEST_END_S
     with suppress(RuntimeError):  # no more threads: then the end waits for nobody either
         faulthandler.dump_traceback_later(limit_s, exit=True, file=STANDARD_ERROR)  # needs no interpreter's lock
