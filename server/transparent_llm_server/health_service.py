@@ -17,9 +17,10 @@ from transparent_llm_server.in_flight import Bounds, InFlight, Phase
 from transparent_llm_server.interceptors.concurrency import Lane
 from transparent_llm_server.threads import ReadyThreads
 
-_CHECKS, _CHECK_THREADS = 4, 8
+_CHECKS, _CHECK_THREADS = 48, 56
 _WATCHES, _WATCH_THREADS = 16, 20
-"""Calls at a time, and their threads: some more, for those that have just been told to go."""
+"""Calls at a time, and their threads: some more, for those that have just been told to go. So many checks that one whose
+request is on its way is not the oldest when others come in a burst."""
 
 _PATH = f"/{health.SERVICE_NAME}/"
 

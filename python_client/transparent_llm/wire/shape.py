@@ -10,8 +10,8 @@ from transparent_llm.quoting import listed
 MOST_AXES = 8
 """Of any tensor of this protocol; none has more than four."""
 
-_SIZE_LIMIT = 2**63
-"""What no axis reaches, nor all of them together: tensors count their elements in 64 bits."""
+_SIZE_LIMIT = 2**47
+"""What no axis reaches, nor all of them together: a process can address no more bytes."""
 
 
 class ShapeError(Exception):

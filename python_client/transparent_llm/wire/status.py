@@ -128,9 +128,9 @@ def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.Tra
 
 
 def _seconds(delay: Any) -> float | None:
-    """A time to wait, at most as long as any server says; None where it is none."""
+    """A time to wait; None where it is none, or longer than anybody waits."""
     milliseconds: int = delay.seconds * 1000 + delay.nanos // 10**6
-    return min(milliseconds / 1000, _LONGEST_RETRY_S) if milliseconds >= 0 else None
+    return milliseconds / 1000 if 0 <= milliseconds <= _LONGEST_DELAY_S * 1000 else None
 
 
 def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
