@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from transparent_llm._calls import Calls
@@ -75,5 +76,7 @@ class Runs:
     @plain_torch()
     def _make(self, run_input: RunInput) -> CurrentRun:
         key = run_input.key(self._model)
-        response = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), key)
-        return CurrentRun(run_input, key, wire_runs.from_response(response))
+        read = partial(wire_runs.from_response, run_input=run_input)
+        return CurrentRun(
+            run_input, key, self._calls.unary("Run", wire_runs.to_request(run_input, self._model), read, key)
+        )

@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -28,8 +29,8 @@ from transparent_llm.reads import Read, as_read
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.run_warning import warn_of_run
 from transparent_llm.wire import model as wire_model
-from transparent_llm.wire import options, tensors
 from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import tensors
 from transparent_llm.wire.methods import METHODS
 
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
@@ -131,7 +132,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def server_info(self) -> ServerInfo:
         """What the server serves and allows, and how exact its models were at load."""
-        return wire_model.server_from_wire(self._calls.unary("ServerInfo", wire_model.server_request()))
+        return self._calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
 
     def describe(self) -> ModelDescription:
         """Everything the server says about this object's model.
@@ -140,8 +141,7 @@ class RemoteTransparentLlm(TransparentLlm):
             NotFoundError: it serves no such model.
             InvalidRequestError: it serves several and none was named.
         """
-        name = self.model_info().name
-        return next(model for model in self.server_info().models if model.info.name == name)
+        return self.server_info().model(self.model_info().name)
 
     def is_serving(self) -> bool:
         """Whether the server has loaded its models and answers calls (the standard health check)."""
@@ -150,11 +150,11 @@ class RemoteTransparentLlm(TransparentLlm):
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
         run = self._current()
-        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), run.key)
+        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), lambda _: None, run.key)
 
     def model_info(self) -> ModelInfo:
-        response = self._calls.unary("ModelInfo", METHODS["model_info"].request(self._model))
-        return wire_model.info_from_wire(response.info)
+        request = METHODS["model_info"].request(self._model)
+        return self._calls.unary("ModelInfo", request, wire_model.info_from_response)
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))
@@ -229,7 +229,8 @@ class RemoteTransparentLlm(TransparentLlm):
         request = METHODS["tokens_to_strings"].request(self._model)
         request.token_ids.extend(ids)
         request.model_digest = self._runs.digest
-        return list(self._calls.unary("TokensToStrings", request).strings)
+        read = partial(wire_runs.strings_from_response, count=len(ids))
+        return self._calls.unary("TokensToStrings", request, read)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
         return self._read("logits")
@@ -240,8 +241,7 @@ class RemoteTransparentLlm(TransparentLlm):
         request.t.CopyFrom(tensors.encode(t))
         request.normalize = normalize
         request.model_digest = self._runs.digest
-        options.fill(request, self._reading.of(("vocab",)), self._reading.dtype)
-        return self._landed(self._calls.tensor("Unembed", request))
+        return self._landed(self._reader.of_model(self._run, "unembed", request, self._reading))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -269,8 +269,7 @@ class RemoteTransparentLlm(TransparentLlm):
             if kept is not None:
                 return self._landed(kept)
         request.model_digest = self._runs.digest
-        options.fill(request, self._reading.of(("d_model",)), self._reading.dtype)
-        return self._landed(self._calls.tensor("NeuronOutput", request))
+        return self._landed(self._reader.of_model(self._run, "neuron_output", request, self._reading))
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)

@@ -91,6 +91,13 @@ class FfnFactors:
     gain: torch.Tensor | None = None
     """[d_model], or a scalar; float32. None: nothing."""
 
+    @property
+    def are_whole(self) -> bool:
+        """Whether the spans lie within the value, apart from each other, and have an activation for each neuron."""
+        ends = [0, *(end for span in sorted(self.spans) for end in span), self.count]
+        n_neurons = sum(stop - start for start, stop in self.spans)
+        return ends == sorted(ends) and n_neurons == self.activations.shape[0]
+
     def write(self, out: torch.Tensor, start: int, rows: Rows) -> None:
         """The part of the value from neuron `start` on, as much as `out` [n d_model] holds."""
         stop, position = start + out.shape[0], 0

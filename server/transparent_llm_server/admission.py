@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from transparent_llm.errors import TooLargeError
 from transparent_llm_server.config import ServerConfig
@@ -18,6 +18,8 @@ _BYTES_BESIDES = 4096
 _ENTRIES_BESIDES = 64
 _TOLD_EXACTLY = 8
 """How many times too many sentences may be for their number to be told: more are not even parsed."""
+_MOST_MESSAGES = 2**14
+"""Of one answer, unless it takes more at the server's own choice: each is work for both ends, however small it is."""
 
 
 class Admission:
@@ -28,6 +30,7 @@ class Admission:
         self._max_text_bytes = config.max_text_bytes
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes = config.max_read_bytes
+        self._most_messages = max(_MOST_MESSAGES, -(-config.max_read_bytes // max(1, config.chunk_bytes)))
 
     @property
     def most_entries(self) -> int:
@@ -77,18 +80,28 @@ class Admission:
         """
         _require("tokens", count, self._max_tokens, " (padding included)")
 
-    def require_read(self, parts: Sequence[Outgoing]) -> None:
-        """Refuse an answer of too many bytes, none of which has been computed.
+    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> None:
+        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.
         """
-        needed = sum(part.nbytes for part in parts)
-        if needed <= self._max_read_bytes:
-            return
-        largest = max(parts, key=lambda part: part.nbytes)
+        needed, largest = 0, None
+        for part in parts:  # they may be made one by one: none is kept but one
+            needed += part.nbytes
+            largest = part if largest is None or part.nbytes > largest.nbytes else largest
+        if largest is not None and needed > self._max_read_bytes:
+            raise self._too_many_bytes(needed, largest)
+        if needed > chunk_bytes * self._most_messages:
+            raise TooLargeError(
+                f"in messages of {chunk_bytes} bytes this read of {needed} takes more than {self._most_messages}; ask "
+                f"for max_chunk_bytes of {needed // self._most_messages + 1} or more",
+                metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(self._most_messages)},
+            )
+
+    def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
         shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))
-        raise TooLargeError(
+        return TooLargeError(
             f"this read is {needed} bytes, the server sends at most {self._max_read_bytes} in one answer: ask for "
             f"{_smaller(largest.name)} (the largest tensor is {largest.name} with {shape})",
             metadata={"needed": str(needed), "allowed": str(self._max_read_bytes)},

@@ -46,10 +46,10 @@ from transparent_llm_server.threads import ReadyThreads
 from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
-_LAST_ANSWERS_S = 0.5
-"""After the drain time: for DRAINING to reach those who still wait. Then connections are cut."""
+_LAST_ANSWERS_S = 0.25
+"""After the drain time: for DRAINING to reach those who still wait. Then connections are cut, which takes as long."""
 
-_REST_S = 1.0
+_REST_S = 0.5
 """After that: for threads to come to the end of what they are at."""
 
 _TELEMETRY_S = 5.0
@@ -205,8 +205,8 @@ class Server:
             self._lifecycle.enter(State.LEAVING)
             self._failed.wait(self._config.drain_announce_s)
         self._lifecycle.enter(State.DRAINING)
-        _ends(self._canary.stop, _LAST_ANSWERS_S)
         self._registry.load_no_more()
+        _ends(self._canary.stop, _LAST_ANSWERS_S)
         answered = self._grpc.stop(self._config.drain_s + _LAST_ANSWERS_S)
         answered.wait(self._config.drain_s)
         self._engine.stop()  # those who wait are told, while they still can be
@@ -247,6 +247,7 @@ class Server:
         while not self._stopped.wait(pause_s):
             try:
                 self._runs.expire()
+                memory.give_back()
                 self._cut_calls()
                 self._end_if_hung()
             except Exception as error:  # the next sweep is another chance, and needed

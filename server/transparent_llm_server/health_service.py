@@ -7,7 +7,11 @@ watcher leaves during a change.
 
 from __future__ import annotations
 
-from grpc_health.v1 import health
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from grpc_health.v1 import health, health_pb2
 
 from transparent_llm_server.in_flight import Bounds, InFlight, Phase
 from transparent_llm_server.interceptors.concurrency import Lane
@@ -25,6 +29,20 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class wit
 
     def __init__(self) -> None:
         super().__init__(experimental_non_blocking=False)
+
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+        """Whether it serves, again at each change. A name that nobody serves never changes."""
+        if request.service not in self._server_status:
+            return _unknown(context)  # the base class would keep every name that was ever asked for
+        return super().Watch(request, context, send_response_callback)
+
+
+def _unknown(context: Any) -> Iterator[Any]:
+    """As the protocol wants it: says so, and ends when the watcher leaves."""
+    left = threading.Event()
+    if context.add_callback(left.set):
+        yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        left.wait()
 
 
 class HealthLanes:

@@ -60,7 +60,7 @@ class Intake:
                 prepared = model.prepare(wire_runs.from_request(request))
             finally:
                 if text_bytes > _MUCH_TEXT_BYTES:
-                    memory.give_back_freed_pages()
+                    memory.give_back()
             self._admission.require_tokens(prepared.n_tokens)
             return prepared
 

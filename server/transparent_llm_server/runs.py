@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from transparent_llm.errors import NotFoundError, TooLargeError
+from transparent_llm.quoting import quoted
 
 
 class Sized(Protocol):
@@ -136,7 +137,7 @@ class RunStore(Generic[_Run]):
         run = self.find(run_id, owner)
         if run is None:
             raise NotFoundError(
-                f"run {run_id!r} is not here: never made, evicted, expired or released; send Run again",
+                f"run {quoted(run_id)} is not here: never made, evicted, expired or released; send Run again",
                 reason="RUN_NOT_FOUND",
                 metadata={"run_id": run_id},
             )

@@ -6,13 +6,12 @@ import importlib.metadata
 import logging
 import platform
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import grpc
-import torch
 
 from transparent_llm import description
 from transparent_llm.errors import NotFoundError
@@ -21,20 +20,19 @@ from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc
 from transparent_llm.wire.methods import METHODS, SERVICE, message_class
 from transparent_llm_server.admission import Admission
+from transparent_llm_server.answers import Answers
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
 from transparent_llm_server.intake import Intake
-from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
-from transparent_llm_server.models.value import Piece, Value
+from transparent_llm_server.models.served import CompletedRun, ServedModel
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
-from transparent_llm_server.shared_memory import OfferedRing
-from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
+from transparent_llm_server.streaming import digest_of, etag
 from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
@@ -69,6 +67,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
+        self._answers = Answers(config, engine, self._admission)
         self.intake = Intake(self._admission, tokenizing)
         """Reads what calls bring for a tokenizer."""
 
@@ -78,7 +77,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._runs = runs
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
-        self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
@@ -88,7 +86,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
     def Run(self, request: Any, context: _Context) -> Any:
-        caller, owner = Caller(context), self._owner_of(context)
+        caller, owner = self._caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, caller, owner)
 
@@ -127,7 +125,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._admission.require_tokens(len(request.token_ids))
-        caller, owner = Caller(context), self._owner_of(context)
+        caller, owner = self._caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
             _require_digest(request.model_digest, model)
 
@@ -144,7 +142,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def Unembed(self, request: Any, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
-        named = (request.t.SerializeToString(deterministic=True), request.normalize)
+        named = (digest_of(request.t), request.normalize)
         with self._registry.use(request.model) as model:
             digest = _require_digest(request.model_digest, model)
             tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
@@ -184,19 +182,19 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
-        reads, caller = wire_fetch.reads(request), Caller(context)
+        caller = self._caller(context)
         with self._held_run(request, context) as run:
-            names = [etag("", name, read, options) for name, read, options in reads]
-            tag = etag(run.nonce, "fetch", names, request.options)
-            yield from self._stream(self._all_parts(run.read, reads, caller), tag, request.options, caller)
+            parts = partial(self._answers.parts_of_all, run.read, request, caller)
+            tag = etag(run.nonce, "fetch", digest_of(service_pb2.PlanRequest(items=request.items)), request.options)
+            yield from self._answers.stream(parts, tag, request.options, caller)
 
     def Plan(self, request: Any, context: _Context) -> Any:
-        reads = wire_fetch.reads(request)
+        caller = self._caller(context)
         with self._held_run(request, context) as run:
-            parts = self._all_parts(run.read, reads, Caller(context))
+            headers = [part.header() for part in self._answers.parts_of_all(run.read, request, caller)]
         return service_pb2.PlanResponse(
-            tensors=[tensors.header(part.name, part.dtype, part.value.shape, part.dims) for part in parts],
-            total_bytes=sum(part.nbytes for part in parts),
+            tensors=headers,
+            total_bytes=sum(header.total_bytes for header in headers),
             max_read_bytes=self._config.max_read_bytes,
         )
 
@@ -207,15 +205,16 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         with self._registry.hold(run.model):
             yield run
 
-    def _all_parts(self, read: Reader, reads: Iterable[wire_fetch.Read], caller: Caller) -> list[Outgoing]:
-        return [part for name, indices, options in reads for part in self._parts(read, name, indices, options, caller)]
+    def _caller(self, context: _Context) -> Caller:
+        return Caller(context, self._owner_of(context))
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
         with self._held_run(request, context) as run:
             indices = METHODS[name].indices(request)
-            caller = Caller(context)
-            parts = self._parts(run.read, name, indices, request.options, caller)
-            yield from self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
+            caller = self._caller(context)
+            parts = self._answers.parts(run.read, name, indices, request.options, caller)
+            tag = etag(run.nonce, name, indices, request.options)
+            yield from self._answers.stream(lambda: parts, tag, request.options, caller)
 
     def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
@@ -228,38 +227,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def _of_model(
         self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
     ) -> _Frames:
-        caller = Caller(context)
-        parts = self._parts(model.read, name, arguments, request.options, caller)
-        return self._stream(parts, tag, request.options, caller)
-
-    def _parts(
-        self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
-    ) -> list[Outgoing]:
-        """The tensors that a request is answered with, found and cut but not yet computed."""
-        dims = METHODS[name].dims or ()
-
-        def find() -> list[Outgoing]:
-            return outgoing(name, dims, read(name, *arguments), options)
-
-        if read.reads_are_quick and options.encoding != tensor_pb2.ENCODING_FACTORED:
-            return self._engine.here(find)
-        return caller.result_of(self._engine.submit_read(find))
-
-    def _stream(self, parts: Sequence[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
-        self._admission.require_read(parts)
-        offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
-        take = partial(self._take, caller)
-        if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
-            with closing(OfferedRing(options.shared_memory, caller.is_there, self._config.stall_s)) as ring:
-                yield from stream(parts, tag, offset, chunk_bytes, take, ring)
-        else:
-            yield from stream(parts, tag, offset, chunk_bytes, take)
-
-    def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
-        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
-        if value.is_quick:
-            return self._engine.here(piece.compute)
-        return caller.result_of(self._engine.submit_read(piece.compute))
+        caller = self._caller(context)
+        parts = self._answers.parts(model.read, name, arguments, request.options, caller)
+        return self._answers.stream(lambda: parts, tag, request.options, caller)
 
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
@@ -277,6 +247,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             max_streams_per_owner=config.max_streams_per_owner,
             model_bytes=config.model_bytes or 0,
             max_text_bytes=config.max_text_bytes,
+            max_items=wire_fetch.MOST_ITEMS,
         )
         return description.ServerInfo(
             api_version=API_VERSION,

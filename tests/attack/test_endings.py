@@ -26,7 +26,8 @@ GIVEN_UP_AFTER_S = 0.5
 LONG_SENTENCE = "a " * 1_900_000
 """Takes a tokenizer seconds, and is refused then."""
 
-Attack = Callable[[Victim, grpc.Channel, bool], None]
+Attack = Callable[[Victim, grpc.Channel, bool], list[Any]]
+"""What it returns are calls that stay open as long as somebody has them."""
 
 
 def call(attacked: Victim, channel: grpc.Channel, method: str, requests: Iterator[Any]) -> Any:
@@ -35,50 +36,52 @@ def call(attacked: Victim, channel: grpc.Channel, method: str, requests: Iterato
     return start(requests, metadata=attacked.metadata())
 
 
-def give_up(attacked: Victim, channel: grpc.Channel, method: str, requests: Sequence[Any]) -> None:
+def give_up(attacked: Victim, channel: grpc.Channel, method: str, requests: Sequence[Any]) -> list[Any]:
     """All are asked for, and then nobody waits for them."""
     calls = [call(attacked, channel, method, iter([request])) for request in requests]
     threading.Event().wait(GIVEN_UP_AFTER_S)
     for under_way in calls:
         under_way.cancel()
+    return []
 
 
-def runs_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+def runs_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     rows = [[2 + n] * 256 for n in range(255 if is_long else 100)]
     runs = [RunInput(token_ids=((1, *[n] * 200), *map(tuple, rows))) for n in range(30)]
-    give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
+    return give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
 
 
-def sentences_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+def sentences_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     runs = [RunInput(sentences=(f"{n} {LONG_SENTENCE}",)) for n in range(24 if is_long else 8)]
-    give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
+    return give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
 
 
-def fetches_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+def fetches_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     run_id = a_run(attacked)
     item = ("attention_output", METHODS["attention_output"].request("", 0, 0, 1, 0))
     request = fetch.request(run_id, [item] * 100_000)
-    give_up(attacked, channel, "Fetch", [request] * (48 if is_long else 16))
+    return give_up(attacked, channel, "Fetch", [request] * (48 if is_long else 16))
 
 
-def silent_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+def silent_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     """Calls that are open and whose request never comes."""
 
     def never() -> Iterator[Any]:
         threading.Event().wait(60)
         yield from ()
 
-    for _ in range(100 if is_long else 40):
-        call(attacked, channel, "Run", never())
+    return [call(attacked, channel, "Run", never()) for _ in range(100 if is_long else 40)]
 
 
-def stalled_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
+def stalled_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     """Calls whose answers nobody reads."""
     run_id = a_run(attacked)
     options = tensor_pb2.TensorOptions(max_chunk_bytes=2**20)
     request = METHODS["logits"].request(run_id, options=options)
-    for _ in range(40 if is_long else 10):
-        next(call(attacked, channel, "Logits", iter([request])))
+    calls = [call(attacked, channel, "Logits", iter([request])) for _ in range(40 if is_long else 10)]
+    for under_way in calls:
+        next(under_way)
+    return calls
 
 
 def a_run(attacked: Victim) -> str:
@@ -92,9 +95,8 @@ def a_run(attacked: Victim) -> str:
 ATTACKS: list[Attack] = [stalled_streams, fetches_given_up, silent_streams, runs_given_up, sentences_given_up]
 
 
-def everything(attacked: Victim, channel: grpc.Channel, is_long: bool) -> None:
-    for attack in ATTACKS:
-        attack(attacked, channel, is_long)
+def everything(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
+    return [kept for attack in ATTACKS for kept in attack(attacked, channel, is_long)]
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, everything], ids=lambda attack: attack.__name__)
@@ -102,13 +104,14 @@ def test_the_process_ends_within_its_drain_time(attack: Attack, is_long: bool) -
     with victim("--drain-s", f"{DRAIN_S:g}") as attacked:
         channel = grpc.insecure_channel(attacked.address)
         try:
-            attack(attacked, channel, is_long)
+            kept = attack(attacked, channel, is_long)
             began = time.monotonic()
             attacked.process.send_signal(signal.SIGTERM)
             code = attacked.process.wait(120)
             seconds = time.monotonic() - began
         finally:
             channel.close()
-        print(f"\n{attack.__name__}: ended {seconds:.1f} s after SIGTERM with --drain-s {DRAIN_S:g}")
+        n_open = f", {len(kept)} streams open" if kept else ""
+        print(f"\n{attack.__name__}: ended {seconds:.1f} s after SIGTERM with --drain-s {DRAIN_S:g}{n_open}")
         assert code == 0, attacked.log
         assert seconds < DRAIN_S + REST_S, attacked.log

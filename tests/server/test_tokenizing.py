@@ -20,8 +20,8 @@ from support.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, DeadlineError, InvalidRequestError, TooLargeError, UnavailableError
 from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.models.fair_lock import FairLock
 from transparent_llm_server.models.tokenization import Tokenization
-from transparent_llm_server.models.turns import Turns
 from transparent_llm_server.models.wanted import AbandonedError, require_wanted, while_wanted
 from transparent_llm_server.tokenizing import Tokenizing
 
@@ -292,7 +292,7 @@ def test_far_more_text_than_the_context_has_room_for_is_seen_by_no_tokenizer() -
 
 
 def test_turns_are_taken_in_the_order_of_arrival() -> None:
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
     waiting = threading.Semaphore(0)
 
     def take(name: str) -> None:
@@ -312,7 +312,7 @@ def test_turns_are_taken_in_the_order_of_arrival() -> None:
 
 
 def test_whoever_is_not_wanted_leaves_the_line() -> None:
-    turns = Turns()
+    turns = FairLock()
     with turns, while_wanted(lambda: False), pytest.raises(AbandonedError), turns:
         pass
     with turns:

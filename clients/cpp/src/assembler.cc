@@ -102,8 +102,8 @@ void Assembler::begin(const v1::TensorHeader& wire, std::uint64_t offset) {
       throw StreamError("a header with the etag of the cut stream describes another tensor");
     }
     if (!is_complete()) {
-      throw StreamError(in_quotes(header.name) + " begins at byte " + std::to_string(received_) + " of " +
-                        std::to_string(total_bytes_));
+      throw StreamError(in_quotes(header.name) + " begins at byte " + std::to_string(received_) +
+                        " of " + std::to_string(total_bytes_));
     }
   } else if (etag_ && !goes_on_) {
     throw StreamError("the etag changed within a stream");

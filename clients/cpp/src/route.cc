@@ -216,11 +216,11 @@ Failure Route::told(Failure failure, const std::string& target) const {
 
 Route route_to(const std::string& target, const Options& options, const Environment& look) {
   std::optional<std::string> asked = options.proxy;
-  if (const char* value = look(kVariable); !asked && value != nullptr && *value != '\0') asked = value;
+  const char* of_environment = look(kVariable);
+  if (!asked && of_environment != nullptr && *of_environment != '\0') asked = of_environment;
   if (is_socket(target) || (asked && (asked->empty() || *asked == kNone))) return {};
   if (asked && names_several(target))
-    throw InvalidRequestError(
-        "a proxy cannot be used for several addresses; name one server");
+    throw InvalidRequestError("a proxy cannot be used for several addresses; name one server");
   const Endpoint endpoint = endpoint_of(target);
   if (is_excepted(endpoint, look)) return {};
   if (asked && *asked != kEnvironment) {

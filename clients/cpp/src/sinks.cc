@@ -38,7 +38,8 @@ std::vector<NamedTensor> Collector::tensors() && {
 }
 
 void Forwarder::begin(const TensorHeader& header) {
-  if (header_) throw StreamError("a second tensor, " + in_quotes(header.name) + ", in a stream of one");
+  if (header_)
+    throw StreamError("a second tensor, " + in_quotes(header.name) + ", in a stream of one");
   header_ = header;
 }
 

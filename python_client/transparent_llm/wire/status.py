@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -118,24 +119,18 @@ def from_rpc_error(error: grpc.RpcError, target: str, hint: str = "") -> errors.
 
 
 def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.TransparentLlmError:
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    retry_after_s = None
-    for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            detail.Unpack(retry)
-            retry_after_s = _delay(retry)
+    info = next(info for info in _unpacked(status, error_details_pb2.ErrorInfo) if info.domain == DOMAIN)
+    retries = _unpacked(status, error_details_pb2.RetryInfo)
+    retry_after_s = _seconds(retries[0].retry_delay) if retries else None
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code, errors.InternalError)
     reason = info.reason if _REASON.fullmatch(info.reason) else None
     return kind(status.message, reason=reason, metadata=dict(info.metadata), retry_after_s=retry_after_s)
 
 
-def _delay(retry: error_details_pb2.RetryInfo) -> float | None:
-    """In seconds; none that nobody should wait for: below 0, or longer than a day."""
-    told = retry.retry_delay
-    delay = told.ToMilliseconds() / 1000
-    return delay if told.seconds >= 0 and 0 <= told.nanos < 10**9 and delay <= _LONGEST_DELAY_S else None
+def _seconds(delay: Any) -> float | None:
+    """A time to wait, at most as long as any server says; None where it is none."""
+    milliseconds: int = delay.seconds * 1000 + delay.nanos // 10**6
+    return min(milliseconds / 1000, _LONGEST_RETRY_S) if milliseconds >= 0 else None
 
 
 def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
@@ -145,16 +140,21 @@ def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
         return None
     try:
         status: status_pb2.Status = status_pb2.Status.FromString(value)
-        infos = [_unpacked(detail) for detail in status.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
     except DecodeError:
         return None
+    infos = _unpacked(status, error_details_pb2.ErrorInfo)
     return status if any(info.domain == DOMAIN for info in infos) else None
 
 
-def _unpacked(detail: Any) -> error_details_pb2.ErrorInfo:
-    info = error_details_pb2.ErrorInfo()
-    detail.Unpack(info)
-    return info
+def _unpacked(status: status_pb2.Status, kind: Any) -> list[Any]:
+    """The details of this kind, as far as they can be read."""
+    found = []
+    for detail in status.details:
+        message = kind()
+        with contextlib.suppress(DecodeError):
+            if detail.Unpack(message):
+                found.append(message)
+    return found
 
 
 def _cut(text: str, longest: int) -> str:

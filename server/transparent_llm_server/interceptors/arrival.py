@@ -7,14 +7,24 @@ cannot parse it answers INTERNAL, as if it were our fault.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from transparent_llm.errors import CancelledError, InvalidRequestError
+from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
 from transparent_llm_server.interceptors.around import Work, work_of
+
+_SMALL_BYTES = 64 * 2**10
+"""What the request of a call that names one value can never need."""
+
+_MOST_BYTES = {"TokensToStrings": 2**20, "Unembed": 2**20, "Fetch": 2**20, "Plan": 2**20, "Run": 2**31}
+"""Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
+
+_one_at_a_time = threading.Lock()  # nobody else gets to run while one is parsed: of a large one, for tens of ms
 
 
 class Arrival(grpc.ServerInterceptor):
@@ -70,7 +80,14 @@ def _requests(parse: Callable[[bytes], Any] | None, method: str, messages: Itera
 
 
 def _parsed(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
+    allowed = _MOST_BYTES.get(method.rpartition("/")[2], _SMALL_BYTES)
+    if len(data) > allowed:
+        raise TooLargeError(
+            f"a request of {len(data)} bytes; {method} takes at most {allowed}",
+            metadata={"needed": str(len(data)), "allowed": str(allowed)},
+        )
     try:
-        return data if parse is None else parse(data)
+        with _one_at_a_time if len(data) > _SMALL_BYTES else nullcontext():
+            return data if parse is None else parse(data)
     except DecodeError as error:
         raise InvalidRequestError(f"these {len(data)} bytes are no request of {method}: {error}") from None

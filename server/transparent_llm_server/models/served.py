@@ -273,7 +273,8 @@ class ServedTransparentLlm(ServedModel):
 
     def __init__(self, alias: str, llm: TransparentLlm) -> None:
         digest = hashlib.sha256(uuid.uuid4().bytes).hexdigest()  # nothing is known of its weights
-        super().__init__(alias, llm, ModelDescription(llm.model_info(), digest, architecture=type(llm).__name__))
+        description = ModelDescription(llm.model_info(), digest, architecture=type(llm).__name__, dtype=None)
+        super().__init__(alias, llm, description)
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Nothing to check: the implementation does so when it runs."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm_server.models.turns import Turns
+from transparent_llm_server.models.fair_lock import FairLock
 from transparent_llm_server.models.wanted import require_wanted
 
 _BYTES_OF_A_TOKEN = 256
@@ -31,7 +31,7 @@ class Tokenization:
         """Whether several threads use it at once: those of the tokenizers library change nothing of themselves when
         each call asks for the same. Of others nothing is known, so threads take turns, sentence by sentence."""
 
-        self._turn: AbstractContextManager[None] = nullcontext() if self.is_concurrent else Turns()
+        self._turn: AbstractContextManager[None] = nullcontext() if self.is_concurrent else FairLock()
         self._strings: dict[int, str] = {}  # no more than the vocabulary has
         self._n_ctx = n_ctx
         self._d_vocab = d_vocab

@@ -9,16 +9,15 @@ from functools import cached_property, partial
 
 import torch
 
-from transparent_llm.factors import FfnFactors
 from transparent_llm.indexing import checked_index
 from transparent_llm_server.models.bridged import BridgedModel
 from transparent_llm_server.models.capture import Capture, LayerCapture
 from transparent_llm_server.models.layer import Layer
 from transparent_llm_server.models.logits import Logits
 from transparent_llm_server.models.neurons import Neurons
-from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn
+from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn, FfnParts
 from transparent_llm_server.models.unsupported import unsupported
-from transparent_llm_server.models.value import Computed, Stored, Value
+from transparent_llm_server.models.value import Computed, Stored, Sum, Value
 
 _MOST_PLACES = 5
 """Rows that a warning names."""
@@ -97,7 +96,7 @@ class Values:
         before, added = capture.residual_in, capture.attn_out
         if added is None:
             raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
-        return Computed(before.shape, before.dtype, partial(torch.add, before, added), is_quick=True)
+        return Sum(before, added)
 
     def residual_out(self, layer: int) -> Value:
         """See the contract."""
@@ -119,11 +118,12 @@ class Values:
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
         """See the contract."""
-        neurons, _, _ = self._neurons("decomposed_ffn_out", layer)
+        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
-        shape = (neurons.count, self._model.d_model)
-        factors = partial(self._ffn_factors, batch_i, layer, pos)
-        return DecomposedFfn(shape, self._model.dtype, factors, neurons.output_vectors)
+        activations, spans = neurons.factors(captured, batch_i, pos)
+        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        parts = FfnParts(activations, spans, gain, neurons.output_vectors)
+        return DecomposedFfn((neurons.count, self._model.d_model), parts)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Value:
         """See the contract."""
@@ -172,12 +172,6 @@ class Values:
         return _times(mixed @ part.w_o[head].float(), gain).to(self._model.dtype)
 
     @torch.no_grad()
-    def _ffn_factors(self, batch_i: int, layer: int, pos: int) -> FfnFactors:
-        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
-        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
-        return neurons.factors(captured, batch_i, pos, gain)
-
-    @torch.no_grad()
     def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
         """What each position offers through each of these heads [source head d_model], in float32.
 
@@ -218,9 +212,12 @@ def _from_layer(layer: int) -> str:
     return "from the embedding on" if layer < 0 else f"from layer {layer} on"
 
 
-def _at_position(gain: torch.Tensor | None, pos: int) -> torch.Tensor | None:
-    return gain[pos] if gain is not None and gain.ndim else gain
+def _at_position(gain: Value | None, pos: int) -> Value | None:
+    if gain is None or not gain.shape:
+        return gain
+    row = gain.select([slice(pos, pos + 1), slice(0, gain.shape[1])])
+    return Computed(row.shape[1:], row.dtype, lambda: row.tensor()[0], is_quick=True)
 
 
-def _times(tensor: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
-    return tensor if gain is None else tensor * gain
+def _times(tensor: torch.Tensor, gain: Value | None) -> torch.Tensor:
+    return tensor if gain is None else tensor * gain.tensor()

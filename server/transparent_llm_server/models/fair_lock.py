@@ -11,7 +11,7 @@ _LOOK_S = 0.05
 """How often somebody who waits looks whether that is still wanted."""
 
 
-class Turns:
+class FairLock:
     """Entered by one thread at a time. A thread that leaves and enters again, as in a loop, lets others go first."""
 
     def __init__(self) -> None:
