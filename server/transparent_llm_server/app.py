@@ -86,7 +86,7 @@ class Server:
                 Authentication(identity),
                 Availability(self._lifecycle),
                 Concurrency(config, identity),
-                Decoding(),
+                Decoding(config),
                 *interceptors,
             ],
             options=_channel_options(config),
