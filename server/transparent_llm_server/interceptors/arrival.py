@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
+from transparent_llm.wire.entries import count_entries
+from transparent_llm.wire.fetch import MOST_ITEMS
 from transparent_llm_server.interceptors.around import Work, work_of
 
 _SMALL_BYTES = 64 * 2**10
@@ -23,6 +24,9 @@ _SMALL_BYTES = 64 * 2**10
 
 _MOST_BYTES = {"TokensToStrings": 2**20, "Unembed": 2**20, "Fetch": 2**20, "Plan": 2**20, "Run": 2**31}
 """Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
+
+_WITH_ITEMS, _MOST_FIELDS = ("Fetch", "Plan"), MOST_ITEMS + 64
+"""A request with so many fields, items for the most part, is not parsed to tell how many it has."""
 
 _one_at_a_time = threading.Lock()  # nobody else gets to run while one is parsed: of a large one, for tens of ms
 
@@ -80,14 +84,30 @@ def _requests(parse: Callable[[bytes], Any] | None, method: str, messages: Itera
 
 
 def _parsed(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
-    allowed = _MOST_BYTES.get(method.rpartition("/")[2], _SMALL_BYTES)
+    if len(data) <= _SMALL_BYTES:
+        return _message(parse, method, data)
+    _require_measure(method, data)
+    with _one_at_a_time:
+        return _message(parse, method, data)
+
+
+def _require_measure(method: str, data: bytes) -> None:
+    rpc = method.rpartition("/")[2]
+    allowed = _MOST_BYTES.get(rpc, _SMALL_BYTES)
     if len(data) > allowed:
         raise TooLargeError(
             f"a request of {len(data)} bytes; {method} takes at most {allowed}",
             metadata={"needed": str(len(data)), "allowed": str(allowed)},
         )
+    if rpc in _WITH_ITEMS and count_entries(data, (), _MOST_FIELDS) == _MOST_FIELDS:
+        raise TooLargeError(
+            f"far more items at once than {method} takes, {MOST_ITEMS}; ask several times",
+            metadata={"needed": f"more than {MOST_ITEMS}", "allowed": str(MOST_ITEMS)},
+        )
+
+
+def _message(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
     try:
-        with _one_at_a_time if len(data) > _SMALL_BYTES else nullcontext():
-            return data if parse is None else parse(data)
+        return data if parse is None else parse(data)
     except DecodeError as error:
         raise InvalidRequestError(f"these {len(data)} bytes are no request of {method}: {error}") from None
