@@ -22,14 +22,14 @@ from transparent_llm_server.canary import Canary
 from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import THREAD_HUNG, Engine
-from transparent_llm_server.health_service import HealthLanes, HealthService
-from transparent_llm_server.in_flight import Bounds, InFlight, Phase
+from transparent_llm_server.health_service import HealthService
+from transparent_llm_server.in_flight import Phase
 from transparent_llm_server.incident import incident
 from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.arrival import Arrival
 from transparent_llm_server.interceptors.authentication import Authentication
 from transparent_llm_server.interceptors.availability import Availability
-from transparent_llm_server.interceptors.concurrency import Concurrency, Lane
+from transparent_llm_server.interceptors.concurrency import Concurrency
 from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.observed import Observed
 from transparent_llm_server.lifecycle import Lifecycle, State
@@ -60,9 +60,6 @@ SERVING_LOST = 73
 
 _QUEUED_CALLS = 64
 """Which gRPC takes beyond those that have a thread; one more is refused before anything is done for it."""
-
-_MOST_ARRIVING = 32
-"""Calls of one connection, which may be a proxy's, whose request has not come."""
 
 
 class Server:
@@ -95,9 +92,7 @@ class Server:
         self._is_answering = True
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._canary = Canary(config.canary_s, self._tell_answering, lambda: self._fail(SERVING_LOST))
-        self._in_flight = InFlight(_bounds(config))
-        self._calls = Lane(self._in_flight, identity.owner_of)
-        self._health_lanes = HealthLanes(config.request_arrival_s, config.stall_s)
+        self._lanes = Lanes(config, identity.owner_of)
         self._threads = ReadyThreads(config.max_streams + config.spare_threads, "call")
         self._grpc = grpc.server(
             self._threads,
@@ -107,7 +102,7 @@ class Server:
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
-                Concurrency(lambda method: self._health_lanes.of(method) or self._calls),
+                Concurrency(self._lanes.of),
                 Arrival(),
                 *interceptors,
             ],
@@ -226,7 +221,7 @@ class Server:
         elif not _ends(self._end_threads, ends_at - time.monotonic()):
             left.append("calls that were given up")
         self._canary.close()
-        self._health_lanes.stop()
+        self._lanes.stop()
         if self._probes is not None and not _ends(self._probes.stop, _REST_S):
             left.append("probes")
         if not _ends(self._telemetry.stop, _TELEMETRY_S):
@@ -237,7 +232,7 @@ class Server:
     def _end_threads(self) -> None:
         """Those of calls. After gRPC has stopped, which may still have one to answer."""
         self._canary.close()
-        self._health_lanes.stop()
+        self._lanes.stop()
         self._threads.shutdown(cancel_futures=True)
 
     def _sweep(self) -> None:
@@ -255,10 +250,9 @@ class Server:
 
     def _cut_calls(self) -> None:
         """Calls that have waited too long for their client are ended."""
-        cut = self._in_flight.cut()
+        cut = self._lanes.cut()
         self._telemetry.stalled(cut[Phase.OFFERED] + cut[Phase.ANSWERED])
         self._telemetry.late(cut[Phase.ARRIVING])
-        self._health_lanes.cut()
         if self._probes is not None:
             self._probes.cut()
 
@@ -283,20 +277,6 @@ class Server:
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             self._health.set(name, status.SERVING if serving and self._is_answering else status.NOT_SERVING)
-
-
-def _bounds(config: ServerConfig) -> Bounds:
-    """For owners only where callers say who they are. Elsewhere all are one owner, and have all the calls."""
-    most_of_owner = config.max_streams_per_owner if config.has_authentication else config.max_streams
-    return Bounds(
-        most=config.max_streams,
-        most_of_owner=min(most_of_owner, config.max_streams),
-        most_arriving_of_connection=_MOST_ARRIVING,
-        arrival_s=config.request_arrival_s,
-        stall_s=config.stall_s,
-        unread_bytes=config.max_unread_bytes,
-        retry_after_s=config.busy_retry_s,
-    )
 
 
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:

@@ -19,8 +19,8 @@ from transparent_llm_server.threads import ReadyThreads
 
 _CHECKS, _CHECK_THREADS = 48, 56
 _WATCHES, _WATCH_THREADS = 16, 20
-"""Calls at a time, and their threads: some more, for those that have just been told to go. So many checks that one whose
-request is on its way is not the oldest when others come in a burst."""
+"""Calls at a time, and their threads: some more, for those that have just been told to go. So many checks that one
+whose request is on its way is not the oldest when others come in a burst."""
 
 _PATH = f"/{health.SERVICE_NAME}/"
 
