@@ -32,6 +32,7 @@ from transparent_llm_server.interceptors.availability import Availability
 from transparent_llm_server.interceptors.concurrency import Concurrency
 from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.observed import Observed
+from transparent_llm_server.lanes import Lanes
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.listener import listen_on, require_protected, socket_file_mode
 from transparent_llm_server.model_config import ModelConfig
@@ -220,8 +221,7 @@ class Server:
             left.append("gRPC, or a client's connection")
         elif not _ends(self._end_threads, ends_at - time.monotonic()):
             left.append("calls that were given up")
-        self._canary.close()
-        self._lanes.stop()
+        self._tokenizing.close(max(0.0, ends_at - time.monotonic()))
         if self._probes is not None and not _ends(self._probes.stop, _REST_S):
             left.append("probes")
         if not _ends(self._telemetry.stop, _TELEMETRY_S):

@@ -132,7 +132,7 @@ def _tokenization() -> Any:
     from transparent_llm_server.demo import DEMO_MODEL
     from transparent_llm_server.models.tokenization import Tokenization
 
-    tokenizer = AutoTokenizer.from_pretrained(str(DEMO_MODEL))
+    tokenizer = AutoTokenizer.from_pretrained(str(DEMO_MODEL), trust_remote_code=False)
     return Tokenization(tokenizer, wants_bos=True, n_ctx=64, d_vocab=len(tokenizer))
 
 
