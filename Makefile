@@ -10,10 +10,11 @@ SUITES := tests/attack tests/chaos tests/cluster tests/fuzz tests/soak
 CLIENTS ?=
 VARIANT ?= cpu
 TORCH_INDEX_URL ?=
+PYTHON_IMAGE ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suites attack chaos cluster fuzz soak conformance clients image-test image serve bench gen check format \
+.PHONY: help setup demo test suites attack chaos cluster fuzz soak conformance clients image-test image sbom hashes serve bench gen check format \
     release dist dist-test clean
 
 help: ## show this list
@@ -62,10 +63,19 @@ conformance: $(READY) ## every client through the same scenarios (CLIENTS="pytho
 image-test: $(READY) ## do what the image's build does, and serve from it, without Docker
 	$(BIN)/python -m pytest tests/deploy/test_image.py --image --timeout=1800 $(ARGS)
 
-image: ## build the image with Docker (VARIANT=cuda, TORCH_INDEX_URL=...)
+image: ## build the image with Docker (VARIANT=cuda, TORCH_INDEX_URL=..., PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...)
 	docker build --file deploy/docker/Dockerfile --tag transparent-llm-server:$(VARIANT) \
 	    --build-arg VARIANT=$(VARIANT) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) \
+	    $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
+
+hashes: $(READY) ## write deploy/docker/hashes.txt: the SHA-256 of every archive that a server is made of, from your index
+	$(BIN)/python scripts/hash_archives.py --output deploy/docker/hashes.txt '.[server,observability]'
+
+sbom: ## write dist/sbom.cdx.json: the bill of materials of the server as the image has it (CycloneDX)
+	@mkdir -p dist
+	scratch=$$(mktemp -d) && deploy/docker/build_image_root.sh $$scratch/root $(VARIANT) $(TORCH_INDEX_URL) \
+	    && cp $$scratch/root/share/transparent-llm/sbom.cdx.json dist/; status=$$?; rm -rf $$scratch; exit $$status
 
 serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR ...')
 	$(BIN)/transparent-llm serve --listen $(LISTEN) $(ARGS)

@@ -81,6 +81,19 @@ def replica_socket() -> dict[str, Any]:
     return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 
+PROBES = {"probes": "in the clear"}
+"""What marks health checks: the replicas' probe port has no TLS."""
+
+
+def probe_socket() -> dict[str, Any]:
+    """Towards the replicas' probe port."""
+    plain = {
+        "name": "envoy.transport_sockets.raw_buffer",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+    }
+    return {"name": "probes", "match": PROBES, "transport_socket": plain}
+
+
 class _Plain(yaml.SafeDumper):
     """Writes what occurs twice twice."""
 
@@ -109,6 +122,9 @@ def with_tls(plain: str) -> str:
         chain["transport_socket"] = edge_socket()
     replicas = next(cluster for cluster in config["static_resources"]["clusters"] if cluster["name"] == "replicas")
     replicas["transport_socket"] = replica_socket()
+    replicas["transport_socket_matches"] = [probe_socket()]
+    for check in replicas["health_checks"]:
+        check["transport_socket_match_criteria"] = PROBES
     return written(config)
 
 

@@ -5,6 +5,7 @@ set -euo pipefail
 
 packages=(
     g++ cmake ninja-build pkg-config libgrpc++-dev libssl-dev protobuf-compiler protobuf-compiler-grpc libgtest-dev nlohmann-json3-dev
+    clang libclang-rt-dev
     golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go-1-5 protoc-gen-go-grpc
     chromium
 )

@@ -3,6 +3,7 @@ package transparentllm
 import (
 	"context"
 	"io"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,8 @@ const (
 	runKeyHeader = "x-transparent-llm-run-key"
 	// Tensors come in chunks of at most 4 MiB; the rest is tokens.
 	maxMessageBytes = 16 << 20
+	// Of a status with its details, and of all headers before.
+	maxHeaderBytes = 64 << 10
 	// A server that does not finish the handshake in that time is not there.
 	longestConnect = 5 * time.Second
 	// During a call that brings nothing for so long the server is asked for a sign of life, and is lost if it gives none
@@ -33,6 +36,7 @@ const (
 // calls is the choke point: every call goes through unary or stream. Shared by a client and its copies.
 type calls struct {
 	config
+	route    route
 	conn     *grpc.ClientConn
 	answered atomic.Bool
 	closed   atomic.Bool
@@ -44,7 +48,18 @@ func dialled(config config) (*calls, error) {
 	if config.tls != nil {
 		security = grpc.WithTransportCredentials(credentials.NewTLS(config.tls))
 	}
-	conn, err := grpc.Dial(config.target, security,
+	route, err := routeTo(config, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	target := config.target
+	if route.proxy != nil {
+		target = "passthrough:///" + route.endpoint // so that the proxy resolves the name
+	}
+	conn, err := grpc.Dial(target, security,
+		grpc.WithNoProxy(),
+		grpc.WithContextDialer(route.dial),
+		grpc.WithMaxHeaderListSize(maxHeaderBytes),
 		grpc.WithUserAgent("transparent-llm-go/"+Version),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveAfter}),
@@ -55,7 +70,7 @@ func dialled(config config) (*calls, error) {
 	if err != nil {
 		return nil, failure(ErrInvalidRequest, "%s is no target: %v", config.target, err)
 	}
-	return &calls{config: config, conn: conn, closing: make(chan struct{})}, nil
+	return &calls{config: config, route: route, conn: conn, closing: make(chan struct{})}, nil
 }
 
 func (c *calls) close() error {
@@ -140,14 +155,10 @@ func (c *calls) tensors(ctx context.Context, request request, most int, progress
 }
 
 // tensor receives a stream of one tensor.
-func (c *calls) tensor(ctx context.Context, request request, name string, progress func(received, total int64)) (*Tensor, error) {
+func (c *calls) tensor(ctx context.Context, request request, progress func(received, total int64)) (*Tensor, error) {
 	tensors, err := c.tensors(ctx, request, 1, progress)
 	if err != nil {
 		return nil, err
-	}
-	if len(tensors) != 1 || tensors[0].Header.Name != name {
-		return nil, failure(ErrInternal, "%s broke the protocol: %d tensors, the first of them %q, for %s", c.target,
-			len(tensors), tensors[0].Header.Name, name)
 	}
 	return arrived(tensors[0]), nil
 }
@@ -164,7 +175,7 @@ func (c *calls) failed(ctx context.Context, err error) *Error {
 		cancelled.cause = err
 		return cancelled
 	}
-	return FromError(err, c.target)
+	return c.route.told(FromError(err, c.route.peer(c.target)), c.target)
 }
 
 // reconnect has the next attempt to connect made now, if the last one failed.

@@ -17,12 +17,15 @@ type Client struct {
 
 // shared is what a client and its copies have in common.
 type shared struct {
-	calls    *calls
-	weights  *weights
-	mutex    sync.Mutex
-	models   map[string]*pb.ModelDescription // by digest
-	features map[string]bool
+	calls         *calls
+	weights       *weights
+	mutex         sync.Mutex
+	models        map[string]*pb.ModelDescription // by digest
+	neuronOutputs bool
 }
+
+// mostModels whose descriptions are kept: a server that says to be another one at each run must not fill the memory.
+const mostModels = 64
 
 // Dial makes a client of the server at target: HOST:PORT, unix:PATH or another gRPC target. It begins to connect,
 // but waits for nothing: the first call tells whether a server is there.
@@ -61,7 +64,7 @@ func (c *Client) ServerInfo(ctx context.Context) (*pb.ServerInfoResponse, error)
 	if err := c.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
 		return nil, err
 	}
-	return answer, nil
+	return answer, requireDigests(answer, c.calls.target)
 }
 
 // ModelInfo is shape and name of the model. Works before any run.
@@ -252,33 +255,53 @@ func (c *Client) runAgain(ctx context.Context, lost *run) (*run, error) {
 
 // description of the model with this digest, asked for until it is known; nil if it is not served.
 func (s *shared) description(ctx context.Context, digest string) (*pb.ModelDescription, error) {
-	s.mutex.Lock()
-	model := s.models[digest]
-	s.mutex.Unlock()
-	if model != nil {
+	if model := s.described(digest); model != nil {
 		return model, nil
 	}
 	answer := &pb.ServerInfoResponse{}
 	if err := s.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
 		return nil, err
 	}
+	if err := requireDigests(answer, s.calls.target); err != nil {
+		return nil, err
+	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.features = map[string]bool{}
+	s.neuronOutputs = false
 	for _, feature := range answer.Features {
-		s.features[feature] = true
+		s.neuronOutputs = s.neuronOutputs || feature == "neuron_outputs"
+	}
+	if len(s.models) >= mostModels {
+		s.models = map[string]*pb.ModelDescription{}
 	}
 	for _, model := range answer.Models {
-		if s.models[model.Digest] == nil { // calls under way rely on what they were told
-			s.models[model.Digest] = model
+		if model.Digest == digest && s.models[digest] == nil { // calls under way rely on what they were told
+			s.models[digest] = model
 		}
 	}
 	return s.models[digest], nil
 }
 
-// has tells whether the server, once it was asked for a description, said that it can do this.
-func (s *shared) has(feature string) bool {
+// described is what is known of a model already; else nil.
+func (s *shared) described(digest string) *pb.ModelDescription {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.features[feature]
+	return s.models[digest]
+}
+
+// hasNeuronOutputs tells whether the server, once it was asked for a description, said that it can send them.
+func (s *shared) hasNeuronOutputs() bool {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.neuronOutputs
+}
+
+// requireDigests refuses descriptions whose digests are none. A model that was never loaded has none yet.
+func requireDigests(answer *pb.ServerInfoResponse, target string) error {
+	for _, model := range answer.Models {
+		if model.Digest != "" && !isDigest(model.Digest) {
+			return failure(ErrInternal, "%s describes a model with the digest %.100q, which is no SHA-256 in hex", target, model.Digest)
+		}
+	}
+	return nil
 }

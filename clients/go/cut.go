@@ -45,16 +45,7 @@ func (t *Tensor) stride(axis int) int {
 
 // indicesOf gives the indices of start:stop:step on an axis, as Python does. The step is at least 1.
 func indicesOf(part *pb.AxisSlice, length int) []int {
-	start, stop, step := int64(0), int64(length), int64(1)
-	if part.Start != nil {
-		start = within(*part.Start, int64(length))
-	}
-	if part.Stop != nil {
-		stop = within(*part.Stop, int64(length))
-	}
-	if part.Step != nil {
-		step = *part.Step
-	}
+	start, stop, step := boundsOf(part, int64(length))
 	var found []int
 	for i := start; i < stop; i += step {
 		found = append(found, int(i))
@@ -63,6 +54,29 @@ func indicesOf(part *pb.AxisSlice, length int) []int {
 		}
 	}
 	return found
+}
+
+// countOf is the number of these indices.
+func countOf(part *pb.AxisSlice, length int64) int64 {
+	start, stop, step := boundsOf(part, length)
+	if start >= stop {
+		return 0
+	}
+	return (stop-start-1)/step + 1
+}
+
+func boundsOf(part *pb.AxisSlice, length int64) (start, stop, step int64) {
+	start, stop, step = 0, length, 1
+	if part.Start != nil {
+		start = within(*part.Start, length)
+	}
+	if part.Stop != nil {
+		stop = within(*part.Stop, length)
+	}
+	if part.Step != nil {
+		step = *part.Step
+	}
+	return start, stop, step
 }
 
 // within is a bound from 0 to length; a negative one counts from the end.

@@ -28,6 +28,7 @@ type cuts struct {
 	wasReached bool
 	inARow     int
 	since      time.Time
+	last       time.Time
 	loss       *Error
 }
 
@@ -65,11 +66,25 @@ func (c *cuts) waitOut(ctx context.Context, failed *Error, stream *wire.Tracker,
 	if c.loss == nil {
 		c.loss = failed
 	}
-	if err := c.pause(ctx, pauseAfter(c.inARow), stayedAway); err != nil {
+	pause := pauseAfter(c.inARow)
+	if c.inARow == 0 {
+		pause = c.rest(now)
+	}
+	if err := c.pause(ctx, pause, stayedAway); err != nil {
 		return err
 	}
 	c.calls.reconnect(ctx)
 	return nil
+}
+
+// rest is the pause after some progress: none, unless the cut before was only just, as of a server that sends crumbs.
+func (c *cuts) rest(now time.Time) time.Duration {
+	pause := firstPause - now.Sub(c.last)
+	if pause < 0 {
+		pause = 0
+	}
+	c.last = now.Add(pause)
+	return pause
 }
 
 func (c *cuts) isPassing(failed *Error, begun bool) bool {
@@ -107,7 +122,7 @@ func (c *cuts) stayedAway(stream *wire.Tracker) error {
 		place = fmt.Sprintf(" at byte %d of %d", received, total)
 	}
 	made := failure(ErrDeadline, "%s was lost%s and did not come back within the time of the call: %s",
-		c.calls.target, place, c.loss.Message).because("DEADLINE_EXCEEDED",
+		c.calls.route.peer(c.calls.target), place, c.loss.Message).because("DEADLINE_EXCEEDED",
 		"received", strconv.FormatUint(received, 10), "total_bytes", strconv.FormatUint(total, 10))
 	made.cause = c.loss.cause
 	return made

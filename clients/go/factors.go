@@ -8,7 +8,6 @@ import (
 
 	"transparentllm.dev/go/internal/half"
 	"transparentllm.dev/go/internal/wire"
-	pb "transparentllm.dev/go/transparent_llm/v1"
 )
 
 // Products of factors. A product is the definition of the value: taken in float32, from left to right, rounded once to
@@ -128,23 +127,12 @@ func encode(dtype Dtype, data []byte, row []float32) {
 	}
 }
 
-// addressable is the most bytes that a process has addresses for; make panics when it is asked for more. Small factors
-// can have a product as large as that.
-const addressable = 1 << 47
-
-// room makes an empty product, unless it takes more than is allowed (0: no limit).
+// room makes an empty product, unless it takes more than is allowed: small factors can have a product of any size.
 func room(name string, dtype Dtype, shape []int, maxBytes int64) (*Tensor, error) {
-	lengths := make([]uint64, len(shape))
-	for axis, length := range shape {
-		lengths[axis] = uint64(length)
+	if maxBytes > wire.Addressable {
+		maxBytes = wire.Addressable
 	}
-	needed, ok := wire.ByteCount(pb.Dtype(dtype), lengths)
-	if !ok {
-		return nil, failure(ErrInternal, "the factors of %s make no tensor: %v", name, shape)
-	}
-	if maxBytes <= 0 || maxBytes > addressable {
-		maxBytes = addressable
-	}
+	needed := wire.Product(dtype.Size(), shape)
 	if needed > uint64(maxBytes) {
 		return nil, tooLarge(&wire.TooLargeError{Name: name, Needed: needed, Allowed: uint64(maxBytes)})
 	}
@@ -201,8 +189,8 @@ func spansOf(spans *Tensor, activations, count int) ([][2]int, error) {
 		}
 		return [][2]int{{0, count}}, nil
 	}
-	if spans.dtype != I64 || len(spans.shape) != 2 || spans.shape[1] != 2 {
-		return nil, badFactors("decomposed_ffn_out", "spans are no I64 pairs")
+	if spans.dtype != I64 || len(spans.shape) != 2 || spans.shape[1] != 2 || spans.shape[0] > count {
+		return nil, badFactors("decomposed_ffn_out", "spans are no I64 pairs, or more than there are neurons")
 	}
 	found, sum := make([][2]int, spans.shape[0]), 0
 	for i := range found {

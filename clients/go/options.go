@@ -19,8 +19,9 @@ type config struct {
 	timeout      time.Duration
 	rerun        bool
 	maxBytes     int64
-	hasMaxBytes  bool
 	weightsBytes int64
+	proxy        string
+	hasProxy     bool
 }
 
 // Option is one of what Dial can be told.
@@ -49,9 +50,17 @@ func WithTimeout(timeout time.Duration) Option { return func(c *config) { c.time
 func WithoutRerun() Option { return func(c *config) { c.rerun = false } }
 
 // WithMaxBytes is the most that one value may take; a larger one returns ErrTooLarge before its memory is taken. Default:
-// no limit, so that a server that is not trusted could have this process run out of memory.
+// half of the memory of this machine, or of its container; 4 GiB where it cannot be told how much that is.
 func WithMaxBytes(bytes int64) Option {
-	return func(c *config) { c.maxBytes, c.hasMaxBytes = bytes, true }
+	return func(c *config) { c.maxBytes = bytes }
+}
+
+// WithProxy says which proxy the connection goes through: "http://[USER:PASS@]HOST[:PORT]"; "environment" for that of
+// https_proxy and its kin; "none" or "" for never one. Default: TRANSPARENT_LLM_PROXY, which has the same values; without it
+// the environment's, but only with TLS and never to this host or a private network. What no_proxy names is reached
+// directly, and so are unix sockets.
+func WithProxy(proxy string) Option {
+	return func(c *config) { c.proxy, c.hasProxy = proxy, true }
 }
 
 // WithWeightsBytes limits the output vectors of neurons that are kept for DecomposedFfnOut, for a client and its copies
@@ -59,7 +68,8 @@ func WithMaxBytes(bytes int64) Option {
 func WithWeightsBytes(bytes int64) Option { return func(c *config) { c.weightsBytes = bytes } }
 
 func configured(target string, options []Option) (config, error) {
-	made := config{target: target, timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes}
+	made := config{target: target, timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes,
+		maxBytes: halfOfMemory()}
 	for _, option := range options {
 		option(&made)
 	}
@@ -71,7 +81,7 @@ func configured(target string, options []Option) (config, error) {
 	case !isPrintable(made.token):
 		return made, failure(ErrInvalidRequest,
 			"this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII")
-	case made.hasMaxBytes && made.maxBytes < 1:
+	case made.maxBytes < 1:
 		return made, failure(ErrInvalidRequest, "WithMaxBytes(%d): it must be 1 or more", made.maxBytes)
 	case made.timeout <= 0:
 		return made, failure(ErrInvalidRequest, "WithTimeout(%v): it must be more than 0", made.timeout)

@@ -2,6 +2,8 @@ package transparentllm_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -45,7 +47,7 @@ func (p *peer) Run(ctx context.Context, _ *pb.RunRequest) (*pb.RunResponse, erro
 	p.headers = append(p.headers, headers)
 	p.mutex.Unlock()
 	if len(p.runs) == 0 {
-		return aRun("digest"), nil
+		return aRun("model"), nil
 	}
 	return p.runs[least(call, len(p.runs))-1]()
 }
@@ -67,13 +69,16 @@ func (p *peer) timesAsked() int {
 	return len(p.asked)
 }
 
-func aRun(digest string) *pb.RunResponse {
-	return &pb.RunResponse{RunId: "run", BatchSize: 1, NPos: 1, TokenIds: []int32{7}, Mask: []bool{true}, ModelDigest: digest}
+// digestOf is that of a model of this name.
+func digestOf(model string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(model))) }
+
+func aRun(model string) *pb.RunResponse {
+	return &pb.RunResponse{RunId: "run", BatchSize: 1, NPos: 1, TokenIds: []int32{7}, Mask: []bool{true}, ModelDigest: digestOf(model)}
 }
 
-// logitsHead is a header of so many bytes.
+// logitsHead is a header of so many bytes, an even number.
 func logitsHead(etag string, bytes uint64) *pb.TensorHeader {
-	return &pb.TensorHeader{Name: "logits", Dtype: pb.Dtype_DTYPE_U8, Shape: []uint64{1, 1, bytes},
+	return &pb.TensorHeader{Name: "logits", Dtype: pb.Dtype_DTYPE_F16, Shape: []uint64{1, 1, bytes / 2},
 		Dims: []string{"batch", "pos", "d_vocab"}, TotalBytes: bytes, Etag: etag}
 }
 

@@ -65,7 +65,7 @@ func (c *Client) open(ctx context.Context, held *run, read Read, reading *readin
 	if read.method == nil {
 		return nil, failure(ErrInvalidRequest, "an empty Read names nothing")
 	}
-	made, err := requestOf(held, read, reading.options(read.method, false))
+	made, err := c.requestOf(held, read, reading, false)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (c *Client) open(ctx context.Context, held *run, read Read, reading *readin
 	tracker.Most = 1
 	opened := &TensorReader{client: c, ctx: ctx, run: held, tracker: tracker, reading: reading}
 	opened.stream = c.calls.stream(ctx, made, tracker, func() { tracker.Cut() })
-	if err := opened.begin(read.method); err != nil {
+	if err := opened.begin(); err != nil {
 		opened.stream.close()
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (c *Client) open(ctx context.Context, held *run, read Read, reading *readin
 }
 
 // begin takes the first message.
-func (r *TensorReader) begin(m *method) error {
+func (r *TensorReader) begin() error {
 	chunk, err := r.stream.next()
 	if err == io.EOF {
 		return failure(ErrInternal, "%s sent nothing", r.client.calls.target)
@@ -94,14 +94,11 @@ func (r *TensorReader) begin(m *method) error {
 		return FromError(err, r.client.calls.target)
 	}
 	described := arrived(wire.Tensor{Header: step.Begins})
-	if step.Begins.Name != m.name {
-		return failure(ErrInternal, "%s sent %q for %s", r.client.calls.target, step.Begins.Name, m.name)
-	}
 	r.head = step.Begins
 	r.header = Header{step.Begins.Name, described.dtype, described.shape, described.Dims(), int64(step.Begins.TotalBytes)}
 	r.pending = chunk.Data
 	r.report()
-	return r.reading.check(m, described)
+	return nil
 }
 
 // Header describes the tensor.

@@ -47,12 +47,12 @@ func begun(t *testing.T, p *peer, options ...transparentllm.Option) *transparent
 }
 
 func whole() *pb.TensorChunk {
-	return &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1, 2, 3}}
+	return &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2, 3, 4}}
 }
 
 func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
-	first := &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1, 2}}
-	rest := &pb.TensorChunk{Header: logitsHead("x", 3), Offset: 2, Data: []byte{3}}
+	first := &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2}}
+	rest := &pb.TensorChunk{Header: logitsHead("x", 4), Offset: 2, Data: []byte{3, 4}}
 	for name, cut := range map[string]error{
 		"unavailable":              status.Error(codes.Unavailable, "transport is closing"),
 		"reset by a proxy":         status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR"),
@@ -64,7 +64,7 @@ func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
 	} {
 		p := &peer{logits: []logitsCall{sends(cut, first), sends(nil, rest)}}
 		got, err := begun(t, p).Logits(background)
-		if err != nil || string(got.Bytes()) != "\x01\x02\x03" {
+		if err != nil || string(got.Bytes()) != "\x01\x02\x03\x04" {
 			t.Errorf("%s: %v, %v", name, got, err)
 			continue
 		}
@@ -76,19 +76,19 @@ func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
 
 func TestAStreamWithAnotherEtagBeginsAnew(t *testing.T) {
 	p := &peer{logits: []logitsCall{
-		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
-		sends(nil, &pb.TensorChunk{Header: logitsHead("y", 3), Data: []byte{1, 2, 3}}),
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{9, 9}}),
+		sends(nil, &pb.TensorChunk{Header: logitsHead("y", 4), Data: []byte{1, 2, 3, 4}}),
 	}}
 	got, err := begun(t, p).Logits(background)
-	if err != nil || string(got.Bytes()) != "\x01\x02\x03" {
+	if err != nil || string(got.Bytes()) != "\x01\x02\x03\x04" {
 		t.Errorf("%v, %v", got, err)
 	}
 }
 
 func TestAReaderEndsWhenTheBitsChangeInTheMiddle(t *testing.T) {
 	p := &peer{logits: []logitsCall{
-		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}}),
-		sends(nil, &pb.TensorChunk{Header: logitsHead("y", 3), Data: []byte{1, 2, 3}}),
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{9, 9}}),
+		sends(nil, &pb.TensorChunk{Header: logitsHead("y", 4), Data: []byte{1, 2, 3, 4}}),
 	}}
 	reader := must(begun(t, p).Open(background, transparentllm.Logits()))(t)
 	defer reader.Close()
@@ -103,13 +103,13 @@ func TestAReaderEndsWhenTheBitsChangeInTheMiddle(t *testing.T) {
 
 func TestAReaderGoesOnInARunThatIsMadeAgain(t *testing.T) {
 	p := &peer{logits: []logitsCall{
-		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}),
+		sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1}}),
 		sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil)),
-		sends(nil, &pb.TensorChunk{Header: logitsHead("x", 3), Offset: 1, Data: []byte{2, 3}}),
+		sends(nil, &pb.TensorChunk{Header: logitsHead("x", 4), Offset: 1, Data: []byte{2, 3, 4}}),
 	}}
 	reader := must(begun(t, p).Open(background, transparentllm.Logits()))(t)
 	defer reader.Close()
-	if got, err := io.ReadAll(reader); err != nil || string(got) != "\x01\x02\x03" || p.runCalls != 2 {
+	if got, err := io.ReadAll(reader); err != nil || string(got) != "\x01\x02\x03\x04" || p.runCalls != 2 {
 		t.Errorf("%v, %v, after %d runs", got, err, p.runCalls)
 	}
 }
@@ -136,10 +136,10 @@ func cutAtZero(head *pb.TensorHeader, end error, then ...*pb.TensorChunk) *peer 
 }
 
 func TestAStreamThatEndsAfterACutBeforeItsFirstByte(t *testing.T) {
-	if got, err := begun(t, cutAtZero(logitsHead("x", 3), nil)).Logits(background); !errors.Is(err, transparentllm.ErrInternal) {
+	if got, err := begun(t, cutAtZero(logitsHead("x", 4), nil)).Logits(background); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("%v, %v", got, err)
 	}
-	reader := must(begun(t, cutAtZero(logitsHead("x", 3), nil)).Open(background, transparentllm.Logits()))(t)
+	reader := must(begun(t, cutAtZero(logitsHead("x", 4), nil)).Open(background, transparentllm.Logits()))(t)
 	defer reader.Close()
 	if got, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("as a stream: %v, %v", got, err)
@@ -153,19 +153,19 @@ func TestAReaderThatIsCutBeforeItsFirstByte(t *testing.T) {
 		return io.ReadAll(reader)
 	}
 	for _, etag := range []string{"x", "y"} { // of bits of which none were given out
-		if got, err := read(cutAtZero(logitsHead("x", 3), nil, &pb.TensorChunk{Header: logitsHead(etag, 3), Data: []byte{1, 2, 3}})); err != nil || len(got) != 3 {
+		if got, err := read(cutAtZero(logitsHead("x", 4), nil, &pb.TensorChunk{Header: logitsHead(etag, 4), Data: []byte{1, 2, 3, 4}})); err != nil || len(got) != 4 {
 			t.Errorf("%s: %v, %v", etag, got, err)
 		}
 	}
-	longer := &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2, 3, 4}}
-	if got, err := read(cutAtZero(logitsHead("x", 3), nil, longer)); !errors.Is(err, transparentllm.ErrInternal) {
+	longer := &pb.TensorChunk{Header: logitsHead("x", 6), Data: []byte{1, 2, 3, 4, 5, 6}}
+	if got, err := read(cutAtZero(logitsHead("x", 4), nil, longer)); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("another tensor under the etag: %v, %v", got, err)
 	}
 	if got, err := read(&peer{logits: []logitsCall{sends(nil, &pb.TensorChunk{Header: logitsHead("x", 0)}, longer)}}); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("another tensor after an empty one: %v, %v", got, err)
 	}
 	longer.Header.Etag = "y"
-	if got, err := read(cutAtZero(logitsHead("x", 3), nil, longer)); !errors.Is(err, transparentllm.ErrUnavailable) {
+	if got, err := read(cutAtZero(logitsHead("x", 4), nil, longer)); !errors.Is(err, transparentllm.ErrUnavailable) {
 		t.Errorf("another tensor under another etag: %v, %v", got, err)
 	}
 }
@@ -180,7 +180,7 @@ func TestARunIsNotMadeAgainByAnotherModel(t *testing.T) {
 	}
 	_, err := begun(t, p).Logits(background)
 	var failed *transparentllm.Error
-	if !errors.As(err, &failed) || failed.Reason != "MODEL_CHANGED" || failed.Metadata["was"] != "old" || failed.Metadata["is"] != "new" {
+	if !errors.As(err, &failed) || failed.Reason != "MODEL_CHANGED" || failed.Metadata["was"] != digestOf("old") || failed.Metadata["is"] != digestOf("new") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -190,7 +190,7 @@ func TestACallWaitsForAModelThatIsLoaded(t *testing.T) {
 	p := &peer{runs: []func() (*pb.RunResponse, error){
 		func() (*pb.RunResponse, error) { return nil, loading },
 		func() (*pb.RunResponse, error) { return nil, loading },
-		func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+		func() (*pb.RunResponse, error) { return aRun("model"), nil },
 	}}
 	if begun(t, p); p.runCalls != 3 {
 		t.Errorf("%d calls", p.runCalls)
@@ -211,9 +211,9 @@ func TestACallThatAServerCutsOffBeforeItBeginsIsMadeAgain(t *testing.T) {
 	} {
 		p := &peer{
 			runs: []func() (*pb.RunResponse, error){
-				func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+				func() (*pb.RunResponse, error) { return aRun("model"), nil },
 				func() (*pb.RunResponse, error) { return nil, cut },
-				func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+				func() (*pb.RunResponse, error) { return aRun("model"), nil },
 			},
 			logits: []logitsCall{sends(cut), sends(nil, whole())},
 		}
@@ -258,7 +258,7 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 		if request.GetOptions().GetResumeOffset() > 0 {
 			return gone
 		}
-		return sends(gone, &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{9, 9}})(request, stream)
+		return sends(gone, &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{9, 9}})(request, stream)
 	}}}
 	llm := begun(t, p)
 	var failed *transparentllm.Error
@@ -271,14 +271,14 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 	}, func(err error) bool {
 		return errors.As(err, &failed) && failed.Metadata["received"] == "2" && asked >= 3
 	})
-	if !errors.As(err, &failed) || failed.Class != transparentllm.ErrDeadline || failed.Metadata["received"] != "2" || failed.Metadata["total_bytes"] != "3" {
+	if !errors.As(err, &failed) || failed.Class != transparentllm.ErrDeadline || failed.Metadata["received"] != "2" || failed.Metadata["total_bytes"] != "4" {
 		t.Errorf("got %v", err)
 	}
 	if asked < 3 {
 		t.Errorf("asked %d times", asked)
 	}
 	unary := begun(t, &peer{runs: []func() (*pb.RunResponse, error){
-		func() (*pb.RunResponse, error) { return aRun("digest"), nil },
+		func() (*pb.RunResponse, error) { return aRun("model"), nil },
 		func() (*pb.RunResponse, error) { return nil, gone },
 	}})
 	err = inEnoughTime(time.Second, func(ctx context.Context) error { return unary.Run(ctx, []string{"x"}) },
@@ -291,7 +291,7 @@ func TestAServerThatWasLostIsWaitedForUntilTheDeadline(t *testing.T) {
 // holds is a call that sends the beginning, waits until the client leaves, and says so.
 func holds(left chan<- struct{}) logitsCall {
 	return func(_ *pb.LogitsRequest, stream pb.TransparentLlmService_LogitsServer) error {
-		if err := stream.Send(&pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}); err != nil {
+		if err := stream.Send(&pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1}}); err != nil {
 			return err
 		}
 		<-stream.Context().Done()
@@ -349,7 +349,7 @@ func TestClosingEndsCallsThatWait(t *testing.T) {
 		refused := make(chan struct{}, 100)
 		refuse := func() error { refused <- struct{}{}; return loading }
 		llm := begun(t, &peer{
-			runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("digest"), nil }, func() (*pb.RunResponse, error) { return nil, refuse() }},
+			runs:   []func() (*pb.RunResponse, error){func() (*pb.RunResponse, error) { return aRun("model"), nil }, func() (*pb.RunResponse, error) { return nil, refuse() }},
 			logits: []logitsCall{func(*pb.LogitsRequest, pb.TransparentLlmService_LogitsServer) error { return refuse() }},
 		})
 		go func() {
@@ -395,10 +395,10 @@ func TestTheTimeoutIsThatOfTheCallAsAWhole(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	p := &peer{logits: []logitsCall{sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil), &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}})},
+	p := &peer{logits: []logitsCall{sends(refusal(codes.NotFound, "RUN_NOT_FOUND", nil), &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1}})},
 		runs: []func() (*pb.RunResponse, error){
-			func() (*pb.RunResponse, error) { return aRun("digest"), nil },
-			func() (*pb.RunResponse, error) { time.Sleep(1200 * time.Millisecond); return aRun("digest"), nil },
+			func() (*pb.RunResponse, error) { return aRun("model"), nil },
+			func() (*pb.RunResponse, error) { time.Sleep(1200 * time.Millisecond); return aRun("model"), nil },
 		}}
 	llm := begunInTime(t, p)
 	reader := must(unlessLate(func() (*transparentllm.TensorReader, error) { return llm.Open(background, transparentllm.Logits()) }))(t)
@@ -423,7 +423,7 @@ func TestStreamsThatBreakTheProtocolAreInternalErrors(t *testing.T) {
 	factor := &pb.TensorChunk{Header: &pb.TensorHeader{Name: "logits.gain", Dtype: pb.Dtype_DTYPE_F32, Etag: "x", TotalBytes: 4}, Data: make([]byte, 4)}
 	for name, call := range map[string]logitsCall{
 		"nothing":         sends(nil),
-		"too little":      sends(nil, &pb.TensorChunk{Header: logitsHead("x", 3), Data: []byte{1}}),
+		"too little":      sends(nil, &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1}}),
 		"two":             sends(nil, whole(), second),
 		"another's value": sends(nil, other),
 		"a factor":        sends(nil, factor),

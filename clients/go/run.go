@@ -95,14 +95,51 @@ func bigEndian(ids []int32) []byte {
 	return data
 }
 
-// answeredRun checks what the server answered to Run.
-func answeredRun(request *pb.RunRequest, key string, answer *pb.RunResponse) (*run, error) {
-	shape := []int{int(answer.BatchSize), int(answer.NPos)}
+// mostRunID is more bytes than the name of any run has.
+const mostRunID = 256
+
+// requireRunOf refuses an answer to Run that contradicts itself or what was run.
+func requireRunOf(request *pb.RunRequest, answer *pb.RunResponse) error {
 	count := uint64(answer.BatchSize) * uint64(answer.NPos)
 	if count == 0 || uint64(len(answer.TokenIds)) != count || (len(answer.Mask) != 0 && uint64(len(answer.Mask)) != count) {
-		return nil, failure(ErrInternal, "the server's answer to Run contradicts itself: %d tokens and %d of the mask for %v",
-			len(answer.TokenIds), len(answer.Mask), shape)
+		return failure(ErrInternal, "the server's answer to Run contradicts itself: %d tokens and %d of the mask for [%d %d]",
+			len(answer.TokenIds), len(answer.Mask), answer.BatchSize, answer.NPos)
 	}
+	rows, longest := sizeOf(request)
+	if int(answer.BatchSize) != rows || (longest > 0 && int(answer.NPos) != longest) {
+		return failure(ErrInternal, "the server made a run of %d rows of %d positions, not of the %d rows that were sent",
+			answer.BatchSize, answer.NPos, rows)
+	}
+	if len(answer.RunId) == 0 || len(answer.RunId) > mostRunID {
+		return failure(ErrInternal, "the server named a run by %d bytes", len(answer.RunId))
+	}
+	if !isDigest(answer.ModelDigest) {
+		return failure(ErrInternal, "the server ran a model with the digest %.100q, which is no SHA-256 in hex", answer.ModelDigest)
+	}
+	return nil
+}
+
+// sizeOf is the number of rows that are to be run, and of the tokens of the longest; 0 where these are not known yet.
+func sizeOf(request *pb.RunRequest) (rows, longest int) {
+	tokens := request.GetTokens()
+	if tokens == nil {
+		return len(request.GetSentences().GetSentences()), 0
+	}
+	for _, sequence := range tokens.Sequences {
+		if len(sequence.TokenIds) > longest {
+			longest = len(sequence.TokenIds)
+		}
+	}
+	return len(tokens.Sequences), longest
+}
+
+// answeredRun is the run that the server made.
+func answeredRun(request *pb.RunRequest, key string, answer *pb.RunResponse) (*run, error) {
+	if err := requireRunOf(request, answer); err != nil {
+		return nil, err
+	}
+	shape := []int{int(answer.BatchSize), int(answer.NPos)}
+	count := len(answer.TokenIds)
 	made := &run{request: request, key: key, id: answer.RunId, digest: answer.ModelDigest}
 	made.tokens = &Tensor{I64, shape, methods["tokens"].dims, make([]byte, 0, 8*count)}
 	for _, id := range answer.TokenIds {

@@ -82,7 +82,7 @@ func fromStatus(st *status.Status, cause error, target string) *Error {
 		rich.cause = cause
 		return rich
 	}
-	code, said := st.Code(), st.Message()
+	code, said := st.Code(), legible(st.Message(), mostMessage)
 	if code == codes.ResourceExhausted &&
 		(strings.Contains(said, "larger than max") || strings.Contains(said, "metadata size exceeds")) {
 		made := failure(ErrTooLarge, "a message was too large for %s: %s; send less at once", target, said)
@@ -110,8 +110,7 @@ func fromDetails(st *status.Status) *Error {
 				info = held
 			}
 		case *errdetails.RetryInfo:
-			delay := held.RetryDelay.AsDuration()
-			retryAfter = &delay
+			retryAfter = delayOf(held)
 		}
 	}
 	if info == nil {
@@ -122,10 +121,23 @@ func fromDetails(st *status.Status) *Error {
 		class = classOf(st.Code())
 	}
 	reason := info.Reason
-	if reason == "" {
+	if !isReason(reason) {
 		reason = class.reason
 	}
-	return &Error{Class: class, Reason: reason, Message: st.Message(), Metadata: info.Metadata, retryAfter: retryAfter}
+	return &Error{Class: class, Reason: reason, Message: legible(st.Message(), mostMessage), Metadata: legibleMetadata(info.Metadata),
+		retryAfter: retryAfter}
+}
+
+// delayOf is nil for a delay that nobody should wait for: below 0, or longer than a day.
+func delayOf(retry *errdetails.RetryInfo) *time.Duration {
+	if retry.RetryDelay != nil && !retry.RetryDelay.IsValid() {
+		return nil
+	}
+	delay := retry.RetryDelay.AsDuration()
+	if delay < 0 || delay > longestDelay {
+		return nil
+	}
+	return &delay
 }
 
 func classOf(code codes.Code) *Class {
@@ -142,7 +154,7 @@ func wasReset(code codes.Code, said string) bool {
 }
 
 func codeName(code codes.Code) string {
-	if int(code) < len(codeNames) {
+	if uint32(code) < uint32(len(codeNames)) {
 		return codeNames[code]
 	}
 	return strconv.Itoa(int(code))

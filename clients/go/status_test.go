@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +102,40 @@ func TestAStatusWithoutDetailsIsToldByItsCode(t *testing.T) {
 	large := transparentllm.FromError(status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"), "here")
 	if large.Class != transparentllm.ErrTooLarge || large.Reason != "TOO_LARGE" {
 		t.Errorf("a message that was too large became %v", large)
+	}
+}
+
+func TestWhatAStatusSaysIsTakenWithinBounds(t *testing.T) {
+	for _, delay := range []*durationpb.Duration{{Seconds: -1}, {Nanos: -1}, {Seconds: math.MaxInt64, Nanos: math.MaxInt32},
+		{Seconds: math.MinInt64}, {Seconds: 86401}, {Seconds: 1, Nanos: math.MinInt32}} {
+		made, err := status.New(codes.Unavailable, "x").WithDetails(&errdetails.ErrorInfo{Domain: "transparent-llm", Reason: "BUSY"},
+			&errdetails.RetryInfo{RetryDelay: delay})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, said := transparentllm.FromError(made.Err(), "here").RetryAfter(); said {
+			t.Errorf("%v became %v", delay, got)
+		}
+	}
+	metadata := map[string]string{"\x1b[2J": "\x1b]0;x\a", strings.Repeat("k", 100): "v", "long": strings.Repeat("v", 1<<20)}
+	for i := 0; i < 100; i++ {
+		metadata[fmt.Sprint(i)] = "v"
+	}
+	said := strings.Repeat("\x1b[2J\u202e", 1<<16)
+	for _, cause := range []error{
+		rich(t, codes.Unavailable, "transparent-llm", said, metadata),
+		status.Error(codes.Unavailable, said),
+		status.Error(codes.Code(math.MaxUint32), said),
+	} {
+		got := transparentllm.FromError(cause, "here")
+		words := fmt.Sprint(got, got.Reason, got.Metadata)
+		if strings.ContainsAny(words, "\x1b\a\u202e") || len(words) > 1<<16 || len(got.Metadata) > 32 || len(got.Reason) > 64 {
+			t.Errorf("%.1000q", words)
+		}
+	}
+	dark, err := status.New(codes.Unavailable, strings.Repeat("\x1b[2J", 1<<16)).WithDetails(&errdetails.ErrorInfo{Domain: "transparent-llm"})
+	if got := transparentllm.FromError(dark.Err(), "here"); err != nil || strings.Contains(got.Message, "\x1b") || len(got.Message) > 1<<16 {
+		t.Errorf("%.1000q, %v", got.Message, err)
 	}
 }
 

@@ -12,10 +12,11 @@ import (
 
 // request asks for a stream. The options are a part of the message.
 type request struct {
-	rpc     string
-	message proto.Message
-	options *pb.TensorOptions
-	runKey  string
+	rpc      string
+	message  proto.Message
+	options  *pb.TensorOptions
+	runKey   string
+	expected expected
 }
 
 // stream receives the messages of one request, over as many calls as it takes.
@@ -36,6 +37,7 @@ type stream struct {
 
 func (c *calls) stream(ctx context.Context, request request, tracker *wire.Tracker, cut func()) *stream {
 	ctx, cancel := c.begin(ctx, request.runKey)
+	tracker.Check = request.expected.check
 	return &stream{calls: c, request: request, tracker: tracker, cut: cut, ctx: ctx, cancel: cancel, cuts: newCuts(c)}
 }
 

@@ -79,11 +79,11 @@ func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ..
 		return nil, err
 	}
 	m := methods["neuron_output"]
-	made := request{rpc: m.rpc(), options: reading.options(m, false)}
+	made := modelRequest(m, reading)
 	if made.message, err = m.request(c.calls.model, []int{layer, neuron}, made.options); err != nil {
 		return nil, err
 	}
-	return c.ofModel(ctx, made, m, reading)
+	return c.calls.tensor(ctx, made, reading.progress)
 }
 
 // Unembed projects a vector of the residual stream, [d_model] of a floating type, to the vocabulary. [vocab] With normalize
@@ -101,9 +101,9 @@ func (c *Client) Unembed(ctx context.Context, vector *Tensor, normalize bool, op
 	for _, length := range vector.shape {
 		sent.Shape = append(sent.Shape, uint64(length))
 	}
-	made := request{rpc: m.rpc(), options: reading.options(m, false)}
+	made := modelRequest(m, reading)
 	made.message = &pb.UnembedRequest{Model: c.calls.model, T: sent, Normalize: normalize, Options: made.options}
-	return c.ofModel(ctx, made, m, reading)
+	return c.calls.tensor(ctx, made, reading.progress)
 }
 
 // Fetch reads many values of the current run in one stream, in the order asked for. A failure of one is a failure of all.
@@ -141,7 +141,7 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 		if err != nil {
 			return err
 		}
-		made, err := requestOf(held, read, reading.options(read.method, factored))
+		made, err := c.requestOf(held, read, reading, factored)
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 		if err != nil {
 			return err
 		}
-		value, err = c.value(ctx, held, read, factored, groups[0], reading)
+		value, err = c.value(ctx, held, read, factored, groups[0])
 		return err
 	})
 	if err != nil {
@@ -167,7 +167,7 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 		return nil, nil
 	}
 	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	names, factored, most := make([]string, len(reads)), make([]bool, len(reads)), 0
+	names, factored, most, known := make([]string, len(reads)), make([]bool, len(reads)), 0, expected{}
 	for i, read := range reads {
 		if read.method == nil {
 			return nil, failure(ErrInvalidRequest, "read %d of the Fetch is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
@@ -182,8 +182,9 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 		}
 		message.Items, names[i] = append(message.Items, item), read.method.name
 		most += tensorsOf(factored[i])
+		known.add(c.expect(held, read.method, reading, factored[i]))
 	}
-	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key}, most, reading.progress)
+	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key, known}, most, reading.progress)
 	if err != nil {
 		return nil, err
 	}
@@ -193,31 +194,35 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 	}
 	values := make([]*Tensor, len(reads))
 	for i, group := range groups {
-		if values[i], err = c.value(ctx, held, reads[i], factored[i], group, reading); err != nil {
+		if values[i], err = c.value(ctx, held, reads[i], factored[i], group); err != nil {
 			return nil, err
 		}
 	}
 	return values, nil
 }
 
-func (c *Client) ofModel(ctx context.Context, made request, m *method, reading *reading) (*Tensor, error) {
-	value, err := c.calls.tensor(ctx, made, m.name, reading.progress)
-	if err != nil {
-		return nil, err
-	}
-	return value, reading.check(m, value)
+// modelRequest asks for one value of the model, in a message that is still to be made.
+func modelRequest(m *method, reading *reading) request {
+	known := expected{m.name: {method: m, reading: reading}}
+	return request{rpc: m.rpc(), options: reading.options(m, false), expected: known}
 }
 
 // requestOf asks for one value of a run.
-func requestOf(held *run, read Read, options *pb.TensorOptions) (request, error) {
+func (c *Client) requestOf(held *run, read Read, reading *reading, factored bool) (request, error) {
+	options, known := reading.options(read.method, factored), expected{}
+	known.add(c.expect(held, read.method, reading, factored))
 	message, err := read.method.request(held.id, read.indices, options)
-	return request{read.method.rpc(), message, options, held.key}, err
+	return request{read.method.rpc(), message, options, held.key, known}, err
+}
+
+func (c *Client) expect(held *run, m *method, reading *reading, factored bool) *expectation {
+	return &expectation{method: m, reading: reading, run: held, model: c.described(held.digest), factored: factored}
 }
 
 // value is what came for a read, or the product of its factors, if they were asked for.
-func (c *Client) value(ctx context.Context, held *run, read Read, factored bool, came arrival, reading *reading) (*Tensor, error) {
+func (c *Client) value(ctx context.Context, held *run, read Read, factored bool, came arrival) (*Tensor, error) {
 	if whole := came[""]; whole != nil {
-		return whole, reading.check(read.method, whole)
+		return whole, nil
 	}
 	if !factored {
 		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
@@ -257,16 +262,8 @@ func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *
 		return read.method.name == "decomposed_attn", nil
 	}
 	model, err := c.description(ctx, held.digest)
-	if err != nil || model == nil || !c.has("neuron_outputs") {
+	if err != nil || model == nil || !c.hasNeuronOutputs() {
 		return false, err
 	}
 	return c.weights.keeps(model, read.indices[1]), nil
-}
-
-// check refuses a value in another type than was asked for.
-func (r *reading) check(m *method, value *Tensor) error {
-	if r.hasDtype && !m.integers && value.dtype != r.dtype {
-		return failure(ErrInternal, "the server sent %s as %v, not as %v", m.name, value.dtype, r.dtype)
-	}
-	return nil
 }

@@ -44,7 +44,7 @@ func (w *weights) keeps(model *pb.ModelDescription, layer int) bool {
 		size = F32.Size()
 	}
 	needed := float64(model.DFfn[layer]) * float64(model.GetInfo().GetDModel()) * float64(size)
-	return needed > 0 && needed <= float64(w.calls.weightsBytes) && (w.calls.maxBytes == 0 || needed <= float64(w.calls.maxBytes))
+	return needed > 0 && needed <= float64(w.calls.weightsBytes) && needed <= float64(w.calls.maxBytes)
 }
 
 // layer gives the output vectors of all neurons of a layer [d_ffn d_model], fetched once.
@@ -71,19 +71,14 @@ func (w *weights) layer(ctx context.Context, model *pb.ModelDescription, layer i
 }
 
 func (w *weights) fetch(ctx context.Context, model *pb.ModelDescription, layer int) (*Tensor, error) {
+	if layer >= len(model.DFfn) {
+		return nil, failure(ErrInternal, "%s now describes its model with %d layers", w.calls.target, len(model.DFfn))
+	}
 	m, options := methods["neuron_outputs"], &pb.TensorOptions{}
 	number := int32(layer)
 	message := &pb.NeuronOutputsRequest{Model: model.GetInfo().GetName(), Layer: &number, ModelDigest: model.Digest, Options: options}
-	outputs, err := w.calls.tensor(ctx, request{rpc: m.rpc(), message: message, options: options}, m.name, nil)
-	if err != nil {
-		return nil, err
-	}
-	if len(outputs.shape) != 2 || !outputs.dtype.IsFloating() || outputs.shape[0] != int(model.DFfn[layer]) ||
-		outputs.shape[1] != int(model.GetInfo().GetDModel()) {
-		return nil, failure(ErrInternal, "%s sent a %v tensor of shape %v as the output vectors of %d neurons in %d dimensions",
-			w.calls.target, outputs.dtype, outputs.shape, model.DFfn[layer], model.GetInfo().GetDModel())
-	}
-	return outputs, nil
+	known := expected{m.name: {method: m, reading: &reading{}, model: model, layer: layer}}
+	return w.calls.tensor(ctx, request{rpc: m.rpc(), message: message, options: options, expected: known}, nil)
 }
 
 // find gives a layer that is kept; else nil.

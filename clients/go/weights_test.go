@@ -12,7 +12,7 @@ import (
 )
 
 func TestLayersThatAreKeptDoNotWaitForADownload(t *testing.T) {
-	kept, model := newWeights(&calls{config: config{weightsBytes: 8}}), &pb.ModelDescription{Digest: "digest", DFfn: []uint32{1, 1}}
+	kept, model := newWeights(&calls{config: config{weightsBytes: 8, maxBytes: 8}}), &pb.ModelDescription{Digest: "digest", DFfn: []uint32{1, 1}}
 	one, other := numbers(F32, []int{1, 1}, 1), numbers(F32, []int{1, 2}, 1, 2)
 	kept.keep(layerKey{"digest", 0}, one)
 	kept.turn <- struct{}{} // of another layer

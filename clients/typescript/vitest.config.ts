@@ -7,6 +7,7 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { test: { name: "unit", include: ["test/unit/*.test.ts"] } },
+      { test: { name: "fuzz", include: ["test/fuzz/*.test.ts"], testTimeout: 3_600_000 } },
       {
         test: {
           ...slow,

@@ -6,6 +6,8 @@
 #
 # PREFIX           an absolute path; the folder can be copied to another machine, but only to the same path
 # TORCH_INDEX_URL  the package index that torch alone comes from; default: where everything else comes from
+# HASHES           a file of `make hashes`: no archive of another content is installed, but for torch's, whose index may be
+#                  another one (default deploy/docker/hashes.txt, if that is there)
 # PYTHON           the interpreter, of the minor version that constraints.txt was made with (default python3)
 set -euo pipefail
 
@@ -22,6 +24,8 @@ prefix=$1 variant=$2 torch_index=${3:-}
 
 source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 pins=$source_root/constraints.txt
+hashes=${HASHES:-$source_root/deploy/docker/hashes.txt}
+[[ -z ${HASHES:-} || -f $hashes ]] || fail "there is no file $hashes (HASHES): make one with make hashes"
 scratch=$(mktemp -d)
 made=no
 clean_up() {
@@ -53,7 +57,13 @@ PYTHON
 [[ $variant == cpu || $with_cuda == yes ]] || fail "this $torch is a build without CUDA: pass a TORCH_INDEX_URL that has one"
 [[ $variant == cuda || $with_cuda == no ]] || echo \
     "note: this $torch brings the CUDA libraries, gigabytes that a CPU never uses; pass the TORCH_INDEX_URL of CPU builds" >&2
-install "$prefix" "${wheels[0]}[server,observability]"
+if [[ -f $hashes ]]; then
+    install "$prefix" --no-deps --require-hashes --requirement "$hashes"
+    install "$prefix" --no-deps "${wheels[0]}"
+    "$prefix/bin/python" -m pip check # whether the file has all that is needed here
+else
+    install "$prefix" "${wheels[0]}[server,observability]"
+fi
 
 {
     echo "#!$prefix/bin/python"
@@ -61,8 +71,12 @@ install "$prefix" "${wheels[0]}[server,observability]"
 } >"$prefix/bin/is-serving"
 chmod 755 "$prefix/bin/is-serving"
 
-# What is in the image, for whoever makes a bill of materials or looks for a vulnerable version.
+# What is in the image, for whoever looks for a vulnerable version: as pip says it, and as CycloneDX.
 mkdir -p "$prefix/share/transparent-llm"
+install "$scratch/build" cyclonedx-bom
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} "$scratch/build/bin/cyclonedx-py" environment --output-reproducible \
+    --pyproject "$source_root/pyproject.toml" --output-file "$prefix/share/transparent-llm/sbom.cdx.json" \
+    "$prefix/bin/python"
 "$prefix/bin/python" -m pip freeze >"$prefix/share/transparent-llm/installed.txt"
 "$prefix/bin/python" -m pip inspect >"$prefix/share/transparent-llm/installed.json"
 "$prefix/bin/python" -m pip uninstall --quiet --yes pip setuptools 2>"$scratch/uninstall.log"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import grpc
 import torch
@@ -23,8 +23,10 @@ from transparent_llm.config import ClientConfig
 from transparent_llm.errors import CancelledError, DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.progress import Meter
 from transparent_llm.wire import health, status
-from transparent_llm.wire.assembler import Assembler, StreamError
-from transparent_llm.wire.methods import RUN_KEY_HEADER
+from transparent_llm.wire.assembler import Assembler
+from transparent_llm.wire.expected import Answer, Expected
+from transparent_llm.wire.methods import RUN_KEY_HEADER, parsed, parsed_response
+from transparent_llm.wire.protocol_error import ProtocolError
 
 log = logging.getLogger("transparent_llm")
 _TRIES_UNREACHED = 5
@@ -35,8 +37,7 @@ _PASSING = ("UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED")
 """Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
 another one will answer."""
 
-_TENSORS_OF_A_VALUE = 3
-"""At most: two factors and their gain."""
+_Answer = TypeVar("_Answer")
 
 
 class Calls:
@@ -48,22 +49,36 @@ class Calls:
         self._has_answered = False
         self._rings = Rings(enabled=config.shared_memory and config.is_local)
 
-    def unary(self, rpc: str, request: Any, run_key: str = "") -> Any:
-        """Send one message, get one."""
-        return self._unary(getattr(self.channel.stub(), rpc), request, run_key)
+    def unary(self, rpc: str, request: Any, read: Callable[[Any], _Answer], run_key: str = "") -> _Answer:
+        """Send one message, get one, and what `read` makes of it.
+
+        Raises:
+            InternalError: it is none, or `read` finds that it is no answer to this request.
+        """
+        data = self._unary(getattr(self.channel.stub(), rpc), request, run_key)
+        try:
+            return read(parsed_response(rpc, data))
+        except ProtocolError as error:
+            raise self._broken(rpc, error) from None
 
     def is_serving(self) -> bool:
         """Ask the standard health service."""
         deadline = time.monotonic() + self.config.timeout_s
-        check = self.channel.get().unary_unary(
+        check: Any = self.channel.get().unary_unary(
             health.CHECK,
             request_serializer=health.HealthCheckRequest.SerializeToString,
-            response_deserializer=health.HealthCheckResponse.FromString,
         )
-        response = self._unary_once(check, health.HealthCheckRequest(service=""), "", deadline)
+        data = self._unary_once(check, health.HealthCheckRequest(service=""), "", deadline)
+        try:
+            response: Any = parsed(health.HealthCheckResponse, data)
+        except ProtocolError as error:
+            raise self._broken("Check", error) from None
         return bool(response.status == health.SERVING)
 
-    def _unary(self, method: Any, request: Any, run_key: str) -> Any:
+    def _broken(self, rpc: str, error: ProtocolError) -> InternalError:
+        return InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}")
+
+    def _unary(self, method: Any, request: Any, run_key: str) -> bytes:
         """Again, if a server that had answered was lost on the way: equal requests have equal effects.
 
         One that has never answered is asked a few times more, but not waited for.
@@ -77,32 +92,39 @@ class Calls:
                 cuts.wait_out(error, deadline, by_us=self.channel.is_closed)
             log.debug("the connection was lost during a call, asking again")
 
-    def _unary_once(self, method: Any, request: Any, run_key: str, deadline: float) -> Any:
+    def _unary_once(self, method: Any, request: Any, run_key: str, deadline: float) -> bytes:
         with Interruptible() as interruptible:
             call = _begun(method.future, request, deadline - time.monotonic(), self._metadata(run_key))
             interruptible.cancels(call)
             try:
-                response = call.result()
+                response: bytes = call.result()
                 self._has_answered = True
                 return response
             except grpc.RpcError as error:
                 raise self._failure(error) from None
 
-    def tensor(self, rpc: str, request: Any, run_key: str = "") -> torch.Tensor:
+    def tensor(self, rpc: str, request: Any, expected: Expected) -> torch.Tensor:
         """Receive a stream of one tensor."""
-        named = self.tensors(rpc, request, run_key)
-        if len(named) != 1:
-            raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {len(named)} tensors for one")
-        return named[0][1]
+        ((_, tensor),) = self.tensors(rpc, request, [expected])
+        return tensor
 
     def tensors(
-        self, rpc: str, request: Any, run_key: str = "", interruptible: Interruptible | None = None
+        self,
+        rpc: str,
+        request: Any,
+        expected: Sequence[Expected],
+        run_key: str = "",
+        interruptible: Interruptible | None = None,
     ) -> list[tuple[str, torch.Tensor]]:
-        """Receive a stream's tensors with their names; a cut stream is taken up where it broke off."""
+        """Receive a stream's tensors with their names; a cut stream is taken up where it broke off.
+
+        Raises:
+            InternalError: what comes is not what must come for the request.
+        """
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
-        most = _TENSORS_OF_A_VALUE * (len(request.items) if rpc == "Fetch" else 1)
-        assembler, cuts = Assembler(self.config.max_bytes, most), _Cuts(self.config, was_reached=self._has_answered)
+        assembler = Assembler(self.config.max_bytes, answer=Answer(expected))
+        cuts = _Cuts(self.config, was_reached=self._has_answered)
         meter = Meter(rpc, self.config.progress)
         try:
             while True:
@@ -117,8 +139,8 @@ class Calls:
                     return assembler.tensors()
                 except grpc.RpcError as error:
                     failure = self._failure(error)
-                except StreamError as error:
-                    raise InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}") from None
+                except ProtocolError as error:
+                    raise self._broken(rpc, error) from None
                 finally:
                     self._rings.take_back(ring, ended_well=ended_well)
                 by_us = interruptible.is_cancelled or self.channel.is_closed
@@ -223,7 +245,7 @@ def _loads_a_model(failure: TransparentLlmError) -> bool:
 
 def _wait_for_model(failure: TransparentLlmError, deadline: float) -> None:
     """As long as the server says; raise its own words if the call's time does not suffice."""
-    pause = failure.retry_after_s or _LONGEST_PAUSE_S
+    pause = max(failure.retry_after_s or _LONGEST_PAUSE_S, _FIRST_PAUSE_S)
     if time.monotonic() + pause >= deadline:
         raise failure from None
     log.debug("waiting: %s", failure)

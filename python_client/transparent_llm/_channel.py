@@ -19,7 +19,7 @@ from transparent_llm.config import SYSTEM_CA, ClientConfig
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.proxies import Route
 from transparent_llm.wire import methods
-from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
+from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
 _RING_HASH = {"ring_hash_experimental": {"requestHashHeader": methods.RUN_KEY_HEADER}}
@@ -120,6 +120,7 @@ def _open(config: ClientConfig, route: Route) -> grpc.Channel:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        NO_COMPRESSION,
         ("grpc.min_reconnect_backoff_ms", LONGEST_CONNECT_MS),
         ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),

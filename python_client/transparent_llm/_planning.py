@@ -9,6 +9,7 @@ from transparent_llm.plan import PlannedRead
 from transparent_llm.reading import Reading
 from transparent_llm.reads import INTEGERS, Read, grouped
 from transparent_llm.wire import dtypes, fetch, options
+from transparent_llm.wire.expected import Answer, Expected
 from transparent_llm.wire.methods import METHODS
 
 _Items = Sequence[tuple[str, Any]]
@@ -20,11 +21,19 @@ def request(run_id: str, reads: Sequence[Read], items: _Items, reading: Reading)
     return fetch.plan_request(run_id, [*(_dense(read, reading) for read in reads), *items])
 
 
-def planned(headers: Sequence[Any], items: _Items) -> list[PlannedRead]:
-    """What was answered."""
-    values, sent = headers[: len(items)], headers[len(items) :]
-    transfers = grouped([name for name, _ in items], [(head.name, head) for head in sent])
-    return [_read(head, transfer.values()) for head, transfer in zip(values, transfers, strict=True)]
+def planned(expected: Sequence[Expected], response: Any) -> list[PlannedRead]:
+    """What was answered: first what the values are, then as many times what would be sent.
+
+    Raises:
+        ProtocolError: it is not what was asked for.
+    """
+    answer, place, headers = Answer(expected), None, list(response.tensors)
+    for head in headers:
+        place = answer.follow(place, head)
+    answer.require_whole(place)
+    count = len(expected) // 2
+    transfers = grouped([each.name for each in expected[count:]], [(head.name, head) for head in headers[count:]])
+    return [_read(head, transfer.values()) for head, transfer in zip(headers[:count], transfers, strict=True)]
 
 
 def _read(head: Any, sent: Any) -> PlannedRead:

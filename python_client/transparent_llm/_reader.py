@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from transparent_llm import _expecting as expecting
 from transparent_llm import _planning as planning
 from transparent_llm._calls import Calls
 from transparent_llm._interrupt import Interruptible
+from transparent_llm._products import Products
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.config import ClientConfig
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InvalidRequestError, NotSupportedError, TransparentLlmError
-from transparent_llm.factors import AttnFactors, FfnFactors
-from transparent_llm.plan import PlannedRead, require_within
+from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
+from transparent_llm.plan import PlannedRead
 from transparent_llm.read_ahead import Indices, Walk
 from transparent_llm.reading import Reading
 from transparent_llm.reads import INTEGERS, WHOLE, Read, grouped, integers
@@ -28,6 +29,7 @@ from transparent_llm.weights import Weights
 from transparent_llm.wire import fetch, options
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire.expected import FACTORS, Expected
 from transparent_llm.wire.methods import METHODS
 
 Named = dict[str, torch.Tensor]
@@ -37,6 +39,7 @@ _WALKED = frozenset(fetch.FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
 
 _ITEMS_PER_CALL = 2000
+"""Of a Fetch, or reads of a Plan, which has two items for each: no server refuses so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +66,14 @@ class Shared:
         """The model with this digest, asked for once; None if it is not served any more."""
         with self._lock:
             if digest not in self._descriptions:
-                info = wire_model.server_from_wire(self.calls.unary("ServerInfo", wire_model.server_request()))
+                info = self.calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
                 self._descriptions.update({model.digest: model for model in info.models})
                 self._features = frozenset(info.features)
+            return self._descriptions.get(digest)
+
+    def known(self, digest: str) -> ModelDescription | None:
+        """The same, if it was asked for before."""
+        with self._lock:
             return self._descriptions.get(digest)
 
     def has(self, feature: str) -> bool:
@@ -73,20 +81,27 @@ class Shared:
         return feature in self._features
 
 
+class _Walking(threading.local):
+    """What the calls of one thread look like."""
+
+    def __init__(self) -> None:
+        self.walks: dict[str, Walk] = {}
+
+
 class RunReader:
-    """Reads for one client object, which is one thread's."""
+    """Reads for one client object. A walk is a thread's own."""
 
     def __init__(self, shared: Shared, config: ClientConfig) -> None:
         self._shared = shared
         self._read_ahead_bytes = config.read_ahead_bytes
-        self._max_bytes = config.max_bytes
-        self._walks: dict[str, Walk] = {}
+        self._products = Products(shared.weights, config.target, config.max_bytes)
+        self._walking = _Walking()
         self._entry_bytes: dict[str, int] = {}
         self._under_way = UnderWay(config.timeout_s)
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""
-        self._walks.clear()
+        self._walking = _Walking()
         self._under_way.drop()
         if run is not None:
             self._shared.cache.forget(lambda key: key[0] is run)  # type: ignore[index]
@@ -119,9 +134,21 @@ class RunReader:
         if not self._shared.has("plan"):
             raise NotSupportedError("this server cannot plan reads; it is of an older version")
         wanted = [(name, integers(name, indices)) for name, indices in reads]
-        items = [self._item(run, read, reading) for read in wanted]
-        request = planning.request(run.result.run_id, wanted, items, reading)
-        return planning.planned(list(self._shared.calls.unary("Plan", request, run.key).tensors), items)
+        parts = (wanted[start : start + _ITEMS_PER_CALL] for start in range(0, max(1, len(wanted)), _ITEMS_PER_CALL))
+        return [planned for part in parts for planned in self._plan(run, part, reading)]
+
+    def _plan(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[PlannedRead]:
+        items = [self._item(run, read, reading) for read in reads]
+        request = planning.request(run.result.run_id, reads, items, reading)
+        expected = [self._expected(run, read, reading) for read in reads]
+        expected += [self._expected(run, read, reading, item) for read, (_, item) in zip(reads, items, strict=True)]
+        return self._shared.calls.unary("Plan", request, partial(planning.planned, expected), run.key)
+
+    def of_model(self, run: CurrentRun | None, name: str, request: Any, reading: Reading) -> torch.Tensor:
+        """A value of the model alone, for which a request was made."""
+        options.fill(request, reading.of(METHODS[name].dims or ()), reading.dtype)
+        model = None if run is None else self._shared.known(run.result.model_digest)
+        return self._shared.calls.tensor(METHODS[name].rpc, request, expecting.of_model(name, model, reading))
 
     def neuron_output(self, run: CurrentRun | None, layer: int, neuron: int) -> torch.Tensor | None:
         """A row of weights that are kept, if they are or should be."""
@@ -157,11 +184,12 @@ class RunReader:
                 found = self._all(run, [read, *ahead], reading)
                 return found[read], True
             except TransparentLlmError:
-                self._walks.pop(read[0])  # one of those ahead cannot be read; this one perhaps can
+                self._walking.walks.pop(read[0], None)  # one of those ahead cannot be read; this one perhaps can
         method = METHODS[read[0]]
         request = method.request(run.result.run_id, *read[1])
         self._set_options(run, read, reading, request)
-        (named,) = grouped([read[0]], self._shared.calls.tensors(method.rpc, request, run.key))
+        expected = [self._expected(run, read, reading, request)]
+        (named,) = grouped([read[0]], self._shared.calls.tensors(method.rpc, request, expected, run.key))
         self._entry_bytes[read[0]] = _size(named)
         return named, self._shared.cache.put(self._key(run, read, reading), named)
 
@@ -198,8 +226,10 @@ class RunReader:
     def _fetch(
         self, run: CurrentRun, reads: Sequence[Read], reading: Reading, interruptible: Interruptible | None
     ) -> list[Named]:
-        message = fetch.request(run.result.run_id, [self._item(run, read, reading) for read in reads])
-        arrived = self._shared.calls.tensors("Fetch", message, run.key, interruptible)
+        items = [self._item(run, read, reading) for read in reads]
+        message = fetch.request(run.result.run_id, items)
+        expected = [self._expected(run, read, reading, item) for read, (_, item) in zip(reads, items, strict=True)]
+        arrived = self._shared.calls.tensors("Fetch", message, expected, run.key, interruptible)
         return grouped([name for name, _ in reads], arrived)
 
     def _item(self, run: CurrentRun, read: Read, reading: Reading) -> tuple[str, Any]:
@@ -212,20 +242,31 @@ class RunReader:
         self._set_options(run, read, reading, item)
         return read[0], item
 
+    def _expected(self, run: CurrentRun, read: Read, reading: Reading, request: Any = None) -> Expected:
+        """What must come for a read: its value, or what a request allows."""
+        model, tokens = self._shared.known(run.result.model_digest), run.result.tokens
+        factored = request is not None and options.allows_factors(request)
+        return expecting.of_run(read, (tokens.shape[0], tokens.shape[1]), model, reading, factored=factored)
+
     def _set_options(self, run: CurrentRun, read: Read, reading: Reading, request: Any) -> None:
         name, dims = read[0], METHODS[read[0]].dims or ()
         axes = reading.of(dims)
-        factored = name == "decomposed_attn" or (name == "decomposed_ffn_out" and self._multiplies(run, read, axes))
+        factored = self._is_factored(run, read, axes)
         if factored and name == "decomposed_ffn_out":
             axes = {}  # its factors are small; the part is cut here
         dtype = None if factored or name in INTEGERS else reading.dtype
         options.fill(request, axes, dtype, factored=factored)
 
-    def _multiplies(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
-        """Whether neurons' contributions are best multiplied here, by weights that are or will be kept."""
-        model, layer = self._shared.description(run.result.model_digest), read[1][1]
-        if model is None or not self._shared.has("neuron_outputs"):
+    def _is_factored(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
+        """Whether a product is best made here, where it is known how large it must be.
+
+        Those of neurons are made by weights that are or will be kept.
+        """
+        if read[0] not in FACTORS:
             return False
+        model, layer = self._shared.description(run.result.model_digest), read[1][1]
+        if model is None or read[0] == "decomposed_attn" or not self._shared.has("neuron_outputs"):
+            return model is not None and read[0] == "decomposed_attn"
         if layer is None or not 0 <= layer < len(model.d_ffn):
             return False  # the server says what is wrong
         weights = self._shared.weights
@@ -233,45 +274,22 @@ class RunReader:
 
     def _value(self, run: CurrentRun, read: Read, named: Named, reading: Reading, *, is_kept: bool) -> torch.Tensor:
         if WHOLE in named:
-            return named[WHOLE].clone() if is_kept else named[WHOLE]
-        if "pattern" in named:
-            factors = AttnFactors(named["pattern"], named["value_out"], named.get("gain"))
-            self._require_room(read, factors.shape, factors.pattern.dtype)
-            product = factors.product()
+            value = named[WHOLE].clone() if is_kept else named[WHOLE]
+        elif "pattern" in named:
+            value = self._products.attn(read, named)
         else:
-            product = self._ffn_product(run, read, named, reading)
-        return product if reading.dtype is None else product.to(reading.dtype)
-
-    def _ffn_product(self, run: CurrentRun, read: Read, named: Named, reading: Reading) -> torch.Tensor:
-        model, layer = self._shared.description(run.result.model_digest), read[1][1]
-        assert layer is not None
-        if model is None:
-            raise NotSupportedError("the server that had this run's model is gone; run it again")
-        spans = named["spans"].tolist() if "spans" in named else [[0, model.d_ffn[layer]]]
-        factors = FfnFactors(
-            named["activations"], model.d_ffn[layer], tuple((a, b) for a, b in spans), named.get("gain")
-        )
-        weights = self._shared.weights
-
-        def rows(start: int, stop: int) -> torch.Tensor:
-            span = next((a, b) for a, b in factors.spans if a <= start < b)
-            return weights.rows(model, layer, *span)[start - span[0] : stop - span[0]]
-
-        axes = reading.of(METHODS[read[0]].dims or ())
-        whole = (model.d_ffn[layer], model.info.d_model)
-        cuts = (axes.get("hidden", slice(None)), axes.get("d_model", slice(None)))
-        shape = [len(range(size)[cut]) for size, cut in zip(whole, cuts, strict=True)]
-        self._require_room(read, shape, factors.activations.dtype)
-        return factors.product(model.info.d_model, rows, axes.get("hidden"), axes.get("d_model"))
-
-    def _require_room(self, read: Read, shape: Sequence[int], dtype: torch.dtype) -> None:
-        """For a product, before it is made."""
-        require_within(read[0], math.prod(shape) * dtype.itemsize, self._max_bytes)
+            value = self._products.ffn(read, named, self._shared.description(run.result.model_digest), reading)
+        if not self._expected(run, read, reading).is_shape(value.shape):
+            raise InternalError(
+                f"{self._shared.calls.config.target} broke the protocol: {read[0]} is {list(value.shape)}, uncut or of "
+                "another shape than its factors said"
+            )
+        return value if reading.dtype is None or read[0] in INTEGERS else value.to(reading.dtype)
 
     def _walk(self, name: str, indices: Indices) -> Walk | None:
         if not self._read_ahead_bytes or name not in _WALKED:
             return None
-        walk = self._walks.setdefault(name, Walk())
+        walk = self._walking.walks.setdefault(name, Walk())
         walk.step(indices)
         return walk
 

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     token = commands.add_parser("token", help="print a new token, and the line that lets it into a server")
     token.add_argument("owner", metavar="OWNER", help="who will use it; runs are seen by their owner only")
+    token.add_argument("--days", type=int, metavar="N", help="let it in for so many days only (default: for good)")
     token.set_defaults(command=_token)
 
     info = commands.add_parser("info", help="print what a server serves")
@@ -135,7 +136,7 @@ def _token(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"tokens need more: pip install 'transparent-llm[server]' ({error})") from error
 
-    token, line = new_token(arguments.owner)
+    token, line = new_token(arguments.owner, arguments.days)
     print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
     print(token, flush=True)
     print(f"the line for the server's --tokens file:\n{line}", file=sys.stderr)

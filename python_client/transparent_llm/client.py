@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,22 +15,24 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm._calls import Calls
 from transparent_llm._reader import CurrentRun, RunReader, Shared
+from transparent_llm._runs import Runs
 from transparent_llm.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.current import OwnReading
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import NotFoundError, NotRunError, NotSupportedError
+from transparent_llm.errors import NotSupportedError
+from transparent_llm.plain_torch import plain_torch
 from transparent_llm.plan import PlannedRead
 from transparent_llm.progress import Report
 from transparent_llm.reading import Reading
 from transparent_llm.reads import Read, as_read
-from transparent_llm.reruns import MOST_RERUNS, is_lost_run, require_same_model
 from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.run_warning import warn_of_run
 from transparent_llm.wire import model as wire_model
-from transparent_llm.wire import options, tensors
 from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import tensors
 from transparent_llm.wire.methods import METHODS
 
-log = logging.getLogger("transparent_llm")
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 _Result = TypeVar("_Result")
 _AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or ())
@@ -39,8 +41,9 @@ _AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or
 class RemoteTransparentLlm(TransparentLlm):
     """A `TransparentLlm` whose model lives in a server.
 
-    Nothing is sent before the first call. One object may be used by one thread at a time, as it has one current
-    run; `copy()` gives another thread its own, on the same connection.
+    Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
+    a thread its own, on the same connection. A thread (or task of asyncio) whose run another one has replaced is told
+    so by `NotRunError`, and never gets values of the other's.
 
     Args:
         target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
@@ -51,7 +54,7 @@ class RemoteTransparentLlm(TransparentLlm):
         tls_ca: File of CA certificates to trust, or "system"; turns TLS on. Default: TRANSPARENT_LLM_TLS_CA.
         tls_cert: File of a certificate to show to the server. Default: TRANSPARENT_LLM_TLS_CERT, else none.
         tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
-        proxy: http://HOST:PORT, "environment" or "none". Default: TRANSPARENT_LLM_PROXY, else as ADR 15 has it.
+        proxy: http://HOST:PORT, "environment" or "none". Default: TRANSPARENT_LLM_PROXY, else as ADR 19 has it.
         device: Where results land.
         progress: Show a bar for transfers over half a second. None: in a terminal or notebook only. Or a function that
             is called with the RPC's name, the bytes that have come, and all of them (by read-ahead in another thread).
@@ -104,15 +107,15 @@ class RemoteTransparentLlm(TransparentLlm):
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
-        self._reading = Reading()
+        self._own_reading = OwnReading()
         self._model = model or ""
         self._device = torch.device(device)
-        self._run: CurrentRun | None = None
+        self._runs = Runs(self._calls, self._model, self._reader)
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
-        shape = None if self._run is None else self._run.result.tokens.shape
-        run = "no run yet" if shape is None else f"run of {shape[0]} sentences, {shape[1]} positions"
+        batch, n_pos = (0, 0) if self._run is None else self._run.result.tokens.shape
+        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
     def __enter__(self: _Self) -> _Self:
@@ -129,7 +132,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def server_info(self) -> ServerInfo:
         """What the server serves and allows, and how exact its models were at load."""
-        return wire_model.server_from_wire(self._calls.unary("ServerInfo", wire_model.server_request()))
+        return self._calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
 
     def describe(self) -> ModelDescription:
         """Everything the server says about this object's model.
@@ -138,8 +141,7 @@ class RemoteTransparentLlm(TransparentLlm):
             NotFoundError: it serves no such model.
             InvalidRequestError: it serves several and none was named.
         """
-        name = self.model_info().name
-        return next(model for model in self.server_info().models if model.info.name == name)
+        return self.server_info().model(self.model_info().name)
 
     def is_serving(self) -> bool:
         """Whether the server has loaded its models and answers calls (the standard health check)."""
@@ -148,15 +150,17 @@ class RemoteTransparentLlm(TransparentLlm):
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
         run = self._current()
-        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), run.key)
+        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), lambda _: None, run.key)
 
     def model_info(self) -> ModelInfo:
-        response = self._calls.unary("ModelInfo", METHODS["model_info"].request(self._model))
-        return wire_model.info_from_wire(response.info)
+        request = METHODS["model_info"].request(self._model)
+        return self._calls.unary("ModelInfo", request, wire_model.info_from_response)
 
-    def copy(self: _Self) -> _Self:
-        twin = super().copy()
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin._reader = RunReader(self._shared, self._config)
+        twin._runs, twin._own_reading = self._runs.copy(twin._reader), self._own_reading.copy()
         return twin
 
     @contextmanager
@@ -164,7 +168,8 @@ class RemoteTransparentLlm(TransparentLlm):
         """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.
 
         Values keep their axes, which are shorter: `with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16): ...`.
-        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested.
+        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested. A
+        block is for the thread that opens it; while it is open, reads of this object by others raise.
 
         Args:
             dtype: Of floating values. None: as the server holds them.
@@ -173,11 +178,8 @@ class RemoteTransparentLlm(TransparentLlm):
         Raises:
             InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
         """
-        before, self._reading = self._reading, self._reading.narrowed(dtype, axes, _AXES)
-        try:
+        with self._own_reading.within(lambda before: before.narrowed(dtype, axes, _AXES)):
             yield self
-        finally:
-            self._reading = before
 
     def fetch(self, reads: Sequence[str | tuple[Any, ...]]) -> list[torch.Tensor]:
         """Many values of the current run in one stream: each is what the method of that name returns.
@@ -187,7 +189,7 @@ class RemoteTransparentLlm(TransparentLlm):
                 and its arguments.
         """
         wanted = [as_read(read) for read in reads]
-        return [self._landed(value) for value in self._of_run(lambda run: self._read_many(run, wanted))]
+        return self._of_run(lambda run: [self._landed(value) for value in self._read_many(run, wanted)])
 
     def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
@@ -205,34 +207,41 @@ class RemoteTransparentLlm(TransparentLlm):
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         self._begin(RunInput.of_tokens(token_ids))
 
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self._current().result.warnings
+
     def batch_size(self) -> int:
         return self._current().result.tokens.shape[0]
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._landed(self._part(self._current().result.tokens).clone())
+        return self._part(self._current().result.tokens)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
         mask = self._current().result.mask
         if mask is None:
             raise NotSupportedError("the served model does not tell padding from tokens")
-        return self._landed(self._part(mask).clone())
+        return self._part(mask)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
         require_token_ids(ids)
         request = METHODS["tokens_to_strings"].request(self._model)
         request.token_ids.extend(ids)
-        return list(self._calls.unary("TokensToStrings", request).strings)
+        request.model_digest = self._runs.digest
+        read = partial(wire_runs.strings_from_response, count=len(ids))
+        return self._calls.unary("TokensToStrings", request, read)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
         return self._read("logits")
 
+    @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
         request = METHODS["unembed"].request(self._model)
         request.t.CopyFrom(tensors.encode(t))
         request.normalize = normalize
-        options.fill(request, self._reading.of(("vocab",)), self._reading.dtype)
-        return self._landed(self._calls.tensor("Unembed", request))
+        request.model_digest = self._runs.digest
+        return self._landed(self._reader.of_model(self._run, "unembed", request, self._reading))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -252,14 +261,15 @@ class RemoteTransparentLlm(TransparentLlm):
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
         return self._read("neuron_activations", batch_i, layer, pos)
 
+    @plain_torch()
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
         request = METHODS["neuron_output"].request(self._model, layer, neuron)
         if not self._reading.axes and self._reading.dtype is None:
             kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
             if kept is not None:
                 return self._landed(kept)
-        options.fill(request, self._reading.of(("d_model",)), self._reading.dtype)
-        return self._landed(self._calls.tensor("NeuronOutput", request))
+        request.model_digest = self._runs.digest
+        return self._landed(self._reader.of_model(self._run, "neuron_output", request, self._reading))
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)
@@ -274,46 +284,34 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One value of the current run."""
-        return self._landed(self._of_run(lambda run: self._reader.read(run, name, indices, self._reading)))
+        return self._of_run(lambda run: self._landed(self._reader.read(run, name, indices, self._reading)))
 
     def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
         return self._reader.read_many(run, reads, self._reading)
 
     def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        """Read from the current run, which is run again if the server has lost it."""
-        for _ in range(MOST_RERUNS):
-            run = self._current()
-            try:
-                return read(run)
-            except NotFoundError as error:
-                if not (self._config.rerun and is_lost_run(error)):
-                    raise
-            log.debug("the server no longer has run %.80r; running its input again", run.result.run_id)
-            again = self._make_run(run.run_input)
-            require_same_model(run.result.model_digest, again.result.model_digest, self._config.target)
-            self._reader.forget(run)
-            self._run = again
-        return read(self._current())
+        return self._runs.read(read)
 
     def _begin(self, run_input: RunInput) -> None:
-        run = self._make_run(run_input)
-        self._reader.forget(self._run)
-        self._run = run
-
-    def _make_run(self, run_input: RunInput) -> CurrentRun:
-        key = run_input.key(self._model)
-        response = self._calls.unary("Run", wire_runs.to_request(run_input, self._model), key)
-        return CurrentRun(run_input, key, wire_runs.from_response(response))
+        warn_of_run(self._runs.begin(run_input).result.warnings)
 
     def _current(self) -> CurrentRun:
-        if self._run is None:
-            raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
-        return self._run
+        return self._runs.current()
+
+    @property
+    def _run(self) -> CurrentRun | None:
+        """Whoever made it."""
+        return self._runs.latest
+
+    @property
+    def _reading(self) -> Reading:
+        return self._own_reading.get()
 
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What a `reading` block leaves of a tensor [batch pos] that is here already."""
+        """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
         axes = self._reading.of(("batch", "pos"))
-        return tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))]
+        with plain_torch():
+            return self._landed(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)

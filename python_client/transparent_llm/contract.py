@@ -65,7 +65,8 @@ class TransparentLlm(ABC):
     """A language model whose inside can be read: run sentences, then ask.
 
     An object holds one current run. `copy()` gives another object on the same model with a current run of
-    its own, which is how several threads share a model.
+    its own, which is how several threads share a model. The implementations of this project raise `NotRunError` where
+    two threads run one object and its current run is not the caller's any more.
     """
 
     @abstractmethod

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from transparent_llm.contract import ModelInfo
+from transparent_llm.errors import InternalError
+from transparent_llm.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,12 @@ class Limits:
     model_bytes: int = 0
     """Weights of all loaded models together. 0: no limit."""
 
+    max_text_bytes: int = 0
+    """All sentences of one run together. 0: not known."""
+
+    max_items: int = 0
+    """Reads of one message, which a client keeps to by asking several times. 0: not limited."""
+
 
 @dataclass(frozen=True)
 class ServerInfo:
@@ -152,3 +160,14 @@ class ServerInfo:
     versions: Mapping[str, str]
     stored_runs: int
     stored_run_bytes: int
+
+    def model(self, name: str) -> ModelDescription:
+        """The model of this name.
+
+        Raises:
+            InternalError: the server, which answered calls for it, does not describe it.
+        """
+        found = next((model for model in self.models if model.info.name == name), None)
+        if found is None:
+            raise InternalError(f"the server answers calls for {quoted(name)} and does not describe it")
+        return found

@@ -59,7 +59,7 @@ class AttnFactors:
         if self._in_one_pass:
             torch.mul(weights, self.value_out[sources], out=out)
             return
-        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, device=out.device)
+        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32, device=out.device)
         torch.mul(weights.float(), self.value_out[sources], out=scratch)
         if self.gain is not None:
             scratch.mul_(self.gain[targets, None, None, :] if self.gain.ndim else self.gain)
@@ -90,6 +90,13 @@ class FfnFactors:
 
     gain: torch.Tensor | None = None
     """[d_model], or a scalar; float32. None: nothing."""
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether the spans lie within the value, apart from each other, and have an activation for each neuron."""
+        ends = [0, *(end for span in sorted(self.spans) for end in span), self.count]
+        n_neurons = sum(stop - start for start, stop in self.spans)
+        return ends == sorted(ends) and n_neurons == self.activations.shape[0]
 
     def write(self, out: torch.Tensor, start: int, rows: Rows) -> None:
         """The part of the value from neuron `start` on, as much as `out` [n d_model] holds."""
@@ -126,7 +133,7 @@ class FfnFactors:
         return self.spans == ((0, self.count),)
 
     def _write_span(self, out: torch.Tensor, activations: torch.Tensor, weights: torch.Tensor) -> None:
-        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, device=out.device)
+        scratch = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32, device=out.device)
         torch.mul(activations.float()[:, None], weights.float(), out=scratch)
         if self.gain is not None:
             scratch.mul_(self.gain)

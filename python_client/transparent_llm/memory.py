@@ -10,9 +10,10 @@ import contextlib
 import ctypes
 import math
 import mmap
+import sys
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -22,6 +23,9 @@ _LARGE_BYTES = 32 * 2**20
 
 _KEPT_BYTES = 2**30
 """Of freed results, at the most. The system may take these pages at any time (MADV_FREE of madvise(2))."""
+
+_M_ARENA_MAX = -8
+"""Of malloc.h."""
 
 _HUGE_PAGES = all(hasattr(mmap, name) for name in ("MADV_HUGEPAGE", "MADV_FREE", "MAP_PRIVATE", "MAP_ANONYMOUS"))
 _kept: deque[mmap.mmap] = deque()  # oldest first; its steps are atomic, as a result can be freed at any point
@@ -36,6 +40,28 @@ def keep_freed_pages() -> None:
     is such a block. Nobody touches it, so it takes no memory. Other C libraries are not harmed.
     """
     torch.empty(_LARGE_BYTES - 2**20, dtype=torch.uint8)
+
+
+def share_heap() -> None:
+    """Have all threads that come allocate from one heap: for a process with many, before they start.
+
+    The GNU C library gives many of them a heap of their own each, and what was freed at the end of such a one never
+    goes back: a hundred threads that once parsed a large message would keep it a hundred times (mallopt(3)).
+    """
+    if (mallopt := _of_c_library("mallopt")) is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Give the system what was freed and is kept (malloc_trim(3)): takes milliseconds, for a rare moment."""
+    if (trim := _of_c_library("malloc_trim")) is not None:
+        trim(0)
+
+
+@cache
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of the GNU C library; None where there is another one."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.quoting import quoted
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Reading:
             raise InvalidRequestError(f"reading takes a floating dtype, got {dtype}", reason="INVALID_DTYPE")
         for axis, part in axes.items():
             if axis not in known:
-                raise invalid_slice(axis, f"no tensor has an axis {axis!r}; there are {', '.join(sorted(known))}")
+                raise invalid_slice(axis, f"no tensor has an axis {quoted(axis)}; there are {', '.join(sorted(known))}")
             if not isinstance(part, slice):
                 raise invalid_slice(
                     axis, f"reading takes a slice for {axis!r}, got {part!r}; for one index write slice(i, i + 1)"

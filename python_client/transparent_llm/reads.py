@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from transparent_llm.errors import InternalError, InvalidRequestError
 from transparent_llm.read_ahead import Indices
+from transparent_llm.wire.expected import FACTORS
 from transparent_llm.wire.methods import METHODS
 
 Read = tuple[str, Indices]
@@ -19,7 +20,7 @@ WHOLE = "value"
 INTEGERS = frozenset({"tokens"})
 """What has no floating type."""
 
-_FACTORS = {"decomposed_attn": ("pattern", "value_out"), "decomposed_ffn_out": ("activations",)}
+_FACTORS = {name: tuple(kind.name for kind in kinds if not kind.optional) for name, kinds in FACTORS.items()}
 """Those that a product always has, in the order in which they come."""
 
 _Part = TypeVar("_Part")  # a tensor, or what is known of it

@@ -102,6 +102,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     for flag, what in (
         ("--max-tokens-per-run", "tokens of one run, padding included (default 65536)"),
         ("--max-sentences-per-run", "sentences of one run (default 1024)"),
+        ("--max-text-bytes", "bytes of the text of one run (default 1 MiB)"),
         ("--max-read-bytes", "bytes of one answer (default 16 GiB)"),
         ("--run-bytes-per-owner", "bytes of stored runs of one owner (default all of --run-store-bytes)"),
         ("--model-bytes", "bytes of the weights of all loaded models (default no limit)"),
@@ -119,6 +120,13 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="calls must bring a token of this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
+    )
+    parser.add_argument(
+        "--revoked",
+        dest="revoked_file",
+        type=Path,
+        metavar="FILE",
+        help="let in nobody of this file of lines sha256:FINGERPRINT, serial:NUMBER, or owners as the log has them",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")
@@ -149,4 +157,10 @@ def _add_observability(parser: argparse.ArgumentParser) -> None:
         "--access-log",
         choices=["text", "json"],
         help="the form of the whole log, which has a line for each call; json: one object a line (default text)",
+    )
+    parser.add_argument(
+        "--audit-log",
+        type=Path,
+        metavar="FILE",
+        help="append a line of JSON for each call, each refusal and each file of tokens or certificates read again",
     )

@@ -9,9 +9,10 @@ import torch
 from transparent_llm._calls import Calls
 from transparent_llm.cache import ByteLimitedCache
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import DeadlineError, InternalError
+from transparent_llm.errors import DeadlineError
 from transparent_llm.weights_folder import Key, WeightsFolder
 from transparent_llm.wire import dtypes, slices
+from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.methods import METHODS
 
 _BLOCK_BYTES = 4 * 2**20
@@ -92,13 +93,9 @@ class Weights:
         request = METHODS["neuron_outputs"].request(model.info.name, layer)
         request.model_digest = model.digest
         request.options.slices.extend(slices.to_wire({"d_ffn": slice(start, stop)}))
-        rows = self._calls.tensor("NeuronOutputs", request)
-        if tuple(rows.shape) != (stop - start, model.info.d_model) or rows.dtype != _dtype(model):
-            raise InternalError(
-                f"{self._calls.config.target} sent {list(rows.shape)} of {rows.dtype} as the output vectors of "
-                f"{stop - start} neurons in {model.info.d_model} dimensions of {_dtype(model)}"
-            )
-        return rows
+        sizes = {"d_ffn": stop - start, "d_model": model.info.d_model}
+        expected = Expected("neuron_outputs", METHODS["neuron_outputs"].dims or (), sizes, _dtype(model))
+        return self._calls.tensor("NeuronOutputs", request, expected)
 
 
 def _dtype(model: ModelDescription) -> torch.dtype:

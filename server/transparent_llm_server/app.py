@@ -14,24 +14,25 @@ from grpc_reflection.v1alpha import reflection
 from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire.frames import LARGEST_FRAME_BYTES
+from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.access import Access
+from transparent_llm_server.audit_log import AuditLog
 from transparent_llm_server.canary import Canary
-from transparent_llm_server.certificates import certificates
 from transparent_llm_server.config import MIB, ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import THREAD_HUNG, Engine
-from transparent_llm_server.health_service import HealthLanes, HealthService
-from transparent_llm_server.identity import Identity
-from transparent_llm_server.in_flight import Bounds, InFlight, Phase
+from transparent_llm_server.health_service import HealthService
+from transparent_llm_server.in_flight import Phase
 from transparent_llm_server.incident import incident
 from transparent_llm_server.interceptors.access_log import AccessLog
 from transparent_llm_server.interceptors.arrival import Arrival
 from transparent_llm_server.interceptors.authentication import Authentication
 from transparent_llm_server.interceptors.availability import Availability
-from transparent_llm_server.interceptors.concurrency import Concurrency, Lane
+from transparent_llm_server.interceptors.concurrency import Concurrency
 from transparent_llm_server.interceptors.errors import Errors
 from transparent_llm_server.interceptors.observed import Observed
+from transparent_llm_server.lanes import Lanes
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.listener import listen_on, require_protected, socket_file_mode
 from transparent_llm_server.model_config import ModelConfig
@@ -43,7 +44,7 @@ from transparent_llm_server.runs import RunStore
 from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
 from transparent_llm_server.telemetry import Telemetry
 from transparent_llm_server.threads import ReadyThreads
-from transparent_llm_server.tokens import TokenList
+from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
 _LAST_ANSWERS_S = 0.25
@@ -52,17 +53,14 @@ _LAST_ANSWERS_S = 0.25
 _REST_S = 0.5
 """After that: for threads to come to the end of what they are at."""
 
-_TELEMETRY_S = 5.0
-"""For the last spans; without traces it takes no time."""
+_RECORDS_S = 5.0
+"""For the last spans, and the last lines of the audit log; without a slow collector or disk they take no time."""
 
 SERVING_LOST = 73
 """Exit code of a process that answers no calls any more, as the engine's are of one that computes no more."""
 
 _QUEUED_CALLS = 64
 """Which gRPC takes beyond those that have a thread; one more is refused before anything is done for it."""
-
-_MOST_ARRIVING = 32
-"""Calls of one connection, which may be a proxy's, whose request has not come."""
 
 
 class Server:
@@ -75,12 +73,13 @@ class Server:
 
     def __init__(self, config: ServerConfig, interceptors: Sequence[grpc.ServerInterceptor] = ()) -> None:
         self._config = config
-        self._certificates = certificates(config)
+        self._audit = AuditLog(config.audit_log)
+        self._access = Access(config, self._audit.tell)
         require_protected(config)
-        self._tokens = TokenList(config.tokens_file) if config.tokens_file is not None else None
-        identity = Identity(self._tokens, certificates=config.tls_client_ca is not None)
+        identity = self._access.identity
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
+        self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
@@ -94,19 +93,17 @@ class Server:
         self._is_answering = True
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._canary = Canary(config.canary_s, self._tell_answering, lambda: self._fail(SERVING_LOST))
-        self._in_flight = InFlight(_bounds(config))
-        self._calls = Lane(self._in_flight, identity.owner_of)
-        self._health_lanes = HealthLanes(config.request_arrival_s, config.stall_s)
+        self._lanes = Lanes(config, identity.owner_of)
         self._threads = ReadyThreads(config.max_streams + config.spare_threads, "call")
         self._grpc = grpc.server(
             self._threads,
             interceptors=[
                 self._canary,
-                Observed([*self._telemetry.listeners, AccessLog()], identity),
+                Observed([*self._telemetry.listeners, AccessLog(), self._audit], identity),
                 Errors(self._engine.as_told, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
-                Concurrency(lambda method: self._health_lanes.of(method) or self._calls),
+                Concurrency(self._lanes.of),
                 Arrival(),
                 *interceptors,
             ],
@@ -114,7 +111,9 @@ class Server:
             maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
         )
         self._telemetry.watch(self._engine, self._runs, self._registry)
-        servicer = TransparentLlmServicer(config, self._registry, self._engine, self._runs, identity.owner_of)
+        servicer = TransparentLlmServicer(
+            config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
+        )
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -138,7 +137,8 @@ class Server:
         listen = self._config.listen
         try:
             with socket_file_mode(self._config):
-                credentials = self._certificates.credentials if self._certificates is not None else None
+                certificates = self._access.certificates
+                credentials = certificates.credentials if certificates is not None else None
                 port = listen_on(self._grpc, listen, credentials)
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
@@ -147,6 +147,7 @@ class Server:
         if self._probes is not None:
             self.probe_address = self._probes.start()
             log.info("answering probes on %s", self.probe_address)
+        self._audit.start(address=self.address, authentication=self._config.has_authentication)
         self._grpc.start()
         self._sweeper.start()
         self._canary.start()
@@ -189,9 +190,7 @@ class Server:
 
     def read_files_again(self) -> None:
         """Of tokens and certificates, now, and say in the log what came of it; they are also watched."""
-        for files in (self._tokens, self._certificates):
-            if files is not None:
-                files.read_again()
+        self._access.read_again()
 
     def stop(self) -> list[str]:
         """Announce the end, refuse new calls, let running ones finish within the drain time, free everything.
@@ -207,7 +206,8 @@ class Server:
         _ends(self._canary.stop, _LAST_ANSWERS_S)
         answered = self._grpc.stop(_until(drained_at + _LAST_ANSWERS_S))
         answered.wait(_until(drained_at))
-        self._engine.stop()  # those who wait are told, while they still can be
+        self._tokenizing.close(0.0)  # those who wait are told, while they still can be
+        self._engine.stop()
         answered.wait(_until(drained_at + 2 * _LAST_ANSWERS_S))
         self._stopped.set()
         ends_at = min(time.monotonic(), drained_at + 2 * _LAST_ANSWERS_S) + _REST_S
@@ -224,16 +224,20 @@ class Server:
             left.append("gRPC, or a client's connection")
         elif not _ends(self._end_threads, _until(ends_at)):
             left.append("calls that were given up")
+        if not self._tokenizing.close(_until(ends_at)):
+            left.append("a tokenizer")
         if self._probes is not None and not _ends(self._probes.stop, _until(ends_at)):
             left.append("probes")
-        if not _ends(self._telemetry.stop, _TELEMETRY_S):
+        if not _ends(self._telemetry.stop, _RECORDS_S):
             left.append("telemetry")
+        if not _ends(self._audit.stop, _RECORDS_S):
+            left.append("the audit log")
         return left
 
     def _end_threads(self) -> None:
         """Those of calls. After gRPC has stopped, which may still have one to answer."""
         self._canary.close()
-        self._health_lanes.stop()
+        self._lanes.stop()
         self._threads.shutdown(cancel_futures=True)
 
     def _sweep(self) -> None:
@@ -243,6 +247,7 @@ class Server:
         while not self._stopped.wait(pause_s):
             try:
                 self._runs.expire()
+                memory.give_back()
                 self._cut_calls()
                 self._end_if_hung()
             except Exception as error:  # the next sweep is another chance, and needed
@@ -250,10 +255,9 @@ class Server:
 
     def _cut_calls(self) -> None:
         """Calls that have waited too long for their client are ended."""
-        cut = self._in_flight.cut()
+        cut = self._lanes.cut()
         self._telemetry.stalled(cut[Phase.OFFERED] + cut[Phase.ANSWERED])
         self._telemetry.late(cut[Phase.ARRIVING])
-        self._health_lanes.cut()
         if self._probes is not None:
             self._probes.cut()
 
@@ -280,26 +284,13 @@ class Server:
             self._health.set(name, status.SERVING if serving and self._is_answering else status.NOT_SERVING)
 
 
-def _bounds(config: ServerConfig) -> Bounds:
-    """For owners only where callers say who they are. Elsewhere all are one owner, and have all the calls."""
-    most_of_owner = config.max_streams_per_owner if config.has_authentication else config.max_streams
-    return Bounds(
-        most=config.max_streams,
-        most_of_owner=min(most_of_owner, config.max_streams),
-        most_arriving_of_connection=_MOST_ARRIVING,
-        arrival_s=config.request_arrival_s,
-        stall_s=config.stall_s,
-        unread_bytes=config.max_unread_bytes,
-        retry_after_s=config.busy_retry_s,
-    )
-
-
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
         ("grpc.max_receive_message_length", config.max_request_bytes),
         ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
+        NO_COMPRESSION,
         ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_permit_without_calls", 1),  # a proxy asks on idle connections too, as often as that

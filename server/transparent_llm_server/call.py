@@ -30,11 +30,17 @@ class Call:
     peer: str = "remote"
     """Where it comes from: unix, loopback or remote."""
 
+    address: str = ""
+    """The same with its host and port, as gRPC writes it."""
+
     code: str = ""
     """How it ended: the name of a gRPC status code."""
 
     reason: str = ""
     """Of the error that it was answered with, as in errors.proto."""
+
+    problem: str = ""
+    """Of who they say they are, where that was refused: missing, malformed, unknown, expired, unnamed or revoked."""
 
     seconds: float = 0.0
     sent_bytes: int = 0

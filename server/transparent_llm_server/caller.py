@@ -17,7 +17,10 @@ _Result = TypeVar("_Result")
 class Caller:
     """One call. What it waits for is dropped, if it has not begun, when the client leaves or its time is over."""
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
+    def __init__(self, context: grpc.ServicerContext, owner: str = "") -> None:
+        self.owner = owner
+        """Whose call it is."""
+
         self._context = context
         self._deadline = Deadline(context)
         self._awaited: Future[Any] | None = None
@@ -57,6 +60,15 @@ class Caller:
     def is_there(self) -> bool:
         """Whether somebody waits still."""
         return self._context.is_active()
+
+    def require_there(self) -> None:
+        """A place where work for a call may end.
+
+        Raises:
+            CancelledError: the client has left, or the call's time is over.
+        """
+        if not self.is_there():
+            raise CancelledError("the client has left; nothing more is done for this call")
 
     def _is_watching(self) -> bool:
         """Be told when the client leaves; whether it is still there."""

@@ -11,22 +11,28 @@ from pathlib import Path
 import grpc
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server import trusted_files
+from transparent_llm_server.audit_log import Tell, tell_nobody
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.watched_files import WatchedFiles
 
 log = logging.getLogger(__name__)
+_MOST_BYTES = 4 * 2**20
+"""Of each file; a bundle of all public authorities has a quarter of a megabyte."""
 
 
 class Certificates:
     """Files for TLS. What was last good counts while they do not fit together.
 
     Raises:
-        InvalidRequestError: a file cannot be read, is not what it should be, or does not belong to the other.
+        InvalidRequestError: a file cannot be read, may be changed by everybody, is not what it should be, or does not
+            belong to the other.
     """
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
-        self._cert, self._key, self._client_ca = cert, key, client_ca
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None, tell: Tell = tell_nobody) -> None:
+        self._cert, self._key, self._client_ca, self._tell = cert, key, client_ca, tell
         self._read()  # what is wrong with them is told now
+        self._warn()
 
     def credentials(self) -> grpc.ServerCredentials:
         """For one port: new connections get what the files hold then."""
@@ -43,6 +49,7 @@ class Certificates:
         try:
             self._read()
             log.info("%s was read again: it holds for new connections", self._cert)
+            self._warn()
         except InvalidRequestError as error:
             log.warning("%s; what was read before still counts", error)
 
@@ -55,22 +62,31 @@ class Certificates:
                 changed = self._read()
             except InvalidRequestError as error:
                 log.warning("%s; what was read before still counts", error)
+                self._tell("not read", file=str(self._cert), why=str(error))
                 return None
             log.info("%s was read again", self._cert)
+            self._tell("read again", file=str(self._cert))
+            self._warn()
             return changed
 
+    def _warn(self) -> None:
+        for path in (self._cert, self._client_ca):
+            if path is not None:
+                trusted_files.warn_of(path)
+        trusted_files.warn_of(self._key, is_secret=True)
+
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        chain, key = _bytes(self._cert), _bytes(self._key)
-        authorities = None if self._client_ca is None else _bytes(self._client_ca)
+        chain, key = (trusted_files.read(path, _MOST_BYTES) for path in (self._cert, self._key))
+        authorities = None if self._client_ca is None else trusted_files.read(self._client_ca, _MOST_BYTES)
         _require_pair(self._cert, self._key)
         if self._client_ca is not None:
             _require_authorities(self._client_ca)
-        if (chain, key) != (_bytes(self._cert), _bytes(self._key)):
+        if (chain, key) != (self._cert.read_bytes(), self._key.read_bytes()):
             raise InvalidRequestError(f"{self._cert} and {self._key} changed while they were read")
         return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
 
 
-def certificates(config: ServerConfig) -> Certificates | None:
+def certificates(config: ServerConfig, tell: Tell = tell_nobody) -> Certificates | None:
     """Those that a server is configured with; None: it speaks without TLS.
 
     Raises:
@@ -80,14 +96,7 @@ def certificates(config: ServerConfig) -> Certificates | None:
         return None
     if config.tls_cert is None or config.tls_key is None:
         raise InvalidRequestError("TLS needs both --tls-cert and --tls-key: the certificate's file and its key's")
-    return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidRequestError(f"cannot read {path}: {error.strerror}") from None
+    return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca, tell)
 
 
 def _require_pair(cert: Path, key: Path) -> None:

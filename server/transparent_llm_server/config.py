@@ -103,6 +103,9 @@ class ServerConfig:
     max_sentences_per_run: int = 1024
     """Rows of one batch."""
 
+    max_text_bytes: int = MIB
+    """All sentences of one run together, in UTF-8."""
+
     max_read_bytes: int = 16 * 2**30
     """One answer: a tensor, or all of a Fetch."""
 
@@ -149,6 +152,9 @@ class ServerConfig:
     tokens_file: Path | None = None
     """Owners and the SHA-256 of their tokens; see `tokens`. None: no token is asked for."""
 
+    revoked_file: Path | None = None
+    """Certificates and owners that are let in no more; see `revoked`. None: nobody."""
+
     tls_cert: Path | None = None
     """The server's certificate with its chain (PEM). None: no TLS."""
 
@@ -191,6 +197,10 @@ class ServerConfig:
 
     access_log: str = "text"
     """The form of the whole log, which has a line for each call: text, or json for one JSON object a line."""
+
+    audit_log: Path | None = None
+    """A file that lines of JSON are appended to: who called what, who was refused and why, which files of tokens and
+    certificates were read again. None: there is none."""
 
     def __post_init__(self) -> None:
         if self.access_log not in ACCESS_LOGS:

@@ -19,6 +19,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+from transparent_llm import memory
 from transparent_llm.wire import ring
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import ServerConfig
@@ -28,6 +29,14 @@ from transparent_llm_server.process_limits import raise_limits
 from transparent_llm_server.standard_streams import STANDARD_ERROR, StandardStreams
 
 log = logging.getLogger(__name__)
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+"""What the tokenizers library reads at each call. By default all calls of a process share a few threads of its own,
+where a short text waits for the long ones of others; without them each is tokenized by the thread that asks."""
+
+_TURN_S = 0.0005
+"""How long a thread keeps the interpreter while others wait for it: a tenth of Python's default, as each of many busy
+threads has its turn before a small call goes on."""
+
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
@@ -35,7 +44,7 @@ _SHORT_TURN_S = 1e-4
 """For which a thread has the interpreter at the end, when others wait: those that end it are not to wait for those that
 are to be ended."""
 
-_LONGEST_END_S = 12.0
+_LONGEST_END_S = 15.0
 """Beyond the drain time: only what holds up all of Python could take the end longer."""
 
 
@@ -63,6 +72,9 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     form = _form_of(config.access_log)
     streams = StandardStreams(partial(_lost_line, form))
     _log_to(streams, form)
+    os.environ.setdefault(_PARALLELISM, "false")
+    sys.setswitchinterval(_TURN_S)
+    memory.share_heap()
     raise_limits(config)
     events, ends = Mailbox[_Event](), _ending_signals()
     _hear(ends, events)

@@ -16,8 +16,10 @@ import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.device_loss import device_is_lost
+from transparent_llm_server.models.settled import settled
 from transparent_llm_server.models.wanted import while_wanted
 from transparent_llm_server.observer import Observer, Wait
+from transparent_llm_server.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ _READS_IN_A_ROW = 8
 
 
 class Engine:
-    """Runs submitted work in order of arrival, reads before runs. Cancel a future to drop work that has not begun.
+    """Runs submitted work in order of arrival, reads before runs, and of reads one of each owner in turn. Cancel a
+    future to drop work that has not begun.
 
     `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
     busy for too long calls that THREAD_HUNG.
@@ -53,7 +56,7 @@ class Engine:
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
         self._jobs: deque[_Job] = deque()
-        self._reads: deque[_Job] = deque()
+        self._reads: Turns[_Job] = Turns()
         self._reads_in_a_row = 0
         self._began: float | None = None
         self._under_way: Future[Any] | None = None
@@ -92,8 +95,8 @@ class Engine:
             self._changed.notify()
         return future
 
-    def submit_read(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Put a short piece of work before all runs that wait. As many can wait as there are calls.
+    def submit_read(self, work: Callable[[], _Result], owner: str = "") -> Future[_Result]:
+        """Put a short piece of work before all runs that wait. As many can wait as there are calls; owners take turns.
 
         Raises:
             UnavailableError: the engine is closed.
@@ -102,7 +105,7 @@ class Engine:
         wait = self.observer.begin_wait("read")
         with self._changed:
             self._require_open()
-            self._reads.append((work if wait is None else partial(self._after, wait, work), future))
+            self._reads.put(owner, (work if wait is None else partial(self._after, wait, work), future))
             self._changed.notify()
         return future
 
@@ -120,6 +123,7 @@ class Engine:
         begun, ended = threading.Event(), threading.Event()
 
         def wait() -> None:
+            self._began = None  # what others do meanwhile is no work of the model's
             begun.set()
             ended.wait()
 
@@ -142,7 +146,7 @@ class Engine:
         """
         self._require_open()
         try:
-            return work()
+            return _settled(work)
         except BaseException as error:
             told = self.as_told(error)
             if told is error:
@@ -204,7 +208,7 @@ class Engine:
         with self._changed:
             self._closing = True
             left = [*self._reads, *self._jobs]
-            self._reads, self._jobs = deque(), deque()
+            self._reads, self._jobs = Turns(), deque()
             self._changed.notify()
         for _, future in left:
             if future.set_running_or_notify_cancel():
@@ -224,14 +228,14 @@ class Engine:
             self._changed.wait_for(lambda: self._jobs or self._reads or self._closing)
             if self._reads and not (self._jobs and self._reads_in_a_row >= _READS_IN_A_ROW):
                 self._reads_in_a_row += 1
-                return self._reads.popleft()
+                return self._reads.take()
             self._reads_in_a_row = 0
             return self._jobs.popleft() if self._jobs else None
 
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
             with while_wanted(self._goes_on):
-                result = work()
+                result = _settled(work)
         except BaseException as error:
             with suppress(InvalidStateError):  # `close` waited no longer for it
                 future.set_exception(self.as_told(error))
@@ -241,6 +245,11 @@ class Engine:
             del result
         finally:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+
+
+def _settled(work: Callable[[], _Result]) -> _Result:
+    with settled():
+        return work()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -7,15 +7,20 @@ watcher leaves during a change.
 
 from __future__ import annotations
 
-from grpc_health.v1 import health
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from grpc_health.v1 import health, health_pb2
 
 from transparent_llm_server.in_flight import Bounds, InFlight, Phase
 from transparent_llm_server.interceptors.concurrency import Lane
 from transparent_llm_server.threads import ReadyThreads
 
-_CHECKS, _CHECK_THREADS = 4, 8
+_CHECKS, _CHECK_THREADS = 48, 56
 _WATCHES, _WATCH_THREADS = 16, 20
-"""Calls at a time, and their threads: some more, for those that have just been told to go."""
+"""Calls at a time, and their threads: some more, for those that have just been told to go. So many checks that one
+whose request is on its way is not the oldest when others come in a burst."""
 
 _PATH = f"/{health.SERVICE_NAME}/"
 
@@ -25,6 +30,20 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class wit
 
     def __init__(self) -> None:
         super().__init__(experimental_non_blocking=False)
+
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+        """Whether it serves, again at each change. A name that nobody serves never changes."""
+        if request.service not in self._server_status:
+            return _unknown(context)  # the base class would keep every name that was ever asked for
+        return super().Watch(request, context, send_response_callback)
+
+
+def _unknown(context: Any) -> Iterator[Any]:
+    """As the protocol wants it: says so, and ends when the watcher leaves."""
+    left = threading.Event()
+    if context.add_callback(left.set):
+        yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        left.wait()
 
 
 class HealthLanes:

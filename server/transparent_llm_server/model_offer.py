@@ -34,6 +34,7 @@ def model_offer(config: ServerConfig, model: ModelConfig, alone: Alone) -> Model
     def load(on_step: Callable[[str], None]) -> ServedModel:
         with watched(LoadWatch(on_step, alone)):
             llm = TransformerLensTransparentLlm(model.source, revision=model.revision, **vars(place))
+        llm.bridged.edits.cease()  # nobody but this server has it
         return served(model.alias, llm)
 
     known = ModelDescription(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable
@@ -144,6 +145,10 @@ class ModelSlot:
             ModelState.UNLOADED: self._first_words,
             ModelState.FAILED: self.error.message if self.error is not None else "",
         }
+        if self.model is not None:
+            with contextlib.suppress(TransparentLlmError):  # whoever uses it is told
+                self.model.renew()
+            self._known = self.model.description
         return dataclasses.replace(
             self._known,
             state=self.state,

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire.frames import NO_COMPRESSION
 from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.health_service import HealthLanes, HealthService
 from transparent_llm_server.interceptors.arrival import Arrival
@@ -32,6 +33,7 @@ class Probes:
             interceptors=[Errors(lambda error: error), Concurrency(self._lane_of), Arrival()],
             options=[
                 ("grpc.so_reuseport", 0),
+                NO_COMPRESSION,
                 ("grpc.max_receive_message_length", config.max_metadata_bytes),
                 ("grpc.max_metadata_size", config.max_metadata_bytes),
                 ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),

@@ -21,6 +21,7 @@ import torch
 
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, NotFoundError, TransparentLlmError, UnavailableError
+from transparent_llm.quoting import quoted
 from transparent_llm_server.incident import incident
 from transparent_llm_server.model_budget import ModelBudget, in_use
 from transparent_llm_server.model_loader import ModelLoader
@@ -263,7 +264,7 @@ class Registry:
         names = ", ".join(self._by_name)
         if name:
             raise NotFoundError(
-                f"there is no model {name!r}; served are: {names}",
+                f"there is no model {quoted(name)}; served are: {names}",
                 reason="MODEL_NOT_FOUND",
                 metadata={"model": name, "models": names},
             )

@@ -86,7 +86,7 @@ class RunQueue:
                 self._waiting[run_id] = entry
                 self._changed.notify_all()
             entry.waiters.append(waiter)
-        waiter.add_done_callback(lambda future: self._left(entry) if future.cancelled() else None)
+        waiter.add_done_callback(lambda future: self._left(entry, future) if future.cancelled() else None)
         if job is not None:
             job.add_done_callback(partial(self._refused, run_id))
         return waiter
@@ -101,9 +101,10 @@ class RunQueue:
         for entry in refused:
             self._fail(entry, error)
 
-    def _left(self, entry: _Entry) -> None:
-        """Nobody waits any more: what has not begun need not begin."""
+    def _left(self, entry: _Entry, waiter: Future[CompletedRun]) -> None:
+        """One waits no longer. If nobody does, what has not begun need not begin."""
         with self._changed:
+            entry.waiters = [other for other in entry.waiters if other is not waiter]
             if entry.job is not None and entry.is_abandoned:
                 if self._waiting.get(entry.run_id) is entry:
                     del self._waiting[entry.run_id]
@@ -148,7 +149,8 @@ class RunQueue:
             if entry is first or entry.model is not first.model or not first.model.shares_runs:
                 continue
             more, wider = rows + entry.prepared.n_rows, max(longest, entry.prepared.longest)
-            if more * wider <= sharing.positions:
+            fits = more * wider <= sharing.positions
+            if fits and first.model.may_share(first.prepared, entry.prepared):
                 group.append(entry)
                 rows, longest = more, wider
         return group

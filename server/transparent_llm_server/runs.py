@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from transparent_llm.errors import NotFoundError, TooLargeError
+from transparent_llm.quoting import quoted
 
 
 class Sized(Protocol):
@@ -65,6 +66,7 @@ class RunStore(Generic[_Run]):
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: OrderedDict[str, _Entry[_Run]] = OrderedDict()  # least recently used first
+        self._ids_of: dict[str, OrderedDict[str, None]] = {}  # of each owner, in the same order
         self._bytes = 0
         self._bytes_of: Counter[str] = Counter()
         self._dropped: OrderedDict[str, None] = OrderedDict()
@@ -87,7 +89,7 @@ class RunStore(Generic[_Run]):
         """How many runs of this owner are stored, and their bytes."""
         with self._lock:
             self._expire()
-            return sum(entry.owner == owner for entry in self._entries.values()), self._bytes_of[owner]
+            return len(self._ids_of.get(owner, ())), self._bytes_of[owner]
 
     def require_room(self, nbytes: int) -> None:
         """Refuse what can never be stored.
@@ -118,10 +120,11 @@ class RunStore(Generic[_Run]):
                 del self._dropped[run_id]
                 self.counts.recomputations += 1
             while self._bytes_of[owner] + nbytes > self.max_bytes_per_owner:
-                self._remove(next(key for key, entry in self._entries.items() if entry.owner == owner), "room")
+                self._remove(next(iter(self._ids_of[owner])), "room")
             while self._bytes + nbytes > self._max_bytes:
                 self._remove(next(iter(self._entries)), "room")
             self._entries[run_id] = _Entry(run, owner, nbytes, self._clock())
+            self._ids_of.setdefault(owner, OrderedDict())[run_id] = None
             self._bytes += nbytes
             self._bytes_of[owner] += nbytes
 
@@ -134,7 +137,7 @@ class RunStore(Generic[_Run]):
         run = self.find(run_id, owner)
         if run is None:
             raise NotFoundError(
-                f"run {run_id!r} is not here: never made, evicted, expired or released; send Run again",
+                f"run {quoted(run_id)} is not here: never made, evicted, expired or released; send Run again",
                 reason="RUN_NOT_FOUND",
                 metadata={"run_id": run_id},
             )
@@ -151,6 +154,7 @@ class RunStore(Generic[_Run]):
             self.counts.hits += 1
             entry.used_at = self._clock()
             self._entries.move_to_end(run_id)
+            self._ids_of[owner].move_to_end(run_id)
             return entry.run
 
     def release(self, run_id: str, owner: str = "") -> bool:
@@ -185,6 +189,9 @@ class RunStore(Generic[_Run]):
             self._dropped[run_id] = None
             if len(self._dropped) > _REMEMBERED:
                 self._dropped.popitem(last=False)
+        del self._ids_of[entry.owner][run_id]
+        if not self._ids_of[entry.owner]:
+            del self._ids_of[entry.owner]
         self._bytes -= entry.nbytes
         self._bytes_of[entry.owner] -= entry.nbytes
         if not self._bytes_of[entry.owner]:

@@ -6,13 +6,12 @@ import importlib.metadata
 import logging
 import platform
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import grpc
-import torch
 
 from transparent_llm import description
 from transparent_llm.errors import NotFoundError
@@ -21,19 +20,20 @@ from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc
 from transparent_llm.wire.methods import METHODS, SERVICE, message_class
 from transparent_llm_server.admission import Admission
+from transparent_llm_server.answers import Answers
 from transparent_llm_server.caller import Caller
 from transparent_llm_server.config import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.engine import Engine
-from transparent_llm_server.models.served import CompletedRun, Reader, ServedModel
-from transparent_llm_server.models.value import Piece, Value
+from transparent_llm_server.intake import Intake
+from transparent_llm_server.models.served import CompletedRun, ServedModel
 from transparent_llm_server.registry import Registry
 from transparent_llm_server.run_queue import RunQueue, Sharing
 from transparent_llm_server.runs import RunStore
-from transparent_llm_server.shared_memory import OfferedRing
-from transparent_llm_server.streaming import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
+from transparent_llm_server.streaming import digest_of, etag
+from transparent_llm_server.tokenizing import Tokenizing
 
 log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
@@ -62,17 +62,21 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         registry: Registry,
         engine: Engine,
         runs: RunStore[CompletedRun],
+        tokenizing: Tokenizing,
         owner_of: Callable[[_Context], str],
     ) -> None:
         self._queue = RunQueue(engine, runs, registry.hold)
         self._admission = Admission(config)
+        self._answers = Answers(config, engine, self._admission)
+        self.intake = Intake(self._admission, tokenizing)
+        """Reads what calls bring for a tokenizer."""
+
         self._config = config
         self._registry = registry
         self._engine = engine
         self._runs = runs
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
-        self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
 
     def ServerInfo(self, request: Any, context: _Context) -> Any:
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
@@ -82,24 +86,28 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
     def Run(self, request: Any, context: _Context) -> Any:
+        caller, owner = self._caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            run_id, run = self._run(model, request, context)
-        result = wire_runs.RunResult(
-            run_id, run.tokens, run.mask, run.token_strings, run.nbytes, model.description.digest
-        )
-        return result.to_wire()
+            run_id, run = self._run(model, request, caller, owner)
 
-    def _run(self, model: ServedModel, request: Any, context: _Context) -> tuple[str, CompletedRun]:
-        prepared = model.prepare(wire_runs.from_request(request))
-        self._admission.require_run(prepared)
+            def answer() -> Any:
+                strings = tuple(model.strings(run.tokens.flatten().tolist()))
+                result = wire_runs.RunResult(
+                    run_id, run.tokens, run.mask, strings, run.nbytes, run.digest, run.warnings
+                )
+                return result.to_wire()
+
+            return self.intake.answer(model, run.tokens.numel(), answer, caller, owner)
+
+    def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
+        prepared = self.intake.prepared(model, request, caller, owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
-        owner = self._owner_of(context)
         run_id = model.run_id(prepared, owner)
         if self._config.log_prompts:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
         waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
-        return run_id, Caller(context).result_of(waiting)
+        return run_id, caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
@@ -117,9 +125,14 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def TokensToStrings(self, request: Any, context: _Context) -> Any:
         self._admission.require_tokens(len(request.token_ids))
-        tokens = torch.tensor(request.token_ids, dtype=torch.int64)
+        caller, owner = self._caller(context), self._owner_of(context)
         with self._registry.use(request.model) as model:
-            return service_pb2.TokensToStringsResponse(strings=model.llm.tokens_to_strings(tokens))
+            _require_digest(request.model_digest, model)
+
+            def answer() -> Any:
+                return service_pb2.TokensToStringsResponse(strings=model.strings(list(request.token_ids)))
+
+            return self.intake.answer(model, len(request.token_ids), answer, caller, owner)
 
     def Tokens(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("tokens", request, context)
@@ -129,9 +142,10 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
     def Unembed(self, request: Any, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
-        named = (request.t.SerializeToString(deterministic=True), request.normalize)
+        named = (digest_of(request.t), request.normalize)
         with self._registry.use(request.model) as model:
-            tag = etag(f"{self._nonce}/{model.description.digest}", "unembed", named, request.options)
+            digest = _require_digest(request.model_digest, model)
+            tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
             yield from self._of_model(model, "unembed", request, context, arguments, tag)
 
     def ResidualIn(self, request: Any, context: _Context) -> _Frames:
@@ -156,7 +170,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_weights("neuron_output", request, context)
 
     def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
-        return self._of_weights("neuron_outputs", request, context, request.model_digest)
+        return self._of_weights("neuron_outputs", request, context)
 
     def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
         return self._of_run("attention_matrix", request, context)
@@ -168,19 +182,19 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
-        reads, caller = wire_fetch.reads(request), Caller(context)
+        caller = self._caller(context)
         with self._held_run(request, context) as run:
-            names = [etag("", name, read, options) for name, read, options in reads]
-            tag = etag(run.nonce, "fetch", names, request.options)
-            yield from self._stream(self._all_parts(run.read, reads, caller), tag, request.options, caller)
+            parts = partial(self._answers.parts_of_all, run.read, request, caller)
+            tag = etag(run.nonce, "fetch", digest_of(service_pb2.PlanRequest(items=request.items)), request.options)
+            yield from self._answers.stream(parts, tag, request.options, caller)
 
     def Plan(self, request: Any, context: _Context) -> Any:
-        reads = wire_fetch.reads(request)
+        caller = self._caller(context)
         with self._held_run(request, context) as run:
-            parts = self._all_parts(run.read, reads, Caller(context))
+            headers = [part.header() for part in self._answers.parts_of_all(run.read, request, caller)]
         return service_pb2.PlanResponse(
-            tensors=[tensors.header(part.name, part.dtype, part.value.shape, part.dims) for part in parts],
-            total_bytes=sum(part.nbytes for part in parts),
+            tensors=headers,
+            total_bytes=sum(header.total_bytes for header in headers),
             max_read_bytes=self._config.max_read_bytes,
         )
 
@@ -191,21 +205,21 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         with self._registry.hold(run.model):
             yield run
 
-    def _all_parts(self, read: Reader, reads: Iterable[wire_fetch.Read], caller: Caller) -> list[Outgoing]:
-        return [part for name, indices, options in reads for part in self._parts(read, name, indices, options, caller)]
+    def _caller(self, context: _Context) -> Caller:
+        return Caller(context, self._owner_of(context))
 
     def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
         with self._held_run(request, context) as run:
             indices = METHODS[name].indices(request)
-            caller = Caller(context)
-            parts = self._parts(run.read, name, indices, request.options, caller)
-            yield from self._stream(parts, etag(run.nonce, name, indices, request.options), request.options, caller)
+            caller = self._caller(context)
+            parts = self._answers.parts(run.read, name, indices, request.options, caller)
+            tag = etag(run.nonce, name, indices, request.options)
+            yield from self._answers.stream(lambda: parts, tag, request.options, caller)
 
-    def _of_weights(self, name: str, request: Any, context: _Context, wanted_digest: str = "") -> _Frames:
+    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
-            digest = model.description.digest
-            _require_digest(wanted_digest, digest)
+            digest = _require_digest(request.model_digest, model)
             indices = METHODS[name].indices(request)
             tag = etag(digest, name, indices, request.options)
             yield from self._of_model(model, name, request, context, indices, tag)
@@ -213,38 +227,9 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def _of_model(
         self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
     ) -> _Frames:
-        caller = Caller(context)
-        parts = self._parts(model.read, name, arguments, request.options, caller)
-        return self._stream(parts, tag, request.options, caller)
-
-    def _parts(
-        self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
-    ) -> list[Outgoing]:
-        """The tensors that a request is answered with, found and cut but not yet computed."""
-        dims = METHODS[name].dims or ()
-
-        def find() -> list[Outgoing]:
-            return outgoing(name, dims, read(name, *arguments), options)
-
-        if read.reads_are_quick and options.encoding != tensor_pb2.ENCODING_FACTORED:
-            return self._engine.here(find)
-        return caller.result_of(self._engine.submit_read(find))
-
-    def _stream(self, parts: Sequence[Outgoing], tag: str, options: Any, caller: Caller) -> _Frames:
-        self._admission.require_read(parts)
-        offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
-        take = partial(self._take, caller)
-        if options.HasField("shared_memory") and self._config.shared_memory and caller.is_local:
-            with closing(OfferedRing(options.shared_memory, caller.is_there, self._config.stall_s)) as ring:
-                yield from stream(parts, tag, offset, chunk_bytes, take, ring)
-        else:
-            yield from stream(parts, tag, offset, chunk_bytes, take)
-
-    def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
-        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
-        if value.is_quick:
-            return self._engine.here(piece.compute)
-        return caller.result_of(self._engine.submit_read(piece.compute))
+        caller = self._caller(context)
+        parts = self._answers.parts(model.read, name, arguments, request.options, caller)
+        return self._answers.stream(lambda: parts, tag, request.options, caller)
 
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
@@ -261,6 +246,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             max_streams=config.max_streams,
             max_streams_per_owner=config.max_streams_per_owner,
             model_bytes=config.model_bytes or 0,
+            max_text_bytes=config.max_text_bytes,
+            max_items=wire_fetch.MOST_ITEMS,
         )
         return description.ServerInfo(
             api_version=API_VERSION,
@@ -274,14 +261,17 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
 
-def _require_digest(wanted: str, served: str) -> None:
-    """Refuse to give the weights of another model than the one that was meant, if one was."""
+def _require_digest(wanted: str, model: ServedModel) -> str:
+    """Refuse to give what belongs to another model than the one that was meant, if one was; the digest of this one."""
+    model.renew()
+    served = model.description.digest
     if wanted not in ("", served):
         raise NotFoundError(
             "another model is served under this name than the one that was meant; run again to read it",
             reason="MODEL_CHANGED",
             metadata={"was": wanted, "is": served},
         )
+    return served
 
 
 @cache
@@ -294,7 +284,8 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
     """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
     handlers: dict[str, Any] = {}
     for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-        behavior, parse = getattr(servicer, rpc.name), message_class(rpc.input_type).FromString
+        behavior = getattr(servicer, rpc.name)
+        parse = servicer.intake.parser(rpc.name, message_class(rpc.input_type).FromString)
         if rpc.server_streaming:
             handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
         else:

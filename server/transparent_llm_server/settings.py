@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server import trusted_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,12 +24,14 @@ def settings_of(path: Path) -> dict[str, object]:
     """What a configuration file (TOML) sets: the names are those of `ServerConfig`.
 
     Raises:
-        InvalidRequestError: it is not there, or no TOML.
+        InvalidRequestError: it is not there, is no TOML, or everybody may change it.
     """
     try:
         settings: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"cannot read the configuration {path}: {error}") from error
+    if path.is_file():  # and no pipe of a shell
+        trusted_files.require_not_everybodys(path, path.stat())
     return settings
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
+from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes, frames, slices, tensors
@@ -43,6 +44,10 @@ class Outgoing:
     dtype: torch.dtype
     """On the wire."""
 
+    def header(self, tag: str = "") -> tensor_pb2.TensorHeader:
+        """What is told of it before its data."""
+        return tensors.header(self.name, self.dtype, self.value.shape, self.dims, tag)
+
     @property
     def nbytes(self) -> int:
         """On the wire."""
@@ -61,6 +66,11 @@ def etag(identity: str, request_name: str, arguments: object, options: tensor_pb
     form = tensor_pb2.TensorOptions(slices=options.slices, dtype=options.dtype, encoding=options.encoding)
     text = f"{identity}/{request_name}/{arguments!r}/".encode() + form.SerializeToString(deterministic=True)
     return hashlib.sha256(text).hexdigest()[:32]
+
+
+def digest_of(message: Message) -> str:
+    """Of what a request says, where that can be long: for an etag."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
 
 
 def outgoing(name: str, dims: tuple[str, ...], value: Value, options: tensor_pb2.TensorOptions) -> list[Outgoing]:
@@ -107,7 +117,7 @@ def stream(
     if offset > start:
         raise invalid_resume(f"resume_offset {offset} is past the end: {start} bytes", offset, start)
     if last is not None and offset == start and last.nbytes:  # all of it had arrived
-        yield frames.frame(_header(last, tag), last.nbytes, b"")
+        yield frames.frame(last.header(tag).SerializeToString(), last.nbytes, b"")
 
 
 def resume_offset(options: tensor_pb2.TensorOptions, tag: str) -> int:
@@ -132,13 +142,13 @@ def _messages(
     part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker, ring: OfferedRing | None
 ) -> Iterator[bytes]:
     """One tensor from its byte `skipped` on; the first message has its header."""
-    header: bytes | None = _header(part, tag)
+    header: bytes | None = part.header(tag).SerializeToString()
     if not part.nbytes:
         yield frames.frame(header, 0, b"")
         return
     pieces, start = _pieces_from(part, skipped)
     frame, chunk_bytes = (ring.frame, min(chunk_bytes, ring.slot_bytes)) if ring else (frames.frame, chunk_bytes)
-    for tensor in on_host(take(part.value, piece).detach().to(part.dtype) for piece in pieces):
+    for tensor in on_host(cast for piece in pieces for cast in _cast(take(part.value, piece).detach(), part.dtype)):
         data = frames.bytes_of(tensor)
         for position in range(max(0, skipped - start), len(data), chunk_bytes):
             yield frame(header, start + position, data[position : position + chunk_bytes])
@@ -157,5 +167,11 @@ def _pieces_from(part: Outgoing, skipped: int) -> tuple[Iterator[Piece], int]:
     raise AssertionError(f"{part.name}: its pieces end at byte {start} of {part.nbytes}")
 
 
-def _header(part: Outgoing, tag: str) -> bytes:
-    return tensors.header(part.name, part.dtype, part.value.shape, part.dims, tag).SerializeToString()
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """In another type a piece at a time, as what lies in memory comes whole."""
+    if tensor.dtype == dtype or tensor.nbytes <= PIECE_BYTES or not tensor.is_contiguous():
+        yield tensor.to(dtype)
+        return
+    flat, step = tensor.flatten(), PIECE_BYTES // tensor.dtype.itemsize
+    for start in range(0, flat.numel(), step):
+        yield flat[start : start + step].to(dtype)

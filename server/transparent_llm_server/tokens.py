@@ -3,106 +3,175 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
-from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.watched_files import WatchedFiles
+from transparent_llm.errors import AuthError, InvalidRequestError
+from transparent_llm_server import trusted_files
+from transparent_llm_server.audit_log import Tell, tell_nobody
+from transparent_llm_server.watched_files import WatchedFile
 
 log = logging.getLogger(__name__)
-_OWNER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+OWNER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+"""The name of a token's owner."""
+
 _SHA256_HEX = re.compile(r"[0-9A-Fa-f]{64}")
+_EXPIRES = re.compile(r"expires=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)", re.ASCII)
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _TOKEN_BYTES = 32
+_MOST_BYTES = 2**20
+"""Of the file: some 10,000 tokens. It is read in the time of a call, in some hundredths of a second then."""
+
+_MOST_DAYS = 36_500
+_WARNED_BEFORE = timedelta(days=7)
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Whom a token lets in, and until when."""
+
+    owner: str
+    expires: datetime | None = None
 
 
 class TokenList:
     """The tokens of a file: one on each line as `OWNER SHA256HEX`, with blank lines and `#` comments.
 
-    An owner may have several tokens. The file is read again when it changes; while it cannot be read or is malformed,
-    what was last read counts.
+    A line may end with `expires=2027-01-31T00:00:00Z` (UTC), from when on the token lets nobody in. An owner may have
+    several tokens. The file is read again when it changes; while it cannot be read, is malformed or has no tokens, what
+    was last read counts.
 
     Raises:
-        InvalidRequestError: the file cannot be read, or a line of it is malformed.
+        InvalidRequestError: the file cannot be read, has no tokens, or a line of it is malformed.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
-        self._file = WatchedFiles((path,), clock=clock)  # before it is read: a change meanwhile is seen later
-        self._lock = threading.Lock()
-        self._owners = _read(path)
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        tell: Tell = tell_nobody,
+    ) -> None:
+        self._now = now
+        self._file = WatchedFile(path, _read, "tokens", clock, tell)
+        self._warned: tuple[Mapping[bytes, _Entry], date] | None = None
+        self._warn_once_a_day(self._file.contents())
 
     def owner_of(self, token: str) -> str | None:
-        """Whose token this is; None if it is nobody's. Takes as long for every token."""
-        presented, found = _digest(token), None
-        for known, owner in self._current().items():
-            if hmac.compare_digest(presented, known):
-                found = owner
-        return found
+        """Whose token this is; None if it is nobody's.
+
+        Raises:
+            AuthError: it has expired, which only its holder is told.
+        """
+        entries = self._file.contents()
+        self._warn_once_a_day(entries)
+        found = entries.get(_digest(token))
+        if found is None:
+            return None
+        if found.expires is not None and found.expires <= self._now():
+            raise AuthError(
+                f"this token expired on {found.expires.strftime(_TIME)}; ask the server's operator for a new one",
+                metadata={"problem": "expired"},
+            )
+        return found.owner
 
     def read_again(self) -> None:
         """Now, whether the file seems to have changed or not."""
-        with self._lock:
-            self._read_again()
+        self._file.read_again()
 
-    def _current(self) -> dict[bytes, str]:
-        with self._lock:
-            if self._file.have_changed():
-                self._read_again()
-            return self._owners
+    def _warn_once_a_day(self, entries: Mapping[bytes, _Entry]) -> None:
+        now = self._now()
+        if self._warned is not None and self._warned[0] is entries and self._warned[1] == now.date():
+            return
+        self._warned = entries, now.date()
+        ends = [(entry.expires, entry.owner) for entry in entries.values() if entry.expires is not None]
+        near = sorted(end for end in ends if end[0] <= now + _WARNED_BEFORE)
+        if near:
+            named = ", ".join(f"{owner} on {expires.strftime(_TIME)}" for expires, owner in near[:_MOST_NAMED])
+            more = f" and {len(near) - _MOST_NAMED} more" if len(near) > _MOST_NAMED else ""
+            log.warning(
+                "%d tokens expire within %d days or have: %s%s; `transparent-llm token OWNER --days N` makes another",
+                *(len(near), _WARNED_BEFORE.days, named, more),
+            )
 
-    def _read_again(self) -> None:
-        try:
-            self._owners = _read(self._path)
-            log.info("%s was read again: %d tokens", self._path, len(self._owners))
-        except InvalidRequestError as error:
-            log.warning("%s; the tokens read before still count", error)
 
-
-def new_token(owner: str) -> tuple[str, str]:
-    """A fresh random token, and the line of the file that lets it in.
+def new_token(owner: str, days: int | None = None) -> tuple[str, str]:
+    """A fresh random token, and the line of the file that lets it in: for so many days, or for good.
 
     Raises:
-        InvalidRequestError: the owner's name cannot be written in such a file.
+        InvalidRequestError: the owner's name cannot be written in such a file, or there are no such days.
     """
-    if not _OWNER.fullmatch(owner):
+    if not OWNER.fullmatch(owner):
         raise InvalidRequestError(f"owner {owner!r}: write 1 to 64 letters, digits, dots, dashes, underscores or @")
+    if days is not None and not 1 <= days <= _MOST_DAYS:
+        raise InvalidRequestError(f"a token for {days} days: write 1 to {_MOST_DAYS}")
     token = secrets.token_urlsafe(_TOKEN_BYTES)
-    return token, f"{owner} {_digest(token).hex()}"
+    end = "" if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).strftime(f" expires={_TIME}")
+    return token, f"{owner} {_digest(token).hex()}{end}"
 
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _read(path: Path) -> dict[bytes, str]:
-    """Owners by digest. Errors name the line and never quote it: somebody may have written a token there."""
+def _read(path: Path) -> Mapping[bytes, _Entry]:
+    """Entries by digest. Errors name the line and never quote it: somebody may have written a token there.
+
+    They are looked up, not compared one by one: of a digest that nobody can choose the bits of, and by a hash of it
+    that has a key of this process, the time of a look-up tells nothing (ADR 11).
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise InvalidRequestError(f"cannot read the tokens in {path}: {why}") from None
-    owners: dict[bytes, str] = {}
+        text = trusted_files.read(path, _MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"cannot read the tokens in {path}: it is no UTF-8 text") from None
+    entries: dict[bytes, _Entry] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].split()
         if not words:
             continue
-        if len(words) != 2:
-            raise _malformed(path, number, f"{len(words)} words, where OWNER SHA256HEX belong")
-        owner, digest = words
-        if not _OWNER.fullmatch(owner):
-            raise _malformed(path, number, "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @")
-        if not _SHA256_HEX.fullmatch(digest):
-            raise _malformed(path, number, "the second word is no SHA-256 in 64 hexadecimal digits")
-        if bytes.fromhex(digest) in owners:
+        try:
+            digest, entry = _parsed(words)
+        except ValueError as error:
+            raise _malformed(path, number, str(error)) from None
+        if digest in entries:
             raise _malformed(path, number, "this token stands on an earlier line too")
-        owners[bytes.fromhex(digest)] = owner
-    return owners
+        entries[digest] = entry
+    if not entries:
+        raise InvalidRequestError(
+            f"{path} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
+        )
+    trusted_files.warn_of(path)
+    return entries
+
+
+def _parsed(words: list[str]) -> tuple[bytes, _Entry]:
+    """One line. The message of a ValueError says what is wrong with it."""
+    if len(words) not in (2, 3):
+        raise ValueError(f"{len(words)} words, where OWNER SHA256HEX belong, and perhaps expires=TIME")
+    owner, digest, *rest = words
+    if not OWNER.fullmatch(owner):
+        raise ValueError("an owner has 1 to 64 letters, digits, dots, dashes, underscores or @")
+    if not _SHA256_HEX.fullmatch(digest):
+        raise ValueError("the second word is no SHA-256 in 64 hexadecimal digits")
+    return bytes.fromhex(digest), _Entry(owner, _time(rest[0]) if rest else None)
+
+
+def _time(word: str) -> datetime:
+    """In UTC, of `expires=TIME`."""
+    told = _EXPIRES.fullmatch(word)
+    try:
+        if told is not None:
+            return datetime.strptime(told[1], _TIME).replace(tzinfo=timezone.utc)
+    except ValueError:
+        pass  # a 31st of February
+    raise ValueError("the third word is no time like expires=2027-01-31T00:00:00Z")
 
 
 def _malformed(path: Path, number: int, what: str) -> InvalidRequestError:

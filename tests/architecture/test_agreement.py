@@ -55,12 +55,13 @@ def require_row(name: str) -> None:
 
 
 def request_fields(name: str) -> list[str]:
-    """What a request has beside the model or run that it is about, and its options; in the order of their numbers."""
+    """What a request has beside the model or run that it is about, the digest of that model, and its options; in the
+    order of their numbers."""
     fields = sorted(RPCS[METHODS[name].rpc].input_type.fields, key=lambda field: field.number)
     target = "run_id" if METHODS[name].of_run else "model"
     assert fields, f"{METHODS[name].rpc}Request has no field {target}"
     assert fields[0].name == target, f"{METHODS[name].rpc}Request begins with {fields[0].name}, not with {target}"
-    return [field.name for field in fields[1:] if field.name != "options"]
+    return [field.name for field in fields[1:] if field.name not in ("model_digest", "options")]
 
 
 def test_table_has_a_row_for_each_abstract_method() -> None:

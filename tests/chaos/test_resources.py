@@ -53,12 +53,12 @@ def test_dropped_streams_leave_nothing(is_long: bool) -> None:
         run_id = llm._current().result.run_id
         for number in range(WARM_UP):
             drop(server, run_id, number)
-        wait_until(lambda: not len(server._in_flight))
+        wait_until(lambda: not len(server._lanes.calls))
         threads, files = used()
         before = resident_bytes()
         for number in range(count):
             drop(server, run_id, number)
-        wait_until(lambda: not len(server._in_flight))
+        wait_until(lambda: not len(server._lanes.calls))
         wait_until(lambda: used()[0] <= threads + server._config.spare_threads)  # the pool may not have been full yet
         wait_until(lambda: used()[1] <= files)
         grown = resident_bytes() - before

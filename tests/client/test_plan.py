@@ -56,6 +56,25 @@ def test_a_plan_knows_the_block_that_it_is_made_in() -> None:
     assert planned == expected
 
 
+@pytest.mark.timeout(120)
+def test_more_reads_than_one_message_may_ask_for_are_asked_for_in_several() -> None:
+    watcher = Watcher()
+    reads = [("attention_output", 0, 1, pos % 7, None) for pos in range(5000)]
+    with served(watcher) as llm:
+        llm.run_tokens(ROWS)
+        planned = llm.plan(reads)
+    assert len(planned) == 5000
+    assert len(set(planned)) == 1
+    assert watcher.names.count("Plan") == 3
+
+
+def test_a_plan_of_nothing_is_refused() -> None:
+    with served() as llm:
+        llm.run_tokens(ROWS)
+        with pytest.raises(errors.InvalidRequestError, match="Plan needs at least one item"):
+            llm.plan([])
+
+
 def test_a_plan_of_a_lost_run_runs_it_again() -> None:
     watcher = Watcher()
     with served(watcher) as llm:

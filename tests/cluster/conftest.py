@@ -41,8 +41,8 @@ def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
     folder: Path = tmp_path_factory.mktemp("cluster")
     with replicas(3, folder, *DRAINS) as started, zone() as names:
         names.addresses = tuple(replica.host for replica in started)
-        port = int(started[0].address.rpartition(":")[2])
-        with envoy(port, folder / "envoy", dns_port=names.port) as proxy:
+        port, probe_port = (int(address.rpartition(":")[2]) for address in (started[0].address, started[0].probes))
+        with envoy(port, folder / "envoy", probe_port=probe_port, dns_port=names.port) as proxy:
             yield Cluster(started, names, proxy)
 
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -21,8 +21,7 @@ from support.envoy import Envoy, envoy
 from support.envoy import install as install_config
 from support.owners import TokenFile
 from support.polling import wait_until
-from support.ports import free_port
-from support.replicas import replicas
+from support.replicas import Replica, replicas
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm, errors
 
@@ -32,11 +31,10 @@ REPLICA_NAME = "transparent-llm-servers"
 @dataclass(frozen=True)
 class Edge:
     proxy: Envoy
-    port: int
+    replica: Replica
     outside: Authority
     folder: Path
     token: str
-    probes: str
 
     def connect(self, token: str) -> RemoteTransparentLlm:
         target = f"localhost:{self.proxy.address.rpartition(':')[2]}"
@@ -59,19 +57,18 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     install(outside.issue("localhost"), folder / "tls")
     (folder / "upstream").mkdir()
     (folder / "upstream" / "ca.crt").write_bytes(inside.path.read_bytes())
-    probes = f"127.0.0.9:{free_port(['127.0.0.9'])}"  # where no replica is: its port may be the same
     access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tokens", str(file.path))
-    with replicas(1, folder, *access, "--probe-listen", probes) as (replica,):
-        port = int(replica.address.rpartition(":")[2])
-        with before(port, folder, folder) as proxy:
-            proxy.await_healthy(replica.host)
-            yield Edge(proxy, port, outside, folder, file.tokens["alice"], probes)
+    with replicas(1, folder, *access) as (replica,), before(replica, folder, folder) as proxy:
+        yield Edge(proxy, replica, outside, folder, file.tokens["alice"])
 
 
 @contextmanager
-def before(port: int, files: Path, folder: Path) -> Iterator[Envoy]:
+def before(replica: Replica, files: Path, folder: Path) -> Iterator[Envoy]:
     install_config(files)
-    with envoy(port, folder / "envoy", host="127.0.0.2", name="envoy-tls.yaml", files=str(files)) as proxy:
+    port, probe_port = (int(address.rpartition(":")[2]) for address in (replica.address, replica.probes))
+    options = {"host": replica.host, "name": "envoy-tls.yaml", "files": str(files)}
+    with envoy(port, folder / "envoy", probe_port=probe_port, **options) as proxy:
+        proxy.await_healthy(replica.host)
         yield proxy
 
 
@@ -92,10 +89,10 @@ def test_who_does_not_speak_tls_is_not_heard(edge: Edge) -> None:
 
 
 def test_probes_need_no_certificate_and_learn_nothing_else(edge: Edge) -> None:
-    with grpc.insecure_channel(edge.probes) as channel:
+    with grpc.insecure_channel(edge.replica.probes) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    with RemoteTransparentLlm(edge.probes) as llm, pytest.raises(errors.NotSupportedError):
+    with RemoteTransparentLlm(edge.replica.probes) as llm, pytest.raises(errors.NotSupportedError):
         llm.model_info()
 
 
@@ -103,9 +100,11 @@ def test_a_replica_of_another_authority_gets_no_calls(edge: Edge, tmp_path: Path
     (tmp_path / "tls").symlink_to(edge.folder / "tls")
     (tmp_path / "upstream").mkdir()
     (tmp_path / "upstream" / "ca.crt").write_bytes(Authority(tmp_path / "stranger").path.read_bytes())
-    with before(edge.port, tmp_path, tmp_path) as proxy:
-        wait_until(lambda: proxy.statistic("cluster.replicas.ssl.fail_verify_error"))
-        assert proxy.healthy() == set()
+    with before(edge.replica, tmp_path, tmp_path) as proxy:
+        with replace(edge, proxy=proxy).connect(edge.token) as llm, pytest.raises(errors.UnavailableError):
+            llm.model_info()
+        assert proxy.statistic("cluster.replicas.ssl.fail_verify_error")
+        assert not proxy.statistic("cluster.replicas.ssl.handshake")
 
 
 def test_a_new_edge_certificate_is_taken_up(edge: Edge) -> None:

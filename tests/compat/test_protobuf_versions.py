@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import sysconfig
-import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-import transparent_llm
 from compat import client_script
+from compat.environment import Environment, make_environment
 from support.families import save
 from transparent_llm.testing import serve_in_process
 from transparent_llm.wire import _gen
@@ -49,44 +44,9 @@ assert not service_pb2.AttentionOutputRequest.FromString(b"").HasField("head")
 """
 
 
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment with one version of protobuf."""
-
-    protobuf: str
-    python: Path
-
-    def run(self, *arguments: str | Path) -> str:
-        """Standard output of its Python, in which any warning, of whatever library, is an error."""
-        command: list[str | Path] = [self.python, "-I", "-W", "error", *arguments]
-        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert process.returncode == 0, f"with protobuf {self.protobuf}:\n{process.stderr}"
-        return process.stdout
-
-
-def make_environment(root: Path, protobuf: str) -> Environment:
-    folder = root / protobuf
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
-    packages = [f"protobuf=={protobuf}", "googleapis-common-protos", f"grpcio=={version('grpcio')}"]
-    process = subprocess.run([*pip, "install", "--quiet", *packages], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    append_to_path(python, [Path(sysconfig.get_path("purelib")), Path(transparent_llm.__file__).parents[1]])
-    return Environment(protobuf, python)
-
-
-def append_to_path(python: Path, folders: list[Path]) -> None:
-    """Folders that are searched after the environment's own packages; written once those are installed."""
-    purelib = subprocess.check_output(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
-    )
-    Path(purelib.strip(), "behind.pth").write_text("\n".join(map(str, folders)), encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Environment]:
-    make = partial(make_environment, tmp_path_factory.mktemp("environments"))
+    make = partial(make_environment, tmp_path_factory.mktemp("environments"), grpcio=version("grpcio"))
     with ThreadPoolExecutor() as pool:
         return dict(zip(PROTOBUF_VERSIONS, pool.map(make, PROTOBUF_VERSIONS), strict=True))
 

@@ -60,7 +60,7 @@ def stream_cases() -> list[Fields]:
 
 def error_cases() -> list[Fields]:
     """Statuses with our details, with others, and with none."""
-    return [*_detailed(), *_plain()]
+    return [*_detailed(), *_plain(), *_lying()]
 
 
 def _header(
@@ -198,6 +198,15 @@ def _broken() -> list[Fields]:
         "a type that does not exist": [[_message(ONE_TO_SIX, 0, _unknown_dtype(99))]],
         "a shape past 64 bits": [[_message("", 0, _header(shape=(2**62, 2**62), total_bytes=0))]],
         "a size that no memory has": [[_message("", 0, _header(shape=(2**62,), total_bytes=2**62 * 4 % 2**64))]],
+        "an empty tensor that no memory spans": [[_message("", 0, _header(shape=(0, 2**47, 2), total_bytes=0))]],
+        "more than a process can address": [[_message("", 0, _header(shape=(2**46,)))]],
+        "more axes than any value": [[_message("0000803f", 0, _header(shape=(1,) * 9))]],
+        "axes without end": [[_message("", 0, _header(shape=(2**63,) * 500, total_bytes=0))]],
+        "a long name": [[_message(ONE_TO_SIX, 0, _header("x" * 129))]],
+        "a long name of an axis": [[_message(ONE_TO_SIX, 0, _header(dims=["axis0", "x" * 129]))]],
+        "a long etag": [[_message(ONE_TO_SIX, 0, _header(etag="x" * 257))]],
+        "an offset near 2^64": [[_message("", 2**64 - 1, HEAD)]],
+        "an offset near 2^64 later on": [[_message(half, 0, HEAD), _message(half, 2**64 - 12)]],
         "shared memory that was not offered": [
             [TensorChunk(header=HEAD, shared=tensor_pb2.SharedPiece(slot=0, size=24))]
         ],
@@ -304,6 +313,32 @@ def _plain() -> list[Fields]:
             _named("UnavailableError", "UNAVAILABLE"),
         ),
     ]
+
+
+def _lying() -> list[Fields]:
+    """Delays that nobody should wait for count as none; a reason that is no constant is not taken."""
+    busy, unnamed = {**_named("BusyError", "BUSY"), "retry_after_s": None}, _named("NotFoundError", "NOT_FOUND")
+    delays = {
+        "a delay below 0": (-1, 0),
+        "a delay of a nanosecond below 0": (0, -1),
+        "a delay of more than a day": (86_401, 0),
+        "a delay of ages": (2**63 - 1, 999_999_999),
+    }
+    return [
+        *(_error_case(case, 8, "words", _refusal("BUSY", *delay), busy) for case, delay in delays.items()),
+        _error_case("a reason that is no constant", 5, "words", _refusal("\x1b[2J"), unnamed),
+        _error_case("a reason without end", 5, "words", _refusal("A" * 65), unnamed),
+    ]
+
+
+def _refusal(reason: str, seconds: int | None = None, nanos: int = 0) -> status_pb2.Status:
+    sent = status_pb2.Status(message="words")
+    sent.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="transparent-llm"))
+    if seconds is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.seconds, retry.retry_delay.nanos = seconds, nanos
+        sent.details.add().Pack(retry)
+    return sent
 
 
 def _named(kind: str, reason: str) -> Fields:

@@ -22,9 +22,10 @@ from transparent_llm import ModelInfo, RemoteTransparentLlm
 from transparent_llm.errors import CancelledError, InternalError, TransparentLlmError
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes, status
-from transparent_llm.wire.assembler import Assembler, StreamError
+from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.frames import bytes_of
 from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.protocol_error import ProtocolError
 
 Fields = dict[str, Any]
 DIMS = {**{name: method.dims for name, method in METHODS.items()}, "mask": ("batch", "pos")}
@@ -84,11 +85,11 @@ class Driver:
             try:
                 for message in messages:
                     assembler.add(base64.b64decode(message))
-            except StreamError as error:
+            except ProtocolError as error:
                 raise InternalError(str(error)) from None
         try:
             named = assembler.tensors()
-        except StreamError as error:
+        except ProtocolError as error:
             raise InternalError(str(error)) from None
         return {"tensors": [{"name": name, **_tensor(tensor, ())} for name, tensor in named], "resumes": resumes}
 

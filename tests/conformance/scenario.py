@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from conformance import lies
 from conformance.driver import Driver
 from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_findings
 from conformance.stage import MODELS, Stage
@@ -151,6 +152,11 @@ class Play:
 
     def _open(self) -> None:
         self._stage.gate.open()
+
+    def _lie(self, about: str | None) -> None:
+        """What servers say from now on, by its name in lies.py; nothing but the truth with None."""
+        assert about is None or about in {**lies.HEADERS, **lies.ANSWERS}, about
+        self._stage.ears.lie = about
 
     def _expect_cuts(self, count: int) -> Iterator[str]:
         made = self._stage.gate.cuts - self._cuts

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import torch
 
+from conformance import lies
 from support.certificates import Authority
 from support.envoy import envoy_before
 from support.families import build_model, build_tokenizer, hybrid_config
@@ -20,7 +21,7 @@ from support.owners import TokenFile
 from support.servers import Listener, running, tiny, when_over
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
-from transparent_llm.wire.methods import Stub
+from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.model_config import ON_DEMAND, ModelConfig
@@ -52,11 +53,23 @@ MODELS: dict[str, Callable[[], Models]] = {
 
 
 class Ears(Listener):
-    """Also hears which streams their clients left early."""
+    """Also hears which streams their clients left early, and has the servers tell a lie (lies.py)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.someone_left = threading.Event()
+        self.lie: str | None = None
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler: Any = super().intercept_service(continuation, details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        rpc = str(details.method).rpartition("/")[2]
+
+        def told(request: Any, context: grpc.ServicerContext) -> Any:
+            return lies.answer(self.lie, rpc, handler.unary_unary(request, context))
+
+        return grpc.unary_unary_rpc_method_handler(told, handler.request_deserializer, handler.response_serializer)
 
     def _streamed(
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
@@ -64,7 +77,8 @@ class Ears(Listener):
         ended = threading.Event()
         when_over(context, lambda: None if ended.is_set() else self.someone_left.set())
         try:
-            yield from answer(request, context)
+            for message in answer(request, context):
+                yield lies.message(self.lie, message)
         finally:
             if context.is_active():  # also where the server itself refuses
                 ended.set()
@@ -81,14 +95,15 @@ class Stage:
         self._main, self._fronts = main, fronts
 
     def lead_to(self, server: str) -> None:
-        """Clients reach this server from now on."""
+        """Clients reach this server from now on, which tells no lies."""
+        self.ears.lie = None
         self.gate.open()
         self.gate.lead_to(self._fronts[server])
 
     def release(self, run_input: RunInput) -> None:
         """Make the server "main" forget a run, whose id is known from running it once more."""
         with grpc.insecure_channel(self._main) as channel:
-            stub: Any = Stub(channel)
+            stub: Any = TransparentLlmServiceStub(channel)
             run_id = stub.Run(runs.to_request(run_input, ""), timeout=60).run_id
             assert stub.ReleaseRun(runs.release_request(run_id), timeout=60).released
 

@@ -94,5 +94,6 @@ def test_what_the_checks_measured_is_reported(family_folders: dict[str, Path]) -
         "ffn_sum",
         "residual_sum",
         "unembed_of_last_residual",
+        "row_vs_row_alone",
     }
     assert all(0 <= check.max_abs_error <= 1e-5 < check.tolerance for check in description.parity)

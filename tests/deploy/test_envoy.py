@@ -57,7 +57,7 @@ def test_it_agrees_with_the_server() -> None:
     server = ServerConfig()
     assert ingress["max_request_headers_kb"] * 1024 == server.max_metadata_bytes
     assert ingress["http2_protocol_options"]["max_concurrent_streams"] == server.max_streams_per_connection
-    assert http2["max_concurrent_streams"] == server.max_streams_per_connection
+    assert 64 < http2["max_concurrent_streams"] < server.max_streams_per_connection
     assert float(http2["connection_keepalive"]["interval"].rstrip("s")) > server.shortest_ping_s
     transcoder = ingress["http_filters"][2]["typed_config"]
     assert transcoder["services"] == [SERVICE]

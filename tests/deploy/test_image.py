@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import subprocess
@@ -133,6 +135,34 @@ def test_the_script_says_what_it_wants(arguments: list[str], said: str) -> None:
     assert said in finished.stderr
 
 
+def test_hashes_that_are_not_there_are_missed() -> None:
+    environment = {**os.environ, "HASHES": "/nowhere/hashes.txt"}
+    command = [SCRIPT, "/nowhere/root", "cpu"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert finished.returncode == 1
+    assert "there is no file /nowhere/hashes.txt (HASHES): make one with make hashes" in finished.stderr
+
+
+def hash_archives(output: Path, requirement: str) -> None:
+    """What `make hashes` does."""
+    command = [sys.executable, ROOT / "scripts" / "hash_archives.py", "--output", output, requirement]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_an_archive_of_other_content_is_not_installed(tmp_path: Path) -> None:
+    hashes = tmp_path / "hashes.txt"
+    hash_archives(hashes, "packaging")
+    (line,) = re.findall(r"^packaging==\S+ --hash=sha256:[0-9a-f]{64}$", hashes.read_text(), re.MULTILINE)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--requirement", hashes]
+    good = subprocess.run([*pip, "--target", tmp_path / "good"], capture_output=True, text=True, timeout=120)
+    assert good.returncode == 0, good.stderr
+    hashes.write_text(line[:-1] + ("0" if line[-1] != "0" else "1"))
+    bad = subprocess.run([*pip, "--target", tmp_path / "bad"], capture_output=True, text=True, timeout=120)
+    assert bad.returncode != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in bad.stderr
+
+
 @pytest.fixture(scope="module")
 def image_root(pytestconfig: pytest.Config) -> Iterator[Path]:
     """What the script makes out of what Docker would be sent, in an empty folder."""
@@ -141,6 +171,7 @@ def image_root(pytestconfig: pytest.Config) -> Iterator[Path]:
     with read_only.reachable_folder() as folder:
         source, root = folder / "source", folder / "root"
         assert copy_to(source)
+        hash_archives(source / "deploy" / "docker" / "hashes.txt", ".[server,observability]")
         environment = {**read_only.clean_environment(), "PYTHON": sys.executable}
         command = [source / "deploy" / "docker" / SCRIPT.name, root, "cpu"]
         finished = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=1200)
@@ -171,6 +202,22 @@ def test_the_image_has_pinned_versions_and_says_which(image_root: Path) -> None:
     assert {"torch", "grpcio", "opentelemetry-sdk"} <= installed.keys()
     assert "pytest" not in installed
     assert not (image_root / "bin" / "pip").exists()
+
+
+def test_the_image_has_its_bill_of_materials(image_root: Path) -> None:
+    share = image_root / "share" / "transparent-llm"
+    text = (share / "sbom.cdx.json").read_text(encoding="utf-8")
+    bill = json.loads(text)
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "transparent-llm")
+    listed = {each["name"].lower().replace("_", "-"): each for each in bill["components"]}
+    frozen = (share / "installed.txt").read_text(encoding="utf-8").splitlines()
+    installed = dict(line.lower().replace("_", "-").split("==") for line in frozen if "==" in line)
+    assert {"torch", "grpcio", "protobuf", "transformers"} <= installed.keys()
+    for name, version in installed.items():
+        assert listed[name]["version"].lower() == version, name
+        assert listed[name]["purl"].startswith(f"pkg:pypi/{name}@"), name
+    assert not {"pytest", "cyclonedx-bom"} & listed.keys()
+    assert str(image_root.parent) not in text
 
 
 @pytest.mark.skipif(not read_only.is_possible(), reason="only root makes a file system read-only")

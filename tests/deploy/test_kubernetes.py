@@ -212,8 +212,16 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "no policy": (lambda o: o.remove(named(o, "NetworkPolicy", SERVER)), "is not guarded by one policy both ways"),
     "an open probe port": (
-        lambda o: named(o, "NetworkPolicy", SERVER)["spec"]["ingress"][0]["ports"].append({"port": 50052}),
-        "ports [9464, 50051, 50052] are open to pods",
+        lambda o: named(o, "NetworkPolicy", SERVER)["spec"]["ingress"][1]["ports"].append({"port": 50052}),
+        "the servers let others than Envoy in at 50052",
+    ),
+    "a port that nobody needs": (
+        lambda o: named(o, "NetworkPolicy", SERVER)["spec"]["ingress"][0]["ports"].append({"port": 22}),
+        "ports [22, 9464, 50051, 50052] are open to pods",
+    ),
+    "an Envoy that may not ask for health": (
+        lambda o: named(o, "NetworkPolicy", SERVER)["spec"]["ingress"][0]["ports"].pop(),
+        "the servers let no Envoy in at 50052",
     ),
     "a port for everybody": (
         lambda o: named(o, "NetworkPolicy", SERVER)["spec"]["ingress"][0].pop("from"),

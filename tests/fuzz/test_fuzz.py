@@ -5,50 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import pytest
-import torch
-from google.protobuf import message_factory
-from google.protobuf.descriptor import ServiceDescriptor
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fuzz.requests import Requests, damaged
+from fuzz.rpcs import ALLOWED, NEVER_ANSWERED, ROWS, RPCS, SERVICES, right_request, send
 from support.servers import running, tiny
 from support.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import tensors
 from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.runs import to_request
 from transparent_llm_server.app import Server
 
-ROWS = [[1, 2, 3, 4], [5, 6]]
 DEADLINE_S = 120.0
-ALLOWED = {
-    StatusCode.OK,
-    StatusCode.INVALID_ARGUMENT,
-    StatusCode.NOT_FOUND,
-    StatusCode.OUT_OF_RANGE,
-    StatusCode.RESOURCE_EXHAUSTED,
-    StatusCode.UNIMPLEMENTED,
-}
-SERVICES: list[ServiceDescriptor] = [
-    service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"],
-    health_pb2.DESCRIPTOR.services_by_name["Health"],
-    reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
-]
-RPCS = {rpc.full_name: rpc for service in SERVICES for rpc in service.methods}
-NEVER_ANSWERED = {"grpc.health.v1.Health.List"}
-"""Newer than the health service that is served."""
-
-BY_RPC = {method.rpc: method for method in METHODS.values()}
 
 
 @dataclass
@@ -62,23 +36,11 @@ class Target:
 
     def call(self, name: str, data: bytes) -> StatusCode:
         """Send bytes as a request and take the whole answer."""
-        path, rpc = "/{0}/{2}".format(*name.rpartition(".")), RPCS[name]
-        if rpc.client_streaming:
-            answer: Any = self.channel.stream_stream(path)(iter([data]), timeout=DEADLINE_S)
-        else:
-            method: Any = self.channel.unary_stream(path)
-            answer = method(data, timeout=DEADLINE_S)
-        try:
-            for _ in answer:
-                if rpc.name == "Watch":  # has no end
-                    answer.cancel()
-                    break
-            code = StatusCode.OK
-        except grpc.RpcError as error:
-            code = error.code()
-            if code not in ALLOWED:
-                print(f"{name} {data!r:.200}: {error}")
-        self.answers[rpc.name, code] += 1
+        error = send(self.channel, name, data, DEADLINE_S)
+        code = StatusCode.OK if error is None else error.code()
+        if code not in ALLOWED:
+            print(f"{name} {data!r:.200}: {error}")
+        self.answers[RPCS[name].name, code] += 1
         return code
 
 
@@ -99,7 +61,8 @@ def run_of(channel: grpc.Channel) -> str:
 @pytest.mark.parametrize("name", RPCS)
 def test_every_request_is_answered_or_refused(name: str, target: Target, is_long: bool) -> None:
     examples = 160 if is_long else 10
-    requests, right = Requests(target.run_id, "tiny"), right_request(name, target.run_id)
+    requests = Requests(target.run_id, "tiny")
+    right = right_request(name, target.run_id, tiny().model_info().d_model).SerializeToString()
 
     @settings(
         max_examples=examples,
@@ -110,37 +73,17 @@ def test_every_request_is_answered_or_refused(name: str, target: Target, is_long
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())
-    def send(data: st.DataObject) -> None:
+    def send_any(data: st.DataObject) -> None:
         run_of(target.channel)  # others may have released it, or filled the store
         data_ = data.draw(requests.messages(RPCS[name].input_type)).SerializeToString()
         for sent in (data_, data.draw(damaged(data_)), data.draw(damaged(right))):
             assert target.call(name, sent) in ALLOWED, sent
 
-    send()
+    send_any()
     run_of(target.channel)
     assert target.call(name, right) is (StatusCode.UNIMPLEMENTED if name in NEVER_ANSWERED else StatusCode.OK)
     refused = {code for rpc, code in target.answers if rpc == RPCS[name].name} - {StatusCode.OK}
     assert refused
-
-
-def right_request(name: str, run_id: str) -> bytes:
-    """One that is answered."""
-    rpc = RPCS[name]
-    request: Any = message_factory.GetMessageClass(rpc.input_type)()
-    if rpc.name == "Run":
-        request = to_request(RunInput.of_tokens(ROWS), "")
-    elif rpc.name in ("Fetch", "Plan"):
-        request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
-    elif rpc.name in BY_RPC:
-        method = BY_RPC[rpc.name]
-        request = method.request(run_id if method.of_run else "", *(0 for _ in method.arguments))
-    elif rpc.name == "ServerReflectionInfo":
-        request.list_services = "*"
-    if rpc.name == "Unembed":
-        request.t.CopyFrom(tensors.encode(torch.ones(tiny().model_info().d_model)))
-    if rpc.name == "TokensToStrings":
-        request.token_ids.extend([1, 2, 3])
-    return bytes(request.SerializeToString())
 
 
 def test_afterwards_it_is_alive_and_right(target: Target, is_long: bool) -> None:

@@ -15,8 +15,8 @@ from support.batch import LENGTHS, MAX_ERROR, ROWS, assert_close
 from support.cuts import indices, joined
 from support.servers import tiny
 from transparent_llm.factors import AttnFactors, FfnFactors
-from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn, NeuronRows
-from transparent_llm_server.models.value import Value
+from transparent_llm_server.models.products import AttnParts, ByRows, DecomposedAttn, DecomposedFfn, FfnParts
+from transparent_llm_server.models.value import Stored, Value
 from transparent_llm_server.models.values import Values
 from transparent_llm_server.models.weights import Weights
 
@@ -44,6 +44,10 @@ def attn_product(value: Value) -> torch.Tensor:
     """What a client makes of the factors."""
     named = factors_by_name(value)
     return AttnFactors(named["pattern"], named["value_out"], named.get("gain")).product()
+
+
+def stored(gain: torch.Tensor | None) -> Value | None:
+    return None if gain is None else Stored(gain)
 
 
 def ffn_factors(value: Value) -> FfnFactors:
@@ -141,6 +145,62 @@ def test_no_piece_of_decomposed_attn_is_larger_than_it_may_be(family: str, data:
         assert max(piece_bytes(part, max_bytes)) <= max(max_bytes, one_source)
 
 
+class ValueOut:
+    """What sources offer through heads, and through which heads it was computed, time by time."""
+
+    def __init__(self) -> None:
+        self.heads: list[list[int]] = []
+        self.whole = torch.randn(6, 3, 7, generator=torch.Generator().manual_seed(0))
+
+    def __call__(self, heads: range) -> torch.Tensor:
+        self.heads.append(list(heads))
+        return self.whole[:, list(heads)]
+
+    def value(self) -> DecomposedAttn:
+        return DecomposedAttn(AttnParts(torch.ones(3, 5, 6), self, None, d_model=7))
+
+
+def test_factors_are_known_before_anything_of_them_is_computed() -> None:
+    made = ValueOut()
+    found = {factor.name: factor.value for factor in made.value().factors()}
+    assert {name: value.shape for name, value in found.items()} == {"pattern": (3, 5, 6), "value_out": (6, 3, 7)}
+    assert made.heads == []
+    assert torch.equal(found["value_out"].tensor(), made.whole)
+    assert torch.equal(found["value_out"].tensor(), made.whole)
+    assert made.heads == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("heads", "steps"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (3, [[0, 1, 2]])])
+def test_what_is_much_work_is_done_in_steps_before_the_first_piece(heads: int, steps: list[list[int]]) -> None:
+    made = ValueOut()
+    max_bytes = heads * 6 * 7 * 4  # a head's part is 6 sources x 7 coordinates of float32
+    done = []
+    for piece in made.value().pieces(max_bytes):
+        for step in piece.steps():
+            step()
+        done.append(piece.compute().flatten())
+    assert made.heads == steps
+    assert torch.equal(torch.cat(done), made.value().tensor().flatten())
+
+
+def test_a_step_that_was_not_taken_is_made_up_for() -> None:
+    made = ValueOut()
+    (piece,) = made.value().factors()[1].value.pieces(1)
+    next(iter(piece.steps()))()
+    assert torch.equal(piece.compute(), made.whole)
+    assert made.heads == [[0], [1, 2]]
+
+
+def test_the_factors_of_chosen_experts_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    neurons = tiny("mixtral").bridged.layers[LAYER].neurons
+    times, compute = [], neurons._active
+    monkeypatch.setattr(neurons, "_active", lambda *arguments: (times.append(1), compute(*arguments))[1])
+    found = {factor.name: factor.value for factor in values("mixtral").decomposed_ffn_out(1, LAYER, POS).factors()}
+    assert times == []
+    assert all(found[name].tensor().shape == found[name].shape for name in ("activations", "spans"))
+    assert times == [1]
+
+
 # Attention in other types than float32
 
 
@@ -155,7 +215,8 @@ def test_a_product_is_rounded_once_whichever_part_is_asked_for(
     pattern = torch.rand(3, 5, 6, generator=generator).to(dtype)
     value_out = torch.randn(6, 3, 7, generator=generator)
     gains = {"none": None, "scalar": torch.tensor(0.7), "by target": torch.randn(5, 7, generator=generator)}
-    value = DecomposedAttn(AttnParts(pattern, lambda heads: value_out[:, list(heads)], gains[gain], d_model=7))
+    parts = AttnParts(pattern, lambda heads: value_out[:, list(heads)], stored(gains[gain]), d_model=7)
+    value = DecomposedAttn(parts)
     exact = pattern.float().permute(1, 2, 0)[..., None] * value_out
     factor = gains[gain]
     if factor is not None:
@@ -271,11 +332,11 @@ class Made:
         return torch.arange(float(N_NEURONS * WIDTH)).reshape(N_NEURONS, WIDTH)[start:stop]
 
     def value(self, index: Sequence[slice]) -> Value:
-        return NeuronRows((N_NEURONS, WIDTH), torch.float32, self).select(index)
+        return ByRows((N_NEURONS, WIDTH), torch.float32, self).select(index)
 
     def product(self, index: Sequence[slice]) -> Value:
-        factors = FfnFactors(torch.ones(N_NEURONS), N_NEURONS, ((0, N_NEURONS),))
-        return DecomposedFfn((N_NEURONS, WIDTH), torch.float32, lambda: factors, self).select(index)
+        parts = FfnParts(Stored(torch.ones(N_NEURONS)), None, None, self)
+        return DecomposedFfn((N_NEURONS, WIDTH), parts).select(index)
 
 
 @pytest.mark.parametrize("kind", [Made.value, Made.product], ids=["rows", "product"])
@@ -313,13 +374,13 @@ def test_a_product_of_neurons_is_rounded_once_whichever_part_is_asked_for(
     gains = {"none": None, "scalar": torch.tensor(0.7), "by coordinate": torch.randn(7, generator=generator)}
     spans = ((10, 15), (2, 5))  # in the order of the router's choice
     active = torch.randn(8, generator=generator).to(dtype)
-    factors = FfnFactors(active, 20, spans, gains[gain])
     activations = torch.zeros(20, dtype=dtype)
     activations[10:15], activations[2:5] = active[:5], active[5:]
     exact = activations.float()[:, None] * rows.float()
     factor = gains[gain]
     exact = exact if factor is None else exact * factor
-    value = DecomposedFfn((20, 7), dtype, lambda: factors, lambda start, stop: rows[start:stop])
+    parts = FfnParts(Stored(active), Stored(torch.tensor(spans)), stored(gains[gain]), lambda a, b: rows[a:b])
+    value = DecomposedFfn((20, 7), parts)
     index = data.draw(indices(value.shape), label="index")
     part = value.select(index)
     assert torch.equal(value.tensor(), exact.to(dtype))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.cuts import indices, joined
-from transparent_llm_server.models.value import Computed, Stored, Value, as_slice, cut_ranges, cut_shape
+from transparent_llm_server.models.value import Computed, Stored, Sum, Value, as_slice, cut_ranges, cut_shape
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
@@ -82,7 +82,7 @@ def test_a_tensor_that_lies_crosswise_comes_in_rows() -> None:
     tensor = counted(3, 10).T
     assert piece_bytes(Stored(tensor), 40) == [36, 36, 36, 12]
     assert piece_bytes(Stored(tensor), 12) == [12] * 10
-    assert piece_bytes(Stored(tensor), 11) == [12] * 10  # a row is never cut
+    assert piece_bytes(Stored(tensor), 11) == [8, 4] * 10  # a row that is too long is cut too
     assert piece_bytes(Stored(tensor), 120) == [120]
 
 
@@ -92,9 +92,8 @@ def test_no_piece_of_a_tensor_that_must_be_copied_is_larger_than_it_may_be(
     tensor: torch.Tensor, max_bytes: int
 ) -> None:
     value = Stored(tensor)
-    row_bytes = math.prod(value.shape[1:]) * value.dtype.itemsize
     if not tensor.is_contiguous():
-        assert max(piece_bytes(value, max_bytes)) <= max(max_bytes, row_bytes)
+        assert max(piece_bytes(value, max_bytes)) <= max(max_bytes, value.dtype.itemsize)
 
 
 @given(st.data(), tensors(), st.integers(0, 300))
@@ -160,6 +159,20 @@ def test_pieces_of_any_part_of_any_computed_value_make_the_part(
     assert part.shape == tuple(tensor[index].shape)
     assert torch.equal(part.tensor(), tensor[index])
     assert torch.equal(joined(part, max_bytes), tensor[index])
+
+
+# Sums
+
+
+@given(st.data(), tensors(), st.integers(0, 300))
+@settings(deadline=None)
+def test_pieces_of_any_part_of_a_sum_make_the_part(data: st.DataObject, tensor: torch.Tensor, max_bytes: int) -> None:
+    index = data.draw(indices(tensor.shape), label="index")
+    whole, part = tensor + tensor, Sum(tensor, tensor).select(index)
+    assert torch.equal(part.tensor(), whole[index])
+    assert torch.equal(joined(part, max_bytes), whole[index])
+    if part.nbytes:
+        assert max(piece_bytes(part, max_bytes)) <= max(max_bytes, part.dtype.itemsize)
 
 
 # Cuts of cuts

@@ -20,6 +20,7 @@ from support.servers import Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm.wire.status import from_rpc_error
 
 
 def test_metadata_without_bounds_is_refused_and_the_server_goes_on() -> None:
@@ -36,6 +37,16 @@ def test_metadata_without_bounds_is_refused_and_the_server_goes_on() -> None:
                 channel.unary_unary("/grpc.health.v1.Health/Check")(b"", metadata=many, timeout=SOON)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=SOON)
+
+
+@pytest.mark.parametrize(("rpc", "allowed"), [("ResidualIn", 2**16), ("ModelInfo", 2**16), ("Fetch", 2**20)])
+def test_a_request_of_more_bytes_than_its_call_can_need_is_refused_before_it_is_parsed(rpc: str, allowed: int) -> None:
+    with running() as server, grpc.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(channel.unary_stream(f"/{SERVICE}/{rpc}")(b"\xff" * (allowed + 1), timeout=SOON))
+        refused = from_rpc_error(caught.value, server.address)
+    assert str(refused) == f"a request of {allowed + 1} bytes; /{SERVICE}/{rpc} takes at most {allowed}"
+    assert refused.metadata == {"needed": str(allowed + 1), "allowed": str(allowed)}
 
 
 def test_a_message_without_bounds_is_refused_and_the_server_goes_on() -> None:

@@ -105,6 +105,13 @@ def pause(engine: Engine, paused: threading.Event, go_on: threading.Event) -> No
         assert go_on.wait(SOON)
 
 
+def test_a_pause_is_no_work_of_the_model(engine: Engine) -> None:
+    with engine.paused():
+        wait_until(lambda: engine.busy_s == 0)
+        assert engine.submit_read(lambda: None) is not None
+        assert engine.busy_s == 0
+
+
 def test_an_engine_that_is_closed_cannot_be_paused(engine: Engine) -> None:
     engine.close()
     with pytest.raises(UnavailableError), engine.paused():

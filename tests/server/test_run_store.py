@@ -390,6 +390,16 @@ def test_a_run_over_the_budget_of_an_owner_is_refused_with_both_numbers(shared: 
     assert refused.value.metadata == {"needed": "7", "allowed": "6"}
 
 
+def test_an_owners_oldest_run_is_the_one_read_least_recently(shared: RunStore[StoredRun]) -> None:
+    for run_id in ("a1", "a2"):
+        shared.put(run_id, StoredRun(3), "alice")
+    shared.put("b1", StoredRun(1), "bob")
+    shared.get("a1", "alice")
+    shared.put("a3", StoredRun(3), "alice")
+    assert [shared.find(run_id, "alice") is not None for run_id in ("a1", "a2", "a3")] == [True, False, True]
+    assert (shared.usage("alice"), shared.usage("bob"), shared.usage("nobody")) == ((2, 6), (1, 1), (0, 0))
+
+
 def test_what_an_owner_released_makes_room_for_the_same_owner(shared: RunStore[StoredRun], clock: Clock) -> None:
     shared.put("a1", StoredRun(6), "ann")
     assert shared.release("a1", "ann")

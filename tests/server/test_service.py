@@ -375,7 +375,7 @@ def test_limits_of_a_run_are_told_with_both_numbers() -> None:
             long.tokens.sequences.add(token_ids=range(6))
             long.tokens.sequences.add(token_ids=[1])
             _, status, details = failure(lambda: [service.Run(many)])
-            assert status.message == "3 sentences at once, this server allows 2 (padding included); send fewer"
+            assert status.message == "3 sentences at once, this server allows 2; send fewer"
             _, status, details = failure(lambda: [service.Run(long)])
             assert status.message == "12 tokens at once, this server allows 10 (padding included); send fewer"
             assert (details["ErrorInfo"].metadata["needed"], details["ErrorInfo"].metadata["allowed"]) == ("12", "10")

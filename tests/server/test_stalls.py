@@ -32,7 +32,7 @@ def long_stream(llm: RemoteTransparentLlm) -> Iterator[bytes]:
 
 def watched(server: Server) -> int:
     """Streams that hold a thread."""
-    return len(server._in_flight)
+    return len(server._lanes.calls)
 
 
 def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
@@ -41,8 +41,8 @@ def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
         next(stream)
         assert llm.copy().residual_in(0).shape[0] == ROWS
         assert watched(server)
-        server._in_flight.bounds = replace(
-            server._in_flight.bounds, stall_s=0.1
+        server._lanes.calls.bounds = replace(
+            server._lanes.calls.bounds, stall_s=0.1
         )  # the other read is done, however long it took
         wait_until(lambda: not watched(server))
         with pytest.raises(grpc.RpcError) as cut:
@@ -54,6 +54,6 @@ def test_without_a_limit_it_waits() -> None:
     with running(stall_s=0) as server, RemoteTransparentLlm(server.address) as llm:
         stream = long_stream(llm)
         received = [next(stream)]
-        assert not server._in_flight.cut().total()
+        assert not server._lanes.calls.cut().total()
         received.extend(stream)
         assert sum(map(len, received)) > ROWS * 60 * 500 * 4

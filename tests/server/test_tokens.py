@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import AuthError, InvalidRequestError
 from transparent_llm_server.tokens import TokenList, new_token
+
+NO_TIME = "the third word is no time like expires=2027-01-31T00:00:00Z"
+NO_TIMES = [
+    "more",
+    "2027-01-31T00:00:00Z",
+    "expires=",
+    "expires=2027-01-31",
+    "expires=2027-01-31T00:00:00",
+    "expires=2027-01-31T00:00:00+01:00",
+    "expires=2027-02-31T00:00:00Z",
+    "expires=2027-01-31T24:00:00Z",
+    "expires=٢027-01-31T00:00:00Z",
+    "EXPIRES=2027-01-31T00:00:00Z",
+    "expires=2027-01-31t00:00:00z",
+]
 
 
 def digest(token: str) -> str:
@@ -65,29 +81,31 @@ def test_any_other_token_is_nobodys(token: str, file: Path) -> None:
     assert TokenList(file).owner_of(token) is None
 
 
-def test_every_entry_is_compared_whichever_is_right(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the time of an answer tells where in the file a token stands."""
-    names = ["one", "two", "three"]
-    file.write_text("".join(f"owner-{name} {digest(name)}\n" for name in names))
+def test_one_of_10_000_tokens_is_looked_up(file: Path) -> None:
+    """However many there are, a call that brings a wrong one costs no more: none is compared one by one."""
+    file.write_text("".join(f"owner-{number} {number:064x}\n" for number in range(10_000)) + f"alice {digest('one')}\n")
     tokens, compared = TokenList(file), []
-    compare = hmac.compare_digest
 
-    def watched(left: bytes, right: bytes) -> bool:
-        compared.append(right)
-        return compare(left, right)
+    class Watched(dict[bytes, Any]):
+        def __iter__(self) -> Any:
+            compared.append("all of them")
+            return super().__iter__()
 
-    monkeypatch.setattr("transparent_llm_server.tokens.hmac.compare_digest", watched)
-    for presented in [*names, "none of them"]:
-        compared.clear()
-        tokens.owner_of(presented)
-        assert compared == [bytes.fromhex(digest(name)) for name in names]
+    tokens._file._contents = Watched(tokens._file._contents)
+    assert tokens.owner_of("one") == "alice"
+    assert tokens.owner_of("two") is None
+    assert compared == []
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("alice", "1 words, where OWNER SHA256HEX belong"),
-        (f"alice {digest('x')} more", "3 words, where OWNER SHA256HEX belong"),
+        ("alice", "1 words, where OWNER SHA256HEX belong, and perhaps expires=TIME"),
+        (
+            f"alice {digest('x')} expires=2027-01-31T00:00:00Z more",
+            "4 words, where OWNER SHA256HEX belong, and perhaps expires=TIME",
+        ),
+        *((f"alice {digest('x')} {word}", NO_TIME) for word in NO_TIMES),
         (f"al/ice {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
         (f"CN=alice {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
         (f"{'a' * 65} {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
@@ -106,11 +124,108 @@ def test_a_malformed_line_is_named_and_not_quoted(line: str, what: str, file: Pa
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*none.txt: No such file or directory"):
+    with pytest.raises(InvalidRequestError, match=r"cannot read .*none.txt: No such file or directory"):
         TokenList(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*binary: it is no UTF-8 text"):
         TokenList(tmp_path / "binary")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# people\n"])
+def test_a_file_without_tokens_lets_no_server_start(text: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(InvalidRequestError) as refused:
+        TokenList(file)
+    assert str(refused.value) == (
+        f"{file} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
+    )
+
+
+# Tokens that expire
+
+ENDS = datetime(2027, 1, 31, tzinfo=timezone.utc)
+
+
+class Calendar:
+    """What day it is for a server."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def calendar() -> Calendar:
+    return Calendar(ENDS - timedelta(days=30))
+
+
+@pytest.fixture
+def ending(file: Path, calendar: Calendar) -> TokenList:
+    """A token of alice that ends, and one of bob that does not."""
+    file.write_text(f"alice {digest('one')} expires=2027-01-31T00:00:00Z  # her laptop\nbob {digest('two')}\n")
+    return TokenList(file, now=calendar)
+
+
+def test_a_token_lets_in_until_it_expires(ending: TokenList, calendar: Calendar) -> None:
+    calendar.now = ENDS - timedelta(seconds=1)
+    assert ending.owner_of("one") == "alice"
+    calendar.now = ENDS
+    with pytest.raises(AuthError) as refused:
+        ending.owner_of("one")
+    assert str(refused.value) == "this token expired on 2027-01-31T00:00:00Z; ask the server's operator for a new one"
+    assert refused.value.metadata == {"problem": "expired"}
+    assert ending.owner_of("two") == "bob"
+
+
+def test_that_it_has_expired_is_told_to_its_holder_only(ending: TokenList, calendar: Calendar) -> None:
+    calendar.now = ENDS + timedelta(days=1)
+    assert [ending.owner_of(token) for token in ("alice", digest("one"), "On", "")] == [None] * 4
+
+
+def test_the_log_warns_a_week_before_and_once_a_day(
+    ending: TokenList, calendar: Calendar, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        ending.owner_of("two")
+        assert caplog.records == []
+        for days in (7, 6, -1):
+            caplog.clear()
+            calendar.now = ENDS - timedelta(days=days)
+            for _ in range(3):
+                ending.owner_of("two")
+            (record,) = caplog.records
+            assert record.levelno == logging.WARNING
+            assert record.getMessage() == (
+                "1 tokens expire within 7 days or have: alice on 2027-01-31T00:00:00Z; `transparent-llm token OWNER "
+                "--days N` makes another"
+            )
+
+
+def test_the_log_warns_at_the_start_and_names_few(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [f"owner-{number} {number:064x} expires=2027-01-{number + 1:02d}T00:00:00Z\n" for number in range(12)]
+    file.write_text("".join(lines))
+    with caplog.at_level(logging.WARNING):
+        TokenList(file, now=Calendar(ENDS))
+    assert "12 tokens expire within 7 days or have: owner-0 on 2027-01-01T00:00:00Z, owner-1 on" in caplog.text
+    assert "owner-9 on 2027-01-10T00:00:00Z and 2 more;" in caplog.text
+
+
+def test_a_new_token_for_some_days(tmp_path: Path) -> None:
+    token, line = new_token("alice", days=30)
+    (tmp_path / "tokens").write_text(line)
+    now = datetime.now(timezone.utc)
+    assert TokenList(tmp_path / "tokens").owner_of(token) == "alice"
+    assert TokenList(tmp_path / "tokens", now=Calendar(now + timedelta(days=29))).owner_of(token) == "alice"
+    with pytest.raises(AuthError, match="this token expired on"):
+        TokenList(tmp_path / "tokens", now=Calendar(now + timedelta(days=30))).owner_of(token)
+
+
+@pytest.mark.parametrize("days", [0, -1, 36_501, 10**12])
+def test_there_is_no_token_for_such_days(days: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"a token for {days} days: write 1 to 36500"):
+        new_token("alice", days)
 
 
 # Changes
@@ -133,14 +248,9 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, cl
     assert [tokens.owner_of(token) for token in ("one", "two")] == [None, "alice"]
 
 
-def test_the_last_token_can_be_taken_away(file: Path, clock: Clock) -> None:
-    tokens = TokenList(file, clock)
-    replace(file, "# nobody\n")
-    clock.now = 1.0
-    assert tokens.owner_of("one") is None
-
-
-@pytest.mark.parametrize("text", ["alice secret-token\n", None], ids=["malformed", "missing"])
+@pytest.mark.parametrize(
+    "text", ["alice secret-token\n", None, "", "# nobody\n\n"], ids=["malformed", "missing", "empty", "comments"]
+)
 def test_a_file_that_went_bad_leaves_what_was_good(
     text: str | None, file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -188,3 +298,10 @@ def test_the_command_prints_the_token_on_standard_output_and_its_line_on_standar
     assert line == f"alice {digest(token)}"
     assert token not in finished.stderr
     assert list(tmp_path.iterdir()) == []  # nothing is stored
+
+
+def test_the_command_makes_tokens_for_some_days() -> None:
+    command = [sys.executable, "-m", "transparent_llm", "token", "alice", "--days", "30"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    line = finished.stderr.splitlines()[-1]
+    assert line.startswith(f"alice {digest(finished.stdout.strip())} expires=20")

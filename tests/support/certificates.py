@@ -64,21 +64,32 @@ class Authority:
 
     def issue_without_a_name(self) -> Pair:
         """What no good authority does."""
+        signed, key = self._signed([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "nobody")])
+        pem, form, no = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return self._save(signed.public_bytes(pem), key.private_bytes(pem, form, no))
+
+    def issue_with_number(self, number: int) -> bytes:
+        """A certificate of this serial number (PEM)."""
+        signed, _ = self._signed([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alice")], number)
+        return signed.public_bytes(serialization.Encoding.PEM)
+
+    def _signed(
+        self, subject: list[x509.NameAttribute[str]], number: int | None = None
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         key = ec.generate_private_key(ec.SECP256R1())
         authority = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
         unsigned = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "nobody")]))
+            .subject_name(x509.Name(subject))
             .issuer_name(authority.subject)
             .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
+            .serial_number(x509.random_serial_number() if number is None else number)
             .not_valid_before(authority.not_valid_before_utc)
             .not_valid_after(authority.not_valid_after_utc)
         )
         signing = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         assert isinstance(signing, ec.EllipticCurvePrivateKey)
-        pem, form, no = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        return self._save(unsigned.sign(signing, hashes.SHA256()).public_bytes(pem), key.private_bytes(pem, form, no))
+        return unsigned.sign(signing, hashes.SHA256()), key
 
     def _save(self, chain: bytes, key: bytes) -> Pair:
         self._count += 1

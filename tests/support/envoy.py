@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,26 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "envoy"
 BINARY = Path(sys.prefix) / "bin" / "envoy"
 
 
+Change = Callable[[dict[str, Any]], None]
+"""Of a configuration, in place."""
+
+
+def unchanged(config: dict[str, Any]) -> None:
+    """As it is."""
+
+
+def ingress_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What it does with calls: the settings of its connection manager."""
+    listener = next(each for each in config["static_resources"]["listeners"] if each["name"] == "ingress")
+    found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
 class Envoy:
     """A running one."""
+
+    process = 0
+    """Its id."""
 
     def __init__(self, admin: str, folder: Path) -> None:
         self._admin = admin
@@ -95,21 +113,33 @@ def _is_healthy(status: dict[str, Any]) -> bool:
 
 @contextmanager
 def envoy(
-    port: int, folder: Path, *, dns_port: int = 0, host: str = "", name: str = "envoy.yaml", files: str = ""
+    port: int,
+    folder: Path,
+    *,
+    probe_port: int = 0,
+    dns_port: int = 0,
+    host: str = "",
+    name: str = "envoy.yaml",
+    files: str = "",
+    change: Change = unchanged,
 ) -> Iterator[Envoy]:
     """Before replicas that listen on `port`, found at the name server on `dns_port` or at the one `host`.
 
-    `files` is a folder with certificates that stands for /etc/envoy.
+    They are asked for their health at `probe_port`, or at `port` without. `files` is a folder with certificates that
+    stands for /etc/envoy. What a test wants otherwise it may `change` in the configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     admin = free_port(["127.0.0.1"])
-    config = adapted((FOLDER / name).read_text(encoding="utf-8"), files, admin, port, dns_port, host)
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    config = adapted(text, files, admin, (port, probe_port or port), dns_port, host)
+    change(config)
     path = folder / "envoy.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     running = Envoy(f"127.0.0.1:{admin}", folder)
     command = [BINARY, "-c", path, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn"]
     command += ["--file-flush-interval-msec", "50"]
     with running.log.open("w") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        running.process = process.pid
         try:
             wait_until(lambda: _is_up(running, process))
             yield running
@@ -119,10 +149,11 @@ def envoy(
 
 
 @contextmanager
-def envoy_before(server: str, folder: Path) -> Iterator[Envoy]:
-    """Before one server, HOST:PORT, and ready to send it calls."""
+def envoy_before(server: str, folder: Path, probes: str = "", change: Change = unchanged) -> Iterator[Envoy]:
+    """Before one server, HOST:PORT, and ready to send it calls. Its `probes` are on another port, if on one."""
     host, _, port = server.rpartition(":")
-    with envoy(int(port), folder, host=host) as proxy:
+    probe_port = int(probes.rpartition(":")[2]) if probes else 0
+    with envoy(int(port), folder, probe_port=probe_port, host=host, change=change) as proxy:
         proxy.await_healthy(host)
         yield proxy
 
@@ -137,7 +168,7 @@ def install(folder: Path) -> None:
             (folder / path.name).write_text(text, encoding="utf-8")
 
 
-def adapted(text: str, files: str, admin: int, port: int, dns_port: int, host: str) -> dict[str, Any]:
+def adapted(text: str, files: str, admin: int, ports: tuple[int, int], dns_port: int, host: str) -> dict[str, Any]:
     """For loopback and free ports."""
     config: dict[str, Any] = yaml.safe_load(text.replace("/etc/envoy", files or str(FOLDER)))
     config["admin"]["address"]["socket_address"]["port_value"] = admin
@@ -146,8 +177,9 @@ def adapted(text: str, files: str, admin: int, port: int, dns_port: int, host: s
     for cluster in config["static_resources"]["clusters"]:
         (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         place = endpoint["endpoint"]["address"]["socket_address"]
-        place["port_value"] = admin if cluster["name"] == "admin" else port
+        place["port_value"] = admin if cluster["name"] == "admin" else ports[0]
         if cluster["name"] == "replicas":
+            endpoint["endpoint"]["health_check_config"]["port_value"] = ports[1]
             place["address"] = host or place["address"]
             cluster["cluster_type"]["typed_config"].update(_resolver(dns_port) if dns_port else {})
     return config

@@ -58,6 +58,9 @@ D_VOCAB = 500
 N_CTX = 64
 D_FFN = 96
 SLIDING_WINDOW = 8
+ROPE_BORDER = 12
+"""Tokens of the longest row that a LongRoPE model computes with its short frequencies."""
+
 SPECIAL_TOKEN = "<|endoftext|>"
 
 _TOKENS: dict[str, Any] = {"vocab_size": D_VOCAB, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
@@ -82,6 +85,17 @@ def _gpt_neo() -> PreTrainedConfig:
     sizes = {**_TOKENS, "hidden_size": D_MODEL, "max_position_embeddings": N_CTX}
     attention = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": SLIDING_WINDOW}
     return GPTNeoConfig(**sizes, **attention, num_heads=N_HEADS)
+
+
+def _phi3_longrope() -> PreTrainedConfig:
+    """As in the models for 128k tokens: rows longer than a border have other frequencies than shorter ones."""
+    n_frequencies = D_MODEL // N_HEADS // 2
+    factors = {
+        "short_factor": [1.0] * n_frequencies,
+        "long_factor": [1.0 + 2 * n for n in range(n_frequencies)],
+    }
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors, "original_max_position_embeddings": ROPE_BORDER}
+    return Phi3Config(**_GROUPED, rope_parameters=rope, original_max_position_embeddings=ROPE_BORDER)
 
 
 def _mpt(**more: Any) -> PreTrainedConfig:
@@ -151,6 +165,7 @@ FAMILIES: dict[str, ConfigMaker] = {
     ),
     "phi": _maker(PhiConfig, _NEOX_SIZES),
     "phi3": _maker(Phi3Config, _GROUPED),
+    "phi3_longrope": _phi3_longrope,
     "falcon": _maker(FalconConfig, _FALCON_7B),
     "bloom": _bloom,
     "mpt": _mpt,

@@ -33,6 +33,9 @@ def envoy_finds_the_servers(objects: list[Manifest]) -> Found:
             yield f"Envoy looks for {address['address']}, which is no headless Service"
         elif address["port_value"] not in [port["port"] for port in services[0]["spec"]["ports"]]:
             yield f"Envoy calls port {address['port_value']}, which {address['address']} lacks"
+        asked = endpoint["endpoint"]["health_check_config"]["port_value"]
+        if asked != ports_of(named(objects, "Deployment", SERVER))["probe"]:
+            yield f"Envoy asks for health at port {asked}, which is not the servers' for probes"
         listening = {
             one["address"]["socket_address"]["port_value"] for one in configuration["static_resources"]["listeners"]
         }
@@ -49,7 +52,7 @@ def only_wanted_traffic_passes(objects: list[Manifest]) -> Found:
             yield f"{name} is not guarded by one policy both ways"
             continue
         opened = {port["port"] for rule in own[0]["spec"]["ingress"] for port in rule["ports"]}
-        wanted = {port for kind, port in ports_of(deployment).items() if kind != "probe"}
+        wanted = set(ports_of(deployment).values())
         if opened != wanted:
             yield f"{name}: ports {sorted(opened)} are open to pods, {sorted(wanted)} are meant to be"
         if not all(rule.get("from") for rule in own[0]["spec"]["ingress"]):
@@ -58,12 +61,16 @@ def only_wanted_traffic_passes(objects: list[Manifest]) -> Found:
 
 
 def _way_from_envoy(policies: list[Manifest], server: Manifest, envoy: Manifest) -> Found:
-    port = ports_of(server)["grpc"]
     out, into = (_rules(policies, envoy, "egress"), _rules(policies, server, "ingress"))
-    if not any(_passes(rule.get("to", []), labels_of(server), rule, port) for rule in out):
-        yield "Envoy may not call the servers"
-    if not any(_passes(rule.get("from", []), labels_of(envoy), rule, port) for rule in into):
-        yield "the servers let no Envoy in"
+    for port in (ports_of(server)["grpc"], ports_of(server)["probe"]):
+        if not any(_passes(rule.get("to", []), labels_of(server), rule, port) for rule in out):
+            yield f"Envoy may not call the servers at {port}"
+        if not any(_passes(rule.get("from", []), labels_of(envoy), rule, port) for rule in into):
+            yield f"the servers let no Envoy in at {port}"
+        if not all(
+            _passes(rule.get("from", []), labels_of(envoy), rule, port) for rule in into if port in _ports(rule)
+        ):
+            yield f"the servers let others than Envoy in at {port}"
 
 
 def _rules(policies: list[Manifest], deployment: Manifest, way: str) -> list[Manifest]:
@@ -73,4 +80,8 @@ def _rules(policies: list[Manifest], deployment: Manifest, way: str) -> list[Man
 
 def _passes(peers: list[Manifest], labels: dict[str, str], rule: Manifest, port: int) -> bool:
     wanted = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
-    return any(selects(peer, labels) for peer in wanted) and port in [one["port"] for one in rule["ports"]]
+    return any(selects(peer, labels) for peer in wanted) and port in _ports(rule)
+
+
+def _ports(rule: Manifest) -> list[int]:
+    return [one["port"] for one in rule["ports"]]

@@ -265,20 +265,29 @@ class HuggingFaceReference(TransparentLlm):
         self.run_tokens([start + self._tokenizer.encode(s, add_special_tokens=False) for s in sentences])
 
     def run_tokens(self, rows: list[list[int]]) -> None:
-        """`run` for sentences that are tokens already; nothing is put in front of them."""
-        longest = max(len(row) for row in rows)
+        """`run` for sentences that are tokens already; nothing is put in front of them.
+
+        Every row by itself, so that none can change what another gives: that is what its values *are*.
+        """
+        n_pos, alone = max(len(row) for row in rows), [self._run_alone(row) for row in rows]
         pad = self._tokenizer.pad_token_id or 0
-        tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-        mask = torch.tensor([[p < len(row) for p in range(longest)] for row in rows])
-        recorder = Recorder(*tokens.shape)
+        tokens = torch.tensor([row + [pad] * (n_pos - len(row)) for row in rows])
+        mask = torch.tensor([[p < len(row) for p in range(n_pos)] for row in rows])
+        attentions = [_padded([run.attentions[i] for run in alone], n_pos, 2) for i in range(len(alone[0].attentions))]
+        recorded = {key: _padded([run.recorded[key] for run in alone], n_pos) for key in alone[0].recorded}
+        logits = _padded([run.logits for run in alone], n_pos)
+        self._run = Run(tokens, mask, logits, tuple(attentions), recorded)
+
+    def _run_alone(self, row: list[int]) -> Run:
+        tokens, recorder = torch.tensor([row]), Recorder(1, len(row))
         try:
             self._watch_all(recorder)
             with torch.no_grad():
-                out = self._model(input_ids=tokens, attention_mask=mask.long(), output_attentions=True, use_cache=False)
+                out = self._model(input_ids=tokens, output_attentions=True, use_cache=False)
         finally:
             recorder.close()
         attentions = tuple(a.float() for a in out.attentions)
-        self._run = Run(tokens, mask, out.logits.float(), attentions, recorder.values)
+        return Run(tokens, torch.ones_like(tokens).bool(), out.logits.float(), attentions, recorder.values)
 
     def _watch_all(self, recorder: Recorder) -> None:
         layout = self._layout
@@ -515,3 +524,10 @@ def _gpt_oss_neurons(experts: Any, expert: int, x: Tensor) -> Tensor:
     up = gate_up[1::2].clamp(min=-experts.limit, max=experts.limit)
     activated: Tensor = gate * torch.sigmoid(experts.alpha * gate) * (up + 1)
     return activated
+
+
+def _padded(rows: list[Tensor], n_pos: int, axes: int = 1) -> Tensor:
+    """[1, pos, ...] of each row as one [batch, pos, ...], zeros in padding; with two axes [1, head, pos, pos]."""
+    missing = [n_pos - row.shape[-1 if axes == 2 else 1] for row in rows]
+    widths = [(0, more, 0, more) if axes == 2 else (0, 0, 0, more) for more in missing]
+    return torch.cat([F.pad(row, width) for row, width in zip(rows, widths, strict=True)])

@@ -19,8 +19,8 @@ from support.ports import free_port
 class Replica:
     """A process that can be started, killed, stopped in the middle of everything, and started again."""
 
-    def __init__(self, host: str, port: int, arguments: Sequence[str], folder: Path) -> None:
-        self.host, self.address = host, f"{host}:{port}"
+    def __init__(self, host: str, ports: tuple[int, int], arguments: Sequence[str], folder: Path) -> None:
+        self.host, self.address, self.probes = host, f"{host}:{ports[0]}", f"{host}:{ports[1]}"
         self._arguments = [*arguments]
         self.log = folder / f"{host}.log"
         self._process: subprocess.Popen[str] | None = None
@@ -28,6 +28,7 @@ class Replica:
     def start(self) -> None:
         """Begin; `await_ready` waits until it serves."""
         command = [sys.executable, "-m", "transparent_llm", "serve", "--device", "cpu", "--listen", self.address]
+        command += ["--probe-listen", self.probes]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
@@ -81,8 +82,8 @@ class Replica:
 def replicas(count: int, folder: Path, *arguments: str) -> Iterator[list[Replica]]:
     """So many of them, that serve."""
     hosts = [f"127.0.0.{number + 2}" for number in range(count)]
-    port = free_port(hosts)
-    made = [Replica(host, port, arguments, folder) for host in hosts]
+    ports = free_port(hosts), free_port(hosts)
+    made = [Replica(host, ports, arguments, folder) for host in hosts]
     try:
         for replica in made:
             replica.start()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.wire import fetch, options
-from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, LogitsRequest, ResidualInRequest
+from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, LogitsRequest, PlanRequest, ResidualInRequest
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_BF16, ENCODING_DENSE, ENCODING_FACTORED, AxisSlice, TensorOptions
 from transparent_llm.wire.methods import METHODS
 
@@ -104,6 +104,21 @@ def test_an_index_that_no_axis_has_is_refused_before_it_is_sent() -> None:
 @pytest.mark.parametrize("message", [FetchRequest(), FetchRequest(run_id="a run")], ids=["nothing", "run alone"])
 def test_a_fetch_of_nothing_is_refused(message: FetchRequest) -> None:
     assert str(refusal(message)) == "Fetch needs at least one item"
+
+
+@pytest.mark.parametrize("kind", [FetchRequest, PlanRequest])
+def test_more_items_than_there_may_be_are_refused_before_any_is_looked_at(kind: type[FetchRequest]) -> None:
+    right = fetch.request("a run", [("logits", METHODS["logits"].request(""))] * fetch.MOST_ITEMS)
+    assert len(fetch.reads(kind(run_id="a run", items=right.items))) == 4096
+    error = refusal(kind(run_id="a run", items=[FetchItem()] * 4097))
+    assert str(error) == f"{kind.__name__[:-7]} takes at most 4096 items at once, got 4097; ask several times"
+    assert (error.reason, error.metadata) == ("TOO_LARGE", {"needed": "4097", "allowed": "4096"})
+
+
+def test_a_part_of_the_items_is_read_alone() -> None:
+    items = [("residual_in", METHODS["residual_in"].request("", layer)) for layer in range(9)]
+    message = fetch.request("a run", items)
+    assert [indices for _, indices, _ in fetch.reads(message, 3, 5)] == [(3,), (4,)]
 
 
 def test_an_item_that_names_nothing_is_refused_by_its_place() -> None:

@@ -50,6 +50,8 @@ LIMITS = Limits(
     max_streams=160,
     max_streams_per_owner=64,
     model_bytes=2**43,
+    max_text_bytes=2**21,
+    max_items=4096,
 )
 SERVER = ServerInfo(
     api_version="1.0",

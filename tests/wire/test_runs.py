@@ -170,7 +170,8 @@ def answer(mask: torch.Tensor | None) -> RunResult:
 
 
 def travelled(result: RunResult) -> RunResult:
-    return from_response(service_pb2.RunResponse.FromString(result.to_wire().SerializeToString()))
+    message = service_pb2.RunResponse.FromString(result.to_wire().SerializeToString())
+    return from_response(message, RunInput.of_sentences(["first", "second"]))
 
 
 @pytest.mark.parametrize("mask", [None, torch.tensor([[True] * 3, [True, False, False]])], ids=["without", "with"])

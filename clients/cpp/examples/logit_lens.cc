@@ -25,6 +25,18 @@ Index next_token(Client& llm, const Tensor& residual) {
   return std::max_element(logits.begin(), logits.end()) - logits.begin();
 }
 
+/// A server's text with nothing in it that a terminal obeys: controls are shown as '?'.
+std::string printable(std::string text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool is_late = byte == 0xc2 && i + 1 < text.size() &&
+                         static_cast<unsigned char>(text[i + 1]) < 0xa0;  // U+0080 to U+009F
+    if (is_late) text[i + 1] = '?';
+    if (byte < 0x20 || byte == 0x7f || is_late) text[i] = '?';
+  }
+  return text;
+}
+
 void show(Client& llm, const std::string& sentence) {
   const transparent_llm::ModelInfo model = llm.model_info();
   llm.run({sentence});
@@ -33,9 +45,9 @@ void show(Client& llm, const std::string& sentence) {
     best.push_back(next_token(llm, llm.residual_out(layer, {.slices = {{"pos", {.start = -1}}}})));
   }
   const std::vector<std::string> words = llm.tokens_to_strings(best);
-  std::cout << model.name << ", after \"" << sentence << "\":\n";
+  std::cout << printable(model.name) << ", after \"" << sentence << "\":\n";
   for (std::size_t layer = 0; layer < words.size(); ++layer) {
-    std::cout << "layer " << layer << ": " << std::quoted(words[layer]) << '\n';
+    std::cout << "layer " << layer << ": " << std::quoted(printable(words[layer])) << '\n';
   }
 }
 

@@ -4,30 +4,42 @@
 #include <limits>
 #include <utility>
 
+#include "legible.h"
 #include "sizes.h"
 #include "wire_dtype.h"
 
 namespace transparent_llm::internal {
 namespace {
 
-constexpr int kMostAxes = 64;  // no value has half as many; more of them only take time
+/// More bytes than any name of a tensor or an axis has, and than any etag.
+constexpr std::size_t kMostName = 128, kMostEtag = 256;
 
 std::string text_of(const v1::TensorHeader& wire) {
   std::string text = v1::Dtype_Name(wire.dtype()) + " [";
   for (const auto length : wire.shape()) text += std::to_string(length) + " ";
   text += "] [";
-  for (const auto& name : wire.dims()) text += name + " ";
+  for (const auto& name : wire.dims()) text += in_quotes(name) + " ";
   return text + "] in " + std::to_string(wire.total_bytes()) + " bytes";
 }
 
-/// A header, which may come from anyone, checked against itself.
+bool has_short_names(const v1::TensorHeader& wire) {
+  const auto is_short = [](const std::string& name) { return name.size() <= kMostName; };
+  return is_short(wire.name()) && wire.etag().size() <= kMostEtag &&
+         std::all_of(wire.dims().begin(), wire.dims().end(), is_short);
+}
+
+/// A header, which may come from anyone, checked against itself. Nothing is computed of what is
+/// more than any header has.
 TensorHeader checked(const v1::TensorHeader& wire) {
   const auto dtype = from_wire(wire.dtype());
   if (!dtype) throw StreamError("unknown dtype " + std::to_string(wire.dtype()) + " in the header");
-  if (wire.shape_size() > kMostAxes || wire.dims_size() != wire.shape_size()) {
+  if (static_cast<std::size_t>(wire.shape_size()) > kMostAxes ||
+      wire.dims_size() != wire.shape_size()) {
     throw StreamError("the header names " + std::to_string(wire.dims_size()) + " axes of " +
                       std::to_string(wire.shape_size()));
   }
+  if (!has_short_names(wire))
+    throw StreamError("the header of " + in_quotes(wire.name()) + " has names longer than any");
   const auto needed = bytes_of(
       std::span<const std::uint64_t>(wire.shape().data(), wire.shape_size()), size_of(*dtype));
   if (needed != wire.total_bytes())
@@ -90,12 +102,13 @@ void Assembler::begin(const v1::TensorHeader& wire, std::uint64_t offset) {
       throw StreamError("a header with the etag of the cut stream describes another tensor");
     }
     if (!is_complete()) {
-      throw StreamError(header.name + " begins at byte " + std::to_string(received_) + " of " +
-                        std::to_string(total_bytes_));
+      throw StreamError(in_quotes(header.name) + " begins at byte " + std::to_string(received_) +
+                        " of " + std::to_string(total_bytes_));
     }
   } else if (etag_ && !goes_on_) {
     throw StreamError("the etag changed within a stream");
   }
+  if (check_) check_(header);
   require_within(header.name, header.total_bytes, max_bytes_);
   if (wire.etag() != etag_)
     start_over(wire.etag());  // the first header, or the same bits could not be promised
@@ -118,7 +131,7 @@ void require_within(const std::string& name, std::uint64_t n_bytes,
                     std::optional<std::uint64_t> max_bytes) {
   if (!max_bytes || n_bytes <= *max_bytes) return;
   throw TooLargeError(
-      name + " takes " + std::to_string(n_bytes) +
+      legible(name, kMostName) + " takes " + std::to_string(n_bytes) +
           " bytes, this client takes at most max_bytes=" + std::to_string(*max_bytes) +
           ": read a part of it (ReadOptions::slices), in a smaller dtype, by read_chunks, or raise "
           "max_bytes",

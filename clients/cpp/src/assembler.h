@@ -5,10 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "transparent_llm/client.h"
@@ -38,13 +40,17 @@ class StreamSink {
 
 class Assembler {
  public:
-  /// `max_bytes` is the most that one tensor may take.
-  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes)
-      : sink_(sink), max_bytes_(max_bytes) {}
+  /// Throws for the header of a tensor that was not asked for.
+  using Check = std::function<void(const TensorHeader&)>;
+
+  /// `max_bytes` is the most that one tensor may take. `check`, if there is one, sees each header
+  /// before memory is taken for its tensor.
+  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes, Check check = {})
+      : sink_(sink), max_bytes_(max_bytes), check_(std::move(check)) {}
 
   /// Takes the next message. Throws StreamError for no header yet, a gap, more data than announced,
   /// or a header that contradicts itself or the cut stream; TooLargeError for a tensor of more than
-  /// `max_bytes`.
+  /// `max_bytes`; what `check` throws.
   void add(const v1::TensorChunk& chunk);
   /// The stream was cut and is asked for from `received()` on. What has no bytes yet will be sent
   /// again.
@@ -73,6 +79,7 @@ class Assembler {
 
   StreamSink& sink_;
   std::optional<std::uint64_t> max_bytes_;
+  Check check_;
   std::optional<std::string> etag_;
   std::vector<Held> held_;
   std::uint64_t received_ = 0;

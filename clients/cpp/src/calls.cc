@@ -70,6 +70,11 @@ grpc::Status received(Connection& connection, const StreamCall& call, const Call
   return stream.finish();
 }
 
+/// What a failed call means, with what is to be known of the way to the server.
+Failure failed(const Connection& connection, const grpc::Status& status) {
+  return connection.route().told(failure_of(status, connection.peer()), connection.target());
+}
+
 }  // namespace
 
 void require_sendable(const google::protobuf::MessageLite& request) {
@@ -97,7 +102,7 @@ void call_again(Connection& connection, const CallTerms& terms, const UnaryAttem
   for (;;) {
     const grpc::Status status = attempted(connection, terms, attempt);
     if (status.ok()) return;
-    cuts.wait_out(failure_of(status, connection.target()));
+    cuts.wait_out(failed(connection, status));
   }
 }
 
@@ -105,7 +110,7 @@ void call_once(Connection& connection, const CallTerms& terms, const UnaryAttemp
   const grpc::Status status = attempted(connection, terms, attempt);
   if (status.ok()) return;
   if (connection.is_given_up(terms)) throw CancelledError("the call was cancelled");
-  failure_of(status, connection.target()).raise();
+  failed(connection, status).raise();
 }
 
 bool is_serving(Connection& connection, const CallTerms& terms) {
@@ -129,16 +134,24 @@ bool is_serving(Connection& connection, const CallTerms& terms) {
   return response.status() == client::HealthCheckResponse::SERVING;
 }
 
+void require_time(const Connection& connection, const CallTerms& terms) {
+  if (connection.is_given_up(terms)) throw CancelledError("the call was cancelled");
+  if (terms.deadline.is_within(Deadline::Clock::duration::zero()))
+    throw DeadlineError("the call was not done within its time; raise the timeout if it is large");
+}
+
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
-             StreamSink& sink, std::optional<std::uint64_t> max_bytes, const Progress& progress) {
-  Assembler assembler(sink, max_bytes);
+             const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
+             const Progress& progress) {
+  Assembler assembler(sink, max_bytes,
+                      [&expected](const TensorHeader& header) { expected.check(header); });
   Cuts cuts(connection, terms);
   try {
     for (;;) {
       const std::uint64_t before = assembler.received();
       const grpc::Status status = received(connection, call, terms, assembler, progress);
       if (status.ok()) return assembler.finish();
-      cuts.wait_out(failure_of(status, connection.target()),
+      cuts.wait_out(failed(connection, status),
                     {assembler.has_begun(), assembler.received(), assembler.total_bytes()},
                     assembler.received() > before);
       assembler.resume();

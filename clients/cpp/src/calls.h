@@ -13,6 +13,7 @@
 
 #include "assembler.h"
 #include "connection.h"
+#include "expected.h"
 
 namespace transparent_llm::internal {
 
@@ -82,6 +83,10 @@ using Progress = std::function<void(std::uint64_t received_bytes, std::uint64_t 
 /// Receives a stream into a new assembler of `sink`; a cut one is taken up where it broke off.
 /// `progress` may be empty.
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
-             StreamSink& sink, std::optional<std::uint64_t> max_bytes, const Progress& progress);
+             const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
+             const Progress& progress);
+/// Throws CancelledError or DeadlineError if nobody waits for a call any more: during long work of
+/// this side.
+void require_time(const Connection& connection, const CallTerms& terms);
 
 }  // namespace transparent_llm::internal

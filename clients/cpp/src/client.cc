@@ -195,8 +195,10 @@ Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& optio
   request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
   internal::fill(*request.mutable_options(), kDims, options, true);
   const auto call = internal::stream_call("unembed", std::move(request));
+  const internal::Expected expected({{.method = call.name, .dims = kDims, .options = options}});
   return internal::receive_one(impl().connection(), call,
-                               impl().terms(impl().call_options(options)), options.on_progress);
+                               impl().terms(impl().call_options(options)), expected,
+                               options.on_progress);
 }
 
 Tensor Client::residual_in(Index layer, const ReadOptions& options) {
@@ -234,8 +236,10 @@ Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& optio
   request.set_neuron(internal::to_int32("neuron", neuron));
   internal::fill(*request.mutable_options(), kDims, options, true);
   const auto call = internal::stream_call("neuron_output", std::move(request));
+  const internal::Expected expected({{.method = call.name, .dims = kDims, .options = options}});
   return internal::receive_one(impl().connection(), call,
-                               impl().terms(impl().call_options(options)), options.on_progress);
+                               impl().terms(impl().call_options(options)), expected,
+                               options.on_progress);
 }
 
 Tensor Client::attention_matrix(Index batch_i, Index layer, Index head,

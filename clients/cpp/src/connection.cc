@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstdlib>
 #include <fstream>
 #include <mutex>
 #include <sstream>
@@ -33,7 +34,7 @@ void require_consistent(const Options& options) {
         "not of ASCII");
   }
   if (options.max_bytes == 0)
-    throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent for no limit");
+    throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent");
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     throw InvalidRequestError(
         "a client certificate needs both tls_cert and tls_key: its file and its key's");
@@ -73,13 +74,19 @@ InvalidRequestError closed() {
   return InvalidRequestError("this client is closed; make a new one with Client::connect");
 }
 
-grpc::ChannelArguments arguments() {
+grpc::ChannelArguments arguments(const Route& route) {
   grpc::ChannelArguments arguments;
+  // The client decides, not gRPC by the environment. The second counts without the first too.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, route.proxy.empty() ? 0 : 1);
+  arguments.SetString("grpc.address_http_proxy_enabled_addresses", "");
+  if (!route.proxy.empty()) arguments.SetString(GRPC_ARG_HTTP_PROXY, route.proxy);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // calls.cc makes them, within the call's time
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of this client's own
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kLargestFrameBytes);
+  // Nothing is unpacked: half a megabyte may become 512, before gRPC looks at its size.
+  arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // as often as that during one call
@@ -94,7 +101,8 @@ grpc::ChannelArguments arguments() {
 Connection::Connection(std::string target, Options options)
     : target_(std::move(target)), options_(std::move(options)) {
   require_consistent(options_);
-  channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments());
+  route_ = route_to(target_, options_, [](const char* name) { return std::getenv(name); });
+  channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments(route_));
   stub_ = v1::TransparentLlmService::NewStub(channel_);
 }
 

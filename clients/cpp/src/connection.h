@@ -14,6 +14,8 @@
 #include <string>
 
 #include "deadline.h"
+#include "memory.h"
+#include "route.h"
 #include "transparent_llm/options.h"
 #include "transparent_llm/v1/service.grpc.pb.h"
 
@@ -39,6 +41,11 @@ class Connection {
 
   const std::string& target() const { return target_; }
   const Options& options() const { return options_; }
+  const Route& route() const { return route_; }
+  /// What lies at the other end, for messages.
+  std::string peer() const { return route_.peer(target_); }
+  /// The most bytes that one value may take.
+  std::uint64_t max_bytes() const { return options_.max_bytes.value_or(half_of_memory()); }
   /// Throw InvalidRequestError after `close`.
   std::shared_ptr<grpc::Channel> channel() const;
   std::shared_ptr<Stub> stub() const;
@@ -63,6 +70,7 @@ class Connection {
  private:
   std::string target_;
   Options options_;
+  Route route_;
   mutable std::mutex mutex_;  // of the two that follow, which are empty after `close`
   std::shared_ptr<grpc::Channel> channel_;
   std::shared_ptr<Stub> stub_;

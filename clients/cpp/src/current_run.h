@@ -23,7 +23,8 @@ struct CurrentRun {
   std::optional<Tensor> mask;
 };
 
-/// From the answer to `request`. Throws InternalError for one that contradicts itself.
+/// From the answer to `request`. Throws InternalError for one that contradicts itself or what was
+/// sent.
 CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunResponse& response);
 
 }  // namespace transparent_llm::internal

@@ -30,7 +30,6 @@ bool loads_a_model(const Failure& failure) {
 }
 
 Clock::duration pause_after(int in_a_row) {
-  if (in_a_row == 0) return Clock::duration::zero();
   return std::min(kFirstPause * (1 << std::min(in_a_row, 10)), kLongestPause);
 }
 
@@ -54,9 +53,18 @@ void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progr
                                                          failure.kind == ErrorClass::kCancelled);
   if (!(was_lost || was_cut) || now - *since_ > kLongestAbsence) failure.raise();
   if (!loss_) loss_ = failure;
-  const auto pause = pause_after(in_a_row_);
+  const auto pause = in_a_row_ == 0 ? rest(now) : pause_after(in_a_row_);
   if (terms_.deadline.is_within(pause)) raise_stayed_away(transfer);
   this->pause(pause, failure);
+}
+
+/// The pause after some progress: none, unless the cut before was only just, as of a server that
+/// sends crumbs.
+Clock::duration Cuts::rest(Clock::time_point now) {
+  const auto none = Clock::duration::zero();
+  const auto pause = last_ ? std::max(none, *last_ + kFirstPause - now) : none;
+  last_ = now + pause;
+  return pause;
 }
 
 void Cuts::require_wanted(const Failure& failure) const {
@@ -75,7 +83,7 @@ void Cuts::raise_stayed_away(const Transfer& transfer) const {
   const std::string total = std::to_string(transfer.total_bytes);
   const std::string place =
       transfer.total_bytes != 0 ? " at byte " + received + " of " + total : "";
-  throw DeadlineError(connection_.target() + " was lost" + place +
+  throw DeadlineError(connection_.peer() + " was lost" + place +
                           " and did not come back within the call's time: " + loss_->message,
                       {.reason = {},
                        .metadata = {{"received", received}, {"total_bytes", total}},

@@ -28,6 +28,7 @@ class Cuts {
  private:
   using Clock = Deadline::Clock;
 
+  Clock::duration rest(Clock::time_point now);
   void require_wanted(const Failure& failure) const;
   void pause(Clock::duration time, const Failure& failure) const;
   [[noreturn]] void raise_stayed_away(const Transfer& transfer) const;
@@ -38,6 +39,7 @@ class Cuts {
   const bool was_reached_;
   int in_a_row_ = 0;
   std::optional<Clock::time_point> since_;
+  std::optional<Clock::time_point> last_;
   std::optional<Failure> loss_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "digest.h"
 #include "wire_dtype.h"
 
 namespace transparent_llm::internal {
@@ -69,6 +70,9 @@ Limits limits_of(const v1::Limits& wire) {
   };
 }
 
+/// A server that says to be another model at each run must not fill the memory.
+constexpr std::size_t kMostModels = 64;
+
 }  // namespace
 
 ModelInfo model_info_of(const v1::ModelInfo& wire) {
@@ -93,7 +97,10 @@ ServerInfo server_info_of(const v1::ServerInfoResponse& wire) {
       .stored_runs = wire.stored_runs(),
       .stored_run_bytes = wire.stored_run_bytes(),
   };
-  for (const auto& model : wire.models()) info.models.push_back(description_of(model));
+  for (const auto& model : wire.models()) {
+    if (!model.digest().empty()) require_digest(model.digest());  // one never loaded has none yet
+    info.models.push_back(description_of(model));
+  }
   return info;
 }
 
@@ -113,9 +120,18 @@ std::optional<ModelDescription> Descriptions::with_neuron_outputs(Connection& co
     if (gives && model.digest == digest) described = model;
   }
   const std::lock_guard lock(mutex_);
+  if (known_.size() >= kMostModels && !known_.contains(digest)) known_.clear();
   std::optional<ModelDescription>& known = known_[digest];
   if (!known) known = std::move(described);  // calls under way rely on a model that is known
   return known;
+}
+
+void Descriptions::add_known(Lengths& lengths, const std::string& digest) {
+  const std::lock_guard lock(mutex_);
+  const auto found = known_.find(digest);
+  if (found == known_.end() || !found->second) return;
+  lengths["d_model"] = found->second->info.d_model;
+  lengths["d_vocab"] = found->second->info.d_vocab;
 }
 
 }  // namespace transparent_llm::internal

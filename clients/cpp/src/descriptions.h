@@ -8,6 +8,7 @@
 #include <string>
 
 #include "calls.h"
+#include "expected.h"
 #include "transparent_llm/description.h"
 #include "transparent_llm/v1/service.pb.h"
 
@@ -24,6 +25,8 @@ class Descriptions {
   std::optional<ModelDescription> with_neuron_outputs(Connection& connection,
                                                       const std::string& digest,
                                                       const CallTerms& terms);
+  /// Adds the lengths of axes that are known already; no call is made.
+  void add_known(Lengths& lengths, const std::string& digest);
 
  private:
   std::mutex mutex_;

@@ -80,10 +80,8 @@ class Product {
   Product(const std::string& name, Dtype dtype, std::vector<std::size_t> shape,
           std::vector<std::string> dims, std::optional<std::uint64_t> max_bytes)
       : dtype_(dtype), shape_(std::move(shape)), dims_(std::move(dims)) {
-    const auto needed = bytes_of(std::span<const std::size_t>(shape_), size_of(dtype));
-    require(needed.has_value(), "their product is larger than memory can be");
-    require_within(name, *needed, max_bytes);
-    n_bytes_ = *needed;
+    n_bytes_ = product_of(shape_, size_of(dtype));
+    require_within(name, n_bytes_, std::min(max_bytes.value_or(kAddressable), kAddressable));
     memory_ = memory_of(n_bytes_);
     if (!memory_) raise_no_memory(name, n_bytes_);
     if (n_bytes_ != 0) row_.resize(shape_.back());
@@ -149,6 +147,7 @@ std::vector<Span> spans_of(const FfnFactors& factors, std::size_t n_neurons) {
   if (!factors.spans) return {{0, n_neurons}};
   const Tensor& wire = *factors.spans;
   require(wire.dtype() == Dtype::kI64 && wire.shape().size() == 2 && wire.shape()[1] == 2, "spans");
+  require(wire.shape()[0] <= n_neurons, "more spans than neurons");
   const auto bounds = wire.as<std::int64_t>();
   std::vector<Span> spans;
   for (std::size_t i = 0; i < bounds.size(); i += 2) {
@@ -177,7 +176,8 @@ std::vector<std::ptrdiff_t> places(const std::vector<Span>& spans, std::size_t n
 
 }  // namespace
 
-Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes) {
+Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes,
+               const GoOn& go_on) {
   const auto& [pattern, value_out, gain] = factors;
   require(pattern.shape().size() == 3 && value_out.shape().size() == 3, "their axes");
   require(value_out.dtype() == Dtype::kF32, "value_out is not F32");
@@ -198,6 +198,7 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
   for (std::size_t target = 0; target < n_targets; ++target) {
     const auto row_gain = has_rows ? gains.subspan(target * d_model, d_model) : gains;
     for (std::size_t source = 0; source < n_sources; ++source) {
+      if (go_on) go_on();
       for (std::size_t head = 0; head < n_heads; ++head) {
         const auto vector = vectors.subspan((source * n_heads + head) * d_model, d_model);
         const std::size_t place = (head * n_targets + target) * n_sources + source;
@@ -209,7 +210,7 @@ Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_byte
 }
 
 Tensor product(const FfnFactors& factors, const Tensor& weights,
-               std::optional<std::uint64_t> max_bytes) {
+               std::optional<std::uint64_t> max_bytes, const GoOn& go_on) {
   const auto& [activations, gain, spans] = factors;
   require(activations.shape().size() == 1 && weights.shape().size() == 2, "their axes");
   const std::size_t n_neurons = weights.shape()[0], d_model = weights.shape()[1];
@@ -222,6 +223,7 @@ Tensor product(const FfnFactors& factors, const Tensor& weights,
   Singles factor(activations), vectors(weights);
   const std::span<const float> gains = gain_of(gain);
   for (std::size_t neuron = 0; neuron < n_neurons; ++neuron) {
+    if (go_on) go_on();
     if (found[neuron] < 0) {
       value.skip(1);
       continue;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "transparent_llm/tensor.h"
@@ -32,12 +33,16 @@ struct FfnFactors {
   std::optional<Tensor> spans;
 };
 
+/// Called now and then during the work, which ends with what it throws.
+using GoOn = std::function<void()>;
+
 /// [target source head d_model]. Throws InternalError for factors that do not fit together,
 /// TooLargeError for a value of more than `max_bytes` or than there is memory for.
-Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes);
+Tensor product(const AttnFactors& factors, std::optional<std::uint64_t> max_bytes,
+               const GoOn& go_on = {});
 
 /// [hidden d_model], with the output vectors [d_ffn d_model] of the layer. Throws as above.
 Tensor product(const FfnFactors& factors, const Tensor& weights,
-               std::optional<std::uint64_t> max_bytes);
+               std::optional<std::uint64_t> max_bytes, const GoOn& go_on = {});
 
 }  // namespace transparent_llm::internal

@@ -1,10 +1,13 @@
 #include "failure.h"
 
 #include <array>
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "legible.h"
 #include "transparent_llm/client/status.pb.h"
 
 namespace transparent_llm::internal {
@@ -159,9 +162,14 @@ bool is_type(const client::Detail& detail, std::string_view type) {
          url[url.size() - type.size() - 1] == '/';
 }
 
-Seconds seconds_of(const client::Duration& delay) {
-  using std::chrono::milliseconds;
-  return milliseconds(delay.nanos() / 1'000'000) + Seconds(static_cast<double>(delay.seconds()));
+/// None for a delay that nobody should wait for: below 0, or longer than a day.
+std::optional<Seconds> seconds_of(const client::Duration& delay) {
+  constexpr std::int64_t kDay = 24 * 3600;
+  if (delay.seconds() < 0 || delay.seconds() > kDay) return std::nullopt;
+  if (delay.nanos() < 0 || delay.nanos() > 999'999'999) return std::nullopt;
+  const Seconds made = std::chrono::milliseconds(delay.nanos() / 1'000'000) +
+                       Seconds(static_cast<double>(delay.seconds()));
+  return made <= Seconds(kDay) ? std::optional(made) : std::nullopt;
 }
 
 /// What the server said, if its details can be read and are ours.
@@ -184,17 +192,19 @@ std::optional<Failure> with_details(const grpc::Status& status) {
   }
   if (!is_ours) return std::nullopt;
   const CodeRow& row = row_of(status.error_code());
-  details.reason = info.reason().empty() ? std::string(row.reason) : info.reason();
-  details.metadata = {info.metadata().begin(), info.metadata().end()};
-  return Failure{class_of_reason(info.reason()).value_or(row.kind), rich.message(),
-                 std::move(details)};
+  details.reason = is_reason(info.reason()) ? info.reason() : std::string(row.reason);
+  details.metadata = legible(std::map<std::string, std::string>(info.metadata().begin(),
+                                                                info.metadata().end()));
+  return Failure{class_of_reason(info.reason()).value_or(row.kind),
+                 legible(rich.message(), kMostMessage), std::move(details)};
 }
 
 }  // namespace
 
 Failure failure_of(const grpc::Status& status, const std::string& target) {
   if (auto failure = with_details(status)) return *std::move(failure);
-  return without_details(status, target);
+  return without_details({status.error_code(), legible(status.error_message(), kMostMessage)},
+                         target);
 }
 
 void Failure::raise() const {

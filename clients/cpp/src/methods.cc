@@ -107,6 +107,8 @@ std::int32_t to_int32(const char* axis, Index index) {
        .retry_after = {}});
 }
 
+std::span<const std::string_view> dims_of(const Read& read) { return row_for(read).dims; }
+
 StreamCall call_of(const std::string& run_id, const Asked& asked, const ReadOptions& options) {
   const Row& row = row_for(asked.read);
   return row.call(run_id, asked, row.dims, options);

@@ -11,12 +11,6 @@ namespace {
 
 constexpr const char* kWhole = "";
 
-const char* first_factor(std::string_view method) {
-  if (method == "decomposed_attn") return "pattern";
-  if (method == "decomposed_ffn_out") return "activations";
-  return nullptr;
-}
-
 [[noreturn]] void raise_unasked(const std::string& got, const std::string& wanted) {
   throw InternalError("the server sent " + got + " where " + wanted + " was asked for");
 }
@@ -35,7 +29,7 @@ bool multiplies(Shared& shared, const CurrentRun& run, const Read& read, const C
 Asked asked_for(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
                 const CallTerms& terms) {
   const bool is_whole = options.slices.empty() && !options.dtype;
-  const bool has_factors = is_whole && first_factor(read.method()) != nullptr;
+  const bool has_factors = is_whole && !first_factor(read.method()).empty();
   return {read, has_factors &&
                     (read.method() == "decomposed_attn" || multiplies(shared, run, read, terms))};
 }
@@ -53,14 +47,16 @@ std::optional<Tensor> take_if_there(Parts& parts, const std::string& name) {
 
 Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts parts,
                   const CallTerms& terms) {
-  const auto max_bytes = shared.connection.options().max_bytes;
-  Tensor first = take(parts, first_factor(read.method()), read);
+  const auto max_bytes = shared.connection.max_bytes();
+  const auto go_on = [&] { require_time(shared.connection, terms); };
+  Tensor first = take(parts, std::string(first_factor(read.method())), read);
   std::optional<Tensor> gain = take_if_there(parts, "gain");
   if (read.method() == "decomposed_attn") {
     Tensor value_out = take(parts, "value_out", read);
     if (!parts.empty())
       raise_unasked("a factor " + parts.begin()->first, std::string(read.method()));
-    return product(AttnFactors{std::move(first), std::move(value_out), std::move(gain)}, max_bytes);
+    return product(AttnFactors{std::move(first), std::move(value_out), std::move(gain)}, max_bytes,
+                   go_on);
   }
   std::optional<Tensor> spans = take_if_there(parts, "spans");
   if (!parts.empty()) raise_unasked("a factor " + parts.begin()->first, std::string(read.method()));
@@ -69,7 +65,7 @@ Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts
   const std::int32_t layer = to_int32("layer", read.indices()[1].value_or(-1));
   const Tensor weights = shared.weights.layer(shared.connection, *model, layer, terms);
   return product(FfnFactors{std::move(first), std::move(gain), std::move(spans)}, weights,
-                 max_bytes);
+                 max_bytes, go_on);
 }
 
 Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts parts,
@@ -79,24 +75,30 @@ Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts
   return multiplied(shared, run, asked.read, std::move(parts), terms);
 }
 
-/// How many tensors a value comes in, at most: each product has three factors or fewer.
-std::size_t tensors_of(const Asked& asked) { return asked.factored ? 3 : 1; }
+Expectation expectation_of(Shared& shared, const CurrentRun& run, const Asked& asked,
+                           const ReadOptions& options) {
+  Expectation made{.method = std::string(asked.read.method()),
+                   .dims = dims_of(asked.read),
+                   .options = options,
+                   .factored = asked.factored};
+  add_lengths(made.lengths, run);
+  shared.descriptions.add_known(made.lengths, run.model_digest);
+  return made;
+}
 
-/// A stream of so many tensors at most.
-std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call, std::size_t most,
-                                   const CallTerms& terms, const Progress& progress) {
-  Collector collector(most);
-  receive(connection, call, terms, collector, connection.options().max_bytes, progress);
+std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call,
+                                   const CallTerms& terms, const Expected& expected,
+                                   const Progress& progress) {
+  Collector collector(expected.most());
+  receive(connection, call, terms, expected, collector, connection.max_bytes(), progress);
   return std::move(collector).tensors();
 }
 
 }  // namespace
 
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
-                   const Progress& progress) {
-  auto arrived = collected(connection, call, 1, terms, progress);
-  if (arrived[0].name != call.name) raise_unasked(arrived[0].name, call.name);
-  return std::move(arrived[0].tensor);
+                   const Expected& expected, const Progress& progress) {
+  return std::move(collected(connection, call, terms, expected, progress)[0].tensor);
 }
 
 std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor> arrived) {
@@ -105,8 +107,8 @@ std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor
     const std::size_t dot = one.name.find('.');
     const std::string method = one.name.substr(0, dot);
     const std::string factor = dot == std::string::npos ? kWhole : one.name.substr(dot + 1);
-    const char* first = first_factor(method);
-    if (factor == kWhole || (first != nullptr && factor == first)) groups.emplace_back();
+    const std::string_view first = first_factor(method);
+    if (factor == kWhole || (!first.empty() && factor == first)) groups.emplace_back();
     if (groups.empty() || groups.size() > asked.size())
       raise_unasked(one.name, std::to_string(asked.size()) + " values");
     const std::string_view wanted = asked[groups.size() - 1].read.method();
@@ -124,8 +126,9 @@ Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadO
             const CallTerms& terms) {
   const Asked asked = asked_for(shared, run, read, options, terms);
   const StreamCall call = call_of(run.run_id, asked, options);
-  auto groups = grouped(std::span(&asked, 1), collected(shared.connection, call, tensors_of(asked),
-                                                        terms, options.on_progress));
+  const Expected expected({expectation_of(shared, run, asked, options)});
+  auto groups = grouped(std::span(&asked, 1), collected(shared.connection, call, terms, expected,
+                                                        options.on_progress));
   return value_of(shared, run, asked, std::move(groups[0]), terms);
 }
 
@@ -134,11 +137,13 @@ std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<c
   std::vector<Asked> asked;
   for (const Read& read : reads) asked.push_back(asked_for(shared, run, read, options, terms));
   if (asked.empty()) return {};
-  std::size_t most = 0;
-  for (const Asked& one : asked) most += tensors_of(one);
+  std::vector<Expectation> expectations;
+  for (const Asked& one : asked)
+    expectations.push_back(expectation_of(shared, run, one, options));
   const StreamCall call = fetch_call(run.run_id, asked, options);
   auto groups =
-      grouped(asked, collected(shared.connection, call, most, terms, options.on_progress));
+      grouped(asked, collected(shared.connection, call, terms, Expected(expectations),
+                               options.on_progress));
   std::vector<Tensor> values;
   for (std::size_t i = 0; i < asked.size(); ++i) {
     values.push_back(value_of(shared, run, asked[i], std::move(groups[i]), terms));
@@ -148,14 +153,11 @@ std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<c
 
 void read_chunks(Shared& shared, const CurrentRun& run, const Read& read, const ChunkSink& sink,
                  const ReadOptions& options, const CallTerms& terms) {
-  const ChunkSink checked = [&](const TensorHeader& header, std::uint64_t offset,
-                                std::span<const std::byte> bytes) {
-    if (header.name != read.method()) raise_unasked(header.name, std::string(read.method()));
-    sink(header, offset, bytes);
-  };
-  Forwarder forwarder(checked);
-  const StreamCall call = call_of(run.run_id, {read, false}, options);
-  receive(shared.connection, call, terms, forwarder, std::nullopt, options.on_progress);
+  const Asked asked{read, false};
+  const Expected expected({expectation_of(shared, run, asked, options)});
+  Forwarder forwarder(sink);
+  receive(shared.connection, call_of(run.run_id, asked, options), terms, expected, forwarder,
+          std::nullopt, options.on_progress);
   forwarder.finish();
 }
 

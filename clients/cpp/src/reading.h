@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include "calls.h"
 #include "current_run.h"
 #include "descriptions.h"
+#include "expected.h"
 #include "methods.h"
 #include "sinks.h"
 #include "weights.h"
@@ -22,16 +24,16 @@ namespace transparent_llm::internal {
 struct Shared {
   Shared(std::string target, Options options)
       : connection(std::move(target), std::move(options)),
-        weights(connection.options().weights_bytes) {}
+        weights(std::min(connection.options().weights_bytes, connection.max_bytes())) {}
 
   Connection connection;
   Descriptions descriptions;
   Weights weights;
 };
 
-/// A stream of one tensor, which is named as the call.
+/// A stream of one tensor.
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
-                   const Progress& progress);
+                   const Expected& expected, const Progress& progress);
 
 /// What came for one read: the value under "", or its factors under their names.
 using Parts = std::map<std::string, Tensor>;

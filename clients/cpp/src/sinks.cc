@@ -3,13 +3,14 @@
 #include <cstring>
 #include <utility>
 
+#include "legible.h"
 #include "tensor_access.h"
 
 namespace transparent_llm::internal {
 
 void Collector::begin(const TensorHeader& header) {
   if (arriving_.size() == most_)
-    throw StreamError(header.name + " begins after the " + std::to_string(most_) +
+    throw StreamError(in_quotes(header.name) + " begins after the " + std::to_string(most_) +
                       " tensors that were asked for");
   std::shared_ptr<std::byte[]> memory = memory_of(header.total_bytes);
   if (!memory)
@@ -37,7 +38,8 @@ std::vector<NamedTensor> Collector::tensors() && {
 }
 
 void Forwarder::begin(const TensorHeader& header) {
-  if (header_) throw StreamError("a second tensor, " + header.name + ", in a stream of one");
+  if (header_)
+    throw StreamError("a second tensor, " + in_quotes(header.name) + ", in a stream of one");
   header_ = header;
 }
 

@@ -95,6 +95,8 @@ void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims,
   if (options.dtype && is_floating) wire.set_dtype(to_wire(*options.dtype));
 }
 
+std::size_t count_of(const Slice& slice, std::size_t length) { return cut_of(slice, length).count; }
+
 Tensor cut(const Tensor& whole, const ReadOptions& options) {
   std::vector<Cut> cuts;
   std::vector<std::size_t> shape;

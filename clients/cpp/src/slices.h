@@ -20,6 +20,9 @@ void require_valid(const ReadOptions& options);
 void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims,
           const ReadOptions& options, bool is_floating);
 
+/// How many indices of an axis a slice takes.
+std::size_t count_of(const Slice& slice, std::size_t length);
+
 /// The part of a tensor that is here already. Axes that it does not have are left out.
 Tensor cut(const Tensor& whole, const ReadOptions& options);
 

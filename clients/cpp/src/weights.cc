@@ -1,6 +1,7 @@
 #include "weights.h"
 
 #include <array>
+#include <string_view>
 #include <utility>
 
 #include "reading.h"
@@ -21,6 +22,8 @@ bool Weights::keeps(const ModelDescription& model, std::int64_t layer) const {
 Tensor Weights::layer(Connection& connection, const ModelDescription& model, std::int32_t layer,
                       const CallTerms& terms) {
   if (auto found = find(model.digest, layer)) return *std::move(found);
+  if (layer < 0 || static_cast<std::size_t>(layer) >= model.d_ffn.size())
+    throw InternalError(connection.target() + " now describes its model with fewer layers");
   v1::NeuronOutputsRequest request;
   request.set_model(model.info.name);
   request.set_layer(layer);
@@ -28,12 +31,13 @@ Tensor Weights::layer(Connection& connection, const ModelDescription& model, std
   const auto call = stream_call("neuron_outputs", std::move(request));
   CallTerms of_no_run = terms;
   of_no_run.run_key.clear();
-  Tensor rows = receive_one(connection, call, of_no_run, {});
-  if (rows.shape() != std::vector<std::size_t>(
-                          {model.d_ffn[static_cast<std::size_t>(layer)], model.info.d_model})) {
-    throw InternalError(connection.target() +
-                        " sent output vectors of another shape than the model's");
-  }
+  static constexpr std::string_view kDims[] = {"d_ffn", "d_model"};
+  const Expected expected(
+      {{.method = call.name,
+        .dims = kDims,
+        .lengths = {{"d_ffn", model.d_ffn[static_cast<std::size_t>(layer)]},
+                    {"d_model", model.info.d_model}}}});
+  Tensor rows = receive_one(connection, call, of_no_run, expected, {});
   keep({model.digest, layer, rows});
   return rows;
 }

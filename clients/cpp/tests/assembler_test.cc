@@ -66,11 +66,41 @@ TEST_F(AssemblerTest, RefusesHeadersThatContradictThemselves) {
   refuses({.shape = {2}, .dims = {}, .total_bytes = 2});
   refuses(
       {.shape = {1u << 31, 1u << 31, 4}, .dims = {"a", "b", "c"}, .total_bytes = 0});  // 2^64 bytes
-  refuses({.shape = std::vector<std::uint64_t>(65), .dims = std::vector<std::string>(65)});
+  refuses({.shape = std::vector<std::uint64_t>(9), .dims = std::vector<std::string>(9)});
+  refuses({.shape = std::vector<std::uint64_t>(120'000, std::uint64_t{1} << 63),
+           .dims = std::vector<std::string>(120'000)});
+  refuses({.shape = {0, std::uint64_t{1} << 47, 2}, .dims = {"a", "b", "c"}, .total_bytes = 0});
+  refuses({.name = std::string(4 << 20, 'x'), .total_bytes = 1});
+  refuses({.shape = {1}, .dims = {std::string(4 << 20, 'x')}, .total_bytes = 1});
+  refuses({.total_bytes = 1, .etag = std::string(4 << 20, 'x')});
   refuses({.shape = {0, ~std::uint64_t{0}}, .dims = {"a", "b"}, .total_bytes = 0});
   refuses({.shape = {std::uint64_t{1} << 62},
            .dims = {"a"},
            .total_bytes = std::uint64_t{1} << 62});  // no memory
+}
+
+TEST_F(AssemblerTest, WhatIsSaidOfALiarIsShort) {
+  std::string long_name;
+  for (int i = 0; i < 1 << 20; ++i) long_name += "\x1b[2J";
+  for (const test::HeaderFields& fields : {
+           test::HeaderFields{.name = long_name},
+           test::HeaderFields{.shape = {1}, .dims = {long_name}},
+           test::HeaderFields{.name = "\x1b[2J", .shape = {1}, .dims = {"\x07"}, .total_bytes = 2},
+       }) {
+    try {
+      assembler.add(header(fields));
+      ADD_FAILURE();
+    } catch (const StreamError& error) {
+      const std::string said = error.what();
+      EXPECT_LT(said.size(), 1000u);
+      EXPECT_EQ(said.find_first_of("\x1b\x07"), std::string::npos) << said;
+    }
+  }
+}
+
+TEST_F(AssemblerTest, RefusesWhatWasNotAskedForByItsHeader) {
+  Assembler checked(collector, std::nullopt, [](const TensorHeader&) { throw 7; });
+  EXPECT_THROW(checked.add(bytes_header(1)), int);
 }
 
 TEST_F(AssemblerTest, RefusesSharedMemoryThatWasNotOffered) {
@@ -82,7 +112,7 @@ TEST_F(AssemblerTest, RefusesSharedMemoryThatWasNotOffered) {
 TEST_F(AssemblerTest, RefusesMoreThanMaxBytesBeforeItTakesMemory) {
   Assembler limited(collector, 10);
   try {
-    limited.add(bytes_header(std::uint64_t{1} << 62));
+    limited.add(bytes_header(std::uint64_t{1} << 46));
     FAIL();
   } catch (const TooLargeError& error) {
     EXPECT_EQ(error.reason(), "TOO_LARGE");

@@ -102,10 +102,10 @@ TEST(CutsTest, NewBitsBeginAnew) {
   server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
     asked.emplace_back(request.options().resume_offset(), request.options().etag());
     if (asked.size() == 1) {
-      writer->Write(test::bytes_header(4, "ab", "old"));
+      writer->Write(test::residual(4, "ab", "old"));
       return grpc::Status(grpc::UNAVAILABLE, "cut");
     }
-    writer->Write(test::bytes_header(4, "wxyz", "new"));
+    writer->Write(test::residual(4, "wxyz", "new"));
     return grpc::Status::OK;
   };
   Client llm = Client::connect(server.address());
@@ -122,6 +122,22 @@ TEST(CutsTest, NewBitsBeginAnew) {
   EXPECT_EQ(asked[1], (std::pair<std::uint64_t, std::string>{2, "old"}));
 }
 
+TEST(CutsTest, AStreamInCrumbsIsNotAskedForWithoutAPause) {
+  ScriptedServer server;
+  std::atomic<int> calls = 0;
+  server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
+    ++calls;
+    v1::TensorChunk crumb = test::residual(1 << 20, "x");
+    crumb.set_offset(request.options().resume_offset());
+    writer->Write(crumb);
+    return grpc::Status(grpc::UNAVAILABLE, "gone");
+  };
+  Client llm = Client::connect(server.address());
+  llm.run({"My lord"});
+  EXPECT_THROW(llm.residual_in(0, {.timeout = 1s}), DeadlineError);
+  EXPECT_LE(calls, 25);
+}
+
 TEST(CutsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
   ScriptedServer server;
   int calls = 0;
@@ -129,12 +145,12 @@ TEST(CutsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
     if (++calls == 1) return test::status_of(grpc::UNAVAILABLE, "DRAINING");
     if (calls == 2) return grpc::Status(grpc::CANCELLED, "cut off before it began");
     if (calls == 3) return grpc::Status(grpc::INTERNAL, "Received RST_STREAM with error code 2");
-    writer->Write(test::bytes_header(1, "a"));
+    writer->Write(test::residual(4, "abcd"));
     return grpc::Status::OK;
   };
   Client llm = Client::connect(server.address());
   llm.run({"My lord"});
-  EXPECT_EQ(raw(llm.residual_in(0)), "a");
+  EXPECT_EQ(raw(llm.residual_in(0)), "abcd");
   EXPECT_EQ(calls, 4);
 }
 
@@ -203,7 +219,7 @@ TEST(CutsTest, AClientThatIsClosedWhileItWaitsCancelsTheCall) {
 TEST(CutsTest, AServerThatStaysAwayMissesTheDeadline) {
   ScriptedServer server;
   server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
-    if (request.options().resume_offset() == 0) writer->Write(test::bytes_header(4, "ab"));
+    if (request.options().resume_offset() == 0) writer->Write(test::residual(4, "ab"));
     return grpc::Status(grpc::UNAVAILABLE, "gone");
   };
   Client llm = Client::connect(server.address());

@@ -11,22 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "sockets.h"
+
 namespace transparent_llm::test {
-
-/// A file descriptor of a socket, closed at its end.
-class Socket {
- public:
-  explicit Socket(int fd) : fd_(fd) {}
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  ~Socket();
-  int fd() const { return fd_; }
-  /// Ends what others wait for on it.
-  void shut_down() const;
-
- private:
-  int fd_;
-};
 
 /// Forwards to `target` (127.0.0.1:PORT). Each entry of `cuts` is for one connection, in their
 /// order: after so many bytes to the client it is cut. Later connections are not cut.

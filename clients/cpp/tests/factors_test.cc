@@ -97,6 +97,13 @@ TEST(AttnFactorsTest, AProductThatNoMemoryHasIsTooLarge) {
   }
 }
 
+TEST(AttnFactorsTest, EndsWithItsCall) {
+  EXPECT_THROW(product(AttnFactors{kPattern, kValueOut, std::nullopt}, {}, [] { throw 7; }), int);
+  EXPECT_THROW(product(FfnFactors{floats({3}, {1, 2, 3}), std::nullopt, std::nullopt}, kWeights, {},
+                       [] { throw 7; }),
+               int);
+}
+
 TEST(FfnFactorsTest, MultipliesEachNeuron) {
   const Tensor value = product(
       FfnFactors{floats({3}, {0.1f, 0, -1}), floats({2}, {0.5f, 3}), std::nullopt}, kWeights, {});
@@ -125,6 +132,7 @@ TEST(FfnFactorsTest, RefusesSpansThatContradict) {
   refuses({-1, 1}, 2);
   refuses({2, 1}, 0);
   refuses({0, 2, 1, 3}, 4);
+  refuses({0, 0, 0, 0, 0, 0, 0, 3}, 3);
   EXPECT_THROW(product(FfnFactors{floats({2}, {1, 2}), std::nullopt, std::nullopt}, kWeights, {}),
                InternalError);
 }

@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "transparent_llm/client/status.pb.h"
 #include "wire.h"
 
 namespace transparent_llm::internal {
@@ -56,6 +60,41 @@ TEST(FailureTest, DetailsThatAreNotOursOrBrokenAreNotTaken) {
   std::string foreign = status_of(grpc::NOT_FOUND, "RUN_NOT_FOUND").error_details();
   foreign.replace(foreign.find("transparent-llm"), 15, "transparent-foo");
   EXPECT_EQ(failure_of({grpc::NOT_FOUND, "plain", foreign}, "t").details.reason, "NOT_FOUND");
+}
+
+TEST(FailureTest, DelaysThatNobodyShouldWaitForAreNone) {
+  for (const auto& [seconds, nanos] : std::vector<std::pair<std::int64_t, std::int32_t>>{
+           {-1, 0}, {0, -1}, {INT64_MAX, INT32_MAX}, {INT64_MIN, 0}, {86'401, 0}, {1, INT32_MIN}}) {
+    client::Status status;
+    status.ParseFromString(status_of(grpc::UNAVAILABLE, "BUSY", {}, 1).error_details());
+    client::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(seconds);
+    retry.mutable_retry_delay()->set_nanos(nanos);
+    status.mutable_details(1)->set_value(retry.SerializeAsString());
+    const Failure failure =
+        failure_of({grpc::UNAVAILABLE, "", status.SerializeAsString()}, "target");
+    EXPECT_EQ(failure.details.reason, "BUSY");
+    EXPECT_FALSE(failure.details.retry_after) << seconds;
+  }
+}
+
+TEST(FailureTest, WordsAreTakenWithinBounds) {
+  std::string said;
+  for (int i = 0; i < 1 << 16; ++i) said += "\x1b[2J\u202e";
+  std::map<std::string, std::string> metadata = {
+      {"\x1b[2J", "\x07"}, {std::string(100, 'k'), "v"}, {"long", std::string(1 << 20, 'v')}};
+  for (int i = 0; i < 100; ++i) metadata["k" + std::to_string(i)] = "v";
+  for (const grpc::Status& status :
+       {status_of(grpc::UNAVAILABLE, said, metadata), grpc::Status(grpc::UNAVAILABLE, said),
+        grpc::Status(grpc::UNAVAILABLE, "no UTF-8: \xff\xc0\xed\xa0\x80")}) {
+    const Failure failure = failure_of(status, "target");
+    std::string words = failure.message + failure.details.reason;
+    for (const auto& [key, value] : failure.details.metadata) words += key + value;
+    EXPECT_LT(words.size(), std::size_t{1} << 16);
+    EXPECT_EQ(words.find_first_of("\x1b\x07\xff"), std::string::npos);
+    EXPECT_EQ(words.find("\u202e"), std::string::npos);
+    EXPECT_LE(failure.details.metadata.size(), 32u);
+  }
 }
 
 TEST(FailureTest, AResetStreamIsALostConnection) {

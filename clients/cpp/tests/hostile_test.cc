@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
+#include <map>
+#include <utility>
 
 #include "scripted_server.h"
 #include "transparent_llm/client.h"
@@ -24,7 +27,7 @@ class HostileTest : public testing::Test {
   /// An endless value: writes until the client is gone, and then says so.
   void write_without_end() {
     server.on_residual_in = [this](const v1::ResidualInRequest&, Writer* writer) {
-      writer->Write(test::bytes_header(std::uint64_t{1} << 62));
+      writer->Write(test::residual(std::uint64_t{1} << 46));
       const std::string data(1000, 'x');
       for (std::uint64_t offset = 0; writer->Write(test::chunk(offset, data));
            offset += data.size())
@@ -56,12 +59,12 @@ TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
   write_by_layer({
       {},
       {test::chunk(0, "a")},
-      {test::bytes_header(2, "a")},
-      {test::bytes_header(1, "ab")},
-      {test::bytes_header(1, "a"), test::bytes_header(1, "b")},
+      {test::residual(4, "a")},
+      {test::residual(4, "abcde")},
+      {test::residual(4, "abcd"), test::residual(4, "abcd")},
       {test::header({.name = "logits", .total_bytes = 1}, "a")},
       {test::header({.name = "residual_in.factor", .total_bytes = 1}, "a")},
-      {test::bytes_header(2, "ok")},
+      {test::residual(4, "okay")},
   });
   Client llm = connected();
   llm.run({"My lord"});
@@ -73,7 +76,7 @@ TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
 
 TEST_F(HostileTest, HeadersWithoutEndEndACallAtOnce) {
   const auto write = [](Writer* writer) {
-    while (writer->Write(test::bytes_header(0))) continue;
+    while (writer->Write(test::residual(0))) continue;
     return grpc::Status::OK;
   };
   server.on_residual_in = [=](const v1::ResidualInRequest&, Writer* writer) {
@@ -89,7 +92,7 @@ TEST_F(HostileTest, HeadersWithoutEndEndACallAtOnce) {
 
 TEST_F(HostileTest, AMessageThatCannotBeReadEndsTheCallAtOnce) {
   const v1::TensorChunk unreadable = test::header({.name = "no UTF-8: \xff"});
-  const v1::TensorChunk whole = test::bytes_header(1, "a");
+  const v1::TensorChunk whole = test::residual(4, "abcd");
   write_by_layer({{unreadable}, {unreadable, whole, whole}, {whole, unreadable}});
   Client llm = connected();
   llm.run({"My lord"});
@@ -116,6 +119,104 @@ TEST_F(HostileTest, AnswersToRunThatContradictThemselvesAreInternalErrors) {
   Client llm = connected();
   EXPECT_THROW(llm.run({"My lord"}), InternalError);
   EXPECT_THROW(llm.batch_size(), NotRunError);
+}
+
+/// A tensor of zeros.
+v1::TensorChunk zeros(const std::string& name, v1::Dtype dtype,
+                      const std::vector<std::pair<std::string, std::uint64_t>>& axes) {
+  test::HeaderFields fields{.name = name, .dtype = dtype, .total_bytes = 0};
+  fields.total_bytes = dtype == v1::DTYPE_F32 || dtype == v1::DTYPE_I32 ? 4 : 1;
+  for (const auto& [axis, length] : axes) {
+    fields.dims.push_back(axis);
+    fields.shape.push_back(length);
+    fields.total_bytes *= length;
+  }
+  return test::header(fields, std::string(fields.total_bytes, '\0'));
+}
+
+TEST_F(HostileTest, AValueIsWhatWasAskedFor) {
+  constexpr auto kF32 = v1::DTYPE_F32;
+  write_by_layer({
+      {zeros("logits", kF32, {{"batch", 1}, {"pos", 2}, {"d_model", 3}})},
+      {zeros("residual_in.gain", kF32, {{"batch", 1}, {"pos", 2}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 1}, {"pos", 2}, {"nonsense", 3}})},
+      {zeros("residual_in", kF32, {{"pos", 2}, {"batch", 1}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 1}, {"pos", 2}, {"d_model", 3}, {"more", 1}})},
+      {zeros("residual_in", kF32, {})},
+      {zeros("residual_in", v1::DTYPE_I32, {{"batch", 1}, {"pos", 2}, {"d_model", 3}})},
+      {zeros("residual_in", v1::DTYPE_BOOL, {{"batch", 1}, {"pos", 2}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 2}, {"pos", 2}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 1}, {"pos", 3}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 1}, {"pos", 0}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 1}, {"pos", 2}, {"d_model", 3}})},
+      {zeros("residual_in", kF32, {{"batch", 1}, {"pos", 1}, {"d_model", 3}})},
+  });
+  Client llm = connected();
+  llm.run({"My lord"});
+  for (Index lie = 0; lie < 11; ++lie) {
+    EXPECT_THROW(llm.residual_in(lie), InternalError) << lie;
+    EXPECT_THROW(llm.read_chunks(Read::residual_in(lie), kIgnore), InternalError) << lie;
+  }
+  EXPECT_EQ(llm.residual_in(11).size(), 6u);
+  EXPECT_THROW(llm.residual_in(11, {.dtype = Dtype::kBF16}), InternalError);
+  const ReadOptions last{.slices = {{"pos", {.start = -1}}}};
+  EXPECT_THROW(llm.residual_in(11, last), InternalError);
+  EXPECT_EQ(llm.residual_in(12, last).size(), 3u);
+}
+
+TEST_F(HostileTest, ARunIsWhatWasSent) {
+  const std::vector<std::function<void(v1::RunResponse&)>> lies = {
+      [](v1::RunResponse& told) { told.Clear(); },
+      [](v1::RunResponse& told) { told.set_batch_size(2), told.set_n_pos(1); },
+      [](v1::RunResponse& told) { told.set_batch_size(1u << 31), told.set_n_pos(1u << 31); },
+      [](v1::RunResponse& told) { told.clear_token_ids(), told.set_n_pos(0); },
+      [](v1::RunResponse& told) { told.add_mask(true); },
+      [](v1::RunResponse& told) { told.clear_run_id(); },
+      [](v1::RunResponse& told) { told.set_run_id(std::string(1 << 20, 'x')); },
+      [](v1::RunResponse& told) { told.clear_model_digest(); },
+      [](v1::RunResponse& told) { told.set_model_digest("../../" + told.model_digest()); },
+      [](v1::RunResponse& told) { told.set_model_digest(told.model_digest() + "0"); },
+      [](v1::RunResponse& told) { told.set_model_digest(std::string(64, 'A')); },
+      [](v1::RunResponse& told) { told.set_model_digest(std::string(64, '\x1b')); },
+  };
+  for (const auto& lie : lies) {
+    server.on_run = [&](const v1::RunRequest&, v1::RunResponse* response) {
+      *response = test::run_response("run", "model");
+      lie(*response);
+      return grpc::Status::OK;
+    };
+    Client llm = connected();
+    try {
+      llm.run({"My lord"});
+      ADD_FAILURE() << "it was believed";
+    } catch (const InternalError& error) {
+      const std::string said = error.what();
+      EXPECT_LT(said.size(), 500u);
+      EXPECT_EQ(said.find('\x1b'), std::string::npos);
+    }
+  }
+  server.on_run = {};
+  EXPECT_THROW(connected().run_tokens({{1, 2, 3}}), InternalError);
+  EXPECT_NO_THROW(connected().run_tokens({{1, 2}}));
+}
+
+TEST_F(HostileTest, ADigestOfADescriptionIsOne) {
+  const std::map<std::string, bool> digests = {{test::digest_of("model"), true},
+                                               {"", true},
+                                               {"../x", false},
+                                               {"/etc/passwd", false},
+                                               {std::string(64, 'F'), false}};
+  for (const auto& [digest, fits] : digests) {
+    server.on_server_info = [&told = digest](v1::ServerInfoResponse* response) {
+      response->add_models()->set_digest(told);
+      return grpc::Status::OK;
+    };
+    if (fits) {
+      EXPECT_NO_THROW(connected().server_info());
+    } else {
+      EXPECT_THROW(connected().server_info(), InternalError) << digest;
+    }
+  }
 }
 
 TEST_F(HostileTest, AServerThatTellsNoMaskHasNone) {
@@ -235,7 +336,7 @@ TEST_F(HostileTest, ARunThatIsAlwaysLostIsMadeThreeTimesMore) {
   };
   server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
     if (request.run_id() != "run-9") return test::status_of(grpc::NOT_FOUND, "RUN_NOT_FOUND");
-    writer->Write(test::bytes_header(1, "a"));
+    writer->Write(test::residual(4, "abcd"));
     return grpc::Status::OK;
   };
   Client llm = connected();
@@ -243,7 +344,7 @@ TEST_F(HostileTest, ARunThatIsAlwaysLostIsMadeThreeTimesMore) {
   EXPECT_THROW(llm.residual_in(0), NotFoundError);
   EXPECT_EQ(runs, 4);
   runs = 7;
-  EXPECT_EQ(llm.residual_in(0).size(), 1u);
+  EXPECT_EQ(llm.residual_in(0).size(), 2u);
   EXPECT_EQ(llm.run_id(), "run-9");
 }
 
@@ -264,7 +365,8 @@ TEST_F(HostileTest, ALostRunOfAnotherModelIsNotReadOn) {
   } catch (const NotFoundError& error) {
     EXPECT_EQ(error.reason(), "MODEL_CHANGED");
     EXPECT_EQ(error.metadata(),
-              (std::map<std::string, std::string>{{"was", "before"}, {"is", "now"}}));
+              (std::map<std::string, std::string>{{"was", test::digest_of("before")},
+                                                  {"is", test::digest_of("now")}}));
   }
 }
 

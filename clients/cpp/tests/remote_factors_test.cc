@@ -28,14 +28,14 @@ class FactorsTest : public testing::Test {
       v1::ModelDescription& model = *response->add_models();
       model.mutable_info()->set_name("demo");
       model.mutable_info()->set_d_model(2);
-      model.set_digest("digest");
+      model.set_digest(test::digest_of("digest"));
       model.set_dtype(v1::DTYPE_F32);
       model.add_d_ffn(3);
       return grpc::Status::OK;
     };
     server.on_neuron_outputs = [this](const v1::NeuronOutputsRequest& request, Writer* writer) {
       ++downloads;
-      EXPECT_EQ(request.model_digest(), "digest");
+      EXPECT_EQ(request.model_digest(), test::digest_of("digest"));
       EXPECT_EQ(request.model(), "demo");
       writer->Write(test::floats("neuron_outputs", {3, 2}, {1, 2, 3, 4, 5, 6}));
       return grpc::Status::OK;
@@ -46,7 +46,7 @@ class FactorsTest : public testing::Test {
       write_value(*writer, factored);
       return grpc::Status::OK;
     };
-    server.on_fetch = [this](const v1::FetchRequest& request, Writer* writer) {
+    server.on_fetch = [](const v1::FetchRequest& request, Writer* writer) {
       for (const v1::FetchItem& item : request.items()) {
         write_value(*writer,
                     item.decomposed_ffn_out().options().encoding() == v1::ENCODING_FACTORED);
@@ -148,6 +148,19 @@ TEST_F(FactorsTest, FactorsThatAreMissingAreAnInternalError) {
   Client llm = connected();
   llm.run({"My lord"});
   EXPECT_THROW(llm.decomposed_ffn_out(0, 0, 0), InternalError);
+}
+
+TEST_F(FactorsTest, OutputVectorsAreThoseOfTheModel) {
+  for (const std::vector<std::uint64_t>& shape :
+       {std::vector<std::uint64_t>{3, 3}, {4, 2}, {2, 3}}) {
+    server.on_neuron_outputs = [&](const v1::NeuronOutputsRequest&, Writer* writer) {
+      writer->Write(test::floats("neuron_outputs", shape, std::vector<float>(shape[0] * shape[1])));
+      return grpc::Status::OK;
+    };
+    Client llm = connected();
+    llm.run({"My lord"});
+    EXPECT_THROW(llm.decomposed_ffn_out(0, 0, 0), InternalError);
+  }
 }
 
 TEST_F(FactorsTest, AModelThatChangedIsToldOf) {

@@ -1,5 +1,7 @@
 #include "wire.h"
 
+#include <string_view>
+
 #include "transparent_llm/client/status.pb.h"
 
 namespace transparent_llm::test {
@@ -27,6 +29,40 @@ v1::TensorChunk bytes_header(std::uint64_t n, const std::string& data, const std
   return header({.shape = {n}, .dims = {"pos"}, .total_bytes = n, .etag = etag}, data);
 }
 
+v1::TensorChunk residual(std::uint64_t n_bytes, const std::string& data, const std::string& etag) {
+  return header({.dtype = v1::DTYPE_F16,
+                 .shape = {1, 2, n_bytes / 4},
+                 .dims = dims_of("residual_in", 3),
+                 .total_bytes = n_bytes,
+                 .etag = etag},
+                data);
+}
+
+std::vector<std::string> dims_of(const std::string& name, std::size_t n_axes) {
+  static const std::map<std::string, std::vector<std::string>> kDims = {
+      {"residual_in", {"batch", "pos", "d_model"}},
+      {"neuron_output", {"d_model"}},
+      {"neuron_outputs", {"d_ffn", "d_model"}},
+      {"decomposed_ffn_out", {"hidden", "d_model"}},
+      {"decomposed_ffn_out.activations", {"d_ffn"}},
+      {"decomposed_ffn_out.gain", {"d_model"}},
+      {"decomposed_ffn_out.spans", {"span", "bound"}},
+  };
+  const auto found = kDims.find(name);
+  return found == kDims.end() ? std::vector<std::string>(n_axes, "axis") : found->second;
+}
+
+std::string digest_of(const std::string& model) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string digest;
+  for (const unsigned char byte : model) {
+    digest += kDigits[byte >> 4];
+    digest += kDigits[byte & 0xf];
+  }
+  digest.resize(64, '0');
+  return digest;
+}
+
 v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>& shape,
                        const std::vector<float>& values, const std::string& etag) {
   const std::string data(reinterpret_cast<const char*>(values.data()),
@@ -34,7 +70,7 @@ v1::TensorChunk floats(const std::string& name, const std::vector<std::uint64_t>
   return header({.name = name,
                  .dtype = v1::DTYPE_F32,
                  .shape = shape,
-                 .dims = std::vector<std::string>(shape.size(), "axis"),
+                 .dims = dims_of(name, shape.size()),
                  .total_bytes = data.size(),
                  .etag = etag},
                 data);
@@ -64,14 +100,14 @@ grpc::Status status_of(grpc::StatusCode code, const std::string& reason,
   return {code, "the plain words", status.SerializeAsString()};
 }
 
-v1::RunResponse run_response(const std::string& run_id, const std::string& digest) {
+v1::RunResponse run_response(const std::string& run_id, const std::string& model) {
   v1::RunResponse response;
   response.set_run_id(run_id);
   response.set_batch_size(1);
   response.set_n_pos(2);
   response.add_token_ids(5);
   response.add_token_ids(6);
-  response.set_model_digest(digest);
+  response.set_model_digest(digest_of(model));
   return response;
 }
 

@@ -2,11 +2,17 @@
 
 import { type DtypeName, dtypeOfWire, sizeOf } from "./dtypes.js";
 import type { TensorChunk, TensorHeader } from "./gen/transparent_llm/v1/tensor_pb.js";
+import { quoted } from "./legible.js";
 import { requireRoom } from "./room.js";
 import { Tensor } from "./tensor.js";
 
-/** No value has half as many; more of them only take time. */
-const MOST_AXES = 64;
+/** Twice as many as any value has; more of them only take time. */
+const MOST_AXES = 8;
+/** More characters than any name of a tensor or an axis has, and than any etag. */
+const MOST_NAME = 128;
+const MOST_ETAG = 256;
+/** More bytes than a process has addresses for. */
+const ADDRESSABLE = 2n ** 47n;
 
 /** A stream that does not follow tensor.proto: the peer is broken or speaks another protocol. */
 export class StreamError extends Error {
@@ -20,13 +26,17 @@ export interface NamedTensor {
 }
 
 /** One that arrives. */
-interface Arriving {
+interface Arriving extends Described {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  received: number;
+}
+
+/** What a header says, checked against itself. */
+interface Described {
   readonly name: string;
   readonly dtype: DtypeName;
   readonly shape: readonly number[];
   readonly dims: readonly string[];
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  received: number;
 }
 
 /**
@@ -42,6 +52,7 @@ export class Assembler {
 
   readonly #maxBytes: number | undefined;
   readonly #most: number;
+  readonly #check: (header: TensorHeader) => void;
   #etag: string | undefined;
   #tensors: Arriving[] = [];
   /** The next message is the first of a call that takes the stream up. */
@@ -50,10 +61,12 @@ export class Assembler {
   /**
    * @param maxBytes the most that one tensor may take.
    * @param most how many there may be: headers without end fill the memory too.
+   * @param check throws for the header of a tensor that was not asked for, before memory is taken for it.
    */
-  constructor(maxBytes?: number, most = Number.POSITIVE_INFINITY) {
+  constructor(maxBytes?: number, most = Number.POSITIVE_INFINITY, check: (header: TensorHeader) => void = () => {}) {
     this.#maxBytes = maxBytes;
     this.#most = most;
+    this.#check = check;
   }
 
   /** Of the stream so far; empty before its first header. */
@@ -77,6 +90,7 @@ export class Assembler {
    * @throws StreamError no header yet, a gap, more data than announced, or a header that contradicts itself or the
    *   others.
    * @throws TooLargeError a tensor of more than `maxBytes` is announced.
+   * @throws InternalError that of the check.
    */
   add(chunk: TensorChunk): void {
     if (chunk.header !== undefined) {
@@ -114,25 +128,29 @@ export class Assembler {
 
   #begin(header: TensorHeader, offset: bigint): void {
     const current = this.#tensors.at(-1);
+    const described = checked(header);
     if (header.etag === this.#etag) {
       if (this.#goesOn && offset > 0n && current !== undefined) {
         requireSame(current, header);
         return;
       }
       if (!this.isComplete) {
-        throw new StreamError(`${header.name} begins at byte ${this.received} of ${this.totalBytes}`);
+        throw new StreamError(`${quoted(header.name)} begins at byte ${this.received} of ${this.totalBytes}`);
       }
     } else if (this.hasBegun && !this.#goesOn) {
-      throw new StreamError(`the header of ${header.name} has another etag than its stream`);
+      throw new StreamError(`the header of ${quoted(header.name)} has another etag than its stream`);
     }
+    this.#check(header);
     requireRoom(header.name, header.totalBytes, this.#maxBytes);
-    const begun = allocated(header);
     if (header.etag !== this.#etag) {
       this.#startOver(header.etag); // the first header, or the server could not promise the same bits
     }
     if (this.#tensors.length >= this.#most) {
-      throw new StreamError(`${header.name} begins after ${this.#most} tensors, which is all that there can be`);
+      throw new StreamError(
+        `${quoted(header.name)} begins after ${this.#most} tensors, which is all that there can be`,
+      );
     }
+    const begun = { ...described, bytes: memory(header.totalBytes), received: 0 };
     this.#tensors.push(begun);
     this.totalBytes += begun.bytes.byteLength;
   }
@@ -173,8 +191,8 @@ function requireSame(held: Arriving, header: TensorHeader): void {
   }
 }
 
-/** Memory for what a header announces, which may come from anyone. */
-function allocated(header: TensorHeader): Arriving {
+/** A header, which may come from anyone. Nothing is computed of what is more than any header has. */
+function checked(header: TensorHeader): Described {
   const dtype = dtypeOfWire(header.dtype);
   if (dtype === undefined) {
     throw new StreamError(`unknown dtype ${header.dtype} in the header`);
@@ -182,16 +200,27 @@ function allocated(header: TensorHeader): Arriving {
   if (header.dims.length !== header.shape.length || header.shape.length > MOST_AXES) {
     throw new StreamError(`the header names ${header.dims.length} axes of ${header.shape.length}`);
   }
-  const wanted = header.shape.reduce((product, size) => product * size, BigInt(sizeOf(dtype)));
-  if (wanted !== header.totalBytes) {
-    const what = `${dtype} [${header.shape.join(", ")}] [${header.dims.join(", ")}]`;
+  const longest = Math.max(header.name.length, ...header.dims.map(({ length }) => length));
+  if (longest > MOST_NAME || header.etag.length > MOST_ETAG) {
+    throw new StreamError(`the header has a name of ${longest} characters and an etag of ${header.etag.length}`);
+  }
+  if (bytesOf(header, dtype) !== header.totalBytes) {
+    const what = `${dtype} [${header.shape.join(", ")}] [${header.dims.map(quoted).join(", ")}]`;
     throw new StreamError(`the header contradicts itself: ${what} in ${header.totalBytes} bytes`);
   }
-  const shape = header.shape.map(Number);
-  if (!shape.every(Number.isSafeInteger)) {
-    throw new StreamError(`no tensor can have the shape [${header.shape.join(", ")}]`);
+  return { name: header.name, dtype, shape: header.shape.map(Number), dims: [...header.dims] };
+}
+
+/** What a tensor takes. An axis of length 0 counts as 1 towards what can be addressed. */
+function bytesOf({ shape }: TensorHeader, dtype: DtypeName): bigint {
+  let taken = BigInt(sizeOf(dtype));
+  for (const length of shape) {
+    if (length > ADDRESSABLE / taken) {
+      throw new StreamError(`no tensor can have the shape [${shape.join(", ")}]`);
+    }
+    taken *= length === 0n ? 1n : length;
   }
-  return { name: header.name, dtype, shape, dims: [...header.dims], bytes: memory(header.totalBytes), received: 0 };
+  return shape.includes(0n) ? 0n : taken;
 }
 
 function memory(totalBytes: bigint): Uint8Array<ArrayBuffer> {

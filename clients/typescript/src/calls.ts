@@ -15,6 +15,7 @@ import type { Transport } from "@connectrpc/connect";
 import { Assembler, type NamedTensor, StreamError } from "./assembler.js";
 import { Cuts } from "./cuts.js";
 import { InternalError, InvalidRequestError, TransparentLlmError } from "./errors.js";
+import type { Expected } from "./expected.js";
 import { errorOfFailure } from "./failures.js";
 import { Health, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
 import {
@@ -29,9 +30,6 @@ import { UnderWay } from "./under_way.js";
 
 /** A hint for proxies, the same for a run and all reads of it. */
 const RUN_KEY_HEADER = "x-transparent-llm-run-key";
-
-/** At most: two factors and their gain. */
-const TENSORS_OF_A_VALUE = 3;
 
 /** A request for tensors. */
 export type TensorRequest = MessageShape<DescMessage> & { options?: TensorOptions | undefined };
@@ -104,17 +102,17 @@ export class Calls {
   /**
    * Receive a stream's tensors; a cut stream is taken up where it broke off.
    *
-   * @throws InternalError the stream breaks the protocol.
+   * @throws InternalError the stream breaks the protocol, or brings something else than what is expected.
    */
   async tensors(
     method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
     request: TensorRequest,
+    expected: Expected,
     scope: Scope,
     runKey = "",
     onProgress?: (progress: Progress) => void,
   ): Promise<NamedTensor[]> {
-    const values = "items" in request && Array.isArray(request.items) ? request.items.length : 1;
-    const assembler = new Assembler(this.config.maxBytes, TENSORS_OF_A_VALUE * values);
+    const assembler = new Assembler(this.config.maxBytes, expected.most, (header) => expected.check(header));
     const cuts = new Cuts(scope, this.config.target, this.#hasAnswered);
     for (;;) {
       const before = assembler.received;

@@ -2,9 +2,11 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
+import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
 import { isFloating, wireOfDtype, wireOfFloating } from "./dtypes.js";
-import { InvalidRequestError, NotRunError, NotSupportedError } from "./errors.js";
+import { InternalError, InvalidRequestError, NotRunError, NotSupportedError } from "./errors.js";
+import { Expected } from "./expected.js";
 import {
   ModelInfoRequestSchema,
   ReleaseRunRequestSchema,
@@ -14,7 +16,7 @@ import {
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { type Index, indexFields, type Method, MODEL_READS, type ReadName } from "./methods.js";
 import { type CallOptions, type ClientOptions, configured, type ReadOptions } from "./options.js";
-import { message, Reader, readOptionsToWire, requireDtype } from "./reader.js";
+import { message, Reader, readOptionsToWire } from "./reader.js";
 import { checkedReads, type Read } from "./reads.js";
 import type { Run } from "./run.js";
 import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
@@ -23,7 +25,6 @@ import type { Scope } from "./scope.js";
 import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
 import { cut, requireSlices, type Slices } from "./slices.js";
 import { Tensor } from "./tensor.js";
-import { onlyTensor } from "./weights.js";
 
 const RPCS = TransparentLlmService.method;
 
@@ -34,6 +35,8 @@ export interface Connection {
   readonly target: string;
   /** Called once, by `close`. */
   readonly onClose?: () => void;
+  /** The most that one value may take where no option says it. Default: 2 GiB. */
+  readonly maxBytes?: number;
 }
 
 /** What a client and its copies have in common. */
@@ -62,7 +65,8 @@ export class RemoteTransparentLlm {
 
   /** Use `connect` of `transparent-llm/node` or `transparent-llm/web`, or bring a transport of Connect for gRPC. */
   constructor(connection: Connection, options: ClientOptions = {}) {
-    const calls = new Calls(connection.transport, configured(connection.target, options), () => connection.onClose?.());
+    const config = configured(connection, options);
+    const calls = new Calls(connection.transport, config, () => connection.onClose?.());
     this.#shared = { calls, reader: new Reader(calls), runs: new Runs(calls) };
     this.#connection = connection;
     this.#options = options;
@@ -154,8 +158,11 @@ export class RemoteTransparentLlm {
   async tokensToStrings(tokens: Tensor | TokenIds, options: CallOptions = {}): Promise<string[]> {
     const tokenIds = tokenIdsOf(tokens instanceof Tensor ? vectorOf(tokens) : tokens);
     const request = create(TokensToStringsRequestSchema, { model: this.#calls.config.model, tokenIds });
-    const response = await this.#within(options, (scope) => this.#calls.unary(RPCS.tokensToStrings, request, scope));
-    return response.strings;
+    const { strings } = await this.#within(options, (scope) => this.#calls.unary(RPCS.tokensToStrings, request, scope));
+    if (strings.length !== tokenIds.length) {
+      throw new InternalError(`the server answered ${strings.length} strings for ${tokenIds.length} tokens`);
+    }
+    return strings;
   }
 
   /** The model's output. [batch pos d_vocab] */
@@ -262,12 +269,11 @@ export class RemoteTransparentLlm {
     requireReadOptions(options);
     const { model } = this.#calls.config;
     const request = message(method.rpc.input, { model, ...fields, options: readOptionsToWire(options, method.dims) });
-    const arrived = await this.#within(options, (scope) =>
-      this.#calls.tensors(method.rpc, request, scope, "", options.onProgress),
+    const expected = new Expected([{ method, options }]);
+    const [value] = await this.#within(options, (scope) =>
+      this.#calls.tensors(method.rpc, request, expected, scope, "", options.onProgress),
     );
-    const value = onlyTensor(arrived, method.header);
-    requireDtype(method, value, options);
-    return value;
+    return (value as NamedTensor).tensor; // a stream without any is no whole one
   }
 
   /** Read from the current run. */

@@ -24,6 +24,7 @@ export class Cuts {
   readonly #wasReached: boolean;
   #inARow = 0;
   #since: number | undefined;
+  #last = Number.NEGATIVE_INFINITY;
   #loss: TransparentLlmError | undefined;
 
   /** @param wasReached whether a server had answered before this call. */
@@ -65,7 +66,7 @@ export class Cuts {
       throw failure;
     }
     this.#loss ??= failure;
-    await this.#pause(stream);
+    await this.#pause(stream, this.#inARow > 0 ? this.#pauseMs() : this.#restMs(now));
   }
 
   #triesAgainAtOnce(): boolean {
@@ -80,8 +81,18 @@ export class Cuts {
     return isLoss && (stream?.hasBegun === true || this.#loss !== undefined);
   }
 
-  async #pause(stream: Assembler | undefined): Promise<void> {
-    const pauseMs = this.#inARow > 0 ? Math.min(FIRST_PAUSE_MS * 2 ** (this.#inARow - 1), LONGEST_PAUSE_MS) : 0;
+  #pauseMs(): number {
+    return Math.min(FIRST_PAUSE_MS * 2 ** (this.#inARow - 1), LONGEST_PAUSE_MS);
+  }
+
+  /** After some progress there is no pause, unless the cut before was only just, as of a server that sends crumbs. */
+  #restMs(now: number): number {
+    const pauseMs = Math.max(0, this.#last + FIRST_PAUSE_MS - now);
+    this.#last = now + pauseMs;
+    return pauseMs;
+  }
+
+  async #pause(stream: Assembler | undefined, pauseMs: number): Promise<void> {
     if (pauseMs >= this.#scope.remainingMs) {
       throw this.#stayedAway(stream);
     }

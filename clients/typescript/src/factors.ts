@@ -9,6 +9,7 @@ import { sizeOf } from "./dtypes.js";
 import { InternalError } from "./errors.js";
 import { memoryFor, requireRoom } from "./room.js";
 import { type RowReader, rowReader, rowWriter } from "./rows.js";
+import type { Scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 
 /** What came for one read, under the names of the factors. */
@@ -22,8 +23,9 @@ const FFN_DIMS = ["hidden", "d_model"];
  *
  * @throws InternalError the factors do not fit together.
  * @throws TooLargeError the product takes more than `maxBytes`, or than there is memory.
+ * @throws CancelledError, DeadlineError the call is cancelled, or its time is over, while it is made.
  */
-export function attnProduct(factors: Factors, maxBytes: number | undefined): Tensor {
+export async function attnProduct(factors: Factors, maxBytes: number, scope: Scope): Promise<Tensor> {
   const pattern = factor(factors, "decomposed_attn", "pattern", 3);
   const valueOut = factor(factors, "decomposed_attn", "value_out", 3);
   const [heads, targets, sources] = pattern.shape as [number, number, number];
@@ -38,6 +40,7 @@ export function attnProduct(factors: Factors, maxBytes: number | undefined): Ten
   const product = new Float32Array(width);
   const rows = sources * heads * width === 0 ? 0 : targets; // nothing to multiply takes no time
   for (let target = 0, start = 0; target < rows; target++) {
+    await scope.breathe();
     const gains = gain?.(target);
     for (let row = 0; row < sources * heads; row++, start += width) {
       const [source, head] = [Math.floor(row / heads), row % heads];
@@ -55,8 +58,9 @@ export function attnProduct(factors: Factors, maxBytes: number | undefined): Ten
  * @param weights the output vectors of all neurons of the layer [d_ffn d_model].
  * @throws InternalError the factors do not fit together, or not to the weights.
  * @throws TooLargeError the product takes more than `maxBytes`, or than there is memory.
+ * @throws CancelledError, DeadlineError the call is cancelled, or its time is over, while it is made.
  */
-export function ffnProduct(factors: Factors, weights: Tensor, maxBytes: number | undefined): Tensor {
+export async function ffnProduct(factors: Factors, weights: Tensor, maxBytes: number, scope: Scope): Promise<Tensor> {
   const activations = factor(factors, "decomposed_ffn_out", "activations", 1);
   requireFit("decomposed_ffn_out", weights, [weights.shape[0] ?? 0, weights.shape[1] ?? 0]);
   const [count, width] = weights.shape as [number, number];
@@ -81,6 +85,7 @@ export function ffnProduct(factors: Factors, weights: Tensor, maxBytes: number |
   let position = 0;
   for (const [start, stop] of spans) {
     for (let neuron = start; neuron < stop; neuron++) {
+      await scope.breathe();
       multiply(product, rows(neuron * width, (neuron + 1) * width), active[position++] as number, gains);
       out.write(neuron * width, product);
     }
@@ -139,7 +144,7 @@ function spansOf(factors: Factors, count: number): [number, number][] {
   if (spans === undefined) {
     return [[0, count]];
   }
-  if (spans.dtype !== "I64" || spans.shape.length !== 2 || spans.shape[1] !== 2) {
+  if (spans.dtype !== "I64" || spans.shape.length !== 2 || spans.shape[1] !== 2 || spans.length > 2 * count) {
     throw misfit("decomposed_ffn_out", `spans are ${spans.dtype} [${spans.shape.join(", ")}]`);
   }
   const bounds = spans.toFloat64();
@@ -182,12 +187,7 @@ function misfit(method: string, what: string): InternalError {
   return new InternalError(`the factors of ${method} do not fit together: ${what}`);
 }
 
-function roomFor(
-  method: string,
-  first: Tensor,
-  shape: readonly number[],
-  maxBytes: number | undefined,
-): Uint8Array<ArrayBuffer> {
+function roomFor(method: string, first: Tensor, shape: readonly number[], maxBytes: number): Uint8Array<ArrayBuffer> {
   const nbytes = shape.reduce((product, size) => product * size, sizeOf(first.dtype));
   requireRoom(method, nbytes, maxBytes);
   return memoryFor(method, nbytes);

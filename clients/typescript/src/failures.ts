@@ -2,6 +2,7 @@
 
 import { Code, ConnectError, decodeBinaryHeader } from "@connectrpc/connect";
 import { type TransparentLlmError, UnavailableError } from "./errors.js";
+import { legible, MOST_MESSAGE } from "./legible.js";
 import { errorOfStatus } from "./status.js";
 
 const STATUS = "grpc-status";
@@ -61,7 +62,7 @@ function isLoss(failure: ConnectError): boolean {
 function lossError(failure: ConnectError, target: string): UnavailableError {
   const found = causes(failure);
   const codes = found.map(codeOf).filter(Boolean);
-  const said = [failure.rawMessage, ...codes].filter(Boolean).join(", ");
+  const said = legible([failure.rawMessage, ...codes].filter(Boolean).join(", "), MOST_MESSAGE);
   const meaning = TLS_FAILURES.find(([words]) => codes.some((code) => words.test(code)))?.[1];
   const isOfBrowser = found.some((cause) => cause instanceof TypeError); // which does not say why
   const admitted = isOfBrowser ? ", and does its CORS policy admit this page" : "";

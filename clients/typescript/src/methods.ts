@@ -43,6 +43,12 @@ export const READS = {
   decomposedAttn: method(RPCS.decomposedAttn, ["batchI", "layer"], ["target", "source", "head", "d_model"]),
 } as const;
 
+/** The tensors with which the factors of a value begin. */
+export const FIRST_FACTORS: ReadonlySet<string> = new Set([
+  "decomposed_attn.pattern",
+  "decomposed_ffn_out.activations",
+]);
+
 /** The name of a method that reads a run. */
 export type ReadName = keyof typeof READS;
 

@@ -7,6 +7,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import { RemoteTransparentLlm } from "./client.js";
 import { InvalidRequestError } from "./errors.js";
 import { Http2Sessions, WINDOW_BYTES } from "./http2_sessions.js";
+import { halfOfMemory } from "./memory.js";
 import type { ClientOptions } from "./options.js";
 
 export * from "./index.js";
@@ -39,7 +40,10 @@ export function connect(target: string, options: NodeOptions = {}): RemoteTransp
   const pings = { pingIntervalMs: KEEPALIVE_MS, pingTimeoutMs: KEEPALIVE_MS };
   const sessionManager = new Http2Sessions(baseUrl, pings, { ...secure, settings });
   const transport = createGrpcTransport({ baseUrl, sessionManager, readMaxBytes: MAX_MESSAGE_BYTES });
-  return new RemoteTransparentLlm({ transport, target, onClose: () => sessionManager.abort() }, options);
+  return new RemoteTransparentLlm(
+    { transport, target, onClose: () => sessionManager.abort(), maxBytes: halfOfMemory() },
+    options,
+  );
 }
 
 function urlOf(target: string, isSecure: boolean): string {

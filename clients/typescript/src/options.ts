@@ -16,8 +16,8 @@ export interface ClientOptions {
   /** Run the sentences again when the server no longer has the run. Default: true. False: throw `NotFoundError`. */
   readonly rerun?: boolean | undefined;
   /**
-   * The most bytes that one value may take here; a larger one throws `TooLargeError` before it is sent. Default: no
-   * limit.
+   * The most bytes that one value may take here; a larger one throws `TooLargeError` before its memory is taken.
+   * Default: in Node.js half of the memory of this machine, or of its container; in browsers 2 GiB.
    */
   readonly maxBytes?: number | undefined;
   /** The most bytes of output vectors of neurons that are kept. Default: 256 MiB. */
@@ -59,27 +59,31 @@ export interface ClientConfig {
   readonly token: string | undefined;
   readonly timeoutMs: number;
   readonly rerun: boolean;
-  readonly maxBytes: number | undefined;
+  readonly maxBytes: number;
   readonly weightsBytes: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 300_000;
 const DEFAULT_WEIGHTS_BYTES = 256 * 2 ** 20;
+const DEFAULT_MAX_BYTES = 2 ** 31;
 
 /**
  * Options, checked.
  *
  * @throws InvalidRequestError one of them can never be right.
  */
-export function configured(target: string, options: ClientOptions): ClientConfig {
-  const { token, maxBytes } = options;
+export function configured(
+  { target, maxBytes: most = DEFAULT_MAX_BYTES }: { readonly target: string; readonly maxBytes?: number },
+  options: ClientOptions,
+): ClientConfig {
+  const { token, maxBytes = most } = options;
   if (token !== undefined && !/^[\x20-\x7e]*$/.test(token)) {
     throw new InvalidRequestError(
       "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII",
     );
   }
-  if (maxBytes !== undefined && !(maxBytes >= 1)) {
-    throw new InvalidRequestError(`maxBytes is ${maxBytes}: it must be 1 or more; leave it out for no limit`);
+  if (!(maxBytes >= 1)) {
+    throw new InvalidRequestError(`maxBytes is ${maxBytes}: it must be 1 or more`);
   }
   return {
     target,

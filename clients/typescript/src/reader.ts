@@ -2,9 +2,11 @@
 
 import { create, type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Calls, TensorRequest } from "./calls.js";
-import { isFloating, wireOfFloating } from "./dtypes.js";
-import { InternalError, TooLargeError } from "./errors.js";
-import { attnProduct, type Factors, ffnProduct } from "./factors.js";
+import { Descriptions, lengthsOf } from "./descriptions.js";
+import { wireOfFloating } from "./dtypes.js";
+import { InternalError, NotSupportedError } from "./errors.js";
+import { type Expectation, Expected } from "./expected.js";
+import { attnProduct, ffnProduct } from "./factors.js";
 import {
   type FetchItem,
   FetchItemSchema,
@@ -12,7 +14,7 @@ import {
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { Encoding, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
-import { indexFields, type Method, READS } from "./methods.js";
+import { indexFields, READS } from "./methods.js";
 import type { ReadOptions } from "./options.js";
 import { type Arrived, type CheckedRead, grouped } from "./reads.js";
 import type { Run } from "./run.js";
@@ -25,17 +27,19 @@ import { Weights } from "./weights.js";
 export class Reader {
   readonly #calls: Calls;
   readonly #weights: Weights;
+  readonly #descriptions: Descriptions;
 
   constructor(calls: Calls) {
     this.#calls = calls;
     this.#weights = new Weights(calls);
+    this.#descriptions = new Descriptions(calls);
   }
 
   /** One value. */
   async read(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<Tensor> {
-    const wire = this.#options(run, read, options);
+    const wire = await this.#options(run, read, options, scope);
     const arrived = await this.#ask(run, read, wire, options, scope);
-    return this.#value(run, read, wire, arrived, options, scope);
+    return this.#value(run, read, wire, arrived, scope);
   }
 
   /** Many values in one stream, in their order. None need no call. */
@@ -43,14 +47,19 @@ export class Reader {
     if (reads.length === 0) {
       return [];
     }
-    const wires = reads.map((read) => this.#options(run, read, options));
+    const wires: TensorOptions[] = [];
+    for (const read of reads) {
+      wires.push(await this.#options(run, read, options, scope));
+    }
     const items = reads.map((read, i) => item(read, wires[i] as TensorOptions));
     const request = create(FetchRequestSchema, { runId: run.id, items });
     const { fetch } = TransparentLlmService.method;
-    const arrived = grouped(reads, await this.#calls.tensors(fetch, request, scope, run.key, options.onProgress));
+    const expected = new Expected(reads.map((read, i) => this.#expectation(run, read, wires[i], options)));
+    const tensors = await this.#calls.tensors(fetch, request, expected, scope, run.key, options.onProgress);
+    const arrived = grouped(reads, tensors);
     const values: Tensor[] = [];
     for (const [i, each] of arrived.entries()) {
-      values.push(await this.#value(run, reads[i] as CheckedRead, wires[i] as TensorOptions, each, options, scope));
+      values.push(await this.#value(run, reads[i] as CheckedRead, wires[i] as TensorOptions, each, scope));
     }
     return values;
   }
@@ -62,37 +71,37 @@ export class Reader {
       ...indexFields(READS[read.name], read.indices),
       options: wire,
     });
-    const [arrived] = grouped([read], await this.#calls.tensors(rpc, request, scope, run.key, options.onProgress));
+    const expected = new Expected([this.#expectation(run, read, wire, options)]);
+    const tensors = await this.#calls.tensors(rpc, request, expected, scope, run.key, options.onProgress);
+    const [arrived] = grouped([read], tensors);
     return arrived as Arrived;
   }
 
-  #options(run: Run, read: CheckedRead, options: ReadOptions): TensorOptions {
+  #expectation(run: Run, read: CheckedRead, wire: TensorOptions | undefined, options: ReadOptions): Expectation {
+    const lengths = lengthsOf(this.#descriptions.known(run.modelDigest));
+    return { method: READS[read.name], options, run, lengths, isFactored: wire?.encoding === Encoding.FACTORED };
+  }
+
+  async #options(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<TensorOptions> {
     const { dims } = READS[read.name];
     const wire = readOptionsToWire(options, dims, read.name !== "tokens");
-    if (wire.slices.length === 0 && options.dtype === undefined && this.#multiplies(run, read)) {
+    if (wire.slices.length === 0 && options.dtype === undefined && (await this.#multiplies(run, read, scope))) {
       wire.encoding = Encoding.FACTORED;
     }
     return wire;
   }
 
   /** Whether a value is best multiplied here. */
-  #multiplies(run: Run, { name, indices }: CheckedRead): boolean {
-    return (
-      name === "decomposedAttn" ||
-      (name === "decomposedFfnOut" && this.#weights.keeps(run.modelDigest, indices[1] ?? 0))
-    );
+  async #multiplies(run: Run, { name, indices }: CheckedRead, scope: Scope): Promise<boolean> {
+    if (name !== "decomposedFfnOut" || indices.length < 3) {
+      return name === "decomposedAttn";
+    }
+    const model = await this.#descriptions.of(run.modelDigest, scope);
+    return model !== undefined && this.#weights.keeps(model, indices[1] ?? -1);
   }
 
-  async #value(
-    run: Run,
-    read: CheckedRead,
-    wire: TensorOptions,
-    arrived: Arrived,
-    options: ReadOptions,
-    scope: Scope,
-  ): Promise<Tensor> {
+  async #value(run: Run, read: CheckedRead, wire: TensorOptions, arrived: Arrived, scope: Scope): Promise<Tensor> {
     if ("value" in arrived) {
-      requireDtype(READS[read.name], arrived.value, options);
       return arrived.value;
     }
     const { maxBytes } = this.#calls.config;
@@ -100,22 +109,13 @@ export class Reader {
       throw new InternalError(`the server sent factors of ${READS[read.name].header}, which were not asked for`);
     }
     if (read.name === "decomposedAttn") {
-      return attnProduct(arrived.factors, maxBytes);
+      return attnProduct(arrived.factors, maxBytes, scope);
     }
-    return this.#ffnValue(run, read, arrived.factors, options, scope);
-  }
-
-  async #ffnValue(run: Run, read: CheckedRead, factors: Factors, options: ReadOptions, scope: Scope): Promise<Tensor> {
-    let weights: Tensor;
-    try {
-      weights = await this.#weights.layer(run.modelDigest, read.indices[1] ?? 0, scope);
-    } catch (error) {
-      if (error instanceof TooLargeError) {
-        return this.read(run, read, options, scope); // the product as it is, as these weights are not asked for again
-      }
-      throw error;
+    const model = await this.#descriptions.of(run.modelDigest, scope);
+    if (model === undefined) {
+      throw new NotSupportedError("the server that had this run's model is gone; run it again");
     }
-    return ffnProduct(factors, weights, this.#calls.config.maxBytes);
+    return ffnProduct(arrived.factors, await this.#weights.layer(model, read.indices[1] ?? -1, scope), maxBytes, scope);
   }
 }
 
@@ -134,13 +134,6 @@ export function readOptionsToWire(options: ReadOptions, dims: readonly string[],
  */
 export function message(schema: DescMessage, fields: object): TensorRequest {
   return create(schema, fields as MessageInitShape<DescMessage>);
-}
-
-/** @throws InternalError a floating value came in another type than was asked for. */
-export function requireDtype(of: Method, value: Tensor, { dtype }: ReadOptions): void {
-  if (dtype !== undefined && isFloating(value.dtype) && value.dtype !== dtype) {
-    throw new InternalError(`the server sent ${of.header} as ${value.dtype}, asked for ${dtype}`);
-  }
 }
 
 function item({ name, indices }: CheckedRead, options: TensorOptions): FetchItem {

@@ -2,8 +2,9 @@
 
 import type { NamedTensor } from "./assembler.js";
 import { InternalError, InvalidRequestError } from "./errors.js";
+import { splitAtDot } from "./expected.js";
 import type { Factors } from "./factors.js";
-import { type Index, READS, type ReadName } from "./methods.js";
+import { FIRST_FACTORS, type Index, READS, type ReadName } from "./methods.js";
 import type { Tensor } from "./tensor.js";
 
 /** A method that reads a run, and its arguments. */
@@ -24,8 +25,6 @@ export interface CheckedRead {
 
 /** What comes for one read: the value, or its factors. */
 export type Arrived = { readonly value: Tensor } | { readonly factors: Factors };
-
-const FIRST_FACTORS: ReadonlySet<string> = new Set(["decomposed_attn.pattern", "decomposed_ffn_out.activations"]);
 
 /** @throws InvalidRequestError they are no reads. */
 export function checkedReads(reads: readonly Read[]): CheckedRead[] {
@@ -75,9 +74,4 @@ export function grouped(reads: readonly CheckedRead[], arrived: readonly NamedTe
     throw new InternalError(`the server sent ${sent}, not what was asked for: ${wanted.join(", ")}`);
   }
   return groups.map(({ value, factors }) => (value === undefined ? { factors } : { value }));
-}
-
-function splitAtDot(name: string): [string, string] {
-  const dot = name.indexOf(".");
-  return dot < 0 ? [name, ""] : [name.slice(0, dot), name.slice(dot + 1)];
 }

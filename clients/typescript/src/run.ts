@@ -1,9 +1,13 @@
 /** What a client knows of a run. */
 
+import { requireDigest } from "./digest.js";
 import { InternalError } from "./errors.js";
 import type { RunResponse } from "./gen/transparent_llm/v1/service_pb.js";
 import type { RunInput } from "./run_input.js";
 import { Tensor } from "./tensor.js";
+
+/** Longer than the name of any run. */
+const MOST_RUN_ID = 256;
 
 /** A run that a server made. */
 export interface Run {
@@ -21,24 +25,34 @@ export interface Run {
 /** @throws InternalError the answer contradicts itself, or is not of this input. */
 export function runOfResponse(input: RunInput, key: string, response: RunResponse): Run {
   const { batchSize, nPos, tokenIds, mask } = response;
-  if (tokenIds.length !== batchSize * nPos || (mask.length !== 0 && mask.length !== tokenIds.length)) {
+  if (tokenIds.length === 0 || tokenIds.length !== batchSize * nPos || ![0, tokenIds.length].includes(mask.length)) {
     throw new InternalError(
       `the server's answer to Run contradicts itself: ${tokenIds.length} tokens, ${mask.length} of a mask, for [${batchSize}, ${nPos}]`,
     );
   }
-  const rows = "sentences" in input ? input.sentences.length : input.tokenIds.length;
-  if (batchSize !== rows) {
-    throw new InternalError(`the server made a run of ${batchSize} rows from ${rows}`);
+  const [rows, longest] = sizeOf(input);
+  if (batchSize !== rows || (longest !== undefined && nPos !== longest)) {
+    throw new InternalError(`the server made a run of ${batchSize} rows of ${nPos} positions, not of what was sent`);
+  }
+  if (response.runId === "" || response.runId.length > MOST_RUN_ID) {
+    throw new InternalError(`the server named a run by ${response.runId.length} characters`);
   }
   const axes = { shape: [batchSize, nPos], dims: ["batch", "pos"] };
   return {
     input,
     key,
     id: response.runId,
-    modelDigest: response.modelDigest,
+    modelDigest: requireDigest(response.modelDigest),
     tokens: new Tensor({ dtype: "I64", ...axes, bytes: bytesOfTokens(tokenIds) }),
     mask: mask.length === 0 ? undefined : new Tensor({ dtype: "BOOL", ...axes, bytes: Uint8Array.from(mask, Number) }),
   };
+}
+
+/** Rows that were sent, and the length of the longest where that is known already. */
+function sizeOf(input: RunInput): [number, number | undefined] {
+  return "sentences" in input
+    ? [input.sentences.length, undefined]
+    : [input.tokenIds.length, input.tokenIds.reduce((longest, { length }) => Math.max(longest, length), 0)];
 }
 
 function bytesOfTokens(tokenIds: readonly number[]): Uint8Array<ArrayBuffer> {

@@ -17,11 +17,15 @@ export function requireTimeout(timeoutMs: number): number {
   return timeoutMs;
 }
 
+/** How long work goes on without letting others have their turn. */
+const BREATH_MS = 50;
+
 /** Everything that a call does, several requests perhaps, happens within one scope. */
 export class Scope {
   /** For the call as a whole. */
   readonly timeoutMs: number;
   readonly #deadline: number;
+  #breathed = performance.now();
   readonly #controller = new AbortController();
   #cause: unknown;
 
@@ -81,6 +85,20 @@ export class Scope {
     } finally {
       stop();
     }
+  }
+
+  /**
+   * Now and then, let others have their turn during long work.
+   *
+   * @throws CancelledError, DeadlineError the call is cancelled, or its time is over.
+   */
+  breathe(): Promise<void> | undefined {
+    const now = performance.now();
+    if (now - this.#breathed < BREATH_MS) {
+      return undefined;
+    }
+    this.#breathed = now;
+    return this.remainingMs > 0 ? this.sleep(0) : Promise.reject(this.#late());
   }
 
   /** @throws CancelledError the call is cancelled meanwhile. */

@@ -1,5 +1,6 @@
 /** What a server says about itself: models, how exact they are, limits, versions. */
 
+import { requireDigest } from "./digest.js";
 import { type DtypeName, dtypeOfWire } from "./dtypes.js";
 import * as wire from "./gen/transparent_llm/v1/model_pb.js";
 import type { ServerInfoResponse } from "./gen/transparent_llm/v1/service_pb.js";
@@ -112,7 +113,11 @@ export function modelInfoOf(info: wire.ModelInfo | undefined): ModelInfo {
   };
 }
 
-/** From a message. */
+/**
+ * From a message.
+ *
+ * @throws InternalError a digest is none.
+ */
 export function serverInfoOf(response: ServerInfoResponse): ServerInfo {
   return {
     apiVersion: response.apiVersion,
@@ -127,7 +132,8 @@ export function serverInfoOf(response: ServerInfoResponse): ServerInfo {
 }
 
 function descriptionOf(model: wire.ModelDescription): ModelDescription {
-  const { digest, architecture, device, nCtx, dFfn, prependsBos, padTokenId, conventions, aliases, detail } = model;
+  const digest = model.digest && requireDigest(model.digest); // one that was never loaded has none yet
+  const { architecture, device, nCtx, dFfn, prependsBos, padTokenId, conventions, aliases, detail } = model;
   return {
     ...modelInfoOf(model.info),
     ...{ digest, architecture, device, nCtx, dFfn, prependsBos, padTokenId, conventions, aliases, detail },

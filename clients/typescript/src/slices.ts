@@ -90,6 +90,12 @@ function indices(part: Slice, size: number): number[] {
   return found;
 }
 
+/** How many indices of an axis a slice takes. */
+export function countOf({ start, stop, step }: Slice, size: number): number {
+  const [first, end] = [bounded(start ?? 0, size), bounded(stop ?? size, size)];
+  return end <= first ? 0 : Math.floor((end - first - 1) / (step ?? 1)) + 1;
+}
+
 function bounded(bound: number, size: number): number {
   return Math.min(Math.max(bound < 0 ? bound + size : bound, 0), size);
 }

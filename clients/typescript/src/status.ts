@@ -11,8 +11,11 @@ import {
   RetryInfoSchema,
   StatusSchema,
 } from "./gen/google/rpc/error_details_pb.js";
+import { isReason, legible, legibleMetadata, MOST_MESSAGE } from "./legible.js";
 
 const DOMAIN = "transparent-llm";
+/** That a server can ask for. */
+const LONGEST_DELAY_S = 24 * 3600;
 
 /** A status as gRPC gives it. */
 export interface CallStatus {
@@ -67,9 +70,22 @@ export function errorOfStatus(status: CallStatus, target: string): errors.Transp
   }
   const { info, retry, message } = details;
   const kind = BY_REASON.get(info.reason) ?? BY_CODE.get(status.code) ?? errors.InternalError;
-  const delay = retry?.retryDelay;
-  const retryAfterS = retry === undefined ? undefined : Number(delay?.seconds ?? 0n) + (delay?.nanos ?? 0) / 1e9;
-  return new kind(message, { reason: info.reason, metadata: info.metadata, retryAfterS });
+  return new kind(legible(message, MOST_MESSAGE), {
+    ...(isReason(info.reason) && { reason: info.reason }),
+    metadata: legibleMetadata(info.metadata),
+    retryAfterS: delayOf(retry),
+  });
+}
+
+/** In seconds; undefined for a delay that nobody should wait for: below 0, or longer than a day. */
+function delayOf(retry: RetryInfo | undefined): number | undefined {
+  if (retry === undefined) {
+    return undefined;
+  }
+  const { seconds, nanos } = retry.retryDelay ?? { seconds: 0n, nanos: 0 };
+  const isDelay = seconds >= 0n && nanos >= 0 && nanos < 1e9;
+  const delay = Number(seconds) + nanos / 1e9;
+  return isDelay && delay <= LONGEST_DELAY_S ? delay : undefined;
 }
 
 interface Details {
@@ -102,7 +118,8 @@ function retryOf(detail: Any): RetryInfo | undefined {
   return anyUnpack(detail, RetryInfoSchema);
 }
 
-function plainError({ code, message }: CallStatus, target: string): errors.TransparentLlmError {
+function plainError({ code, message: said }: CallStatus, target: string): errors.TransparentLlmError {
+  const message = legible(said, MOST_MESSAGE);
   if (code === Code.ResourceExhausted && TOO_LARGE.some((words) => message.includes(words))) {
     return new errors.TooLargeError(`a message was too large for ${target}: ${message}; send less at once`);
   }

@@ -3,10 +3,12 @@
 import { create } from "@bufbuild/protobuf";
 import type { NamedTensor } from "./assembler.js";
 import type { Calls } from "./calls.js";
-import { InternalError, TooLargeError } from "./errors.js";
+import { lengthsOf, outputBytes } from "./descriptions.js";
+import { Expected } from "./expected.js";
 import { NeuronOutputsRequestSchema } from "./gen/transparent_llm/v1/service_pb.js";
 import { MODEL_READS } from "./methods.js";
 import type { Scope } from "./scope.js";
+import type { ModelDescription } from "./server_info.js";
 import { SingleFlight } from "./single_flight.js";
 import type { Tensor } from "./tensor.js";
 
@@ -15,7 +17,6 @@ export class Weights {
   readonly #calls: Calls;
   /** Least recently used first. */
   readonly #kept = new Map<string, Tensor>();
-  readonly #tooLarge = new Set<string>();
   readonly #flights = new SingleFlight<string, Tensor>();
   #bytes = 0;
 
@@ -23,9 +24,11 @@ export class Weights {
     this.#calls = calls;
   }
 
-  /** Whether those of a layer can be kept, for all that is known; otherwise a product is best sent as it is. */
-  keeps(digest: string, layer: number): boolean {
-    return !this.#tooLarge.has(keyOf(digest, layer));
+  /** Whether those of a layer can be kept; otherwise a product is best sent as it is. */
+  keeps(model: ModelDescription, layer: number): boolean {
+    const needed = outputBytes(model, layer);
+    const { weightsBytes, maxBytes } = this.#calls.config;
+    return needed > 0 && needed <= Math.min(weightsBytes, maxBytes);
   }
 
   /**
@@ -33,9 +36,10 @@ export class Weights {
    *
    * @throws NotFoundError MODEL_CHANGED: another model is served under the name by now.
    * @throws TooLargeError they take more than `maxBytes`.
+   * @throws InternalError they are not those of the model.
    */
-  async layer(digest: string, layer: number, scope: Scope): Promise<Tensor> {
-    const key = keyOf(digest, layer);
+  async layer(model: ModelDescription, layer: number, scope: Scope): Promise<Tensor> {
+    const key = `${model.digest}/${layer}`;
     const held = this.#kept.get(key);
     if (held !== undefined) {
       this.#kept.delete(key);
@@ -43,57 +47,31 @@ export class Weights {
       return held;
     }
     return this.#flights.do(key, scope, async () => {
-      const rows = await this.#fetch(digest, layer, scope);
+      const rows = await this.#fetch(model, layer, scope);
       this.#keep(key, rows);
       return rows;
     });
   }
 
-  async #fetch(digest: string, layer: number, scope: Scope): Promise<Tensor> {
-    const { rpc, header } = MODEL_READS.neuronOutputs;
-    const { model } = this.#calls.config;
-    const request = create(NeuronOutputsRequestSchema, { model, layer, modelDigest: digest });
-    try {
-      return onlyTensor(await this.#calls.tensors(rpc, request, scope), header);
-    } catch (error) {
-      if (error instanceof TooLargeError) {
-        this.#tooLarge.add(keyOf(digest, layer));
-      }
-      throw error;
-    }
+  async #fetch(model: ModelDescription, layer: number, scope: Scope): Promise<Tensor> {
+    const method = MODEL_READS.neuronOutputs;
+    const named = { model: this.#calls.config.model, modelDigest: model.digest };
+    const request = create(NeuronOutputsRequestSchema, { ...named, layer });
+    const lengths = new Map([...(lengthsOf(model) ?? []), ["d_ffn", model.dFfn[layer] ?? 0]]);
+    const expected = new Expected([{ method, options: {}, lengths }]);
+    const [rows] = await this.#calls.tensors(method.rpc, request, expected, scope);
+    return (rows as NamedTensor).tensor; // a stream without any is no whole one
   }
 
   #keep(key: string, rows: Tensor): void {
-    const { weightsBytes } = this.#calls.config;
-    if (rows.bytes.byteLength > weightsBytes) {
-      this.#tooLarge.add(key);
-      return;
-    }
     this.#kept.set(key, rows);
     this.#bytes += rows.bytes.byteLength;
     for (const [oldest, held] of this.#kept) {
-      if (this.#bytes <= weightsBytes) {
+      if (this.#bytes <= this.#calls.config.weightsBytes) {
         break;
       }
       this.#kept.delete(oldest);
       this.#bytes -= held.bytes.byteLength;
     }
   }
-}
-
-/**
- * The tensor of a stream that must hold one, of this name.
- *
- * @throws InternalError it holds others.
- */
-export function onlyTensor(arrived: readonly NamedTensor[], header: string): Tensor {
-  const [first] = arrived;
-  if (arrived.length !== 1 || first?.name !== header) {
-    throw new InternalError(`the server sent ${arrived.map(({ name }) => name).join(", ")}, not one ${header}`);
-  }
-  return first.tensor;
-}
-
-function keyOf(digest: string, layer: number): string {
-  return `${digest}/${layer}`;
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,14 +10,12 @@ from google.protobuf.message import DecodeError
 
 from transparent_llm import memory
 from transparent_llm.plan import require_within
-from transparent_llm.wire import dtypes
+from transparent_llm.quoting import quoted
 from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire.expected import Answer, Place
 from transparent_llm.wire.frames import bytes_of, parse
-
-
-class StreamError(Exception):
-    """A stream that does not follow tensor.proto: the peer is broken or speaks another protocol."""
-
+from transparent_llm.wire.headers import checked_header
+from transparent_llm.wire.protocol_error import ProtocolError
 
 TakeShared = Callable[[int, memoryview], None]
 """Copies what lies in a slot of shared memory to where it belongs."""
@@ -32,6 +29,9 @@ class _Tensor:
     total_bytes: int
     tensor: torch.Tensor
     memory: memoryview
+    place: Place | None
+    """In the answer, where it is known what that must be."""
+
     received: int = 0
 
 
@@ -40,11 +40,11 @@ class Assembler:
 
     `received` and `etag` are what a request for the rest needs after a cut; `resume` says that one was sent.
     `max_bytes` is the most that one tensor may take, `most` how many there may be: headers without end fill the memory
-    too.
+    too. `answer` says what each must be.
     """
 
-    def __init__(self, max_bytes: int | None = None, most: int | None = None) -> None:
-        self._max_bytes, self._most = max_bytes, most
+    def __init__(self, max_bytes: int | None = None, most: int | None = None, answer: Answer | None = None) -> None:
+        self._max_bytes, self._most, self._answer = max_bytes, most, answer
         self.received = 0
         self.total_bytes = 0
         """Of all tensors whose header has come."""
@@ -72,28 +72,28 @@ class Assembler:
         """Take the next TensorChunk; `take_shared` gets data that lie in shared memory.
 
         Raises:
-            StreamError: no header yet, a gap, more data than announced, or a header that contradicts itself.
+            ProtocolError: no header yet, a gap, more data than announced, or a header that contradicts itself.
             TooLargeError: a tensor of more than `max_bytes` is announced.
         """
         try:
             frame = parse(message)
             head = None if frame.header is None else tensor_pb2.TensorHeader.FromString(frame.header)
         except DecodeError as error:
-            raise StreamError(f"a message that is no TensorChunk: {error}") from None
+            raise ProtocolError(f"a message that is no TensorChunk: {error}") from None
         if head is not None:
             self._begin(head, frame.offset)
         if head is None and (self._goes_on or not self._tensors):
-            raise StreamError("the stream began without a header")
+            raise ProtocolError("the stream began without a header")
         self._goes_on = False
         size = frame.shared[1] if frame.shared else len(frame.data)
         current, end = self._tensors[-1], frame.offset + size
         if frame.offset != current.received or end > current.total_bytes:
-            raise StreamError(f"chunk {frame.offset}..{end} after byte {current.received} of {current.total_bytes}")
+            raise ProtocolError(f"chunk {frame.offset}..{end} after byte {current.received} of {current.total_bytes}")
         target = current.memory[frame.offset : end]
         if frame.shared is None:
             target[:] = frame.data
         elif take_shared is None or frame.data:
-            raise StreamError("data in shared memory that was not offered")
+            raise ProtocolError("data in shared memory that was not offered")
         else:
             take_shared(frame.shared[0], target)
         current.received = end
@@ -109,10 +109,12 @@ class Assembler:
         """The finished tensors with their names, on the CPU.
 
         Raises:
-            StreamError: there is none, or the last one is not finished.
+            ProtocolError: there is none, the last one is not finished, or some are missing.
         """
         if not self.complete:
-            raise StreamError(f"the stream ended at byte {self.received} of {self.total_bytes}")
+            raise ProtocolError(f"the stream ended at byte {self.received} of {self.total_bytes}")
+        if self._answer is not None:
+            self._answer.require_whole(self._tensors[-1].place if self._tensors else None)
         return [(held.name, held.tensor) for held in self._tensors]
 
     def _begin(self, head: tensor_pb2.TensorHeader, offset: int) -> None:
@@ -121,37 +123,33 @@ class Assembler:
                 self._require_same(self._tensors[-1], head)
                 return
             if not self.complete:
-                raise StreamError(f"{head.name!r} begins at byte {self.received} of {self.total_bytes}")
+                raise ProtocolError(f"{quoted(head.name)} begins at byte {self.received} of {self.total_bytes}")
         elif self.has_begun and not self._goes_on:
-            raise StreamError(f"{head.name!r} has another etag than its stream")
-        require_within(head.name, head.total_bytes, self._max_bytes)
-        begun = _allocated(head)
+            raise ProtocolError(f"{quoted(head.name)} has another etag than its stream")
+        begun = self._allocated(head)
         if head.etag != self._etag:  # the first header, or the server could not promise the same bits
             self._tensors, self._etag, self.received, self.total_bytes = [], head.etag, 0, 0
         if len(self._tensors) == self._most:
-            raise StreamError(f"{head.name!r} begins after {self._most} tensors, which is all that there can be")
+            raise ProtocolError(f"{quoted(head.name)} begins after {self._most} tensors, all that there can be")
         self._tensors.append(begun)
         self.total_bytes += head.total_bytes
 
     @staticmethod
     def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:
-        shape, dtype = tuple(head.shape), dtypes.TORCH_BY_WIRE.get(head.dtype)
+        dtype, shape = checked_header(head)
         if (head.name, shape, dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
-            raise StreamError("a header with the etag of the cut stream describes another tensor")
+            raise ProtocolError("a header with the etag of the cut stream describes another tensor")
 
-
-def _allocated(head: tensor_pb2.TensorHeader) -> _Tensor:
-    """Memory for what a header announces, which may come from anyone."""
-    if head.dtype not in dtypes.TORCH_BY_WIRE:
-        raise StreamError(f"unknown dtype {head.dtype} in the header")
-    dtype, shape = dtypes.TORCH_BY_WIRE[head.dtype], tuple(head.shape)
-    if math.prod(shape) * dtype.itemsize != head.total_bytes or len(head.dims) != len(shape):
-        what = f"{dtypes.name(dtype)} {list(shape)} {list(head.dims)}"
-        raise StreamError(f"header contradicts itself: {what} in {head.total_bytes} bytes")
-    try:
-        tensor = memory.empty(shape, dtype)
-    except (MemoryError, OverflowError, RuntimeError, TypeError):
-        if not head.total_bytes:  # an axis, or a stride, past 64 bits
-            raise StreamError(f"no tensor can have the shape {list(shape)}") from None
-        raise StreamError(f"no memory for the {head.total_bytes} bytes that were announced") from None
-    return _Tensor(head.name, head.total_bytes, tensor, bytes_of(tensor))
+    def _allocated(self, head: tensor_pb2.TensorHeader) -> _Tensor:
+        """Memory for what a header announces, which may come from anyone."""
+        dtype, shape = checked_header(head)
+        place = None
+        if self._answer is not None:
+            goes_on = head.etag == self._etag and self._tensors
+            place = self._answer.follow(self._tensors[-1].place if goes_on else None, head)
+        require_within(head.name, head.total_bytes, self._max_bytes)
+        try:
+            tensor = memory.empty(shape, dtype)
+        except (MemoryError, OverflowError, RuntimeError, TypeError):
+            raise ProtocolError(f"no memory for the {head.total_bytes} bytes that were announced") from None
+        return _Tensor(head.name, head.total_bytes, tensor, bytes_of(tensor), place)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import METHODS
+
+MOST_ITEMS = 4096
+"""Of one request; a client that wants more asks several times."""
 
 _READS = tuple(field.name for field in service_pb2.FetchItem.DESCRIPTOR.fields)
 Read = tuple[str, tuple[int | None, ...], Any]
@@ -27,21 +30,28 @@ def plan_request(run_id: str, items: Iterable[tuple[str, Any]]) -> service_pb2.P
     return service_pb2.PlanRequest(run_id=run_id, items=_items(items))
 
 
-def reads(message: service_pb2.FetchRequest | service_pb2.PlanRequest) -> list[Read]:
-    """What the items of a request ask for.
+def reads(
+    message: service_pb2.FetchRequest | service_pb2.PlanRequest, start: int = 0, stop: int = MOST_ITEMS
+) -> list[Read]:
+    """What the items of a request ask for, or those from `start` to before `stop`.
 
     Raises:
+        TooLargeError: more than `MOST_ITEMS`, none of which was looked at.
         InvalidRequestError: no item, an empty one, one of another run, a missing index, or options where none belong.
     """
     rpc = message.DESCRIPTOR.name.removesuffix("Request")
     if not message.items:
         raise InvalidRequestError(f"{rpc} needs at least one item")
+    if len(message.items) > MOST_ITEMS:
+        raise TooLargeError(
+            f"{rpc} takes at most {MOST_ITEMS} items at once, got {len(message.items)}; ask several times",
+            metadata={"needed": str(len(message.items)), "allowed": str(MOST_ITEMS)},
+        )
     options = message.options if isinstance(message, service_pb2.FetchRequest) else None
     if options is not None and (options.slices or options.dtype or options.encoding):
         raise InvalidRequestError("slices, dtype and encoding of a Fetch belong to its items, not to the stream")
-    return [
-        _read(f"item {index} of the {rpc}", index, item, message.run_id) for index, item in enumerate(message.items)
-    ]
+    part = enumerate(message.items[start:stop], start)
+    return [_read(f"item {index} of the {rpc}", index, item, message.run_id) for index, item in part]
 
 
 def _items(items: Iterable[tuple[str, Any]]) -> list[service_pb2.FetchItem]:

@@ -18,6 +18,10 @@ _HEADER, _OFFSET, _DATA = b"\x0a", b"\x10", b"\x1a"
 LARGEST_FRAME_BYTES = 2**24 - 1
 """Of HTTP/2 (RFC 9113, 4.2), for both ends: a message in one frame, not in 64."""
 
+NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
+"""For channels and servers: messages are taken as they are, as half a megabyte may unpack to 512 MB, and many versions
+of gRPC unpack before they look at the size."""
+
 _LENGTH_BYTES, _NUMBER_BYTES = 4, 9
 """Of the longest length and the longest number that are read here."""
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire.protocol_error import ProtocolError
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
 RUN_KEY_HEADER = "x-transparent-llm-run-key"
@@ -118,14 +119,33 @@ def message_class(descriptor: Any) -> Any:
 
 
 class Stub:
-    """One callable for each RPC of a channel. Streams give their messages as they came, for `Assembler` to read."""
+    """One callable for each RPC of a channel. They give messages as they came: gRPC would say of one that cannot be
+    parsed only that something is wrong."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         for rpc in service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"].methods:
             path, serialize = f"/{SERVICE}/{rpc.name}", message_class(rpc.input_type).SerializeToString
-            if rpc.server_streaming:
-                call: Any = channel.unary_stream(path, request_serializer=serialize)
-            else:
-                parse = message_class(rpc.output_type).FromString
-                call = channel.unary_unary(path, request_serializer=serialize, response_deserializer=parse)
-            setattr(self, rpc.name, call)
+            begin = channel.unary_stream if rpc.server_streaming else channel.unary_unary
+            setattr(self, rpc.name, begin(path, request_serializer=serialize))
+
+
+def parsed_response(rpc: str, data: bytes) -> Any:
+    """The message that an RPC, which answers with one, was answered with.
+
+    Raises:
+        ProtocolError: these bytes are no such message.
+    """
+    answer = service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods_by_name[rpc].output_type
+    return parsed(message_class(answer), data)
+
+
+def parsed(kind: Any, data: bytes) -> Any:
+    """A message of this kind.
+
+    Raises:
+        ProtocolError: these bytes are none.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from None

@@ -6,8 +6,15 @@ import dataclasses
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
+from transparent_llm.quoting import listed, quoted
 from transparent_llm.wire import digests, dtypes
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
+from transparent_llm.wire.protocol_error import ProtocolError
+
+_MOST_LAYERS = _MOST_HEADS = 2**16
+"""What code walks along: no model has nearly as many."""
+
+_LONGEST_NAME, _MOST_MODELS = 1024, 4096
 
 _STATES = {
     ModelState.LOADED: model_pb2.MODEL_STATE_LOADED,
@@ -21,6 +28,17 @@ _STATE_BY_WIRE = {wire: state for state, wire in _STATES.items()}
 def info_to_wire(info: ModelInfo) -> model_pb2.ModelInfo:
     """ModelInfo as a message; the field names are the same."""
     return model_pb2.ModelInfo(**dataclasses.asdict(info))
+
+
+def info_from_response(message: service_pb2.ModelInfoResponse) -> ModelInfo:
+    """The answer of the ModelInfo RPC.
+
+    Raises:
+        ProtocolError: no model has these sizes.
+    """
+    info = info_from_wire(message.info)
+    _require_model(info)
+    return info
 
 
 def info_from_wire(message: model_pb2.ModelInfo) -> ModelInfo:
@@ -57,7 +75,28 @@ def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
 
 
 def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescription:
-    """A model's description from a message."""
+    """A model's description from a message.
+
+    Raises:
+        ProtocolError: it is of a model that was loaded, and no model has these sizes.
+    """
+    model = _description(message)
+    if message.digest:
+        _require_model(model.info)
+        if len(model.d_ffn) > model.info.n_layers:
+            raise ProtocolError(f"model {quoted(model.info.name)} has neurons in {len(model.d_ffn)} layers")
+    return model
+
+
+def _require_model(info: ModelInfo) -> None:
+    sizes = (info.n_layers, info.n_heads, info.d_model, info.d_vocab)
+    if not (0 < info.n_layers <= _MOST_LAYERS and info.n_heads <= _MOST_HEADS and info.d_model and info.d_vocab):
+        raise ProtocolError(f"no model has the layers, heads, d_model and d_vocab {listed(sizes)}")
+    if len(info.name) > _LONGEST_NAME:
+        raise ProtocolError(f"no model is named {quoted(info.name)}")
+
+
+def _description(message: model_pb2.ModelDescription) -> ModelDescription:
     return ModelDescription(
         info=info_from_wire(message.info),
         digest=message.digest and digests.checked(message.digest),  # none of a model that was never loaded
@@ -99,7 +138,13 @@ def server_to_wire(info: ServerInfo) -> service_pb2.ServerInfoResponse:
 
 
 def server_from_wire(message: service_pb2.ServerInfoResponse) -> ServerInfo:
-    """What the ServerInfo RPC answered."""
+    """What the ServerInfo RPC answered.
+
+    Raises:
+        ProtocolError: no server has so many models, or no model these sizes.
+    """
+    if len(message.models) > _MOST_MODELS:
+        raise ProtocolError(f"no server has {len(message.models)} models")
     limits = {field.name: getattr(message.limits, field.name) for field in dataclasses.fields(Limits)}
     return ServerInfo(
         api_version=message.api_version,

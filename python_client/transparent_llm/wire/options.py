@@ -11,6 +11,11 @@ from transparent_llm.wire import dtypes, slices
 from transparent_llm.wire._gen import tensor_pb2
 
 
+def allows_factors(request: Any) -> bool:
+    """Whether a request can be answered with the factors of its value."""
+    return bool(request.options.encoding == tensor_pb2.ENCODING_FACTORED)
+
+
 def fill(request: Any, axes: Mapping[str, slice], dtype: torch.dtype | None, *, factored: bool = False) -> None:
     """Set the options of a request: parts of axes, element type, whether factors will do."""
     if axes:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from transparent_llm.errors import InternalError
+from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import digests
 from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.entries import count_entries
+from transparent_llm.wire.protocol_error import ProtocolError
+
+_LONGEST_ID = 256
+"""Characters of what names a run or a model: it is sent back with every read."""
 
 
 def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
@@ -23,6 +28,30 @@ def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
         for row in run_input.token_ids or ():
             request.tokens.sequences.add(token_ids=row)
     return request
+
+
+_INPUT_FIELDS = tuple(field.number for field in service_pb2.RunRequest.DESCRIPTOR.oneofs_by_name["input"].fields)
+
+
+def n_entries(data: bytes, most: int) -> int:
+    """How many rows, and fields beside them, a serialized request has; no more than `most` are counted."""
+    return count_entries(data, _INPUT_FIELDS, most)
+
+
+def n_sentences(request: service_pb2.RunRequest) -> int:
+    """How many rows a request has, of text or of tokens."""
+    return len(request.tokens.sequences) or len(request.sentences.sentences)
+
+
+def text_bytes(request: service_pb2.RunRequest) -> int:
+    """How long its sentences are together, in UTF-8."""
+    return sum(len(sentence.encode()) for sentence in request.sentences.sentences)
+
+
+def n_tokens(request: service_pb2.RunRequest) -> int:
+    """How many positions its rows of tokens take, padded to the longest; 0 if it has text."""
+    sequences = request.tokens.sequences
+    return len(sequences) * max((len(sequence.token_ids) for sequence in sequences), default=0)
 
 
 def from_request(request: service_pb2.RunRequest) -> RunInput:
@@ -48,6 +77,8 @@ class RunResult:
 
     stored_bytes: int
     model_digest: str
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
 
     def to_wire(self) -> service_pb2.RunResponse:
         """As a message."""
@@ -60,25 +91,63 @@ class RunResult:
             token_strings=self.token_strings,
             stored_bytes=self.stored_bytes,
             model_digest=self.model_digest,
+            warnings=self.warnings,
         )
 
 
-def from_response(message: service_pb2.RunResponse) -> RunResult:
-    """From a message."""
-    shape = (message.batch_size, message.n_pos)
-    if len(message.token_ids) != shape[0] * shape[1] or len(message.mask) not in (0, len(message.token_ids)):
-        raise InternalError(
-            f"the server's answer to Run contradicts itself: {len(message.token_ids)} tokens for {shape}"
+def from_response(message: service_pb2.RunResponse, run_input: RunInput) -> RunResult:
+    """What was answered to a request for a run of this input.
+
+    Raises:
+        ProtocolError: it contradicts itself, or is the answer to another input.
+    """
+    shape, count = (message.batch_size, message.n_pos), len(message.token_ids)
+    if count != shape[0] * shape[1] or len(message.mask) not in (0, count) or len(message.token_strings) != count:
+        raise ProtocolError(
+            f"{count} tokens, {len(message.mask)} places of a mask and {len(message.token_strings)} strings for "
+            f"{shape[0]} rows of {shape[1]} positions"
         )
+    if not 0 < len(message.run_id) <= _LONGEST_ID or len(message.model_digest) > _LONGEST_ID:
+        raise ProtocolError(f"no run is named {quoted(message.run_id)}, or no model {quoted(message.model_digest)}")
+    tokens = torch.tensor(message.token_ids, dtype=torch.int64).reshape(shape)
     mask = torch.tensor(message.mask, dtype=torch.bool).reshape(shape) if message.mask else None
+    _require_of(run_input, tokens, mask)
     return RunResult(
         run_id=message.run_id,
-        tokens=torch.tensor(message.token_ids, dtype=torch.int64).reshape(shape),
+        tokens=tokens,
         mask=mask,
         token_strings=tuple(message.token_strings),
         stored_bytes=message.stored_bytes,
         model_digest=digests.checked(message.model_digest),
+        warnings=tuple(message.warnings),
     )
+
+
+def _require_of(run_input: RunInput, tokens: torch.Tensor, mask: torch.Tensor | None) -> None:
+    rows = run_input.token_ids
+    wanted = len(rows if rows is not None else run_input.sentences or ())
+    if tokens.shape[0] != wanted:
+        raise ProtocolError(f"{tokens.shape[0]} rows for {wanted} that were sent")
+    if bool((tokens < 0).any()):
+        raise ProtocolError("a negative token id")
+    if rows is not None and tokens.shape[1] != max(map(len, rows), default=0):
+        raise ProtocolError(f"{tokens.shape[1]} positions for rows of at most {max(map(len, rows), default=0)}")
+    for i, row in enumerate(rows or ()):
+        if tokens[i, : len(row)].tolist() != list(row) or (mask is not None and int(mask[i].sum()) != len(row)):
+            raise ProtocolError(f"other tokens in row {i} than were sent")
+    if mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        raise ProtocolError("padding before a token: it is on the right")
+
+
+def strings_from_response(message: service_pb2.TokensToStringsResponse, count: int) -> list[str]:
+    """The text of so many tokens.
+
+    Raises:
+        ProtocolError: there are more or fewer.
+    """
+    if len(message.strings) != count:
+        raise ProtocolError(f"{len(message.strings)} strings for {count} tokens")
+    return list(message.strings)
 
 
 def release_request(run_id: str) -> service_pb2.ReleaseRunRequest:

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from transparent_llm.quoting import quoted
 from transparent_llm.reading import invalid_slice
 from transparent_llm.wire._gen import tensor_pb2
 
 
 def cut(shape: Sequence[int], dims: Sequence[str], slices: Iterable[tensor_pb2.AxisSlice]) -> tuple[slice, ...] | None:
     """One slice for each axis, with starts and stops within it; None where nothing is cut.
+
+    However many there are, no more of them are looked at than there are axes, and one.
 
     Raises:
         InvalidRequestError: an axis that the tensor does not have, an axis twice, or a step below 1.
@@ -20,7 +23,7 @@ def cut(shape: Sequence[int], dims: Sequence[str], slices: Iterable[tensor_pb2.A
     seen: set[str] = set()
     for part in slices:
         if part.axis not in dims:
-            raise invalid_slice(part.axis, f"there is no axis {part.axis!r}; this tensor has {', '.join(dims)}")
+            raise invalid_slice(part.axis, f"there is no axis {quoted(part.axis)}; this tensor has {', '.join(dims)}")
         if part.axis in seen:
             raise invalid_slice(part.axis, f"axis {part.axis!r} is sliced twice; give each axis once")
         seen.add(part.axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +17,10 @@ DOMAIN = "transparent-llm"
 DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_MESSAGE, _LONGEST_VALUE = 500, 150  # bytes; the message goes three times, once percent-encoded
 _LONGEST_RETRY_S = 3600.0
+_LONGEST_DELAY_S = 86_400.0
+"""That a server can ask for."""
+
+_REASON = re.compile("[A-Z0-9_]{1,64}")
 _TOO_LARGE = ("larger than max", "metadata size exceeds")
 _STREAM_RESET = "RST_STREAM"
 """What gRPC says, as INTERNAL, of a stream that a proxy broke off because it lost the server behind it."""
@@ -114,17 +119,18 @@ def from_rpc_error(error: grpc.RpcError, target: str, hint: str = "") -> errors.
 
 
 def _from_status(status: status_pb2.Status, code: grpc.StatusCode) -> errors.TransparentLlmError:
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    retry_after_s = None
-    for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            detail.Unpack(retry)
-            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    info = next(info for info in _unpacked(status, error_details_pb2.ErrorInfo) if info.domain == DOMAIN)
+    retries = _unpacked(status, error_details_pb2.RetryInfo)
+    retry_after_s = _seconds(retries[0].retry_delay) if retries else None
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code, errors.InternalError)
-    reason = info.reason or None
+    reason = info.reason if _REASON.fullmatch(info.reason) else None
     return kind(status.message, reason=reason, metadata=dict(info.metadata), retry_after_s=retry_after_s)
+
+
+def _seconds(delay: Any) -> float | None:
+    """A time to wait; None where it is none, or longer than anybody waits."""
+    milliseconds: int = delay.seconds * 1000 + delay.nanos // 10**6
+    return milliseconds / 1000 if 0 <= milliseconds <= _LONGEST_DELAY_S * 1000 else None
 
 
 def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
@@ -134,16 +140,21 @@ def _rich_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
         return None
     try:
         status: status_pb2.Status = status_pb2.Status.FromString(value)
-        infos = [_unpacked(detail) for detail in status.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
     except DecodeError:
         return None
+    infos = _unpacked(status, error_details_pb2.ErrorInfo)
     return status if any(info.domain == DOMAIN for info in infos) else None
 
 
-def _unpacked(detail: Any) -> error_details_pb2.ErrorInfo:
-    info = error_details_pb2.ErrorInfo()
-    detail.Unpack(info)
-    return info
+def _unpacked(status: status_pb2.Status, kind: Any) -> list[Any]:
+    """The details of this kind, as far as they can be read."""
+    found = []
+    for detail in status.details:
+        message = kind()
+        with contextlib.suppress(DecodeError):
+            if detail.Unpack(message):
+                found.append(message)
+    return found
 
 
 def _cut(text: str, longest: int) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.quoting import listed
 from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire._gen.tensor_pb2 import TensorHeader
+from transparent_llm.wire.shape import MOST_AXES, ShapeError, checked_shape
 
 
 def encode(tensor: torch.Tensor) -> tensor_pb2.Tensor:
@@ -23,25 +25,30 @@ def decode(message: tensor_pb2.Tensor) -> torch.Tensor:
     """The tensor in a message, which may come from anyone.
 
     Raises:
-        InvalidRequestError: an unknown dtype, or a number of bytes that is not what the shape needs.
+        InvalidRequestError: an unknown dtype, a shape that no tensor has, or a number of bytes that is not what the
+            shape needs.
     """
-    dtype = dtypes.from_wire(message.dtype)
-    needed = math.prod(message.shape) * dtype.itemsize
-    if len(message.data) != needed:
+    dtype, shape, got = dtypes.from_wire(message.dtype), _shape(message), len(message.data)
+    needed = math.prod(shape) * dtype.itemsize
+    if got != needed:
         raise InvalidRequestError(
-            f"a {dtypes.name(dtype)} tensor of shape {list(message.shape)} has {needed} bytes, got {len(message.data)}",
+            f"a {dtypes.name(dtype)} tensor of shape {list(shape)} has {needed} bytes, got {got}",
             reason="INVALID_SHAPE",
-            metadata={"expected": str(needed), "got": str(len(message.data))},
+            metadata={"expected": str(needed), "got": str(got)},
         )
-    if message.data:
-        return torch.frombuffer(bytearray(message.data), dtype=dtype).reshape(tuple(message.shape))
+    if not got:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(message.data), dtype=dtype).reshape(shape)
+
+
+def _shape(message: tensor_pb2.Tensor) -> tuple[int, ...]:
     try:
-        return torch.empty(tuple(message.shape), dtype=dtype)
-    except (TypeError, RuntimeError):  # an axis, or a stride, past 64 bits
+        return checked_shape(message.shape)
+    except ShapeError as error:
         raise InvalidRequestError(
-            f"no tensor can have the shape {list(message.shape)}",
+            str(error),
             reason="INVALID_SHAPE",
-            metadata={"expected": "a shape", "got": str(list(message.shape))},
+            metadata={"expected": f"up to {MOST_AXES} axes", "got": listed(message.shape)},
         ) from None
 
 

@@ -7,14 +7,28 @@ cannot parse it answers INTERNAL, as if it were our fault.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from transparent_llm.errors import CancelledError, InvalidRequestError
+from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
+from transparent_llm.wire.entries import count_entries
+from transparent_llm.wire.fetch import MOST_ITEMS
 from transparent_llm_server.interceptors.around import Work, work_of
+
+_SMALL_BYTES = 64 * 2**10
+"""What the request of a call that names one value can never need."""
+
+_MOST_BYTES = {"TokensToStrings": 2**20, "Unembed": 2**20, "Fetch": 2**20, "Plan": 2**20, "Run": 2**31}
+"""Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
+
+_WITH_ITEMS, _MOST_FIELDS = ("Fetch", "Plan"), MOST_ITEMS + 64
+"""A request with so many fields, items for the most part, is not parsed to tell how many it has."""
+
+_one_at_a_time = threading.Lock()  # nobody else gets to run while one is parsed: of a large one, for tens of ms
 
 
 class Arrival(grpc.ServerInterceptor):
@@ -70,6 +84,29 @@ def _requests(parse: Callable[[bytes], Any] | None, method: str, messages: Itera
 
 
 def _parsed(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
+    if len(data) <= _SMALL_BYTES:
+        return _message(parse, method, data)
+    _require_measure(method, data)
+    with _one_at_a_time:
+        return _message(parse, method, data)
+
+
+def _require_measure(method: str, data: bytes) -> None:
+    rpc = method.rpartition("/")[2]
+    allowed = _MOST_BYTES.get(rpc, _SMALL_BYTES)
+    if len(data) > allowed:
+        raise TooLargeError(
+            f"a request of {len(data)} bytes; {method} takes at most {allowed}",
+            metadata={"needed": str(len(data)), "allowed": str(allowed)},
+        )
+    if rpc in _WITH_ITEMS and count_entries(data, (), _MOST_FIELDS) == _MOST_FIELDS:
+        raise TooLargeError(
+            f"far more items at once than {method} takes, {MOST_ITEMS}; ask several times",
+            metadata={"needed": f"more than {MOST_ITEMS}", "allowed": str(MOST_ITEMS)},
+        )
+
+
+def _message(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
     try:
         return data if parse is None else parse(data)
     except DecodeError as error:

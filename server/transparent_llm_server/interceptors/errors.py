@@ -57,7 +57,7 @@ class Errors(Around):
 
     def _abort(self, context: grpc.ServicerContext, error: TransparentLlmError) -> None:
         if (observed := call.current.get()) is not None:
-            observed.reason = error.reason
+            observed.reason, observed.problem = error.reason, error.metadata.get("problem", "")
         rich = status.to_status(error)
         metadata = ((status.DETAILS_KEY, rich.SerializeToString()),)
         context.abort_with_status(_Status(status.code_of(error), rich.message, metadata))

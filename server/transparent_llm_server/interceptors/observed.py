@@ -66,7 +66,8 @@ class Observed(grpc.ServerInterceptor):
     @contextmanager
     def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:
         call, deadline, started = _call(details), Deadline(context), time.perf_counter()
-        call.peer = kind_of_peer(context.peer())
+        call.address = context.peer()
+        call.peer = kind_of_peer(call.address)
         self._begin(call)
         current.set(call)
         try:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.capture import Capture
+from transparent_llm_server.models.edits import Edits, count_writes
 from transparent_llm_server.models.families import finish_logits
 from transparent_llm_server.models.gathering import Gathering
 from transparent_llm_server.models.layer import Layer, LayerPlace
 from transparent_llm_server.models.neurons import unbridged
 from transparent_llm_server.models.processors import no_processors
 from transparent_llm_server.models.quantization import plain_parts
+from transparent_llm_server.models.regimes import Regimes
 from transparent_llm_server.models.spread import Spread
 from transparent_llm_server.models.wanted import require_wanted
 
@@ -26,14 +30,18 @@ from transparent_llm_server.models.wanted import require_wanted
 class BridgedModel:
     """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
 
-    def __init__(self, hf_model: Any, tokenizer: Any, spread: Spread, dtype: torch.dtype) -> None:
+    def __init__(self, hf_model: Any, tokenizer: Any, spread: Spread, dtype: torch.dtype, regimes: Regimes) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
             raise InvalidRequestError("hf_model is bridged already; load it anew, a bridge takes it over in place")
+        count_writes(hf_model)
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
         self.spread, self.dtype = spread, dtype
+        self.regimes = regimes
+        """Which rows may share a forward pass."""
+
         self.device = entry_device(hf_model, spread)
         """Where tokens go."""
 
@@ -75,6 +83,23 @@ class BridgedModel:
         takes_few = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
         self._few_logits = {"logits_to_keep": 1} if takes_few else {}  # they are derived when somebody asks
         self._require_streams(hook_names)
+        self.edits = Edits(hf_model, can_watch=not self._gathered.is_needed)
+        """Whether it is still what was loaded. Weights that are gathered where they are used cannot be watched."""
+
+    def watch(self) -> None:
+        """Notice from here on what others do to it."""
+        of_layers = [module for layer in self.layers for module in (*layer.head_modules, *layer.neuron_modules)]
+        self.edits.begin([*self.final_modules, *of_layers])
+
+    @property
+    def final_modules(self) -> list[Any]:
+        """Whose weights logits are made with."""
+        return [self._bridge.ln_final, self._bridge.unembed]
+
+    @property
+    def gathers(self) -> bool:
+        """Whether its weights must be made ready to be read, which is some work, and nobody else's meanwhile."""
+        return self._gathered.is_needed
 
     @property
     def text_config(self) -> Any:
@@ -92,7 +117,9 @@ class BridgedModel:
     @torch.no_grad()
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""
-        with self._gathered.lock:
+        with self._gathered.lock, _evaluating(self._hf):
+            generation = self.edits.look()
+            self.edits.require_no_hooks()
             try:
                 _, cache = self._bridge.run_with_cache(
                     tokens.to(self.device),
@@ -111,7 +138,8 @@ class BridgedModel:
                 f"hooks {', '.join(silent[:3])} exist but did not fire; {self.architecture} is not served"
             )
         layers = tuple(layer.capture(cache) for layer in self.layers)
-        return Capture(tokens, mask, layers, residual_out=cache[self._last])
+        self.edits.require(generation)  # nobody has changed the model while it ran
+        return Capture(tokens, mask, layers, cache[self._last], generation)
 
     @torch.no_grad()
     def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
@@ -145,6 +173,19 @@ class BridgedModel:
                 "cannot be read. The model is not served.",
                 metadata={"missing": ", ".join(missing)},
             )
+
+
+@contextmanager
+def _evaluating(hf_model: Any) -> Iterator[None]:
+    """Within this block no module is in training mode, in which it would drop values by chance."""
+    training = [module for module in hf_model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def entry_device(hf_model: Any, spread: Spread) -> torch.device:

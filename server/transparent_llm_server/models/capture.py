@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -51,6 +51,48 @@ class Capture:
     residual_out: torch.Tensor
     """The stream as it leaves the last block [batch pos d_model]."""
 
+    generation: int = 0
+    """Of the weights that made it: see `Edits`."""
+
+    @classmethod
+    def of_passes(
+        cls, tokens: torch.Tensor, mask: torch.Tensor, passes: Sequence[tuple[Sequence[int], Capture]]
+    ) -> Capture:
+        """A batch whose rows ran in several passes: (rows of the batch, what they left). Padding is filled up."""
+        batch, n_pos = tokens.shape
+
+        def whole(name: str, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+            filled = _filled(name, parts[0], batch, n_pos)
+            for (rows, _), part in zip(passes, parts, strict=True):
+                for row, values in zip(rows, part, strict=True):
+                    filled[row][tuple(map(slice, values.shape))] = values
+            return filled
+
+        layers = []
+        for found in zip(*(left.layers for _, left in passes), strict=True):
+            held = {field.name: [getattr(layer, field.name) for layer in found] for field in fields(LayerCapture)}
+            merged = {name: whole(name, parts) for name, parts in held.items() if parts[0] is not None}
+            layers.append(replace(found[0], **merged))
+        residual_out = whole("residual_out", [left.residual_out for _, left in passes])
+        return cls(tokens, mask, tuple(layers), residual_out, passes[0][1].generation)
+
+    def not_finite(self) -> dict[int, int]:
+        """Row -> the layer after which its stream is first not finite at a token; -1: it is not from the beginning on.
+
+        Whatever is infinite or NaN in a layer stays so in the stream: the last one tells whether to look for more.
+        """
+        if self._rows_not_finite(self.residual_out).numel() == 0:
+            return {}
+        found: dict[int, int] = {}
+        for index, stream in enumerate([*(layer.residual_in for layer in self.layers), self.residual_out]):
+            for row in self._rows_not_finite(stream).tolist():
+                found.setdefault(row, index - 1)
+        return found
+
+    def _rows_not_finite(self, stream: torch.Tensor) -> torch.Tensor:
+        wrong = ~torch.isfinite(stream).all(dim=2).cpu() & self.mask
+        return wrong.any(dim=1).nonzero().flatten()
+
     @property
     def nbytes(self) -> int:
         """Bytes that this run keeps alive, storage that several tensors share counted once."""
@@ -76,7 +118,8 @@ class Capture:
             held = {field.name: getattr(layer, field.name) for field in fields(layer)}
             cut = {name: _cut(name, tensor, first, last, n_pos) for name, tensor in held.items() if tensor is not None}
             layers.append(replace(layer, **cut))
-        return Capture(tokens, mask, tuple(layers), self.residual_out[first:last, :n_pos].clone())
+        residual_out = self.residual_out[first:last, :n_pos].clone()
+        return Capture(tokens, mask, tuple(layers), residual_out, self.generation)
 
     @property
     def _pattern_bytes(self) -> int:
@@ -94,3 +137,9 @@ def _cut(name: str, tensor: torch.Tensor, first: int, last: int, n_pos: int) -> 
     if name == "pattern":
         return tensor[first:last, :, :n_pos, :n_pos].clone()
     return tensor[first:last, :n_pos].clone()
+
+
+def _filled(name: str, like: torch.Tensor, batch: int, n_pos: int) -> torch.Tensor:
+    """Room for a whole batch of such values, with what padding reads as: 1 where something is divided by it."""
+    axes = (batch, like.shape[1], n_pos, n_pos) if name == "pattern" else (batch, n_pos, *like.shape[2:])
+    return like.new_full(axes, 1.0 if name in ("attn_scale", "ffn_scale") else 0.0)

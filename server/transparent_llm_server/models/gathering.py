@@ -21,14 +21,16 @@ class Gathering:
 
     def __init__(self, hf_model: Any) -> None:
         self._is_quantized = any(map(is_quantized, hf_model.parameters()))
-        self._is_needed = self._is_quantized or is_offloaded(hf_model)
+        self.is_needed = self._is_quantized or is_offloaded(hf_model)
+        """Whether weights must be made ready at all: then their readers and forward passes wait for one another."""
+
         self.lock = threading.RLock()
         """Held by forward passes and by whoever gathers."""
 
     @contextmanager
     def __call__(self, *modules: Any) -> Iterator[None]:
         """Within this block the weights of these modules and of all that is in them can be read."""
-        if not self._is_needed:
+        if not self.is_needed:
             yield
             return
         from accelerate.utils import align_module_device

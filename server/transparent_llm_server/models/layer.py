@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from transparent_llm_server.models.capture import LayerCapture
 from transparent_llm_server.models.neurons import DenseNeurons, ExpertNeurons, Gathered, Neurons, unbridged
+from transparent_llm_server.models.products import ByRows
+from transparent_llm_server.models.value import Stored, Value
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Layer:
         """Attention and feed-forward read the same input; no tensor exists between them."""
 
         multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
-        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier)
+        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier, dtype=torch.float32)
         self.neurons, neuron_hook = self._find_neurons()
         suffixes = {
             "residual_in": "hook_resid_pre",
@@ -83,29 +86,43 @@ class Layer:
             bias = getattr(self._attn, "b_O", None)
             return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
 
-    def attn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | None:
+    def attn_gain(self, capture: LayerCapture, batch_i: int) -> Value | None:
         """What lies between attention and the residual stream, in float32: a scalar, a factor for each position
         [pos d_model], or nothing."""
-        return self._gain("ln1_post", capture.attn_scale, batch_i)
+        return self._gain("ln1_post", capture, capture.attn_scale, batch_i)
 
-    def ffn_gain(self, capture: LayerCapture, batch_i: int) -> torch.Tensor | None:
+    def ffn_gain(self, capture: LayerCapture, batch_i: int) -> Value | None:
         """The same for the feed-forward part."""
-        return self._gain("ln2_post", capture.ffn_scale, batch_i)
+        return self._gain("ln2_post", capture, capture.ffn_scale, batch_i)
+
+    @property
+    def head_modules(self) -> list[Any]:
+        """Whose weights the parts of heads are made with."""
+        return _present(getattr(self._attn, "o", self._attn), getattr(self._block, "ln1_post", None))
+
+    @property
+    def neuron_modules(self) -> list[Any]:
+        """Whose weights the parts of neurons are made with."""
+        return _present(getattr(self._block, "mlp", None), getattr(self._block, "ln2_post", None))
 
     def forget(self) -> None:
         """Drop the attention pattern that some bridges keep of their last forward pass."""
         if getattr(self._attn, "_pattern", None) is not None:
             self._attn._pattern = None  # type: ignore[union-attr]
 
-    def _gain(self, norm_name: str, scale: torch.Tensor | None, batch_i: int) -> torch.Tensor | None:
+    def _gain(self, norm_name: str, capture: LayerCapture, scale: torch.Tensor | None, batch_i: int) -> Value | None:
         """Post-norm models: linear given the scale that the norm had in this run."""
         if scale is None:
-            return self.multiplier
+            return None if self.multiplier is None else Stored(self.multiplier)
+        n_pos, d_model = capture.residual_in.shape[1:]
+        return ByRows((n_pos, d_model), torch.float32, partial(self._gain_rows, norm_name, scale[batch_i]))
+
+    def _gain_rows(self, norm_name: str, scale: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         norm = getattr(self._block, norm_name)
         with self._place.gathered(norm):
             weight = norm.weight.detach().float()
         weight = 1.0 + weight if norm.uses_weight_offset else weight
-        gain: torch.Tensor = weight / scale[batch_i].float()
+        gain: torch.Tensor = weight / scale[start:stop].float()
         return gain if self.multiplier is None else self.multiplier * gain
 
     def _shaped_value(self, value: torch.Tensor, batch_pos: torch.Size) -> torch.Tensor:
@@ -127,6 +144,10 @@ class Layer:
             return DenseNeurons(mlp, self._place.gathered), "mlp.hook_post"
         except AttributeError:  # a bridge without a single W_out
             return None, None
+
+
+def _present(*modules: Any) -> list[Any]:
+    return [module for module in modules if isinstance(module, torch.nn.Module)]
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:

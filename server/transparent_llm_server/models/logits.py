@@ -28,18 +28,22 @@ class Logits(Value):
         self.shape, self.dtype = tuple(map(len, self._ranges)), model.dtype
         fitting = _BLOCK_BYTES // (model.d_vocab * self.dtype.itemsize)
         self._block = min(max(fitting, _LEAST_POSITIONS), _MOST_POSITIONS)
+        self._block_bytes = self._block * model.d_vocab * self.dtype.itemsize
 
     def select(self, index: Sequence[slice]) -> Value:
         """Some rows, positions, tokens of the vocabulary."""
         return Logits(self._model, self._residual, cut_ranges(self._ranges, index))
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
-        """Some blocks each; one block can be more than `max_bytes`."""
+        """Some blocks each; one block can be more than `max_bytes`. However little of each block is wanted, they are
+        computed whole: so they count as what they are too."""
         taken: list[_Cut] = []
+        count, most_blocks = 0, max(1, _BLOCK_BYTES // self._block_bytes)
         for cut in self._cuts():
-            if taken and _count([*taken, cut]) * self._position_bytes > max_bytes:
+            count += len(cut[2])
+            if taken and (count * self._position_bytes > max_bytes or len(taken) == most_blocks):
                 yield self._piece_of(taken)
-                taken = []
+                taken, count = [], len(cut[2])
             taken.append(cut)
         if taken:
             yield self._piece_of(taken)

@@ -10,13 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
-from transparent_llm.factors import FfnFactors
 from transparent_llm_server.models.value import Computed, Stored, Value
 
 Gathered = Callable[..., AbstractContextManager[None]]
@@ -38,8 +37,9 @@ class Neurons(ABC):
         """Raw output weights of some neurons [n d_model]; may be a view of the model's memory."""
 
     @abstractmethod
-    def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
-        """What, with the output vectors, makes each neuron's contribution."""
+    def factors(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[Value, Value | None]:
+        """What, with the output vectors, makes each neuron's contribution: activations, and the spans of neurons that
+        they are those of [span 2]; None where they are those of all."""
 
     @abstractmethod
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:
@@ -64,9 +64,9 @@ class DenseNeurons(Neurons):
             rows: torch.Tensor = self._mlp.W_out[start:stop]
             return rows.detach()
 
-    def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
+    def factors(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[Value, Value | None]:
         """All neurons: a dense layer has no router."""
-        return FfnFactors(captured[batch_i, pos], self.count, ((0, self.count),), gain)
+        return self.activations(captured, batch_i, pos), None
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:  # noqa: ARG002
         """The output bias, if the layer has one."""
@@ -88,6 +88,7 @@ class ExpertNeurons(Neurons):
         self._gathered = partial(gathered, block)
         self._experts = unbridged(block.experts)
         self._router = unbridged(getattr(block, "gate", None) or block.router)
+        self._top_k: int | None = getattr(self._router, "top_k", None)
         self._shared = unbridged(getattr(block, "shared_expert", None) or getattr(block, "shared_experts", None))
         self._shared_gate = unbridged(getattr(block, "shared_expert_gate", None))
         # gpt_oss stores [expert, in, out] and has biases; the others store [expert, out, in].
@@ -119,12 +120,28 @@ class ExpertNeurons(Neurons):
             parts.append(self._shared_down()[:, start - n_routed : stop - n_routed].T)
         return parts[-1] if len(parts) <= 2 else torch.cat(parts)
 
+    def factors(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[Value, Value | None]:
+        """Only the chosen experts, and the shared one. Whichever of the two is taken first computes both."""
+        both = cache(partial(self._factors, captured, batch_i, pos))
+        n_chosen = self._n_chosen(captured)
+        n_neurons, n_spans = n_chosen * self._d_expert + self._d_shared, n_chosen + (self._shared is not None)
+        return (
+            Computed((n_neurons,), captured.dtype, lambda: both()[0]),
+            Computed((n_spans, 2), torch.int64, lambda: both()[1]),
+        )
+
     @torch.no_grad()
-    def factors(self, captured: torch.Tensor, batch_i: int, pos: int, gain: torch.Tensor | None) -> FfnFactors:
-        """Only the chosen experts, and the shared one."""
+    def _factors(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[torch.Tensor, torch.Tensor]:
         active = self._active(captured, batch_i, pos)
         activations = torch.cat([values.to(captured.dtype) for _, values in active])
-        return FfnFactors(activations, self.count, tuple((span.start, span.stop) for span, _ in active), gain)
+        return activations, torch.tensor([(span.start, span.stop) for span, _ in active], dtype=torch.int64)
+
+    def _n_chosen(self, captured: torch.Tensor) -> int:
+        """How many experts the router chooses for a position: as it says, or else as it does for one."""
+        if self._top_k is None:
+            with self._gathered(), torch.no_grad():
+                self._top_k = self._router(captured[:1, :1].reshape(1, -1))[2].shape[-1]
+        return int(self._top_k)
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:
         """The chosen experts' output biases, by the router's weights."""

@@ -20,11 +20,12 @@ import torch
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.errors import InternalError, NotFoundError, NotSupportedError
 from transparent_llm.run_input import RunInput
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.models.value import Computed, Stored, Value
 from transparent_llm_server.models.values import Values
+from transparent_llm_server.models.watched_value import WatchedValue
 from transparent_llm_server.models.weights import Weights
 
 
@@ -38,6 +39,9 @@ class PreparedRun:
 
     identity: str
     """What the run is named by, besides the model and the owner."""
+
+    digest: str
+    """Of the model that is meant: one whose weights are edited meanwhile is another one."""
 
     @property
     def n_rows(self) -> int:
@@ -68,10 +72,9 @@ class Reader(Protocol):
 class ValuesReader:
     """Reads what has methods that return values: nothing is computed before it is cut."""
 
-    reads_are_quick = True
-
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: Any, *, reads_are_quick: bool) -> None:
         self._values = values
+        self.reads_are_quick = reads_are_quick
 
     def __call__(self, name: str, *arguments: Any) -> Value:
         """Call it."""
@@ -79,16 +82,35 @@ class ValuesReader:
         return value
 
 
+class RunReader(ValuesReader):
+    """Reads a run, of a model that others may change meanwhile."""
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """Call it. What was computed while the model was changed is not given out."""
+        return WatchedValue(
+            super().__call__(name, *arguments), partial(self._values.require_same_model, name, *arguments)
+        )
+
+
 class ContractReader:
     """Reads any implementation of the contract, whose methods compute what they return."""
 
     reads_are_quick = False
 
-    def __init__(self, llm: TransparentLlm) -> None:
-        self._llm = llm
+    def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
+        self._llm, self._run = llm, run
 
     def __call__(self, name: str, *arguments: Any) -> Value:
-        """Call it."""
+        """Call it. `run` are the tokens of the run that is meant, if one is.
+
+        Raises:
+            InternalError: the implementation's current run is another one.
+        """
+        if self._run is not None and not torch.equal(self._llm.tokens(), self._run):
+            raise InternalError(
+                f"{type(self._llm).__name__}.copy() gives objects that share their current run, so that one run reads "
+                "another's values; give each copy its own"
+            )
         if not hasattr(self._llm, name):
             raise NotSupportedError(
                 f"{type(self._llm).__name__} has no {name}; read neuron_output one by one", metadata={"method": name}
@@ -103,13 +125,18 @@ class CompletedRun:
     read: Reader
     tokens: torch.Tensor
     mask: torch.Tensor | None
-    token_strings: tuple[str, ...]
     nbytes: int
     nonce: str
     """Names this very computation: the same bits are promised only within it."""
 
     model: ServedModel
     """What it was run on, and needs to be read."""
+
+    digest: str
+    """Of the model as it was then."""
+
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
 
 
 class ServedModel(ABC):
@@ -118,12 +145,16 @@ class ServedModel(ABC):
     shares_runs = False
     """Whether several runs can share a forward pass."""
 
+    tokenizes_concurrently = True
+    """Whether a little text or a few ids need wait for nobody, on whatever thread."""
+
     def __init__(self, alias: str, llm: TransparentLlm, description: ModelDescription) -> None:
         self.llm = llm
         self.read = self._reader()
         """Reads what depends on no run."""
 
         self.description = dataclasses.replace(description, info=dataclasses.replace(description.info, name=alias))
+        """As it is known; `renew` makes it that of the model as it is now."""
 
     @property
     def name(self) -> str:
@@ -132,11 +163,22 @@ class ServedModel(ABC):
 
     def run_id(self, prepared: PreparedRun, owner: str = "") -> str:
         """Content names the run: the same model, tokens and owner give the same id on every server."""
-        return hashlib.sha256(f"{self.description.digest}/{owner}/{prepared.identity}".encode()).hexdigest()
+        return hashlib.sha256(f"{prepared.digest}/{owner}/{prepared.identity}".encode()).hexdigest()
+
+    def renew(self) -> None:  # noqa: B027 - most models cannot be edited by others
+        """Look whether the model is still the same; if not, its description is another one from here on."""
+
+    def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:  # noqa: ARG002 - names for those who implement it
+        """Whether these two gain anything by being executed together."""
+        return self.shares_runs
 
     @abstractmethod
     def prepare(self, run_input: RunInput) -> PreparedRun:
-        """Check an input and find what names it. Any thread."""
+        """Check an input and find what names it. Any thread but the model's: tokenizers can take long."""
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token id by itself. Any thread but the model's."""
+        return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
 
     @abstractmethod
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
@@ -154,7 +196,13 @@ class ServedTransformerLens(ServedModel):
     shares_runs = True
 
     def __init__(self, alias: str, llm: TransformerLensTransparentLlm) -> None:
-        super().__init__(alias, llm, llm.describe())
+        self._known = llm.describe()
+        super().__init__(alias, llm, self._known)
+        self.tokenizes_concurrently = llm.tokenizes_concurrently
+
+    def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:
+        """All rows in one forward pass, or they are better off apart."""
+        return self.llm.bridged.regimes.may_share([len(row) for row in (*(run.rows or ()), *(other.rows or ()))])
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Tokenize, so that text and the token ids it stands for name the same run."""
@@ -165,21 +213,46 @@ class ServedTransformerLens(ServedModel):
         else:
             rows = self.llm.encode(list(run_input.sentences or ()))
         held = tuple(tuple(row) for row in rows)
-        return PreparedRun(run_input, held, identity=json.dumps(held))
+        self.renew()
+        return PreparedRun(run_input, held, json.dumps(held), self.description.digest)
+
+    def renew(self) -> None:
+        """A model whose weights were edited has another digest."""
+        known = self.llm.describe()
+        if known is not self._known:
+            self._known, conventions = known, known.conventions
+            self.description = dataclasses.replace(self.description, digest=known.digest, conventions=conventions)
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """From the tokenizer, once for each id."""
+        return self.llm.strings(ids)
 
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
-        """One forward pass."""
+        """In as few forward passes as they need."""
         batches = [self.llm.prepare(run.rows or ()) for run in prepared]
-        return [self._completed(values) for values in self.llm.run_batches(batches)]
+        completed = [self._completed(values) for values in self.llm.run_batches(batches)]
+        self.renew()
+        if any(run.digest != self.description.digest for run in prepared):
+            raise NotFoundError(
+                "the model's weights were changed after this run was asked for; ask for it again",
+                reason="MODEL_CHANGED",
+            )
+        return completed
 
     def _completed(self, values: Values) -> CompletedRun:
-        tokens = values.tokens().tensor()
-        strings = tuple(self.llm.tokens_to_strings(tokens.flatten()))
-        mask = values.mask().tensor()
-        return CompletedRun(ValuesReader(values), tokens, mask, strings, values.nbytes, uuid.uuid4().hex, self)
+        tokens, mask = values.tokens().tensor(), values.mask().tensor()
+        kind = RunReader if self.llm.bridged.edits.is_watching else ValuesReader
+        read = kind(values, reads_are_quick=self._reads_are_quick)
+        nonce, digest = uuid.uuid4().hex, self.description.digest
+        return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, values.warnings)
 
     def _reader(self) -> Reader:
-        return ValuesReader(_ModelValues(self.llm))
+        return ValuesReader(_ModelValues(self.llm), reads_are_quick=self._reads_are_quick)
+
+    @property
+    def _reads_are_quick(self) -> bool:
+        """Weights that must be gathered are read by the model thread, which then waits for nobody who gathers some."""
+        return not self.llm.bridged.gathers
 
 
 class _ModelValues(Weights):
@@ -200,12 +273,13 @@ class ServedTransparentLlm(ServedModel):
 
     def __init__(self, alias: str, llm: TransparentLlm) -> None:
         digest = hashlib.sha256(uuid.uuid4().bytes).hexdigest()  # nothing is known of its weights
-        super().__init__(alias, llm, ModelDescription(llm.model_info(), digest, architecture=type(llm).__name__))
+        description = ModelDescription(llm.model_info(), digest, architecture=type(llm).__name__, dtype=None)
+        super().__init__(alias, llm, description)
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Nothing to check: the implementation does so when it runs."""
         named = dataclasses.asdict(run_input)
-        return PreparedRun(run_input, rows=None, identity=json.dumps(named))
+        return PreparedRun(run_input, None, json.dumps(named), self.description.digest)
 
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
         """Each on a copy, which keeps the run as its own."""
@@ -215,8 +289,8 @@ class ServedTransparentLlm(ServedModel):
         llm = self.llm.copy()
         prepared.run_input.run_on(llm)
         tokens = llm.tokens()
-        strings = tuple(llm.tokens_to_strings(tokens.flatten()))
-        return CompletedRun(ContractReader(llm), tokens, _mask(llm), strings, tokens.nbytes, uuid.uuid4().hex, self)
+        nonce, digest = uuid.uuid4().hex, self.description.digest
+        return CompletedRun(ContractReader(llm, tokens), tokens, _mask(llm), tokens.nbytes, nonce, self, digest)
 
     def _reader(self) -> Reader:
         return ContractReader(self.llm)

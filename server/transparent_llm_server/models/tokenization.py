@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm_server.models.fair_lock import FairLock
+from transparent_llm_server.models.wanted import require_wanted
+
+_BYTES_OF_A_TOKEN = 256
+"""Of text, taken for each token of a context at the most: twice the longest token of published vocabularies."""
+
+_BYTES_OF_ANY_SENTENCE = 64 * 2**10
+"""Taken however short the context is, as a tokenizer may drop much of a text, spaces above all."""
 
 
 class Tokenization:
-    """A tokenizer with the conventions of this project: padding on the right, one BOS where the model wants it."""
+    """A tokenizer with the conventions of this project: padding on the right, one BOS where the model wants it.
+
+    Work on many sentences or ids goes on only while it is wanted, see `wanted`. One sentence is not interrupted.
+    """
 
     def __init__(self, tokenizer: Any, *, wants_bos: bool, n_ctx: int, d_vocab: int) -> None:
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()  # fast tokenizers refuse to be used from two threads at once
+        self.is_concurrent = bool(getattr(tokenizer, "is_fast", False))
+        """Whether several threads use it at once: those of the tokenizers library change nothing of themselves when
+        each call asks for the same. Of others nothing is known, so threads take turns, sentence by sentence."""
+
+        self._turn: AbstractContextManager[None] = nullcontext() if self.is_concurrent else FairLock()
+        self._strings: dict[int, str] = {}  # no more than the vocabulary has
         self._n_ctx = n_ctx
         self._d_vocab = d_vocab
+        self._most_bytes = max(_BYTES_OF_ANY_SENTENCE, n_ctx * _BYTES_OF_A_TOKEN)
         bos = tokenizer.bos_token_id
         adds_bos_itself = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
         self._bos = [bos] if wants_bos and bos is not None and not adds_bos_itself else []
@@ -29,11 +46,32 @@ class Tokenization:
         self.pad_token_id = int(pad) if pad is not None and pad < d_vocab else 0
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Token ids of each sentence, checked as `check` does."""
-        with self._lock:
-            rows = [self._bos + list(self._tokenizer(sentence, verbose=False)["input_ids"]) for sentence in sentences]
-        self.check(rows)
-        return rows
+        """Token ids of each sentence, each checked as `check` does before the next one is looked at.
+
+        Raises:
+            AbandonedError: nobody waits for them any more.
+        """
+        _require_some(sentences)
+        return [self._row(index, sentence) for index, sentence in enumerate(sentences)]
+
+    def _row(self, index: int, sentence: str) -> list[int]:
+        require_wanted()
+        self._check_text(index, sentence)
+        with self._turn:
+            row = self._bos + list(self._tokenizer(sentence, verbose=False)["input_ids"])
+        self._check_row(index, row)
+        return row
+
+    def _check_text(self, index: int, sentence: str) -> None:
+        """Refuse what has far more text than the context has room for, before its tokens take memory."""
+        if len(sentence) * 4 <= self._most_bytes or (needed := len(sentence.encode())) <= self._most_bytes:
+            return
+        raise TooLargeError(
+            f"sentence {index} has {needed} bytes of text, a context of {self._n_ctx} tokens takes {self._most_bytes}; "
+            "shorten it or split it, nothing is cut silently",
+            reason="TOO_LONG",
+            metadata={"sentence": str(index), "needed": str(needed), "allowed": str(self._most_bytes)},
+        )
 
     def check(self, rows: Sequence[Sequence[int]]) -> None:
         """Refuse what the model cannot run.
@@ -42,8 +80,7 @@ class Tokenization:
             InvalidRequestError: no row, a row without a token, or an id outside the vocabulary.
             TooLargeError: a row longer than the model's context.
         """
-        if not rows:
-            raise InvalidRequestError("nothing to run: give at least one sentence", reason="EMPTY_INPUT")
+        _require_some(rows)
         for index, row in enumerate(rows):
             self._check_row(index, row)
 
@@ -86,10 +123,17 @@ class Tokenization:
 
         Raises:
             InvalidRequestError: an id outside the model's vocabulary.
+            AbandonedError: nobody waits for them any more.
         """
         self._check_ids(ids)
-        with self._lock:
-            return [self._string(token) for token in ids]
+        known = self._strings
+        return [known[token] if token in known else self._found(token) for token in ids]
+
+    def _found(self, token: int) -> str:
+        require_wanted()
+        with self._turn:
+            found = self._strings[token] = self._string(token)
+        return found
 
     def _string(self, token: int) -> str:
         """Decoded behind another token: SentencePiece's decoders drop the space in front of the first one."""
@@ -100,3 +144,8 @@ class Tokenization:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _require_some(rows: Sequence[object]) -> None:
+    if not rows:
+        raise InvalidRequestError("nothing to run: give at least one sentence", reason="EMPTY_INPUT")

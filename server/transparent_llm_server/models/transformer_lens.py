@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.current import Current
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InvalidRequestError, NotRunError
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.run_warning import warn_of_run
 from transparent_llm_server.models.batch import Batch, run_together
 from transparent_llm_server.models.bridged import BridgedModel, entry_device
 from transparent_llm_server.models.capture import Capture
@@ -23,11 +26,15 @@ from transparent_llm_server.models.load_watch import step
 from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.placement import Placement
 from transparent_llm_server.models.proof import prove, reference
+from transparent_llm_server.models.settled import settled
 from transparent_llm_server.models.tokenization import Tokenization
 from transparent_llm_server.models.unsupported import unsupported_values
+from transparent_llm_server.models.value import Value
 from transparent_llm_server.models.values import Values
 from transparent_llm_server.models.vocabulary import require_same_vocabulary
 from transparent_llm_server.models.weights import Weights
+
+_Self = TypeVar("_Self", bound="TransformerLensTransparentLlm")
 
 CONVENTIONS = {
     "residual_after_attn": "residual_in plus the attention output, also where both branches read the same input",
@@ -37,10 +44,14 @@ CONVENTIONS = {
     "bias": "output biases belong to no head and no neuron",
     "padding": "right",
 }
+EDITED = "edited since the model was loaded; what its checks measured was measured before"
 
 
 class TransformerLensTransparentLlm(TransparentLlm):
     """A model in this process, run through TransformerLens without any weight processing.
+
+    An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
+    others; a thread (or a task of asyncio) whose run another one has replaced is told so by `NotRunError`.
 
     At load the model proves itself: all hooks fire, its values equal those of plain Hugging Face (eager
     attention), its parts sum up. One that fails is refused.
@@ -65,6 +76,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             are damaged, incomplete, or want code to be run.
     """
 
+    @settled()
     def __init__(
         self,
         model_name: str,
@@ -94,37 +106,67 @@ class TransformerLensTransparentLlm(TransparentLlm):
         require_same_vocabulary(tokenizer, d_vocab)
         probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, spread))
         step("bridging")
-        self._model = BridgedModel(hf_model, tokenizer, spread, dtype)
+        self._model = BridgedModel(hf_model, tokenizer, spread, dtype, probe.regimes)
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
         step("checking")
-        capture = self._model.forward(probe.tokens, probe.mask)
+        (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
         parity = prove(self._model, Values(self._model, capture), probe)
+        self._model.watch()
         self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
-        self._values: Values | None = None
+        self._current_run: Current[Values] = Current()
+
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._current_run = self._current_run.copy()
+        return twin
 
     def __repr__(self) -> str:
         info = self.model_info()
-        run = "no run yet" if self._values is None else f"run of shape {self._values.tokens().shape}"
+        latest = self._current_run.peek()
+        run = "no run yet" if latest is None else f"run of shape {latest.tokens().shape}"
         shape = f"{info.n_layers} layers, {info.n_heads} heads, d_model {info.d_model}"
         return f"<TransformerLensTransparentLlm {info.name!r} on {self._model.device}: {shape}; {run}>"
 
     def describe(self) -> ModelDescription:
-        """Everything known of the model: digest, limits, conventions, and what its checks measured."""
+        """Everything known of the model: digest, limits, conventions, and what its checks measured.
+
+        Weights that were edited since the load have another digest, new for every edit.
+
+        Raises:
+            InvalidRequestError: the model was changed in a way that cannot be followed, such as a cast.
+        """
+        self._model.edits.look()
+        digest = self._model.edits.digest(self._description.digest)
+        if digest != self._description.digest:
+            edited = {**self._description.conventions, "weights": EDITED}
+            self._description = dataclasses.replace(self._description, digest=digest, conventions=edited)
         return self._description
 
     def model_info(self) -> ModelInfo:
         return self._description.info
 
     def run(self, sentences: list[str]) -> None:
-        self.run_tokens(self.encode(sentences))
+        self._begin(self.encode(sentences))
 
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
         self._tokenization.check(rows)
-        (self._values,) = self.run_batches([self.prepare(rows)])
+        self._begin(rows)
+
+    def _begin(self, rows: Sequence[Sequence[int]]) -> None:
+        with settled():
+            (values,) = self.run_batches([self.prepare(rows)])
+            found = values.warnings
+        self._current_run.begin(values)
+        warn_of_run(found)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self.values().warnings
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Token ids of each sentence as `run` would use them, checked but not run."""
@@ -136,9 +178,12 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
     def values(self) -> Values:
         """The current run's values without copies: views that must not be written to."""
-        if self._values is None:
-            raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
-        return self._values
+        return self._current_run.get()
+
+    @property
+    def tokenizes_concurrently(self) -> bool:
+        """Whether threads need not take turns at its tokenizer."""
+        return self._tokenization.is_concurrent
 
     @property
     def bridged(self) -> BridgedModel:
@@ -157,18 +202,22 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self.values().batch_size()
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self.values().tokens().own_tensor().to(self._model.device)
+        return self._read("tokens").to(self._model.device)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        return self.values().mask().own_tensor().to(self._model.device)
+        return self._read("mask").to(self._model.device)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
         require_token_ids(ids)
+        return self.strings(ids)
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """As `tokens_to_strings`, of plain numbers."""
         return self._tokenization.strings(ids)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
-        return self.values().logits().own_tensor()
+        return self._read("logits")
 
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
         d_model = self._model.d_model
@@ -184,39 +233,50 @@ class TransformerLensTransparentLlm(TransparentLlm):
                 reason="INVALID_DTYPE",
                 metadata={"got": str(t.dtype), "allowed": "F16, BF16, F32, F64"},
             )
-        return self._model.unembed(t, normalize=normalize)
+        with settled():
+            return self._model.unembed(t, normalize=normalize)
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_in(layer).own_tensor()
+        return self._read("residual_in", layer)
 
     def residual_after_attn(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_after_attn(layer).own_tensor()
+        return self._read("residual_after_attn", layer)
 
     def residual_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().residual_out(layer).own_tensor()
+        return self._read("residual_out", layer)
 
     def ffn_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
-        return self.values().ffn_out(layer).own_tensor()
+        return self._read("ffn_out", layer)
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "hidden d_model"]:
-        return self.values().decomposed_ffn_out(batch_i, layer, pos).own_tensor()
+        return self._read("decomposed_ffn_out", batch_i, layer, pos)
 
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
-        return self.values().neuron_activations(batch_i, layer, pos).own_tensor()
+        return self._read("neuron_activations", batch_i, layer, pos)
 
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        return Weights(self._model).neuron_output(layer, neuron).own_tensor()
+        with settled():
+            return Weights(self._model).neuron_output(layer, neuron).own_tensor()
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
-        return self.values().attention_matrix(batch_i, layer, head).own_tensor()
+        return self._read("attention_matrix", batch_i, layer, head)
 
     def attention_output(
         self, batch_i: int, layer: int, pos: int, head: int | None = None
     ) -> Float[torch.Tensor, "d_model"]:
-        return self.values().attention_output(batch_i, layer, pos, head).own_tensor()
+        return self._read("attention_output", batch_i, layer, pos, head)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
-        return self.values().decomposed_attn(batch_i, layer).own_tensor()
+        return self._read("decomposed_attn", batch_i, layer)
+
+    def _read(self, name: str, *indices: int | None) -> torch.Tensor:
+        """A value of the current run, in memory that belongs to the caller."""
+        with settled():
+            values = self.values()
+            value: Value = getattr(values, name)(*indices)
+            own = value.own_tensor()
+            values.require_same_model(name, *indices)
+            return own
 
     def _describe(self, name: str, digest: str, n_ctx: int, parity: Any, run: Capture) -> ModelDescription:
         model = self._model
@@ -233,7 +293,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             pad_token_id=self._tokenization.pad_token_id,
             parity=parity,
             unsupported=unsupported_values(model),
-            conventions=CONVENTIONS,
+            conventions={**CONVENTIONS, "rows": str(model.regimes)},
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
             revision=self._revision,

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+
+Step = Callable[[], None]
+"""A bounded part of a computation."""
+
+_Index = tuple[int | slice, ...]
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,9 @@ class Piece:
 
     shape: tuple[int, ...]
     compute: Callable[[], torch.Tensor]
+    steps: Callable[[], Iterable[Step]] = tuple
+    """What is still to be computed before, where that is much: step by step others get their turn, and whoever has
+    left costs no more than one. `compute` without them does all of it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Value(ABC):
         return self.tensor()
 
     def factors(self) -> tuple[Factor, ...]:
-        """What it is the product of, if it is one; see ENCODING_FACTORED in tensor.proto. Can be some work."""
+        """What it is the product of, if it is one; see ENCODING_FACTORED in tensor.proto. Nothing is computed yet."""
         return ()
 
 
@@ -78,13 +86,12 @@ class Stored(Value):
         return Stored(self._tensor[tuple(index)])
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
-        """One piece if it can be sent as it lies, otherwise rows, each of which is then copied."""
-        if self._tensor.is_contiguous() or self.nbytes <= max_bytes or not self.shape:
+        """One piece if it can be sent as it lies, otherwise parts, each of which is then copied."""
+        if self._tensor.is_contiguous():
             yield Piece(self.shape, self.tensor)
             return
-        step = max(1, max_bytes * self.shape[0] // self.nbytes)
-        for start in range(0, self.shape[0], step):
-            part = Stored(self._tensor[start : start + step])
+        for index in indices_of_pieces(self.shape, self.dtype, max_bytes):
+            part = Stored(self._tensor[index])
             yield Piece(part.shape, part.tensor)
 
     def tensor(self) -> torch.Tensor:
@@ -94,6 +101,30 @@ class Stored(Value):
     def own_tensor(self) -> torch.Tensor:
         """A copy."""
         return self._tensor.clone()
+
+
+class Sum(Value):
+    """The sum of two tensors that are there, made piece by piece."""
+
+    is_quick = True
+
+    def __init__(self, first: torch.Tensor, second: torch.Tensor) -> None:
+        self._first, self._second = first, second
+        self.shape, self.dtype = tuple(first.shape), first.dtype
+
+    def select(self, index: Sequence[slice]) -> Value:
+        """The sum of the parts."""
+        return Sum(self._first[tuple(index)], self._second[tuple(index)])
+
+    def pieces(self, max_bytes: int) -> Iterator[Piece]:
+        """Some rows each."""
+        for index in indices_of_pieces(self.shape, self.dtype, max_bytes):
+            part = Sum(self._first[index], self._second[index])
+            yield Piece(part.shape, part.tensor)
+
+    def tensor(self) -> torch.Tensor:
+        """All of it."""
+        return torch.add(self._first, self._second)
 
 
 class Computed(Value):
@@ -116,6 +147,19 @@ class Computed(Value):
     def tensor(self) -> torch.Tensor:
         """As the function makes it."""
         return self._compute()
+
+
+def indices_of_pieces(shape: Sequence[int], dtype: torch.dtype, max_bytes: int) -> Iterator[_Index]:
+    """What names parts of a tensor in C order: as many rows as fit, or parts of one row."""
+    row_bytes = math.prod(shape[1:]) * dtype.itemsize
+    if not shape or shape[0] * row_bytes <= max_bytes:
+        yield ()
+    elif row_bytes <= max_bytes or len(shape) == 1:
+        step = max(1, max_bytes // row_bytes)
+        yield from ((slice(start, start + step),) for start in range(0, shape[0], step))
+    else:
+        for row in range(shape[0]):
+            yield from ((row, *rest) for rest in indices_of_pieces(shape[1:], dtype, max_bytes))
 
 
 def cut_shape(shape: Sequence[int], index: Sequence[slice]) -> tuple[int, ...]:

@@ -5,20 +5,26 @@ Products and sums are computed in float32 and rounded once to the model's dtype.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 
-from transparent_llm.factors import FfnFactors
 from transparent_llm.indexing import checked_index
 from transparent_llm_server.models.bridged import BridgedModel
 from transparent_llm_server.models.capture import Capture, LayerCapture
 from transparent_llm_server.models.layer import Layer
 from transparent_llm_server.models.logits import Logits
 from transparent_llm_server.models.neurons import Neurons
-from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn
+from transparent_llm_server.models.products import AttnParts, DecomposedAttn, DecomposedFfn, FfnParts
 from transparent_llm_server.models.unsupported import unsupported
-from transparent_llm_server.models.value import Computed, Stored, Value
+from transparent_llm_server.models.value import Computed, Stored, Sum, Value
+
+_MOST_PLACES = 5
+"""Rows that a warning names."""
+
+_WHAT_WAS_RUN = ("mask", "tokens")
+_OF_HEADS = ("attention_output", "decomposed_attn")
+_OF_NEURONS = ("decomposed_ffn_out", "neuron_activations")
 
 
 class Values:
@@ -32,6 +38,37 @@ class Values:
     def nbytes(self) -> int:
         """Bytes that the run keeps alive."""
         return self._capture.nbytes
+
+    def require_same_model(self, name: str, *indices: int | None) -> None:
+        """Look whether the model is still the one that this run is of, closer at the weights that a method reads.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED, as somebody has edited its weights since.
+        """
+        if name in _WHAT_WAS_RUN:
+            return
+        layer = indices[1] if name in (*_OF_HEADS, *_OF_NEURONS) and len(indices) > 1 else None
+        if name == "logits":
+            modules = self._model.final_modules
+        elif layer is None:
+            modules = []
+        else:
+            part = self._model.layers[layer]
+            modules = part.head_modules if name in _OF_HEADS else part.neuron_modules
+        self._model.edits.require(self._capture.generation, *modules)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before these values are believed, in words."""
+        found, dtype = self._capture.not_finite(), str(self._model.dtype).removeprefix("torch.")
+        places = [f"row {row} {_from_layer(layer)}" for row, layer in sorted(found.items())]
+        if not places:
+            return ()
+        more = f" and {len(places) - _MOST_PLACES} more rows" if len(places) > _MOST_PLACES else ""
+        return (
+            f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
+            f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
+        )
 
     def batch_size(self) -> int:
         """See the contract."""
@@ -59,7 +96,7 @@ class Values:
         before, added = capture.residual_in, capture.attn_out
         if added is None:
             raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
-        return Computed(before.shape, before.dtype, partial(torch.add, before, added), is_quick=True)
+        return Sum(before, added)
 
     def residual_out(self, layer: int) -> Value:
         """See the contract."""
@@ -81,11 +118,12 @@ class Values:
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
         """See the contract."""
-        neurons, _, _ = self._neurons("decomposed_ffn_out", layer)
+        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
-        shape = (neurons.count, self._model.d_model)
-        factors = partial(self._ffn_factors, batch_i, layer, pos)
-        return DecomposedFfn(shape, self._model.dtype, factors, neurons.output_vectors)
+        activations, spans = neurons.factors(captured, batch_i, pos)
+        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        parts = FfnParts(activations, spans, gain, neurons.output_vectors)
+        return DecomposedFfn((neurons.count, self._model.d_model), parts)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Value:
         """See the contract."""
@@ -102,7 +140,7 @@ class Values:
             return Stored(capture.attn_out[batch_i, pos])
         head = checked_index("head", head, self._model.n_heads)
         compute = partial(self._head_output, batch_i, layer, pos, head)
-        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=True)
+        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=not self._model.gathers)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Value:
         """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
@@ -132,12 +170,6 @@ class Values:
         mixed = pattern[batch_i, head, pos].float() @ source
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
         return _times(mixed @ part.w_o[head].float(), gain).to(self._model.dtype)
-
-    @torch.no_grad()
-    def _ffn_factors(self, batch_i: int, layer: int, pos: int) -> FfnFactors:
-        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
-        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
-        return neurons.factors(captured, batch_i, pos, gain)
 
     @torch.no_grad()
     def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
@@ -176,9 +208,16 @@ class Values:
         return part.neurons, capture.neurons, capture
 
 
-def _at_position(gain: torch.Tensor | None, pos: int) -> torch.Tensor | None:
-    return gain[pos] if gain is not None and gain.ndim else gain
+def _from_layer(layer: int) -> str:
+    return "from the embedding on" if layer < 0 else f"from layer {layer} on"
 
 
-def _times(tensor: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
-    return tensor if gain is None else tensor * gain
+def _at_position(gain: Value | None, pos: int) -> Value | None:
+    if gain is None or not gain.shape:
+        return gain
+    row = gain.select([slice(pos, pos + 1), slice(0, gain.shape[1])])
+    return Computed(row.shape[1:], row.dtype, lambda: row.tensor()[0], is_quick=True)
+
+
+def _times(tensor: torch.Tensor, gain: Value | None) -> torch.Tensor:
+    return tensor if gain is None else tensor * gain.tensor()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transparent_llm.indexing import checked_index
 from transparent_llm_server.models.bridged import BridgedModel
 from transparent_llm_server.models.neurons import Neurons
-from transparent_llm_server.models.products import NeuronRows
+from transparent_llm_server.models.products import ByRows
 from transparent_llm_server.models.unsupported import unsupported
 from transparent_llm_server.models.value import Stored, Value
 
@@ -25,7 +25,7 @@ class Weights:
     def neuron_outputs(self, layer: int) -> Value:
         """The output vectors of all neurons of a layer [d_ffn d_model]."""
         neurons = self._neurons("neuron_outputs", layer)
-        return NeuronRows((neurons.count, self._model.d_model), self._model.dtype, neurons.output_vectors)
+        return ByRows((neurons.count, self._model.d_model), self._model.dtype, neurons.output_vectors)
 
     def _neurons(self, method: str, layer: int) -> Neurons:
         neurons = self._model.layers[checked_index("layer", layer, len(self._model.layers))].neurons

@@ -33,11 +33,17 @@ struct Options {
   /// A PEM file of its private key, not encrypted.
   std::filesystem::path tls_key = {};
   /// The most bytes that one value may take here; a larger one throws TooLargeError before memory
-  /// is taken for it. Absent: no limit.
+  /// is taken for it. Absent: half of the memory of this machine, or of its container; 4 GiB where
+  /// it cannot be told how much that is.
   std::optional<std::uint64_t> max_bytes = std::nullopt;
   /// The most bytes of neurons' output vectors that are kept for `decomposed_ffn_out`. A layer that
   /// takes more is not kept; its values are multiplied by the server.
   std::uint64_t weights_bytes = std::uint64_t{1} << 30;
+  /// The proxy of the connection: "http://[USER:PASS@]HOST[:PORT]"; "environment" for that of
+  /// https_proxy and its kin; "none" or empty for never one. Absent: TRANSPARENT_LLM_PROXY, which
+  /// has the same values; without it the environment's, but only with TLS and never to this host or
+  /// a private network. What no_proxy names is reached directly, and so are unix sockets.
+  std::optional<std::string> proxy = std::nullopt;
 };
 
 /// What one call can be given beyond its arguments.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
@@ -112,8 +113,22 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 		}), 0)},
 		"an axis past 63 bits": {chunk(with(func(h *pb.TensorHeader) { h.Shape = []uint64{0, math.MaxUint64}; h.TotalBytes = 0 }), 0)},
 		"more axes than any value": {chunk(with(func(h *pb.TensorHeader) {
-			h.Shape, h.Dims, h.TotalBytes = make([]uint64, 65), make([]string, 65), 0
+			h.Shape, h.Dims, h.TotalBytes = make([]uint64, 9), make([]string, 9), 0
 		}), 0)},
+		"axes without end": {chunk(with(func(h *pb.TensorHeader) {
+			h.Shape, h.Dims, h.TotalBytes = lengths(120_000, 1<<63), make([]string, 120_000), 0
+		}), 0)},
+		"an empty tensor that no memory spans": {chunk(with(func(h *pb.TensorHeader) {
+			h.Shape = []uint64{0, 1 << 47, 2}
+			h.Dims = append(h.Dims, "c")
+			h.TotalBytes = 0
+		}), 0)},
+		"more than a process can address": {chunk(with(func(h *pb.TensorHeader) { h.Shape = []uint64{1 << 47, 2}; h.TotalBytes = 1 << 48 }), 0)},
+		"a name of megabytes":             {chunk(with(func(h *pb.TensorHeader) { h.Name = strings.Repeat("x", 4<<20) }), 0)},
+		"an axis of megabytes":            {chunk(with(func(h *pb.TensorHeader) { h.Dims[1] = strings.Repeat("x", 4<<20) }), 0)},
+		"an etag of megabytes":            {chunk(with(func(h *pb.TensorHeader) { h.Etag = strings.Repeat("x", 4<<20) }), 0)},
+		"an offset near 2^64":             {chunk(value("x"), math.MaxUint64, 1, 2)},
+		"an offset that overflows":        {chunk(value("x"), 0, 1, 2), chunk(nil, math.MaxUint64-1, 3, 4)},
 		"a stride past 63 bits": {chunk(with(func(h *pb.TensorHeader) {
 			h.Shape = []uint64{0, 1 << 40, 1 << 40}
 			h.Dims = append(h.Dims, "c")
@@ -127,6 +142,36 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 		if !errors.As(err, &stream) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
+	}
+}
+
+func lengths(count int, length uint64) []uint64 {
+	made := make([]uint64, count)
+	for i := range made {
+		made[i] = length
+	}
+	return made
+}
+
+func TestWhatIsSaidOfALiarIsShort(t *testing.T) {
+	for _, head := range []*pb.TensorHeader{
+		{Name: strings.Repeat("\x1b[2J", 1<<20)},
+		{Name: "value", Dims: []string{strings.Repeat("\x1b[2J", 1<<20)}, Shape: []uint64{1}},
+		{Name: "value", Shape: lengths(1<<20, 1<<63), Dims: make([]string, 1<<20)},
+		{Name: "\x1b[2J", Dims: []string{"\x1b]0;x\a"}, Shape: []uint64{1}, Dtype: pb.Dtype_DTYPE_F32, TotalBytes: 9},
+	} {
+		_, err := assembled([]*pb.TensorChunk{chunk(head, 0)}, 0)
+		if err == nil || len(err.Error()) > 1000 || strings.ContainsAny(err.Error(), "\x1b\a") {
+			t.Errorf("%.1000q", fmt.Sprint(err))
+		}
+	}
+}
+
+func TestATensorThatNobodyAskedForIsRefusedByItsHeader(t *testing.T) {
+	assembler, refusal := NewAssembler(0), errors.New("not asked for")
+	assembler.Check = func(*pb.TensorHeader) error { return refusal }
+	if err := assembler.Add(chunk(value("x"), 0)); err != refusal {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -44,59 +44,62 @@ func ElementSize(dtype pb.Dtype) (int, bool) {
 	return 0, false
 }
 
+const (
+	// Addressable is the most bytes that a process has addresses for; make panics when it is asked for more.
+	Addressable = 1 << 47
+	// mostAxes is twice as many as any value has; more of them only take time.
+	mostAxes = 8
+	// mostName is more bytes than any name of a tensor or an axis has, and mostEtag than any etag.
+	mostName = 128
+	mostEtag = 256
+)
+
 // ByteCount is what a tensor takes: the product of shape and element size. False if no tensor can be like that: an
-// unknown type, or an axis, a stride or the whole past what an int can count.
+// unknown type, more axes than any value has, or more than a process can address, where an axis of length 0 counts as 1.
 func ByteCount(dtype pb.Dtype, shape []uint64) (uint64, bool) {
 	size, ok := ElementSize(dtype)
-	if !ok {
+	if !ok || len(shape) > mostAxes {
 		return 0, false
 	}
-	count, stride := uint64(size), uint64(1)
-	for i := len(shape) - 1; i >= 0; i-- {
-		if shape[i] > math.MaxInt || stride > math.MaxInt {
+	taken, isEmpty := uint64(size), false
+	for _, length := range shape {
+		isEmpty = isEmpty || length == 0
+		if length > Addressable/taken {
 			return 0, false
 		}
-		if count, ok = product(count, shape[i]); !ok && !isEmpty(shape) {
-			return 0, false
-		}
-		if stride, ok = product(stride, atLeastOne(shape[i])); !ok && i > 0 {
-			return 0, false
-		}
+		taken *= max(1, length)
 	}
-	if isEmpty(shape) {
+	if isEmpty {
 		return 0, true
 	}
-	return count, count <= math.MaxInt
+	return taken, true
 }
 
-func product(a, b uint64) (uint64, bool) {
-	high, low := bits.Mul64(a, b)
-	return low, high == 0
-}
-
-func atLeastOne(length uint64) uint64 {
-	if length == 0 {
-		return 1
-	}
-	return length
-}
-
-func isEmpty(shape []uint64) bool {
+// Product is that of a size and a shape, or the largest number there is if it is larger: for messages.
+func Product(size int, shape []int) uint64 {
+	product := uint64(size)
 	for _, length := range shape {
-		if length == 0 {
-			return true
+		high, low := bits.Mul64(product, uint64(length))
+		if high != 0 {
+			low = math.MaxUint64
 		}
+		product = low
 	}
-	return false
+	return product
 }
 
-// mostAxes is more than any value has; more of them only take time.
-const mostAxes = 64
-
-// checkHeader refuses a header that contradicts itself.
+// checkHeader refuses a header that contradicts itself, or has more in it than any has.
 func checkHeader(head *pb.TensorHeader) error {
 	if len(head.Shape) > mostAxes || len(head.Dims) != len(head.Shape) {
-		return broken("the header of %q names %d axes of %d", head.Name, len(head.Dims), len(head.Shape))
+		return broken("the header of %.100q names %d axes of %d", head.Name, len(head.Dims), len(head.Shape))
+	}
+	if len(head.Name) > mostName || len(head.Etag) > mostEtag {
+		return broken("the header of %.100q has a name of %d bytes and an etag of %d", head.Name, len(head.Name), len(head.Etag))
+	}
+	for _, axis := range head.Dims {
+		if len(axis) > mostName {
+			return broken("the header of %q has an axis with a name of %d bytes", head.Name, len(axis))
+		}
 	}
 	if _, ok := ElementSize(head.Dtype); !ok {
 		return broken("unknown dtype %d in the header of %q", head.Dtype, head.Name)
@@ -106,7 +109,7 @@ func checkHeader(head *pb.TensorHeader) error {
 		return broken("no tensor can have the shape %v", head.Shape)
 	}
 	if needed != head.TotalBytes {
-		return broken("header contradicts itself: %v %v %v in %d bytes", head.Dtype, head.Shape, head.Dims, head.TotalBytes)
+		return broken("header contradicts itself: %v %v %q in %d bytes", head.Dtype, head.Shape, head.Dims, head.TotalBytes)
 	}
 	return nil
 }

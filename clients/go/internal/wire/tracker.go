@@ -7,7 +7,9 @@ import (
 // Tracker follows the messages of a stream, of several calls if it was cut, and checks them. It keeps no data.
 type Tracker struct {
 	// Most is how many tensors were asked for, so that nobody can fill the memory with headers; 0: no limit.
-	Most     int
+	Most int
+	// Check refuses the header of a tensor that was not asked for, before memory is taken for it; nil refuses none.
+	Check    func(*pb.TensorHeader) error
 	maxBytes uint64
 	tensors  []*arrival
 	etag     string
@@ -47,7 +49,7 @@ func (t *Tracker) Complete() bool { return len(t.tensors) > 0 && t.Received == t
 // Step takes the next message.
 //
 // Errors: a StreamError for no header, a gap, more data than announced, a header that contradicts itself or the one
-// before the cut; a TooLargeError. The stream is of no use then.
+// before the cut; a TooLargeError; those of Check. The stream is of no use then.
 func (t *Tracker) Step(chunk *pb.TensorChunk) (Step, error) {
 	if chunk.Shared != nil {
 		return Step{}, broken("data in shared memory that was not offered")
@@ -100,6 +102,11 @@ func (t *Tracker) begin(head *pb.TensorHeader, offset uint64) (Step, error) {
 	}
 	if t.begun && !same && !t.goesOn {
 		return Step{}, broken("the etag changed within a stream")
+	}
+	if t.Check != nil {
+		if err := t.Check(head); err != nil {
+			return Step{}, err
+		}
 	}
 	if t.maxBytes > 0 && head.TotalBytes > t.maxBytes {
 		return Step{}, &TooLargeError{head.Name, head.TotalBytes, t.maxBytes}

@@ -77,7 +77,8 @@ const (
 	ErrorReason_ERROR_REASON_UNAVAILABLE ErrorReason = 23
 	// FAILED_PRECONDITION. A model that failed its checks at load. Metadata: the failed checks with their errors.
 	ErrorReason_ERROR_REASON_MODEL_REFUSED ErrorReason = 24
-	// UNAUTHENTICATED. The token or certificate is missing or wrong.
+	// UNAUTHENTICATED. The token or certificate is missing or wrong. Metadata: problem (missing, malformed, unknown, expired,
+	// unnamed or revoked).
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 25
 	// PERMISSION_DENIED. The token or certificate is right, but not allowed to do this.
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 26

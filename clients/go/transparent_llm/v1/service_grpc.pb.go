@@ -59,6 +59,7 @@ type TransparentLlmServiceClient interface {
 	// depend on no run, so a client keeps them under the model's digest. [d_ffn d_model]
 	NeuronOutputs(ctx context.Context, in *NeuronOutputsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronOutputsClient, error)
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
+	// Each is computed when its turn to be sent has come.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error)
 	// What a Fetch of the same items would send: shapes, types and bytes. Nothing is computed.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
@@ -661,6 +662,7 @@ type TransparentLlmServiceServer interface {
 	// depend on no run, so a client keeps them under the model's digest. [d_ffn d_model]
 	NeuronOutputs(*NeuronOutputsRequest, TransparentLlmService_NeuronOutputsServer) error
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
+	// Each is computed when its turn to be sent has come.
 	Fetch(*FetchRequest, TransparentLlmService_FetchServer) error
 	// What a Fetch of the same items would send: shapes, types and bytes. Nothing is computed.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)

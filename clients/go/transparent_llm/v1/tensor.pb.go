@@ -338,7 +338,9 @@ type TensorOptions struct {
 	// The etag of the header that the interrupted stream had. Needed with a resume_offset. The server goes on at the
 	// offset if it can promise the same bits; otherwise it starts again at 0, with a header that has another etag.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Largest number of data bytes in one message. 0: the server's choice. The server may send less.
+	// Largest number of data bytes in one message. 0: the server's choice. The server may send less. One so small that the
+	// answer takes more than 16384 messages, and more than it ever does at the server's choice, is refused: INVALID_ARGUMENT
+	// with reason TOO_LARGE.
 	MaxChunkBytes uint32 `protobuf:"varint,5,opt,name=max_chunk_bytes,json=maxChunkBytes,proto3" json:"max_chunk_bytes,omitempty"`
 	// The form in which the client can take the value. Unspecified: dense.
 	Encoding Encoding `protobuf:"varint,6,opt,name=encoding,proto3,enum=transparent_llm.v1.Encoding" json:"encoding,omitempty"`
@@ -434,7 +436,7 @@ type Tensor struct {
 	unknownFields protoimpl.UnknownFields
 
 	Dtype Dtype `protobuf:"varint,1,opt,name=dtype,proto3,enum=transparent_llm.v1.Dtype" json:"dtype,omitempty"`
-	// Length of each axis. Empty for a scalar.
+	// Length of each axis, at most 8 of them. Empty for a scalar.
 	Shape []uint64 `protobuf:"varint,2,rep,packed,name=shape,proto3" json:"shape,omitempty"`
 	// Elements in C order, little-endian. Its length must be exactly the product of shape and element size.
 	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
@@ -502,7 +504,7 @@ type TensorHeader struct {
 	// Which tensor: the method's name in snake case, for example "residual_out".
 	Name  string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Dtype Dtype  `protobuf:"varint,2,opt,name=dtype,proto3,enum=transparent_llm.v1.Dtype" json:"dtype,omitempty"`
-	// Length of each axis, slices applied. Empty for a scalar; a length may be 0.
+	// Length of each axis, slices applied, at most 8 of them. Empty for a scalar; a length may be 0.
 	Shape []uint64 `protobuf:"varint,3,rep,packed,name=shape,proto3" json:"shape,omitempty"`
 	// Name of each axis, for example "batch", "pos", "d_model".
 	Dims []string `protobuf:"bytes,4,rep,name=dims,proto3" json:"dims,omitempty"`

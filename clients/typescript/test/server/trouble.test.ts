@@ -1,5 +1,6 @@
 /** What the client makes of a server in trouble, and of one that breaks the protocol. */
 
+import { createHash } from "node:crypto";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { afterEach, describe, expect, test } from "vitest";
@@ -8,9 +9,13 @@ import { Dtype, Encoding, type TensorChunkSchema } from "../../src/gen/transpare
 import { connect, type NodeOptions, type RemoteTransparentLlm } from "../../src/node.js";
 import { type Answers, refusal, ScriptedServer } from "../support/scripted_server.js";
 
+function digestOf(model: string): string {
+  return createHash("sha256").update(model).digest("hex");
+}
+
 type Chunk = MessageInitShape<typeof TensorChunkSchema>;
 
-const RESPONSE = { runId: "r", batchSize: 1, nPos: 1, tokenIds: [7], mask: [true], modelDigest: "d" };
+const RESPONSE = { runId: "r", batchSize: 1, nPos: 1, tokenIds: [7], mask: [true], modelDigest: digestOf("d") };
 
 let closing: (() => void)[] = [];
 
@@ -27,15 +32,16 @@ async function client(answers: Answers, options: NodeOptions = {}): Promise<Remo
   return llm;
 }
 
-/** A tensor of bytes, or a part of it from an offset on. */
+/** A residual or logits of one position in F16, or a part of its bytes from an offset on. */
 function chunk(
   name: string,
   bytes: number[],
-  { size = bytes.length, offset = 0, etag = "e", dtype = Dtype.U8 } = {},
+  { size = bytes.length, offset = 0, etag = "e", dtype = Dtype.F16 } = {},
 ): Chunk {
-  const shape = [BigInt(size)];
+  const shape = [1n, 1n, BigInt(size / 2)];
+  const dims = ["batch", "pos", name === "logits" ? "d_vocab" : "d_model"];
   return {
-    header: { name, dtype, shape, dims: ["pos"], totalBytes: BigInt(size), etag },
+    header: { name, dtype, shape, dims, totalBytes: BigInt(size), etag },
     offset: BigInt(offset),
     data: Uint8Array.from(bytes),
   };
@@ -171,13 +177,17 @@ describe("a lost run", () => {
   test("of another model by now is not read", async () => {
     let runs = 0;
     const llm = await client({
-      run: () => create(RunResponseSchema, { ...RESPONSE, modelDigest: `d${runs++}` }),
+      run: () => create(RunResponseSchema, { ...RESPONSE, modelDigest: digestOf(`d${runs++}`) }),
       async *logits() {
         throw refusal(Code.NotFound, "RUN_NOT_FOUND", { run_id: "r" });
       },
     });
     await llm.run(["x"]);
-    const wanted = { name: "NotFoundError", reason: "MODEL_CHANGED", metadata: { was: "d0", is: "d1" } };
+    const wanted = {
+      name: "NotFoundError",
+      reason: "MODEL_CHANGED",
+      metadata: { was: digestOf("d0"), is: digestOf("d1") },
+    };
     await expect(llm.logits()).rejects.toMatchObject(wanted);
   });
 
@@ -201,13 +211,13 @@ describe("a lost run", () => {
 describe("a stream that breaks the protocol", () => {
   test.each<[string, Chunk[]]>([
     ["nothing", []],
-    ["an early end", [chunk("logits", [1], { size: 2 })]],
-    ["a gap", [chunk("logits", [1], { size: 3 }), { offset: 2n, data: Uint8Array.of(3) }]],
-    ["two tensors", [chunk("logits", [1]), chunk("logits", [1])]],
-    ["another tensor", [chunk("tokens", [1])]],
-    ["factors that belong to nothing", [chunk("logits.gain", [1])]],
-    ["another etag", [chunk("logits", [1]), chunk("logits", [1], { etag: "f" })]],
-    ["an unknown dtype", [chunk("logits", [1], { dtype: 77 as Dtype })]],
+    ["an early end", [chunk("logits", [1], { size: 4 })]],
+    ["a gap", [chunk("logits", [1], { size: 6 }), { offset: 2n, data: Uint8Array.of(3) }]],
+    ["two tensors", [chunk("logits", [1, 1]), chunk("logits", [1, 1])]],
+    ["another tensor", [chunk("tokens", [1, 1])]],
+    ["factors that belong to nothing", [chunk("logits.gain", [1, 1])]],
+    ["another etag", [chunk("logits", [1, 1]), chunk("logits", [1, 1], { etag: "f" })]],
+    ["an unknown dtype", [chunk("logits", [1, 1], { dtype: 77 as Dtype })]],
   ])("%s", async (_, chunks) => {
     const llm = await client({
       async *logits() {
@@ -222,13 +232,12 @@ describe("a stream that breaks the protocol", () => {
     const llm = await client({
       async *logits() {
         yield {
-          header: { name: "logits", dtype: Dtype.F32, shape: [1n], dims: ["pos"], totalBytes: 4n, etag: "e" },
-          data: new Uint8Array(4),
+          ...chunk("logits", [0, 0]),
         };
       },
     });
     await llm.run(["x"]);
-    await expect(llm.logits({ dtype: "F16" })).rejects.toMatchObject({ name: "InternalError" });
+    await expect(llm.logits({ dtype: "F32" })).rejects.toMatchObject({ name: "InternalError" });
   });
 
   test("an answer to Run that contradicts itself", async () => {
@@ -284,7 +293,7 @@ test("no reads give no values, without a call", async () => {
   const llm = await client({
     async *fetch() {
       calls++;
-      yield chunk("logits", [1]);
+      yield chunk("logits", [1, 1]);
     },
   });
   await llm.run(["x"]);
@@ -343,11 +352,11 @@ test("what is sent with each call", async () => {
       },
       async *logits(_, context) {
         note("logits", context);
-        yield chunk("logits", [1]);
+        yield chunk("logits", [1, 1]);
       },
       async *fetch(_, context) {
         note("fetch", context);
-        yield chunk("logits", [1]);
+        yield chunk("logits", [1, 1]);
       },
       releaseRun: (_, context) => {
         note("releaseRun", context);
@@ -376,7 +385,10 @@ test("weights come once for all who ask at once, with the digest of the run", as
     header: { name, dtype: Dtype.F32, shape, dims, totalBytes: BigInt(values.length * 4), etag: "e" },
     data: new Uint8Array(Float32Array.from(values).buffer),
   });
+  const dFfn = [0, 0, 0, 0, 0, 2];
+  const models = [{ digest: digestOf("d"), dFfn, info: { dModel: 2 } }];
   const llm = await client({
+    serverInfo: () => ({ features: ["neuron_outputs"], models }),
     async *decomposedFfnOut({ options }) {
       expect(options?.encoding).toBe(Encoding.FACTORED);
       yield f32("decomposed_ffn_out.activations", ["d_ffn"], [2n], [2, 3]);
@@ -389,7 +401,7 @@ test("weights come once for all who ask at once, with the digest of the run", as
   await llm.run(["x"]);
   const values = await Promise.all([0, 1, 2].map((pos) => llm.decomposedFfnOut(0, 5, pos)));
   expect(values.map((value) => [...value.toFloat32()])).toEqual(Array(3).fill([2, 4, 9, 12]));
-  expect(digests).toEqual(["d"]);
+  expect(digests).toEqual([digestOf("d")]);
 });
 
 function deferred(): { promise: Promise<unknown>; resolve: (value: unknown) => void } {

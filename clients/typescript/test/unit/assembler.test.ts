@@ -82,6 +82,15 @@ describe("broken streams", () => {
     ["bytes that do not fit the shape", [chunk(head(2, { totalBytes: 3n }), 0, 1, 2)]],
     ["a shape that overflows to its bytes", [chunk(head(0, { shape: [2n ** 32n, 2n ** 32n], dims: ["a", "b"] }))]],
     ["an axis that no tensor has", [chunk(head(0, { shape: [0n, 2n ** 63n], dims: ["a", "b"] }))]],
+    [
+      "a shape that overflows before it is empty",
+      [chunk(head(0, { shape: [2n ** 47n, 2n, 0n], dims: ["a", "b", "c"] }))],
+    ],
+    ["more axes than any value", [chunk(head(1, { shape: Array(9).fill(1n), dims: Array(9).fill("pos") }))]],
+    ["a name of megabytes", [chunk(head(1, { name: "x".repeat(2 ** 22) }), 0, 1)]],
+    ["an axis of megabytes", [chunk(head(1, { dims: ["x".repeat(2 ** 22)] }), 0, 1)]],
+    ["an etag of megabytes", [chunk(head(1, { etag: "x".repeat(2 ** 22) }), 0, 1)]],
+    ["an offset near 2 ** 64", [create(TensorChunkSchema, { header: head(3), offset: 2n ** 64n - 1n })]],
     ["fewer names than axes", [chunk(head(1, { dims: [] }), 0, 1)]],
     ["an unknown dtype", [chunk(head(1, { dtype: 99 as Dtype }), 0, 1)]],
     ["no dtype", [chunk(head(1, { dtype: Dtype.UNSPECIFIED }), 0, 1)]],
@@ -97,15 +106,36 @@ test("a header with axes without number is refused at once", () => {
   expect(() => assembled(chunk(head(0, many)))).toThrow(/^the header names 200000 axes of 200000$/);
 });
 
+test("what is said of a liar is short, and nothing that a terminal obeys", () => {
+  const long = "\x1b[2J".repeat(2 ** 20);
+  const liars = [head(1, { name: long }), head(1, { dims: [long] }), head(2, { name: "\x1b[2J", dims: ["\x07"] })];
+  for (const liar of liars) {
+    let said = "";
+    try {
+      assembled(chunk(liar, 0, 1));
+    } catch (error) {
+      said = String(error);
+    }
+    expect(said).toMatch(/^StreamError: [\x20-\x7e\ufffd]{1,1000}$/);
+  }
+});
+
+test("a tensor that nobody asked for is refused by its header", () => {
+  const assembler = new Assembler(undefined, 1, () => {
+    throw new Error("not asked for");
+  });
+  expect(() => assembler.add(chunk(head(1), 0, 1))).toThrow("not asked for");
+});
+
 test("headers without end are refused at the first that is too many", () => {
   const assembler = new Assembler(undefined, 2);
   assembler.add(chunk(head(0)));
   assembler.add(chunk(head(0)));
-  expect(() => assembler.add(chunk(head(0)))).toThrow("t begins after 2 tensors");
+  expect(() => assembler.add(chunk(head(0)))).toThrow('"t" begins after 2 tensors');
 });
 
 test("a larger tensor than allowed is refused before its memory is taken", () => {
-  expect(() => new Assembler(10).add(chunk(head(2 ** 52)))).toThrow(TooLargeError);
+  expect(() => new Assembler(10).add(chunk(head(2 ** 47)))).toThrow(TooLargeError);
 });
 
 describe("taken up after a cut", () => {

@@ -3,6 +3,18 @@ import { sizeOf } from "../../src/dtypes.js";
 import { attnProduct, ffnProduct } from "../../src/factors.js";
 import type { DtypeName } from "../../src/index.js";
 import { InternalError, Tensor, TooLargeError } from "../../src/index.js";
+import { Scope } from "../../src/scope.js";
+
+/** Of a product that nobody limits. */
+const MOST = 2 ** 47;
+
+function attn(factors: Map<string, Tensor>, maxBytes = MOST, scope = new Scope(60_000)): Promise<Tensor> {
+  return attnProduct(factors, maxBytes, scope);
+}
+
+function ffn(factors: Map<string, Tensor>, weights: Tensor, scope = new Scope(60_000)): Promise<Tensor> {
+  return ffnProduct(factors, weights, MOST, scope);
+}
 
 function tensor(dtype: DtypeName, shape: number[], hex: string): Tensor {
   const bytes = new Uint8Array(hex.length / 2);
@@ -21,15 +33,15 @@ function zeros(dtype: DtypeName, ...shape: number[]): Tensor {
   return new Tensor({ dtype, shape, bytes });
 }
 
-test("a product without elements takes no time, however long its axes", () => {
+test("a product without elements takes no time, however long its axes", async () => {
   const factors = { pattern: zeros("F32", 0, 2 ** 33, 1), value_out: zeros("F32", 1, 0, 4) };
-  expect(attnProduct(new Map(Object.entries(factors)), undefined).shape).toEqual([2 ** 33, 1, 0, 4]);
+  expect((await attn(new Map(Object.entries(factors)))).shape).toEqual([2 ** 33, 1, 0, 4]);
 });
 
-test("a product for which there is no memory", () => {
+test("a product for which there is no memory", async () => {
   const factors = { pattern: zeros("F32", 1, 2 ** 20, 1), value_out: zeros("F32", 1, 1, 2 ** 20) };
   const wanted = expect.objectContaining({ name: "TooLargeError", metadata: { needed: String(2 ** 42) } });
-  expect(() => attnProduct(new Map(Object.entries(factors)), undefined)).toThrow(wanted);
+  await expect(attn(new Map(Object.entries(factors)))).rejects.toThrow(wanted);
 });
 
 function spans(...bounds: number[]): Tensor {
@@ -73,35 +85,38 @@ const FFN: [DtypeName, string, string, string][] = [
   ["F16", "61bcd0389639", "67ba273edf3d613e1dbe103c76b225bd963ae1b8", "e8b8b73c000000002639d8b6512e073900000000"],
 ];
 
-test.each(ATTN)("decomposed_attn in %s", (dtype, pattern, valueOut, gain, product) => {
+test.each(ATTN)("decomposed_attn in %s", async (dtype, pattern, valueOut, gain, product) => {
   const factors = new Map([
     ["pattern", tensor(dtype, [2, 2, 3], pattern)],
     ["value_out", tensor("F32", [3, 2, 2], valueOut)],
     ["gain", tensor("F32", [2, 2], gain)],
   ]);
-  const value = attnProduct(factors, undefined);
+  const value = await attn(factors);
   expect([value.dtype, value.shape, hexOf(value)]).toEqual([dtype, [2, 3, 2, 2], product]);
   expect(value.dims).toEqual(["target", "source", "head", "d_model"]);
 });
 
-test.each(FFN)("decomposed_ffn_out in %s, of some neurons, with a gain", (dtype, activations, weights, product) => {
-  const factors = new Map([
-    ["activations", tensor(dtype, [3], activations)],
-    ["spans", spans(0, 1, 2, 4)],
-    ["gain", tensor("F32", [], "333333bf")],
-  ]);
-  const value = ffnProduct(factors, tensor(dtype, [5, 2], weights), undefined);
-  expect([value.dtype, value.shape, hexOf(value)]).toEqual([dtype, [5, 2], product]);
-  expect(value.dims).toEqual(["hidden", "d_model"]);
-});
+test.each(FFN)(
+  "decomposed_ffn_out in %s, of some neurons, with a gain",
+  async (dtype, activations, weights, product) => {
+    const factors = new Map([
+      ["activations", tensor(dtype, [3], activations)],
+      ["spans", spans(0, 1, 2, 4)],
+      ["gain", tensor("F32", [], "333333bf")],
+    ]);
+    const value = await ffn(factors, tensor(dtype, [5, 2], weights));
+    expect([value.dtype, value.shape, hexOf(value)]).toEqual([dtype, [5, 2], product]);
+    expect(value.dims).toEqual(["hidden", "d_model"]);
+  },
+);
 
-test("a product is refused before its memory is taken", () => {
+test("a product is refused before its memory is taken", async () => {
   const factors = new Map([
     ["pattern", zeros("F32", 1, 3, 3)],
     ["value_out", zeros("F32", 3, 1, 2)],
   ]);
-  expect(() => attnProduct(factors, 71)).toThrow(TooLargeError);
-  expect(attnProduct(factors, 72).shape).toEqual([3, 3, 1, 2]);
+  await expect(attn(factors, 71)).rejects.toThrow(TooLargeError);
+  expect((await attn(factors, 72)).shape).toEqual([3, 3, 1, 2]);
 });
 
 describe("factors that do not fit together", () => {
@@ -115,8 +130,8 @@ describe("factors that do not fit together", () => {
     ["value_out in half precision", { pattern, value_out: zeros("F16", 3, 2, 4) }],
     ["a pattern of integers", { pattern: zeros("I32", 2, 2, 3), value_out: valueOut }],
     ["a gain for other targets", { pattern, value_out: valueOut, gain: zeros("F32", 3, 4) }],
-  ])("%s", (_, factors) => {
-    expect(() => attnProduct(new Map(Object.entries(factors)), undefined)).toThrow(InternalError);
+  ])("%s", async (_, factors) => {
+    await expect(attn(new Map(Object.entries(factors)))).rejects.toThrow(InternalError);
   });
 
   const weights = zeros("F32", 5, 2);
@@ -127,14 +142,31 @@ describe("factors that do not fit together", () => {
     ["a span backwards", { activations: zeros("F32", 1), spans: spans(0, 3, 5, 3) }],
     ["spans that overlap", { activations: zeros("F32", 4), spans: spans(0, 2, 1, 3) }],
     ["a negative span", { activations: zeros("F32", 1), spans: spans(-1, 0) }],
+    ["more spans than neurons", { activations: zeros("F32", 5), spans: spans(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5) }],
     ["spans of another type", { activations: zeros("F32", 5), spans: zeros("I32", 1, 2) }],
     ["a gain for another width", { activations: zeros("F32", 5), gain: zeros("F32", 3) }],
-  ])("%s", (_, factors) => {
-    expect(() => ffnProduct(new Map(Object.entries(factors)), weights, undefined)).toThrow(InternalError);
+  ])("%s", async (_, factors) => {
+    await expect(ffn(new Map(Object.entries(factors)), weights)).rejects.toThrow(InternalError);
   });
 
-  test("weights of one axis", () => {
+  test("weights of one axis", async () => {
     const factors = new Map([["activations", zeros("F32", 5)]]);
-    expect(() => ffnProduct(factors, zeros("F32", 5), undefined)).toThrow(InternalError);
+    await expect(ffn(factors, zeros("F32", 5))).rejects.toThrow(InternalError);
+  });
+});
+
+test("a product ends with its call", async () => {
+  const factors = new Map([
+    ["pattern", zeros("F32", 1, 400, 400)],
+    ["value_out", zeros("F32", 400, 1, 400)],
+  ]);
+  const scope = new Scope(60_000);
+  const product = attn(factors, MOST, scope);
+  scope.cancel();
+  await expect(product).rejects.toMatchObject({ name: "CancelledError" });
+  await expect(attn(factors, MOST, new Scope(1))).rejects.toMatchObject({ name: "DeadlineError" });
+  const weights = zeros("F32", 2000, 20_000);
+  await expect(ffn(new Map([["activations", zeros("F32", 2000)]]), weights, new Scope(1))).rejects.toMatchObject({
+    name: "DeadlineError",
   });
 });

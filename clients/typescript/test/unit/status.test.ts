@@ -112,3 +112,42 @@ describe("what Connect throws", () => {
     expect(errorOfFailure(thrown, "box:1").name).toBe(name);
   });
 });
+
+describe("what a status says is taken within bounds", () => {
+  test.each([
+    { seconds: -1n, nanos: 0 },
+    { seconds: 0n, nanos: -1 },
+    { seconds: 2n ** 63n - 1n, nanos: 2 ** 31 - 1 },
+    { seconds: -(2n ** 63n), nanos: 0 },
+    { seconds: 86_401n, nanos: 0 },
+    { seconds: 1n, nanos: 2e9 },
+  ])("a delay of $seconds s and $nanos ns is none", (retryDelay) => {
+    const packed = [
+      anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { domain: "transparent-llm", reason: "BUSY" })),
+      anyPack(RetryInfoSchema, create(RetryInfoSchema, { retryDelay })),
+    ];
+    const bytes = toBinary(StatusSchema, create(StatusSchema, { details: packed }));
+    expect(errorOfStatus({ code: 8, message: "", details: bytes }, "here")).toMatchObject({
+      reason: "BUSY",
+      retryAfterS: undefined,
+    });
+  });
+
+  test("words", () => {
+    const said = "\x1b[2J\u202e".repeat(2 ** 16);
+    const metadata = { "\x1b[2J": "\x07", ["k".repeat(100)]: "v", long: "v".repeat(2 ** 20) };
+    const many = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`k${i}`, "v"]));
+    const info = { domain: "transparent-llm", reason: said, metadata: { ...metadata, ...many } };
+    for (const error of [
+      errorOfStatus({ code: 14, message: said, details: details(info) }, "here"),
+      errorOfStatus({ code: 14, message: said }, "here"),
+      errorOfStatus({ code: 2 ** 32, message: said }, "here"),
+    ]) {
+      const words = JSON.stringify([error.message, error.metadata]);
+      expect(words.length).toBeLessThan(2 ** 16);
+      expect(`${error.message}${Object.entries(error.metadata).join()}`).not.toMatch(/[\p{Cc}\p{Bidi_Control}]/u);
+      expect(Object.keys(error.metadata).length).toBeLessThanOrEqual(32);
+      expect(error.reason).toMatch(/^[A-Z_]+$/);
+    }
+  });
+});

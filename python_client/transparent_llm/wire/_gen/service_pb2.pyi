@@ -79,7 +79,7 @@ class RunRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., sentences: _Optional[_Union[SentenceBatch, _Mapping]] = ..., tokens: _Optional[_Union[TokenBatch, _Mapping]] = ...) -> None: ...
 
 class RunResponse(_message.Message):
-    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest")
+    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest", "warnings")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     N_POS_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class RunResponse(_message.Message):
     TOKEN_STRINGS_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     batch_size: int
     n_pos: int
@@ -96,7 +97,8 @@ class RunResponse(_message.Message):
     token_strings: _containers.RepeatedScalarFieldContainer[str]
     stored_bytes: int
     model_digest: str
-    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReleaseRunRequest(_message.Message):
     __slots__ = ("run_id",)
@@ -123,12 +125,14 @@ class BatchSizeResponse(_message.Message):
     def __init__(self, batch_size: _Optional[int] = ...) -> None: ...
 
 class TokensToStringsRequest(_message.Message):
-    __slots__ = ("model", "token_ids")
+    __slots__ = ("model", "token_ids", "model_digest")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     model: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, model: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    model_digest: str
+    def __init__(self, model: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., model_digest: _Optional[str] = ...) -> None: ...
 
 class TokensToStringsResponse(_message.Message):
     __slots__ = ("strings",)
@@ -153,16 +157,18 @@ class LogitsRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class UnembedRequest(_message.Message):
-    __slots__ = ("model", "t", "normalize", "options")
+    __slots__ = ("model", "t", "normalize", "model_digest", "options")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     T_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     t: _tensor_pb2.Tensor
     normalize: bool
+    model_digest: str
     options: _tensor_pb2.TensorOptions
-    def __init__(self, model: _Optional[str] = ..., t: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., normalize: bool = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., t: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., normalize: bool = ..., model_digest: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class ResidualInRequest(_message.Message):
     __slots__ = ("run_id", "layer", "options")
@@ -233,16 +239,18 @@ class NeuronActivationsRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., pos: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class NeuronOutputRequest(_message.Message):
-    __slots__ = ("model", "layer", "neuron", "options")
+    __slots__ = ("model", "layer", "neuron", "model_digest", "options")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     NEURON_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     layer: int
     neuron: int
+    model_digest: str
     options: _tensor_pb2.TensorOptions
-    def __init__(self, model: _Optional[str] = ..., layer: _Optional[int] = ..., neuron: _Optional[int] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., layer: _Optional[int] = ..., neuron: _Optional[int] = ..., model_digest: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class AttentionMatrixRequest(_message.Message):
     __slots__ = ("run_id", "batch_i", "layer", "head", "options")

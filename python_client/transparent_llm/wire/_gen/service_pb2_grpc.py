@@ -277,6 +277,7 @@ class TransparentLlmServiceServicer(object):
 
     def Fetch(self, request, context):
         """Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
+        Each is computed when its turn to be sent has come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

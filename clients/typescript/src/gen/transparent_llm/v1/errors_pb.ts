@@ -195,7 +195,8 @@ export enum ErrorReason {
   MODEL_REFUSED = 24,
 
   /**
-   * UNAUTHENTICATED. The token or certificate is missing or wrong.
+   * UNAUTHENTICATED. The token or certificate is missing or wrong. Metadata: problem (missing, malformed, unknown, expired,
+   * unnamed or revoked).
    *
    * @generated from enum value: ERROR_REASON_UNAUTHENTICATED = 25;
    */

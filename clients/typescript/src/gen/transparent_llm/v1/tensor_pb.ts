@@ -84,11 +84,15 @@ export type SharedMemory = Message<"transparent_llm.v1.SharedMemory"> & {
   nonce: Uint8Array;
 
   /**
+   * All slots together take at most 64 MiB; otherwise the server does not take part.
+   *
    * @generated from field: uint32 slots = 3;
    */
   slots: number;
 
   /**
+   * At least 65536; otherwise the server does not take part.
+   *
    * @generated from field: uint32 slot_bytes = 4;
    */
   slotBytes: number;
@@ -138,7 +142,9 @@ export type TensorOptions = Message<"transparent_llm.v1.TensorOptions"> & {
   etag: string;
 
   /**
-   * Largest number of data bytes in one message. 0: the server's choice. The server may send less.
+   * Largest number of data bytes in one message. 0: the server's choice. The server may send less. One so small that the
+   * answer takes more than 16384 messages, and more than it ever does at the server's choice, is refused: INVALID_ARGUMENT
+   * with reason TOO_LARGE.
    *
    * @generated from field: uint32 max_chunk_bytes = 5;
    */
@@ -178,7 +184,7 @@ export type Tensor = Message<"transparent_llm.v1.Tensor"> & {
   dtype: Dtype;
 
   /**
-   * Length of each axis. Empty for a scalar.
+   * Length of each axis, at most 8 of them. Empty for a scalar.
    *
    * @generated from field: repeated uint64 shape = 2;
    */
@@ -218,7 +224,7 @@ export type TensorHeader = Message<"transparent_llm.v1.TensorHeader"> & {
   dtype: Dtype;
 
   /**
-   * Length of each axis, slices applied. Empty for a scalar; a length may be 0.
+   * Length of each axis, slices applied, at most 8 of them. Empty for a scalar; a length may be 0.
    *
    * @generated from field: repeated uint64 shape = 3;
    */

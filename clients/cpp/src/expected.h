@@ -1,0 +1,56 @@
+// What is known of the tensors of a stream before they come, so that whatever else a server sends
+// is refused by its header.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "current_run.h"
+#include "transparent_llm/client.h"
+#include "transparent_llm/options.h"
+
+namespace transparent_llm::internal {
+
+/// Of whole axes, by their names; those that are not known are not there.
+using Lengths = std::map<std::string, std::uint64_t, std::less<>>;
+
+/// Adds those that are as long as the run.
+void add_lengths(Lengths& lengths, const CurrentRun& run);
+
+/// What is known of one value.
+struct Expectation {
+  /// In the words of the headers: "residual_in".
+  std::string method;
+  std::span<const std::string_view> dims;
+  ReadOptions options = {};
+  Lengths lengths = {};
+  /// Whether its factors will do.
+  bool factored = false;
+};
+
+/// Of all values of a stream.
+class Expected {
+ public:
+  explicit Expected(const std::vector<Expectation>& expectations);
+
+  /// How many tensors there can be.
+  std::size_t most() const { return most_; }
+  /// Throws InternalError for a tensor that was not asked for, or that has other axes, another
+  /// length or another type than it must.
+  void check(const TensorHeader& header) const;
+
+ private:
+  std::map<std::string, Expectation, std::less<>> by_method_;
+  std::size_t most_ = 0;
+};
+
+/// The factor with which those of a method begin; empty for one that has none.
+std::string_view first_factor(std::string_view method);
+
+}  // namespace transparent_llm::internal

@@ -1,0 +1,67 @@
+"""Files that decide who may call: whoever can write one of them decides it, so it matters who can."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+from transparent_llm.errors import InvalidRequestError
+
+log = logging.getLogger(__name__)
+_ROOT = 0
+
+
+def read(path: Path, most_bytes: int) -> bytes:
+    """All of a file that not everybody may write.
+
+    Raises:
+        InvalidRequestError: everybody may, it is no plain file, it has more bytes, or it cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            _require_trustworthy(path, os.fstat(file.fileno()))
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise InvalidRequestError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > most_bytes:
+        raise InvalidRequestError(f"{path} has more than {most_bytes} bytes: is it the file that was meant?")
+    return data
+
+
+def require_not_everybodys(path: Path, found: os.stat_result) -> None:
+    """Refuse a file that every user may change.
+
+    Raises:
+        InvalidRequestError: this is one.
+    """
+    if found.st_mode & stat.S_IWOTH:
+        raise InvalidRequestError(f"{path} can be changed by every user of this host: chmod o-w it")
+
+
+def warn_of(path: Path, *, is_secret: bool = False) -> None:
+    """Tell the log who else may change a file, or read it where it is a secret."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return
+    if found.st_uid not in (_ROOT, os.geteuid()):
+        log.warning(
+            "%s belongs to the user %d, who can change it: chown it to root or to the server", path, found.st_uid
+        )
+    if found.st_mode & stat.S_IWGRP and found.st_gid != _ROOT:
+        log.warning("%s can be changed by the group %d: chmod g-w it, if these are not all trusted", path, found.st_gid)
+    if is_secret and found.st_mode & stat.S_IROTH:
+        log.warning("%s can be read by every user of this host: chmod o-r it", path)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe would wait for somebody who writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _require_trustworthy(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidRequestError(f"{path} is no plain file: name one, which may be a link")
+    require_not_everybodys(path, found)

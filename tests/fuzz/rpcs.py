@@ -1,0 +1,80 @@
+"""Every RPC that a server answers, how bytes are sent to it, and a request that is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import torch
+from google.protobuf import message_factory
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire import tensors
+from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.runs import to_request
+
+ROWS = [[1, 2, 3, 4], [5, 6]]
+ALLOWED = {
+    StatusCode.OK,
+    StatusCode.INVALID_ARGUMENT,
+    StatusCode.NOT_FOUND,
+    StatusCode.OUT_OF_RANGE,
+    StatusCode.RESOURCE_EXHAUSTED,
+    StatusCode.UNIMPLEMENTED,
+}
+SERVICES: list[ServiceDescriptor] = [
+    service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"],
+    health_pb2.DESCRIPTOR.services_by_name["Health"],
+    reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
+]
+RPCS = {rpc.full_name: rpc for service in SERVICES for rpc in service.methods}
+NEVER_ANSWERED = {"grpc.health.v1.Health.List"}
+"""Newer than the health service that is served."""
+
+_BY_RPC = {method.rpc: method for method in METHODS.values()}
+
+
+def send(
+    channel: grpc.Channel, name: str, data: bytes, deadline_s: float, metadata: list[tuple[str, str]] | None = None
+) -> grpc.RpcError | None:
+    """Send bytes as a request and take the whole answer; what it failed with."""
+    path, rpc = "/{0}/{2}".format(*name.rpartition(".")), RPCS[name]
+    if rpc.client_streaming:
+        answer: Any = channel.stream_stream(path)(iter([data]), timeout=deadline_s, metadata=metadata)
+    else:
+        answer = channel.unary_stream(path)(data, timeout=deadline_s, metadata=metadata)
+    try:
+        for _ in answer:
+            if rpc.name == "Watch":  # has no end
+                answer.cancel()
+                break
+    except grpc.RpcError as error:
+        return error
+    return None
+
+
+def right_request(name: str, run_id: str, d_model: int) -> Any:
+    """One that is answered."""
+    rpc = RPCS[name]
+    request: Any = message_factory.GetMessageClass(rpc.input_type)()
+    if rpc.name == "Run":
+        request = to_request(RunInput.of_tokens(ROWS), "")
+    elif rpc.name in ("Fetch", "Plan"):
+        request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
+    elif rpc.name in _BY_RPC:
+        method = _BY_RPC[rpc.name]
+        request = method.request(run_id if method.of_run else "", *(0 for _ in method.arguments))
+    elif rpc.name in ("ReleaseRun", "BatchSize"):
+        request.run_id = run_id
+    elif rpc.name == "ServerReflectionInfo":
+        request.list_services = "*"
+    if rpc.name == "Unembed":
+        request.t.CopyFrom(tensors.encode(torch.ones(d_model)))
+    if rpc.name == "TokensToStrings":
+        request.token_ids.extend([1, 2, 3])
+    return request
