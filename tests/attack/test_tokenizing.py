@@ -85,13 +85,10 @@ def running_beside(attacked: Victim, what: str) -> Iterator[Bystander]:
 
 
 def warm_up(attacked: Victim) -> None:
-    """Large calls, until the C library has kept what it keeps of them for each thread, so that only growth is seen."""
-    kept, large = 0.0, [text("ab " * MIB), text("a" * 60_000), strings(60_000)]
-    for _ in range(10):
-        if attacked.resident_bytes < 1.02 * kept:
-            break
-        kept = attacked.resident_bytes
-        codes(attacked, large * 10)
+    """Large calls: what the C library keeps of them for each thread it keeps once, and only growth is to be seen."""
+    large = [*[text("ab " * MIB)] * 24, *[text("a" * 60_000), strings(60_000)] * 6]
+    for _ in range(5):
+        codes(attacked, large)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from transparent_llm.wire.methods import SERVICE
-
+SERVICE = "transparent_llm.v1.TransparentLlmService"  # nothing of ours is imported here: torch alone takes seconds
 PAUSE_S = 0.25
 """Between volleys: a client that sends as fast as it can is another attack."""
 

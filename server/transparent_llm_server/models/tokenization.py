@@ -101,8 +101,8 @@ class Tokenization:
         self._check_ids(row)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
-        wrong = next((token for token in ids if not 0 <= token < self._d_vocab), None)
-        if wrong is not None:
+        if ids and not (min(ids) >= 0 and max(ids) < self._d_vocab):
+            wrong = next(token for token in ids if not 0 <= token < self._d_vocab)
             raise InvalidRequestError(
                 f"token {wrong} is not in the vocabulary: ids are 0 to {self._d_vocab - 1}",
                 reason="UNKNOWN_TOKEN",
@@ -126,14 +126,11 @@ class Tokenization:
             AbandonedError: nobody waits for them any more.
         """
         self._check_ids(ids)
-        known = self._strings
-        return [known[token] if token in known else self._found(token) for token in ids]
-
-    def _found(self, token: int) -> str:
-        require_wanted()
-        with self._turn:
-            found = self._strings[token] = self._string(token)
-        return found
+        for token in set(ids).difference(self._strings):
+            require_wanted()
+            with self._turn:
+                self._strings[token] = self._string(token)
+        return [self._strings[token] for token in ids]
 
     def _string(self, token: int) -> str:
         """Decoded behind another token: SentencePiece's decoders drop the space in front of the first one."""
