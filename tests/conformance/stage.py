@@ -20,7 +20,7 @@ from support.owners import TokenFile
 from support.servers import Listener, running, tiny, when_over
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
-from transparent_llm.wire.methods import Stub
+from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.model_config import ON_DEMAND, ModelConfig
@@ -88,7 +88,7 @@ class Stage:
     def release(self, run_input: RunInput) -> None:
         """Make the server "main" forget a run, whose id is known from running it once more."""
         with grpc.insecure_channel(self._main) as channel:
-            stub: Any = Stub(channel)
+            stub: Any = TransparentLlmServiceStub(channel)
             run_id = stub.Run(runs.to_request(run_input, ""), timeout=60).run_id
             assert stub.ReleaseRun(runs.release_request(run_id), timeout=60).released
 
