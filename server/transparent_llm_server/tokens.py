@@ -113,6 +113,8 @@ def new_token(owner: str, days: int | None = None) -> tuple[str, str]:
     if days is not None and not 1 <= days <= _MOST_DAYS:
         raise InvalidRequestError(f"a token for {days} days: write 1 to {_MOST_DAYS}")
     token = secrets.token_urlsafe(_TOKEN_BYTES)
+    while token.startswith("-"):  # a command line would take it for a flag
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
     end = "" if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).strftime(f" expires={_TIME}")
     return token, f"{owner} {_digest(token).hex()}{end}"
 

@@ -36,6 +36,7 @@ SHORTEST_P99_S = 0.02
 MEMORY_RETURNS_TO = 1.10
 """Of what was resident before the attack, afterwards."""
 
+_IDLE_READS, _PAUSE_S = 60, 0.01
 _PROBES = re.compile(r"answering probes on (\S+)")
 
 
@@ -140,12 +141,16 @@ class Bystander:
 
 
 @contextmanager
-def standing_by(attacked: Victim, idle_reads: int = 100) -> Iterator[Bystander]:
-    """Within this block a bystander reads and asks for health; after it, it is held to what others are promised."""
+def standing_by(attacked: Victim) -> Iterator[Bystander]:
+    """Within this block a bystander reads and asks for health; after it, it is held to what others are promised.
+
+    How long reads take on the idle server is measured before and after it, and the slower counts: what else goes on on
+    the machine is no effect of the attack.
+    """
     before = attacked.resident_bytes
     with attacked.client(OTHER, cache_bytes=0) as llm:
         llm.run(["What say you?"])
-        bystander = Bystander(_p99([_read(llm) for _ in range(idle_reads)][idle_reads // 10 :]))
+        bystander = Bystander(_idle_p99_s(llm))
         over = threading.Event()
         threads = [
             threading.Thread(target=_keep_reading, args=(llm, bystander, over)),
@@ -162,6 +167,7 @@ def standing_by(attacked: Victim, idle_reads: int = 100) -> Iterator[Bystander]:
             over.set()
             for thread in threads:
                 thread.join()
+        bystander.idle_p99_s = max(bystander.idle_p99_s, _idle_p99_s(llm))
     print(f"\n{bystander}; resident {before / 2**20:.0f} MiB before, {attacked.resident_bytes / 2**20:.0f} after")
     assert attacked.is_alive(), attacked.log
     assert not bystander.lost
@@ -170,8 +176,17 @@ def standing_by(attacked: Victim, idle_reads: int = 100) -> Iterator[Bystander]:
     wait_until(lambda: attacked.resident_bytes < before * MEMORY_RETURNS_TO, SOON)
 
 
+def _idle_p99_s(llm: RemoteTransparentLlm) -> float:
+    """Of reads with pauses like those of the bystander; the first few find caches cold."""
+    pause, seconds = threading.Event(), []
+    for _ in range(_IDLE_READS):
+        pause.wait(_PAUSE_S)
+        seconds.append(_read(llm))
+    return _p99(seconds[_IDLE_READS // 10 :])
+
+
 def _keep_reading(llm: RemoteTransparentLlm, bystander: Bystander, over: threading.Event) -> None:
-    while not over.wait(0.01):
+    while not over.wait(_PAUSE_S):
         try:
             bystander.reads_s.append(_read(llm))
         except Exception as error:
