@@ -20,6 +20,10 @@ _PARALLELISM = "TOKENIZERS_PARALLELISM"
 """What the tokenizers library reads at each call. By default all calls of a process share a few threads of its own,
 where a short text waits for the long ones of others; without them each is tokenized by the thread that asks."""
 
+_SWITCH_S = 0.001
+"""After this time a thread at work in Python lets another one go on, if one waits. By default it is five times as long,
+and a small read, which waits so some ten times, is late where somebody else's large call is worked on."""
+
 _LAST_WORDS_S = 1.0
 """For answers that are on their way, and for whoever asks for the health."""
 
@@ -39,6 +43,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     """
     _log_to_stderr(config.access_log)
     os.environ.setdefault(_PARALLELISM, "false")
+    sys.setswitchinterval(_SWITCH_S)
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
