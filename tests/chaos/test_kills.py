@@ -42,7 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
-    server = Server("127.0.0.1", free_port(["127.0.0.1"]), ["--model", str(folder)], tmp_path)
+    host = "127.0.0.1"
+    server = Server(host, (free_port([host]), free_port([host])), ["--model", str(folder)], tmp_path)
     server.start()
     try:
         yield server

@@ -171,7 +171,14 @@ def seeds(name: str) -> Iterator[bytes]:
     described = model_pb2.ModelDescription(info={"n_layers": 1, "d_model": 3, "d_vocab": 5}, digest="0" * 64)
     items: Any = [{"residual_in": {"layer": 0, "options": options}}]
     ids = [1, 2, 3, 4, 5, 6, 0, 0]
-    answer: Any = {"run_id": "r", "batch_size": 2, "n_pos": 4, "token_ids": ids, "token_strings": "a" * 8}
+    answer: Any = {
+        "run_id": "r",
+        "batch_size": 2,
+        "n_pos": 4,
+        "model_digest": "0" * 64,
+        "token_ids": ids,
+        "token_strings": "a" * 8,
+    }
     found: dict[str, bytes] = {
         "assemble": len(chunk).to_bytes(2, "big") + chunk,
         "frame": chunk,
