@@ -31,8 +31,10 @@ def loud() -> TransformerLensTransparentLlm:
     with torch.no_grad():
         model.transformer.wte.weight[LOUD, 0] = 60_000
         model.transformer.h[1].mlp.fc_out.bias[0] = 8_000
-        model.transformer.wte.weight[BROKEN, 3] = torch.nan
-    return TransformerLensTransparentLlm("loud", hf_model=model, tokenizer=build_tokenizer(), dtype=torch.float16)
+    llm = TransformerLensTransparentLlm("loud", hf_model=model, tokenizer=build_tokenizer(), dtype=torch.float16)
+    with torch.no_grad():  # with such a weight it would not have been loaded
+        model.get_input_embeddings().weight[BROKEN, 3] = torch.nan
+    return llm
 
 
 @pytest.fixture(params=["in process", "remote"])
