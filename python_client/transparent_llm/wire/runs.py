@@ -13,6 +13,7 @@ from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.entries import count_entries
 from transparent_llm.wire.protocol_error import ProtocolError
 
+_MOST_WARNINGS, _LONGEST_WARNING = 16, 2000
 _LONGEST_ID = 256
 """Characters of what names a run or a model: it is sent back with every read."""
 
@@ -109,6 +110,8 @@ def from_response(message: service_pb2.RunResponse, run_input: RunInput) -> RunR
         )
     if not 0 < len(message.run_id) <= _LONGEST_ID or len(message.model_digest) > _LONGEST_ID:
         raise ProtocolError(f"no run is named {quoted(message.run_id)}, or no model {quoted(message.model_digest)}")
+    if len(message.warnings) > _MOST_WARNINGS or any(len(words) > _LONGEST_WARNING for words in message.warnings):
+        raise ProtocolError(f"{len(message.warnings)} warnings of a run, or one of over {_LONGEST_WARNING} characters")
     tokens = torch.tensor(message.token_ids, dtype=torch.int64).reshape(shape)
     mask = torch.tensor(message.mask, dtype=torch.bool).reshape(shape) if message.mask else None
     _require_of(run_input, tokens, mask)
