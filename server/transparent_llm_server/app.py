@@ -14,12 +14,12 @@ from grpc_reflection.v1alpha import reflection
 from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.access import Access
 from transparent_llm_server.audit_log import AuditLog
 from transparent_llm_server.canary import Canary
-from transparent_llm_server.config import MIB, ServerConfig
+from transparent_llm_server.channel_options import channel_options
+from transparent_llm_server.config import ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.engine import THREAD_HUNG, Engine
 from transparent_llm_server.health_service import HealthService
@@ -107,7 +107,7 @@ class Server:
                 Arrival(),
                 *interceptors,
             ],
-            options=_channel_options(config),
+            options=channel_options(config),
             maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
         )
         self._telemetry.watch(self._engine, self._runs, self._registry)
@@ -282,31 +282,6 @@ class Server:
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             self._health.set(name, status.SERVING if serving and self._is_answering else status.NOT_SERVING)
-
-
-def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
-        ("grpc.max_receive_message_length", config.max_request_bytes),
-        ("grpc.max_send_message_length", config.max_chunk_bytes + MIB),
-        ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
-        NO_COMPRESSION,
-        ("grpc.http2.min_ping_interval_without_data_ms", int(config.shortest_ping_s * 1000)),
-        ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.keepalive_permit_without_calls", 1),  # a proxy asks on idle connections too, as often as that
-        ("grpc.max_metadata_size", config.max_metadata_bytes),
-        ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),  # between the two, chance would decide
-        ("grpc.max_concurrent_streams", config.max_streams_per_connection),
-        ("grpc.max_connection_age_ms", _milliseconds(config.connection_age_s)),
-        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_s)),
-        ("grpc.max_connection_idle_ms", _milliseconds(config.connection_idle_s)),
-        ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_s)),
-    ]
-
-
-def _milliseconds(seconds: float) -> int:
-    """For gRPC, which knows no 0 that means never."""
-    return int(seconds * 1000) if seconds else 2**31 - 1
 
 
 def _until(moment: float) -> float:
