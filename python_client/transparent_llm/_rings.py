@@ -45,10 +45,14 @@ class Rings:
 
     def take_back(self, offered: Ring | None, *, ended_well: bool) -> None:
         """The call is over. A server that was left in the middle may still write: nobody gets that ring again."""
-        if offered is not None and ended_well and len(self._idle) < _MOST_IDLE and not offered.is_used:
-            self._idle.append(offered)
-        elif offered is not None:
+        if offered is None:
+            return
+        if not ended_well or offered.is_used:
             offered.close()
+            return
+        self._idle.append(offered)
+        if len(self._idle) > _MOST_IDLE and (surplus := self._idle_one()) is not None:  # asked after it was added:
+            surplus.close()  # threads that give rings back at one time would all find room before
 
     def _new_one(self) -> Ring:
         if not self._has_swept:

@@ -102,6 +102,7 @@ def _live(server: Server, load: Callable[[Server], None], streams: StandardStrea
             log.info("metrics on http://%s/metrics", server.metrics_address)
         log.info("listening on %s, loading models", address)
         load(server)
+        memory.set_aside()
         streams.announce(f"ready: {address}")
         events.put(_Failed(server.wait_for_failure()))
     except BaseException as error:
