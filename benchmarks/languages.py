@@ -27,7 +27,7 @@ from transparent_llm.demo import server_process
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from conformance.clients import clients
 from conformance.driver import Driver, driving
-from support.envoy import envoy_before
+from support.deploy.envoy import envoy_before
 
 N_BYTES = 64 * 2**20
 D_MODEL, N_TOKENS = 1024, 128

@@ -20,7 +20,7 @@ from peers.raw import RawStream
 
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.demo import server_process
-from transparent_llm.proxies import Route
+from transparent_llm.network.proxies import Route
 
 STATE_GOAL = Goal("lower", 0.4)
 GROWTH_GOAL = Goal("lower", 64.0)

@@ -15,7 +15,7 @@ from peers.timing import Timings, in_turn, median_ms, ratio
 
 from transparent_llm import connect
 from transparent_llm.demo import server_process
-from transparent_llm.proxies import Route
+from transparent_llm.network.proxies import Route
 
 GOAL = Goal("lower", 1.3)
 N_TOKENS = 64

@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch loads: its i
 import pytest
 import torch
 
-from support.backends import BACKENDS, WITH_PROCESS, Backend, Served, start_backend
-from support.families import FAMILIES, save
+from support.models.families import FAMILIES, save
+from support.servers.backends import BACKENDS, WITH_PROCESS, Backend, Served, start_backend
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

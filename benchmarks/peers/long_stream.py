@@ -14,7 +14,7 @@ import grpc
 
 from peers.processes import obey
 from peers.raw import RawStream
-from transparent_llm.proxies import Route
+from transparent_llm.network.proxies import Route
 
 
 @dataclass

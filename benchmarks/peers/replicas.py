@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from support.envoy import envoy
-from support.replicas import replicas
-from support.zone import zone
+from support.deploy.envoy import envoy
+from support.network.zone import zone
+from support.servers.replicas import replicas
 
 
 @dataclass(frozen=True)

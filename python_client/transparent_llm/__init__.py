@@ -8,8 +8,8 @@ llm.attention_matrix(batch_i=0, layer=3, head=1)
 """
 
 from transparent_llm import errors
-from transparent_llm.client import RemoteTransparentLlm
-from transparent_llm.connection import connect
+from transparent_llm.client.connect import connect
+from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.version import __version__
 

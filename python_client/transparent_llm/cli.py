@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from transparent_llm.client import RemoteTransparentLlm
-from transparent_llm.config import DEFAULT_TARGET, DEFAULT_TIMEOUT_S
-from transparent_llm.connection import connect
+from transparent_llm.client.config import DEFAULT_TIMEOUT_S
+from transparent_llm.client.connect import connect
+from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
-from transparent_llm.indexing import checked_index
-from transparent_llm.printable import shown
-from transparent_llm.serve_flags import add_serve_flags
+from transparent_llm.network.target import DEFAULT_TARGET
+from transparent_llm.quoting import shown
+from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from transparent_llm_server.config.flags import add_serve_flags
+
     parser = argparse.ArgumentParser(
         prog="transparent-llm", description="Look inside a language model that runs somewhere else."
     )
@@ -118,8 +120,8 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        from transparent_llm_server.config import ServerConfig, settings_of
-        from transparent_llm_server.daemon import serve
+        from transparent_llm_server.config.server import ServerConfig, settings_of
+        from transparent_llm_server.process.daemon import serve
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
 
@@ -132,7 +134,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _token(arguments: argparse.Namespace) -> int:
     try:
-        from transparent_llm_server.tokens import new_token
+        from transparent_llm_server.access.bearer_tokens import new_token
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"tokens need more: pip install 'transparent-llm[server]' ({error})") from error
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import torch
 
-from transparent_llm.client import RemoteTransparentLlm
-from transparent_llm.config import NO_ACCESS
-from transparent_llm.connection import connect
+from transparent_llm.client.config import NO_ACCESS
+from transparent_llm.client.connect import connect
+from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import UnavailableError
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from transparent_llm.printable import shown
+from transparent_llm.quoting import shown
 
 
 class TransparentLlmError(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transparent_llm import memory
+from transparent_llm.runtime import memory
 
 _BLOCK_BYTES = 8 * 2**20
 """Where more than one pass is needed, it is made over pieces that stay in the processor's cache."""

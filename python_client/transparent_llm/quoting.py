@@ -1,4 +1,4 @@
-"""What came from elsewhere, in words of a bounded length: error texts quote it, and it can be megabytes."""
+"""What came from elsewhere, made fit to be shown: error texts quote it, it can be megabytes, and terminals obey it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ def quoted(text: str) -> str:
 
 def listed(names: Sequence[object]) -> str:
     """The first few of some sizes or names, in brackets, and that there are more."""
-    shown = [name if isinstance(name, int) else quoted(str(name)) for name in islice(names, _MOST_SIZES)]
+    first = [name if isinstance(name, int) else quoted(str(name)) for name in islice(names, _MOST_SIZES)]
     more = [f"... {len(names)} in all"] if len(names) > _MOST_SIZES else []
-    return f"[{', '.join([*map(str, shown), *more])}]"
+    return f"[{', '.join([*map(str, first), *more])}]"
+
+
+def shown(text: str, *, keeps: str = "", longest: int | None = None) -> str:
+    r"""Text with its control, format and other invisible characters written out, as \x1b for the escape character.
+
+    A server's strings can then neither move the cursor nor turn the line around.
+
+    Args:
+        keeps: Characters that stay as they are all the same.
+        longest: Of longer text so many characters are shown. None: all.
+    """
+    start = text if longest is None or len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+    if start.isprintable():
+        return start
+    return "".join(sign if sign.isprintable() or sign in keeps else repr(sign)[1:-1] for sign in start)

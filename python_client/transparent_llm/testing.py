@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from transparent_llm.client import RemoteTransparentLlm
-from transparent_llm.config import NO_ACCESS
+from transparent_llm.client.config import NO_ACCESS
+from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
 
 
@@ -37,7 +37,7 @@ def serve_in_process(llm: TransparentLlm, **options: Any) -> InProcessTransparen
         options: See `RemoteTransparentLlm`.
     """
     from transparent_llm_server.app import Server
-    from transparent_llm_server.config import ServerConfig
+    from transparent_llm_server.config.server import ServerConfig
 
     server = Server(ServerConfig(listen="127.0.0.1:0", drain_s=1.0))
     server.start()

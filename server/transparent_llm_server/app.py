@@ -11,40 +11,41 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from transparent_llm import memory
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.runtime import memory
 from transparent_llm.wire.methods import SERVICE
-from transparent_llm_server.access import Access
-from transparent_llm_server.audit_log import AuditLog
-from transparent_llm_server.canary import Canary
-from transparent_llm_server.channel_options import channel_options
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.access.access import Access
+from transparent_llm_server.access.audit_log import AuditLog
+from transparent_llm_server.access.exposure import require_protected, socket_file_mode
+from transparent_llm_server.config.model import ModelConfig
+from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.demo import DEMO_MODEL
-from transparent_llm_server.engine import THREAD_HUNG, Engine
-from transparent_llm_server.health_service import HealthService
-from transparent_llm_server.in_flight import Phase
-from transparent_llm_server.incident import incident
-from transparent_llm_server.interceptors.access_log import AccessLog
-from transparent_llm_server.interceptors.arrival import Arrival
-from transparent_llm_server.interceptors.authentication import Authentication
-from transparent_llm_server.interceptors.availability import Availability
-from transparent_llm_server.interceptors.concurrency import Concurrency
-from transparent_llm_server.interceptors.errors import Errors
-from transparent_llm_server.interceptors.observed import Observed
-from transparent_llm_server.lanes import Lanes
+from transparent_llm_server.health.canary import Canary
+from transparent_llm_server.health.probes import Probes
+from transparent_llm_server.health.service import HealthService
+from transparent_llm_server.incidents import incident
 from transparent_llm_server.lifecycle import Lifecycle, State
-from transparent_llm_server.listener import listen_on, require_protected, socket_file_mode
-from transparent_llm_server.model_config import ModelConfig
-from transparent_llm_server.model_offer import model_offer
-from transparent_llm_server.models.served import CompletedRun, served
-from transparent_llm_server.probes import Probes
-from transparent_llm_server.registry import LoadRules, Registry
-from transparent_llm_server.runs import RunStore
-from transparent_llm_server.servicer import TransparentLlmServicer, add_servicer
+from transparent_llm_server.models.serving import CompletedRun, served
+from transparent_llm_server.registry.registry import LoadRules, Registry
+from transparent_llm_server.registry.source import model_offer
+from transparent_llm_server.rpc.channel_options import channel_options
+from transparent_llm_server.rpc.concurrency.in_flight import Phase
+from transparent_llm_server.rpc.concurrency.lanes import Lanes
+from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
+from transparent_llm_server.rpc.interceptors.arrival import Arrival
+from transparent_llm_server.rpc.interceptors.authentication import Authentication
+from transparent_llm_server.rpc.interceptors.availability import Availability
+from transparent_llm_server.rpc.interceptors.call_events import Observed
+from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
+from transparent_llm_server.rpc.interceptors.errors import Errors
+from transparent_llm_server.rpc.listener import listen_on
+from transparent_llm_server.rpc.servicer import TransparentLlmServicer, add_servicer
+from transparent_llm_server.scheduling.engine import THREAD_HUNG, Engine
+from transparent_llm_server.scheduling.run_store import RunStore
+from transparent_llm_server.scheduling.tokenizing import Tokenizing
 from transparent_llm_server.telemetry import Telemetry
-from transparent_llm_server.threads import ReadyThreads
-from transparent_llm_server.tokenizing import Tokenizing
+from transparent_llm_server.telemetry.access_log import AccessLog
 
 log = logging.getLogger(__name__)
 _LAST_ANSWERS_S = 0.25

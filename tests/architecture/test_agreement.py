@@ -18,7 +18,7 @@ from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.servicer import TransparentLlmServicer
+from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 
 PROTO = Path(__file__).parents[2] / "protos/transparent_llm/v1/service.proto"
 SCHEMA = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"]

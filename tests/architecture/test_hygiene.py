@@ -11,7 +11,7 @@ import pytest
 
 import transparent_llm
 import transparent_llm_server
-from support.checkout import ROOT, needs_a_checkout, project_files
+from support.deploy.checkout import ROOT, needs_a_checkout, project_files
 
 PACKAGES = [Path(package.__path__[0]) for package in (transparent_llm, transparent_llm_server)]
 MODULES = [(package, path) for package in PACKAGES for path in package.rglob("*.py") if path.parent.name != "_gen"]

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from support.families import save
+from support.models.families import save
 
 ROOT = Path(__file__).parents[2]
 MODEL_LIBRARIES = {"transformers", "transformer_lens"}
@@ -46,7 +46,7 @@ def test_client_modules_that_start_servers_load_them_lazily() -> None:
 
 
 def test_server_loads_model_libraries_only_with_a_model(tmp_path: Path) -> None:
-    imports = "import transparent_llm_server, transparent_llm_server.app, transparent_llm_server.daemon"
+    imports = "import transparent_llm_server, transparent_llm_server.app, transparent_llm_server.process.daemon"
     loaded = packages_after(imports)
     assert "transparent_llm_server" in loaded, "the probe sees no imports"
     assert loaded & MODEL_LIBRARIES == set()

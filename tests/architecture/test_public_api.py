@@ -135,10 +135,10 @@ def undocumented(node: Documented, name: str) -> Iterator[str]:
 
 def documented_elsewhere() -> set[str]:
     """Methods that the contract, and RPCs that service.proto documents."""
-    servicer = "transparent_llm_server.servicer.TransparentLlmServicer"
+    servicer = "transparent_llm_server.rpc.servicer.TransparentLlmServicer"
     rpcs = {f"{servicer}.{''.join(word.capitalize() for word in name.split('_'))}" for name in ABSTRACT_METHODS}
     implementations = [
-        "transparent_llm.client.RemoteTransparentLlm",
+        "transparent_llm.client.remote.RemoteTransparentLlm",
         "transparent_llm_server.models.transformer_lens.TransformerLensTransparentLlm",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.checkout import ROOT, needs_a_checkout, project_files
+from support.deploy.checkout import ROOT, needs_a_checkout, project_files
 from transparent_llm.version import __version__
 
 SCRIPT = ROOT / "scripts" / "set_version.py"

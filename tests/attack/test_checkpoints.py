@@ -31,7 +31,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from support.checkpoints import (
+from support.models.checkpoints import (
     INDEX,
     WEIGHTS,
     Damage,
@@ -54,17 +54,17 @@ from support.checkpoints import (
     without,
     written,
 )
-from support.families import FAMILIES, build_model, build_tokenizer, save
-from support.servers import running
+from support.models.families import FAMILIES, build_model, build_tokenizer, save
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError, TransparentLlmError
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.model_config import ON_DEMAND, ModelConfig
-from transparent_llm_server.models.completeness import outline, require_fitting
-from transparent_llm_server.models.known_tensors import ABSENT, LEFT_OVER, is_known
-from transparent_llm_server.models.loading import load_model
-from transparent_llm_server.models.placement import Placement
-from transparent_llm_server.models.quantization import _is_here
+from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
+from transparent_llm_server.models.loading.completeness import outline, require_fitting
+from transparent_llm_server.models.loading.huggingface import load_model
+from transparent_llm_server.models.loading.known_tensors import ABSENT, LEFT_OVER, is_known
+from transparent_llm_server.models.placement.placement import Placement
+from transparent_llm_server.models.placement.quantization import _is_here
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7]]
 TEMPLATE = "additional_chat_templates/a.jinja"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from support.certificates import Authority
-from support.liar import Liar
-from support.servers import Watcher, running, tiny
+from support.servers.certificates import Authority
+from support.servers.liar import Liar
+from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm_server.app import Server

@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from attack.victim import Victim, standing_by, victim
-from support.engines import SOON
-from support.envoy import envoy_before
-from support.http2 import answering_with, bomb, call_with
+from support.deploy.envoy import envoy_before
+from support.network.http2 import answering_with, bomb, call_with
+from support.servers.engines import SOON
 from transparent_llm.wire.methods import SERVICE
 
 UNPACKED = 512 * 2**20

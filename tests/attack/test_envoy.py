@@ -14,10 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attack.victim import HEALTH_WITHIN_S, OTHER, Victim, standing_by, victim
-from support.engines import SOON
-from support.envoy import Envoy, envoy_before, ingress_of
-from support.http2 import silent_calls
-from support.polling import wait_for, wait_until
+from support.deploy.envoy import Envoy, envoy_before, ingress_of
+from support.network.http2 import silent_calls
+from support.servers.engines import SOON
+from support.servers.polling import wait_for, wait_until
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
 

@@ -15,8 +15,8 @@ import pytest
 
 from attack.silence import REFLECTION, RUN, silent
 from attack.victim import OTHER, standing_by, victim
-from support.engines import SOON
-from support.polling import wait_until
+from support.servers.engines import SOON
+from support.servers.polling import wait_until
 from transparent_llm_server.app import SERVING_LOST
 
 NOBODY = 54_321

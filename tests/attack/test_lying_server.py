@@ -24,10 +24,10 @@ from attack.lying_server import Fails, LyingServer, Messages, lying
 from fuzz.extremes import extremes
 from fuzz.requests import damaged
 from fuzz.rpcs import RPCS
-from support.servers import running
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import TransparentLlmError
-from transparent_llm.run_warning import RunWarning
+from transparent_llm.runtime.run_warning import RunWarning
 from transparent_llm.wire import status
 from transparent_llm.wire._gen import tensor_pb2
 

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from attack.victim import OTHER, Victim, victim
-from support.polling import wait_until
+from support.servers.polling import wait_until
 
 COUNTING = Path(__file__).parent / "counting_server.py"
 COUNTED = re.compile(r"(\d+) objects are set aside, (\d+) are not")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from support.certificates import Authority, Pair
-from support.collector import collecting
-from support.http_proxy import HttpProxy, http_proxy
-from support.servers import running
+from support.network.http_proxy import HttpProxy, http_proxy
+from support.servers.certificates import Authority, Pair
+from support.servers.collector import collecting
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, connect, errors
 from transparent_llm.testing import serve_in_process
 

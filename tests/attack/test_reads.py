@@ -12,7 +12,7 @@ import pytest
 
 from attack.crowd import crowd
 from attack.victim import ATTACKER, Victim, standing_by, victim
-from support.polling import wait_until
+from support.servers.polling import wait_until
 from transparent_llm.errors import TooLargeError
 from transparent_llm.wire import status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2

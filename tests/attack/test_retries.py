@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from support.servers import Listener, running
+from support.servers.servers import Listener, running
 from transparent_llm import RemoteTransparentLlm, errors
 
 PATIENCE_S = 3.0

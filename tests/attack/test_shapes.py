@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from attack.victim import ATTACKER, Victim, standing_by, victim
 from fuzz.extremes import extremes
 from fuzz.rpcs import ALLOWED, NEVER_ANSWERED, ROWS, RPCS, right_request, send
-from support.polling import wait_until
+from support.servers.polling import wait_until
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2

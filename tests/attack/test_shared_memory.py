@@ -18,12 +18,12 @@ import grpc
 import pytest
 
 from attack.victim import ATTACKER, Victim, standing_by, victim
-from support.polling import wait_until
-from support.servers import running
+from support.servers.polling import wait_until
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
-from transparent_llm._rings import Ring
+from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.demo import server_process
-from transparent_llm.proxies import Route
+from transparent_llm.network.proxies import Route
 from transparent_llm.wire import methods, ring
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import METHODS

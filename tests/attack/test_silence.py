@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attack.silence import CHECK, LOGITS, MODEL_INFO, REFLECTION, RUN, WATCH, ended, silent
 from attack.victim import ATTACKER, OTHER, Victim, standing_by, victim
-from support.engines import SOON
-from support.polling import wait_until
+from support.servers.engines import SOON
+from support.servers.polling import wait_until
 from transparent_llm.wire._gen import service_pb2
 
 LASTS_S = 2.0

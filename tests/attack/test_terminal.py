@@ -17,11 +17,11 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from support.liar import Liar
-from support.servers import running
+from support.servers.liar import Liar
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, cli, connect, errors
 from transparent_llm.errors import BusyError
-from transparent_llm.printable import shown
+from transparent_llm.quoting import shown
 from transparent_llm.wire import status
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\r\x08\x7f\x9b31m\u202eecaf\u2066\u200b\u2028\x00 \n\x1b[1A"

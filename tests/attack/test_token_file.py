@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 
 from attack.victim import OTHER, Victim, standing_by, victim
-from support.engines import SOON
-from support.polling import wait_until
+from support.servers.engines import SOON
+from support.servers.polling import wait_until
 from transparent_llm.wire.methods import SERVICE
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from attack.victim import ATTACKER, OTHER, SLOWER, Bystander, MissedBoundError, Victim, standing_by, victim
 from attack.volleys import Call, Volleys
-from support.families import FAMILIES, build_model, build_tokenizer
+from support.models.families import FAMILIES, build_model, build_tokenizer
 from transparent_llm.wire._gen import service_pb2
 
 MIB = 2**20

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from support.engines import SOON, held
-from support.families import FAMILIES, N_CTX, build_model, build_tokenizer
-from support.polling import wait_until
-from support.reference import HuggingFaceReference
-from support.servers import running
+from support.models.families import FAMILIES, N_CTX, build_model, build_tokenizer
+from support.models.reference import HuggingFaceReference
+from support.servers.engines import SOON, held
+from support.servers.polling import wait_until
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import NotFoundError, NotRunError
 from transparent_llm_server import TransformerLensTransparentLlm

@@ -18,8 +18,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from support.engines import SOON
-from support.owners import TokenFile
+from support.servers.engines import SOON
+from support.servers.owners import TokenFile
 from transparent_llm import RemoteTransparentLlm
 
 ATTACKER, OTHER = "attacker", "other"

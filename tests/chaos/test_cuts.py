@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from support.proxy import cutting
-from support.servers import running
-from support.tensors import assert_same_bits
+from support.models.tensors import assert_same_bits
+from support.network.proxy import cutting
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm_server.app import Server
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from support.families import save
-from support.patience import waiting
-from support.ports import free_port
-from support.proxy import cutting
-from support.replicas import Replica
-from support.tensors import assert_same_bits
+from support.models.families import save
+from support.models.tensors import assert_same_bits
+from support.network.ports import free_port
+from support.network.proxy import cutting
+from support.servers.patience import waiting
+from support.servers.replicas import Replica
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import DeadlineError, NotFoundError, UnavailableError
 

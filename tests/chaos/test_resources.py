@@ -9,9 +9,9 @@ from pathlib import Path
 
 import grpc
 
-from support.polling import wait_until
-from support.servers import running, tiny
-from support.tensors import assert_same_bits
+from support.models.tensors import assert_same_bits
+from support.servers.polling import wait_until
+from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transparent_llm.cache import ByteLimitedCache
+from transparent_llm.client.cache import ByteLimitedCache
 
 Cache = ByteLimitedCache[bytes]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import Lfm2Config
 
-from support.families import build_model, build_tokenizer
-from support.servers import Watcher, running, served, tiny
+from support.models.families import build_model, build_tokenizer
+from support.servers.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
 from transparent_llm.testing import serve_in_process
 from transparent_llm.wire.fetch import FETCHED_METHODS

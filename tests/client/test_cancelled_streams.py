@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from support.servers import Listener, Watcher, running, served, tiny
-from support.tensors import assert_same_bits
+from support.models.tensors import assert_same_bits
+from support.servers.servers import Listener, Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import TransparentLlmError
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from transparent_llm import RemoteTransparentLlm, errors
-from transparent_llm.config import ClientConfig
-from transparent_llm.target import Host, parsed
+from transparent_llm.client.config import ClientConfig
+from transparent_llm.network.target import Host, parsed
 
 SECONDS = ("timeout_s", "keepalive_s", "keepalive_timeout_s", "reconnect_s")
 BYTES = ("cache_bytes", "read_ahead_bytes", "weights_bytes", "weights_dir_bytes", "max_bytes", "max_message_bytes")

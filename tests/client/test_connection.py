@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.servers import Watcher, running, served
+from support.servers.servers import Watcher, running, served
 from transparent_llm import RemoteTransparentLlm, connect, errors
-from transparent_llm.config import ClientConfig
+from transparent_llm.client.config import ClientConfig
 
 
 def test_nothing_is_sent_before_the_first_call() -> None:
@@ -56,7 +56,7 @@ def test_connect_says_which_models_there_are() -> None:
     ("theirs", "text"), [("2.0", "speaks API 2.0, this client 1.2"), ("0.9", "speaks API 0.9, this client 1.2")]
 )
 def test_another_api_version_is_warned_about(theirs: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transparent_llm_server.servicer.API_VERSION", theirs)
+    monkeypatch.setattr("transparent_llm_server.rpc.servicer.API_VERSION", theirs)
     with running() as server, pytest.warns(UserWarning, match=text) as caught:
         connect(server.address).close()
     assert caught[0].filename == __file__  # the warning points at the caller's line

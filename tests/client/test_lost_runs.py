@@ -12,9 +12,9 @@ import grpc
 import pytest
 import torch
 
-from support.servers import Continuation, Watcher, running, served, tiny
+from support.servers.servers import Continuation, Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
-from transparent_llm.reruns import MOST_RERUNS
+from transparent_llm.client.reruns import MOST_RERUNS
 
 
 def tiny_residual_in() -> torch.Tensor:

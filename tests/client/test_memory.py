@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transparent_llm import memory
+from transparent_llm.runtime import memory
 from transparent_llm.wire import dtypes
 
 LARGE_BYTES = 32 * 2**20
@@ -190,7 +190,7 @@ def test_a_size_that_no_machine_has_is_a_memory_error(size: int) -> None:
 
 FAULTS_OF_MESSAGES = """
 import resource, sys, torch
-from transparent_llm import memory
+from transparent_llm.runtime import memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support.servers import Watcher, running, served, tiny
+from support.servers.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
-from transparent_llm.plan import PlannedRead
+from transparent_llm.client.plan import PlannedRead
 from transparent_llm.wire.fetch import FETCHED_METHODS
 from transparent_llm.wire.methods import METHODS
 

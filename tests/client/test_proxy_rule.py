@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from transparent_llm import RemoteTransparentLlm, errors
-from transparent_llm.config import ClientConfig
-from transparent_llm.proxies import Route, route
+from transparent_llm.client.config import ClientConfig
+from transparent_llm.network.proxies import Route, route
 
 USED = "http://proxy:3128"
 

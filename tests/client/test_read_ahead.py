@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from transparent_llm.read_ahead import Indices, Walk
+from transparent_llm.client.read_ahead import Indices, Walk
 
 ENOUGH = 2**62
 SIZES = (2, 12, 16)

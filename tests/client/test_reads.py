@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from transparent_llm.client.reads import grouped
 from transparent_llm.errors import InternalError
-from transparent_llm.reads import grouped
 
 ATTN = [("decomposed_attn.pattern", 1), ("decomposed_attn.value_out", 2)]
 

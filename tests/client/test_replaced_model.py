@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from support.families import FAMILIES, build_model, build_tokenizer
-from support.reference import HuggingFaceReference
-from support.servers import running, tiny
+from support.models.families import FAMILIES, build_model, build_tokenizer
+from support.models.reference import HuggingFaceReference
+from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InternalError, NotFoundError
 from transparent_llm.testing import serve_in_process

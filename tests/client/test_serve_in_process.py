@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support.families import FAMILIES, build_model, build_tokenizer
-from support.reference import HuggingFaceReference
-from support.servers import tiny
+from support.models.families import FAMILIES, build_model, build_tokenizer
+from support.models.reference import HuggingFaceReference
+from support.servers.servers import tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.testing import serve_in_process
 

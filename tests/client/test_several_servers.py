@@ -5,9 +5,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from support.servers import running
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
-from transparent_llm.config import ClientConfig
+from transparent_llm.client.config import ClientConfig
 from transparent_llm.errors import InvalidRequestError
 
 

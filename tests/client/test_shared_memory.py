@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.patience import waiting
-from support.proxy import cutting
-from support.servers import Watcher, running, tiny
+from support.network.proxy import cutting
+from support.servers.patience import waiting
+from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
-from transparent_llm._rings import Ring
+from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.wire import ring
-from transparent_llm_server import streaming
+from transparent_llm_server.streaming import chunks as streaming
 
 pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from support.engines import SOON
-from support.servers import served, tiny
+from support.servers.engines import SOON
+from support.servers.servers import served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotRunError
 from transparent_llm.testing import serve_in_process

@@ -9,10 +9,10 @@ import threading
 import pytest
 import torch
 
-from support.engines import SOON
-from support.patience import waiting
-from support.proxy import cutting
-from support.servers import Watcher, running, served, tiny
+from support.network.proxy import cutting
+from support.servers.engines import SOON
+from support.servers.patience import waiting
+from support.servers.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
 
 ROWS = [list(range(1, 61))] * 31
@@ -154,7 +154,7 @@ def test_the_callers_function_is_told_how_far_a_transfer_is() -> None:
 def test_the_bar_shows_when_wanted_and_never_by_itself_without_a_terminal(
     progress: bool | None, shown: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("transparent_llm.progress.SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr("transparent_llm.client.progress.SHOWN_AFTER_S", 0.0)
     with running(chunk_bytes=65_536) as server, RemoteTransparentLlm(server.address, progress=progress) as llm:
         llm.run_tokens(ROWS)
         llm.logits()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.servers import Listener, Watcher, running, tiny
+from support.servers.servers import Listener, Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
 from transparent_llm.wire import slices
 from transparent_llm.wire._gen import service_pb2

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from support.envoy import Envoy, envoy
-from support.replicas import Replica, replicas
-from support.zone import Zone, zone
+from support.deploy.envoy import Envoy, envoy
+from support.network.zone import Zone, zone
+from support.servers.replicas import Replica, replicas
 
 DRAINS = ("--drain-announce-s", "3", "--drain-s", "20")
 """Envoy looks at the health every second, twice before it believes a failure."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from support.backends import local_model
-from support.polling import wait_until
+from support.servers.backends import local_model
+from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 

@@ -12,9 +12,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from cluster.conftest import Cluster
 from cluster.load import expected, rows
-from support.grpc_web import web_call
-from support.polling import wait_until
-from support.tensors import assert_same_bits
+from support.models.tensors import assert_same_bits
+from support.network.grpc_web import web_call
+from support.servers.polling import wait_until
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire._gen import service_pb2

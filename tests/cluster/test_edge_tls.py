@@ -16,13 +16,13 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cluster.load import expected, rows
-from support.certificates import Authority, Pair
-from support.envoy import Envoy, envoy
-from support.envoy import install as install_config
-from support.owners import TokenFile
-from support.polling import wait_until
-from support.replicas import Replica, replicas
-from support.tensors import assert_same_bits
+from support.deploy.envoy import Envoy, envoy
+from support.deploy.envoy import install as install_config
+from support.models.tensors import assert_same_bits
+from support.servers.certificates import Authority, Pair
+from support.servers.owners import TokenFile
+from support.servers.polling import wait_until
+from support.servers.replicas import Replica, replicas
 from transparent_llm import RemoteTransparentLlm, errors
 
 REPLICA_NAME = "transparent-llm-servers"

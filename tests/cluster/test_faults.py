@@ -8,9 +8,9 @@ import pytest
 
 from cluster.conftest import Cluster
 from cluster.load import load
-from support.envoy import envoy_before
-from support.proxy import cutting
-from support.tensors import assert_same_bits
+from support.deploy.envoy import envoy_before
+from support.models.tensors import assert_same_bits
+from support.network.proxy import cutting
 from transparent_llm import RemoteTransparentLlm
 
 

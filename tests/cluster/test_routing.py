@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cluster.conftest import Cluster
 from cluster.load import rows
-from support.engines import SOON
-from support.polling import wait_until
+from support.servers.engines import SOON
+from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 

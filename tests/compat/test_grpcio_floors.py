@@ -18,9 +18,9 @@ from packaging.requirements import Requirement
 
 from compat import client_script
 from compat.environment import Environment, make_environment
-from support.checkout import ROOT
-from support.engines import SOON
-from support.http2 import answering_with, bomb, call_with
+from support.deploy.checkout import ROOT
+from support.network.http2 import answering_with, bomb, call_with
+from support.servers.engines import SOON
 from transparent_llm import connect
 from transparent_llm.testing import serve_in_process
 from transparent_llm.wire.methods import SERVICE

@@ -18,7 +18,7 @@ import pytest
 
 from compat import client_script
 from compat.environment import Environment, make_environment
-from support.families import save
+from support.models.families import save
 from transparent_llm.testing import serve_in_process
 from transparent_llm.wire import _gen
 from transparent_llm_server import TransformerLensTransparentLlm

@@ -2,7 +2,7 @@
 
     python -m conformance.record
 
-The numbers come from plain Hugging Face (tests/support/reference.py), not from the server that is put to the test.
+The numbers come from plain Hugging Face (tests/support/models/reference.py), not from the server that is tested.
 Scenarios are written by hand; here `tensor` is added to what each call of the demo model expects, and each step gets a
 line.
 """
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conformance import golden, scenario, vectors
 from conformance.expected import Fields
-from support.reference import HuggingFaceReference
+from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes

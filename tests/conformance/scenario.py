@@ -15,9 +15,9 @@ from conformance import lies
 from conformance.driver import Driver
 from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_findings
 from conformance.stage import MODELS, Stage
-from support.engines import SOON
+from support.servers.engines import SOON
 from transparent_llm import TransparentLlm
-from transparent_llm.reads import INTEGERS
+from transparent_llm.client.reads import INTEGERS
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
 

@@ -13,18 +13,18 @@ import grpc
 import torch
 
 from conformance import lies
-from support.certificates import Authority
-from support.envoy import envoy_before
-from support.families import build_model, build_tokenizer, hybrid_config
-from support.gate import Gate, gate
-from support.owners import TokenFile
-from support.servers import Listener, running, tiny, when_over
+from support.deploy.envoy import envoy_before
+from support.models.families import build_model, build_tokenizer, hybrid_config
+from support.network.gate import Gate, gate
+from support.servers.certificates import Authority
+from support.servers.owners import TokenFile
+from support.servers.servers import Listener, running, tiny, when_over
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
-from transparent_llm_server.model_config import ON_DEMAND, ModelConfig
 
 CHUNK_BYTES = 65_536
 Models = dict[str, TransformerLensTransparentLlm]

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 from transformers import AutoTokenizer
 
-from support.backends import Backend
-from support.batch import ROWS
-from support.families import FAMILIES, build_model
-from support.reference import HuggingFaceReference
+from support.models.batch import ROWS
+from support.models.families import FAMILIES, build_model
+from support.models.reference import HuggingFaceReference
+from support.servers.backends import Backend
 from transparent_llm import TransparentLlm
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from support.backends import Backend
-from support.batch import MAX_ERROR
+from support.models.batch import MAX_ERROR
+from support.servers.backends import Backend
 from transparent_llm import TransparentLlm
 
 SENTENCES = ["The river runs slowly to the sea", "a", "Why not? Because."]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from support.backends import Backend
+from support.servers.backends import Backend
 from transparent_llm import TransparentLlm, errors
 
 FAMILY = "gpt2"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support.batch import LENGTHS, assert_close
-from support.reference import HuggingFaceReference
+from support.models.batch import LENGTHS, assert_close
+from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from support.families import build_model, build_tokenizer, hybrid_config
+from support.models.families import build_model, build_tokenizer, hybrid_config
 from transparent_llm import TransparentLlm, errors
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm

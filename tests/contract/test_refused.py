@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.families import FAMILIES, REFUSED, build_model, build_tokenizer, save
+from support.models.families import FAMILIES, REFUSED, build_model, build_tokenizer, save
 from transparent_llm import errors
 from transparent_llm_server import TransformerLensTransparentLlm
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.backends import Backend, local_model, model_arguments
+from support.servers.backends import Backend, local_model, model_arguments
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
 

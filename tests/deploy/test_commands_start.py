@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from support.certificates import Authority, shown_serial
-from support.commands import Command, of_compose, of_overlay, started
-from support.owners import TokenFile
-from support.polling import wait_until
-from support.secret_volume import SecretVolume
+from support.deploy.commands import Command, of_compose, of_overlay, started
+from support.deploy.secret_volume import SecretVolume
+from support.servers.certificates import Authority, shown_serial
+from support.servers.owners import TokenFile
+from support.servers.polling import wait_until
 from transparent_llm import connect
 from transparent_llm.errors import AuthError
 

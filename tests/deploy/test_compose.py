@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from support.cluster_rules import SPARE_BYTES, SPARE_S, notice_s
-from support.manifests import ROOT, Manifest, bytes_of, read_yaml, serve_flags, written_port
-from transparent_llm_server.config import ServerConfig, settings_of
+from support.deploy.cluster_rules import SPARE_BYTES, SPARE_S, notice_s
+from support.deploy.manifests import ROOT, Manifest, bytes_of, read_yaml, serve_flags, written_port
+from transparent_llm_server.config.server import ServerConfig, settings_of
 
 MAIN, GPU = ROOT / "docker-compose.yml", ROOT / "docker-compose.gpu.yml"
 SCHEMA = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.certificates import Authority
-from support.envoy import BINARY, FOLDER, install
+from support.deploy.envoy import BINARY, FOLDER, install
+from support.servers.certificates import Authority
 from transparent_llm.wire.methods import RUN_KEY_HEADER, SERVICE
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.config.server import ServerConfig
 
 ROOT = FOLDER.parents[1]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from support import read_only
-from support.certificates import Authority, shown_serial
-from support.manifests import ENVOY, FOLDER, ROOT, build, container_of, named, read_yaml
-from support.polling import wait_until
-from support.ports import free_ports
-from support.secret_volume import SecretVolume
+from support.deploy.manifests import ENVOY, FOLDER, ROOT, build, container_of, named, read_yaml
+from support.deploy.secret_volume import SecretVolume
+from support.network.ports import free_ports
+from support.servers.certificates import Authority, shown_serial
+from support.servers.polling import wait_until
+from support.servers.servers import read_only
 
 CONFIGURATION = ROOT / "deploy" / "envoy"
 ENVOY_BINARY = Path(sys.prefix, "bin", "envoy")

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from support import read_only
-from support.build_context import ROOT, copy_to, ignore_rules, is_sent
-from support.manifests import FOLDER, build, container_of, named, pod_of, read_yaml, serve_flags
-from support.polling import wait_until
-from support.servers import running
+from support.deploy.build_context import ROOT, copy_to, ignore_rules, is_sent
+from support.deploy.manifests import FOLDER, build, container_of, named, pod_of, read_yaml, serve_flags
+from support.servers.polling import wait_until
+from support.servers.servers import read_only, running
 from transparent_llm import connect
 from transparent_llm.version import __version__
 
@@ -53,7 +52,8 @@ def test_the_build_is_sent_what_it_copies_and_nothing_that_lies_about() -> None:
     rules = ignore_rules()
     for name in ("pyproject.toml", "constraints.txt", "LICENSE", "README.md", "deploy/docker/build_image_root.sh"):
         assert is_sent(name, rules), name
-    for name in ("server/transparent_llm_server/app.py", "python_client/transparent_llm/service_config.json"):
+    client = "python_client/transparent_llm"
+    for name in ("server/transparent_llm_server/app.py", f"{client}/client/transport/service_config.json"):
         assert is_sent(name, rules), name
     for name in (
         ".git/config",

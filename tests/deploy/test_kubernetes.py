@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.cluster_rules import RULES, faults
-from support.manifests import (
+from support.deploy.cluster_rules import RULES, faults
+from support.deploy.manifests import (
     ENVOY,
     FOLDER,
     OVERLAYS,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from support.families import FAMILIES
-from support.manifests import ROOT
-from support.servers import served, tiny
+from support.deploy.manifests import ROOT
+from support.models.families import FAMILIES
+from support.servers.servers import served, tiny
 from transparent_llm_server import TransformerLensTransparentLlm
 
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "run_bytes.py"))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from transparent_llm.serve_flags import add_serve_flags
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.config.flags import add_serve_flags
+from transparent_llm_server.config.server import ServerConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 HEAD = "| setting | flag | default | meaning |\n|---|---|---|---|\n"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["transparent_llm.wire", "transparent_llm.quoting", "transparent_llm.reading"]):
+with atheris.instrument_imports(
+    include=["transparent_llm.wire", "transparent_llm.quoting", "transparent_llm.selection"]
+):
     from fuzz.harness import HARNESSES, MEANT, seeds
 
 

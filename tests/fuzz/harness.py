@@ -130,7 +130,7 @@ def _tokenization() -> Any:
     from transformers import AutoTokenizer
 
     from transparent_llm_server.demo import DEMO_MODEL
-    from transparent_llm_server.models.tokenization import Tokenization
+    from transparent_llm_server.models.forward.tokenization import Tokenization
 
     tokenizer = AutoTokenizer.from_pretrained(str(DEMO_MODEL), trust_remote_code=False)
     return Tokenization(tokenizer, wants_bos=True, n_ctx=64, d_vocab=len(tokenizer))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fuzz.requests import Requests, damaged
 from fuzz.rpcs import ALLOWED, NEVER_ANSWERED, ROWS, RPCS, SERVICES, right_request, send
-from support.servers import running, tiny
-from support.tensors import assert_same_bits
+from support.models.tensors import assert_same_bits
+from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire._gen import service_pb2

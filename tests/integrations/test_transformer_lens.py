@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformer_lens.model_bridge import RemoteBridge, TransformerBridge
 
-from support.families import FAMILIES
-from support.servers import Watcher, running, served, tiny
+from support.models.families import FAMILIES
+from support.servers.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.integrations.transformer_lens import TransparentLlmBridge, boot_transparent_llm
 from transparent_llm.integrations.transformer_lens.driver import canonical_name

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import torch
 
-from support.families import save
+from support.models.families import save
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.device_map import device_map_of, max_memory_of
-from transparent_llm_server.models.spread import Spread
+from transparent_llm_server.models.placement.device_map import device_map_of, max_memory_of
+from transparent_llm_server.models.placement.layout import Spread
 
 FAMILIES = ("gpt2", "llama_gqa", "mixtral", "gemma2")
 N_GPUS = torch.cuda.device_count()

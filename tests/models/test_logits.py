@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.batch import assert_close
-from support.cuts import indices, joined
-from support.families import FAMILIES, build_model
-from support.servers import tiny
-from transparent_llm_server.models.logits import Logits
-from transparent_llm_server.models.value import Value
+from support.models.batch import assert_close
+from support.models.families import FAMILIES, build_model
+from support.models.parts import indices, joined
+from support.servers.servers import tiny
+from transparent_llm_server.models.derived.logits import Logits
+from transparent_llm_server.models.values.value import Value
 
 SCORED = ["gpt2", "gemma2", "granite"]
 """The product with the unembedding as it is, with a soft cap, and scaled."""

@@ -9,10 +9,10 @@ from functools import cache
 import pytest
 import torch
 
-from support.families import FAMILIES, build_model, build_tokenizer
-from support.servers import served
+from support.models.families import FAMILIES, build_model, build_tokenizer
+from support.servers.servers import served
 from transparent_llm import TransparentLlm
-from transparent_llm.run_warning import RunWarning
+from transparent_llm.runtime.run_warning import RunWarning
 from transparent_llm_server import TransformerLensTransparentLlm
 
 LOUD, BROKEN = 77, 78

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AwqConfig
 
-from support.families import FAMILIES, build_model, build_tokenizer, save
+from support.models.families import FAMILIES, build_model, build_tokenizer, save
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.quantization import QUANTIZATIONS, _is_here, quantization_of
+from transparent_llm_server.models.placement.quantization import QUANTIZATIONS, _is_here, quantization_of
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7]]
 HERE = [name for name, way in QUANTIZATIONS.items() if _is_here(way.module)]

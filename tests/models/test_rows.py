@@ -12,15 +12,15 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from support.engines import SOON, held
-from support.families import D_VOCAB, FAMILIES, N_CTX, ROPE_BORDER, build_model, build_tokenizer
-from support.polling import wait_until
-from support.reference import HuggingFaceReference
-from support.servers import running
+from support.models.families import D_VOCAB, FAMILIES, N_CTX, ROPE_BORDER, build_model, build_tokenizer
+from support.models.reference import HuggingFaceReference
+from support.servers.engines import SOON, held
+from support.servers.polling import wait_until
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.errors import TooLargeError
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.regimes import Regimes
+from transparent_llm_server.models.forward.regimes import Regimes
 
 MAX_ERROR = 1e-5
 

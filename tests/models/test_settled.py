@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.engines import SOON
-from support.families import FAMILIES, build_model, build_tokenizer, save
-from support.servers import served, tiny
-from support.tensors import assert_same_bits
+from support.models.families import FAMILIES, build_model, build_tokenizer, save
+from support.models.tensors import assert_same_bits
+from support.servers.engines import SOON
+from support.servers.servers import served, tiny
 from transparent_llm import TransparentLlm
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.settled import settled
+from transparent_llm_server.models.forward.settled import settled
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [9, 8, 7]]
 OF_ALL_KINDS = ["gpt2", "gemma2", "granite", "mixtral", "gpt_oss", "phi3_longrope", "bloom", "mpt", "falcon", "opt"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DeepseekV3Config, Qwen2MoeConfig
 
-from support.families import FAMILIES, build_model, build_tokenizer, save
-from support.servers import tiny
+from support.models.families import FAMILIES, build_model, build_tokenizer, save
+from support.servers.servers import tiny
 from transparent_llm import errors
 from transparent_llm_server import TransformerLensTransparentLlm
 

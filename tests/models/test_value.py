@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.cuts import indices, joined
-from transparent_llm_server.models.value import Computed, Stored, Sum, Value, as_slice, cut_ranges, cut_shape
+from support.models.parts import indices, joined
+from transparent_llm_server.models.values.value import Computed, Stored, Sum, Value, as_slice, cut_ranges, cut_shape
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 

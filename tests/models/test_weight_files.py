@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.families import FAMILIES, build_model, save
-from transparent_llm_server.models.weight_files import weight_bytes
+from support.models.families import FAMILIES, build_model, save
+from transparent_llm_server.models.loading.weight_files import weight_bytes
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral", "gemma2"])

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
-from support.families import FAMILIES, build_model, build_tokenizer
-from support.twin_devices import NAME
+from support.models.families import FAMILIES, build_model, build_tokenizer
+from support.models.twin_devices import NAME
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.bridged import BridgedModel
-from transparent_llm_server.models.capture import Capture
+from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.capture import Capture
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7]]
 FIRST, SECOND = 0, 1

@@ -18,14 +18,14 @@ from typing import Any
 import grpc
 import pytest
 
-from support.collector import collecting
-from support.owners import TokenFile
-from support.servers import running
+from support.servers.collector import collecting
+from support.servers.owners import TokenFile
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
-from transparent_llm_server.call import trace_id_of
-from transparent_llm_server.caller import kind_of_peer
-from transparent_llm_server.json_log import JsonLines
+from transparent_llm_server.events import trace_id_of
+from transparent_llm_server.rpc.caller import kind_of_peer
+from transparent_llm_server.telemetry.json_log import JsonLines
 
 SENTENCE = "zanzibar quokka"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -132,7 +132,7 @@ def test_text_is_the_default_and_says_the_same_in_words(tmp_path: Path) -> None:
     with serving(log) as address, RemoteTransparentLlm(address) as llm:
         llm.model_info()
     (line,) = (line for line in log.read_text(encoding="utf-8").splitlines() if "ModelInfo" in line)
-    assert " INFO transparent_llm_server.interceptors.access_log: ModelInfo OK " in line
+    assert " INFO transparent_llm_server.telemetry.access_log: ModelInfo OK " in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)
 

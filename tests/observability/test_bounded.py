@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
-from support.figures import LOOPBACK, figures, settled
-from support.polling import wait_until
-from support.servers import running
+from support.servers.figures import LOOPBACK, figures, settled
+from support.servers.polling import wait_until
+from support.servers.servers import running
 from transparent_llm.wire.methods import RUN_KEY_HEADER, SERVICE
+from transparent_llm_server.access.bearer_tokens import new_token
 from transparent_llm_server.app import Server
-from transparent_llm_server.interceptors.observed import KNOWN
-from transparent_llm_server.tokens import new_token
+from transparent_llm_server.rpc.interceptors.call_events import KNOWN
 
 CALLS = "transparent_llm_calls_total"
 MADE_UP = 300

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.dashboard import dashboard, expressions
-from support.prometheus import CONFIG, DEPLOY
+from support.deploy.dashboard import dashboard, expressions
+from support.deploy.prometheus import CONFIG, DEPLOY
 from transparent_llm_server.telemetry.catalogue import CATALOGUE
 
 NAME = re.compile(r"\btransparent_llm_\w+")

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.figures import LOOPBACK, Figures, figures
-from support.polling import wait_until
-from support.servers import running
+from support.servers.figures import LOOPBACK, Figures, figures
+from support.servers.polling import wait_until
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.telemetry import endpoint
 
 WITHOUT_THE_EXTRA = """
@@ -26,7 +26,7 @@ import sys
 sys.modules["opentelemetry"] = sys.modules["prometheus_client"] = None  # as if they were not installed
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.config.server import ServerConfig
 """
 
 
@@ -136,7 +136,7 @@ def test_without_the_extra_a_server_starts_and_serves() -> None:
     said = run(
         f"""
 sys.path[:0] = {sys.path!r}
-from support.servers import running
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 with running() as server, RemoteTransparentLlm(server.address) as llm:
     print("served", llm.model_info().name)
@@ -162,7 +162,9 @@ except InvalidRequestError as error:
 
 
 def test_a_server_without_metrics_and_traces_loads_no_library_for_them() -> None:
-    statements = "from transparent_llm_server.app import Server; from transparent_llm_server.config import ServerConfig"
+    statements = (
+        "from transparent_llm_server.app import Server; from transparent_llm_server.config.server import ServerConfig"
+    )
     report = "Server(ServerConfig()); import sys; print({n.split('.')[0] for n in sys.modules})"
     loaded = subprocess.check_output([sys.executable, "-c", f"{statements}\n{report}"], text=True, timeout=120)
     assert "transparent_llm_server" in loaded

@@ -14,22 +14,22 @@ import grpc
 import pytest
 import torch
 
-from support.engines import held
-from support.figures import LOOPBACK, figures, settled
-from support.gate import Gate, gate
-from support.owners import TokenFile
-from support.polling import wait_until
-from support.servers import Watcher, running, tiny
+from support.network.gate import Gate, gate
+from support.servers.engines import held
+from support.servers.figures import LOOPBACK, figures, settled
+from support.servers.owners import TokenFile
+from support.servers.polling import wait_until
+from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
-from transparent_llm._interrupt import Interruptible
+from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import runs
 from transparent_llm.wire._gen import service_pb2_grpc, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.interceptors.around import Around
-from transparent_llm_server.models.served import ServedTransformerLens
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.models.serving import ServedTransformerLens
+from transparent_llm_server.rpc.interceptors.base import Around
 from transparent_llm_server.telemetry.catalogue import CATALOGUE
 from transparent_llm_server.telemetry.device_memory import device_memory
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from support.dashboard import expressions
-from support.figures import LOOPBACK, figures
-from support.polling import wait_for, wait_until
-from support.prometheus import CONFIG, JOB, Prometheus, binary, scraping
-from support.servers import running
+from support.deploy.dashboard import expressions
+from support.deploy.prometheus import CONFIG, JOB, Prometheus, binary, scraping
+from support.servers.figures import LOOPBACK, figures
+from support.servers.polling import wait_for, wait_until
+from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 
 ALERTS = CONFIG.parent / "alerts.yml"

@@ -16,18 +16,18 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from support.certificates import Authority
-from support.collector import collecting
-from support.engines import SOON, held
-from support.figures import LOOPBACK, figures
-from support.polling import wait_until
-from support.servers import Watcher, running
+from support.servers.certificates import Authority
+from support.servers.collector import collecting
+from support.servers.engines import SOON, held
+from support.servers.figures import LOOPBACK, figures
+from support.servers.polling import wait_until
+from support.servers.servers import Watcher, running
 from transparent_llm import RemoteTransparentLlm, errors
-from transparent_llm._traceparent import traceparent
+from transparent_llm.client.transport.traceparent import traceparent
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.models.served import ServedTransformerLens
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.models.serving import ServedTransformerLens
 from transparent_llm_server.telemetry import traces
 
 SENTENCE = "zanzibar quokka"
@@ -196,7 +196,7 @@ def test_the_client_names_no_span_that_is_none() -> None:
 
 
 def test_the_client_does_not_import_opentelemetry() -> None:
-    statements = "import json, sys; from transparent_llm._traceparent import traceparent"
+    statements = "import json, sys; from transparent_llm.client.transport.traceparent import traceparent"
     report = "print(json.dumps([traceparent(), 'opentelemetry' in sys.modules]))"
     output = subprocess.check_output([sys.executable, "-c", f"{statements}; {report}"], text=True, timeout=120)
     assert json.loads(output) == [[], False]

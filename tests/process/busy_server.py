@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 
-from support.servers import tiny
-from transparent_llm_server import daemon
+from support.servers.servers import tiny
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.process import daemon
 
 
 def loads_for_ever(server: Server) -> None:

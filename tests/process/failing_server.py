@@ -6,11 +6,11 @@ import sys
 
 import torch
 
-from support.servers import tiny
+from support.servers.servers import tiny
 from transparent_llm_server.app import Server
-from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.daemon import serve
-from transparent_llm_server.models.served import ServedTransparentLlm
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.models.serving import ServedTransparentLlm
+from transparent_llm_server.process.daemon import serve
 
 
 class LosesItsDevice(ServedTransparentLlm):

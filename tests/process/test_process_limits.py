@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server_processes import TIMEOUT_S, log_of, process, ready_address
+from support.servers.server_processes import TIMEOUT_S, log_of, process, ready_address
 
 CALLS = 160 + 16
 FILES = 2 * CALLS + 128

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.certificates import Authority
-from support.families import save
-from support.owners import TokenFile
-from support.patience import waiting
-from support.server_processes import TIMEOUT_S, log_of, process, ready_address
+from support.models.families import save
+from support.servers.certificates import Authority
+from support.servers.owners import TokenFile
+from support.servers.patience import waiting
+from support.servers.server_processes import TIMEOUT_S, log_of, process, ready_address
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm._calls import Calls
-from transparent_llm._interrupt import Interruptible
-from transparent_llm.config import ClientConfig
+from transparent_llm.client.config import ClientConfig
+from transparent_llm.client.transport.calls import Calls
+from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.errors import DeadlineError, UnavailableError
 from transparent_llm.wire import frames
 from transparent_llm.wire._gen import tensor_pb2

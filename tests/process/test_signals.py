@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from support.owners import TokenFile
-from support.polling import wait_until
-from support.server_processes import TIMEOUT_S, log_of, process, ready_address
+from support.servers.owners import TokenFile
+from support.servers.polling import wait_until
+from support.servers.server_processes import TIMEOUT_S, log_of, process, ready_address
 from transparent_llm import connect
 from transparent_llm.errors import AuthError
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.families import save
-from support.polling import wait_until
-from support.server_processes import TIMEOUT_S, log_of, process, ready_address
+from support.models.families import save
+from support.servers.polling import wait_until
+from support.servers.server_processes import TIMEOUT_S, log_of, process, ready_address
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.errors import TransparentLlmError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.checkout import ROOT
-from support.published import build
+from support.deploy.checkout import ROOT
+from support.deploy.published import build
 from transparent_llm.demo import server_process
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from packaging.metadata import Metadata
 
-from support.checkout import ROOT, needs_a_checkout, project_files
-from support.published import build
+from support.deploy.checkout import ROOT, needs_a_checkout, project_files
+from support.deploy.published import build
 from transparent_llm.version import __version__
 
 PACKAGES = {"transparent_llm": "python_client", "transparent_llm_server": "server"}
 NAMED = f"transparent_llm-{__version__}"
 NEEDED = {
     "transparent_llm/py.typed",
-    "transparent_llm/service_config.json",
+    "transparent_llm/client/transport/service_config.json",
     "transparent_llm/wire/_gen/service_pb2.py",
     "transparent_llm/wire/_gen/service_pb2.pyi",
     "transparent_llm/wire/_gen/service_pb2_grpc.py",

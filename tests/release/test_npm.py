@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.checkout import ROOT
-from support.read_only import clean_environment
+from support.deploy.checkout import ROOT
+from support.servers.read_only import clean_environment
 from transparent_llm.version import __version__
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL

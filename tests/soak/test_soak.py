@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import save_file
 
 from soak.cases import CASES, FAMILIES, READS, key, rows
-from support.families import save
+from support.models.families import save
 from transparent_llm_server import TransformerLensTransparentLlm
 
 PROCESSES, THREADS = 4, 16

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.tensors import any_tensors, assert_same_bits, bits
+from support.models.tensors import any_tensors, assert_same_bits, bits
 from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_F32, TensorChunk, TensorHeader
 from transparent_llm.wire.assembler import Assembler

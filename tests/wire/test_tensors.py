@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from support.tensors import any_tensors, assert_same_bits
+from support.models.tensors import any_tensors, assert_same_bits
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import tensor_pb2

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from google.protobuf.message import DecodeError
 
-from transparent_llm import memory
-from transparent_llm.plan import require_within
 from transparent_llm.quoting import quoted
+from transparent_llm.runtime import memory
+from transparent_llm.runtime.memory import require_within
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.expected import Answer, Place
 from transparent_llm.wire.frames import bytes_of, parse

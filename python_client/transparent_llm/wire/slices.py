@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from transparent_llm.quoting import quoted
-from transparent_llm.reading import invalid_slice
+from transparent_llm.selection import invalid_slice
 from transparent_llm.wire._gen import tensor_pb2
 
 

@@ -13,26 +13,26 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
-from transparent_llm.current import Current
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.run_input import RunInput, require_token_ids
-from transparent_llm.run_warning import warn_of_run
-from transparent_llm_server.models.batch import Batch, run_together
-from transparent_llm_server.models.bridged import BridgedModel, entry_device
-from transparent_llm_server.models.capture import Capture
-from transparent_llm_server.models.digest import model_digest
-from transparent_llm_server.models.load_watch import step
-from transparent_llm_server.models.loading import context_length, display_name, load_model, load_tokenizer
-from transparent_llm_server.models.placement import Placement
-from transparent_llm_server.models.proof import prove, reference
-from transparent_llm_server.models.settled import settled
-from transparent_llm_server.models.tokenization import Tokenization
-from transparent_llm_server.models.unsupported import unsupported_values
-from transparent_llm_server.models.value import Value
-from transparent_llm_server.models.values import Values
-from transparent_llm_server.models.vocabulary import require_same_vocabulary
-from transparent_llm_server.models.weights import Weights
+from transparent_llm.runtime.current import Current
+from transparent_llm.runtime.run_warning import warn_of_run
+from transparent_llm_server.models.derived.model import Weights
+from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.derived.unsupported import unsupported_values
+from transparent_llm_server.models.forward.batch import Batch, run_together
+from transparent_llm_server.models.forward.bridge import BridgedModel, entry_device
+from transparent_llm_server.models.forward.capture import Capture
+from transparent_llm_server.models.forward.settled import settled
+from transparent_llm_server.models.forward.tokenization import Tokenization
+from transparent_llm_server.models.loading.digest import model_digest
+from transparent_llm_server.models.loading.huggingface import context_length, display_name, load_model, load_tokenizer
+from transparent_llm_server.models.loading.progress import step
+from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
+from transparent_llm_server.models.parity import prove, reference
+from transparent_llm_server.models.placement.placement import Placement
+from transparent_llm_server.models.values.value import Value
 
 _Self = TypeVar("_Self", bound="TransformerLensTransparentLlm")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.call import Listener
-from transparent_llm_server.config import ServerConfig
-from transparent_llm_server.engine import Engine
-from transparent_llm_server.observer import Observer
-from transparent_llm_server.registry import Registry
-from transparent_llm_server.runs import RunStore
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.events import Listener, Observer
+from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.run_store import RunStore
 
 if TYPE_CHECKING:
     from transparent_llm_server.telemetry.endpoint import Endpoint

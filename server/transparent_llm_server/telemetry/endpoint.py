@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.listener import host_and_port
+from transparent_llm_server.rpc.listener import host_and_port
 
 log = logging.getLogger(__name__)
 _SLOWEST_READER_S = 10.0

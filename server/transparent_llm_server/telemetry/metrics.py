@@ -14,11 +14,10 @@ from prometheus_client.registry import Collector
 
 from transparent_llm.wire._gen import errors_pb2
 from transparent_llm.wire.methods import SERVICE
-from transparent_llm_server.call import OTHER, Call
-from transparent_llm_server.engine import Engine
-from transparent_llm_server.observer import Wait
-from transparent_llm_server.registry import Registry
-from transparent_llm_server.runs import RunStore
+from transparent_llm_server.events import OTHER, Call, Wait
+from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.telemetry import catalogue
 from transparent_llm_server.telemetry.catalogue import Metric
 from transparent_llm_server.telemetry.device_memory import device_memory

@@ -20,11 +20,10 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.proxies import route
+from transparent_llm.network.proxies import route
 from transparent_llm.version import __version__
 from transparent_llm.wire.methods import RUN_KEY_HEADER
-from transparent_llm_server.call import Call
-from transparent_llm_server.observer import Wait
+from transparent_llm_server.events import Call, Wait
 
 _EXPORT_S = 5.0
 """What the collector may take for one batch; then it is lost."""

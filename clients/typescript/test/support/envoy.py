@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support.envoy import envoy_before
+from support.deploy.envoy import envoy_before
 
 
 def main() -> None:

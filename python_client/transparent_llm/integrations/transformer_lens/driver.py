@@ -9,12 +9,12 @@ import torch
 from transformer_lens.model_bridge.driver_protocol import ForwardResult
 from transformer_lens.model_bridge.sources._driver_base import DriverBase
 
-from transparent_llm.client import RemoteTransparentLlm
+from transparent_llm.client.reads import Read
+from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.integrations.transformer_lens.hooks import HOOKS, RESULT, HookPoint
 from transparent_llm.integrations.transformer_lens.rows import Rows
-from transparent_llm.reads import Read
 from transparent_llm.wire.methods import METHODS
 
 _LOCAL = "load the model into this process, TransformerBridge.boot_transformers(...), for that"

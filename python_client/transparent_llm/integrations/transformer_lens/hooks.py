@@ -8,7 +8,7 @@ from itertools import product
 
 import torch
 
-from transparent_llm.reads import Read
+from transparent_llm.client.reads import Read
 from transparent_llm.wire.methods import METHODS
 
 

@@ -1,0 +1,1 @@
+"""What only a client has: the remote object, its runs and reads, what it keeps."""

@@ -1,0 +1,54 @@
+"""`connect`: a client that has spoken to its server."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from transparent_llm.client.remote import RemoteTransparentLlm
+from transparent_llm.description import ServerInfo
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.quoting import shown
+from transparent_llm.version import API_VERSION
+
+
+def connect(target: str | None = None, **options: Any) -> RemoteTransparentLlm:
+    """A client that has spoken to its server: reachable, of a known API version, with the wanted model.
+
+    Args:
+        target: As for `RemoteTransparentLlm`, which also takes the other arguments.
+        options: See `RemoteTransparentLlm`.
+
+    Raises:
+        UnavailableError: no server answers there, or it is still loading.
+        NotFoundError: it does not serve the model that was named.
+    """
+    llm = RemoteTransparentLlm(target, **options)
+    try:
+        info = llm.server_info()
+        _compare_versions(info)
+        names = [name for model in info.models for name in (model.info.name, *model.aliases)]
+        if options.get("model") and options["model"] not in names:
+            llm.model_info()  # the server's own words on what it serves
+    except BaseException:
+        llm.close()
+        raise
+    return llm
+
+
+def _compare_versions(info: ServerInfo) -> None:
+    """Warn, once for a place in the code, when the server speaks another version than this client."""
+    theirs, ours, told = _version(info.api_version), _version(API_VERSION), shown(info.api_version)
+    if theirs[0] != ours[0]:
+        message = f"server speaks API {told}, this client {API_VERSION}: calls may fail; install equal ones"
+        warnings.warn(message, stacklevel=3)
+    elif theirs < ours:
+        message = f"server speaks API {told}, older than this client's {API_VERSION}: new calls will fail"
+        warnings.warn(message, stacklevel=3)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split("."))
+    except ValueError:
+        raise InvalidRequestError(f"the server's API version {text!r} is no version; is it this service?") from None

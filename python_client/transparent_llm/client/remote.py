@@ -1,0 +1,317 @@
+"""`RemoteTransparentLlm`: the contract, with the model on another machine."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
+from transparent_llm.client.plan import PlannedRead
+from transparent_llm.client.progress import Report
+from transparent_llm.client.reader import CurrentRun, RunReader, Shared
+from transparent_llm.client.reads import Read, as_read
+from transparent_llm.client.runs import Runs
+from transparent_llm.client.transport.calls import Calls
+from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.description import ModelDescription, ServerInfo
+from transparent_llm.errors import NotSupportedError
+from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.runtime.current import OwnReading
+from transparent_llm.runtime.plain_torch import plain_torch
+from transparent_llm.runtime.run_warning import warn_of_run
+from transparent_llm.selection import Reading
+from transparent_llm.wire import model as wire_model
+from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import tensors
+from transparent_llm.wire.methods import METHODS
+
+_Self = TypeVar("_Self", bound="RemoteTransparentLlm")
+_Result = TypeVar("_Result")
+_AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or ())
+
+
+class RemoteTransparentLlm(TransparentLlm):
+    """A `TransparentLlm` whose model lives in a server.
+
+    Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
+    a thread its own, on the same connection. A thread (or task of asyncio) whose run another one has replaced is told
+    so by `NotRunError`, and never gets values of the other's.
+
+    Args:
+        target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
+            ipv4:A:PORT,B:PORT and dns:///NAME:PORT name several servers, among which each run is given its own.
+        model: Name of the model, needed only where several are served.
+        timeout_s: For each call as a whole, transfer included.
+        token: Bearer token. Default: TRANSPARENT_LLM_TOKEN.
+        tls_ca: File of CA certificates to trust, or "system"; turns TLS on. Default: TRANSPARENT_LLM_TLS_CA.
+        tls_cert: File of a certificate to show to the server. Default: TRANSPARENT_LLM_TLS_CERT, else none.
+        tls_key: File of its private key. Default: TRANSPARENT_LLM_TLS_KEY.
+        proxy: http://HOST:PORT, "environment" or "none". Default: TRANSPARENT_LLM_PROXY, else as ADR 19 has it.
+        device: Where results land.
+        progress: Show a bar for transfers over half a second. None: in a terminal or notebook only. Or a function that
+            is called with the RPC's name, the bytes that have come, and all of them (by read-ahead in another thread).
+        rerun: Run the sentences again when the server no longer has the run. False: raise `NotFoundError`.
+        cache_bytes: Limit of the tensors of current runs that are kept. 0: keep nothing, read nothing ahead.
+        read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
+        weights_bytes: Limit of the output vectors of neurons that are kept.
+        weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
+        weights_dir_bytes: Limit of its files.
+        shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
+        max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        model: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        token: str | None = None,
+        tls_ca: str | None = None,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        proxy: str | None = None,
+        device: str | torch.device = "cpu",
+        progress: bool | Report | None = None,
+        rerun: bool = True,
+        cache_bytes: int = ClientConfig.cache_bytes,
+        read_ahead_bytes: int = ClientConfig.read_ahead_bytes,
+        weights_bytes: int = ClientConfig.weights_bytes,
+        weights_dir: str | os.PathLike[str] | None = None,
+        weights_dir_bytes: int = ClientConfig.weights_dir_bytes,
+        shared_memory: bool = True,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._config = ClientConfig.from_env(
+            *(target, token, tls_ca, tls_cert, tls_key),
+            proxy=proxy,
+            weights_dir=weights_dir,
+            timeout_s=timeout_s,
+            progress=progress,
+            rerun=rerun,
+            cache_bytes=cache_bytes,
+            read_ahead_bytes=read_ahead_bytes,
+            weights_bytes=weights_bytes,
+            weights_dir_bytes=weights_dir_bytes,
+            shared_memory=shared_memory,
+            max_bytes=max_bytes,
+        )
+        self._calls = Calls(self._config)
+        self._shared = Shared(self._calls, self._config)
+        self._reader = RunReader(self._shared, self._config)
+        self._own_reading = OwnReading()
+        self._model = model or ""
+        self._device = torch.device(device)
+        self._runs = Runs(self._calls, self._model, self._reader)
+
+    def __repr__(self) -> str:
+        model = f", model={self._model!r}" if self._model else ""
+        batch, n_pos = (0, 0) if self._run is None else self._run.result.tokens.shape
+        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
+        return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, also of all copies."""
+        self._calls.channel.close()
+
+    def server_info(self) -> ServerInfo:
+        """What the server serves and allows, and how exact its models were at load."""
+        return self._calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
+
+    def describe(self) -> ModelDescription:
+        """Everything the server says about this object's model.
+
+        Raises:
+            NotFoundError: it serves no such model.
+            InvalidRequestError: it serves several and none was named.
+        """
+        return self.server_info().model(self.model_info().name)
+
+    def is_serving(self) -> bool:
+        """Whether the server has loaded its models and answers calls (the standard health check)."""
+        return self._calls.is_serving()
+
+    def release(self) -> None:
+        """Tell the server that the current run is not needed any more. Reading it again runs it again."""
+        run = self._current()
+        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), lambda _: None, run.key)
+
+    def model_info(self) -> ModelInfo:
+        request = METHODS["model_info"].request(self._model)
+        return self._calls.unary("ModelInfo", request, wire_model.info_from_response)
+
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._reader = RunReader(self._shared, self._config)
+        twin._runs, twin._own_reading = self._runs.copy(twin._reader), self._own_reading.copy()
+        return twin
+
+    @contextmanager
+    def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> Iterator[_Self]:
+        """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.
+
+        Values keep their axes, which are shorter: `with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16): ...`.
+        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested. A
+        block is for the thread that opens it; while it is open, reads of this object by others raise.
+
+        Args:
+            dtype: Of floating values. None: as the server holds them.
+            axes: A slice for each axis that is cut, by the name that the method's annotation gives it.
+
+        Raises:
+            InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
+        """
+        with self._own_reading.within(lambda before: before.narrowed(dtype, axes, _AXES)):
+            yield self
+
+    def fetch(self, reads: Sequence[str | tuple[Any, ...]]) -> list[torch.Tensor]:
+        """Many values of the current run in one stream: each is what the method of that name returns.
+
+        Args:
+            reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
+                and its arguments.
+        """
+        wanted = [as_read(read) for read in reads]
+        return self._of_run(lambda run: [self._landed(value) for value in self._read_many(run, wanted)])
+
+    def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
+        """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
+        wanted = [as_read(read) for read in reads]
+        self._of_run(lambda run: self._reader.prefetch(run, wanted, self._reading))
+
+    def plan(self, reads: Sequence[str | tuple[Any, ...]]) -> list[PlannedRead]:
+        """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
+        wanted = [as_read(read) for read in reads]
+        return self._of_run(lambda run: self._reader.plan(run, wanted, self._reading))
+
+    def run(self, sentences: list[str]) -> None:
+        self._begin(RunInput.of_sentences(sentences))
+
+    def run_tokens(self, token_ids: list[list[int]]) -> None:
+        self._begin(RunInput.of_tokens(token_ids))
+
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self._current().result.warnings
+
+    def batch_size(self) -> int:
+        return self._current().result.tokens.shape[0]
+
+    def tokens(self) -> Int[torch.Tensor, "batch pos"]:
+        return self._part(self._current().result.tokens)
+
+    def mask(self) -> Bool[torch.Tensor, "batch pos"]:
+        mask = self._current().result.mask
+        if mask is None:
+            raise NotSupportedError("the served model does not tell padding from tokens")
+        return self._part(mask)
+
+    def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
+        ids = [operator.index(token) for token in tokens]
+        require_token_ids(ids)
+        request = METHODS["tokens_to_strings"].request(self._model)
+        request.token_ids.extend(ids)
+        request.model_digest = self._runs.digest
+        read = partial(wire_runs.strings_from_response, count=len(ids))
+        return self._calls.unary("TokensToStrings", request, read)
+
+    def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
+        return self._read("logits")
+
+    @plain_torch()
+    def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
+        request = METHODS["unembed"].request(self._model)
+        request.t.CopyFrom(tensors.encode(t))
+        request.normalize = normalize
+        request.model_digest = self._runs.digest
+        return self._landed(self._reader.of_model(self._run, "unembed", request, self._reading))
+
+    def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self._read("residual_in", layer)
+
+    def residual_after_attn(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self._read("residual_after_attn", layer)
+
+    def residual_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self._read("residual_out", layer)
+
+    def ffn_out(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
+        return self._read("ffn_out", layer)
+
+    def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "hidden d_model"]:
+        return self._read("decomposed_ffn_out", batch_i, layer, pos)
+
+    def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_ffn"]:
+        return self._read("neuron_activations", batch_i, layer, pos)
+
+    @plain_torch()
+    def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
+        request = METHODS["neuron_output"].request(self._model, layer, neuron)
+        if not self._reading.axes and self._reading.dtype is None:
+            kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
+            if kept is not None:
+                return self._landed(kept)
+        request.model_digest = self._runs.digest
+        return self._landed(self._reader.of_model(self._run, "neuron_output", request, self._reading))
+
+    def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
+        return self._read("attention_matrix", batch_i, layer, head)
+
+    def attention_output(
+        self, batch_i: int, layer: int, pos: int, head: int | None = None
+    ) -> Float[torch.Tensor, "d_model"]:
+        return self._read("attention_output", batch_i, layer, pos, head)
+
+    def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
+        return self._read("decomposed_attn", batch_i, layer)
+
+    def _read(self, name: str, *indices: int | None) -> torch.Tensor:
+        """One value of the current run."""
+        return self._of_run(lambda run: self._landed(self._reader.read(run, name, indices, self._reading)))
+
+    def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
+        return self._reader.read_many(run, reads, self._reading)
+
+    def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
+        return self._runs.read(read)
+
+    def _begin(self, run_input: RunInput) -> None:
+        warn_of_run(self._runs.begin(run_input).result.warnings)
+
+    def _current(self) -> CurrentRun:
+        return self._runs.current()
+
+    @property
+    def _run(self) -> CurrentRun | None:
+        """Whoever made it."""
+        return self._runs.latest
+
+    @property
+    def _reading(self) -> Reading:
+        return self._own_reading.get()
+
+    def _part(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
+        axes = self._reading.of(("batch", "pos"))
+        with plain_torch():
+            return self._landed(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
+
+    def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._device)

@@ -1,0 +1,82 @@
+"""The runs of one client object: made, read, and made again where the server lost one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from transparent_llm.client.reader import CurrentRun, RunReader
+from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, require_same_model
+from transparent_llm.client.transport.calls import Calls
+from transparent_llm.errors import NotFoundError
+from transparent_llm.run_input import RunInput
+from transparent_llm.runtime.current import Current
+from transparent_llm.runtime.plain_torch import plain_torch
+from transparent_llm.wire import runs as wire_runs
+
+log = logging.getLogger("transparent_llm")
+_Result = TypeVar("_Result")
+
+
+class Runs:
+    """One of them is current for whoever asks: see `Current`."""
+
+    def __init__(self, calls: Calls, model: str, reader: RunReader, current: Current[CurrentRun] | None = None) -> None:
+        self._calls, self._model, self._reader = calls, model, reader
+        self._current = current or Current()
+
+    @property
+    def latest(self) -> CurrentRun | None:
+        """What was run last, whoever did it."""
+        return self._current.peek()
+
+    @property
+    def digest(self) -> str:
+        """Of the model that ran, so that what belongs to the model alone is of no other; empty if none did yet."""
+        return "" if self.latest is None else self.latest.result.model_digest
+
+    def copy(self, reader: RunReader) -> Runs:
+        """For another object, which begins with the latest one."""
+        return Runs(self._calls, self._model, reader, self._current.copy())
+
+    def current(self) -> CurrentRun:
+        """The caller's.
+
+        Raises:
+            NotRunError: there is none, or another thread has replaced it.
+        """
+        return self._current.get()
+
+    def begin(self, run_input: RunInput) -> CurrentRun:
+        """Run it, and let it be current."""
+        run = self._make(run_input)
+        self._reader.forget(self.latest)
+        self._current.begin(run, run.result.run_id)
+        return run
+
+    @plain_torch()
+    def read(self, read: Callable[[CurrentRun], _Result]) -> _Result:
+        """Read from the current run, which is run again if the server has lost it."""
+        for _ in range(MOST_RERUNS):
+            run = self.current()
+            try:
+                return read(run)
+            except NotFoundError as error:
+                if not (self._calls.config.rerun and is_lost_run(error)):
+                    raise
+            log.debug("the server no longer has run %.80r; running its input again", run.result.run_id)
+            again = self._make(run.run_input)
+            require_same_model(run.result.model_digest, again.result.model_digest, self._calls.config.target)
+            self._reader.forget(run)
+            self._current.renew(run, again)
+        return read(self.current())
+
+    @plain_torch()
+    def _make(self, run_input: RunInput) -> CurrentRun:
+        key = run_input.key(self._model)
+        read = partial(wire_runs.from_response, run_input=run_input)
+        return CurrentRun(
+            run_input, key, self._calls.unary("Run", wire_runs.to_request(run_input, self._model), read, key)
+        )

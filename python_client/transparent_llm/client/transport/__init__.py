@@ -1,0 +1,1 @@
+"""Calls on their way: where to, how, and what happens when one breaks off."""

@@ -1,0 +1,109 @@
+"""The output vectors of neurons, kept by the client under the model's digest: weights never change."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from transparent_llm.client.cache import ByteLimitedCache
+from transparent_llm.client.transport.calls import Calls
+from transparent_llm.client.weights_folder import Key, WeightsFolder
+from transparent_llm.description import ModelDescription
+from transparent_llm.errors import DeadlineError
+from transparent_llm.wire import dtypes, slices
+from transparent_llm.wire.expected import Expected
+from transparent_llm.wire.methods import METHODS
+
+_BLOCK_BYTES = 4 * 2**20
+"""Neurons that are read one by one are read ahead in such blocks: the most that is ever sent in vain."""
+
+
+class Weights:
+    """Rows of W_out, in memory and perhaps on disk. Shared by a client and its copies; nobody writes to them."""
+
+    def __init__(self, calls: Calls) -> None:
+        config = calls.config
+        self._calls = calls
+        self._kept: ByteLimitedCache[torch.Tensor] = ByteLimitedCache(config.weights_bytes, lambda rows: rows.nbytes)
+        self._folder = WeightsFolder(config.weights_dir, config) if config.weights_dir is not None else None
+        self._reads: dict[tuple[str, int, int], int] = {}
+        self._lock = threading.Lock()  # one download of a layer is enough for all threads
+
+    def keeps_layer(self, model: ModelDescription, layer: int) -> bool:
+        """Whether all output vectors of a layer can be kept."""
+        return self._keeps(model.d_ffn[layer] * _row_bytes(model))
+
+    def has_layer(self, model: ModelDescription, layer: int) -> bool:
+        """Whether they are."""
+        return self._kept.get((model.digest, layer, 0, model.d_ffn[layer])) is not None
+
+    def rows(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
+        """Output vectors of neurons `start` to before `stop` [n d_model], fetched once.
+
+        Raises:
+            DeadlineError: other threads' downloads took all of the time.
+        """
+        whole = self._kept.get((model.digest, layer, 0, model.d_ffn[layer]))
+        if whole is not None:
+            return whole[start:stop]
+        key = Key(model.digest, layer, start, stop)
+        timeout_s = self._calls.config.timeout_s
+        if not self._lock.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX)):
+            raise DeadlineError(f"other threads' weights took longer than {timeout_s:g} s; raise timeout_s")
+        try:
+            rows = self._kept.get(key)
+            if rows is None:
+                rows = self._found(model, key)
+                self._kept.put(key, rows)
+        finally:
+            self._lock.release()
+        return rows
+
+    def row_if_kept(self, model: ModelDescription, layer: int, neuron: int) -> torch.Tensor | None:
+        """One output vector [d_model], if it need not be fetched, or if its neighbours are asked for one by one too."""
+        if not 0 <= layer < len(model.d_ffn) or not 0 <= neuron < model.d_ffn[layer]:
+            return None  # the server says what is wrong
+        if self.has_layer(model, layer):
+            return self.rows(model, layer, neuron, neuron + 1)[0]
+        per_block = max(1, _BLOCK_BYTES // _row_bytes(model))
+        block, position = divmod(neuron, per_block)
+        span = (block * per_block, min((block + 1) * per_block, model.d_ffn[layer]))
+        if not self._keeps((span[1] - span[0]) * _row_bytes(model)):
+            return None
+        key = (model.digest, layer, block)
+        self._reads[key] = self._reads.get(key, 0) + 1
+        return self.rows(model, layer, *span)[position] if self._reads[key] > 1 else None
+
+    def _keeps(self, nbytes: int) -> bool:
+        max_bytes = self._calls.config.max_bytes
+        return self._kept.keeps(nbytes) and (max_bytes is None or nbytes <= max_bytes)
+
+    def _found(self, model: ModelDescription, key: Key) -> torch.Tensor:
+        """In the folder, or else at the server."""
+        if self._folder is None:
+            return self._fetch(model, key.layer, key.start, key.stop)
+        rows = self._folder.load(key, (key.stop - key.start, model.info.d_model), _dtype(model))
+        if rows is None:
+            rows = self._fetch(model, key.layer, key.start, key.stop)
+            self._folder.save(key, rows)
+        return rows
+
+    def _fetch(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
+        request = METHODS["neuron_outputs"].request(model.info.name, layer)
+        request.model_digest = model.digest
+        request.options.slices.extend(slices.to_wire({"d_ffn": slice(start, stop)}))
+        sizes = {"d_ffn": stop - start, "d_model": model.info.d_model}
+        expected = Expected("neuron_outputs", METHODS["neuron_outputs"].dims or (), sizes, _dtype(model))
+        return self._calls.tensor("NeuronOutputs", request, expected)
+
+
+def _dtype(model: ModelDescription) -> torch.dtype:
+    """Of a model's values, as far as they travel."""
+    known = model.dtype if model.dtype in dtypes.WIRE_BY_TORCH else torch.float32
+    assert known is not None
+    return known
+
+
+def _row_bytes(model: ModelDescription) -> int:
+    return model.info.d_model * _dtype(model).itemsize

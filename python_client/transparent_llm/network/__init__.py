@@ -1,0 +1,1 @@
+"""Where a server is, and what stands on the way to it."""

@@ -1,0 +1,1 @@
+"""What every implementation of the class needs while it runs, the local and the remote one."""

@@ -1,0 +1,33 @@
+"""Who may call a server, as its settings say: the files of tokens and certificates, and those who are revoked."""
+
+from __future__ import annotations
+
+from transparent_llm_server.access.audit_log import Tell
+from transparent_llm_server.access.bearer_tokens import TokenList
+from transparent_llm_server.access.certificates import certificates
+from transparent_llm_server.access.identity import Identity
+from transparent_llm_server.access.revoked import RevokedList
+from transparent_llm_server.config.server import ServerConfig
+
+
+class Access:
+    """The files of one server; `tell` hears when they are read again.
+
+    Raises:
+        InvalidRequestError: one of them cannot be used.
+    """
+
+    def __init__(self, config: ServerConfig, tell: Tell) -> None:
+        self.certificates = certificates(config, tell)
+        """For its ports; None: it speaks without TLS."""
+
+        self._tokens = TokenList(config.tokens_file, tell=tell) if config.tokens_file is not None else None
+        self._revoked = RevokedList(config.revoked_file, tell=tell) if config.revoked_file is not None else None
+        self.identity = Identity(self._tokens, self._revoked, certificates=config.tls_client_ca is not None)
+        """Who calls."""
+
+    def read_again(self) -> None:
+        """Now, and say in the log what came of it; the files are also watched."""
+        for files in (self._tokens, self._revoked, self.certificates):
+            if files is not None:
+                files.read_again()

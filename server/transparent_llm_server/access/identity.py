@@ -1,0 +1,119 @@
+"""Who calls: every run belongs to its owner."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from transparent_llm.errors import AuthError, InvalidRequestError
+from transparent_llm_server.access.bearer_tokens import TokenList
+from transparent_llm_server.access.revoked import RevokedList
+
+ANYONE = ""
+"""The one owner where nobody has to say who they are."""
+
+_LONGEST_NAME = 200
+
+
+class Identity:
+    """Finds the owner of a call: by its token, or else by its client certificate.
+
+    Without tokens and certificates everybody is `ANYONE`. A token's owner is the name in the file. A certificate's is
+    `CN=` and its common name, or `SAN=` and its first subject alternative name if it has no common name. No name in the
+    file has a `=`, so a certificate never meets the runs of a token's owner, whatever its authority wrote into it.
+
+    Raises:
+        InvalidRequestError: somebody is revoked where nobody has to say who they are.
+    """
+
+    def __init__(
+        self, tokens: TokenList | None = None, revoked: RevokedList | None = None, *, certificates: bool = False
+    ) -> None:
+        if revoked is not None and tokens is None and not certificates:
+            raise InvalidRequestError("revoked takes nothing from anybody here: ask for tokens or client certificates")
+        self._tokens = tokens
+        self._revoked = revoked
+        self._certificates = certificates
+        self._owners: weakref.WeakKeyDictionary[grpc.ServicerContext, str] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def owner_of(self, context: grpc.ServicerContext) -> str:
+        """Whose runs this call may see. Found once for a call, whatever changes while it goes on.
+
+        Raises:
+            AuthError: neither a token nor a certificate, where one is wanted, or one that is wrong or revoked.
+        """
+        owner = self.known(context)
+        if owner is None:
+            owner = self.owner_of_token(context.invocation_metadata())
+            if owner is None:
+                owner = _owner_of_certificate(context.auth_context())
+            if self._revoked is not None:
+                _require_not_revoked(owner, context.auth_context(), self._revoked)
+            with self._lock:
+                self._owners[context] = owner
+        return owner
+
+    def known(self, context: grpc.ServicerContext) -> str | None:
+        """The owner, if the call was asked for it already."""
+        with self._lock:
+            return self._owners.get(context)
+
+    def owner_of_token(self, metadata: Iterable[Any]) -> str | None:
+        """Who a call's metadata says it is from; None if the certificate has to tell.
+
+        Raises:
+            AuthError: a token is wanted and there is none, or one that is wrong, expired or of a revoked owner.
+        """
+        if self._tokens is None:
+            return None if self._certificates else ANYONE
+        values = [str(value) for key, value in metadata if key == "authorization"]
+        if not values and self._certificates:
+            return None
+        if not values:
+            raise AuthError(
+                "this server wants a token: pass token=... or set TRANSPARENT_LLM_TOKEN (on the wire: the metadata "
+                "`authorization: Bearer TOKEN`); its operator makes one with `transparent-llm token OWNER`",
+                metadata={"problem": "missing"},
+            )
+        scheme, _, token = values[0].partition(" ")
+        if len(values) > 1 or scheme.lower() != "bearer":
+            raise AuthError(
+                "the metadata `authorization` must be there once and be `Bearer TOKEN`",
+                metadata={"problem": "malformed"},
+            )
+        owner = self._tokens.owner_of(token.strip())
+        if owner is None:
+            raise AuthError(
+                "this server does not know the token; ask its operator whether it was replaced",
+                metadata={"problem": "unknown"},
+            )
+        if self._revoked is not None:
+            self._revoked.require_owner(owner)
+        return owner
+
+
+def _owner_of_certificate(properties: Any) -> str:
+    """From what TLS has verified."""
+    for prefix, key in (("CN", "x509_common_name"), ("SAN", "x509_subject_alternative_name")):
+        name = next(iter(properties.get(key, ())), b"").decode("utf-8", "replace")
+        if name:
+            if len(name) > _LONGEST_NAME or not name.isprintable():
+                raise _unnamed(f"the {prefix} of the client certificate is unprintable or over {_LONGEST_NAME} long")
+            return f"{prefix}={name}"
+    raise _unnamed("the client certificate has no common name and no subject alternative name: get one that has")
+
+
+def _require_not_revoked(owner: str, properties: Any, revoked: RevokedList) -> None:
+    """By whatever the call has shown: a token does not make a revoked certificate good."""
+    revoked.require_owner(owner)
+    for pem in properties.get("x509_pem_cert", ()):
+        revoked.require_certificate(pem)
+
+
+def _unnamed(why: str) -> AuthError:
+    return AuthError(why, metadata={"problem": "unnamed"})

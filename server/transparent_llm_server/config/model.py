@@ -1,0 +1,99 @@
+"""One model to serve: where it comes from, what it is called, how and when it is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server.config.parsing import require_known, typed
+
+PINNED, ON_DEMAND = "pinned", "on_demand"
+"""When a model is loaded: at the start and for good, or when it is asked for and until others need its memory."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model to serve. What is None is as the server's settings of the same name say."""
+
+    source: str
+    """A local folder or a hub name."""
+
+    alias: str
+    """The name that clients use."""
+
+    aliases: tuple[str, ...] = ()
+    """Further names that clients may use."""
+
+    revision: str | None = None
+    """A branch, tag or commit of the hub, for configuration, weights and tokenizer. None: the newest."""
+
+    dtype: torch.dtype | None = None
+    device: str | None = None
+    device_map: str | None = None
+    max_memory: str | None = None
+    offload_dir: Path | None = None
+    quantization: str | None = None
+    load: str = PINNED
+    """`pinned` or `on_demand`."""
+
+    @classmethod
+    def parse(cls, text: str) -> ModelConfig:
+        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder is called by its own name.
+
+        Raises:
+            InvalidRequestError: one of the two sides is empty.
+        """
+        alias, equals, source = text.partition("=")
+        if os.path.exists(text) or not equals:
+            alias, source = "", text
+        if not source or (equals and not alias and not os.path.exists(text)):
+            raise InvalidRequestError(f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR")
+        return cls(source=source, alias=alias or _own_name(source))
+
+    @classmethod
+    def of(cls, table: Mapping[str, object], place: str) -> ModelConfig:
+        """From a table `[[models]]` of a configuration file; `place` names it in errors.
+
+        Raises:
+            InvalidRequestError: no source, an unknown key, or a value of another type.
+        """
+        kinds = require_known(table, cls, place)
+        source = table.get("source")
+        if not isinstance(source, str) or not source:
+            raise InvalidRequestError(f'{place} has no source: write source = "NAME_OR_DIR"')
+        settings: dict[str, Any] = {
+            key: _value(f"{place}.{key}", key, value, kinds[key]) for key, value in table.items()
+        }
+        return cls(**{"alias": _own_name(source), **settings})
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether it is loaded when it is first asked for."""
+        return self.load == ON_DEMAND
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return os.path.isdir(self.source)
+
+
+def _own_name(source: str) -> str:
+    return (Path(source).resolve().name if os.path.isdir(source) else source) or source
+
+
+def _value(place: str, key: str, value: object, kind: object) -> object:
+    if key == "aliases":
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+            raise InvalidRequestError(f'{place} is {value!r}: it must be a list like ["NAME", "NAME"]')
+        return tuple(value)
+    if key == "load" and value not in (PINNED, ON_DEMAND):
+        raise InvalidRequestError(f"{place} is {value!r}: it must be {PINNED} or {ON_DEMAND}")
+    if value == "":
+        raise InvalidRequestError(f"{place} is empty: leave it out, or write what it must be")
+    return typed(place, value, kind)

@@ -1,0 +1,1 @@
+"""Whether a server serves, found out and told."""

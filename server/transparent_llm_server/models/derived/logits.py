@@ -1,0 +1,90 @@
+"""Logits are not kept: the last residual gives them, in blocks of positions that depend on the model alone.
+
+The same block is computed whichever part of it is asked for, so a part has the bits of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+
+from transparent_llm.runtime import memory
+from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.values.value import Piece, Value, as_slice, cut_ranges
+
+_Cut = tuple[int, int, range]
+_BLOCK_BYTES = 8 * 2**20
+_MOST_POSITIONS, _LEAST_POSITIONS = 32, 4
+
+
+class Logits(Value):
+    """[batch pos d_vocab], or a part of it."""
+
+    def __init__(self, model: BridgedModel, residual: torch.Tensor, ranges: Sequence[range] | None = None) -> None:
+        self._model, self._residual = model, residual
+        self._ranges = ranges or [range(n) for n in (*residual.shape[:2], model.d_vocab)]
+        self.shape, self.dtype = tuple(map(len, self._ranges)), model.dtype
+        fitting = _BLOCK_BYTES // (model.d_vocab * self.dtype.itemsize)
+        self._block = min(max(fitting, _LEAST_POSITIONS), _MOST_POSITIONS)
+        self._block_bytes = self._block * model.d_vocab * self.dtype.itemsize
+
+    def select(self, index: Sequence[slice]) -> Value:
+        """Some rows, positions, tokens of the vocabulary."""
+        return Logits(self._model, self._residual, cut_ranges(self._ranges, index))
+
+    def pieces(self, max_bytes: int) -> Iterator[Piece]:
+        """Some blocks each; one block can be more than `max_bytes`. However little of each block is wanted, they are
+        computed whole: so they count as what they are too."""
+        taken: list[_Cut] = []
+        count, most_blocks = 0, max(1, _BLOCK_BYTES // self._block_bytes)
+        for cut in self._cuts():
+            count += len(cut[2])
+            if taken and (count * self._position_bytes > max_bytes or len(taken) == most_blocks):
+                yield self._piece_of(taken)
+                taken, count = [], len(cut[2])
+            taken.append(cut)
+        if taken:
+            yield self._piece_of(taken)
+
+    def _cuts(self) -> Iterator[_Cut]:
+        """(row, first position of a block, positions in it) in C order."""
+        batch, positions, _ = self._ranges
+        for row in batch:
+            i = 0
+            while i < len(positions):
+                start = positions[i] // self._block * self._block
+                n = len(range(positions[i], min(start + self._block, positions.stop), positions.step))
+                yield row, start, range(positions[i] - start, positions[i + n - 1] - start + 1, positions.step)
+                i += n
+
+    def tensor(self) -> torch.Tensor:
+        """All of it."""
+        whole = memory.empty(self.shape, self.dtype, self._residual.device)
+        flat, done = whole.flatten(), 0
+        for piece in self.pieces(_BLOCK_BYTES):
+            part = piece.compute()
+            flat[done : done + part.numel()] = part.flatten()
+            done += part.numel()
+        return whole
+
+    @property
+    def _position_bytes(self) -> int:
+        return self.shape[2] * self.dtype.itemsize
+
+    def _piece_of(self, cuts: list[_Cut]) -> Piece:
+        return Piece((_count(cuts), self.shape[2]), partial(self._compute, cuts))
+
+    @torch.no_grad()
+    def _compute(self, cuts: list[_Cut]) -> torch.Tensor:
+        parts = [self._block_part(*cut) for cut in cuts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _block_part(self, row: int, start: int, wanted: range) -> torch.Tensor:
+        block = self._model.unembed_rows(self._residual[row, start : start + self._block])
+        return block[as_slice(wanted), as_slice(self._ranges[2])]
+
+
+def _count(cuts: list[_Cut]) -> int:
+    return sum(len(wanted) for _, _, wanted in cuts)

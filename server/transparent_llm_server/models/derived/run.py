@@ -1,0 +1,223 @@
+"""Every value of the contract, derived from one captured run. Nothing here writes to the capture.
+
+Products and sums are computed in float32 and rounded once to the model's dtype.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+
+import torch
+
+from transparent_llm.runtime.indexing import checked_index
+from transparent_llm_server.models.derived.logits import Logits
+from transparent_llm_server.models.derived.unsupported import unsupported
+from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.capture import Capture, LayerCapture
+from transparent_llm_server.models.forward.layer import Layer
+from transparent_llm_server.models.forward.neurons import Neurons
+from transparent_llm_server.models.values.decompositions import AttnParts, DecomposedAttn, DecomposedFfn, FfnParts
+from transparent_llm_server.models.values.value import Computed, Stored, Sum, Value
+
+_MOST_PLACES = 5
+"""Rows that a warning names."""
+
+_WHAT_WAS_RUN = ("mask", "tokens")
+_OF_HEADS = ("attention_output", "decomposed_attn")
+_OF_NEURONS = ("decomposed_ffn_out", "neuron_activations")
+
+
+class Values:
+    """The run-scoped methods of `TransparentLlm`, under the same names; arguments are checked at once."""
+
+    def __init__(self, model: BridgedModel, capture: Capture) -> None:
+        self._model = model
+        self._capture = capture
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the run keeps alive."""
+        return self._capture.nbytes
+
+    def require_same_model(self, name: str, *indices: int | None) -> None:
+        """Look whether the model is still the one that this run is of, closer at the weights that a method reads.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED, as somebody has edited its weights since.
+        """
+        if name in _WHAT_WAS_RUN:
+            return
+        layer = indices[1] if name in (*_OF_HEADS, *_OF_NEURONS) and len(indices) > 1 else None
+        if name == "logits":
+            modules = self._model.final_modules
+        elif layer is None:
+            modules = []
+        else:
+            part = self._model.layers[layer]
+            modules = part.head_modules if name in _OF_HEADS else part.neuron_modules
+        self._model.edits.require(self._capture.generation, *modules)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before these values are believed, in words."""
+        found, dtype = self._capture.not_finite(), str(self._model.dtype).removeprefix("torch.")
+        places = [f"row {row} {_from_layer(layer)}" for row, layer in sorted(found.items())]
+        if not places:
+            return ()
+        more = f" and {len(places) - _MOST_PLACES} more rows" if len(places) > _MOST_PLACES else ""
+        return (
+            f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
+            f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
+        )
+
+    def batch_size(self) -> int:
+        """See the contract."""
+        return self._capture.tokens.shape[0]
+
+    def tokens(self) -> Value:
+        """See the contract."""
+        return Stored(self._capture.tokens)
+
+    def mask(self) -> Value:
+        """See the contract."""
+        return Stored(self._capture.mask)
+
+    def logits(self) -> Value:
+        """See the contract."""
+        return Logits(self._model, self._capture.residual_out)
+
+    def residual_in(self, layer: int) -> Value:
+        """See the contract."""
+        return Stored(self._at(layer)[1].residual_in)
+
+    def residual_after_attn(self, layer: int) -> Value:
+        """See the contract. Bit-equal to the model's own tensor where there is one."""
+        _, capture = self._at(layer)
+        before, added = capture.residual_in, capture.attn_out
+        if added is None:
+            raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
+        return Sum(before, added)
+
+    def residual_out(self, layer: int) -> Value:
+        """See the contract."""
+        layer = checked_index("layer", layer, len(self._model.layers))
+        is_last = layer == len(self._model.layers) - 1
+        return Stored(self._capture.residual_out if is_last else self._capture.layers[layer + 1].residual_in)
+
+    def ffn_out(self, layer: int) -> Value:
+        """See the contract."""
+        _, capture = self._at(layer)
+        if capture.ffn_out is None:
+            raise unsupported(self._model, "ffn_out", layer, "has no separate feed-forward output")
+        return Stored(capture.ffn_out)
+
+    def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Value:
+        """See the contract."""
+        neurons, captured, _ = self._neurons("neuron_activations", layer)
+        return neurons.activations(captured, *self._checked(batch_i, pos))
+
+    def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
+        """See the contract."""
+        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
+        batch_i, pos = self._checked(batch_i, pos)
+        activations, spans = neurons.factors(captured, batch_i, pos)
+        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        parts = FfnParts(activations, spans, gain, neurons.output_vectors)
+        return DecomposedFfn((neurons.count, self._model.d_model), parts)
+
+    def attention_matrix(self, batch_i: int, layer: int, head: int) -> Value:
+        """See the contract."""
+        _, pattern, _, _ = self._heads("attention_matrix", layer)
+        head = checked_index("head", head, self._model.n_heads)
+        return Stored(pattern[checked_index("batch_i", batch_i, self.batch_size()), head])
+
+    def attention_output(self, batch_i: int, layer: int, pos: int, head: int | None = None) -> Value:
+        """See the contract."""
+        _, _, _, capture = self._heads("attention_output", layer)
+        batch_i, pos = self._checked(batch_i, pos)
+        if head is None:
+            assert capture.attn_out is not None
+            return Stored(capture.attn_out[batch_i, pos])
+        head = checked_index("head", head, self._model.n_heads)
+        compute = partial(self._head_output, batch_i, layer, pos, head)
+        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=not self._model.gathers)
+
+    def decomposed_attn(self, batch_i: int, layer: int) -> Value:
+        """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
+        part, pattern, value, capture = self._heads("decomposed_attn", layer)
+        batch_i = checked_index("batch_i", batch_i, self.batch_size())
+        value_out = partial(self._value_out, part, value[batch_i])
+        return DecomposedAttn(
+            AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
+        )
+
+    def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
+        """What attention adds that belongs to no head [d_model]; the heads and this sum to its output."""
+        part, _, _, capture = self._heads("attention_output", layer)
+        return _times(torch.as_tensor(part.b_o), _at_position(part.attn_gain(capture, batch_i), pos))
+
+    @torch.no_grad()
+    def ffn_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
+        """What the feed-forward part adds that belongs to no neuron [d_model]."""
+        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
+        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        return _times(torch.as_tensor(neurons.bias(captured, batch_i, pos)), gain)
+
+    @torch.no_grad()
+    def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
+        part, pattern, value, capture = self._heads("attention_output", layer)
+        source = value[batch_i, :, self._kv_head(value, head)].float()
+        mixed = pattern[batch_i, head, pos].float() @ source
+        gain = _at_position(part.attn_gain(capture, batch_i), pos)
+        return _times(mixed @ part.w_o[head].float(), gain).to(self._model.dtype)
+
+    @torch.no_grad()
+    def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
+        """What each position offers through each of these heads [source head d_model], in float32.
+
+        Head by head, so that a head's bits do not depend on which others are asked for.
+        """
+        w_o = part.w_o
+        result = torch.empty(value.shape[0], len(heads), w_o.shape[2], dtype=torch.float32, device=value.device)
+        for i, head in enumerate(heads):
+            result[:, i] = value[:, self._kv_head(value, head)].float() @ w_o[head].float()
+        return result
+
+    def _kv_head(self, value: torch.Tensor, head: int) -> int:
+        """Which of the value heads, shared among query heads, a query head reads."""
+        return head * value.shape[-2] // self._model.n_heads
+
+    def _at(self, layer: int) -> tuple[Layer, LayerCapture]:
+        layer = checked_index("layer", layer, len(self._model.layers))
+        return self._model.layers[layer], self._capture.layers[layer]
+
+    def _checked(self, batch_i: int, pos: int) -> tuple[int, int]:
+        batch, n_pos = self._capture.tokens.shape
+        return checked_index("batch_i", batch_i, batch), checked_index("pos", pos, n_pos)
+
+    def _heads(self, method: str, layer: int) -> tuple[Layer, torch.Tensor, torch.Tensor, LayerCapture]:
+        part, capture = self._at(layer)
+        if capture.pattern is None or capture.value is None or capture.attn_out is None:
+            raise unsupported(self._model, method, layer, "has no attention heads")
+        return part, capture.pattern, capture.value, capture
+
+    def _neurons(self, method: str, layer: int) -> tuple[Neurons, torch.Tensor, LayerCapture]:
+        part, capture = self._at(layer)
+        if part.neurons is None or capture.neurons is None:
+            raise unsupported(self._model, method, layer, "has no neurons that can be told apart")
+        return part.neurons, capture.neurons, capture
+
+
+def _from_layer(layer: int) -> str:
+    return "from the embedding on" if layer < 0 else f"from layer {layer} on"
+
+
+def _at_position(gain: Value | None, pos: int) -> Value | None:
+    if gain is None or not gain.shape:
+        return gain
+    row = gain.select([slice(pos, pos + 1), slice(0, gain.shape[1])])
+    return Computed(row.shape[1:], row.dtype, lambda: row.tensor()[0], is_quick=True)
+
+
+def _times(tensor: torch.Tensor, gain: Value | None) -> torch.Tensor:
+    return tensor if gain is None else tensor * gain.tensor()

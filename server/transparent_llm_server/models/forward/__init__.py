@@ -1,0 +1,1 @@
+"""Forward passes, and what they leave behind."""

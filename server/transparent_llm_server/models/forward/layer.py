@@ -1,0 +1,159 @@
+"""One block of a bridged model: the names of its hooks and the weights that derived values need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from transparent_llm_server.models.forward.capture import LayerCapture
+from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Gathered, Neurons, unbridged
+from transparent_llm_server.models.values.decompositions import ByRows
+from transparent_llm_server.models.values.value import Stored, Value
+
+
+@dataclass(frozen=True)
+class LayerPlace:
+    """Where the values of a block are made, and how its weights are read there."""
+
+    device: torch.device
+    dtype: torch.dtype
+    gathered: Gathered
+
+
+class Layer:
+    """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
+
+    def __init__(self, block: Any, index: int, place: LayerPlace, hook_names: Collection[str]) -> None:
+        self._block = block
+        self._place = place
+        self._attn = getattr(block, "attn", None)
+        self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
+        """Attention and feed-forward read the same input; no tensor exists between them."""
+
+        multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
+        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier, dtype=torch.float32)
+        self.neurons, neuron_hook = self._find_neurons()
+        suffixes = {
+            "residual_in": "hook_resid_pre",
+            "attn_out": "hook_attn_out",
+            "ffn_out": "hook_mlp_out",
+            "pattern": "attn.hook_pattern",
+            "value": "attn.hook_v",
+            "attn_scale": "ln1_post.hook_scale",
+            "ffn_scale": "ln2_post.hook_scale",
+            "neurons": neuron_hook,
+        }
+        named = {field: f"blocks.{index}.{suffix}" for field, suffix in suffixes.items() if suffix}
+        self.hooks = {field: name for field, name in named.items() if name in hook_names}
+        """Field of LayerCapture -> name of the hook that fills it."""
+
+    def capture(self, cache: Mapping[str, torch.Tensor]) -> LayerCapture:
+        """This block's tensors out of everything that a forward pass left."""
+        found = {field: cache[name] for field, name in self.hooks.items()}
+        for field in found.keys() - {"attn_scale", "ffn_scale"}:  # norms divide in float32
+            found[field] = found[field].to(self._place.dtype)  # some bridges show the pattern before its cast
+        # The stream comes from the block before, which may lie on another device.
+        found = {field: tensor.to(self._place.device) for field, tensor in found.items()}
+        batch_pos = found["residual_in"].shape[:2]
+        if "value" in found:
+            found["value"] = self._shaped_value(found["value"], batch_pos)
+        if "neurons" in found:
+            found["neurons"] = found["neurons"].reshape(*batch_pos, -1)
+        found = {field: _compact(tensor) for field, tensor in found.items()}
+        absent = dict.fromkeys(LayerCapture.__dataclass_fields__.keys() - found.keys())
+        return LayerCapture(**found, **absent)  # type: ignore[arg-type]  # residual_in is never absent
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether this block attends with heads whose parts can be told apart."""
+        return {"pattern", "value", "attn_out"} <= self.hooks.keys()
+
+    @property
+    def w_o(self) -> torch.Tensor:
+        """Output weights of the heads [head d_head d_model]."""
+        with self._place.gathered(self._attn):
+            weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
+            return weight.detach()
+
+    @property
+    def b_o(self) -> torch.Tensor | float:
+        """Output bias of attention [d_model], which belongs to no head."""
+        with self._place.gathered(self._attn):
+            bias = getattr(self._attn, "b_O", None)
+            return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
+
+    def attn_gain(self, capture: LayerCapture, batch_i: int) -> Value | None:
+        """What lies between attention and the residual stream, in float32: a scalar, a factor for each position
+        [pos d_model], or nothing."""
+        return self._gain("ln1_post", capture, capture.attn_scale, batch_i)
+
+    def ffn_gain(self, capture: LayerCapture, batch_i: int) -> Value | None:
+        """The same for the feed-forward part."""
+        return self._gain("ln2_post", capture, capture.ffn_scale, batch_i)
+
+    @property
+    def head_modules(self) -> list[Any]:
+        """Whose weights the parts of heads are made with."""
+        return _present(getattr(self._attn, "o", self._attn), getattr(self._block, "ln1_post", None))
+
+    @property
+    def neuron_modules(self) -> list[Any]:
+        """Whose weights the parts of neurons are made with."""
+        return _present(getattr(self._block, "mlp", None), getattr(self._block, "ln2_post", None))
+
+    def forget(self) -> None:
+        """Drop the attention pattern that some bridges keep of their last forward pass."""
+        if getattr(self._attn, "_pattern", None) is not None:
+            self._attn._pattern = None  # type: ignore[union-attr]
+
+    def _gain(self, norm_name: str, capture: LayerCapture, scale: torch.Tensor | None, batch_i: int) -> Value | None:
+        """Post-norm models: linear given the scale that the norm had in this run."""
+        if scale is None:
+            return None if self.multiplier is None else Stored(self.multiplier)
+        n_pos, d_model = capture.residual_in.shape[1:]
+        return ByRows((n_pos, d_model), torch.float32, partial(self._gain_rows, norm_name, scale[batch_i]))
+
+    def _gain_rows(self, norm_name: str, scale: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        norm = getattr(self._block, norm_name)
+        with self._place.gathered(norm):
+            weight = norm.weight.detach().float()
+        weight = 1.0 + weight if norm.uses_weight_offset else weight
+        gain: torch.Tensor = weight / scale[start:stop].float()
+        return gain if self.multiplier is None else self.multiplier * gain
+
+    def _shaped_value(self, value: torch.Tensor, batch_pos: torch.Size) -> torch.Tensor:
+        """[batch pos kv_head d_head], which multi-head latent attention gives with heads first."""
+        if type(self._attn).__name__ == "MLAAttentionBridge":
+            value = value.transpose(1, 2)
+        return value.reshape(*batch_pos, -1, self.w_o.shape[1])
+
+    def _find_neurons(self) -> tuple[Neurons | None, str | None]:
+        """The neurons, and the hook that says what they did."""
+        mlp = getattr(self._block, "mlp", None)
+        if mlp is None:
+            return None, None
+        if type(mlp).__name__ == "MoEBridge" and not mlp.bound_dense:
+            experts = getattr(unbridged(mlp), "experts", None)
+            known = all(hasattr(unbridged(experts), name) for name in ("gate_up_proj", "down_proj"))
+            return (ExpertNeurons(unbridged(mlp), self._place.gathered), "mlp.hook_in") if known else (None, None)
+        try:
+            return DenseNeurons(mlp, self._place.gathered), "mlp.hook_post"
+        except AttributeError:  # a bridge without a single W_out
+            return None, None
+
+
+def _present(*modules: Any) -> list[Any]:
+    return [module for module in modules if isinstance(module, torch.nn.Module)]
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """In memory of its own where it would keep alive what nobody reads: a third of fused queries, keys and values."""
+    return (
+        tensor
+        if tensor.untyped_storage().nbytes() <= tensor.nbytes
+        else tensor.clone(memory_format=torch.contiguous_format)
+    )

@@ -1,0 +1,82 @@
+"""Computing that depends on nothing but its inputs, whatever a process has set for its own purposes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from transparent_llm.runtime.plain_torch import plain_torch
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Within this block models compute in full precision, and what they make without saying a dtype is float32.
+
+    These two settings are the whole process's: where they are others, they are put back at the end of the last block
+    that is open, unless somebody has changed them meanwhile.
+    """
+    with plain_torch(), _process:
+        yield
+
+
+class _Setting:
+    def __init__(self, wanted: Any, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
+        self._wanted, self._get, self._put = wanted, get, put
+        self._found = wanted
+
+    @property
+    def is_right(self) -> bool:
+        return bool(self._get() == self._wanted)
+
+    def take(self) -> None:
+        self._found = self._get()
+        self._put(self._wanted)
+
+    def give_back(self) -> None:
+        if self.is_right:
+            self._put(self._found)
+
+
+class _Process:
+    """The settings, and how many blocks are open that want them so."""
+
+    def __init__(self) -> None:
+        self._settings = [_Setting(torch.float32, torch.get_default_dtype, torch.set_default_dtype), *_precisions()]
+        self._lock = threading.Lock()
+        self._open = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                for setting in self._settings:
+                    setting.take()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                for setting in self._settings:
+                    setting.give_back()
+
+
+def _precisions() -> list[_Setting]:
+    """Of matrix products in float32, which can be rounded to fewer bits to be faster."""
+    products = [getattr(getattr(torch.backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
+    products = [product for product in products if hasattr(product, "fp32_precision")]
+    if not products:  # before torch 2.9 there is one for all
+        return [_Setting("highest", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)]
+    return [_precision(product) for product in products]
+
+
+def _precision(product: Any) -> _Setting:
+    return _Setting(
+        "ieee", lambda: product.fp32_precision, lambda precision: setattr(product, "fp32_precision", precision)
+    )
+
+
+_process = _Process()

@@ -1,0 +1,148 @@
+"""Sentences to padded token ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm_server.models.forward.cancellation import require_wanted
+from transparent_llm_server.models.forward.fair_lock import FairLock
+
+_BYTES_OF_A_TOKEN = 256
+"""Of text, taken for each token of a context at the most: twice the longest token of published vocabularies."""
+
+_BYTES_OF_ANY_SENTENCE = 64 * 2**10
+"""Taken however short the context is, as a tokenizer may drop much of a text, spaces above all."""
+
+
+class Tokenization:
+    """A tokenizer with the conventions of this project: padding on the right, one BOS where the model wants it.
+
+    Work on many sentences or ids goes on only while it is wanted, see `wanted`. One sentence is not interrupted.
+    """
+
+    def __init__(self, tokenizer: Any, *, wants_bos: bool, n_ctx: int, d_vocab: int) -> None:
+        self._tokenizer = tokenizer
+        self.is_concurrent = bool(getattr(tokenizer, "is_fast", False))
+        """Whether several threads use it at once: those of the tokenizers library change nothing of themselves when
+        each call asks for the same. Of others nothing is known, so threads take turns, sentence by sentence."""
+
+        self._turn: AbstractContextManager[None] = nullcontext() if self.is_concurrent else FairLock()
+        self._strings: dict[int, str] = {}  # no more than the vocabulary has
+        self._n_ctx = n_ctx
+        self._d_vocab = d_vocab
+        self._most_bytes = max(_BYTES_OF_ANY_SENTENCE, n_ctx * _BYTES_OF_A_TOKEN)
+        bos = tokenizer.bos_token_id
+        adds_bos_itself = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
+        self._bos = [bos] if wants_bos and bos is not None and not adds_bos_itself else []
+        self.prepends_bos = bool(self._bos) or adds_bos_itself
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])[-1:]
+        self._anchor_text = self._decode(self._anchor)
+        self.pad_token_id = int(pad) if pad is not None and pad < d_vocab else 0
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Token ids of each sentence, each checked as `check` does before the next one is looked at.
+
+        Raises:
+            AbandonedError: nobody waits for them any more.
+        """
+        _require_some(sentences)
+        return [self._row(index, sentence) for index, sentence in enumerate(sentences)]
+
+    def _row(self, index: int, sentence: str) -> list[int]:
+        require_wanted()
+        self._check_text(index, sentence)
+        with self._turn:
+            row = self._bos + list(self._tokenizer(sentence, verbose=False)["input_ids"])
+        self._check_row(index, row)
+        return row
+
+    def _check_text(self, index: int, sentence: str) -> None:
+        """Refuse what has far more text than the context has room for, before its tokens take memory."""
+        if len(sentence) * 4 <= self._most_bytes or (needed := len(sentence.encode())) <= self._most_bytes:
+            return
+        raise TooLargeError(
+            f"sentence {index} has {needed} bytes of text, a context of {self._n_ctx} tokens takes {self._most_bytes}; "
+            "shorten it or split it, nothing is cut silently",
+            reason="TOO_LONG",
+            metadata={"sentence": str(index), "needed": str(needed), "allowed": str(self._most_bytes)},
+        )
+
+    def check(self, rows: Sequence[Sequence[int]]) -> None:
+        """Refuse what the model cannot run.
+
+        Raises:
+            InvalidRequestError: no row, a row without a token, or an id outside the vocabulary.
+            TooLargeError: a row longer than the model's context.
+        """
+        _require_some(rows)
+        for index, row in enumerate(rows):
+            self._check_row(index, row)
+
+    def _check_row(self, index: int, row: Sequence[int]) -> None:
+        if not row:
+            raise InvalidRequestError(
+                f"sentence {index} has no token; leave it out or give it text",
+                reason="EMPTY_INPUT",
+                metadata={"sentence": str(index)},
+            )
+        if len(row) > self._n_ctx:
+            raise TooLargeError(
+                f"sentence {index} has {len(row)} tokens, the model's context is {self._n_ctx}; "
+                "shorten it or split it, nothing is cut silently",
+                reason="TOO_LONG",
+                metadata={"sentence": str(index), "needed": str(len(row)), "allowed": str(self._n_ctx)},
+            )
+        self._check_ids(row)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and not (min(ids) >= 0 and max(ids) < self._d_vocab):
+            wrong = next(token for token in ids if not 0 <= token < self._d_vocab)
+            raise InvalidRequestError(
+                f"token {wrong} is not in the vocabulary: ids are 0 to {self._d_vocab - 1}",
+                reason="UNKNOWN_TOKEN",
+                metadata={"token": str(wrong), "size": str(self._d_vocab)},
+            )
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids [batch pos] (int64) and the mask of real ones [batch pos] (bool), padded on the right."""
+        tokens = torch.full((len(rows), max(map(len, rows))), self.pad_token_id, dtype=torch.int64)
+        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = True
+        return tokens, mask
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """The text of each id by itself.
+
+        Raises:
+            InvalidRequestError: an id outside the model's vocabulary.
+            AbandonedError: nobody waits for them any more.
+        """
+        self._check_ids(ids)
+        for token in set(ids).difference(self._strings):
+            require_wanted()
+            with self._turn:
+                self._strings[token] = self._string(token)
+        return [self._strings[token] for token in ids]
+
+    def _string(self, token: int) -> str:
+        """Decoded behind another token: SentencePiece's decoders drop the space in front of the first one."""
+        if self._tokenizer.convert_ids_to_tokens(token) is None:
+            return f"<unused:{token}>"
+        text = self._decode([*self._anchor, token])
+        return text.removeprefix(self._anchor_text) if text.startswith(self._anchor_text) else self._decode([token])
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _require_some(rows: Sequence[object]) -> None:
+    if not rows:
+        raise InvalidRequestError("nothing to run: give at least one sentence", reason="EMPTY_INPUT")

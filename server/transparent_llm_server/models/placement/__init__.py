@@ -1,0 +1,1 @@
+"""Where a model's weights lie, and in what form."""

@@ -1,0 +1,310 @@
+"""What the server needs of a model: prepare an input, run it, read the run. No gRPC here.
+
+`ServedTransformerLens` is the real thing; `ServedTransparentLlm` serves any other implementation of the
+contract, for tests of code that is written against it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.description import ModelDescription
+from transparent_llm.errors import InternalError, NotFoundError, NotSupportedError
+from transparent_llm.run_input import RunInput
+from transparent_llm_server.models.derived.model import Weights
+from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
+from transparent_llm_server.models.values.value import Computed, Stored, Value
+from transparent_llm_server.models.values.watched import WatchedValue
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """An input that was checked and is ready to run."""
+
+    run_input: RunInput
+    rows: tuple[tuple[int, ...], ...] | None
+    """Token ids, where they are known before the run."""
+
+    identity: str
+    """What the run is named by, besides the model and the owner."""
+
+    digest: str
+    """Of the model that is meant: one whose weights are edited meanwhile is another one."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the batch; 0 where they are not known before the run."""
+        return len(self.rows or ())
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest row; 0 where they are not known before the run."""
+        return max(map(len, self.rows), default=0) if self.rows else 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Positions of the padded batch; 0 where they are not known before the run."""
+        return self.n_rows * self.longest
+
+
+class Reader(Protocol):
+    """Gives the values of a run, or of a model without any run."""
+
+    reads_are_quick: bool
+    """Whether a call is little work, whatever the work of taking the value is."""
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """What the method of that name returns for these arguments."""
+
+
+class ValuesReader:
+    """Reads what has methods that return values: nothing is computed before it is cut."""
+
+    def __init__(self, values: Any, *, reads_are_quick: bool) -> None:
+        self._values = values
+        self.reads_are_quick = reads_are_quick
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """Call it."""
+        value: Value = getattr(self._values, name)(*arguments)
+        return value
+
+
+class RunReader(ValuesReader):
+    """Reads a run, of a model that others may change meanwhile."""
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """Call it. What was computed while the model was changed is not given out."""
+        return WatchedValue(
+            super().__call__(name, *arguments), partial(self._values.require_same_model, name, *arguments)
+        )
+
+
+class ContractReader:
+    """Reads any implementation of the contract, whose methods compute what they return."""
+
+    reads_are_quick = False
+
+    def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
+        self._llm, self._run = llm, run
+
+    def __call__(self, name: str, *arguments: Any) -> Value:
+        """Call it. `run` are the tokens of the run that is meant, if one is.
+
+        Raises:
+            InternalError: the implementation's current run is another one.
+        """
+        if self._run is not None and not torch.equal(self._llm.tokens(), self._run):
+            raise InternalError(
+                f"{type(self._llm).__name__}.copy() gives objects that share their current run, so that one run reads "
+                "another's values; give each copy its own"
+            )
+        if not hasattr(self._llm, name):
+            raise NotSupportedError(
+                f"{type(self._llm).__name__} has no {name}; read neuron_output one by one", metadata={"method": name}
+            )
+        return Stored(getattr(self._llm, name)(*arguments))
+
+
+@dataclass(frozen=True)
+class CompletedRun:
+    """A run that can be read."""
+
+    read: Reader
+    tokens: torch.Tensor
+    mask: torch.Tensor | None
+    nbytes: int
+    nonce: str
+    """Names this very computation: the same bits are promised only within it."""
+
+    model: ServedModel
+    """What it was run on, and needs to be read."""
+
+    digest: str
+    """Of the model as it was then."""
+
+    warnings: tuple[str, ...] = ()
+    """What should be known before its values are believed."""
+
+
+class ServedModel(ABC):
+    """A model under the name that clients use."""
+
+    shares_runs = False
+    """Whether several runs can share a forward pass."""
+
+    tokenizes_concurrently = True
+    """Whether a little text or a few ids need wait for nobody, on whatever thread."""
+
+    def __init__(self, alias: str, llm: TransparentLlm, description: ModelDescription) -> None:
+        self.llm = llm
+        self.read = self._reader()
+        """Reads what depends on no run."""
+
+        self.description = dataclasses.replace(description, info=dataclasses.replace(description.info, name=alias))
+        """As it is known; `renew` makes it that of the model as it is now."""
+
+    @property
+    def name(self) -> str:
+        """The name that clients use."""
+        return self.description.info.name
+
+    def run_id(self, prepared: PreparedRun, owner: str = "") -> str:
+        """Content names the run: the same model, tokens and owner give the same id on every server."""
+        return hashlib.sha256(f"{prepared.digest}/{owner}/{prepared.identity}".encode()).hexdigest()
+
+    def renew(self) -> None:  # noqa: B027 - most models cannot be edited by others
+        """Look whether the model is still the same; if not, its description is another one from here on."""
+
+    def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:  # noqa: ARG002 - names for those who implement it
+        """Whether these two gain anything by being executed together."""
+        return self.shares_runs
+
+    @abstractmethod
+    def prepare(self, run_input: RunInput) -> PreparedRun:
+        """Check an input and find what names it. Any thread but the model's: tokenizers can take long."""
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token id by itself. Any thread but the model's."""
+        return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
+
+    @abstractmethod
+    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
+        """Run them, in one forward pass if the model can. Model thread."""
+
+    @abstractmethod
+    def _reader(self) -> Reader:
+        """For values of the model alone."""
+
+
+class ServedTransformerLens(ServedModel):
+    """A `TransformerLensTransparentLlm`, read without copies."""
+
+    llm: TransformerLensTransparentLlm
+    shares_runs = True
+
+    def __init__(self, alias: str, llm: TransformerLensTransparentLlm) -> None:
+        self._known = llm.describe()
+        super().__init__(alias, llm, self._known)
+        self.tokenizes_concurrently = llm.tokenizes_concurrently
+
+    def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:
+        """All rows in one forward pass, or they are better off apart."""
+        return self.llm.bridged.regimes.may_share([len(row) for row in (*(run.rows or ()), *(other.rows or ()))])
+
+    def prepare(self, run_input: RunInput) -> PreparedRun:
+        """Tokenize, so that text and the token ids it stands for name the same run."""
+        rows: Sequence[Sequence[int]]
+        if run_input.token_ids is not None:
+            rows = run_input.token_ids
+            self.llm.check_tokens(rows)
+        else:
+            rows = self.llm.encode(list(run_input.sentences or ()))
+        held = tuple(tuple(row) for row in rows)
+        self.renew()
+        return PreparedRun(run_input, held, json.dumps(held), self.description.digest)
+
+    def renew(self) -> None:
+        """A model whose weights were edited has another digest."""
+        known = self.llm.describe()
+        if known is not self._known:
+            self._known, conventions = known, known.conventions
+            self.description = dataclasses.replace(self.description, digest=known.digest, conventions=conventions)
+
+    def strings(self, ids: Sequence[int]) -> list[str]:
+        """From the tokenizer, once for each id."""
+        return self.llm.strings(ids)
+
+    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
+        """In as few forward passes as they need."""
+        batches = [self.llm.prepare(run.rows or ()) for run in prepared]
+        completed = [self._completed(values) for values in self.llm.run_batches(batches)]
+        self.renew()
+        if any(run.digest != self.description.digest for run in prepared):
+            raise NotFoundError(
+                "the model's weights were changed after this run was asked for; ask for it again",
+                reason="MODEL_CHANGED",
+            )
+        return completed
+
+    def _completed(self, values: Values) -> CompletedRun:
+        tokens, mask = values.tokens().tensor(), values.mask().tensor()
+        kind = RunReader if self.llm.bridged.edits.is_watching else ValuesReader
+        read = kind(values, reads_are_quick=self._reads_are_quick)
+        nonce, digest = uuid.uuid4().hex, self.description.digest
+        return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, values.warnings)
+
+    def _reader(self) -> Reader:
+        return ValuesReader(_ModelValues(self.llm), reads_are_quick=self._reads_are_quick)
+
+    @property
+    def _reads_are_quick(self) -> bool:
+        """Weights that must be gathered are read by the model thread, which then waits for nobody who gathers some."""
+        return not self.llm.bridged.gathers
+
+
+class _ModelValues(Weights):
+    """The weights, and the one computation that needs no run."""
+
+    def __init__(self, llm: TransformerLensTransparentLlm) -> None:
+        super().__init__(llm.bridged)
+        self._llm = llm
+
+    def unembed(self, vector: torch.Tensor, normalize: bool) -> Value:
+        """See the contract."""
+        info, dtype = self._llm.model_info(), self._llm.describe().dtype or torch.float32
+        return Computed((info.d_vocab,), dtype, partial(self._llm.unembed, vector, normalize))
+
+
+class ServedTransparentLlm(ServedModel):
+    """Any implementation of the contract whose `copy()` has a current run of its own."""
+
+    def __init__(self, alias: str, llm: TransparentLlm) -> None:
+        digest = hashlib.sha256(uuid.uuid4().bytes).hexdigest()  # nothing is known of its weights
+        description = ModelDescription(llm.model_info(), digest, architecture=type(llm).__name__, dtype=None)
+        super().__init__(alias, llm, description)
+
+    def prepare(self, run_input: RunInput) -> PreparedRun:
+        """Nothing to check: the implementation does so when it runs."""
+        named = dataclasses.asdict(run_input)
+        return PreparedRun(run_input, None, json.dumps(named), self.description.digest)
+
+    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
+        """Each on a copy, which keeps the run as its own."""
+        return [self._execute(run) for run in prepared]
+
+    def _execute(self, prepared: PreparedRun) -> CompletedRun:
+        llm = self.llm.copy()
+        prepared.run_input.run_on(llm)
+        tokens = llm.tokens()
+        nonce, digest = uuid.uuid4().hex, self.description.digest
+        return CompletedRun(ContractReader(llm, tokens), tokens, _mask(llm), tokens.nbytes, nonce, self, digest)
+
+    def _reader(self) -> Reader:
+        return ContractReader(self.llm)
+
+
+def served(alias: str, llm: TransparentLlm) -> ServedModel:
+    """The fitting kind."""
+    if isinstance(llm, TransformerLensTransparentLlm):
+        return ServedTransformerLens(alias, llm)
+    return ServedTransparentLlm(alias, llm)
+
+
+def _mask(llm: TransparentLlm) -> torch.Tensor | None:
+    try:
+        return llm.mask()
+    except NotSupportedError:
+        return None

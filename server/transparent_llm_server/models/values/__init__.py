@@ -1,0 +1,1 @@
+"""Values before they are computed: whole, in parts, as products."""

@@ -1,0 +1,49 @@
+"""A value of a model that others can reach: whoever takes a part of it learns whether the model is still the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from transparent_llm_server.models.values.value import Factor, Piece, Value
+
+
+class WatchedValue(Value):
+    """Another value, with something that is called after each part of it was computed and may raise."""
+
+    def __init__(self, value: Value, check: Callable[[], None]) -> None:
+        self._value, self._check = value, check
+        self.shape, self.dtype, self.is_quick = value.shape, value.dtype, value.is_quick
+
+    def select(self, index: Sequence[slice]) -> Value:
+        """See `Value`."""
+        return WatchedValue(self._value.select(index), self._check)
+
+    def pieces(self, max_bytes: int) -> Iterator[Piece]:
+        """See `Value`."""
+        for piece in self._value.pieces(max_bytes):
+            yield dataclasses.replace(piece, compute=self._checked(piece.compute))
+
+    def tensor(self) -> torch.Tensor:
+        """See `Value`."""
+        return self._checked(self._value.tensor)()
+
+    def own_tensor(self) -> torch.Tensor:
+        """See `Value`."""
+        return self._checked(self._value.own_tensor)()
+
+    def factors(self) -> tuple[Factor, ...]:
+        """See `Value`."""
+        found = self._value.factors()
+        self._check()
+        return tuple(dataclasses.replace(factor, value=WatchedValue(factor.value, self._check)) for factor in found)
+
+    def _checked(self, compute: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        def checked() -> torch.Tensor:
+            result = compute()
+            self._check()
+            return result
+
+        return checked

@@ -1,0 +1,1 @@
+"""The process around a server: signals, standard streams, limits of the system."""

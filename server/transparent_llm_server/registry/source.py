@@ -1,0 +1,69 @@
+"""From the configuration of a model to what the registry can load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from transparent_llm.contract import ModelInfo
+from transparent_llm.description import ModelDescription
+from transparent_llm_server.config.model import ModelConfig
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.models.loading.progress import LoadWatch, watched
+from transparent_llm_server.models.loading.refusal import display_name
+from transparent_llm_server.models.loading.weight_files import weight_bytes
+from transparent_llm_server.models.placement.placement import Placement
+from transparent_llm_server.models.serving import ServedModel, served
+from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
+from transparent_llm_server.registry.slot import ModelOffer
+
+Alone = Callable[[], AbstractContextManager[Any]]
+"""Within it, no model computes."""
+
+
+def model_offer(config: ServerConfig, model: ModelConfig, alone: Alone) -> ModelOffer:
+    """A model as its own settings and those of the server say.
+
+    Raises:
+        InvalidRequestError: settings that mean nothing, do not go together, or are about what is not here.
+    """
+    place = placement(config, model)
+
+    def load(on_step: Callable[[str], None]) -> ServedModel:
+        with watched(LoadWatch(on_step, alone)):
+            llm = TransformerLensTransparentLlm(model.source, revision=model.revision, **vars(place))
+        llm.bridged.edits.cease()  # nobody but this server has it
+        return served(model.alias, llm)
+
+    known = ModelDescription(
+        info=ModelInfo(model.alias, 0, 0, 0, 0, 0),
+        digest="",
+        dtype=place.dtype,
+        device=place.device if place.device_map is None else "",
+        quantization=place.quantization or "",
+        revision=model.revision or "",
+        detail=f"to be loaded from {'a local folder' if model.is_local else f'the hub ({display_name(model.source)})'}",
+    )
+    tells_size = model.is_local and place.device_map is None and place.quantization is None
+    size = weight_bytes(Path(model.source), place.dtype) if tells_size else None
+    return ModelOffer(model.alias, load, model.aliases, model.is_on_demand, size, known)
+
+
+def placement(config: ServerConfig, model: ModelConfig) -> Placement:
+    """What the model's own settings say, and where they are silent those of the server.
+
+    Raises:
+        InvalidRequestError: settings that mean nothing, do not go together, or are about what is not here.
+    """
+    device_map = model.device_map or (config.device_map if model.device is None else None)
+    is_alone = model.device is not None and device_map is None  # what is said of maps is not for this model
+    return Placement(
+        device=model.device or config.device,
+        dtype=model.dtype or config.dtype,
+        device_map=device_map,
+        max_memory=model.max_memory or (None if is_alone else config.max_memory),
+        offload_dir=model.offload_dir or (None if is_alone else config.offload_dir),
+        quantization=model.quantization or config.quantization,
+    )

@@ -1,0 +1,1 @@
+"""Requests in, messages out: what stands between gRPC and the models."""

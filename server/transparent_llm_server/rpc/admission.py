@@ -1,0 +1,123 @@
+"""What is let in: each run and each read is costed before it starts, and refused if it can never fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transparent_llm.errors import TooLargeError
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.streaming.chunks import Outgoing
+
+_BYTES_OF_AN_ID = 6
+"""Of a request, at the most: an id below 2^31, in the form that nobody uses who has a choice."""
+
+_BYTES_AROUND_A_SENTENCE = 16
+_BYTES_BESIDES = 4096
+"""For the name of the model, and fields that a newer client knows."""
+
+_ENTRIES_BESIDES = 64
+_TOLD_EXACTLY = 8
+"""How many times too many sentences may be for their number to be told: more are not even parsed."""
+_MOST_MESSAGES = 2**14
+"""Of one answer, unless it takes more at the server's own choice: each is work for both ends, however small it is."""
+
+
+class Admission:
+    """The limits of a server, applied. What a run takes of the store is the store's own limit, see `RunStore`."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._max_sentences = config.max_sentences_per_run
+        self._max_text_bytes = config.max_text_bytes
+        self._max_tokens = config.max_tokens_per_run
+        self._max_read_bytes = config.max_read_bytes
+        self._most_messages = max(_MOST_MESSAGES, -(-config.max_read_bytes // max(1, config.chunk_bytes)))
+
+    @property
+    def most_entries(self) -> int:
+        """Sentences and other fields of a request that is parsed, to be refused with their number if they are many."""
+        return _TOLD_EXACTLY * self._max_sentences + _ENTRIES_BESIDES
+
+    def require_entries(self, count: int) -> None:
+        """Refuse a request, not yet parsed, of so many sentences and other fields that parsing it would take long.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed at least and what is allowed.
+        """
+        if count >= self.most_entries:
+            _require("sentences or more", count, self._max_sentences)
+
+    def require_input_bytes(self, nbytes: int) -> None:
+        """Refuse a request, not yet parsed, that is longer than one within the other limits can be.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        longest = max(self._max_text_bytes, _BYTES_OF_AN_ID * self._max_tokens)
+        allowed = longest + _BYTES_AROUND_A_SENTENCE * self._max_sentences + _BYTES_BESIDES
+        _require("bytes of sentences or tokens", nbytes, allowed)
+
+    def require_sentences(self, count: int) -> None:
+        """Refuse a batch of too many rows, text or tokens.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        _require("sentences", count, self._max_sentences)
+
+    def require_text(self, nbytes: int) -> None:
+        """Refuse too much text, which no tokenizer has seen yet.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        _require("bytes of text", nbytes, self._max_text_bytes)
+
+    def require_tokens(self, count: int) -> None:
+        """Refuse too many tokens, those of the padding counted.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        _require("tokens", count, self._max_tokens, " (padding included)")
+
+    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> None:
+        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages.
+
+        Raises:
+            TooLargeError: TOO_LARGE, with what is needed and what is allowed.
+        """
+        needed, largest = 0, None
+        for part in parts:  # they may be made one by one: none is kept but one
+            needed += part.nbytes
+            largest = part if largest is None or part.nbytes > largest.nbytes else largest
+        if largest is not None and needed > self._max_read_bytes:
+            raise self._too_many_bytes(needed, largest)
+        if needed > chunk_bytes * self._most_messages:
+            raise TooLargeError(
+                f"in messages of {chunk_bytes} bytes this read of {needed} takes more than {self._most_messages}; ask "
+                f"for max_chunk_bytes of {needed // self._most_messages + 1} or more",
+                metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(self._most_messages)},
+            )
+
+    def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
+        shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))
+        return TooLargeError(
+            f"this read is {needed} bytes, the server sends at most {self._max_read_bytes} in one answer: ask for "
+            f"{_smaller(largest.name)} (the largest tensor is {largest.name} with {shape})",
+            metadata={"needed": str(needed), "allowed": str(self._max_read_bytes)},
+        )
+
+
+def _smaller(name: str) -> str:
+    """What to ask for instead of a dense value."""
+    ways = "slices, a smaller dtype or fewer values at once"
+    return f"the factored encoding, {ways}" if name in ("decomposed_attn", "decomposed_ffn_out") else ways
+
+
+def _require(what: str, needed: int, allowed: int, counted: str = "") -> None:
+    if needed > allowed:
+        raise TooLargeError(
+            f"{needed} {what} at once, this server allows {allowed}{counted}; send fewer",
+            reason="TOO_LONG",
+            metadata={"needed": str(needed), "allowed": str(allowed)},
+        )

@@ -1,0 +1,86 @@
+"""From requests to streams: values are found, costed, and then computed and sent, each when its turn has come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from transparent_llm.wire import fetch as wire_fetch
+from transparent_llm.wire.methods import METHODS
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.models.serving import Reader
+from transparent_llm_server.models.values.value import Piece, Value
+from transparent_llm_server.rpc.admission import Admission
+from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.floor import Floor
+from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, outgoing, resume_offset, stream
+from transparent_llm_server.streaming.shared_memory import OfferedRing
+
+_Result = TypeVar("_Result")
+_READS_AT_ONCE = 32
+"""Of a Fetch or Plan: what is found in about a millisecond."""
+
+
+class Answers:
+    """The work of calls that read: on the call's own thread what is little, on the model thread what is much."""
+
+    def __init__(self, config: ServerConfig, engine: Engine, admission: Admission) -> None:
+        self._engine, self._admission, self._floor = engine, admission, Floor()
+        self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
+        self._shared_memory, self._stall_s = config.shared_memory, config.stall_s
+
+    def parts_of_all(self, read: Reader, request: Any, caller: Caller) -> Iterator[Outgoing]:
+        """Of a Fetch or Plan, a few reads at a time: found when their turn comes, and forgotten when it is over."""
+        at_once = _READS_AT_ONCE if read.reads_are_quick else 1
+        for start in range(0, max(1, len(request.items)), at_once):
+            caller.require_there()
+            with self._floor.turn(caller.owner) if read.reads_are_quick else nullcontext():
+                reads = wire_fetch.reads(request, start, start + at_once)
+                found = deque(part for each in reads for part in self.parts(read, *each, caller))
+            while found:
+                yield found.popleft()
+
+    def parts(
+        self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
+    ) -> list[Outgoing]:
+        """The tensors that a request is answered with, found and cut but not yet computed."""
+        dims = METHODS[name].dims or ()
+
+        def find() -> list[Outgoing]:
+            return outgoing(name, dims, read(name, *arguments), options)
+
+        if read.reads_are_quick:
+            return self._engine.here(find)
+        return self._on_model_thread(find, caller)
+
+    def stream(
+        self, parts: Callable[[], Iterable[Outgoing]], tag: str, options: Any, caller: Caller
+    ) -> Iterator[bytes]:
+        """What `parts` finds, costed before any of it is computed, and then found again one by one."""
+        offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
+        self._admission.require_read(parts(), chunk_bytes)
+        take = partial(self._take, caller)
+        if options.HasField("shared_memory") and self._shared_memory and caller.is_local:
+            with closing(OfferedRing(options.shared_memory, caller.is_there, self._stall_s)) as ring:
+                yield from stream(parts(), tag, offset, chunk_bytes, take, ring)
+        else:
+            yield from stream(parts(), tag, offset, chunk_bytes, take)
+
+    def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
+        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
+        caller.require_there()
+        if value.is_quick:
+            return self._engine.here(piece.compute)
+        for step in piece.steps():
+            self._on_model_thread(step, caller)
+        return self._on_model_thread(piece.compute, caller)
+
+    def _on_model_thread(self, work: Callable[[], _Result], caller: Caller) -> _Result:
+        """One piece at a time for each call, and owners in turn, so that nobody waits for more than a few."""
+        return caller.result_of(self._engine.submit_read(work, caller.owner))

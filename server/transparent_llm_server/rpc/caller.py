@@ -1,0 +1,94 @@
+"""Whoever waits at the other end of a call: for how long, and whether still."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import grpc
+
+from transparent_llm.errors import CancelledError, DeadlineError
+from transparent_llm_server.rpc.deadline import Deadline
+
+_Result = TypeVar("_Result")
+
+
+class Caller:
+    """One call. What it waits for is dropped, if it has not begun, when the client leaves or its time is over."""
+
+    def __init__(self, context: grpc.ServicerContext, owner: str = "") -> None:
+        self.owner = owner
+        """Whose call it is."""
+
+        self._context = context
+        self._deadline = Deadline(context)
+        self._awaited: Future[Any] | None = None
+        self._is_watched = False
+
+    def result_of(self, future: Future[_Result]) -> _Result:
+        """Wait for work.
+
+        Raises:
+            CancelledError: the client has left.
+            DeadlineError: the call's time is over.
+        """
+        self._awaited = future
+        if not self._is_watching():
+            future.cancel()
+        remaining = self._deadline.remaining_s
+        try:
+            return future.result(timeout=remaining)
+        except concurrent.futures.CancelledError:
+            if self._deadline.is_over():
+                raise _late(remaining) from None
+            raise CancelledError("the call was cancelled before its turn came") from None
+        except concurrent.futures.TimeoutError:
+            if future.done() and not future.cancelled():
+                return future.result()  # done at the last moment, or a timeout of the work itself
+            future.cancel()
+            raise _late(remaining) from None
+        finally:
+            self._awaited = None
+            del future  # with an exception in it, it would keep itself and the work's tensors alive
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this host, or behind a proxy that is."""
+        return kind_of_peer(self._context.peer()) != "remote"
+
+    def is_there(self) -> bool:
+        """Whether somebody waits still."""
+        return self._context.is_active()
+
+    def require_there(self) -> None:
+        """A place where work for a call may end.
+
+        Raises:
+            CancelledError: the client has left, or the call's time is over.
+        """
+        if not self.is_there():
+            raise CancelledError("the client has left; nothing more is done for this call")
+
+    def _is_watching(self) -> bool:
+        """Be told when the client leaves; whether it is still there."""
+        if self._is_watched:
+            return self._context.is_active()
+        self._is_watched = self._context.add_callback(self._left)
+        return self._is_watched
+
+    def _left(self) -> None:
+        awaited = self._awaited
+        if awaited is not None:
+            awaited.cancel()
+
+
+def _late(remaining_s: float) -> DeadlineError:
+    return DeadlineError(f"not done within the {remaining_s:.1f} s that the call had left")
+
+
+def kind_of_peer(peer: str) -> str:
+    """Where a call comes from, by gRPC's name of its other end: unix, loopback or remote."""
+    if peer.startswith("unix:"):
+        return "unix"
+    return "loopback" if peer.startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")) else "remote"

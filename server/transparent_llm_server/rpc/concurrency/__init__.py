@@ -1,0 +1,1 @@
+"""How many calls may be in flight, and the threads that they have."""

@@ -1,0 +1,85 @@
+"""What calls bring for a tokenizer: measured before it sees anything, and tokenized where nobody else waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from transparent_llm.runtime import memory
+from transparent_llm.wire import runs as wire_runs
+from transparent_llm_server.models.serving import PreparedRun, ServedModel
+from transparent_llm_server.rpc.admission import Admission
+from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.scheduling.tokenizing import Tokenizing
+
+_Result = TypeVar("_Result")
+
+_LITTLE_TEXT_BYTES = 2048
+_FEW_IDS = 1024
+"""So much is tokenized on the call's own thread, within a few milliseconds; more waits for its turn."""
+
+_MUCH_TEXT_BYTES = 128 * 2**10
+"""Of so much, a tokenizer makes what takes more than a hundred times as many bytes for a moment."""
+
+
+class Intake:
+    """Of a server. What it does for a call that nobody waits for any more is dropped, between two sentences at the
+    latest.
+    """
+
+    def __init__(self, admission: Admission, tokenizing: Tokenizing) -> None:
+        self._admission = admission
+        self._tokenizing = tokenizing
+
+    def parser(self, rpc: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """What parses the requests of an RPC: those that bring sentences or token ids are measured first."""
+
+        def measured(data: bytes) -> Any:
+            self._admission.require_input_bytes(len(data))
+            if rpc == "Run":
+                self._admission.require_entries(wire_runs.n_entries(data, self._admission.most_entries))
+            return parse(data)
+
+        return measured if rpc in ("Run", "TokensToStrings") else parse
+
+    def prepared(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> PreparedRun:
+        """The input of a `RunRequest`.
+
+        Raises:
+            TooLargeError: too many sentences or tokens, or too much text.
+            InvalidRequestError: what the model cannot run.
+            BusyError: too many calls wait for a tokenizer.
+        """
+        self._admission.require_sentences(wire_runs.n_sentences(request))
+        text_bytes, n_tokens = wire_runs.text_bytes(request), wire_runs.n_tokens(request)
+        self._admission.require_text(text_bytes)
+        self._admission.require_tokens(n_tokens)
+
+        def prepare() -> PreparedRun:
+            try:
+                prepared = model.prepare(wire_runs.from_request(request))
+            finally:
+                if text_bytes > _MUCH_TEXT_BYTES:
+                    memory.give_back()
+            self._admission.require_tokens(prepared.n_tokens)
+            return prepared
+
+        is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
+        return self._done(prepare, is_little, caller, owner)
+
+    def answer(
+        self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller, owner: str
+    ) -> _Result:
+        """An answer with the text of so many token ids, as `make` makes it.
+
+        Raises:
+            InvalidRequestError: an id outside the model's vocabulary.
+            BusyError: too many calls wait for a tokenizer.
+        """
+        return self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller, owner)
+
+    def _done(self, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str) -> _Result:
+        """A call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
+        if is_little:
+            return work()
+        return caller.result_of(self._tokenizing.submit(owner, work))

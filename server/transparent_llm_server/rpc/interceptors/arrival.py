@@ -1,0 +1,113 @@
+"""Requests are awaited and parsed within the call, where every other interceptor has a say before they come.
+
+By itself gRPC waits for the request of a call before it tells anybody of it, for ever and on a thread. And to what it
+cannot parse it answers INTERNAL, as if it were our fault.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
+from transparent_llm.wire.entries import count_entries
+from transparent_llm.wire.fetch import MOST_ITEMS
+from transparent_llm_server.rpc.interceptors.base import Work, work_of
+
+_SMALL_BYTES = 64 * 2**10
+"""What the request of a call that names one value can never need."""
+
+_MOST_BYTES = {"TokensToStrings": 2**20, "Unembed": 2**20, "Fetch": 2**20, "Plan": 2**20, "Run": 2**31}
+"""Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
+
+_WITH_ITEMS, _MOST_FIELDS = ("Fetch", "Plan"), MOST_ITEMS + 64
+"""A request with so many fields, items for the most part, is not parsed to tell how many it has."""
+
+_one_at_a_time = threading.Lock()  # nobody else gets to run while one is parsed: of a large one, for tens of ms
+
+
+class Arrival(grpc.ServerInterceptor):
+    """Stands nearest to the handlers, of all services; to gRPC and those before it all requests are streams."""
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Take the waiting and the parsing over from gRPC."""
+        handler = continuation(details)
+        if handler is None:
+            return None
+        kind, work = work_of(handler)
+        taken = functools.partial(_requests, handler.request_deserializer, str(details.method))
+        made = (
+            _with_all(work, taken) if kind.startswith("stream_") else _with_the_only(work, taken, str(details.method))
+        )
+        make = getattr(grpc, f"stream_{kind.rpartition('_')[2]}_rpc_method_handler")
+        return make(made, None, handler.response_serializer)
+
+
+_Taken = Callable[[Iterator[bytes]], Iterator[Any]]
+
+
+def _with_all(work: Work, taken: _Taken) -> Work:
+    @functools.wraps(work)
+    def with_all(messages: Any, context: grpc.ServicerContext) -> Any:
+        return work(taken(messages), context)
+
+    return with_all
+
+
+def _with_the_only(work: Work, taken: _Taken, method: str) -> Work:
+    @functools.wraps(work)
+    def with_the_only(messages: Any, context: grpc.ServicerContext) -> Any:
+        for request in taken(messages):
+            return work(request, context)
+        raise InvalidRequestError(f"{method} takes one request, and the call ended without any")
+
+    return with_the_only
+
+
+def _requests(parse: Callable[[bytes], Any] | None, method: str, messages: Iterator[bytes]) -> Iterator[Any]:
+    """Parsed, one by one as they come."""
+    while True:
+        try:
+            data = next(messages)
+        except StopIteration:
+            return
+        except grpc.RpcError:
+            raise CancelledError(f"the call of {method} was cancelled before its request came") from None
+        yield _parsed(parse, method, data)
+
+
+def _parsed(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
+    if len(data) <= _SMALL_BYTES:
+        return _message(parse, method, data)
+    _require_measure(method, data)
+    with _one_at_a_time:
+        return _message(parse, method, data)
+
+
+def _require_measure(method: str, data: bytes) -> None:
+    rpc = method.rpartition("/")[2]
+    allowed = _MOST_BYTES.get(rpc, _SMALL_BYTES)
+    if len(data) > allowed:
+        raise TooLargeError(
+            f"a request of {len(data)} bytes; {method} takes at most {allowed}",
+            metadata={"needed": str(len(data)), "allowed": str(allowed)},
+        )
+    if rpc in _WITH_ITEMS and count_entries(data, (), _MOST_FIELDS) == _MOST_FIELDS:
+        raise TooLargeError(
+            f"far more items at once than {method} takes, {MOST_ITEMS}; ask several times",
+            metadata={"needed": f"more than {MOST_ITEMS}", "allowed": str(MOST_ITEMS)},
+        )
+
+
+def _message(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
+    try:
+        return data if parse is None else parse(data)
+    except DecodeError as error:
+        raise InvalidRequestError(f"these {len(data)} bytes are no request of {method}: {error}") from None

@@ -1,0 +1,26 @@
+"""Calls that cannot be answered while the server loads or drains are told so at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from transparent_llm.wire.methods import SERVICE
+from transparent_llm_server.lifecycle import Lifecycle
+from transparent_llm_server.rpc.interceptors.base import Around
+
+
+class Availability(Around):
+    """Lets calls of our service through when the server serves; health and reflection always."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    @contextmanager
+    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:  # noqa: ARG002
+        """Refuse, or let pass."""
+        if method.startswith(f"/{SERVICE}/"):
+            self._lifecycle.require_serving()
+        yield

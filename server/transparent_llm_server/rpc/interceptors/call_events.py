@@ -1,0 +1,110 @@
+"""The outermost interceptor: sees every call from its begin to its end, and tells those who count, log and trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.methods import RUN_KEY_HEADER
+from transparent_llm_server.access.identity import Identity
+from transparent_llm_server.events import OTHER, Call, Listener, current, trace_id_of
+from transparent_llm_server.rpc.caller import kind_of_peer
+from transparent_llm_server.rpc.deadline import Deadline
+from transparent_llm_server.rpc.interceptors.base import Work, rewritten, size_of
+
+KNOWN = {
+    f"/{service.full_name}/{method.name}": (service.full_name, method.name)
+    for schema in (service_pb2, health_pb2, reflection_pb2)
+    for service in schema.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+"""Service and method by path; all others are OTHER, as anybody can make up names."""
+
+_KEPT_HEADERS = frozenset({"traceparent", "tracestate", RUN_KEY_HEADER})
+
+
+class Observed(grpc.ServerInterceptor):
+    """Stands before all others, so that it sees the status that `Errors` made of an error."""
+
+    def __init__(self, listeners: Sequence[Listener], identity: Identity) -> None:
+        self._listeners = listeners
+        self._identity = identity
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wrap the handler; what nobody handles is told at once."""
+        handler = continuation(details)
+        if handler is None:
+            self._tell_unknown(details)
+            return None
+
+        def observed(work: Work, streams: bool) -> Work:
+            def once(request: Any, context: grpc.ServicerContext) -> Any:
+                with self._observed(details, context) as call:
+                    response = work(request, context)
+                    call.sent_bytes = size_of(response)
+                    return response
+
+            def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+                with self._observed(details, context) as call:
+                    for message in work(request, context):
+                        yield message
+                        call.sent_bytes += size_of(message)
+
+            return stream if streams else once
+
+        return rewritten(handler, observed)
+
+    @contextmanager
+    def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:
+        call, deadline, started = _call(details), Deadline(context), time.perf_counter()
+        call.address = context.peer()
+        call.peer = kind_of_peer(call.address)
+        self._begin(call)
+        current.set(call)
+        try:
+            yield call
+        finally:
+            if current.get() is call:  # a stream that was dropped may end on a thread that works for another call
+                current.set(None)
+            call.seconds = time.perf_counter() - started
+            call.code = _outcome(context, deadline)
+            call.owner = self._identity.known(context) or ""
+            self._end(call)
+
+    def _tell_unknown(self, details: grpc.HandlerCallDetails) -> None:
+        call = _call(details)
+        call.code = grpc.StatusCode.UNIMPLEMENTED.name
+        self._begin(call)
+        self._end(call)
+
+    def _begin(self, call: Call) -> None:
+        for listener in self._listeners:
+            listener.began(call)
+
+    def _end(self, call: Call) -> None:
+        for listener in self._listeners:
+            listener.ended(call)
+
+
+def _call(details: grpc.HandlerCallDetails) -> Call:
+    service, method = KNOWN.get(str(details.method), (OTHER, OTHER))
+    headers = {str(key): str(value) for key, value in details.invocation_metadata if key in _KEPT_HEADERS}
+    return Call(service, method, headers, trace_id=trace_id_of(headers.get("traceparent", "")))
+
+
+def _outcome(context: grpc.ServicerContext, deadline: Deadline) -> str:
+    code = context.code()  # type: ignore[attr-defined]  # there since grpcio 1.45, not in the stubs
+    if code is not None:
+        return str(getattr(code, "name", code))
+    if context.is_active():
+        return grpc.StatusCode.OK.name
+    return grpc.StatusCode.DEADLINE_EXCEEDED.name if deadline.is_over() else grpc.StatusCode.CANCELLED.name

@@ -1,0 +1,67 @@
+"""How many calls may be in flight at once, in all and for each owner. The rest are told at once to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+
+from transparent_llm_server.rpc.concurrency.in_flight import CallInFlight
+from transparent_llm_server.rpc.concurrency.lanes import Lane
+from transparent_llm_server.rpc.interceptors.base import Work, rewritten, size_of
+
+
+class Concurrency(grpc.ServerInterceptor):
+    """Counts each call in its lane, from before its request has come until gRPC is done with it."""
+
+    def __init__(self, lane_of: Callable[[str], Lane]) -> None:
+        self._lane_of = lane_of
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wrap the handler, and give it the threads of its lane."""
+        handler, method = continuation(details), str(details.method)
+        if handler is None:
+            return None
+        lane = self._lane_of(method)
+
+        def counted(work: Work, streams: bool) -> Work:
+            return partial(_stream if streams else _once, lane, method, work)
+
+        counting = rewritten(handler, counted)
+        if lane.threads is not None:
+            for work in (counting.stream_unary, counting.stream_stream):
+                if work is not None:
+                    work.experimental_thread_pool = lane.threads
+        return counting
+
+
+def _once(lane: Lane, method: str, work: Work, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    call, in_flight, nbytes = _entered(lane, method, context), lane.in_flight, 0
+    try:
+        answer = work(in_flight.requests(call, messages), context)
+        nbytes = size_of(answer)
+        return answer
+    finally:
+        in_flight.answered(call, nbytes)
+
+
+def _stream(
+    lane: Lane, method: str, work: Work, messages: Iterator[Any], context: grpc.ServicerContext
+) -> Iterator[Any]:
+    call, in_flight = _entered(lane, method, context), lane.in_flight
+    try:
+        yield from in_flight.offers(call, work(in_flight.requests(call, messages), context))
+    finally:
+        in_flight.answered(call)
+
+
+def _entered(lane: Lane, method: str, context: grpc.ServicerContext) -> CallInFlight:
+    call = lane.in_flight.enter(method, lane.owner_of(context), context.peer(), context.cancel)
+    ended = partial(lane.in_flight.ended, call)
+    if not context.add_callback(ended):
+        ended()
+    return call

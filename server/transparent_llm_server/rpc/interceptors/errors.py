@@ -1,0 +1,63 @@
+"""Errors leave as rich statuses; a bug leaves as an incident id, its traceback stays in the log."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from transparent_llm.errors import InternalError, TransparentLlmError
+from transparent_llm.wire import status
+from transparent_llm_server import events as call
+from transparent_llm_server.incidents import places
+from transparent_llm_server.rpc.interceptors.base import Around
+
+log = logging.getLogger(__name__)
+
+
+class _Status(
+    namedtuple("_Status", ("code", "details", "trailing_metadata")),
+    grpc.Status,
+):
+    """The form in which grpc takes a status with details."""
+
+
+class Errors(Around):
+    """Turns exceptions of the work into the status of the call; `as_told` knows those that a device makes.
+
+    The log gets the words of an incident only with `log_prompts`, as they may quote one.
+    """
+
+    def __init__(self, as_told: Callable[[BaseException], BaseException], *, log_prompts: bool = False) -> None:
+        self._as_told = as_told
+        self._log_prompts = log_prompts
+
+    @contextmanager
+    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Abort the call with the error's own status."""
+        try:
+            yield
+        except TransparentLlmError as error:
+            self._abort(context, error)
+        except Exception as error:
+            if context.code() is not None:  # type: ignore[attr-defined]  # aborted already, on purpose
+                raise
+            told = self._as_told(error)
+            if isinstance(told, TransparentLlmError):
+                self._abort(context, told)
+            incident = uuid.uuid4().hex[:12]
+            words = f": {error}" if self._log_prompts else ""
+            log.error("incident %s in %s%s\n%s", incident, method, words, places(error))
+            message = f"{type(error).__name__} in the server, incident {incident}; its log has the details"
+            self._abort(context, InternalError(message, metadata={"incident": incident}))
+
+    def _abort(self, context: grpc.ServicerContext, error: TransparentLlmError) -> None:
+        if (observed := call.current.get()) is not None:
+            observed.reason, observed.problem = error.reason, error.metadata.get("problem", "")
+        rich = status.to_status(error)
+        metadata = ((status.DETAILS_KEY, rich.SerializeToString()),)
+        context.abort_with_status(_Status(status.code_of(error), rich.message, metadata))

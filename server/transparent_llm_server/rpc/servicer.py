@@ -1,0 +1,294 @@
+"""Requests in, engine, messages out: a few lines for each RPC and no tensor arithmetic."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
+
+import grpc
+
+from transparent_llm import description
+from transparent_llm.errors import NotFoundError
+from transparent_llm.version import API_VERSION, __version__
+from transparent_llm.wire import fetch as wire_fetch
+from transparent_llm.wire import model as wire_model
+from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import tensors
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc
+from transparent_llm.wire.methods import METHODS, SERVICE, message_class
+from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
+from transparent_llm_server.models.serving import CompletedRun, ServedModel
+from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.rpc.admission import Admission
+from transparent_llm_server.rpc.answers import Answers
+from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
+from transparent_llm_server.scheduling.run_store import RunStore
+from transparent_llm_server.scheduling.tokenizing import Tokenizing
+from transparent_llm_server.streaming.chunks import digest_of, etag
+
+log = logging.getLogger(__name__)
+_Frames = Iterator[bytes]
+"""Serialized TensorChunks."""
+
+_Context = grpc.ServicerContext
+FEATURES = (
+    "slices",
+    "wire_dtype",
+    "resume",
+    "run_tokens",
+    "factored",
+    "fetch",
+    "neuron_outputs",
+    "plan",
+    "model_states",
+)
+
+
+class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
+    """Answers the RPCs of service.proto."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: Registry,
+        engine: Engine,
+        runs: RunStore[CompletedRun],
+        tokenizing: Tokenizing,
+        owner_of: Callable[[_Context], str],
+    ) -> None:
+        self._queue = RunQueue(engine, runs, registry.hold)
+        self._admission = Admission(config)
+        self._answers = Answers(config, engine, self._admission)
+        self.intake = Intake(self._admission, tokenizing)
+        """Reads what calls bring for a tokenizer."""
+
+        self._config = config
+        self._registry = registry
+        self._engine = engine
+        self._runs = runs
+        self._owner_of = owner_of
+        self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
+
+    def ServerInfo(self, request: Any, context: _Context) -> Any:
+        return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
+
+    def ModelInfo(self, request: Any, context: _Context) -> Any:
+        with self._registry.use(request.model) as model:
+            return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
+
+    def Run(self, request: Any, context: _Context) -> Any:
+        caller, owner = self._caller(context), self._owner_of(context)
+        with self._registry.use(request.model) as model:
+            run_id, run = self._run(model, request, caller, owner)
+
+            def answer() -> Any:
+                strings = tuple(model.strings(run.tokens.flatten().tolist()))
+                result = wire_runs.RunResult(
+                    run_id, run.tokens, run.mask, strings, run.nbytes, run.digest, run.warnings
+                )
+                return result.to_wire()
+
+            return self.intake.answer(model, run.tokens.numel(), answer, caller, owner)
+
+    def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
+        prepared = self.intake.prepared(model, request, caller, owner)
+        self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
+        run_id = model.run_id(prepared, owner)
+        if self._config.log_prompts:
+            given = prepared.run_input
+            log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
+        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
+        return run_id, caller.result_of(waiting)
+
+    def _sharing(self, model: ServedModel) -> Sharing:
+        positions = self._config.shared_positions
+        if positions is None:
+            positions = 0 if "cuda" not in model.description.device else DEFAULT_SHARED_POSITIONS
+        return Sharing(positions, self._config.share_window_s)
+
+    def ReleaseRun(self, request: Any, context: _Context) -> Any:
+        return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
+
+    def BatchSize(self, request: Any, context: _Context) -> Any:
+        return service_pb2.BatchSizeResponse(
+            batch_size=self._runs.get(request.run_id, self._owner_of(context)).tokens.shape[0]
+        )
+
+    def TokensToStrings(self, request: Any, context: _Context) -> Any:
+        self._admission.require_tokens(len(request.token_ids))
+        caller, owner = self._caller(context), self._owner_of(context)
+        with self._registry.use(request.model) as model:
+            _require_digest(request.model_digest, model)
+
+            def answer() -> Any:
+                return service_pb2.TokensToStringsResponse(strings=model.strings(list(request.token_ids)))
+
+            return self.intake.answer(model, len(request.token_ids), answer, caller, owner)
+
+    def Tokens(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("tokens", request, context)
+
+    def Logits(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("logits", request, context)
+
+    def Unembed(self, request: Any, context: _Context) -> _Frames:
+        arguments = (tensors.decode(request.t), request.normalize)
+        named = (digest_of(request.t), request.normalize)
+        with self._registry.use(request.model) as model:
+            digest = _require_digest(request.model_digest, model)
+            tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
+            yield from self._of_model(model, "unembed", request, context, arguments, tag)
+
+    def ResidualIn(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("residual_in", request, context)
+
+    def ResidualAfterAttn(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("residual_after_attn", request, context)
+
+    def ResidualOut(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("residual_out", request, context)
+
+    def FfnOut(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("ffn_out", request, context)
+
+    def DecomposedFfnOut(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("decomposed_ffn_out", request, context)
+
+    def NeuronActivations(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("neuron_activations", request, context)
+
+    def NeuronOutput(self, request: Any, context: _Context) -> _Frames:
+        return self._of_weights("neuron_output", request, context)
+
+    def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
+        return self._of_weights("neuron_outputs", request, context)
+
+    def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("attention_matrix", request, context)
+
+    def AttentionOutput(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("attention_output", request, context)
+
+    def DecomposedAttn(self, request: Any, context: _Context) -> _Frames:
+        return self._of_run("decomposed_attn", request, context)
+
+    def Fetch(self, request: Any, context: _Context) -> _Frames:
+        caller = self._caller(context)
+        with self._held_run(request, context) as run:
+            parts = partial(self._answers.parts_of_all, run.read, request, caller)
+            tag = etag(run.nonce, "fetch", digest_of(service_pb2.PlanRequest(items=request.items)), request.options)
+            yield from self._answers.stream(parts, tag, request.options, caller)
+
+    def Plan(self, request: Any, context: _Context) -> Any:
+        caller = self._caller(context)
+        with self._held_run(request, context) as run:
+            headers = [part.header() for part in self._answers.parts_of_all(run.read, request, caller)]
+        return service_pb2.PlanResponse(
+            tensors=headers,
+            total_bytes=sum(header.total_bytes for header in headers),
+            max_read_bytes=self._config.max_read_bytes,
+        )
+
+    @contextmanager
+    def _held_run(self, request: Any, context: _Context) -> Iterator[CompletedRun]:
+        """The run that a request names, whose model stays loaded within this block."""
+        run = self._runs.get(request.run_id, self._owner_of(context))
+        with self._registry.hold(run.model):
+            yield run
+
+    def _caller(self, context: _Context) -> Caller:
+        return Caller(context, self._owner_of(context))
+
+    def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
+        with self._held_run(request, context) as run:
+            indices = METHODS[name].indices(request)
+            caller = self._caller(context)
+            parts = self._answers.parts(run.read, name, indices, request.options, caller)
+            tag = etag(run.nonce, name, indices, request.options)
+            yield from self._answers.stream(lambda: parts, tag, request.options, caller)
+
+    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
+        """A value of the model alone, which is the same in every process that serves it."""
+        with self._registry.use(request.model) as model:
+            digest = _require_digest(request.model_digest, model)
+            indices = METHODS[name].indices(request)
+            tag = etag(digest, name, indices, request.options)
+            yield from self._of_model(model, name, request, context, indices, tag)
+
+    def _of_model(
+        self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
+    ) -> _Frames:
+        caller = self._caller(context)
+        parts = self._answers.parts(model.read, name, arguments, request.options, caller)
+        return self._answers.stream(lambda: parts, tag, request.options, caller)
+
+    def _describe_server(self, owner: str) -> description.ServerInfo:
+        config = self._config
+        stored_runs, stored_run_bytes = self._runs.usage(owner)
+        limits = description.Limits(
+            max_tokens_per_run=config.max_tokens_per_run,
+            max_sentences_per_run=config.max_sentences_per_run,
+            run_store_bytes=config.run_store_bytes,
+            run_ttl_seconds=config.run_ttl_s,
+            max_chunk_bytes=config.max_chunk_bytes,
+            queue_length=config.queue_length,
+            max_read_bytes=config.max_read_bytes,
+            run_bytes_per_owner=self._runs.max_bytes_per_owner,
+            max_streams=config.max_streams,
+            max_streams_per_owner=config.max_streams_per_owner,
+            model_bytes=config.model_bytes or 0,
+            max_text_bytes=config.max_text_bytes,
+            max_items=wire_fetch.MOST_ITEMS,
+        )
+        return description.ServerInfo(
+            api_version=API_VERSION,
+            server_version=__version__,
+            models=self._registry.descriptions(),
+            limits=limits,
+            features=FEATURES,
+            versions=_library_versions(),
+            stored_runs=stored_runs,
+            stored_run_bytes=stored_run_bytes,
+        )
+
+
+def _require_digest(wanted: str, model: ServedModel) -> str:
+    """Refuse to give what belongs to another model than the one that was meant, if one was; the digest of this one."""
+    model.renew()
+    served = model.description.digest
+    if wanted not in ("", served):
+        raise NotFoundError(
+            "another model is served under this name than the one that was meant; run again to read it",
+            reason="MODEL_CHANGED",
+            metadata={"was": wanted, "is": served},
+        )
+    return served
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
+
+
+def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
+    """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
+    handlers: dict[str, Any] = {}
+    for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
+        behavior = getattr(servicer, rpc.name)
+        parse = servicer.intake.parser(rpc.name, message_class(rpc.input_type).FromString)
+        if rpc.server_streaming:
+            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
+        else:
+            serialize = message_class(rpc.output_type).SerializeToString
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, serialize)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))

@@ -1,0 +1,279 @@
+"""One model thread: all heavy work on models happens here, one piece at a time, short pieces first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from transparent_llm.errors import BusyError, CapacityError, UnavailableError
+from transparent_llm_server.events import Observer, Wait
+from transparent_llm_server.models.forward.cancellation import while_wanted
+from transparent_llm_server.models.forward.settled import settled
+from transparent_llm_server.scheduling.device_errors import device_is_lost
+from transparent_llm_server.scheduling.turns import Turns
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+_Job = tuple[Callable[[], Any], "Future[Any]"]
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+DEVICE_LOST, THREAD_DIED, THREAD_HUNG = 70, 71, 72
+"""Exit codes of a process that can compute no more, for a supervisor that starts it anew."""
+
+_READS_IN_A_ROW = 8
+"""Reads that overtake a waiting run; then it has its turn, however many more there are."""
+
+
+class Engine:
+    """Runs submitted work in order of arrival, reads before runs, and of reads one of each owner in turn. Cancel a
+    future to drop work that has not begun.
+
+    `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
+    busy for too long calls that THREAD_HUNG.
+    """
+
+    def __init__(
+        self,
+        queue_length: int,
+        retry_after_s: float,
+        on_failure: Callable[[int], None] = lambda _: None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._on_failure = on_failure
+        self.observer = observer or Observer()
+        """Is told how long reads wait; those who queue runs here tell it of theirs."""
+
+        self._queue_length = queue_length
+        self._retry_after_s = retry_after_s
+        self._jobs: deque[_Job] = deque()
+        self._reads: Turns[_Job] = Turns()
+        self._reads_in_a_row = 0
+        self._began: float | None = None
+        self._under_way: Future[Any] | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._live, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued_runs(self) -> int:
+        """Runs that wait for their turn."""
+        with self._changed:
+            return sum(not future.cancelled() for _, future in self._jobs)
+
+    @property
+    def busy_s(self) -> float:
+        """How long the model thread has been at the work that it does now; 0 if it does none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Put a run into the queue.
+
+        Raises:
+            BusyError: the queue is full.
+            UnavailableError: the engine is closed.
+        """
+        future: Future[_Result] = Future()
+        with self._changed:
+            self._require_open()
+            if len(self._jobs) >= self._queue_length:
+                self._jobs = deque(job for job in self._jobs if not job[1].cancelled())
+            if len(self._jobs) >= self._queue_length:
+                raise self._busy()
+            self._jobs.append((work, future))
+            self._changed.notify()
+        return future
+
+    def submit_read(self, work: Callable[[], _Result], owner: str = "") -> Future[_Result]:
+        """Put a short piece of work before all runs that wait. As many can wait as there are calls; owners take turns.
+
+        Raises:
+            UnavailableError: the engine is closed.
+        """
+        future: Future[_Result] = Future()
+        wait = self.observer.begin_wait("read")
+        with self._changed:
+            self._require_open()
+            self._reads.put(owner, (work if wait is None else partial(self._after, wait, work), future))
+            self._changed.notify()
+        return future
+
+    def _after(self, wait: Wait, work: Callable[[], _Result]) -> _Result:
+        self.observer.end_wait(wait)
+        return work()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within this block the model thread does nothing; it begins when what is under way has ended.
+
+        Raises:
+            UnavailableError: the engine is closed.
+        """
+        begun, ended = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            self._began = None  # what others do meanwhile is no work of the model's
+            begun.set()
+            ended.wait()
+
+        turn = self.submit_read(wait)
+        turn.add_done_callback(lambda _: begun.set())
+        begun.wait()
+        if turn.done():  # refused, as the thread died
+            turn.result()
+        try:
+            yield
+        finally:
+            ended.set()
+
+    def here(self, work: Callable[[], _Result]) -> _Result:
+        """Do a little work on the caller's own thread, with the same errors.
+
+        Raises:
+            CapacityError: the device has no memory left.
+            UnavailableError: the engine is closed.
+        """
+        self._require_open()
+        try:
+            return _settled(work)
+        except BaseException as error:
+            told = self.as_told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    def as_told(self, error: BaseException) -> BaseException:
+        """What a caller is told of an error: the words of a device that is out of memory become `CapacityError`."""
+        if _is_out_of_memory(error):
+            return _out_of_memory(error, self._retry_after_s)
+        if not device_is_lost(error):
+            return error
+        log.critical("the device is lost: %s", error)
+        self._on_failure(DEVICE_LOST)
+        return _lost()
+
+    def stop(self) -> None:
+        """Refuse what waits, and what comes from now on; what is under way stops at the next place where it can."""
+        self._refuse_all(_draining)
+
+    def close(self, within_s: float | None = None) -> bool:
+        """`stop`, and wait so long for the thread to end; whether it did.
+
+        One that does not is left alone, and whoever waits for what it is at is refused.
+        """
+        self.stop()
+        self._thread.join(within_s)
+        under_way = self._under_way
+        if under_way is not None:
+            with suppress(InvalidStateError):  # it came to its end after all
+                under_way.set_exception(_draining())
+        return not self._thread.is_alive()
+
+    def _goes_on(self) -> bool:
+        """Of what is under way."""
+        self._require_open()
+        return True
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise _draining()
+
+    def _busy(self) -> BusyError:
+        return BusyError(
+            f"{self._queue_length} calls wait for the model already; try again in {self._retry_after_s:g} s",
+            metadata={"queue_length": str(self._queue_length)},
+            retry_after_s=self._retry_after_s,
+        )
+
+    def _live(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # nothing of the work's own, which `_finish` catches
+            log.critical("the model thread died", exc_info=error)
+            self._refuse_all(_lost)
+            self._on_failure(THREAD_DIED)
+
+    def _refuse_all(self, error: Callable[[], UnavailableError]) -> None:
+        with self._changed:
+            self._closing = True
+            left = [*self._reads, *self._jobs]
+            self._reads, self._jobs = Turns(), deque()
+            self._changed.notify()
+        for _, future in left:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error())
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            work, future = job
+            if future.set_running_or_notify_cancel():
+                self._began, self._under_way = time.monotonic(), future
+                self._finish(work, future)
+                self._began = self._under_way = None
+            del job, work, future  # a waiting thread must not keep the last result alive
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._reads or self._closing)
+            if self._reads and not (self._jobs and self._reads_in_a_row >= _READS_IN_A_ROW):
+                self._reads_in_a_row += 1
+                return self._reads.take()
+            self._reads_in_a_row = 0
+            return self._jobs.popleft() if self._jobs else None
+
+    def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            with while_wanted(self._goes_on):
+                result = _settled(work)
+        except BaseException as error:
+            with suppress(InvalidStateError):  # `close` waited no longer for it
+                future.set_exception(self.as_told(error))
+        else:
+            with suppress(InvalidStateError):
+                future.set_result(result)
+            del result
+        finally:
+            del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+
+
+def _settled(work: Callable[[], _Result]) -> _Result:
+    with settled():
+        return work()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch has a class for it on devices; on the CPU and in libraries only the words tell."""
+    if isinstance(error, CapacityError):  # told already
+        return False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _draining() -> UnavailableError:
+    return UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+
+
+def _lost() -> UnavailableError:
+    return UnavailableError(
+        "the server can compute no more and ends; ask again when it was started anew", reason="DRAINING"
+    )
+
+
+def _out_of_memory(error: BaseException, retry_after_s: float) -> CapacityError:
+    return CapacityError(
+        "the device has no memory left for this call; run fewer or shorter sentences, or release runs",
+        metadata={"device_message": str(error)[:200]},
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,223 @@
+"""Runs on their way to the model: equal ones are computed once, and several can share a forward pass."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+
+from transparent_llm.errors import NotFoundError
+from transparent_llm_server.events import Wait
+from transparent_llm_server.models.forward.cancellation import AbandonedError, while_wanted
+from transparent_llm_server.models.serving import CompletedRun, PreparedRun, ServedModel
+from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.run_store import RunStore
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Whether runs of several clients share a forward pass. Their values then differ from single ones by rounding."""
+
+    positions: int = 0
+    """The most, padding included, in one forward pass. 0: every run has its own."""
+
+    window_s: float = 0.0
+    """How long the model waits for more once a run's turn has come."""
+
+
+@dataclass
+class _Entry:
+    """A run that waits or is computed, and who waits for it."""
+
+    model: ServedModel
+    prepared: PreparedRun
+    run_id: str
+    owner: str
+    wait: Wait | None
+    waiters: list[Future[CompletedRun]] = field(default_factory=list)
+    job: Future[None] | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits any more."""
+        return all(waiter.cancelled() for waiter in self.waiters)
+
+
+class RunQueue:
+    """Between the calls and the model thread. Within `hold` a model stays loaded, or it is gone: `NotFoundError`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        runs: RunStore[CompletedRun],
+        hold: Callable[[ServedModel], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
+        self._engine = engine
+        self._observer = engine.observer
+        self._runs = runs
+        self._hold = hold
+        self._changed = threading.Condition()
+        self._waiting: dict[str, _Entry] = {}
+        self._computed: dict[str, _Entry] = {}
+
+    def submit(
+        self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing, owner: str = ""
+    ) -> Future[CompletedRun]:
+        """A future of the run, which is then in the store too. Cancel it to wait no longer.
+
+        Raises:
+            BusyError: the queue is full.
+            UnavailableError: DRAINING, at once or by the future: the engine is closed.
+        """
+        waiter: Future[CompletedRun] = Future()
+        job: Future[None] | None = None
+        with self._changed:
+            entry = self._waiting.get(run_id) or self._computed.get(run_id)
+            if entry is None and (run := self._runs.find(run_id, owner)) is not None:
+                waiter.set_result(run)
+                return waiter
+            if entry is None:
+                entry = _Entry(model, prepared, run_id, owner, self._observer.begin_wait("run"))
+                entry.job = job = self._engine.submit(partial(self._turn, run_id, sharing))
+                self._waiting[run_id] = entry
+                self._changed.notify_all()
+            entry.waiters.append(waiter)
+        waiter.add_done_callback(lambda future: self._left(entry, future) if future.cancelled() else None)
+        if job is not None:
+            job.add_done_callback(partial(self._refused, run_id))
+        return waiter
+
+    def _refused(self, run_id: str, job: Future[None]) -> None:
+        """The engine ends before this run's turn, or in the midst of it: no answer will come from there."""
+        if job.cancelled() or (error := job.exception()) is None:
+            return
+        with self._changed:
+            waiting = self._waiting.pop(run_id, None)
+            refused = [waiting] if waiting is not None else list(self._computed.values())
+        for entry in refused:
+            self._fail(entry, error)
+
+    def _left(self, entry: _Entry, waiter: Future[CompletedRun]) -> None:
+        """One waits no longer. If nobody does, what has not begun need not begin."""
+        with self._changed:
+            entry.waiters = [other for other in entry.waiters if other is not waiter]
+            if entry.job is not None and entry.is_abandoned:
+                if self._waiting.get(entry.run_id) is entry:
+                    del self._waiting[entry.run_id]
+                    self._changed.notify_all()
+                entry.job.cancel()
+
+    def _turn(self, run_id: str, sharing: Sharing) -> None:
+        """On the model thread: compute this run, and those that can share its forward pass."""
+        group = self._take(run_id, sharing)
+        try:
+            for entry in group:
+                self._observer.end_wait(entry.wait)
+            self._compute_held(group)
+        finally:
+            with self._changed:
+                for entry in group:
+                    self._computed.pop(entry.run_id, None)
+
+    def _take(self, run_id: str, sharing: Sharing) -> list[_Entry]:
+        deadline = time.monotonic() + sharing.window_s
+        with self._changed:
+            first = self._waiting.get(run_id)
+            if first is None:  # it shared an earlier forward pass
+                return []
+            may_grow = first.prepared.n_tokens < sharing.positions and first.model.shares_runs
+            group = self._fitting(first, sharing)
+            while group and may_grow and (remaining := deadline - time.monotonic()) > 0:
+                self._changed.wait(remaining)
+                group = self._fitting(first, sharing)
+            for entry in group:
+                self._computed[entry.run_id] = self._waiting.pop(entry.run_id)
+                if entry is not first and entry.job is not None:
+                    entry.job.cancel()  # this is its turn: it no longer waits, nor takes a place in the queue
+            return group
+
+    def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:
+        """The first and, in order of arrival, those that fit into one batch with it."""
+        if self._waiting.get(first.run_id) is not first:  # its caller left during the window, and may have come back
+            return []
+        group, rows, longest = [first], first.prepared.n_rows, first.prepared.longest
+        for entry in self._waiting.values():
+            if entry is first or entry.model is not first.model or not first.model.shares_runs:
+                continue
+            more, wider = rows + entry.prepared.n_rows, max(longest, entry.prepared.longest)
+            fits = more * wider <= sharing.positions
+            if fits and first.model.may_share(first.prepared, entry.prepared):
+                group.append(entry)
+                rows, longest = more, wider
+        return group
+
+    def _compute_held(self, group: Sequence[_Entry]) -> None:
+        """A run of a model that is being unloaded would bring it back into memory; only one that all left can be so."""
+        if not group:
+            return
+        try:
+            with self._hold(group[0].model):
+                self._compute(group)
+        except NotFoundError as error:
+            for entry in group:
+                self._fail(entry, error)
+
+    def _compute(self, group: Sequence[_Entry]) -> None:
+        results: list[CompletedRun] | None = None
+        try:
+            with while_wanted(lambda: self._is_wanted(group)):
+                results = self._execute(group)
+            if len(results) != len(group):
+                raise RuntimeError(f"{len(results)} results for {len(group)} runs")
+        except AbandonedError:
+            group = [entry for entry in group if not self._drop_if_abandoned(entry)]
+        except BaseException as error:
+            if len(group) == 1:
+                self._fail(group[0], error)
+                return
+        if results is None:  # what failed together may do alone, now that the error and what it held are gone
+            for entry in group:
+                self._compute([entry])
+            return
+        for entry, run in zip(group, results, strict=True):
+            try:
+                self._runs.put(entry.run_id, run, entry.owner)
+            except Exception as error:
+                self._fail(entry, error)
+            else:
+                self._give(entry, run)
+
+    def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
+        model, waits = group[0].model, [entry.wait for entry in group]
+        with self._observer.forward(model.name, model.description.device, waits):
+            return model.execute([entry.prepared for entry in group])
+
+    def _is_wanted(self, group: Sequence[_Entry]) -> bool:
+        with self._changed:
+            return any(not entry.is_abandoned for entry in group)
+
+    def _drop_if_abandoned(self, entry: _Entry) -> bool:
+        """Unless somebody has come at the last moment."""
+        with self._changed:
+            if entry.is_abandoned:
+                self._computed.pop(entry.run_id, None)
+            return entry.is_abandoned
+
+    def _give(self, entry: _Entry, run: CompletedRun) -> None:
+        for waiter in self._answered(entry):
+            waiter.set_result(run)
+
+    def _fail(self, entry: _Entry, error: BaseException) -> None:
+        for waiter in self._answered(entry):
+            waiter.set_exception(self._engine.as_told(error))
+
+    def _answered(self, entry: _Entry) -> list[Future[CompletedRun]]:
+        """Those who still wait; from here on, whoever comes finds the run in the store or asks anew."""
+        with self._changed:
+            self._computed.pop(entry.run_id, None)
+            waiters, entry.waiters = entry.waiters, []
+        return [waiter for waiter in waiters if waiter.set_running_or_notify_cancel()]

@@ -1,0 +1,177 @@
+"""From values to messages: cut, compute piece by piece, cast, copy, chunk. Nothing is copied before it is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from google.protobuf.message import Message
+
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.wire import dtypes, frames, slices, tensors
+from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm_server.models.values.value import Piece, Value
+from transparent_llm_server.streaming.host_copy import on_host
+from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedRing
+
+PIECE_BYTES = 4 * 2**20
+"""What is computed at a time of a value that does not lie in memory."""
+
+
+@dataclass(frozen=True)
+class ChunkSizes:
+    """Data bytes in one message."""
+
+    default: int
+    most: int
+
+    def choose(self, requested: int) -> int:
+        """What a request gets; 0 asks for the default."""
+        return min(requested or self.default, self.most)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A tensor of a stream: what its header says, and the value."""
+
+    name: str
+    dims: tuple[str, ...]
+    value: Value
+    dtype: torch.dtype
+    """On the wire."""
+
+    def header(self, tag: str = "") -> tensor_pb2.TensorHeader:
+        """What is told of it before its data."""
+        return tensors.header(self.name, self.dtype, self.value.shape, self.dims, tag)
+
+    @property
+    def nbytes(self) -> int:
+        """On the wire."""
+        return math.prod(self.value.shape) * self.dtype.itemsize
+
+
+Taker = Callable[[Value, Piece], torch.Tensor]
+"""Computes a piece of a value, where and when that may be done."""
+
+
+def etag(identity: str, request_name: str, arguments: object, options: tensor_pb2.TensorOptions) -> str:
+    """Names the bits of a stream: the same only for the same value, cut, cast and encoded in the same way.
+
+    `identity` names where the bits come from: one forward pass, or the weights.
+    """
+    form = tensor_pb2.TensorOptions(slices=options.slices, dtype=options.dtype, encoding=options.encoding)
+    text = f"{identity}/{request_name}/{arguments!r}/".encode() + form.SerializeToString(deterministic=True)
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def digest_of(message: Message) -> str:
+    """Of what a request says, where that can be long: for an etag."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
+
+
+def outgoing(name: str, dims: tuple[str, ...], value: Value, options: tensor_pb2.TensorOptions) -> list[Outgoing]:
+    """What a request asks to be sent of a value: the part, in its type and form.
+
+    Raises:
+        InvalidRequestError: slices or a dtype that do not fit, or an unknown encoding.
+    """
+    index = slices.cut(value.shape, dims, options.slices)
+    part = value if index is None else value.select(index)
+    dtype = dtypes.wire_dtype(options.dtype, part.dtype)
+    if options.encoding not in tensor_pb2.Encoding.values():
+        raise InvalidRequestError(
+            f"encoding {options.encoding} is unknown; allowed are DENSE and FACTORED",
+            metadata={"got": str(options.encoding)},
+        )
+    factors = part.factors() if options.encoding == tensor_pb2.ENCODING_FACTORED else ()
+    if factors:
+        return [Outgoing(f"{name}.{f.name}", f.dims, f.value, f.value.dtype) for f in factors]
+    return [Outgoing(name, dims, part, dtype)]
+
+
+def stream(
+    parts: Iterable[Outgoing],
+    tag: str,
+    offset: int,
+    chunk_bytes: int,
+    take: Taker,
+    ring: OfferedRing | None = None,
+) -> Iterator[bytes]:
+    """The messages of some tensors from byte `offset` of the whole stream on; large ones by the ring, if there is one.
+
+    Raises:
+        InvalidRequestError: the offset is past the end.
+    """
+    start, last = 0, None
+    for last in parts:
+        end = start + last.nbytes
+        if end > offset or (start == end == offset):
+            skipped = max(0, offset - start)
+            by_ring = ring is not None and last.nbytes - skipped >= WORTH_BYTES and ring.claim()
+            yield from _messages(last, tag, skipped, chunk_bytes, take, ring if by_ring else None)
+        start = end
+    if offset > start:
+        raise invalid_resume(f"resume_offset {offset} is past the end: {start} bytes", offset, start)
+    if last is not None and offset == start and last.nbytes:  # all of it had arrived
+        yield frames.frame(last.header(tag).SerializeToString(), last.nbytes, b"")
+
+
+def resume_offset(options: tensor_pb2.TensorOptions, tag: str) -> int:
+    """Where to begin: at the offset asked for if the bits are the same, otherwise at 0.
+
+    Raises:
+        InvalidRequestError: an offset without an etag.
+    """
+    offset: int = options.resume_offset
+    if offset and not options.etag:
+        raise invalid_resume(f"resume_offset {offset} needs the etag of the interrupted stream", offset, 0)
+    return offset if options.etag == tag else 0
+
+
+def invalid_resume(message: str, offset: int, total_bytes: int) -> InvalidRequestError:
+    """A resume that no client means."""
+    metadata = {"got": str(offset), "total_bytes": str(total_bytes)}
+    return InvalidRequestError(message, reason="INVALID_RESUME", metadata=metadata)
+
+
+def _messages(
+    part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker, ring: OfferedRing | None
+) -> Iterator[bytes]:
+    """One tensor from its byte `skipped` on; the first message has its header."""
+    header: bytes | None = part.header(tag).SerializeToString()
+    if not part.nbytes:
+        yield frames.frame(header, 0, b"")
+        return
+    pieces, start = _pieces_from(part, skipped)
+    frame, chunk_bytes = (ring.frame, min(chunk_bytes, ring.slot_bytes)) if ring else (frames.frame, chunk_bytes)
+    for tensor in on_host(cast for piece in pieces for cast in _cast(take(part.value, piece).detach(), part.dtype)):
+        data = frames.bytes_of(tensor)
+        for position in range(max(0, skipped - start), len(data), chunk_bytes):
+            yield frame(header, start + position, data[position : position + chunk_bytes])
+            header = None
+        start += len(data)
+
+
+def _pieces_from(part: Outgoing, skipped: int) -> tuple[Iterator[Piece], int]:
+    """The pieces that are still wanted, and where the first of them starts; the others are not computed."""
+    pieces, start = part.value.pieces(PIECE_BYTES), 0
+    for piece in pieces:
+        end = start + math.prod(piece.shape) * part.dtype.itemsize
+        if end > skipped:
+            return chain((piece,), pieces), start
+        start = end
+    raise AssertionError(f"{part.name}: its pieces end at byte {start} of {part.nbytes}")
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """In another type a piece at a time, as what lies in memory comes whole."""
+    if tensor.dtype == dtype or tensor.nbytes <= PIECE_BYTES or not tensor.is_contiguous():
+        yield tensor.to(dtype)
+        return
+    flat, step = tensor.flatten(), PIECE_BYTES // tensor.dtype.itemsize
+    for start in range(0, flat.numel(), step):
+        yield flat[start : start + step].to(dtype)

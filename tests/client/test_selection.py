@@ -1,0 +1,303 @@
+"""Parts of axes and smaller elements, within a block: what comes is the local value, cut and cast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from support.servers.servers import Watcher, served, tiny
+from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
+from transparent_llm.selection import Reading
+from transparent_llm.wire.methods import METHODS
+
+ROWS = [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10]]
+KNOWN = frozenset({"pos", "batch", "d_model"})
+
+READS: list[tuple[str, tuple[Any, ...]]] = [
+    ("logits", ()),
+    ("residual_in", (0,)),
+    ("residual_in", (1,)),
+    ("residual_after_attn", (1,)),
+    ("residual_out", (0,)),
+    ("residual_out", (1,)),
+    ("ffn_out", (1,)),
+    ("decomposed_ffn_out", (0, 1, 2)),
+    ("neuron_activations", (0, 1, 2)),
+    ("neuron_output", (1, 11)),
+    ("attention_matrix", (1, 1, 3)),
+    ("attention_output", (0, 1, 2)),
+    ("attention_output", (0, 1, 2, 3)),
+    ("decomposed_attn", (1, 0)),
+]
+
+PARTS: list[dict[str, slice]] = [
+    {},
+    {"pos": slice(-1, None)},
+    {"pos": slice(1, None, 2), "batch": slice(1)},
+    {"d_model": slice(-20, 60, 3)},
+    {"batch": slice(1, 2), "d_model": slice(5)},
+    {"d_vocab": slice(490, 900), "vocab": slice(3, 4)},
+    {"hidden": slice(100, None), "d_ffn": slice(None, None, 7)},
+    {"hidden": slice(3, 250, 11), "d_model": slice(8, 9)},
+    {"query_pos": slice(-2, None), "key_pos": slice(None, 3)},
+    {"target": slice(-1, None), "source": slice(1, 3), "head": slice(None, None, 2)},
+    {"pos": slice(0, 0), "d_model": slice(9, 3), "vocab": slice(600, None)},
+]
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[RemoteTransparentLlm]:
+    with served() as remote:
+        remote.run_tokens(ROWS)
+        yield remote
+
+
+@pytest.fixture(scope="module")
+def local() -> TransparentLlm:
+    model = tiny().copy()
+    model.run_tokens(ROWS)
+    return model
+
+
+def part_of(value: torch.Tensor, dims: tuple[str, ...], axes: dict[str, slice]) -> torch.Tensor:
+    return value[tuple(axes.get(axis, slice(None)) for axis in dims)]
+
+
+def expected(
+    local: TransparentLlm, name: str, arguments: tuple[Any, ...], axes: dict[str, slice], dtype: torch.dtype | None
+) -> torch.Tensor:
+    """The local value, cut and cast."""
+    part = part_of(getattr(local, name)(*arguments), METHODS[name].dims or (), axes)
+    return part if dtype is None else part.to(dtype)
+
+
+def assert_same(got: torch.Tensor, wanted: torch.Tensor, name: str) -> None:
+    assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), name
+    assert torch.equal(got, wanted), name
+
+
+# Asking for it
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8], ids=str)
+def test_a_dtype_that_is_not_floating_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(errors.InvalidRequestError, match=f"^reading takes a floating dtype, got {dtype}$") as refused:
+        Reading().narrowed(dtype, {}, KNOWN)
+    assert refused.value.reason == "INVALID_DTYPE"
+
+
+def test_an_axis_that_no_value_has_is_refused() -> None:
+    with pytest.raises(errors.InvalidRequestError) as refused:
+        Reading().narrowed(None, {"pos": slice(1), "layer": slice(1)}, KNOWN)
+    assert str(refused.value) == "no tensor has an axis 'layer'; there are batch, d_model, pos"
+    assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "layer"})
+
+
+@pytest.mark.parametrize("part", [3, (1, 2), "1:2", None, torch.tensor(1)], ids=str)
+def test_something_else_than_a_slice_is_refused(part: Any) -> None:
+    with pytest.raises(errors.InvalidRequestError) as refused:
+        Reading().narrowed(None, {"pos": part}, KNOWN)
+    assert str(refused.value) == f"reading takes a slice for 'pos', got {part!r}; for one index write slice(i, i + 1)"
+    assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "pos"})
+
+
+@pytest.mark.parametrize("step", [0, -1, -(2**40)])
+def test_a_step_below_one_is_refused(step: int) -> None:
+    with pytest.raises(errors.InvalidRequestError) as refused:
+        Reading().narrowed(None, {"pos": slice(None, None, step)}, KNOWN)
+    assert str(refused.value) == f"step {step} on axis 'pos': a step is at least 1"
+    assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "pos"})
+
+
+def test_an_inner_reading_adds_axes_and_replaces_those_it_names() -> None:
+    outer = Reading().narrowed(torch.float16, {"pos": slice(5), "batch": slice(1, 2)}, KNOWN)
+    inner = outer.narrowed(None, {"pos": slice(-1, None), "d_model": slice(None, None, 3)}, KNOWN)
+    assert inner.dtype is torch.float16
+    assert inner.of(("batch", "pos", "d_model")) == {
+        "pos": slice(-1, None),
+        "batch": slice(1, 2),
+        "d_model": slice(None, None, 3),
+    }
+    assert outer.of(("batch", "pos", "d_model")) == {"pos": slice(5), "batch": slice(1, 2)}
+    assert inner.narrowed(torch.bfloat16, {}, KNOWN).dtype is torch.bfloat16
+
+
+def test_a_reading_concerns_values_that_have_its_axes() -> None:
+    reading = Reading().narrowed(None, {"pos": slice(5)}, KNOWN)
+    assert reading.of(("d_model",)) == {}
+    assert reading.of(()) == {}
+    assert Reading().of(("batch", "pos")) == {}
+
+
+def test_equal_readings_have_equal_values() -> None:
+    one, other = (Reading().narrowed(torch.float16, {"pos": slice(1, 2)}, KNOWN) for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Reading().narrowed(torch.float16, {"pos": slice(1, 3)}, KNOWN)
+
+
+def test_a_client_refuses_before_the_block_begins(llm: RemoteTransparentLlm) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="no tensor has an axis 'head_dim'"):
+        with llm.reading(head_dim=slice(1)):
+            raise AssertionError("the block has begun")
+    assert llm.residual_in(0).shape == (2, 7, 64)
+
+
+@pytest.mark.parametrize("axis", sorted({axis for method in METHODS.values() for axis in method.dims or ()}))
+def test_every_axis_of_every_method_can_be_cut(axis: str, llm: RemoteTransparentLlm) -> None:
+    with llm.reading(**{axis: slice(1)}):
+        assert llm.residual_in(0).shape == tuple(
+            1 if dim == axis else size for dim, size in zip(("batch", "pos", "d_model"), (2, 7, 64), strict=True)
+        )
+
+
+# What comes
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("axes", PARTS, ids=str)
+def test_values_are_the_local_ones_cut_and_cast(
+    axes: dict[str, slice], dtype: torch.dtype | None, llm: RemoteTransparentLlm, local: TransparentLlm
+) -> None:
+    with llm.reading(dtype=dtype, **axes):
+        for name, arguments in READS:
+            assert_same(getattr(llm, name)(*arguments), expected(local, name, arguments, axes, dtype), name)
+
+
+def test_a_value_of_weights_that_are_kept_is_cut_the_same(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    for part in PARTS:
+        for layer in (0, 1):
+            with llm.copy().reading(dtype=torch.float16, **part) as before:
+                wanted = expected(local, "decomposed_ffn_out", (0, layer, 3), part, torch.float16)
+                assert_same(before.decomposed_ffn_out(0, layer, 3), wanted, "before")
+            llm.decomposed_ffn_out(0, layer, 4)  # now they are
+            with llm.copy().reading(dtype=torch.float16, **part) as after:
+                assert_same(after.decomposed_ffn_out(0, layer, 3), wanted, "after")
+                wanted = expected(local, "neuron_output", (layer, 3), part, torch.float16)
+                assert_same(after.neuron_output(layer, 3), wanted, "neuron_output")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_other_floating_dtypes_come_too(dtype: torch.dtype, llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    with llm.reading(dtype=dtype):
+        for name, arguments in READS:
+            assert_same(getattr(llm, name)(*arguments), expected(local, name, arguments, {}, dtype), name)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_unembed_is_cut_and_cast(normalize: bool, llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    vector = local.residual_out(1)[0, 1]
+    whole = local.unembed(vector, normalize)
+    with llm.reading(vocab=slice(3, 490, 7), dtype=torch.bfloat16, d_model=slice(1)):
+        assert_same(llm.unembed(vector, normalize), whole[3:490:7].bfloat16(), "unembed")
+
+
+@pytest.mark.parametrize("axes", PARTS, ids=str)
+def test_fetched_values_are_cut_and_cast_too(
+    axes: dict[str, slice], llm: RemoteTransparentLlm, local: TransparentLlm
+) -> None:
+    reads = [(name, *arguments) for name, arguments in READS if name != "neuron_output"]
+    with llm.copy().reading(dtype=torch.bfloat16, **axes) as narrowed:
+        for read, value in zip(reads, narrowed.fetch(reads), strict=True):
+            name, *arguments = read
+            assert_same(value, expected(local, name, tuple(arguments), axes, torch.bfloat16), name)
+
+
+def test_fetched_tokens_are_cut_and_keep_their_dtype(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    """A dtype is that of floating values."""
+    with llm.copy().reading(pos=slice(-2, None)) as narrowed:
+        assert_same(narrowed.fetch(["tokens"])[0], local.tokens()[:, -2:], "cut")
+    with llm.copy().reading(dtype=torch.bfloat16) as narrowed:
+        assert_same(narrowed.fetch(["tokens"])[0], local.tokens(), "cast")
+
+
+def test_tokens_and_mask_are_cut_as_any_value_with_these_axes(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    with llm.reading(pos=slice(-2, None), batch=slice(1, None)):
+        assert llm.tokens().tolist() == local.tokens()[1:, -2:].tolist()
+        assert llm.mask().tolist() == local.mask()[1:, -2:].tolist()
+
+
+def test_the_same_code_by_another_name_is_cut_too(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    with llm.reading(d_model=slice(3)):
+        assert torch.equal(llm.attention_output_per_head(0, 1, 2, 3), local.attention_output(0, 1, 2, 3)[:3])
+
+
+def test_an_index_that_is_out_of_range_is_told_as_ever(llm: RemoteTransparentLlm) -> None:
+    with llm.reading(pos=slice(-1, None)):
+        with pytest.raises(errors.IndexOutOfRangeError, match="layer 2 is out of range"):
+            llm.residual_in(2)
+        with pytest.raises(errors.IndexOutOfRangeError, match="layer 2 is out of range"):
+            llm.decomposed_ffn_out(0, 2, 0)
+
+
+# Blocks
+
+
+def test_blocks_can_be_nested(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    whole = local.residual_in(1)
+    with llm.reading(pos=slice(3), dtype=torch.bfloat16):
+        with llm.reading(d_model=slice(5)) as inner:
+            assert inner is llm
+            assert torch.equal(llm.residual_in(1), whole[:, :3, :5].bfloat16())
+            with llm.reading(pos=slice(-1, None), dtype=torch.float64):
+                assert torch.equal(llm.residual_in(1), whole[:, -1:, :5].double())
+            assert torch.equal(llm.residual_in(1), whole[:, :3, :5].bfloat16())
+        assert torch.equal(llm.residual_in(1), whole[:, :3].bfloat16())
+    assert torch.equal(llm.residual_in(1), whole)
+
+
+def test_after_an_exception_all_is_as_before(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16):
+            raise KeyError("mine")
+    assert torch.equal(llm.residual_in(1), local.residual_in(1))
+
+
+def test_a_copy_takes_the_block_with_it_and_keeps_its_own(llm: RemoteTransparentLlm, local: TransparentLlm) -> None:
+    with llm.reading(pos=slice(-1, None)):
+        twin = llm.copy()
+        with twin.reading(d_model=slice(5)):
+            assert twin.residual_in(1).shape == (2, 1, 5)
+            assert llm.residual_in(1).shape == (2, 1, 64)
+    assert llm.residual_in(1).shape == (2, 7, 64)
+    assert torch.equal(twin.residual_in(1), local.residual_in(1)[:, -1:])
+
+
+def test_a_new_run_within_a_block_is_read_through_it(llm: RemoteTransparentLlm) -> None:
+    twin, other = llm.copy(), tiny().copy()
+    other.run_tokens([[30, 31, 32]])
+    with twin.reading(pos=slice(-1, None)):
+        assert twin.residual_in(1).shape == (2, 1, 64)
+        twin.run_tokens([[30, 31, 32]])
+        assert torch.equal(twin.residual_in(1), other.residual_in(1)[:, -1:])
+
+
+def test_whole_and_part_are_kept_side_by_side() -> None:
+    watcher = Watcher()
+    with served(watcher) as llm:
+        llm.run_tokens(ROWS)
+        llm.prefetch(["logits"])
+        for _ in range(2):
+            assert llm.logits().shape == (2, 7, 500)
+            with llm.reading(pos=slice(-1, None)):
+                assert llm.logits().shape == (2, 1, 500)
+    assert watcher.names == ["Run", "Fetch", "Logits"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "dtype", "share"),
+    [({"pos": slice(-1, None)}, None, 7), ({}, torch.bfloat16, 2), ({"d_vocab": slice(0, None, 10)}, None, 10)],
+    ids=str,
+)
+def test_less_is_sent(axes: dict[str, slice], dtype: torch.dtype | None, share: int) -> None:
+    watcher = Watcher()
+    with served(watcher, chunk_bytes=1024) as llm:
+        llm.run_tokens(ROWS)
+        llm.logits()
+        whole, watcher.messages = watcher.messages, 0
+        with llm.reading(dtype=dtype, **axes):
+            llm.logits()
+    assert watcher.messages <= whole / share + 1

@@ -1,0 +1,186 @@
+"""Two owners on one server: to each, the other's runs are not there, by whatever call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from support.servers.engines import SOON
+from support.servers.owners import TokenFile
+from support.servers.servers import running
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
+from transparent_llm.wire.methods import METHODS
+from transparent_llm_server.app import Server
+
+ROWS = [[1, 2, 3, 4, 5, 6], [7, 8, 9]]
+RPCS = {rpc.name: rpc for rpc in service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"].methods}
+OF_A_RUN = sorted(name for name, rpc in RPCS.items() if "run_id" in rpc.input_type.fields_by_name)
+OF_NO_RUN = {
+    "ServerInfo",  # tells the caller's own numbers
+    "Run",  # names a run of the caller's own
+    "ModelInfo",
+    "TokensToStrings",
+    "Unembed",
+    "NeuronOutput",
+    "NeuronOutputs",
+}
+"""Everything else must be refused for another's run; a new call has to be put into one of the two."""
+
+BY_RPC = {method.rpc: method for method in METHODS.values()}
+STREAMS_OF_A_RUN = [name for name in OF_A_RUN if RPCS[name].server_streaming]
+
+
+@dataclass
+class Owner:
+    """A caller with a token, and the run of `ROWS` that is theirs."""
+
+    token: str
+    service: Any
+    address: str
+    run_id: str = ""
+
+    def call(self, rpc: str, request: Any) -> list[Any]:
+        """All messages that come."""
+        answer = getattr(self.service, rpc)(request, metadata=[("authorization", f"Bearer {self.token}")], timeout=SOON)
+        return list(answer) if RPCS[rpc].server_streaming else [answer]
+
+    def run(self, rows: list[list[int]] = ROWS) -> str:
+        request = service_pb2.RunRequest()
+        for row in rows:
+            request.tokens.sequences.add(token_ids=row)
+        run_id: str = self.call("Run", request)[0].run_id
+        return run_id
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
+    return TokenFile(tmp_path_factory.mktemp("owners") / "tokens", "alice", "bob")
+
+
+@pytest.fixture(scope="module")
+def server(tokens: TokenFile) -> Iterator[Server]:
+    with running(tokens_file=tokens.path) as server:
+        yield server
+
+
+@pytest.fixture
+def owners(server: Server, tokens: TokenFile) -> Iterator[tuple[Owner, Owner]]:
+    """Alice and Bob, each with the same sentences run."""
+    with grpc.insecure_channel(server.address) as channel:
+        service = TransparentLlmServiceStub(channel)
+        alice, bob = (Owner(token, service, server.address) for token in tokens.tokens.values())
+        for owner in (alice, bob):
+            owner.run_id = owner.run()
+        yield alice, bob
+        for owner in (alice, bob):
+            owner.call("ReleaseRun", service_pb2.ReleaseRunRequest(run_id=owner.run_id))
+
+
+def request_for(rpc: str, run_id: str) -> Any:
+    """One that is answered if the run is there."""
+    if rpc in ("Fetch", "Plan"):
+        request = getattr(service_pb2, f"{rpc}Request")(run_id=run_id)
+        request.items.add().residual_in.layer = 0
+        return request
+    if rpc in BY_RPC:
+        indices = [0] * len(BY_RPC[rpc].arguments)
+        return BY_RPC[rpc].request(run_id, *indices)
+    return getattr(service_pb2, RPCS[rpc].input_type.name)(run_id=run_id)
+
+
+def refusal(owner: Owner, rpc: str, request: Any) -> tuple[Any, ...]:
+    """Everything that a refused caller is told, with the run's name as RUN."""
+    with pytest.raises(grpc.RpcError) as caught:
+        owner.call(rpc, request)
+    error: Any = caught.value
+    trailing = dict(error.trailing_metadata())
+    status = status_pb2.Status.FromString(trailing.pop("grpc-status-details-bin"))
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    kinds = [detail.type_url for detail in status.details]
+    told = (error.details(), status.message, str(info), str(status.details[1:]))
+    return error.code(), info.reason, kinds, trailing, [text.replace(request.run_id, "RUN") for text in told]
+
+
+def test_every_call_reads_a_run_or_is_known_to_read_none() -> None:
+    assert set(OF_A_RUN) | OF_NO_RUN == set(RPCS)
+    assert not set(OF_A_RUN) & OF_NO_RUN
+    assert {method.rpc for method in METHODS.values() if method.of_run} <= set(OF_A_RUN)
+
+
+@pytest.mark.parametrize("rpc", OF_A_RUN)
+def test_the_owner_is_answered(rpc: str, owners: tuple[Owner, Owner]) -> None:
+    """Else the refusals below would prove nothing."""
+    alice, _ = owners
+    assert alice.call(rpc, request_for(rpc, alice.run_id))
+
+
+@pytest.mark.parametrize("rpc", [rpc for rpc in OF_A_RUN if rpc != "ReleaseRun"])
+def test_anothers_run_is_refused_as_one_that_never_was(rpc: str, owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    refused = refusal(bob, rpc, request_for(rpc, alice.run_id))
+    assert refused == refusal(bob, rpc, request_for(rpc, "0" * len(alice.run_id)))
+    assert refused[:2] == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
+
+
+def test_anothers_run_is_released_as_little_as_one_that_never_was(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    for run_id in (alice.run_id, "0" * len(alice.run_id)):
+        (answer,) = bob.call("ReleaseRun", service_pb2.ReleaseRunRequest(run_id=run_id))
+        assert answer == service_pb2.ReleaseRunResponse(released=False)
+    assert alice.call("BatchSize", request_for("BatchSize", alice.run_id))[0].batch_size == 2
+
+
+def test_items_of_a_fetch_name_no_other_run(owners: tuple[Owner, Owner]) -> None:
+    """An item is a whole request, with a field for a run; the run is that of the fetch."""
+    alice, bob = owners
+    refusals = []
+    for run_id in (alice.run_id, "0" * len(alice.run_id)):
+        request = service_pb2.FetchRequest(run_id=bob.run_id)
+        request.items.add().residual_in.CopyFrom(service_pb2.ResidualInRequest(run_id=run_id, layer=0))
+        refusals.append(refusal(bob, "Fetch", request))
+    assert refusals[0] == refusals[1]
+    assert refusals[0][0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("rpc", STREAMS_OF_A_RUN)
+def test_anothers_stream_cannot_be_taken_up(rpc: str, owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    first = alice.call(rpc, request_for(rpc, alice.run_id))[0]
+    resumed = tensor_pb2.TensorOptions(resume_offset=4, etag=first.header.etag)
+    request = request_for(rpc, alice.run_id)
+    request.options.CopyFrom(resumed)
+    assert refusal(bob, rpc, request)[:2] == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
+    request.run_id = bob.run_id  # the same sentences: other bits to him, from the beginning
+    own = bob.call(rpc, request)[0]
+    assert own.offset == 0
+    assert own.header.etag != first.header.etag
+
+
+def test_equal_sentences_of_two_owners_are_two_runs(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    assert alice.run_id != bob.run_id
+    assert (alice.run(), bob.run()) == (alice.run_id, bob.run_id)
+
+
+def test_each_sees_only_their_own_in_the_numbers_of_the_server(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+
+    def stored(owner: Owner) -> tuple[int, int]:
+        (info,) = owner.call("ServerInfo", service_pb2.ServerInfoRequest())
+        return info.stored_runs, info.stored_run_bytes
+
+    before = stored(alice)
+    assert before == stored(bob)
+    assert before[0] == 1
+    more = bob.run([[3, 2, 1]])
+    assert stored(alice) == before
+    assert stored(bob)[0] == 2
+    assert stored(bob)[1] > before[1]
+    bob.call("ReleaseRun", service_pb2.ReleaseRunRequest(run_id=more))
