@@ -79,7 +79,7 @@ class TransparentLlm(ABC):
 
         Raises:
             InvalidRequestError: no sentence, or one without any token.
-            TooLargeError: a sentence longer than the model's context; nothing is ever cut silently.
+            TooLargeError: a sentence longer than the model's context; nothing is ever truncated silently.
         """
 
     @abstractmethod

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from transparent_llm.client.config import NO_ACCESS
+from transparent_llm.client.config import NO_CREDENTIALS
 from transparent_llm.client.connect import connect
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
@@ -28,7 +28,7 @@ SHADES = " ░▒▓█"
 def demo() -> None:
     """Start, look, compare with the same model in this process, stop."""
     print("starting a server process on the embedded demo model ...", flush=True)
-    with server_process() as address, connect(address, **NO_ACCESS) as llm:
+    with server_process() as address, connect(address, **NO_CREDENTIALS) as llm:
         print(f"ready: {address}\n\n{llm.model_info()}\n")
         llm.run(SENTENCES)
         _print_tokens(llm)

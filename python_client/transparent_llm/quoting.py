@@ -10,7 +10,7 @@ _MOST_SIZES = 8
 
 
 def quoted(text: str) -> str:
-    """As `repr` has it, cut after about a hundred characters."""
+    """As `repr` has it, truncated after about a hundred characters."""
     return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}..."
 
 

@@ -12,7 +12,7 @@ from transparent_llm.quoting import quoted
 
 
 @dataclass(frozen=True)
-class Reading:
+class Selection:
     """What is asked for of every tensor that has such an axis."""
 
     dtype: torch.dtype | None = None
@@ -21,7 +21,7 @@ class Reading:
     axes: tuple[tuple[str, tuple[int | None, int | None, int | None]], ...] = ()
     """(axis, (start, stop, step)) for each axis that is cut; hashable, unlike a slice."""
 
-    def narrowed(self, dtype: torch.dtype | None, axes: Mapping[str, slice], known: frozenset[str]) -> Reading:
+    def narrowed(self, dtype: torch.dtype | None, axes: Mapping[str, slice], known: frozenset[str]) -> Selection:
         """With these axes cut, or cut differently.
 
         Raises:
@@ -39,7 +39,7 @@ class Reading:
             if part.step is not None and part.step < 1:
                 raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step is at least 1")
         merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in axes.items()}}
-        return Reading(dtype or self.dtype, tuple(merged.items()))
+        return Selection(dtype or self.dtype, tuple(merged.items()))
 
     def of(self, dims: tuple[str, ...]) -> dict[str, slice]:
         """The slices that concern a tensor with these axes."""

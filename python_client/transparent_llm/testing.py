@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transparent_llm.client.config import NO_ACCESS
+from transparent_llm.client.config import NO_CREDENTIALS
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
 
@@ -17,7 +17,7 @@ class InProcessTransparentLlm(RemoteTransparentLlm):
     """A client that owns its server: closing it stops both."""
 
     def __init__(self, server: Any, **options: Any) -> None:
-        super().__init__(server.address, **{**NO_ACCESS, **options})
+        super().__init__(server.address, **{**NO_CREDENTIALS, **options})
         self.server = server
         """The running `transparent_llm_server.app.Server`."""
 

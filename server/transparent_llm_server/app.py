@@ -28,7 +28,7 @@ from transparent_llm_server.incidents import incident
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.models.serving import CompletedRun, served
 from transparent_llm_server.registry.registry import LoadRules, Registry
-from transparent_llm_server.registry.source import model_offer
+from transparent_llm_server.registry.source import model_source
 from transparent_llm_server.rpc.channel_options import channel_options
 from transparent_llm_server.rpc.concurrency.in_flight import Phase
 from transparent_llm_server.rpc.concurrency.lanes import Lanes
@@ -36,7 +36,7 @@ from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
 from transparent_llm_server.rpc.interceptors.arrival import Arrival
 from transparent_llm_server.rpc.interceptors.authentication import Authentication
 from transparent_llm_server.rpc.interceptors.availability import Availability
-from transparent_llm_server.rpc.interceptors.call_events import Observed
+from transparent_llm_server.rpc.interceptors.call_events import CallEvents
 from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
 from transparent_llm_server.rpc.interceptors.errors import Errors
 from transparent_llm_server.rpc.listener import listen_on
@@ -49,7 +49,7 @@ from transparent_llm_server.telemetry.access_log import AccessLog
 
 log = logging.getLogger(__name__)
 _LAST_ANSWERS_S = 0.25
-"""After the drain time: for DRAINING to reach those who still wait. Then connections are cut, which takes as long."""
+"""After the drain time: for DRAINING to reach those who still wait; then, for connections to close."""
 
 _REST_S = 0.5
 """After that: for threads to come to the end of what they are at."""
@@ -79,7 +79,7 @@ class Server:
         require_protected(config)
         identity = self._access.identity
         self._telemetry = Telemetry(config)
-        self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.observer)
+        self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.work_events)
         self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
         self._failed, self._failure = threading.Event(), 0
         self._runs: RunStore[CompletedRun] = RunStore(
@@ -88,7 +88,7 @@ class Server:
         self._registry = Registry(
             LoadRules(config.model_bytes, config.busy_retry_s, config.model_retry_s),
             on_unload=lambda model: self._runs.drop(lambda run: run.model is model),
-            as_told=self._engine.as_told,
+            translate=self._engine.translate,
         )
         self._health = HealthService()
         self._is_answering = True
@@ -100,8 +100,8 @@ class Server:
             self._threads,
             interceptors=[
                 self._canary,
-                Observed([*self._telemetry.listeners, AccessLog(), self._audit], identity),
-                Errors(self._engine.as_told, log_prompts=config.log_prompts),
+                CallEvents([*self._telemetry.listeners, AccessLog(), self._audit], identity),
+                Errors(self._engine.translate, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
                 Concurrency(self._lanes.of),
@@ -164,7 +164,7 @@ class Server:
             ModelRefusedError: a model that fails its checks.
         """
         for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
-            self._registry.offer(model_offer(self._config, model, self._engine.paused))
+            self._registry.offer(model_source(self._config, model, self._engine.paused))
         self._registry.load_pinned()
         self.ready()
 
@@ -249,18 +249,18 @@ class Server:
             try:
                 self._runs.expire()
                 memory.give_back()
-                self._cut_calls()
+                self._cancel_overdue()
                 self._end_if_hung()
             except Exception as error:  # the next sweep is another chance, and needed
                 incident("the sweeper", error)
 
-    def _cut_calls(self) -> None:
+    def _cancel_overdue(self) -> None:
         """Calls that have waited too long for their client are ended."""
-        cut = self._lanes.cut()
-        self._telemetry.stalled(cut[Phase.OFFERED] + cut[Phase.ANSWERED])
-        self._telemetry.late(cut[Phase.ARRIVING])
+        cancelled = self._lanes.cancel_overdue()
+        self._telemetry.stalled(cancelled[Phase.OFFERED] + cancelled[Phase.ANSWERED])
+        self._telemetry.late(cancelled[Phase.ARRIVING])
         if self._probes is not None:
-            self._probes.cut()
+            self._probes.cancel_overdue()
 
     def _end_if_hung(self) -> None:
         if self._config.hang_s and (busy_s := self._engine.busy_s) > self._config.hang_s:

@@ -68,7 +68,7 @@ current: ContextVar[Call | None] = ContextVar("current_call", default=None)
 """The call that this thread works for, where calls are observed."""
 
 
-class Listener(Protocol):
+class CallListener(Protocol):
     """Is told of every call, on the call's own thread, and must be quick."""
 
     def began(self, call: Call) -> None:
@@ -96,7 +96,7 @@ class Wait:
     since: float = field(default_factory=time.perf_counter)
 
 
-class Watcher(Protocol):
+class WorkListener(Protocol):
     """Is told on the model thread, and must be quick."""
 
     def waited(self, wait: Wait, seconds: float) -> None:
@@ -106,22 +106,22 @@ class Watcher(Protocol):
         """A forward pass of the model of that alias is done, for the work that had waited so."""
 
 
-class Observer:
+class WorkEvents:
     """Measures for some watchers. Without any it does nothing."""
 
-    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._watchers = watchers
+    def __init__(self, listeners: Sequence[WorkListener] = ()) -> None:
+        self._listeners = listeners
 
     def begin_wait(self, kind: Kind) -> Wait | None:
         """Work is queued now, on the thread of its call. None: nobody wants to know."""
-        return Wait(kind, current.get()) if self._watchers else None
+        return Wait(kind, current.get()) if self._listeners else None
 
     def end_wait(self, wait: Wait | None) -> None:
         """Its turn has come."""
         if wait is not None:
             seconds = time.perf_counter() - wait.since
-            for watcher in self._watchers:
-                watcher.waited(wait, seconds)
+            for listener in self._listeners:
+                listener.waited(wait, seconds)
 
     @contextmanager
     def forward(self, model: str, devices: str, waits: Sequence[Wait | None]) -> Iterator[None]:
@@ -132,11 +132,11 @@ class Observer:
         """
         started = time.perf_counter()
         yield
-        if not self._watchers:
+        if not self._listeners:
             return
         for device in devices.split(", "):
             if device.startswith("cuda"):
                 torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
-        for watcher in self._watchers:
-            watcher.ran(model, [wait for wait in waits if wait is not None], seconds)
+        for listener in self._listeners:
+            listener.ran(model, [wait for wait in waits if wait is not None], seconds)

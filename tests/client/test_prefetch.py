@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from transparent_llm.client.prefetch import UnderWay
+from transparent_llm.client.prefetch import Prefetches
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.errors import UnavailableError
 
@@ -15,7 +15,7 @@ SOON = 30
 
 
 def test_who_wants_a_value_waits_until_it_has_come() -> None:
-    under_way, may_go, done = UnderWay(), threading.Event(), []
+    under_way, may_go, done = Prefetches(), threading.Event(), []
 
     def fetch(_: Interruptible) -> None:
         assert may_go.wait(SOON)
@@ -33,11 +33,11 @@ def test_who_wants_a_value_waits_until_it_has_come() -> None:
 
 
 def test_what_is_not_under_way_is_not_waited_for() -> None:
-    UnderWay().wait_for("a")
+    Prefetches().wait_for("a")
 
 
 def test_a_fetch_that_fails_ends_the_wait() -> None:
-    under_way = UnderWay()
+    under_way = Prefetches()
 
     def fetch(_: Interruptible) -> None:
         raise UnavailableError("no server")
@@ -49,10 +49,10 @@ def test_a_fetch_that_fails_ends_the_wait() -> None:
 
 def test_a_fetch_that_is_held_up_is_given_up_and_asked_for_again() -> None:
     """By the caller's own function for progress, perhaps, which waits for the caller."""
-    under_way, may_end, given_up = UnderWay(patience_s=0.05), threading.Event(), threading.Event()
+    under_way, may_end, given_up = Prefetches(patience_s=0.05), threading.Event(), threading.Event()
 
     def fetch(interruptible: Interruptible) -> None:
-        interruptible.cancels(Cancelled(given_up))
+        interruptible.attach(Cancelled(given_up))
         may_end.wait(SOON)
 
     under_way.begin(["a"], fetch)
@@ -66,7 +66,7 @@ def test_a_fetch_that_fails_in_any_way_is_forgotten(recwarn: pytest.WarningsReco
     def fetch(_: Interruptible) -> None:
         raise MemoryError
 
-    under_way = UnderWay()
+    under_way = Prefetches()
     under_way.begin(["a"], fetch)
     under_way.wait_for("a")
     assert not recwarn.list
@@ -89,13 +89,13 @@ class Call:
 
 @pytest.mark.parametrize("begins", ["before", "after"])
 def test_dropping_cancels_the_call_that_goes_on_or_that_would_follow(begins: str) -> None:
-    under_way, call, begun, dropped = UnderWay(), Call(), threading.Event(), threading.Event()
+    under_way, call, begun, dropped = Prefetches(), Call(), threading.Event(), threading.Event()
 
     def fetch(interruptible: Interruptible) -> None:
         if begins == "after":
             assert dropped.wait(SOON)
         with interruptible:
-            interruptible.cancels(call)
+            interruptible.attach(call)
             begun.set()
             assert call.cancelled.wait(SOON)
 
@@ -110,7 +110,7 @@ def test_dropping_cancels_the_call_that_goes_on_or_that_would_follow(begins: str
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
-    under_way, may_go = UnderWay(), threading.Event()
+    under_way, may_go = Prefetches(), threading.Event()
     under_way.begin(["a"], lambda _: may_go.wait(SOON))
     child = os.fork()
     if child == 0:

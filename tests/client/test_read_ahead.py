@@ -10,15 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from transparent_llm.client.read_ahead import Indices, Walk
+from transparent_llm.client.read_ahead import AccessPattern, Indices
 
 ENOUGH = 2**62
 SIZES = (2, 12, 16)
 """Of axes batch, layer and head."""
 
 
-def walked(calls: Iterable[Indices]) -> Walk:
-    walk = Walk()
+def walked(calls: Iterable[Indices]) -> AccessPattern:
+    walk = AccessPattern()
     for indices in calls:
         walk.step(indices)
     return walk
@@ -39,7 +39,7 @@ class Traffic:
 
 def traffic(reads: Sequence[Indices], sizes: Indices, max_entries: int = ENOUGH) -> Traffic:
     """What is missing is fetched with what comes next; and at the last of what was fetched, what comes next."""
-    walk, sent, calls = Walk(), set[Indices](), 0
+    walk, sent, calls = AccessPattern(), set[Indices](), 0
     for indices in reads:
         walk.step(indices)
         if indices not in sent:
@@ -171,7 +171,7 @@ def test_a_row_of_one_is_a_walk_along_the_outer_index() -> None:
 
 
 def test_calls_that_change_two_indices_at_once_are_no_walk() -> None:
-    walk = Walk()
+    walk = AccessPattern()
     for indices in [(0, 3, 7), (0, 9, 1), (1, 3, 12), (0, 11, 11), (0, 2, 3), (1, 6, 8)]:
         walk.step(indices)
         assert not walk.noticed
@@ -182,7 +182,7 @@ def test_calls_that_change_two_indices_at_once_are_no_walk() -> None:
 @settings(deadline=None)
 def test_random_jumps_are_never_read_ahead(calls: list[Indices]) -> None:
     """Every index changes in every jump."""
-    walk, last = Walk(), (-1, -1, -1)
+    walk, last = AccessPattern(), (-1, -1, -1)
     for indices in calls:
         if any(a == b for a, b in zip(last, indices, strict=True)):
             continue
@@ -234,7 +234,7 @@ any_index = st.none() | st.integers(-1, 8)
 def test_any_calls_read_ahead_within_the_axes_and_the_limits(
     sizes: tuple[int, int, int], calls: list[Indices], entry_bytes: int, max_bytes: int
 ) -> None:
-    walk = Walk()
+    walk = AccessPattern()
     for steps, indices in enumerate(calls, 1):
         walk.step(indices)
         found = walk.ahead(sizes, entry_bytes, max_bytes)

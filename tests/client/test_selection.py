@@ -10,7 +10,7 @@ import torch
 
 from support.servers.servers import Watcher, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 from transparent_llm.wire.methods import METHODS
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10]]
@@ -85,13 +85,13 @@ def assert_same(got: torch.Tensor, wanted: torch.Tensor, name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8], ids=str)
 def test_a_dtype_that_is_not_floating_is_refused(dtype: torch.dtype) -> None:
     with pytest.raises(errors.InvalidRequestError, match=f"^reading takes a floating dtype, got {dtype}$") as refused:
-        Reading().narrowed(dtype, {}, KNOWN)
+        Selection().narrowed(dtype, {}, KNOWN)
     assert refused.value.reason == "INVALID_DTYPE"
 
 
 def test_an_axis_that_no_value_has_is_refused() -> None:
     with pytest.raises(errors.InvalidRequestError) as refused:
-        Reading().narrowed(None, {"pos": slice(1), "layer": slice(1)}, KNOWN)
+        Selection().narrowed(None, {"pos": slice(1), "layer": slice(1)}, KNOWN)
     assert str(refused.value) == "no tensor has an axis 'layer'; there are batch, d_model, pos"
     assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "layer"})
 
@@ -99,7 +99,7 @@ def test_an_axis_that_no_value_has_is_refused() -> None:
 @pytest.mark.parametrize("part", [3, (1, 2), "1:2", None, torch.tensor(1)], ids=str)
 def test_something_else_than_a_slice_is_refused(part: Any) -> None:
     with pytest.raises(errors.InvalidRequestError) as refused:
-        Reading().narrowed(None, {"pos": part}, KNOWN)
+        Selection().narrowed(None, {"pos": part}, KNOWN)
     assert str(refused.value) == f"reading takes a slice for 'pos', got {part!r}; for one index write slice(i, i + 1)"
     assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "pos"})
 
@@ -107,13 +107,13 @@ def test_something_else_than_a_slice_is_refused(part: Any) -> None:
 @pytest.mark.parametrize("step", [0, -1, -(2**40)])
 def test_a_step_below_one_is_refused(step: int) -> None:
     with pytest.raises(errors.InvalidRequestError) as refused:
-        Reading().narrowed(None, {"pos": slice(None, None, step)}, KNOWN)
+        Selection().narrowed(None, {"pos": slice(None, None, step)}, KNOWN)
     assert str(refused.value) == f"step {step} on axis 'pos': a step is at least 1"
     assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "pos"})
 
 
 def test_an_inner_reading_adds_axes_and_replaces_those_it_names() -> None:
-    outer = Reading().narrowed(torch.float16, {"pos": slice(5), "batch": slice(1, 2)}, KNOWN)
+    outer = Selection().narrowed(torch.float16, {"pos": slice(5), "batch": slice(1, 2)}, KNOWN)
     inner = outer.narrowed(None, {"pos": slice(-1, None), "d_model": slice(None, None, 3)}, KNOWN)
     assert inner.dtype is torch.float16
     assert inner.of(("batch", "pos", "d_model")) == {
@@ -126,17 +126,17 @@ def test_an_inner_reading_adds_axes_and_replaces_those_it_names() -> None:
 
 
 def test_a_reading_concerns_values_that_have_its_axes() -> None:
-    reading = Reading().narrowed(None, {"pos": slice(5)}, KNOWN)
+    reading = Selection().narrowed(None, {"pos": slice(5)}, KNOWN)
     assert reading.of(("d_model",)) == {}
     assert reading.of(()) == {}
-    assert Reading().of(("batch", "pos")) == {}
+    assert Selection().of(("batch", "pos")) == {}
 
 
 def test_equal_readings_have_equal_values() -> None:
-    one, other = (Reading().narrowed(torch.float16, {"pos": slice(1, 2)}, KNOWN) for _ in range(2))
+    one, other = (Selection().narrowed(torch.float16, {"pos": slice(1, 2)}, KNOWN) for _ in range(2))
     assert one == other
     assert hash(one) == hash(other)
-    assert one != Reading().narrowed(torch.float16, {"pos": slice(1, 3)}, KNOWN)
+    assert one != Selection().narrowed(torch.float16, {"pos": slice(1, 3)}, KNOWN)
 
 
 def test_a_client_refuses_before_the_block_begins(llm: RemoteTransparentLlm) -> None:

@@ -210,11 +210,11 @@ def _broken() -> list[Fields]:
         "shared memory that was not offered": [
             [TensorChunk(header=HEAD, shared=tensor_pb2.SharedPiece(slot=0, size=24))]
         ],
-        "another shape under the etag of the cut stream": [
+        "another shape under the etag of the broken stream": [
             [_message(half[:14], 0, HEAD)],
             [_message(ONE_TO_SIX[14:], 7, _header(shape=(6,)))],
         ],
-        "another name under the etag of the cut stream": [
+        "another name under the etag of the broken stream": [
             [_message(half[:14], 0, HEAD)],
             [_message(ONE_TO_SIX[14:], 7, _header("other"))],
         ],

@@ -142,7 +142,7 @@ def test_a_sentence_longer_than_the_context_is_refused_not_cut(fresh: Transparen
     with pytest.raises(errors.TooLargeError) as caught:
         fresh.run_tokens([[1], [7] * 65])
     assert str(caught.value) == (
-        "sentence 1 has 65 tokens, the model's context is 64; shorten it or split it, nothing is cut silently"
+        "sentence 1 has 65 tokens, the model's context is 64; shorten it or split it, nothing is truncated silently"
     )
     assert caught.value.reason == "TOO_LONG"
     assert caught.value.metadata == {"sentence": "1", "needed": "65", "allowed": "64"}

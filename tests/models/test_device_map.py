@@ -22,7 +22,7 @@ from support.models.families import save
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.models.placement.device_map import device_map_of, max_memory_of
-from transparent_llm_server.models.placement.layout import Spread
+from transparent_llm_server.models.placement.layout import DeviceLayout
 
 FAMILIES = ("gpt2", "llama_gqa", "mixtral", "gemma2")
 N_GPUS = torch.cuda.device_count()
@@ -198,7 +198,7 @@ def test_memory_is_written_as_accelerate_takes_it() -> None:
 
 
 def test_a_module_is_where_it_or_what_it_is_part_of_was_put() -> None:
-    spread = Spread({"model.layers.1": 1, "model": 0, "lm_head": "disk"})
+    spread = DeviceLayout({"model.layers.1": 1, "model": 0, "lm_head": "disk"})
     assert [spread.place(name) for name in ("model.layers.1.mlp", "model.layers.11", "model.norm", "lm_head")] == [
         "cuda:1",
         "cuda:0",
@@ -207,10 +207,10 @@ def test_a_module_is_where_it_or_what_it_is_part_of_was_put() -> None:
     ]
     assert spread.device("lm_head") == torch.device("cuda:1")  # where accelerate computes what is offloaded
     assert str(spread) == "cuda:1, cuda:0, disk"
-    assert Spread({"": "cpu"}).place("anything") == "cpu"
-    assert Spread({"model.h.0": "disk", "model.h.1": "disk"}).place("model") == "disk"
+    assert DeviceLayout({"": "cpu"}).place("anything") == "cpu"
+    assert DeviceLayout({"model.h.0": "disk", "model.h.1": "disk"}).place("model") == "disk"
     with pytest.raises(InvalidRequestError, match="device_map says nothing of lm_head"):
-        Spread({"model": 0}).place("lm_head")
+        DeviceLayout({"model": 0}).place("lm_head")
 
 
 # On accelerators: not run so far, as no machine of this project had one

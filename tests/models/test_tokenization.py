@@ -158,7 +158,7 @@ def test_a_sentence_longer_than_the_context_is_refused() -> None:
     error = refusal([[1], [1] * (N_CTX + 1)])
     assert type(error) is TooLargeError
     assert error.message == (
-        "sentence 1 has 65 tokens, the model's context is 64; shorten it or split it, nothing is cut silently"
+        "sentence 1 has 65 tokens, the model's context is 64; shorten it or split it, nothing is truncated silently"
     )
     assert (error.reason, error.metadata) == ("TOO_LONG", {"sentence": "1", "needed": "65", "allowed": "64"})
 

@@ -29,7 +29,7 @@ from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import ServedTransformerLens
-from transparent_llm_server.rpc.interceptors.base import Around
+from transparent_llm_server.rpc.interceptors.base import ContextInterceptor
 from transparent_llm_server.telemetry.catalogue import CATALOGUE
 from transparent_llm_server.telemetry.device_memory import device_memory
 
@@ -148,7 +148,7 @@ def test_a_run_that_is_given_up_in_the_queue_is_a_cancellation_and_no_turn() -> 
         assert now(REFUSALS) == 0
 
 
-class Deafening(Around):
+class Deafening(ContextInterceptor):
     """From the first call on after `way` is known, the server hears nothing more: not that its client leaves it."""
 
     def __init__(self) -> None:

@@ -202,7 +202,7 @@ def test_a_resumed_stream_without_a_header_is_refused() -> None:
 def test_another_tensor_under_the_etag_of_the_cut_one_is_refused() -> None:
     assembler = assembled(sent(torch.zeros(6, dtype=torch.uint8), chunk_bytes=4)[:1])
     assembler.resume()
-    with pytest.raises(ProtocolError, match=r"^a header with the etag of the cut stream describes another tensor$"):
+    with pytest.raises(ProtocolError, match=r"^a header with the etag of the broken stream describes another tensor$"):
         assembled(sent(torch.zeros(6, dtype=torch.int8), chunk_bytes=4, offset=4), assembler)
 
 

@@ -99,7 +99,7 @@ void Assembler::begin(const v1::TensorHeader& wire, std::uint64_t offset) {
   if (wire.etag() == etag_) {
     if (goes_on_ && offset != 0 && !held_.empty()) {
       if (same(header, held_.back().header)) return;
-      throw StreamError("a header with the etag of the cut stream describes another tensor");
+      throw StreamError("a header with the etag of the broken stream describes another tensor");
     }
     if (!is_complete()) {
       throw StreamError(in_quotes(header.name) + " begins at byte " + std::to_string(received_) +

@@ -187,7 +187,7 @@ function requireSame(held: Arriving, header: TensorHeader): void {
     header.dims.length === held.dims.length &&
     header.dims.every((name, axis) => name === held.dims[axis]);
   if (!isSame) {
-    throw new StreamError("a header with the etag of the cut stream describes another tensor");
+    throw new StreamError("a header with the etag of the broken stream describes another tensor");
   }
 }
 

@@ -15,7 +15,7 @@ from transparent_llm.network.target import DEFAULT_TARGET, parsed
 
 DEFAULT_TIMEOUT_S = 300.0
 SYSTEM_CA = "system"
-NO_ACCESS = {"token": "", "tls_ca": "", "tls_cert": "", "tls_key": "", "proxy": "none"}
+NO_CREDENTIALS = {"token": "", "tls_ca": "", "tls_cert": "", "tls_key": "", "proxy": "none"}
 """For a server of one's own, whatever the environment says of another."""
 
 _LONGEST_S = 10 * 365 * 86_400.0

@@ -8,13 +8,13 @@ import torch
 
 from transparent_llm.client.reads import INTEGERS, Read
 from transparent_llm.description import ModelDescription
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.methods import METHODS
 
 
 def of_run(
-    read: Read, shape: tuple[int, int], model: ModelDescription | None, reading: Reading, *, factored: bool = False
+    read: Read, shape: tuple[int, int], model: ModelDescription | None, reading: Selection, *, factored: bool = False
 ) -> Expected:
     """What a read of a run brings. `shape` is that of its tokens; None: nothing is known of the model.
 
@@ -27,7 +27,7 @@ def of_run(
     return Expected(name, dims, sizes, _dtype(name, model, None if factored else reading.dtype), factored)
 
 
-def of_model(name: str, model: ModelDescription | None, reading: Reading) -> Expected:
+def of_model(name: str, model: ModelDescription | None, reading: Selection) -> Expected:
     """What a read of the model alone brings."""
     dims = METHODS[name].dims or ()
     return Expected(name, dims, _cut(_sizes(None, model, None), reading.of(dims)), _dtype(name, model, reading.dtype))

@@ -7,7 +7,7 @@ from typing import Any
 
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.reads import INTEGERS, Read, grouped
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 from transparent_llm.wire import dtypes, fetch, options
 from transparent_llm.wire.expected import Answer, Expected
 from transparent_llm.wire.methods import METHODS
@@ -16,7 +16,7 @@ _Items = Sequence[tuple[str, Any]]
 """Methods, and their requests as they would be sent."""
 
 
-def request(run_id: str, reads: Sequence[Read], items: _Items, reading: Reading) -> Any:
+def request(run_id: str, reads: Sequence[Read], items: _Items, reading: Selection) -> Any:
     """The message that asks."""
     return fetch.plan_request(run_id, [*(_dense(read, reading) for read in reads), *items])
 
@@ -42,7 +42,7 @@ def _read(head: Any, sent: Any) -> PlannedRead:
     return PlannedRead(head.name, tuple(head.shape), tuple(head.dims), dtype, head.total_bytes, transfer_bytes)
 
 
-def _dense(read: Read, reading: Reading) -> tuple[str, Any]:
+def _dense(read: Read, reading: Selection) -> tuple[str, Any]:
     name, indices = read
     item = METHODS[name].request("", *indices)
     options.fill(item, reading.of(METHODS[name].dims or ()), None if name in INTEGERS else reading.dtype)

@@ -14,7 +14,7 @@ from transparent_llm.client.transport.interrupt import Interruptible
 log = logging.getLogger("transparent_llm")
 
 
-class UnderWay:
+class Prefetches:
     """The fetches of one client object, by the keys of what they bring. One that fails is forgotten: whoever wants
     its values asks for them again, and is told.
 

@@ -14,7 +14,7 @@ from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InternalError, NotSupportedError, TooLargeError
 from transparent_llm.factors import AttnFactors, FfnFactors
 from transparent_llm.runtime.memory import require_within
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 from transparent_llm.wire.methods import METHODS
 
 Named = Mapping[str, torch.Tensor]
@@ -32,7 +32,7 @@ class Products:
         factors = AttnFactors(named["pattern"], named["value_out"], named.get("gain"))
         return self._made(read, factors.shape, factors.pattern.dtype, factors.product)
 
-    def ffn(self, read: Read, named: Named, model: ModelDescription | None, reading: Reading) -> torch.Tensor:
+    def ffn(self, read: Read, named: Named, model: ModelDescription | None, reading: Selection) -> torch.Tensor:
         """`decomposed_ffn_out`, or the part of it that a `reading` block asks for."""
         layer = read[1][1]
         assert layer is not None

@@ -13,7 +13,7 @@ from itertools import islice
 Indices = tuple["int | None", ...]
 
 
-class Walk:
+class AccessPattern:
     """The calls of one method: along one index, and perhaps along an outer one when that is through."""
 
     def __init__(self) -> None:

@@ -14,9 +14,9 @@ from transparent_llm.client import expecting, planning
 from transparent_llm.client.cache import ByteLimitedCache
 from transparent_llm.client.config import ClientConfig
 from transparent_llm.client.plan import PlannedRead
-from transparent_llm.client.prefetch import UnderWay
+from transparent_llm.client.prefetch import Prefetches
 from transparent_llm.client.products import Products
-from transparent_llm.client.read_ahead import Indices, Walk
+from transparent_llm.client.read_ahead import AccessPattern, Indices
 from transparent_llm.client.reads import INTEGERS, WHOLE, Read, grouped, integers
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
@@ -24,7 +24,7 @@ from transparent_llm.client.weights import Weights
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
 from transparent_llm.run_input import RunInput
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 from transparent_llm.wire import fetch, options
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
@@ -84,7 +84,7 @@ class _Walking(threading.local):
     """What the calls of one thread look like."""
 
     def __init__(self) -> None:
-        self.walks: dict[str, Walk] = {}
+        self.walks: dict[str, AccessPattern] = {}
 
 
 class RunReader:
@@ -96,7 +96,7 @@ class RunReader:
         self._products = Products(shared.weights, config.target, config.max_bytes)
         self._walking = _Walking()
         self._entry_bytes: dict[str, int] = {}
-        self._under_way = UnderWay(config.timeout_s)
+        self._under_way = Prefetches(config.timeout_s)
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""
@@ -105,7 +105,7 @@ class RunReader:
         if run is not None:
             self._shared.cache.forget(lambda key: key[0] is run)  # type: ignore[index]
 
-    def read(self, run: CurrentRun, name: str, indices: Sequence[Any], reading: Reading) -> torch.Tensor:
+    def read(self, run: CurrentRun, name: str, indices: Sequence[Any], reading: Selection) -> torch.Tensor:
         """One value. It belongs to the caller, who may write to it."""
         read = (name, integers(name, indices))
         key, walk = self._key(run, read, reading), self._walk(name, read[1])
@@ -117,17 +117,17 @@ class RunReader:
             self._begin_ahead(run, read, reading, walk)
         return self._value(run, read, held, reading, is_kept=is_kept)
 
-    def read_many(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[torch.Tensor]:
+    def read_many(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> list[torch.Tensor]:
         """Values in order; what is not kept comes in one stream."""
         wanted = [(name, integers(name, indices)) for name, indices in reads]
         held = self._all(run, wanted, reading)
         return [self._value(run, read, held[read], reading, is_kept=True) for read in wanted]
 
-    def prefetch(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> None:
+    def prefetch(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> None:
         """Have them kept."""
         self._all(run, [(name, integers(name, indices)) for name, indices in reads], reading)
 
-    def plan(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[PlannedRead]:
+    def plan(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> list[PlannedRead]:
         """What they are, and what would be sent for each."""
         self._shared.description(run.result.model_digest)
         if not self._shared.has("plan"):
@@ -136,14 +136,14 @@ class RunReader:
         parts = (wanted[start : start + _ITEMS_PER_CALL] for start in range(0, max(1, len(wanted)), _ITEMS_PER_CALL))
         return [planned for part in parts for planned in self._plan(run, part, reading)]
 
-    def _plan(self, run: CurrentRun, reads: Sequence[Read], reading: Reading) -> list[PlannedRead]:
+    def _plan(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> list[PlannedRead]:
         items = [self._item(run, read, reading) for read in reads]
         request = planning.request(run.result.run_id, reads, items, reading)
         expected = [self._expected(run, read, reading) for read in reads]
         expected += [self._expected(run, read, reading, item) for read, (_, item) in zip(reads, items, strict=True)]
         return self._shared.calls.unary("Plan", request, partial(planning.planned, expected), run.key)
 
-    def of_model(self, run: CurrentRun | None, name: str, request: Any, reading: Reading) -> torch.Tensor:
+    def of_model(self, run: CurrentRun | None, name: str, request: Any, reading: Selection) -> torch.Tensor:
         """A value of the model alone, for which a request was made."""
         options.fill(request, reading.of(METHODS[name].dims or ()), reading.dtype)
         model = None if run is None else self._shared.known(run.result.model_digest)
@@ -161,7 +161,7 @@ class RunReader:
         self,
         run: CurrentRun,
         reads: Sequence[Read],
-        reading: Reading,
+        reading: Selection,
         interruptible: Interruptible | None = None,
     ) -> dict[Read, Named]:
         cache = self._shared.cache
@@ -175,7 +175,7 @@ class RunReader:
                 cache.put(keys[read], named)
         return {read: found for read, key in keys.items() if (found := held[key]) is not None}
 
-    def _load(self, run: CurrentRun, read: Read, reading: Reading, walk: Walk | None) -> tuple[Named, bool]:
+    def _load(self, run: CurrentRun, read: Read, reading: Selection, walk: AccessPattern | None) -> tuple[Named, bool]:
         """What a read needs, and whether it is kept; with it come those that a walk will ask for next."""
         ahead = self._ahead(run, read, walk, reading)
         if ahead:
@@ -192,7 +192,7 @@ class RunReader:
         self._entry_bytes[read[0]] = _size(named)
         return named, self._shared.cache.put(self._key(run, read, reading), named)
 
-    def _begin_ahead(self, run: CurrentRun, read: Read, reading: Reading, walk: Walk | None) -> None:
+    def _begin_ahead(self, run: CurrentRun, read: Read, reading: Selection, walk: AccessPattern | None) -> None:
         """The last of what was read ahead is asked for: have the next fetched while the caller is at work with it."""
         model = self._shared.description(run.result.model_digest) if walk is not None and walk.noticed else None
         if model is None or walk is None:
@@ -209,7 +209,7 @@ class RunReader:
         """Or will be soon."""
         return key in self._under_way or self._shared.cache.get(key) is not None
 
-    def _ahead(self, run: CurrentRun, read: Read, walk: Walk | None, reading: Reading) -> list[Read]:
+    def _ahead(self, run: CurrentRun, read: Read, walk: AccessPattern | None, reading: Selection) -> list[Read]:
         """Reads that are likely to come next and not kept yet."""
         name, entry_bytes = read[0], self._entry_bytes.get(read[0], 0)
         if walk is None or not walk.noticed or not self._shared.cache.keeps(entry_bytes):
@@ -223,7 +223,7 @@ class RunReader:
         return [ahead for ahead in reads if not self._is_here(self._key(run, ahead, reading))]
 
     def _fetch(
-        self, run: CurrentRun, reads: Sequence[Read], reading: Reading, interruptible: Interruptible | None
+        self, run: CurrentRun, reads: Sequence[Read], reading: Selection, interruptible: Interruptible | None
     ) -> list[Named]:
         items = [self._item(run, read, reading) for read in reads]
         message = fetch.request(run.result.run_id, items)
@@ -231,7 +231,7 @@ class RunReader:
         arrived = self._shared.calls.tensors("Fetch", message, expected, run.key, interruptible)
         return grouped([name for name, _ in reads], arrived)
 
-    def _item(self, run: CurrentRun, read: Read, reading: Reading) -> tuple[str, Any]:
+    def _item(self, run: CurrentRun, read: Read, reading: Selection) -> tuple[str, Any]:
         """Of a Fetch or a Plan."""
         if read[0] not in fetch.FETCHED_METHODS:
             raise InvalidRequestError(
@@ -241,13 +241,13 @@ class RunReader:
         self._set_options(run, read, reading, item)
         return read[0], item
 
-    def _expected(self, run: CurrentRun, read: Read, reading: Reading, request: Any = None) -> Expected:
+    def _expected(self, run: CurrentRun, read: Read, reading: Selection, request: Any = None) -> Expected:
         """What must come for a read: its value, or what a request allows."""
         model, tokens = self._shared.known(run.result.model_digest), run.result.tokens
         factored = request is not None and options.allows_factors(request)
         return expecting.of_run(read, (tokens.shape[0], tokens.shape[1]), model, reading, factored=factored)
 
-    def _set_options(self, run: CurrentRun, read: Read, reading: Reading, request: Any) -> None:
+    def _set_options(self, run: CurrentRun, read: Read, reading: Selection, request: Any) -> None:
         name, dims = read[0], METHODS[read[0]].dims or ()
         axes = reading.of(dims)
         factored = self._is_factored(run, read, axes)
@@ -271,7 +271,7 @@ class RunReader:
         weights = self._shared.weights
         return weights.has_layer(model, layer) if axes else weights.keeps_layer(model, layer)
 
-    def _value(self, run: CurrentRun, read: Read, named: Named, reading: Reading, *, is_kept: bool) -> torch.Tensor:
+    def _value(self, run: CurrentRun, read: Read, named: Named, reading: Selection, *, is_kept: bool) -> torch.Tensor:
         if WHOLE in named:
             value = named[WHOLE].clone() if is_kept else named[WHOLE]
         elif "pattern" in named:
@@ -285,14 +285,14 @@ class RunReader:
             )
         return value if reading.dtype is None or read[0] in INTEGERS else value.to(reading.dtype)
 
-    def _walk(self, name: str, indices: Indices) -> Walk | None:
+    def _walk(self, name: str, indices: Indices) -> AccessPattern | None:
         if not self._read_ahead_bytes or name not in _WALKED:
             return None
-        walk = self._walking.walks.setdefault(name, Walk())
+        walk = self._walking.walks.setdefault(name, AccessPattern())
         walk.step(indices)
         return walk
 
-    def _key(self, run: CurrentRun, read: Read, reading: Reading) -> tuple[object, ...]:
+    def _key(self, run: CurrentRun, read: Read, reading: Selection) -> tuple[object, ...]:
         """Names a read of a run; `residual_out` of a layer is `residual_in` of the next, where there is one."""
         name, indices = read
         if name == "residual_out" and indices[0] is not None:

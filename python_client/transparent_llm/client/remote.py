@@ -24,10 +24,10 @@ from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.run_input import RunInput, require_token_ids
-from transparent_llm.runtime.current import OwnReading
+from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.run_warning import warn_of_run
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
@@ -107,7 +107,7 @@ class RemoteTransparentLlm(TransparentLlm):
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
-        self._own_reading = OwnReading()
+        self._own_reading = OwnSelection()
         self._model = model or ""
         self._device = torch.device(device)
         self._runs = Runs(self._calls, self._model, self._reader)
@@ -189,7 +189,7 @@ class RemoteTransparentLlm(TransparentLlm):
                 and its arguments.
         """
         wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: [self._landed(value) for value in self._read_many(run, wanted)])
+        return self._of_run(lambda run: [self._to_device(value) for value in self._read_many(run, wanted)])
 
     def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
@@ -241,7 +241,7 @@ class RemoteTransparentLlm(TransparentLlm):
         request.t.CopyFrom(tensors.encode(t))
         request.normalize = normalize
         request.model_digest = self._runs.digest
-        return self._landed(self._reader.of_model(self._run, "unembed", request, self._reading))
+        return self._to_device(self._reader.of_model(self._run, "unembed", request, self._reading))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -267,9 +267,9 @@ class RemoteTransparentLlm(TransparentLlm):
         if not self._reading.axes and self._reading.dtype is None:
             kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
             if kept is not None:
-                return self._landed(kept)
+                return self._to_device(kept)
         request.model_digest = self._runs.digest
-        return self._landed(self._reader.of_model(self._run, "neuron_output", request, self._reading))
+        return self._to_device(self._reader.of_model(self._run, "neuron_output", request, self._reading))
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)
@@ -284,7 +284,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One value of the current run."""
-        return self._of_run(lambda run: self._landed(self._reader.read(run, name, indices, self._reading)))
+        return self._of_run(lambda run: self._to_device(self._reader.read(run, name, indices, self._reading)))
 
     def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
         return self._reader.read_many(run, reads, self._reading)
@@ -304,14 +304,14 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._runs.latest
 
     @property
-    def _reading(self) -> Reading:
+    def _reading(self) -> Selection:
         return self._own_reading.get()
 
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
         axes = self._reading.of(("batch", "pos"))
         with plain_torch():
-            return self._landed(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
+            return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 
-    def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device)

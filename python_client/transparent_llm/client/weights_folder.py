@@ -222,7 +222,7 @@ def _read_into(file: FileIO, target: memoryview) -> None:
     while done < len(target):
         count = file.readinto(target[done:])
         if not count:
-            raise ValueError("it is cut off")
+            raise ValueError("it is truncated")
         done += count
 
 

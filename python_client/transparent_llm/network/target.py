@@ -153,7 +153,7 @@ def host(text: str, whole: str) -> Host:
 
 
 def _port(text: str, whole: str) -> int | None:
-    """A number; gRPC would cut 99999 to 34463, and make 443 of nothing. None: the name of a service, as "https"."""
+    """A number; gRPC would wrap 99999 to 34463, and make 443 of nothing. None: the name of a service, as "https"."""
     if text.isascii() and text.isalpha():
         return None
     if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= _LARGEST_PORT:

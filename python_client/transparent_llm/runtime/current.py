@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from transparent_llm.errors import InvalidRequestError, NotRunError
-from transparent_llm.selection import Reading
+from transparent_llm.selection import Selection
 
 _Run = TypeVar("_Run")
 
@@ -65,14 +65,14 @@ class Current(Generic[_Run]):
         return Current(self._latest)
 
 
-class OwnReading:
+class OwnSelection:
     """What `reading` blocks ask for: each within the thread, or the task, that opened it."""
 
-    def __init__(self, outside: Reading | None = None) -> None:
-        self._outside = outside or Reading()
-        self._open: WeakKeyDictionary[object, Reading] = WeakKeyDictionary()
+    def __init__(self, outside: Selection | None = None) -> None:
+        self._outside = outside or Selection()
+        self._open: WeakKeyDictionary[object, Selection] = WeakKeyDictionary()
 
-    def get(self) -> Reading:
+    def get(self) -> Selection:
         """What the caller's reads ask for.
 
         Raises:
@@ -88,7 +88,7 @@ class OwnReading:
         return self._outside if mine is None else mine
 
     @contextmanager
-    def within(self, narrow: Callable[[Reading], Reading]) -> Iterator[None]:
+    def within(self, narrow: Callable[[Selection], Selection]) -> Iterator[None]:
         """Open a block for the caller."""
         caller = _caller()
         before = self._open.get(caller)
@@ -101,9 +101,9 @@ class OwnReading:
             else:
                 self._open[caller] = before
 
-    def copy(self) -> OwnReading:
+    def copy(self) -> OwnSelection:
         """For another object, made within a block perhaps, which then goes on asking for what the block does."""
-        return OwnReading(self._open.get(_caller(), self._outside))
+        return OwnSelection(self._open.get(_caller(), self._outside))
 
 
 def _caller() -> object:

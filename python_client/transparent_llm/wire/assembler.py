@@ -36,9 +36,9 @@ class _Tensor:
 
 
 class Assembler:
-    """Takes the messages of a stream, of several calls if it was cut.
+    """Takes the messages of a stream, of several calls if it broke.
 
-    `received` and `etag` are what a request for the rest needs after a cut; `resume` says that one was sent.
+    `received` and `etag` are what a request for the rest needs after a break; `resume` says that one was sent.
     `max_bytes` is the most that one tensor may take, `most` how many there may be: headers without end fill the memory
     too. `answer` says what each must be.
     """
@@ -100,7 +100,7 @@ class Assembler:
         self.received += size
 
     def resume(self) -> None:
-        """The stream was cut and is asked for from `received` on. What has no bytes yet will be sent again."""
+        """The stream broke and is asked for from `received` on. What has no bytes yet will be sent again."""
         while self._tensors and not self._tensors[-1].received:
             self.total_bytes -= self._tensors.pop().total_bytes
         self._goes_on = True
@@ -138,7 +138,7 @@ class Assembler:
     def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:
         dtype, shape = checked_header(head)
         if (head.name, shape, dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
-            raise ProtocolError("a header with the etag of the cut stream describes another tensor")
+            raise ProtocolError("a header with the etag of the broken stream describes another tensor")
 
     def _allocated(self, head: tensor_pb2.TensorHeader) -> _Tensor:
         """Memory for what a header announces, which may come from anyone."""

@@ -13,7 +13,7 @@ from transparent_llm.wire.protocol_error import ProtocolError
 from transparent_llm.wire.shape import ShapeError, checked_shape
 
 _LONGEST_NAME, _LONGEST_ETAG = 128, 256
-"""Characters: an etag is sent back after a cut."""
+"""Characters: an etag is sent back after a break."""
 
 
 def checked_header(head: tensor_pb2.TensorHeader) -> tuple[torch.dtype, tuple[int, ...]]:

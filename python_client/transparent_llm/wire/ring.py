@@ -102,4 +102,4 @@ def read_slot(file: FileIO, slot: int, slot_bytes: int, target: memoryview) -> N
         OSError: it is not there.
     """
     if os.preadv(file.fileno(), [target], _SLOTS_OFFSET + slot * slot_bytes) != len(target):
-        raise OSError(errno.EIO, "shared memory was cut short")
+        raise OSError(errno.EIO, "shared memory was truncated")

@@ -78,8 +78,8 @@ def code_of(error: errors.TransparentLlmError) -> grpc.StatusCode:
 
 def to_status(error: errors.TransparentLlmError) -> status_pb2.Status:
     """The error as google.rpc.Status with ErrorInfo and what else helps: RetryInfo, ResourceInfo, BadRequest."""
-    message = _cut(error.message, _LONGEST_MESSAGE)
-    metadata = {key: _cut(value, _LONGEST_VALUE) for key, value in error.metadata.items()}
+    message = _truncated(error.message, _LONGEST_MESSAGE)
+    metadata = {key: _truncated(value, _LONGEST_VALUE) for key, value in error.metadata.items()}
     status = status_pb2.Status(code=code_of(error).value[0], message=message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     status.details.add().Pack(info)
@@ -157,7 +157,7 @@ def _unpacked(status: status_pb2.Status, kind: Any) -> list[Any]:
     return found
 
 
-def _cut(text: str, longest: int) -> str:
+def _truncated(text: str, longest: int) -> str:
     """Text that a client sent comes back in errors; gRPC limits what fits into the metadata of a call."""
     raw = text.encode("utf-8", "replace")
     return text if len(raw) <= longest else raw[: longest - 3].decode("utf-8", "ignore") + "..."

@@ -62,12 +62,12 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
     parser.add_argument(
-        "--stall-s", type=float, help="a stream that nobody reads for so long is cut off (default 60; 0: never)"
+        "--stall-s", type=float, help="a stream that nobody reads for so long is cancelled (default 60; 0: never)"
     )
     parser.add_argument(
         "--request-arrival-s",
         type=float,
-        help="a call whose request has not come, whole, after so long is cut off (default 20; 0: never)",
+        help="a call whose request has not come, whole, after so long is cancelled (default 20; 0: never)",
     )
     parser.add_argument(
         "--canary-s",

@@ -128,11 +128,11 @@ class ServerConfig:
     """How long calls may go on after that."""
 
     stall_s: float = 60.0
-    """A stream that its client did not read for so long is cut off, which frees its thread. 0: never."""
+    """A stream that its client did not read for so long is cancelled, which frees its thread. 0: never."""
 
     request_arrival_s: float = 20.0
-    """How long the request of a call may take to come, whole; then the call is cut off. Where its place is needed by
-    another call, it is cut off at once. 0: for ever."""
+    """How long the request of a call may take to come, whole; then the call is cancelled. Where its place is needed by
+    another call, it is cancelled at once. 0: for ever."""
 
     max_unread_bytes: int = 64 * MIB
     """Answers of calls without streaming that their clients do not read, all together; over it the oldest are

@@ -56,9 +56,9 @@ class Probes:
         self._grpc.start()
         return f"{self._listen.rpartition(':')[0]}:{port}"
 
-    def cut(self) -> None:
+    def cancel_overdue(self) -> None:
         """End calls that have waited too long for their client."""
-        self._lanes.cut()
+        self._lanes.cancel_overdue()
 
     def stop(self) -> None:
         """Hang up."""

@@ -144,7 +144,7 @@ def _independence(together: Reference, alone: Reference) -> ParityCheck:
     return reduce(lambda worst, check: check if check.exceeds(worst) else worst, checks)
 
 
-def prove(model: BridgedModel, values: Values, expected: Reference) -> tuple[ParityCheck, ...]:
+def check_parity(model: BridgedModel, values: Values, expected: Reference) -> tuple[ParityCheck, ...]:
     """Compare the values of the probe and add them up; the results are what ServerInfo reports.
 
     Raises:

@@ -30,7 +30,7 @@ from transparent_llm_server.models.loading.digest import model_digest
 from transparent_llm_server.models.loading.huggingface import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
-from transparent_llm_server.models.parity import prove, reference
+from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.values.value import Value
 
@@ -112,7 +112,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         )
         step("checking")
         (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
-        parity = prove(self._model, Values(self._model, capture), probe)
+        parity = check_parity(self._model, Values(self._model, capture), probe)
         self._model.watch()
         self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)

@@ -26,7 +26,7 @@ from transparent_llm_server.incidents import incident
 from transparent_llm_server.models.serving import ServedModel
 from transparent_llm_server.registry.budget import ModelBudget, in_use
 from transparent_llm_server.registry.loader import ModelLoader
-from transparent_llm_server.registry.slot import ModelOffer, ModelSlot
+from transparent_llm_server.registry.slot import ModelSlot, ModelSource
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +52,17 @@ class LoadRules:
 class Registry:
     """Models by name; an empty name means the only one.
 
-    `on_unload` is told of a model that nobody may use any more; `as_told` knows the errors that a device makes.
+    `on_unload` is told of a model that nobody may use any more; `translate` knows the errors that a device makes.
     """
 
     def __init__(
         self,
         rules: LoadRules | None = None,
         on_unload: Callable[[ServedModel], None] = lambda _: None,
-        as_told: Callable[[BaseException], BaseException] = lambda error: error,
+        translate: Callable[[BaseException], BaseException] = lambda error: error,
     ) -> None:
         self._rules = rules or LoadRules()
-        self._on_unload, self._as_told = on_unload, as_told
+        self._on_unload, self._translate = on_unload, translate
         self._budget = ModelBudget(self._rules.max_bytes)
         self._slots: dict[str, ModelSlot] = {}
         self._by_name: dict[str, ModelSlot] = {}
@@ -93,11 +93,11 @@ class Registry:
         Raises:
             InvalidRequestError: the name is taken.
         """
-        self.offer(ModelOffer(model.name, load=lambda _: model))
+        self.offer(ModelSource(model.name, load=lambda _: model))
         with self._lock:
             self._slots[model.name].loaded(model)
 
-    def offer(self, offer: ModelOffer) -> None:
+    def offer(self, offer: ModelSource) -> None:
         """Serve one that will be loaded.
 
         Raises:
@@ -226,7 +226,7 @@ class Registry:
         log.info("%s: loaded in %.1f s, %d bytes", slot.offer.name, now - slot.changed_at, slot.weight_bytes or 0)
 
     def _fail(self, slot: ModelSlot, error: BaseException) -> None:
-        told = self._as_told(error)
+        told = self._translate(error)
         if not isinstance(told, TransparentLlmError):
             told = incident(f"loading model {slot.offer.name!r}", error)
         log.warning("%s: not loaded: %s", slot.offer.name, told.message)

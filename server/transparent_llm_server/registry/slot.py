@@ -18,7 +18,7 @@ Load = Callable[[Callable[[str], None]], ServedModel]
 
 
 @dataclass(frozen=True)
-class ModelOffer:
+class ModelSource:
     """A model that can be loaded."""
 
     name: str
@@ -35,7 +35,7 @@ class ModelOffer:
 class ModelSlot:
     """The state of one model. No lock of its own: its registry's guards it."""
 
-    def __init__(self, offer: ModelOffer) -> None:
+    def __init__(self, offer: ModelSource) -> None:
         self.offer = offer
         self.state = ModelState.UNLOADED
         self.model: ServedModel | None = None

@@ -11,19 +11,19 @@ from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription
 from transparent_llm_server.config.model import ModelConfig
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.models.loading.progress import LoadWatch, watched
+from transparent_llm_server.models.loading.progress import LoadProgress, watched
 from transparent_llm_server.models.loading.refusal import display_name
 from transparent_llm_server.models.loading.weight_files import weight_bytes
 from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.serving import ServedModel, served
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
-from transparent_llm_server.registry.slot import ModelOffer
+from transparent_llm_server.registry.slot import ModelSource
 
 Alone = Callable[[], AbstractContextManager[Any]]
 """Within it, no model computes."""
 
 
-def model_offer(config: ServerConfig, model: ModelConfig, alone: Alone) -> ModelOffer:
+def model_source(config: ServerConfig, model: ModelConfig, alone: Alone) -> ModelSource:
     """A model as its own settings and those of the server say.
 
     Raises:
@@ -32,7 +32,7 @@ def model_offer(config: ServerConfig, model: ModelConfig, alone: Alone) -> Model
     place = placement(config, model)
 
     def load(on_step: Callable[[str], None]) -> ServedModel:
-        with watched(LoadWatch(on_step, alone)):
+        with watched(LoadProgress(on_step, alone)):
             llm = TransformerLensTransparentLlm(model.source, revision=model.revision, **vars(place))
         llm.bridged.edits.cease()  # nobody but this server has it
         return served(model.alias, llm)
@@ -48,7 +48,7 @@ def model_offer(config: ServerConfig, model: ModelConfig, alone: Alone) -> Model
     )
     tells_size = model.is_local and place.device_map is None and place.quantization is None
     size = weight_bytes(Path(model.source), place.dtype) if tells_size else None
-    return ModelOffer(model.alias, load, model.aliases, model.is_on_demand, size, known)
+    return ModelSource(model.alias, load, model.aliases, model.is_on_demand, size, known)
 
 
 def placement(config: ServerConfig, model: ModelConfig) -> Placement:

@@ -56,7 +56,7 @@ class Answers:
             return outgoing(name, dims, read(name, *arguments), options)
 
         if read.reads_are_quick:
-            return self._engine.here(find)
+            return self._engine.run_inline(find)
         return self._on_model_thread(find, caller)
 
     def stream(
@@ -76,7 +76,7 @@ class Answers:
         """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
         caller.require_there()
         if value.is_quick:
-            return self._engine.here(piece.compute)
+            return self._engine.run_inline(piece.compute)
         for step in piece.steps():
             self._on_model_thread(step, caller)
         return self._on_model_thread(piece.compute, caller)

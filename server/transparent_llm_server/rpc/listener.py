@@ -47,7 +47,7 @@ def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None 
 
 
 def host_and_port(what: str, listen: str, form: str = "HOST:PORT") -> tuple[str, int]:
-    """The two parts of HOST:PORT, an IPv6 address without its brackets. The system would cut a port that is too large.
+    """The two parts of HOST:PORT, an IPv6 address without its brackets. The system would wrap a port that is too large.
 
     Raises:
         InvalidRequestError: it is something else; `what` begins the sentence, `form` says what could stand there.

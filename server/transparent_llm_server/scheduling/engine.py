@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
-from transparent_llm_server.events import Observer, Wait
+from transparent_llm_server.events import Wait, WorkEvents
 from transparent_llm_server.models.forward.cancellation import while_wanted
 from transparent_llm_server.models.forward.settled import settled
 from transparent_llm_server.scheduling.device_errors import device_is_lost
@@ -47,10 +47,10 @@ class Engine:
         queue_length: int,
         retry_after_s: float,
         on_failure: Callable[[int], None] = lambda _: None,
-        observer: Observer | None = None,
+        work_events: WorkEvents | None = None,
     ) -> None:
         self._on_failure = on_failure
-        self.observer = observer or Observer()
+        self.work_events = work_events or WorkEvents()
         """Is told how long reads wait; those who queue runs here tell it of theirs."""
 
         self._queue_length = queue_length
@@ -102,7 +102,7 @@ class Engine:
             UnavailableError: the engine is closed.
         """
         future: Future[_Result] = Future()
-        wait = self.observer.begin_wait("read")
+        wait = self.work_events.begin_wait("read")
         with self._changed:
             self._require_open()
             self._reads.put(owner, (work if wait is None else partial(self._after, wait, work), future))
@@ -110,7 +110,7 @@ class Engine:
         return future
 
     def _after(self, wait: Wait, work: Callable[[], _Result]) -> _Result:
-        self.observer.end_wait(wait)
+        self.work_events.end_wait(wait)
         return work()
 
     @contextmanager
@@ -137,7 +137,7 @@ class Engine:
         finally:
             ended.set()
 
-    def here(self, work: Callable[[], _Result]) -> _Result:
+    def run_inline(self, work: Callable[[], _Result]) -> _Result:
         """Do a little work on the caller's own thread, with the same errors.
 
         Raises:
@@ -148,12 +148,12 @@ class Engine:
         try:
             return _settled(work)
         except BaseException as error:
-            told = self.as_told(error)
+            told = self.translate(error)
             if told is error:
                 raise
             raise told from error
 
-    def as_told(self, error: BaseException) -> BaseException:
+    def translate(self, error: BaseException) -> BaseException:
         """What a caller is told of an error: the words of a device that is out of memory become `CapacityError`."""
         if _is_out_of_memory(error):
             return _out_of_memory(error, self._retry_after_s)
@@ -238,7 +238,7 @@ class Engine:
                 result = _settled(work)
         except BaseException as error:
             with suppress(InvalidStateError):  # `close` waited no longer for it
-                future.set_exception(self.as_told(error))
+                future.set_exception(self.translate(error))
         else:
             with suppress(InvalidStateError):
                 future.set_result(result)

@@ -57,7 +57,7 @@ class RunQueue:
         hold: Callable[[ServedModel], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self._engine = engine
-        self._observer = engine.observer
+        self._work_events = engine.work_events
         self._runs = runs
         self._hold = hold
         self._changed = threading.Condition()
@@ -81,7 +81,7 @@ class RunQueue:
                 waiter.set_result(run)
                 return waiter
             if entry is None:
-                entry = _Entry(model, prepared, run_id, owner, self._observer.begin_wait("run"))
+                entry = _Entry(model, prepared, run_id, owner, self._work_events.begin_wait("run"))
                 entry.job = job = self._engine.submit(partial(self._turn, run_id, sharing))
                 self._waiting[run_id] = entry
                 self._changed.notify_all()
@@ -116,7 +116,7 @@ class RunQueue:
         group = self._take(run_id, sharing)
         try:
             for entry in group:
-                self._observer.end_wait(entry.wait)
+                self._work_events.end_wait(entry.wait)
             self._compute_held(group)
         finally:
             with self._changed:
@@ -193,7 +193,7 @@ class RunQueue:
 
     def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
         model, waits = group[0].model, [entry.wait for entry in group]
-        with self._observer.forward(model.name, model.description.device, waits):
+        with self._work_events.forward(model.name, model.description.device, waits):
             return model.execute([entry.prepared for entry in group])
 
     def _is_wanted(self, group: Sequence[_Entry]) -> bool:
@@ -213,7 +213,7 @@ class RunQueue:
 
     def _fail(self, entry: _Entry, error: BaseException) -> None:
         for waiter in self._answered(entry):
-            waiter.set_exception(self._engine.as_told(error))
+            waiter.set_exception(self._engine.translate(error))
 
     def _answered(self, entry: _Entry) -> list[Future[CompletedRun]]:
         """Those who still wait; from here on, whoever comes finds the run in the store or asks anew."""

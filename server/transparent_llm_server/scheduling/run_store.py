@@ -21,7 +21,7 @@ class Sized(Protocol):
 
 
 _Run = TypeVar("_Run", bound=Sized)
-Why = Literal["room", "age", "released", "unloaded"]
+EvictionReason = Literal["room", "age", "released", "unloaded"]
 """A run is dropped: for others, as nobody read it for too long, as its owner said so, or with its model."""
 
 _REMEMBERED = 16_384
@@ -39,7 +39,7 @@ class StoreCounts:
     recomputations: int = 0
     """Runs stored anew that had been dropped, as far as their ids are remembered."""
 
-    evictions: dict[Why, int] = field(default_factory=lambda: dict.fromkeys(get_args(Why), 0))
+    evictions: dict[EvictionReason, int] = field(default_factory=lambda: dict.fromkeys(get_args(EvictionReason), 0))
 
 
 @dataclass
@@ -180,7 +180,7 @@ class RunStore(Generic[_Run]):
         while self._entries and next(iter(self._entries.values())).used_at < oldest_kept:
             self._remove(next(iter(self._entries)), "age")
 
-    def _remove(self, run_id: str, why: Why | None = None) -> bool:
+    def _remove(self, run_id: str, why: EvictionReason | None = None) -> bool:
         entry = self._entries.pop(run_id, None)
         if entry is None:
             return False

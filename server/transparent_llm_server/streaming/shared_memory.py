@@ -29,7 +29,7 @@ class OfferedRing:
     Args:
         offer: Of the request.
         is_active: Whether its client still waits.
-        stall_s: A client that reads no piece for so long, while all slots are full, is cut off. 0: never.
+        stall_s: A client that reads no piece for so long, while all slots are full, is cancelled. 0: never.
     """
 
     def __init__(self, offer: tensor_pb2.SharedMemory, is_active: Callable[[], bool], stall_s: float = 0.0) -> None:
@@ -97,8 +97,8 @@ class OfferedRing:
             if not self._is_active():
                 raise CancelledError("the client left while its shared memory was full")
             if self._stall_s and time.monotonic() - began > self._stall_s:
-                log.warning("shared memory: nobody read for %g s, cut off", self._stall_s)
-                raise CancelledError(f"nobody read from shared memory for {self._stall_s:g} s: the stream is cut off")
+                log.warning("shared memory: nobody read for %g s, cancelled", self._stall_s)
+                raise CancelledError(f"nobody read from shared memory for {self._stall_s:g} s: the stream is cancelled")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         return self._written % self._slots

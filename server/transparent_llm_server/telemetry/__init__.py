@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.events import Listener, Observer
+from transparent_llm_server.events import CallListener, WorkEvents
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_store import RunStore
@@ -33,10 +33,10 @@ class Telemetry:
         if config.otlp_endpoint is not None:
             self._traces = _traces(config.otlp_endpoint)
         parts = [part for part in (self._traces, self._metrics) if part is not None]
-        self.listeners: list[Listener] = [*parts]
+        self.listeners: list[CallListener] = [*parts]
         """Are told of calls."""
 
-        self.observer = Observer([*parts])
+        self.work_events = WorkEvents([*parts])
         """Is told of work on its way to the model."""
 
     @property
@@ -50,12 +50,12 @@ class Telemetry:
             self._metrics.watch(engine, runs, registry)
 
     def stalled(self, streams: int) -> None:
-        """Count streams that were cut off as nobody read them."""
+        """Count streams that were cancelled as nobody read them."""
         if self._metrics is not None:
             self._metrics.stalled(streams)
 
     def late(self, calls: int) -> None:
-        """Count calls that were cut off as their request did not come."""
+        """Count calls that were cancelled as their request did not come."""
         if self._metrics is not None:
             self._metrics.late(calls)
 

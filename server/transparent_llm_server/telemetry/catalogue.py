@@ -39,7 +39,7 @@ ACTIVE_CALLS = Metric("transparent_llm_active_calls", "gauge", "calls under way,
 CANCELLATIONS = Metric(
     "transparent_llm_cancellations_total",
     "counter",
-    "calls that the client left, or whose stream was cut off as nobody read it",
+    "calls that the client left, or whose stream was cancelled as nobody read it",
     ("method",),
 )
 REFUSALS = Metric(
@@ -49,10 +49,10 @@ REFUSALS = Metric(
     ("reason",),
 )
 STALLED_STREAMS = Metric(
-    "transparent_llm_stalled_streams_total", "counter", "streams that were cut off as nobody read them"
+    "transparent_llm_stalled_streams_total", "counter", "streams that were cancelled as nobody read them"
 )
 LATE_REQUESTS = Metric(
-    "transparent_llm_late_requests_total", "counter", "calls that were cut off as their request did not come"
+    "transparent_llm_late_requests_total", "counter", "calls that were cancelled as their request did not come"
 )
 QUEUE_WAIT = Metric(
     "transparent_llm_queue_wait_seconds",

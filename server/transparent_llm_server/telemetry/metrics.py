@@ -107,11 +107,11 @@ class Metrics:
         self._forwards.record(seconds, {"model": model})
 
     def stalled(self, streams: int) -> None:
-        """Count streams that were cut off."""
+        """Count streams that were cancelled."""
         self._stalled.add(streams)
 
     def late(self, calls: int) -> None:
-        """Count calls that were cut off as their request did not come."""
+        """Count calls that were cancelled as their request did not come."""
         self._late.add(calls)
 
     def stop(self) -> None:

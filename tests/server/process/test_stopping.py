@@ -23,7 +23,7 @@ from transparent_llm.wire.runs import to_request
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import ServedModel
-from transparent_llm_server.registry.slot import ModelOffer
+from transparent_llm_server.registry.slot import ModelSource
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_load_that_does_not_end_is_left_alone(go_on: threading.Event) -> None:
         go_on.wait()
         raise InvalidRequestError("too late")
 
-    server._registry.offer(ModelOffer("slow", load, on_demand=True))
+    server._registry.offer(ModelSource("slow", load, on_demand=True))
     with RemoteTransparentLlm(server.address, model="slow", timeout_s=1) as llm, pytest.raises(TransparentLlmError):
         llm.model_info()
     assert begun.wait(SOON)

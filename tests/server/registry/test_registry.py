@@ -19,7 +19,7 @@ from transparent_llm.description import ModelState
 from transparent_llm.errors import InternalError, InvalidRequestError, NotFoundError, TooLargeError, UnavailableError
 from transparent_llm_server.models.serving import ServedModel, ServedTransparentLlm
 from transparent_llm_server.registry.registry import LoadRules, Registry
-from transparent_llm_server.registry.slot import ModelOffer
+from transparent_llm_server.registry.slot import ModelSource
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def sized(llm: TransparentLlm, name: str, nbytes: int) -> ServedModel:
     return model
 
 
-def offered(model: ServedModel, before: Callable[[], object] = lambda: None) -> ModelOffer:
+def offered(model: ServedModel, before: Callable[[], object] = lambda: None) -> ModelSource:
     """Of a size that only loading tells."""
 
     def load(tell: Callable[[str], None]) -> ServedModel:
@@ -123,7 +123,7 @@ def offered(model: ServedModel, before: Callable[[], object] = lambda: None) -> 
         before()
         return model
 
-    return ModelOffer(model.name, load, on_demand=True)
+    return ModelSource(model.name, load, on_demand=True)
 
 
 def states(registry: Registry) -> dict[str, ModelState]:
@@ -168,7 +168,7 @@ def test_a_model_that_is_not_served_after_all_leaves_memory(llm: TransparentLlm,
         return model
 
     registry = Registry(LoadRules(max_bytes=100))
-    registry.offer(ModelOffer("large", load, on_demand=True))
+    registry.offer(ModelSource("large", load, on_demand=True))
     with pytest.raises(UnavailableError):
         named(registry, "large")
     wait_until(lambda: made and made[0]() is None)
@@ -267,7 +267,7 @@ def test_a_load_ends_at_its_next_step_when_the_server_does(llm: TransparentLlm) 
         tell("checking")
         return model
 
-    registry.offer(ModelOffer("slow", load, on_demand=True))
+    registry.offer(ModelSource("slow", load, on_demand=True))
     with pytest.raises(UnavailableError):
         named(registry, "slow")
     assert begun.wait(SOON)

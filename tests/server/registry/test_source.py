@@ -18,7 +18,7 @@ from transparent_llm_server.app import Server
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.placement.placement import Placement
-from transparent_llm_server.registry.source import model_offer, placement
+from transparent_llm_server.registry.source import model_source, placement
 
 
 def placed(server: dict[str, Any], model: dict[str, Any]) -> Placement:
@@ -54,11 +54,11 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
 ) -> None:
     config = ServerConfig(**{"device": "cpu", **server})
     with pytest.raises(InvalidRequestError, match=message):
-        model_offer(config, ModelConfig("a", "a", **{"load": ON_DEMAND, **model}), nullcontext)
+        model_source(config, ModelConfig("a", "a", **{"load": ON_DEMAND, **model}), nullcontext)
 
 
 def test_a_hub_model_says_where_it_would_come_from() -> None:
-    offer = model_offer(ServerConfig(), ModelConfig("org/big", "big", revision="v2", load=ON_DEMAND), nullcontext)
+    offer = model_source(ServerConfig(), ModelConfig("org/big", "big", revision="v2", load=ON_DEMAND), nullcontext)
     assert offer.weight_bytes is None
     assert offer.known is not None
     assert (offer.known.detail, offer.known.revision) == ("to be loaded from the hub (org/big)", "v2")

@@ -121,10 +121,10 @@ def test_calls_that_wait_too_long_for_their_client_are_cut_off_once() -> None:
     next(offered)
     calls.in_flight.answered(calls.working("unread"), 1)
     calls.now = 6.0
-    assert +calls.in_flight.cut() == {Phase.ARRIVING: 1}
+    assert +calls.in_flight.cancel_overdue() == {Phase.ARRIVING: 1}
     calls.now = 11.0
-    assert +calls.in_flight.cut() == {Phase.OFFERED: 1, Phase.ANSWERED: 1}
-    assert +calls.in_flight.cut() == {}
+    assert +calls.in_flight.cancel_overdue() == {Phase.OFFERED: 1, Phase.ANSWERED: 1}
+    assert +calls.in_flight.cancel_overdue() == {}
     assert calls.left == ["silent", "stalled", "unread"]
 
 
@@ -135,7 +135,7 @@ def test_a_stream_that_is_taken_is_not_cut_off_while_the_server_works_on_it() ->
     def messages() -> Iterator[str]:
         yield "first"
         calls.now += 100.0
-        assert not calls.in_flight.cut().total()
+        assert not calls.in_flight.cancel_overdue().total()
         yield "second"
 
     assert list(calls.in_flight.offers(call, messages())) == ["first", "second"]
@@ -145,7 +145,7 @@ def test_without_limits_nothing_is_cut_off() -> None:
     calls = Calls()
     calls.enter("a")
     calls.now = 1e9
-    assert not calls.in_flight.cut().total()
+    assert not calls.in_flight.cancel_overdue().total()
 
 
 def test_those_that_gave_way_are_told_with_those_that_were_late() -> None:
@@ -153,4 +153,4 @@ def test_those_that_gave_way_are_told_with_those_that_were_late() -> None:
     calls.enter("a")
     calls.arrived()
     calls.enter("b")
-    assert +calls.in_flight.cut() == {Phase.ARRIVING: 1}
+    assert +calls.in_flight.cancel_overdue() == {Phase.ARRIVING: 1}

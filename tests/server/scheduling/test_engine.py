@@ -320,7 +320,7 @@ def test_a_read_that_is_cancelled_before_it_begins_never_runs(engine: Engine) ->
 
 def test_a_little_work_is_done_on_the_callers_thread_while_the_model_is_at_work(engine: Engine) -> None:
     with held(engine):
-        assert engine.here(threading.get_ident) == threading.get_ident()
+        assert engine.run_inline(threading.get_ident) == threading.get_ident()
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_little_work_is_done_on_the_callers_thread_while_the_model_is_at_work(
 )
 def test_running_out_of_memory_on_the_callers_thread_is_a_capacity_error(engine: Engine, error: Exception) -> None:
     with pytest.raises(CapacityError) as refused:
-        engine.here(raising(error))
+        engine.run_inline(raising(error))
     assert refused.value.reason == "OUT_OF_MEMORY"
     assert refused.value.retry_after_s == 1.5
     assert refused.value.metadata == {"device_message": str(error)}
@@ -349,7 +349,7 @@ def test_running_out_of_memory_on_the_callers_thread_is_a_capacity_error(engine:
 )
 def test_any_other_error_on_the_callers_thread_passes_unchanged(engine: Engine, error: BaseException) -> None:
     with pytest.raises(type(error)) as raised:
-        engine.here(raising(error))
+        engine.run_inline(raising(error))
     assert raised.value is error
     assert error.__cause__ is None
 
@@ -363,12 +363,12 @@ def test_any_other_error_on_the_callers_thread_passes_unchanged(engine: Engine, 
     ids=repr,
 )
 def test_an_error_that_is_not_the_devices_is_told_as_it_is(engine: Engine, error: BaseException) -> None:
-    assert engine.as_told(error) is error
+    assert engine.translate(error) is error
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("HIP out of memory. Tried to")], ids=repr)
 def test_a_device_without_memory_is_told_with_a_time_to_come_back(engine: Engine, error: BaseException) -> None:
-    told = engine.as_told(error)
+    told = engine.translate(error)
     assert type(told) is CapacityError
     assert told.retry_after_s == 1.5
     assert told.__traceback__ is told.__cause__ is None
@@ -452,7 +452,7 @@ def test_a_closed_engine_refuses_work_on_the_callers_thread() -> None:
     engine, ran = Engine(queue_length=5, retry_after_s=1.0), threading.Event()
     engine.close()
     with pytest.raises(UnavailableError) as refused:
-        engine.here(ran.set)
+        engine.run_inline(ran.set)
     assert refused.value.reason == "DRAINING"
     assert not ran.is_set()
 

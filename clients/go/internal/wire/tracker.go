@@ -93,7 +93,7 @@ func (t *Tracker) begin(head *pb.TensorHeader, offset uint64) (Step, error) {
 	same := t.begun && head.Etag == t.etag
 	if same && t.goesOn && offset > 0 && len(t.tensors) > 0 {
 		if !SameTensor(t.tensors[len(t.tensors)-1].head, head) {
-			return Step{}, broken("a header with the etag of the cut stream describes another tensor")
+			return Step{}, broken("a header with the etag of the broken stream describes another tensor")
 		}
 		return Step{}, nil
 	}

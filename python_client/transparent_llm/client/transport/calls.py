@@ -1,6 +1,6 @@
 """The choke point: every call of the client goes through `unary` or `tensor`.
 
-Here are deadline, token, routing key, progress, cancellation, resumption of a cut stream, and the one place
+Here are deadline, token, routing key, progress, cancellation, resumption of a broken stream, and the one place
 where gRPC's errors become ours.
 """
 
@@ -19,7 +19,7 @@ from transparent_llm.client.config import ClientConfig
 from transparent_llm.client.progress import Meter
 from transparent_llm.client.transport.channel import LazyChannel, closed_error
 from transparent_llm.client.transport.interrupt import Interruptible
-from transparent_llm.client.transport.shared_memory import Rings
+from transparent_llm.client.transport.shared_memory import SharedMemoryPool
 from transparent_llm.client.transport.traceparent import traceparent
 from transparent_llm.errors import CancelledError, DeadlineError, InternalError, TransparentLlmError, UnavailableError
 from transparent_llm.wire import health, status
@@ -34,7 +34,7 @@ _TRIES_UNREACHED = 5
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _PASSING = ("UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED")
-"""Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
+"""Reasons of a server that goes or comes, or cancels what it has not begun: where one was reached before, it or
 another one will answer."""
 
 _Answer = TypeVar("_Answer")
@@ -47,7 +47,7 @@ class Calls:
         self.config = config
         self.channel = LazyChannel(config)
         self._has_answered = False
-        self._rings = Rings(enabled=config.shared_memory and config.is_local)
+        self._rings = SharedMemoryPool(enabled=config.shared_memory and config.is_local)
 
     def unary(self, rpc: str, request: Any, read: Callable[[Any], _Answer], run_key: str = "") -> _Answer:
         """Send one message, get one, and what `read` makes of it.
@@ -84,18 +84,18 @@ class Calls:
         One that has never answered is asked a few times more, but not waited for.
         """
         deadline = time.monotonic() + self.config.timeout_s
-        cuts = _Cuts(self.config, was_reached=self._has_answered)
+        retries = Retries(self.config, was_reached=self._has_answered)
         while True:
             try:
                 return self._unary_once(method, request, run_key, deadline)
             except (UnavailableError, DeadlineError, CancelledError) as error:
-                cuts.wait_out(error, deadline, by_us=self.channel.is_closed)
+                retries.backoff(error, deadline, by_us=self.channel.is_closed)
             log.debug("the connection was lost during a call, asking again")
 
     def _unary_once(self, method: Any, request: Any, run_key: str, deadline: float) -> bytes:
         with Interruptible() as interruptible:
             call = _begun(method.future, request, deadline - time.monotonic(), self._metadata(run_key))
-            interruptible.cancels(call)
+            interruptible.attach(call)
             try:
                 response: bytes = call.result()
                 self._has_answered = True
@@ -116,7 +116,7 @@ class Calls:
         run_key: str = "",
         interruptible: Interruptible | None = None,
     ) -> list[tuple[str, torch.Tensor]]:
-        """Receive a stream's tensors with their names; a cut stream is taken up where it broke off.
+        """Receive a stream's tensors with their names; a broken stream is taken up where it broke off.
 
         Raises:
             InternalError: what comes is not what must come for the request.
@@ -124,7 +124,7 @@ class Calls:
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
         assembler = Assembler(self.config.max_bytes, answer=Answer(expected))
-        cuts = _Cuts(self.config, was_reached=self._has_answered)
+        retries = Retries(self.config, was_reached=self._has_answered)
         meter = Meter(rpc, self.config.progress)
         try:
             while True:
@@ -144,8 +144,8 @@ class Calls:
                 finally:
                     self._rings.take_back(ring, ended_well=ended_well)
                 by_us = interruptible.is_cancelled or self.channel.is_closed
-                cuts.wait_out(failure, deadline, assembler, progress=assembler.received > before, by_us=by_us)
-                log.debug("stream cut at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
+                retries.backoff(failure, deadline, assembler, progress=assembler.received > before, by_us=by_us)
+                log.debug("stream broken at byte %d of %d, resuming", assembler.received, assembler.total_bytes)
                 assembler.resume()
                 request.options.resume_offset, request.options.etag = assembler.received, assembler.etag
         finally:
@@ -165,7 +165,7 @@ class Calls:
         """The messages of a call, which is cancelled when nobody takes them any more."""
         remaining = deadline - time.monotonic()
         call = _begun(getattr(self.channel.stub(), rpc), request, remaining, self._metadata(run_key))
-        interruptible.cancels(call)
+        interruptible.attach(call)
         try:
             yield from call
         finally:
@@ -178,7 +178,7 @@ class Calls:
         return metadata + traceparent()
 
 
-class _Cuts:
+class Retries:
     """How often, and how long already, a call had to be made or taken up again without any progress."""
 
     def __init__(self, config: ClientConfig, *, was_reached: bool) -> None:
@@ -189,7 +189,7 @@ class _Cuts:
         self._last = -math.inf
         self._loss: TransparentLlmError | None = None
 
-    def wait_out(
+    def backoff(
         self,
         failure: TransparentLlmError,
         deadline: float,
@@ -198,7 +198,7 @@ class _Cuts:
         progress: bool = False,
         by_us: bool = False,
     ) -> None:
-        """Wait a little after a cut; raise what cannot be mended, or could not within `reconnect_s`."""
+        """Wait a little after a failure; raise what cannot be mended, or could not within `reconnect_s`."""
         now = time.monotonic()
         if _loads_a_model(failure) and not by_us:
             _wait_for_model(failure, deadline)
@@ -223,7 +223,7 @@ class _Cuts:
         time.sleep(pause)
 
     def _rest(self, now: float) -> float:
-        """After some progress there is no pause, unless the one before was cut too, only just."""
+        """After some progress there is no pause, unless the one before broke too, only just."""
         pause = max(0.0, self._last + _FIRST_PAUSE_S - now)
         self._last = now + pause
         return pause

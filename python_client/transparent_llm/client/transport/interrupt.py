@@ -40,7 +40,7 @@ class Interruptible:
         """Whether Ctrl-C or `cancel` has ended it."""
         return self._is_pressed
 
-    def cancels(self, call: Any) -> None:
+    def attach(self, call: Any) -> None:
         """This is the call that Ctrl-C or `cancel` ends."""
         self._call = call
         if self._is_pressed:

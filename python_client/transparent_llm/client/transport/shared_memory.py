@@ -18,7 +18,7 @@ _MOST_IDLE = 16
 """Rings that wait for the next call: each is an open file."""
 
 
-class Rings:
+class SharedMemoryPool:
     """Rings of one client and its copies. One that a server has taken is used for that call and no other.
 
     With the first one go those that killed processes of this user have left.

@@ -14,7 +14,7 @@ from transparent_llm.runtime import memory
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.values.value import Piece, Value, as_slice, cut_ranges
 
-_Cut = tuple[int, int, range]
+_BlockPart = tuple[int, int, range]
 _BLOCK_BYTES = 8 * 2**20
 _MOST_POSITIONS, _LEAST_POSITIONS = 32, 4
 
@@ -37,18 +37,18 @@ class Logits(Value):
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
         """Some blocks each; one block can be more than `max_bytes`. However little of each block is wanted, they are
         computed whole: so they count as what they are too."""
-        taken: list[_Cut] = []
+        taken: list[_BlockPart] = []
         count, most_blocks = 0, max(1, _BLOCK_BYTES // self._block_bytes)
-        for cut in self._cuts():
-            count += len(cut[2])
+        for part in self._block_parts():
+            count += len(part[2])
             if taken and (count * self._position_bytes > max_bytes or len(taken) == most_blocks):
                 yield self._piece_of(taken)
-                taken, count = [], len(cut[2])
-            taken.append(cut)
+                taken, count = [], len(part[2])
+            taken.append(part)
         if taken:
             yield self._piece_of(taken)
 
-    def _cuts(self) -> Iterator[_Cut]:
+    def _block_parts(self) -> Iterator[_BlockPart]:
         """(row, first position of a block, positions in it) in C order."""
         batch, positions, _ = self._ranges
         for row in batch:
@@ -73,12 +73,12 @@ class Logits(Value):
     def _position_bytes(self) -> int:
         return self.shape[2] * self.dtype.itemsize
 
-    def _piece_of(self, cuts: list[_Cut]) -> Piece:
-        return Piece((_count(cuts), self.shape[2]), partial(self._compute, cuts))
+    def _piece_of(self, wanted_parts: list[_BlockPart]) -> Piece:
+        return Piece((_count(wanted_parts), self.shape[2]), partial(self._compute, wanted_parts))
 
     @torch.no_grad()
-    def _compute(self, cuts: list[_Cut]) -> torch.Tensor:
-        parts = [self._block_part(*cut) for cut in cuts]
+    def _compute(self, wanted_parts: list[_BlockPart]) -> torch.Tensor:
+        parts = [self._block_part(*part) for part in wanted_parts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _block_part(self, row: int, start: int, wanted: range) -> torch.Tensor:
@@ -86,5 +86,5 @@ class Logits(Value):
         return block[as_slice(wanted), as_slice(self._ranges[2])]
 
 
-def _count(cuts: list[_Cut]) -> int:
-    return sum(len(wanted) for _, _, wanted in cuts)
+def _count(wanted_parts: list[_BlockPart]) -> int:
+    return sum(len(wanted) for _, _, wanted in wanted_parts)

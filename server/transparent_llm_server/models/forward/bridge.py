@@ -22,15 +22,17 @@ from transparent_llm_server.models.forward.model_changes import Edits, count_wri
 from transparent_llm_server.models.forward.neurons import unbridged
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
-from transparent_llm_server.models.placement.layout import Spread
-from transparent_llm_server.models.placement.materialize import Gathering
+from transparent_llm_server.models.placement.layout import DeviceLayout
+from transparent_llm_server.models.placement.materialize import MaterializedWeights
 from transparent_llm_server.models.placement.quantization import plain_parts
 
 
 class BridgedModel:
     """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
 
-    def __init__(self, hf_model: Any, tokenizer: Any, spread: Spread, dtype: torch.dtype, regimes: Regimes) -> None:
+    def __init__(
+        self, hf_model: Any, tokenizer: Any, spread: DeviceLayout, dtype: torch.dtype, regimes: Regimes
+    ) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
@@ -61,7 +63,7 @@ class BridgedModel:
         self._bridge.eval()
         hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
         self._hf = hf_model
-        self._gathered = Gathering(hf_model)
+        self._gathered = MaterializedWeights(hf_model)
         cfg = self._bridge.cfg
         self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
         self.wants_bos = bool(cfg.default_prepend_bos)
@@ -188,7 +190,7 @@ def _evaluating(hf_model: Any) -> Iterator[None]:
             module.training = True
 
 
-def entry_device(hf_model: Any, spread: Spread) -> torch.device:
+def entry_device(hf_model: Any, spread: DeviceLayout) -> torch.device:
     """Where a model takes its tokens."""
     return spread.device(_name_of(hf_model, hf_model.get_input_embeddings()))
 

@@ -116,8 +116,12 @@ class Capture:
         layers = []
         for layer in self.layers:
             held = {field.name: getattr(layer, field.name) for field in fields(layer)}
-            cut = {name: _cut(name, tensor, first, last, n_pos) for name, tensor in held.items() if tensor is not None}
-            layers.append(replace(layer, **cut))
+            part = {
+                name: _of_positions(name, tensor, first, last, n_pos)
+                for name, tensor in held.items()
+                if tensor is not None
+            }
+            layers.append(replace(layer, **part))
         residual_out = self.residual_out[first:last, :n_pos].clone()
         return Capture(tokens, mask, tuple(layers), residual_out, self.generation)
 
@@ -132,7 +136,7 @@ class Capture:
             yield from (tensor for tensor in held if tensor is not None)
 
 
-def _cut(name: str, tensor: torch.Tensor, first: int, last: int, n_pos: int) -> torch.Tensor:
+def _of_positions(name: str, tensor: torch.Tensor, first: int, last: int, n_pos: int) -> torch.Tensor:
     """Rows and real positions, in memory of their own: a view would keep the whole batch alive."""
     if name == "pattern":
         return tensor[first:last, :, :n_pos, :n_pos].clone()

@@ -68,7 +68,7 @@ class Tokenization:
             return
         raise TooLargeError(
             f"sentence {index} has {needed} bytes of text, a context of {self._n_ctx} tokens takes {self._most_bytes}; "
-            "shorten it or split it, nothing is cut silently",
+            "shorten it or split it, nothing is truncated silently",
             reason="TOO_LONG",
             metadata={"sentence": str(index), "needed": str(needed), "allowed": str(self._most_bytes)},
         )
@@ -94,7 +94,7 @@ class Tokenization:
         if len(row) > self._n_ctx:
             raise TooLargeError(
                 f"sentence {index} has {len(row)} tokens, the model's context is {self._n_ctx}; "
-                "shorten it or split it, nothing is cut silently",
+                "shorten it or split it, nothing is truncated silently",
                 reason="TOO_LONG",
                 metadata={"sentence": str(index), "needed": str(len(row)), "allowed": str(self._n_ctx)},
             )

@@ -44,7 +44,7 @@ def load_model(model_name: str, hf_model: Any, placement: Placement, revision: s
         hf_model.config._attn_implementation = "eager"
     if hasattr(hf_model, "set_experts_implementation"):
         hf_model.set_experts_implementation("eager")
-    return placement.at_home(hf_model).eval().requires_grad_(False)
+    return placement.place(hf_model).eval().requires_grad_(False)
 
 
 def load_tokenizer(model_name: str, tokenizer: Any, revision: str | None = None) -> Any:
@@ -96,7 +96,7 @@ def _from_files(model_name: str, placement: Placement, revision: str | None) -> 
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused here, with their names
-            **placement.loading(),
+            **placement.load_options(),
         )
     require_exact(hf_model, info, stored, name)
     return hf_model

@@ -15,7 +15,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class LoadWatch:
+class LoadProgress:
     """What a server wants of a load."""
 
     on_step: Callable[[str], None]
@@ -25,11 +25,11 @@ class LoadWatch:
     """Within it, no model computes."""
 
 
-_watch: ContextVar[LoadWatch | None] = ContextVar("watch", default=None)
+_watch: ContextVar[LoadProgress | None] = ContextVar("watch", default=None)
 
 
 @contextmanager
-def watched(watch: LoadWatch) -> Iterator[None]:
+def watched(watch: LoadProgress) -> Iterator[None]:
     """Within this block, what this thread loads is watched."""
     token = _watch.set(watch)
     try:

@@ -14,7 +14,7 @@ _OFFLOADED = ("cpu", "disk")
 """Where weights wait that are computed on an accelerator, if the map has one."""
 
 
-class Spread:
+class DeviceLayout:
     """Of one model: on one device, or over several as accelerate has spread it."""
 
     def __init__(self, device_map: Mapping[str, str | int]) -> None:
@@ -23,7 +23,7 @@ class Spread:
         self._first = torch.device(first)
 
     @classmethod
-    def of(cls, hf_model: Any) -> Spread | None:
+    def of(cls, hf_model: Any) -> DeviceLayout | None:
         """How a model is spread that was loaded with a map, if it is."""
         device_map = getattr(hf_model, "hf_device_map", None)
         if not device_map or (len(set(device_map.values())) == 1 and not is_offloaded(hf_model)):

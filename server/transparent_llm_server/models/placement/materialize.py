@@ -16,7 +16,7 @@ from transparent_llm_server.models.placement.layout import is_offloaded
 from transparent_llm_server.models.placement.quantization import dequantized, is_quantized
 
 
-class Gathering:
+class MaterializedWeights:
     """Of one model. By one thread at a time, never during a forward pass: whoever ends drops what was gathered."""
 
     def __init__(self, hf_model: Any) -> None:

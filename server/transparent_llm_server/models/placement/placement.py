@@ -11,7 +11,7 @@ import torch
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.placement.device import resolve_device
 from transparent_llm_server.models.placement.device_map import device_map_of, max_memory_of
-from transparent_llm_server.models.placement.layout import Spread
+from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.quantization import quantization_of, refuse_if_quantized, require_quantized
 
 
@@ -40,9 +40,9 @@ class Placement:
             raise InvalidRequestError(
                 "quantization together with device_map has not been shown to be right; leave one of them out"
             )
-        self.loading()
+        self.load_options()
 
-    def loading(self) -> dict[str, Any]:
+    def load_options(self) -> dict[str, Any]:
         """What `from_pretrained` is told of it."""
         if self.quantization is not None:
             config = quantization_of(self.quantization).config()
@@ -56,21 +56,21 @@ class Placement:
             told["offload_folder"] = str(self.offload_dir)
         return told
 
-    def at_home(self, hf_model: Any) -> Any:
+    def place(self, hf_model: Any) -> Any:
         """The model on its device in its dtype; one that accelerate has placed stays where it is."""
         if self.quantization is not None:
             require_quantized(hf_model, self.quantization)
             return hf_model
         refuse_if_quantized(hf_model)
-        if self.device_map is not None or Spread.of(hf_model) is not None:
+        if self.device_map is not None or DeviceLayout.of(hf_model) is not None:
             return hf_model
         return _cast(hf_model.to(resolve_device(self.device)), self.dtype)
 
-    def spread(self, hf_model: Any) -> Spread:
+    def spread(self, hf_model: Any) -> DeviceLayout:
         """Where a model that is at home is."""
         if self.device_map is not None:  # accelerate leaves none where all of it is on one device
-            return Spread(getattr(hf_model, "hf_device_map", None) or {"": str(hf_model.device)})
-        return Spread.of(hf_model) or Spread({"": str(resolve_device(self.device))})
+            return DeviceLayout(getattr(hf_model, "hf_device_map", None) or {"": str(hf_model.device)})
+        return DeviceLayout.of(hf_model) or DeviceLayout({"": str(resolve_device(self.device))})
 
 
 def _cast(hf_model: Any, dtype: torch.dtype) -> Any:

@@ -42,10 +42,10 @@ class Bounds:
 
     most_of_owner: int
     most_arriving_of_connection: int
-    """Calls of one connection whose request has not come. Over it the oldest is cut off."""
+    """Calls of one connection whose request has not come. Over it the oldest is cancelled."""
 
     give_way: frozenset[Phase] = frozenset({Phase.ARRIVING})
-    """A call in one of these phases is cut off when another needs its place, the oldest first."""
+    """A call in one of these phases is cancelled when another needs its place, the oldest first."""
 
     grace_s: float = 0.05
     """But not before it has been so long in it: requests that have begun to come are there in that time."""
@@ -146,7 +146,7 @@ class InFlight:
             log.warning("%s: its answer of %d bytes was not read and is dropped", each.method, each.unread_bytes)
             each.cancel()
 
-    def cut(self) -> Counter[Phase]:
+    def cancel_overdue(self) -> Counter[Phase]:
         """End calls that have waited too long for their client; how many there were by phase, each told once.
 
         Those that gave way since the last time are among them.
@@ -159,10 +159,12 @@ class InFlight:
                 call.was_cut = True
                 found[call.phase] += 1
         for call in late:
-            log.warning("%s: waited for %s for over %g s, cut off", call.method, call.phase.value, self._limit_of(call))
+            log.warning(
+                "%s: waited for %s for over %g s, cancelled", call.method, call.phase.value, self._limit_of(call)
+            )
             call.cancel()
         if found[Phase.ARRIVING]:
-            log.warning("%d calls whose request did not come were cut off", found[Phase.ARRIVING])
+            log.warning("%d calls whose request did not come were cancelled", found[Phase.ARRIVING])
         return found
 
     def _part_is_over(self, call: CallInFlight) -> None:

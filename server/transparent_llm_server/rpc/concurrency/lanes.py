@@ -48,10 +48,10 @@ class Lanes:
         """The lane of a method, by its path."""
         return self._health.of(method) or self._calls
 
-    def cut(self) -> Counter[Phase]:
+    def cancel_overdue(self) -> Counter[Phase]:
         """End calls that have waited too long for their client; how many there were, those of health not counted."""
-        self._health.cut()
-        return self.calls.cut()
+        self._health.cancel_overdue()
+        return self.calls.cancel_overdue()
 
     def stop(self) -> None:
         """Let the threads end. After the server has stopped: gRPC may still have a call to answer."""
@@ -72,10 +72,10 @@ class HealthLanes:
             return None
         return self._watch if method == f"{_PATH}Watch" else self._check
 
-    def cut(self) -> None:
+    def cancel_overdue(self) -> None:
         """End calls that have waited too long for their client."""
         for lane in (self._check, self._watch):
-            lane.in_flight.cut()
+            lane.in_flight.cancel_overdue()
 
     def stop(self) -> None:
         """Let the threads end. After the server has stopped: gRPC may still have a call to answer."""

@@ -11,10 +11,10 @@ from grpc_health.v1 import health
 
 from transparent_llm.errors import AuthError
 from transparent_llm_server.access.identity import Identity
-from transparent_llm_server.rpc.interceptors.base import Around
+from transparent_llm_server.rpc.interceptors.base import ContextInterceptor
 
 
-class Authentication(Around):
+class Authentication(ContextInterceptor):
     """Lets calls with an owner through, and those of the health service without."""
 
     def __init__(self, identity: Identity) -> None:

@@ -9,10 +9,10 @@ import grpc
 
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.lifecycle import Lifecycle
-from transparent_llm_server.rpc.interceptors.base import Around
+from transparent_llm_server.rpc.interceptors.base import ContextInterceptor
 
 
-class Availability(Around):
+class Availability(ContextInterceptor):
     """Lets calls of our service through when the server serves; health and reflection always."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:

@@ -41,7 +41,7 @@ def size_of(message: Any) -> int:
     return len(message) if isinstance(message, bytes) else int(message.ByteSize())
 
 
-class Around(grpc.ServerInterceptor, ABC):
+class ContextInterceptor(grpc.ServerInterceptor, ABC):
     """An interceptor that is a context manager around the work of a call."""
 
     @abstractmethod

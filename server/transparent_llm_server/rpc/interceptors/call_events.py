@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 from transparent_llm_server.access.identity import Identity
-from transparent_llm_server.events import OTHER, Call, Listener, current, trace_id_of
+from transparent_llm_server.events import OTHER, Call, CallListener, current, trace_id_of
 from transparent_llm_server.rpc.caller import kind_of_peer
 from transparent_llm_server.rpc.deadline import Deadline
 from transparent_llm_server.rpc.interceptors.base import Work, rewritten, size_of
@@ -30,10 +30,10 @@ KNOWN = {
 _KEPT_HEADERS = frozenset({"traceparent", "tracestate", RUN_KEY_HEADER})
 
 
-class Observed(grpc.ServerInterceptor):
+class CallEvents(grpc.ServerInterceptor):
     """Stands before all others, so that it sees the status that `Errors` made of an error."""
 
-    def __init__(self, listeners: Sequence[Listener], identity: Identity) -> None:
+    def __init__(self, listeners: Sequence[CallListener], identity: Identity) -> None:
         self._listeners = listeners
         self._identity = identity
 

@@ -14,7 +14,7 @@ from transparent_llm.errors import InternalError, TransparentLlmError
 from transparent_llm.wire import status
 from transparent_llm_server import events as call
 from transparent_llm_server.incidents import places
-from transparent_llm_server.rpc.interceptors.base import Around
+from transparent_llm_server.rpc.interceptors.base import ContextInterceptor
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,14 @@ class _Status(
     """The form in which grpc takes a status with details."""
 
 
-class Errors(Around):
-    """Turns exceptions of the work into the status of the call; `as_told` knows those that a device makes.
+class Errors(ContextInterceptor):
+    """Turns exceptions of the work into the status of the call; `translate` knows those that a device makes.
 
     The log gets the words of an incident only with `log_prompts`, as they may quote one.
     """
 
-    def __init__(self, as_told: Callable[[BaseException], BaseException], *, log_prompts: bool = False) -> None:
-        self._as_told = as_told
+    def __init__(self, translate: Callable[[BaseException], BaseException], *, log_prompts: bool = False) -> None:
+        self._translate = translate
         self._log_prompts = log_prompts
 
     @contextmanager
@@ -46,7 +46,7 @@ class Errors(Around):
         except Exception as error:
             if context.code() is not None:  # type: ignore[attr-defined]  # aborted already, on purpose
                 raise
-            told = self._as_told(error)
+            told = self._translate(error)
             if isinstance(told, TransparentLlmError):
                 self._abort(context, told)
             incident = uuid.uuid4().hex[:12]
