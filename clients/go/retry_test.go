@@ -60,7 +60,7 @@ func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
 		"draining":                 refusal(codes.Unavailable, "DRAINING", nil),
 		"cancelled by the server":  status.Error(codes.Canceled, "cancelled"),
 		"the server starts again":  refusal(codes.Unavailable, "LOADING", nil),
-		"the model is loaded anew": refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"}),
+		"the model is loaded again": refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"}),
 	} {
 		p := &peer{logits: []logitsCall{sends(cut, first), sends(nil, rest)}}
 		got, err := begun(t, p).Logits(background)

@@ -297,7 +297,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a tensor in both files": (sharded(in_both), r"is both in a\.safetensors and in b\.safetensors"),
     "an index of another folder": (
         sharded(index_says(weight_map={"x": "../other/a.safetensors"})),
-        r"names \.\./other/a\.safetensors, which is no safetensors file of this folder",
+        r"names \.\./other/a\.safetensors, which is not a safetensors file in this folder",
     ),
     "an index of pickles": (sharded(index_says(weight_map={"x": "a.bin"})), r"names a\.bin, which is no safetensors"),
     "an index of nothing": (sharded(index_says(weight_map={})), r"has no weight_map"),
@@ -392,10 +392,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "a tokenizer in another folder": (
         settings_of("tokenizer_config.json", fast_tokenizer_files=["../other/tokenizer.4.0.0.json"]),
-        r"its tokenizer_config\.json names other files than those of its folder \(fast_tokenizer_files\)",
+        r"its tokenizer_config\.json names files other than those in its folder \(fast_tokenizer_files\)",
     ),
-    "a link to nothing": (linked("config.json", "nothing"), r"config\.json is a link that leads nowhere"),
-    "a link to itself": (linked("config.json", "config.json"), r"config\.json is a link that leads nowhere"),
+    "a link to nothing": (linked("config.json", "nothing"), r"config\.json is a broken link"),
+    "a link to itself": (linked("config.json", "config.json"), r"config\.json is a broken link"),
 }
 """What -> (what is done to a GPT-2, what is said)."""
 
@@ -437,7 +437,7 @@ def test_what_is_not_there_is_said(fault: str, whole: Callable[[str], Path], tmp
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(whole: Callable[[str], Path], tmp_path: Path) -> None:
     folder = damaged(whole("gpt2"), tmp_path / "model", lambda folder: (folder / WEIGHTS).chmod(0))
-    with pytest.raises(ModelRefusedError, match=r"its file model\.safetensors may not be read by this user"):
+    with pytest.raises(ModelRefusedError, match=r"its file model\.safetensors cannot be read by this user"):
         load(folder)
 
 
@@ -654,7 +654,7 @@ def test_a_model_that_is_handed_over_without_numbers_is_refused() -> None:
     half = build_model(FAMILIES["llama_gqa"]())
     half.model.layers[1].mlp.up_proj.to("meta")
     with pytest.raises(
-        ModelRefusedError, match=r"1 of its weights have no numbers yet: model\.layers\.1\.mlp\.up_proj\.w"
+        ModelRefusedError, match=r"1 of its weights have no values yet: model\.layers\.1\.mlp\.up_proj\.w"
     ):
         given(half)
     lazy = build_model(FAMILIES["llama_gqa"]())
@@ -670,7 +670,7 @@ def test_a_model_that_is_handed_over_and_is_none_is_refused() -> None:
         given(adapted)
     with pytest.raises(ModelRefusedError, match="GPT2ForSequenceClassification has no language-model head"):
         given(GPT2ForSequenceClassification(FAMILIES["gpt2"]()))
-    with pytest.raises(ModelRefusedError, match="Linear is no causal language model of transformers"):
+    with pytest.raises(ModelRefusedError, match="Linear is not a causal language model of transformers"):
         given(nn.Linear(2, 2))
 
 

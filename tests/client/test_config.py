@@ -50,7 +50,7 @@ def test_a_token_is_text_without_blanks_around_it(token: Any) -> None:
 
 
 def test_a_folder_that_cannot_be_is_refused_and_an_empty_name_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="no folder can be called so"):
+    with pytest.raises(errors.InvalidRequestError, match="not a valid folder name"):
         RemoteTransparentLlm(weights_dir="a\0b")
     monkeypatch.setenv("TRANSPARENT_LLM_WEIGHTS_DIR", "elsewhere")
     assert RemoteTransparentLlm(weights_dir="")._config.weights_dir is None

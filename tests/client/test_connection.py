@@ -46,7 +46,7 @@ def test_connect_says_which_models_there_are() -> None:
     with running() as server:
         with pytest.raises(errors.NotFoundError) as caught:
             connect(server.address, model="gpt5")
-        assert str(caught.value) == "there is no model 'gpt5'; served are: tiny"
+        assert str(caught.value) == "there is no model 'gpt5'; the models are: tiny"
         assert caught.value.reason == "MODEL_NOT_FOUND"
         with connect(server.address, model="tiny") as llm:
             assert llm.model_info().name == "tiny"

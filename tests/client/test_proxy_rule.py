@@ -124,7 +124,9 @@ def test_addresses_may_be_excepted_by_blocks(excepted: str) -> None:
     ids=ascii,
 )
 def test_what_is_no_proxy_is_refused_at_once_and_not_quoted(wrong: str) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="proxy names no HTTP proxy: write http://HOST:PORT") as caught:
+    with pytest.raises(
+        errors.InvalidRequestError, match="proxy is not an HTTP proxy: write http://HOST:PORT"
+    ) as caught:
         ClientConfig(proxy=wrong)
     assert "s3cret" not in str(caught.value)
     with pytest.raises(errors.InvalidRequestError, match="https_proxy names no HTTP proxy"):

@@ -323,7 +323,7 @@ def test_what_cannot_be_done_remotely_is_refused(bridge: TransparentLlmBridge, o
     ("given", "options", "text"),
     [
         (None, {}, "forward needs input_ids: the service runs token ids"),
-        (torch.rand(1, 2, 64), {}, "input_ids are integers of shape [batch pos] or [pos], got torch.float32"),
+        (torch.rand(1, 2, 64), {}, "input_ids must be integers of shape [batch pos] or [pos], got torch.float32"),
         (TOKENS, {"prepend_bos": False}, "prepend_bos is for texts: token ids are run as they are"),
         (TEXTS, {"attention_mask": LEFT}, "texts bring their own attention_mask: leave it out, or give token ids"),
         (TOKENS + 499, {}, "token 504 is not in the vocabulary"),

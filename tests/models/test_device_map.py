@@ -162,8 +162,8 @@ def test_a_map_may_not_spread_a_block(folders: dict[str, Path], tmp_path: Path) 
             {"device_map": "even"},
             "device_map 'even' is none of auto, balanced, balanced_low_0, sequential, and no JSON ",
         ),
-        ({"max_memory": "0=1GiB"}, "max_memory means nothing without device_map; give one, for example auto"),
-        ({"offload_dir": "x"}, "offload_dir means nothing without device_map"),
+        ({"max_memory": "0=1GiB"}, "max_memory requires device_map; give one, for example auto"),
+        ({"offload_dir": "x"}, "offload_dir requires device_map"),
         (
             {"device_map": "auto", "max_memory": "0=1GiB,gpu=2"},
             "max_memory '0=1GiB,gpu=2' is not understood at 'gpu=2'",
@@ -184,7 +184,7 @@ def test_words_that_mean_nothing_are_refused(settings: dict[str, str], message: 
         ("{}", "holds no object"),
         ('{"": 1.5}', r"'':? ?is on 1\.5; write cpu, disk, cuda:0 or 0|is on 1\.5"),
         ('{"": "meta"}', "device 'meta' is unknown"),
-        (f'{{"": {N_GPUS}}}', f"device 'cuda:{N_GPUS}' is not here"),
+        (f'{{"": {N_GPUS}}}', f"device 'cuda:{N_GPUS}' is not available"),
     ],
 )
 def test_a_file_that_is_no_map_is_refused(written: str, message: str, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_edits_that_are_reverted_before_anybody_looks_are_none_unless_they_were_
 def test_what_cannot_be_followed_is_refused(change: Callable[[Model], object], why: str) -> None:
     model, llm = loaded()
     change(model)
-    with pytest.raises(InvalidRequestError, match=f"{why}.*load the model anew"):
+    with pytest.raises(InvalidRequestError, match=f"{why}.*load the model again"):
         llm.run_tokens(ROWS)
 
 
@@ -241,7 +241,7 @@ def test_a_model_in_training_mode_drops_nothing_and_stays_in_it() -> None:
 
 @pytest.mark.parametrize("family", ["phi3_longrope", "llama_gqa", "gpt2"])
 def test_runs_are_no_edits(family: str) -> None:
-    """LongRoPE writes its frequencies anew in every forward pass."""
+    """LongRoPE writes its frequencies again in every forward pass."""
     _, llm = loaded(family)
     digest = llm.describe().digest
     for length in (3, 40, 5):

@@ -158,7 +158,9 @@ except InvalidRequestError as error:
     print(error.reason, error.message)
 """
     )
-    assert said.startswith(f"INVALID_REQUEST {flag} needs more: pip install 'transparent-llm[observability]' (")
+    assert said.startswith(
+        f"INVALID_REQUEST {flag} requires the [observability] extra: pip install 'transparent-llm[observability]' ("
+    )
 
 
 def test_a_server_without_metrics_and_traces_loads_no_library_for_them() -> None:

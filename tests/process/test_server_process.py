@@ -133,7 +133,7 @@ def test_a_port_that_is_taken_is_an_error_not_a_second_server() -> None:
         listen = f"127.0.0.1:{holder.getsockname()[1]}"
         with process("--listen", listen) as running:
             assert running.wait(TIMEOUT_S) == 1
-            assert f"transparent-llm: cannot listen on {listen}: is it taken by another server?" in log_of(running)
+            assert f"transparent-llm: cannot listen on {listen}: is it in use by another server?" in log_of(running)
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
             assert llm.is_serving()
             with waiting(llm, timeout_s=4):
                 with pytest.raises(DeadlineError, match="did not come back within 4 s"):
-                    llm.run_tokens([[1, 2, 3]])  # waits for the server to be started anew
+                    llm.run_tokens([[1, 2, 3]])  # waits for the server to be restarted
                 with suppress(UnavailableError, DeadlineError):  # when the process is gone already
                     assert not llm.is_serving()
         assert running.wait(TIMEOUT_S) == 70

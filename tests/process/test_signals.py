@@ -52,7 +52,7 @@ def test_it_ends_in_the_midst_of_work_that_does_not_stop_and_says_so() -> None:
     with at("computes_for_ever") as running:
         running.send_signal(signal.SIGTERM)
         assert running.wait(TIMEOUT_S) == 0
-        assert "given up, as it did not end in time: the model, for " in log_of(running)
+        assert "abandoned, as it did not end in time: the model, for " in log_of(running)
         assert log_of(running).endswith("stopped\n")
 
 

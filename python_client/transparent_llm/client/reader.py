@@ -131,7 +131,7 @@ class RunReader:
         """What they are, and what would be sent for each."""
         self._shared.description(run.result.model_digest)
         if not self._shared.has("plan"):
-            raise NotSupportedError("this server cannot plan reads; it is of an older version")
+            raise NotSupportedError("this server cannot plan reads; its version is too old")
         wanted = [(name, integers(name, indices)) for name, indices in reads]
         parts = (wanted[start : start + _ITEMS_PER_CALL] for start in range(0, max(1, len(wanted)), _ITEMS_PER_CALL))
         return [planned for part in parts for planned in self._plan(run, part, reading)]
@@ -235,7 +235,7 @@ class RunReader:
         """Of a Fetch or a Plan."""
         if read[0] not in fetch.FETCHED_METHODS:
             raise InvalidRequestError(
-                f"{read[0]!r} cannot be fetched; what can: {', '.join(sorted(fetch.FETCHED_METHODS))}"
+                f"{read[0]!r} cannot be fetched; these can: {', '.join(sorted(fetch.FETCHED_METHODS))}"
             )
         item = METHODS[read[0]].request("", *read[1])
         self._set_options(run, read, reading, item)
@@ -280,8 +280,8 @@ class RunReader:
             value = self._products.ffn(read, named, self._shared.description(run.result.model_digest), reading)
         if not self._expected(run, read, reading).is_shape(value.shape):
             raise InternalError(
-                f"{self._shared.calls.config.target} broke the protocol: {read[0]} is {list(value.shape)}, uncut or of "
-                "another shape than its factors said"
+                f"{self._shared.calls.config.target} broke the protocol: {read[0]} is {list(value.shape)}, unsliced, "
+                "or of another shape than its factors implied"
             )
         return value if reading.dtype is None or read[0] in INTEGERS else value.to(reading.dtype)
 

@@ -220,7 +220,7 @@ class RemoteTransparentLlm(TransparentLlm):
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
         mask = self._current().result.mask
         if mask is None:
-            raise NotSupportedError("the served model does not tell padding from tokens")
+            raise NotSupportedError("the served model does not distinguish padding from tokens")
         return self._part(mask)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:

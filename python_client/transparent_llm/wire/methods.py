@@ -148,4 +148,4 @@ def parsed(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from None
+        raise ProtocolError(f"{len(data)} bytes that are not a valid {kind.DESCRIPTOR.name}: {error}") from None

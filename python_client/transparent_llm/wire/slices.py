@@ -51,6 +51,6 @@ def _python_slice(part: tensor_pb2.AxisSlice, size: int) -> slice:
     stop = part.stop if part.HasField("stop") else None
     step = part.step if part.HasField("step") else None
     if step is not None and step < 1:
-        raise invalid_slice(part.axis, f"step {step} on axis {part.axis!r}: a step is at least 1")
+        raise invalid_slice(part.axis, f"step {step} on axis {part.axis!r}: a step must be at least 1")
     start, stop, step = slice(start, stop, step).indices(size)
     return slice(start, stop, min(step, max(size, 1)))

@@ -14,7 +14,7 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="read settings from this TOML file; those given here come first",
+        help="read settings from this TOML file; flags take precedence",
     )
     parser.add_argument(
         "--model",
@@ -30,10 +30,10 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probe-listen",
         metavar="HOST:PORT",
-        help="answer the standard health service there too, without TLS or tokens, for the probes of a cluster",
+        help="serve the standard health service there too, without TLS or tokens, for cluster probes",
     )
     parser.add_argument("--run-store-bytes", type=int, help="bytes of all stored runs together (default 4 GiB)")
-    parser.add_argument("--run-ttl-s", type=float, help="a run that nobody read for so long is dropped (default 3600)")
+    parser.add_argument("--run-ttl-s", type=float, help="drop a run that nobody has read for this long (default 3600)")
     parser.add_argument(
         "--shared-positions",
         type=int,
@@ -45,7 +45,7 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         dest="shared_memory",
         action="store_false",
         default=None,
-        help="send large tensors by the socket to clients of this host and user too",
+        help="send large tensors over the socket even to clients of this host and user",
     )
     parser.add_argument("--share-window-s", type=float, help="how long the model waits for such runs (default 0.002)")
     _add_times(parser)
@@ -58,26 +58,26 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain-announce-s",
         type=float,
-        help="how long after SIGTERM health says no while new calls are still answered (default 0)",
+        help="how long after SIGTERM health reports NOT_SERVING while new calls are still answered (default 0)",
     )
     parser.add_argument("--drain-s", type=float, help="how long calls may go on after that (default 30)")
     parser.add_argument(
-        "--stall-s", type=float, help="a stream that nobody reads for so long is cancelled (default 60; 0: never)"
+        "--stall-s", type=float, help="cancel a stream that nobody reads for this long (default 60; 0: never)"
     )
     parser.add_argument(
         "--request-arrival-s",
         type=float,
-        help="a call whose request has not come, whole, after so long is cancelled (default 20; 0: never)",
+        help="cancel a call whose request has not fully arrived after this long (default 20; 0: never)",
     )
     parser.add_argument(
         "--canary-s",
         type=float,
-        help="how often the server calls itself to find out whether it serves (default 5; 0: never)",
+        help="how often the server calls itself to check that it serves (default 5; 0: never)",
     )
     parser.add_argument(
         "--hang-s",
         type=float,
-        help="a pass, or another piece of work of the model's, that takes longer ends the process (default 0: never)",
+        help="end the process if a pass, or other work of the model, takes longer (default 0: never)",
     )
 
 
@@ -91,7 +91,7 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         "--max-memory", metavar="SIZES", help="with --device-map: what each device may hold, as 0=20GiB,cpu=60GiB"
     )
     parser.add_argument(
-        "--offload-dir", type=Path, metavar="FOLDER", help="with --device-map: for weights that are put on disk"
+        "--offload-dir", type=Path, metavar="FOLDER", help="with --device-map: folder for weights that are put on disk"
     )
     parser.add_argument(
         "--quantization", metavar="WAY", help="quantize weights at load: quanto-int8 or torchao-int8, if installed"
@@ -119,34 +119,40 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         dest="tokens_file",
         type=Path,
         metavar="FILE",
-        help="calls must bring a token of this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
+        help="require a token from this file of lines OWNER SHA256HEX (see `transparent-llm token`)",
     )
     parser.add_argument(
         "--revoked",
         dest="revoked_file",
         type=Path,
         metavar="FILE",
-        help="let in nobody of this file of lines sha256:FINGERPRINT, serial:NUMBER, or owners as the log has them",
+        help="refuse everyone in this file of lines sha256:FINGERPRINT, serial:NUMBER, or owners as they are in the "
+        "log",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")
     parser.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="clients must show a certificate of these authorities"
+        "--tls-client-ca", type=Path, metavar="FILE", help="clients must present a certificate from these authorities"
     )
     parser.add_argument(
         "--insecure",
         action="store_true",
         default=None,
-        help="listen beyond this host also without authentication, or with tokens but without TLS",
+        help="listen beyond this host even without authentication, or with tokens but without TLS",
     )
     parser.add_argument(
-        "--log-prompts", action="store_true", default=None, help="write sentences into the log, otherwise never there"
+        "--log-prompts",
+        action="store_true",
+        default=None,
+        help="write sentences to the log, where they otherwise never appear",
     )
 
 
 def _add_observability(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--metrics-listen", metavar="HOST:PORT", help="let Prometheus read metrics there, by HTTP (default: no metrics)"
+        "--metrics-listen",
+        metavar="HOST:PORT",
+        help="serve metrics for Prometheus there, over HTTP (default: no metrics)",
     )
     parser.add_argument(
         "--otlp-endpoint",
@@ -156,7 +162,7 @@ def _add_observability(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--access-log",
         choices=["text", "json"],
-        help="the form of the whole log, which has a line for each call; json: one object a line (default text)",
+        help="the format of the whole log, which has a line for each call; json: one object per line (default text)",
     )
     parser.add_argument(
         "--audit-log",

@@ -95,5 +95,5 @@ def _value(place: str, key: str, value: object, kind: object) -> object:
     if key == "load" and value not in (PINNED, ON_DEMAND):
         raise InvalidRequestError(f"{place} is {value!r}: it must be {PINNED} or {ON_DEMAND}")
     if value == "":
-        raise InvalidRequestError(f"{place} is empty: leave it out, or write what it must be")
+        raise InvalidRequestError(f"{place} is empty: leave it out, or give it a value")
     return typed(place, value, kind)

@@ -61,19 +61,19 @@ class ServerConfig:
     unloaded, the least recently used first. None: no limit."""
 
     model_retry_s: float = 60.0
-    """How long a model that could not be loaded is not tried again."""
+    """How long to wait before loading a model again after that has failed."""
 
     max_streams: int = 160
-    """Calls under way at the same time; one more is told to come back. Each has a thread."""
+    """Calls under way at the same time; one more is told to retry later. Each has a thread."""
 
     spare_threads: int = 16
-    """Which tell the others at once."""
+    """To refuse further calls at once."""
 
     max_streams_per_owner: int = 64
     """Of these, the most for one owner, where callers say who they are."""
 
     queue_length: int = 32
-    """Runs that wait for the model; one more is told to come back. Fewer than `max_streams`, so that reads go on."""
+    """Runs that wait for the model; one more is told to retry later. Fewer than `max_streams`, so that reads go on."""
 
     shared_positions: int | None = None
     """Positions, padding included, of one forward pass that runs of several clients share. 0: each has its own. None:
@@ -86,7 +86,7 @@ class ServerConfig:
     """How often runs past their time are looked for."""
 
     busy_retry_s: float = 1.0
-    """What a refused call is told to wait."""
+    """How long a refused call is told to wait."""
 
     run_store_bytes: int = 4 * 2**30
     """All stored runs together, on the device of their model. Over it the least recently used go."""
@@ -113,7 +113,7 @@ class ServerConfig:
     """Data in one message of a stream."""
 
     max_chunk_bytes: int = 4 * MIB
-    """The most that a client can ask for."""
+    """The most that a client can request."""
 
     shared_memory: bool = True
     """Send large tensors through shared memory to clients of the same host and user that offer it."""
@@ -144,16 +144,16 @@ class ServerConfig:
 
     hang_s: float = 0.0
     """A piece of work on the model thread that takes longer ends the process with the exit code 72, so that it is
-    started anew. 0: never."""
+    restarted. 0: never."""
 
     shortest_ping_s: float = 5.0
-    """Clients that ask more often whether the connection lives are sent away."""
+    """Clients that ping more often than this are disconnected."""
 
     tokens_file: Path | None = None
     """Owners and the SHA-256 of their tokens; see `tokens`. None: no token is asked for."""
 
     revoked_file: Path | None = None
-    """Certificates and owners that are let in no more; see `revoked`. None: nobody."""
+    """Certificates and owners that are no longer admitted; see `revoked`. None: nobody."""
 
     tls_cert: Path | None = None
     """The server's certificate with its chain (PEM). None: no TLS."""
@@ -162,10 +162,10 @@ class ServerConfig:
     """Its private key (PEM, without password)."""
 
     tls_client_ca: Path | None = None
-    """Clients must show a certificate of these authorities (PEM)."""
+    """Clients must present a certificate from these authorities (PEM)."""
 
     insecure: bool = False
-    """Listen beyond this host also without authentication or encryption."""
+    """Listen beyond this host even without authentication or encryption."""
 
     log_prompts: bool = False
     """Write sentences, and the words of incidents, into the log."""
@@ -174,7 +174,7 @@ class ServerConfig:
     """Headers of a call; one with more is refused."""
 
     max_streams_per_connection: int = 128
-    """Calls under way; a client keeps more of them back."""
+    """Calls under way on one connection; a client holds further ones back."""
 
     connection_age_s: float = 3600.0
     """After this time, give or take a tenth, a connection takes no new calls and clients open another, which proves
@@ -187,7 +187,7 @@ class ServerConfig:
     """A connection without calls is closed after this time. 0: never."""
 
     handshake_s: float = 20.0
-    """What a client may take to begin to speak."""
+    """How long a new connection may take to start speaking HTTP/2."""
 
     metrics_listen: str | None = None
     """HOST:PORT for Prometheus to read metrics from by HTTP, where port 0 takes a free one. None: no metrics."""
@@ -196,7 +196,7 @@ class ServerConfig:
     """Where spans are sent to by OTLP/gRPC: http://HOST:PORT, or https:// for TLS. None: no traces."""
 
     access_log: str = "text"
-    """The form of the whole log, which has a line for each call: text, or json for one JSON object a line."""
+    """The format of the whole log, which has a line for each call: text, or json for one JSON object per line."""
 
     audit_log: Path | None = None
     """A file that lines of JSON are appended to: who called what, who was refused and why, which files of tokens and
@@ -207,7 +207,7 @@ class ServerConfig:
             raise InvalidRequestError(f"access_log is {self.access_log!r}: it must be {' or '.join(ACCESS_LOGS)}")
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise InvalidRequestError(f"{name} is {value}: it must be 0 or more, and a number")
+                raise InvalidRequestError(f"{name} is {value}: it must be a number, 0 or more")
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> ServerConfig:

@@ -84,7 +84,7 @@ def outgoing(name: str, dims: tuple[str, ...], value: Value, options: tensor_pb2
     dtype = dtypes.wire_dtype(options.dtype, part.dtype)
     if options.encoding not in tensor_pb2.Encoding.values():
         raise InvalidRequestError(
-            f"encoding {options.encoding} is unknown; allowed are DENSE and FACTORED",
+            f"unknown encoding {options.encoding}; allowed are DENSE and FACTORED",
             metadata={"got": str(options.encoding)},
         )
     factors = part.factors() if options.encoding == tensor_pb2.ENCODING_FACTORED else ()

@@ -16,7 +16,7 @@ import pytest
 from transparent_llm.errors import AuthError, InvalidRequestError
 from transparent_llm_server.access.bearer_tokens import TokenList, new_token
 
-NO_TIME = "the third word is no time like expires=2027-01-31T00:00:00Z"
+NO_TIME = "the third word is not a time like expires=2027-01-31T00:00:00Z"
 NO_TIMES = [
     "more",
     "2027-01-31T00:00:00Z",
@@ -100,26 +100,26 @@ def test_one_of_10_000_tokens_is_looked_up(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("alice", "1 words, where OWNER SHA256HEX belong, and perhaps expires=TIME"),
+        ("alice", "1 words, not OWNER SHA256HEX and perhaps expires=TIME"),
         (
             f"alice {digest('x')} expires=2027-01-31T00:00:00Z more",
-            "4 words, where OWNER SHA256HEX belong, and perhaps expires=TIME",
+            "4 words, not OWNER SHA256HEX and perhaps expires=TIME",
         ),
         *((f"alice {digest('x')} {word}", NO_TIME) for word in NO_TIMES),
         (f"al/ice {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
         (f"CN=alice {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
         (f"{'a' * 65} {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
-        ("alice secret-token", "the second word is no SHA-256 in 64 hexadecimal digits"),
-        (f"alice {digest('x')[:-1]}", "the second word is no SHA-256 in 64 hexadecimal digits"),
-        (f"alice {digest('x')[:-1]}g", "the second word is no SHA-256 in 64 hexadecimal digits"),
-        (f"bob {digest('one').upper()}", "this token stands on an earlier line too"),
+        ("alice secret-token", "the second word is not a SHA-256 in 64 hexadecimal digits"),
+        (f"alice {digest('x')[:-1]}", "the second word is not a SHA-256 in 64 hexadecimal digits"),
+        (f"alice {digest('x')[:-1]}g", "the second word is not a SHA-256 in 64 hexadecimal digits"),
+        (f"bob {digest('one').upper()}", "this token is on an earlier line too"),
     ],
 )
 def test_a_malformed_line_is_named_and_not_quoted(line: str, what: str, file: Path) -> None:
     file.write_text(f"# people\nalice {digest('one')}\n{line}\n")
     with pytest.raises(InvalidRequestError) as refused:
         TokenList(file)
-    assert str(refused.value) == (f"{file}, line 3: {what}; `transparent-llm token OWNER` prints a line that is right")
+    assert str(refused.value) == (f"{file}, line 3: {what}; `transparent-llm token OWNER` prints a valid line")
     assert refused.value.metadata == {"file": str(file), "line": "3"}
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"cannot read .*none.txt: No such file or directory"):
         TokenList(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*binary: it is no UTF-8 text"):
+    with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*binary: it is not UTF-8 text"):
         TokenList(tmp_path / "binary")
 
 
@@ -137,7 +137,7 @@ def test_a_file_without_tokens_lets_no_server_start(text: str, file: Path) -> No
     with pytest.raises(InvalidRequestError) as refused:
         TokenList(file)
     assert str(refused.value) == (
-        f"{file} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
+        f"{file} has no tokens, so nobody could call; `transparent-llm token OWNER` prints a line for it"
     )
 
 

@@ -23,7 +23,7 @@ from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 
 REVOKED = "the client certificate was revoked; ask the server's operator for another"
-LET_IN_NO_MORE = "this server lets this owner in no more; ask its operator"
+LET_IN_NO_MORE = "this server no longer admits this owner; ask its operator"
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_line_that_says_nothing_is_named(line: str, file: Path) -> None:
     file.write_text(f"alice\n{line}\n")
     with pytest.raises(InvalidRequestError) as refused:
         RevokedList(file)
-    wanted = "write sha256:FINGERPRINT, serial:NUMBER, or an owner's name as the log has it"
+    wanted = "write sha256:FINGERPRINT, serial:NUMBER, or an owner's name as it is in the log"
     assert str(refused.value) == f"{file}, line 2: {wanted}"
 
 

@@ -166,7 +166,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(engine: Engine) -> None:
         with pytest.raises(BusyError) as refused:
             engine.submit(lambda: None)
     assert type(refused.value) is BusyError
-    assert refused.value.message == "3 calls wait for the model already; try again in 1.5 s"
+    assert refused.value.message == "3 calls are already waiting for the model; try again in 1.5 s"
     assert refused.value.reason == "BUSY"
     assert refused.value.metadata == {"queue_length": "3"}
     assert refused.value.retry_after_s == 1.5

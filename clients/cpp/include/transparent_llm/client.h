@@ -35,7 +35,7 @@ struct TensorHeader {
 };
 
 /// Takes the chunks of a value, in order and without gaps: `offset` is the place of the first byte.
-/// It is called with offset 0 once more if the value had to be read anew from its beginning (see
+/// It is called with offset 0 once more if the value had to be read again from its beginning (see
 /// `Client::read_chunks`). It runs on the thread that reads. `header` and `bytes` are valid until
 /// it returns: what is needed longer must be copied.
 using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t offset,
@@ -166,7 +166,7 @@ class Client {
   /// apply.
   ///
   /// A cut transfer goes on where it broke off. If the server cannot promise the same bits again,
-  /// or has to run the input again, the value begins anew at offset 0, and what came before must be
+  /// or has to run the input again, the value begins again at offset 0, and what came before must be
   /// thrown away. What `sink` throws ends the transfer and comes out of here.
   void read_chunks(const Read& read, const ChunkSink& sink, const ReadOptions& options = {});
 
