@@ -247,7 +247,7 @@ INCOMPLETE: dict[str, tuple[str, Damage, str]] = {
     "NaN": (
         "gpt2",
         changed("c_fc.weight", lambda t: t.fill_(float("nan"))),
-        r"c_fc\.weight has elements that are no finite",
+        r"c_fc\.weight has elements that are not finite",
     ),
     "infinity": (
         "llama_gqa",
@@ -299,16 +299,19 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         sharded(index_says(weight_map={"x": "../other/a.safetensors"})),
         r"names \.\./other/a\.safetensors, which is not a safetensors file in this folder",
     ),
-    "an index of pickles": (sharded(index_says(weight_map={"x": "a.bin"})), r"names a\.bin, which is no safetensors"),
+    "an index of pickles": (
+        sharded(index_says(weight_map={"x": "a.bin"})),
+        r"names a\.bin, which is not a safetensors",
+    ),
     "an index of nothing": (sharded(index_says(weight_map={})), r"has no weight_map"),
     "an index of numbers": (sharded(index_says(weight_map={"x": 3})), r"has no weight_map"),
     "an index without metadata": (sharded(index_says(metadata=None)), r"has no metadata"),
     "an index that is no JSON": (all_of(sharded(), written(INDEX, "{")), rf"its file {INDEX} is no JSON"),
-    "a configuration that is no JSON": (written("config.json", "{"), r"its file config\.json is no JSON: Expecting"),
-    "a configuration without a byte": (written("config.json", ""), r"its file config\.json is no JSON"),
-    "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its file config\.json is no JSON"),
+    "a configuration that is no JSON": (written("config.json", "{"), r"its file config\.json is not JSON: Expecting"),
+    "a configuration without a byte": (written("config.json", ""), r"its file config\.json is not JSON"),
+    "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its file config\.json is not JSON"),
     "a configuration that is a list": (written("config.json", "[1]"), r"its file config\.json holds a list"),
-    "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its file config\.json is no JSON"),
+    "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its file config\.json is not JSON"),
     "settings of text that are no JSON": (
         written("generation_config.json", "{"),
         r"generation_config\.json is no JSON",
@@ -373,22 +376,22 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a folder in place of the weights": (foldered(WEIGHTS), r"its file model\.safetensors is a folder"),
     "a link to a file of the machine": (
         linked("config.json", "/etc/passwd"),
-        r"config\.json is a link out of the model's",
+        r"config\.json is a link that leads outside the model's",
     ),
     "a link to a device": (
         linked("tokenizer.json", "/dev/zero"),
-        r"tokenizer\.json is a link out of the model's folder",
+        r"tokenizer\.json is a link that leads outside the model's folder",
     ),
     "a link to its neighbour": (
         lambda folder: (
             (folder.parent / "other.json").write_bytes((folder / "config.json").read_bytes()),
             linked("config.json", "../other.json")(folder),
         )[1],
-        r"config\.json is a link out of the model's folder",
+        r"config\.json is a link that leads outside the model's folder",
     ),
     "a link among the templates": (
         lambda folder: (foldered("additional_chat_templates")(folder), linked(TEMPLATE, "/etc/passwd")(folder))[1],
-        r"its file a\.jinja is a link out of the model's folder",
+        r"its file a\.jinja is a link that leads outside the model's folder",
     ),
     "a tokenizer in another folder": (
         settings_of("tokenizer_config.json", fast_tokenizer_files=["../other/tokenizer.4.0.0.json"]),
@@ -595,7 +598,9 @@ def test_links_of_the_hubs_cache_are_followed(
     assert torch.equal(logits(TransformerLensTransparentLlm("org/tiny")), wanted)
     (tmp_path / "cache" / "secret.json").write_text("{}")
     linked("config.json", "../../../secret.json")(snapshot)
-    with pytest.raises(ModelRefusedError, match=r"'org/tiny' is not served: its file config\.json is a link out of"):
+    with pytest.raises(
+        ModelRefusedError, match=r"'org/tiny' is not served: its file config\.json is a link that leads outside"
+    ):
         TransformerLensTransparentLlm("org/tiny")
 
 

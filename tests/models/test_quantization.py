@@ -33,8 +33,8 @@ def test_a_missing_package_is_named(name: str, package: str, monkeypatch: pytest
     with pytest.raises(InvalidRequestError) as refused:
         TransformerLensTransparentLlm(str(tmp_path), quantization=name)
     assert (
-        refused.value.message == f"quantization {name!r} requires a package that is not installed: pip install "
-        f"{package}"
+        refused.value.message
+        == f"quantization {name!r} requires a package that is not installed: pip install {package}"
     )
 
 
@@ -58,7 +58,7 @@ def test_a_model_that_is_quantized_already_is_refused(config: object) -> None:
     with pytest.raises(ModelRefusedError) as refused:
         TransformerLensTransparentLlm("llama", hf_model=hf_model, tokenizer=build_tokenizer())
     assert refused.value.message == (
-        "LlamaForCausalLM is quantized already (awq), and its weights cannot be read; load plain ones, and quantize "
+        "LlamaForCausalLM is already quantized (awq), and its weights cannot be read; load plain ones, and quantize "
         "them here if need be: quanto-int8, torchao-int8"
     )
 

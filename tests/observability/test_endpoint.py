@@ -126,7 +126,7 @@ def test_an_address_that_is_taken_is_refused() -> None:
     with running(metrics_listen=LOOPBACK) as server:
         taken = server.metrics_address
         other = Server(ServerConfig(listen="localhost:0", metrics_listen=taken))
-        with pytest.raises(InvalidRequestError, match=f"cannot serve metrics on {taken}: is it taken by another"):
+        with pytest.raises(InvalidRequestError, match=f"cannot serve metrics on {taken}: is it in use by another"):
             other.start()
         other.stop()
         wait_until(lambda: figures(server).families)

@@ -173,7 +173,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     precious.write_text("precious")
     with process("--listen", f"unix:{precious}") as running:
         assert running.wait(TIMEOUT_S) == 1
-        assert "a file that is no socket is there" in log_of(running)
+        assert "a file that is not a socket is there" in log_of(running)
     assert precious.read_text() == "precious"
 
 
@@ -226,7 +226,7 @@ def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
                 with suppress(UnavailableError, DeadlineError):  # when the process is gone already
                     assert not llm.is_serving()
         assert running.wait(TIMEOUT_S) == 70
-        assert "nothing can be computed any more: ending with exit code 70" in log_of(running)
+        assert "nothing can be computed any more: exiting with code 70" in log_of(running)
 
 
 def test_a_server_that_hangs_is_lost_long_before_the_deadline(tiny_folder: Path) -> None:

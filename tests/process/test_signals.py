@@ -93,7 +93,7 @@ def test_sighup_has_tokens_read_again_and_ends_nothing(tmp_path: Path) -> None:
             assert llm.is_serving()
         file.path.write_text("alice\n")
         running.send_signal(signal.SIGHUP)
-        wait_until(lambda: "the tokens read before still count" in log_of(running))
+        wait_until(lambda: "the tokens read before stay in effect" in log_of(running))
         with connect(address, token=bob) as llm:
             assert llm.model_info().name == "demo"
         with pytest.raises(AuthError):

@@ -107,7 +107,7 @@ def test_other_torch_dtypes_do_not_travel(dtype: torch.dtype) -> None:
 
 
 def test_a_complex_tensor_is_not_sent_as_a_real_one() -> None:
-    with pytest.raises(InvalidRequestError, match=r"^tensors of torch.complex64 do not travel"):
+    with pytest.raises(InvalidRequestError, match=r"^tensors of torch.complex64 cannot be sent"):
         dtypes.wire_dtype(tensor_pb2.DTYPE_F32, torch.complex64)
 
 

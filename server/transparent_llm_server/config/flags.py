@@ -126,8 +126,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         dest="revoked_file",
         type=Path,
         metavar="FILE",
-        help="refuse everyone in this file of lines sha256:FINGERPRINT, serial:NUMBER, or owners as they are in the "
-        "log",
+        help="refuse everyone in this file of lines sha256:FINGERPRINT, serial:NUMBER, or owners as logged",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate and its chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM without password")

@@ -95,7 +95,7 @@ class ServerConfig:
     """Of all that is stored, the most for one owner. None: all of it."""
 
     run_ttl_s: float = 3600.0
-    """A run that nobody read for so long is dropped."""
+    """A run that nobody has read for this long is dropped."""
 
     max_tokens_per_run: int = 65_536
     """Padding included."""
@@ -128,7 +128,7 @@ class ServerConfig:
     """How long calls may go on after that."""
 
     stall_s: float = 60.0
-    """A stream that its client did not read for so long is cancelled, which frees its thread. 0: never."""
+    """A stream that its client has not read for this long is cancelled, which frees its thread. 0: never."""
 
     request_arrival_s: float = 20.0
     """How long the request of a call may take to come, whole; then the call is cancelled. Where its place is needed by

@@ -15,7 +15,7 @@ from transparent_llm_server.rpc.listener import host_and_port
 
 log = logging.getLogger(__name__)
 _SLOWEST_READER_S = 10.0
-"""A connection that says nothing for so long is closed, which frees its thread."""
+"""A connection that says nothing for this long is closed, which frees its thread."""
 
 _POLL_S = 0.1
 """How soon a stop is seen."""

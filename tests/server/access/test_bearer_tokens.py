@@ -198,8 +198,8 @@ def test_the_log_warns_a_week_before_and_once_a_day(
             (record,) = caplog.records
             assert record.levelno == logging.WARNING
             assert record.getMessage() == (
-                "1 tokens expire within 7 days or have: alice on 2027-01-31T00:00:00Z; `transparent-llm token OWNER "
-                "--days N` makes another"
+                "1 tokens have expired or will within 7 days: alice on 2027-01-31T00:00:00Z; `transparent-llm token "
+                "OWNER --days N` makes another"
             )
 
 
@@ -208,7 +208,7 @@ def test_the_log_warns_at_the_start_and_names_few(file: Path, caplog: pytest.Log
     file.write_text("".join(lines))
     with caplog.at_level(logging.WARNING):
         TokenList(file, now=Calendar(ENDS))
-    assert "12 tokens expire within 7 days or have: owner-0 on 2027-01-01T00:00:00Z, owner-1 on" in caplog.text
+    assert "12 tokens have expired or will within 7 days: owner-0 on 2027-01-01T00:00:00Z, owner-1 on" in caplog.text
     assert "owner-9 on 2027-01-10T00:00:00Z and 2 more;" in caplog.text
 
 
@@ -264,7 +264,7 @@ def test_a_file_that_went_bad_leaves_what_was_good(
             assert tokens.owner_of("one") == "alice"
         assert len(caplog.records) == 1  # told once, not at every call
         assert caplog.records[0].levelno == logging.WARNING
-        assert "the tokens read before still count" in caplog.text
+        assert "the tokens read before stay in effect" in caplog.text
         replace(file, f"bob {digest('one')}\n")
         clock.now = 4.0
         assert tokens.owner_of("one") == "bob"

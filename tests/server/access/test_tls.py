@@ -296,7 +296,7 @@ def test_a_server_does_not_start_with_files_that_do_not_fit(how: str, files: Pai
 
 def test_a_server_does_not_start_with_half_of_what_tls_needs(files: Pair) -> None:
     for half in ({"tls_cert": files.cert}, {"tls_key": files.key}, {"tls_client_ca": files.cert}):
-        with pytest.raises(errors.InvalidRequestError, match="TLS needs both --tls-cert and --tls-key"):
+        with pytest.raises(errors.InvalidRequestError, match="TLS requires both --tls-cert and --tls-key"):
             Server(ServerConfig(**half))
 
 
@@ -324,12 +324,12 @@ def test_files_of_a_client_that_do_not_fit_are_named(how: str, files: Pair, auth
 
 @pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
 def test_a_client_needs_a_certificate_and_its_key(half: str, authority: Authority, files: Pair) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="needs both tls_cert and tls_key"):
+    with pytest.raises(errors.InvalidRequestError, match="requires both tls_cert and tls_key"):
         RemoteTransparentLlm("localhost:1", tls_ca=str(authority.path), **{half: files.as_client[half]})
 
 
 def test_a_client_shows_its_certificate_over_tls_only(files: Pair) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="set tls_ca to the file of the server's authority"):
+    with pytest.raises(errors.InvalidRequestError, match="set tls_ca to the server's CA file"):
         RemoteTransparentLlm("localhost:1", **files.as_client)
 
 

@@ -80,7 +80,7 @@ def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "tokens").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(InvalidRequestError, match=r"tokens has more than 1048576 bytes: is it the file that was meant"):
+    with pytest.raises(InvalidRequestError, match=r"tokens has more than 1048576 bytes: is it the right file"):
         TokenList(tmp_path / "tokens")
 
 

@@ -43,7 +43,7 @@ def test_a_model_with_a_device_of_its_own_is_not_spread() -> None:
     [
         ({"max_memory": "cpu=1GiB"}, {}, "max_memory requires device_map; give one, for example auto"),
         ({}, {"device": "cpu", "offload_dir": Path("x")}, "offload_dir requires device_map"),
-        ({}, {"device_map": "none"}, "device_map 'none' is none of auto"),
+        ({}, {"device_map": "none"}, "device_map 'none' is neither auto"),
         ({}, {"device": "gpu:0"}, "device 'gpu:0' is unknown"),
         ({"device_map": "auto"}, {"quantization": "quanto-int8"}, "quantization together with device_map"),
         ({"quantization": "int3"}, {}, "quantization 'int3' is unknown; known are quanto-int8, torchao-int8"),

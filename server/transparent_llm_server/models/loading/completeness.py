@@ -144,7 +144,7 @@ def _require_room(stored: _Stored, model: torch.nn.Module, name: str) -> None:
     if wanted > _SPARE * held:
         raise ModelRefusedError(
             f"{name!r} is not served: its config.json describes {wanted} weights, its files hold {held}: one of "
-            "them belongs to another model, or incomplete",
+            "them belongs to another model, or is incomplete",
             metadata={"described": str(wanted), "held": str(held)},
         )
     buffers = sum(buffer.nbytes for buffer in model.buffers())
