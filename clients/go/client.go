@@ -300,7 +300,8 @@ func (s *shared) hasNeuronOutputs() bool {
 func requireDigests(answer *pb.ServerInfoResponse, target string) error {
 	for _, model := range answer.Models {
 		if model.Digest != "" && !isDigest(model.Digest) {
-			return failure(ErrInternal, "%s describes a model with the digest %.100q, which is not a SHA-256 in hex", target, model.Digest)
+			return failure(ErrInternal, "%s describes a model with the digest %.100q, which is not a SHA-256 in hex", target,
+				model.Digest)
 		}
 	}
 	return nil

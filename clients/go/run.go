@@ -114,7 +114,8 @@ func requireRunOf(request *pb.RunRequest, answer *pb.RunResponse) error {
 		return failure(ErrInternal, "the server sent a run id of %d bytes", len(answer.RunId))
 	}
 	if !isDigest(answer.ModelDigest) {
-		return failure(ErrInternal, "the server ran a model with the digest %.100q, which is not a SHA-256 in hex", answer.ModelDigest)
+		return failure(ErrInternal, "the server ran a model with the digest %.100q, which is not a SHA-256 in hex",
+			answer.ModelDigest)
 	}
 	return nil
 }

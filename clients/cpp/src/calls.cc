@@ -137,7 +137,8 @@ bool is_serving(Connection& connection, const CallTerms& terms) {
 void require_time(const Connection& connection, const CallTerms& terms) {
   if (connection.is_given_up(terms)) throw CancelledError("the call was cancelled");
   if (terms.deadline.is_within(Deadline::Clock::duration::zero()))
-    throw DeadlineError("the call did not finish within its time; raise the timeout if the work is long");
+    throw DeadlineError(
+        "the call did not finish within its time; raise the timeout if the work is long");
 }
 
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,

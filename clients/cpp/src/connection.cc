@@ -41,8 +41,7 @@ void require_consistent(const Options& options) {
   }
   if (!options.tls_cert.empty() && options.tls_ca.empty()) {
     throw InvalidRequestError(
-        "a client certificate is sent over TLS only: set tls_ca to the server's CA "
-        "file");
+        "a client certificate is sent over TLS only: set tls_ca to the server's CA file");
   }
 }
 

@@ -110,8 +110,8 @@ std::string plain_message(const grpc::Status& status, const std::string& target)
           return "no connection to " + target + ": " + std::string(meaning) + " (" + said + ")";
       }
       if (was_shut(said)) {
-        return "no connection to " + target + ": it closed the connection at once; is it up, " +
-               "and does it require TLS (tls_ca) or another client certificate (tls_cert, tls_key)? (" +
+        return "no connection to " + target + ": it closed the connection at once; is it up, and " +
+               "does it require TLS (tls_ca) or another client certificate (tls_cert, tls_key)? (" +
                said + ")";
       }
       return "no server answers at " + target + " (" + said +

@@ -173,7 +173,7 @@ export class Tensor {
 
 function requireNumber(value: unknown): number {
   if (typeof value !== "number") {
-    throw new InvalidRequestError(`${String(value)} is not a number but a ${typeof value}`, { reason: "INVALID_DTYPE" });
+    throw new InvalidRequestError(`${String(value)} is not a number but ${typeof value}`, { reason: "INVALID_DTYPE" });
   }
   return value;
 }
@@ -184,7 +184,7 @@ function requireShape({ dtype, shape, dims = [], bytes }: TensorParts): void {
   const expected = shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, sizeOf(dtype));
   if (!isShape || !hasDims || expected !== bytes.byteLength) {
     throw new InvalidRequestError(
-      `${bytes.byteLength} bytes and ${dims.length} axis names do not make a ${dtype} tensor of shape [${shape.join(", ")}]`,
+      `${bytes.byteLength} bytes and ${dims.length} axis names make no ${dtype} tensor of shape [${shape.join(", ")}]`,
       { reason: "INVALID_SHAPE", metadata: { expected: String(expected), got: String(bytes.byteLength) } },
     );
   }

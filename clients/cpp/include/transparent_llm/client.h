@@ -166,8 +166,8 @@ class Client {
   /// apply.
   ///
   /// A cut transfer goes on where it broke off. If the server cannot promise the same bits again,
-  /// or has to run the input again, the value begins again at offset 0, and what came before must be
-  /// thrown away. What `sink` throws ends the transfer and comes out of here.
+  /// or has to run the input again, the value begins again at offset 0, and what came before must
+  /// be thrown away. What `sink` throws ends the transfer and comes out of here.
   void read_chunks(const Read& read, const ChunkSink& sink, const ReadOptions& options = {});
 
  private:
