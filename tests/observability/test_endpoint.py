@@ -118,7 +118,7 @@ def test_an_address_that_is_none_is_refused(listen: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         Server(ServerConfig(metrics_listen=listen))
     assert refused.value.message == (
-        f"metrics_listen is {listen!r}: write HOST:PORT with a port from 0 to 65535, as 127.0.0.1:50051"
+        f"metrics_listen is {listen!r}: write HOST:PORT with a port from 0 to 65535, as in 127.0.0.1:50051"
     )
 
 

@@ -282,7 +282,7 @@ def test_far_more_text_than_the_context_has_room_for_is_seen_by_no_tokenizer() -
         tokens.encode(["é" * 40_000])
     assert refused.value.message == (
         "sentence 0 has 80000 bytes of text, a context of 64 tokens takes 65536; shorten it or split it, nothing is "
-        "cut silently"
+        "truncated silently"
     )
     assert (refused.value.reason, refused.value.metadata) == (
         "TOO_LONG",

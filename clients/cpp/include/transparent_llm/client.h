@@ -94,7 +94,7 @@ class Client {
   ///
   /// Throws InvalidRequestError for no sentence, one without any token (EMPTY_INPUT), or text that
   /// is not UTF-8; TooLargeError (TOO_LONG) for a sentence longer than the model's context: nothing
-  /// is ever cut silently.
+  /// is ever truncated silently.
   void run(const std::vector<std::string>& sentences, const CallOptions& options = {});
   /// Runs token ids, one list a row; nothing is put before them. Throws as `run`, and
   /// InvalidRequestError (UNKNOWN_TOKEN).
