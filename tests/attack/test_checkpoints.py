@@ -166,7 +166,7 @@ INCOMPLETE: dict[str, tuple[str, Damage, str]] = {
         r"its files lack transformer\.h\.1\.ln_1\.weight, which would be random",
     ),
     "a bias": ("gpt2", without("h.0.mlp.c_fc.bias"), r"lack transformer\.h\.0\.mlp\.c_fc\.bias"),
-    "a layer": ("gpt2", without("h.1."), r"\(12 in all\).*nothing is there of h\.1: correct the number of layers"),
+    "a layer": ("gpt2", without("h.1."), r"\(12 in all\).*there is nothing for h\.1: correct the number of layers"),
     "the tied embedding": ("gpt2", without("wte"), r"lack lm_head\.weight, transformer\.wte\.weight"),
     "positions": ("gpt2", without("wpe"), r"lack transformer\.wpe\.weight"),
     "the last norm": ("llama_gqa", without("model.norm."), r"lack model\.norm\.weight"),
@@ -189,12 +189,12 @@ INCOMPLETE: dict[str, tuple[str, Damage, str]] = {
     "too many layers": (
         "gpt2",
         config(n_layer=3),
-        r"lack transformer\.h\.2\..*\(12 in all\).*nothing is there of h\.2",
+        r"lack transformer\.h\.2\..*\(12 in all\).*there is nothing for h\.2",
     ),
     "too few layers": (
         "gpt2",
         config(n_layer=1),
-        r"no place for transformer\.h\.1\..*says 1 layers, its files have more",
+        r"no place for transformer\.h\.1\..*says 1 layers, but its files have more",
     ),
     "too few layers of Llama": (
         "llama_gqa",
@@ -324,7 +324,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a tokenizer that is none": (written("tokenizer.json", "{}"), r"no tokenizer for 'model': "),
     "no heads": (config(n_head=0), r"says n_head = 0; it must be a number from 1"),
     "fewer than no heads": (config(n_head=-4), r"says n_head = -4; "),
-    "heads that do not divide": (config(n_head=3), r"no language model can be built of its config\.json: "),
+    "heads that do not divide": (config(n_head=3), r"no language model can be built from its config\.json: "),
     "a layer and a half": (config(n_layer=1.5), r"says n_layer = 1\.5; "),
     "layers in words": (config(n_layer="two\x1b[2J"), r"says n_layer = 'two\\x1b\[2J'; "),
     "layers that are true": (config(n_layer=True), r"says n_layer = True; "),
@@ -342,7 +342,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         r"says model_type 'nope', which transformers .* does not know",
     ),
     "a type that is a list": (config(model_type=["gpt2"]), r"says model_type \['gpt2'\], which"),
-    "a type of no language model": (config(model_type="vit"), r"no language model can be built of its config\.json"),
+    "a type of no language model": (config(model_type="vit"), r"no language model can be built from its config\.json"),
     "weights of another name": (config(transformers_weights="x.safetensors"), r"sets transformers_weights; "),
     "an adapter beside the model": (
         written("adapter_config.json", '{"peft_type": "LORA", "base_model_name_or_path": "x"}'),
@@ -365,7 +365,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
             config(model_type="nope", auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "c.M"}),
             written("c.py", CODE),
         ),
-        r"wants code of its own to be run \(auto_map\), which is never done",
+        r"requires running its own code \(auto_map\), which is never done",
     ),
     "a pipe in place of the configuration": (piped("config.json"), r"its file config\.json is a pipe, not a file"),
     "a pipe in place of the weights": (piped(WEIGHTS), r"its file model\.safetensors is a pipe"),
@@ -653,7 +653,7 @@ def test_a_model_that_is_handed_over_without_numbers_is_refused() -> None:
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(FAMILIES["llama_gqa"](), trust_remote_code=False)
     with pytest.raises(
-        ModelRefusedError, match=r"LlamaForCausalLM is not served: 2\d of its weights have no numbers yet"
+        ModelRefusedError, match=r"LlamaForCausalLM is not served: 2\d of its weights have no values yet"
     ):
         given(empty)
     half = build_model(FAMILIES["llama_gqa"]())
@@ -664,7 +664,7 @@ def test_a_model_that_is_handed_over_without_numbers_is_refused() -> None:
         given(half)
     lazy = build_model(FAMILIES["llama_gqa"]())
     lazy.model.layers[1].mlp.up_proj = nn.LazyLinear(96, bias=False)
-    with pytest.raises(ModelRefusedError, match=r"1 of its weights have no numbers yet"):
+    with pytest.raises(ModelRefusedError, match=r"1 of its weights have no values yet"):
         given(lazy)
 
 

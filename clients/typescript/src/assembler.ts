@@ -146,9 +146,7 @@ export class Assembler {
       this.#startOver(header.etag); // the first header, or the server could not promise the same bits
     }
     if (this.#tensors.length >= this.#most) {
-      throw new StreamError(
-        `${quoted(header.name)} begins after ${this.#most} tensors, the most there can be`,
-      );
+      throw new StreamError(`${quoted(header.name)} begins after ${this.#most} tensors, the most there can be`);
     }
     const begun = { ...described, bytes: memory(header.totalBytes), received: 0 };
     this.#tensors.push(begun);
