@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,10 @@ from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.loading.refusal import refusing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutput
 
 LENGTHS = (12, 7)
 """Tokens of two of the probe's sentences. A third one is longer than a border between regimes, where there is one."""
@@ -57,7 +61,7 @@ class Reference:
 
 
 @torch.no_grad()
-def reference(hf_model: Any, d_vocab: int, n_ctx: int, device: torch.device) -> Reference:
+def reference(hf_model: PreTrainedModel, d_vocab: int, n_ctx: int, device: torch.device) -> Reference:
     """Run the probe through the unbridged model, whose input goes to this device.
 
     Raises:
@@ -84,12 +88,12 @@ def _probe(d_vocab: int, n_ctx: int, regimes: Regimes) -> Batch:
     return Batch(tokens, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
 
-def _reference(hf_model: Any, probe: Batch, regimes: Regimes, device: torch.device) -> Reference:
+def _reference(hf_model: PreTrainedModel, probe: Batch, regimes: Regimes, device: torch.device) -> Reference:
     parts = probe.split(regimes)
     outputs = [_output(hf_model, part, device) for _, part in parts]
     rows, n_pos = [rows for rows, _ in parts], probe.tokens.shape[1]
 
-    def whole(kept: Sequence[Any], *axes: int) -> tuple[torch.Tensor | None, ...]:
+    def whole(kept: Sequence[Sequence[torch.Tensor | None]], *axes: int) -> tuple[torch.Tensor | None, ...]:
         """Layer by layer, of all rows; `axes` are those of positions."""
         return tuple(_merged(rows, found, n_pos, axes) for found in zip(*kept, strict=True))
 
@@ -99,7 +103,7 @@ def _reference(hf_model: Any, probe: Batch, regimes: Regimes, device: torch.devi
     return Reference(probe.tokens, probe.mask, logits, hidden_states, attentions, regimes)  # type: ignore[arg-type]
 
 
-def _output(hf_model: Any, batch: Batch, device: torch.device) -> Any:
+def _output(hf_model: PreTrainedModel, batch: Batch, device: torch.device) -> CausalLMOutput:
     with refusing(lambda words: f"{type(hf_model).__name__} is not served: it cannot run: {words}"):
         return hf_model(
             batch.tokens.to(device),

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -65,18 +65,18 @@ class Reader(Protocol):
     reads_are_quick: bool
     """Whether a call is little work, whatever the work of taking the value is."""
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Value:
         """What the method of that name returns for these arguments."""
 
 
 class ValuesReader:
     """Reads what has methods that return values: nothing is computed before it is cut."""
 
-    def __init__(self, values: Any, *, reads_are_quick: bool) -> None:
+    def __init__(self, values: object, *, reads_are_quick: bool) -> None:
         self._values = values
         self.reads_are_quick = reads_are_quick
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Value:
         """Call it."""
         value: Value = getattr(self._values, name)(*arguments)
         return value
@@ -85,7 +85,7 @@ class ValuesReader:
 class RunReader(ValuesReader):
     """Reads a run, of a model that others may change meanwhile."""
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Value:
         """Call it. What was computed while the model was changed is not given out."""
         return WatchedValue(
             super().__call__(name, *arguments), partial(self._values.require_same_model, name, *arguments)
@@ -100,7 +100,7 @@ class ContractReader:
     def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
         self._llm, self._run = llm, run
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Value:
         """Call it. `run` are the tokens of the run that is meant, if one is.
 
         Raises:

@@ -7,13 +7,13 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
-from transparent_llm.description import ModelDescription
+from transparent_llm.description import ModelDescription, ParityCheck
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.runtime.current import Current
@@ -33,6 +33,9 @@ from transparent_llm_server.models.loading.vocabulary import require_same_vocabu
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.values.value import Value
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _Self = TypeVar("_Self", bound="TransformerLensTransparentLlm")
 
@@ -80,8 +83,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def __init__(
         self,
         model_name: str,
-        hf_model: Any = None,
-        tokenizer: Any = None,
+        hf_model: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
@@ -278,7 +281,9 @@ class TransformerLensTransparentLlm(TransparentLlm):
             values.require_same_model(name, *indices)
             return own
 
-    def _describe(self, name: str, digest: str, n_ctx: int, parity: Any, run: Capture) -> ModelDescription:
+    def _describe(
+        self, name: str, digest: str, n_ctx: int, parity: tuple[ParityCheck, ...], run: Capture
+    ) -> ModelDescription:
         model = self._model
         info = ModelInfo(name, model.n_params, len(model.layers), model.n_heads, model.d_model, model.d_vocab)
         return ModelDescription(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,12 +26,20 @@ from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
 from transparent_llm_server.models.placement.quantization import plain_parts
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 
 class BridgedModel:
     """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
 
     def __init__(
-        self, hf_model: Any, tokenizer: Any, spread: DeviceLayout, dtype: torch.dtype, regimes: Regimes
+        self,
+        hf_model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        spread: DeviceLayout,
+        dtype: torch.dtype,
+        regimes: Regimes,
     ) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
@@ -94,7 +102,7 @@ class BridgedModel:
         self.edits.begin([*self.final_modules, *of_layers])
 
     @property
-    def final_modules(self) -> list[Any]:
+    def final_modules(self) -> list[torch.nn.Module]:
         """Whose weights logits are made with."""
         return [self._bridge.ln_final, self._bridge.unembed]
 
@@ -104,7 +112,7 @@ class BridgedModel:
         return self._gathered.is_needed
 
     @property
-    def text_config(self) -> Any:
+    def text_config(self) -> PretrainedConfig:
         """The configuration of the language model."""
         return self._hf.config.get_text_config()
 
@@ -161,7 +169,7 @@ class BridgedModel:
             scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
         return finish_logits(scores, self.text_config)
 
-    def _require_streams(self, hook_names: Any) -> None:
+    def _require_streams(self, hook_names: Collection[str]) -> None:
         missing = [self._last] if self._last not in hook_names else []
         missing += [
             f"blocks.{i}.hook_resid_pre" for i, layer in enumerate(self.layers) if "residual_in" not in layer.hooks
@@ -178,7 +186,7 @@ class BridgedModel:
 
 
 @contextmanager
-def _evaluating(hf_model: Any) -> Iterator[None]:
+def _evaluating(hf_model: torch.nn.Module) -> Iterator[None]:
     """Within this block no module is in training mode, in which it would drop values by chance."""
     training = [module for module in hf_model.modules() if module.training]
     for module in training:
@@ -190,16 +198,16 @@ def _evaluating(hf_model: Any) -> Iterator[None]:
             module.training = True
 
 
-def entry_device(hf_model: Any, spread: DeviceLayout) -> torch.device:
+def entry_device(hf_model: PreTrainedModel, spread: DeviceLayout) -> torch.device:
     """Where a model takes its tokens."""
     return spread.device(_name_of(hf_model, hf_model.get_input_embeddings()))
 
 
-def _name_of(hf_model: Any, wanted: Any) -> str:
+def _name_of(hf_model: torch.nn.Module, wanted: torch.nn.Module) -> str:
     return next(str(name) for name, module in hf_model.named_modules() if module is wanted)
 
 
-def _for_bridge(tokenizer: Any) -> Any:
+def _for_bridge(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy that the bridge does not try to load again from its name; this project tokenizes by itself."""
     copied = copy.deepcopy(tokenizer)
     copied.init_kwargs.update(name_or_path="", add_bos_token=True)

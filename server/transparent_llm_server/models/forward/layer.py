@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,9 @@ from transparent_llm_server.models.forward.capture import LayerCapture
 from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Gathered, Neurons, unbridged
 from transparent_llm_server.models.values.decompositions import ByRows
 from transparent_llm_server.models.values.value import Stored, Value
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge.generalized_components import BlockBridge
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class LayerPlace:
 class Layer:
     """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
 
-    def __init__(self, block: Any, index: int, place: LayerPlace, hook_names: Collection[str]) -> None:
+    def __init__(self, block: BlockBridge, index: int, place: LayerPlace, hook_names: Collection[str]) -> None:
         self._block = block
         self._place = place
         self._attn = getattr(block, "attn", None)
@@ -96,12 +99,12 @@ class Layer:
         return self._gain("ln2_post", capture, capture.ffn_scale, batch_i)
 
     @property
-    def head_modules(self) -> list[Any]:
+    def head_modules(self) -> list[torch.nn.Module]:
         """Whose weights the parts of heads are made with."""
         return _present(getattr(self._attn, "o", self._attn), getattr(self._block, "ln1_post", None))
 
     @property
-    def neuron_modules(self) -> list[Any]:
+    def neuron_modules(self) -> list[torch.nn.Module]:
         """Whose weights the parts of neurons are made with."""
         return _present(getattr(self._block, "mlp", None), getattr(self._block, "ln2_post", None))
 
@@ -146,7 +149,7 @@ class Layer:
             return None, None
 
 
-def _present(*modules: Any) -> list[Any]:
+def _present(*modules: object) -> list[torch.nn.Module]:
     return [module for module in modules if isinstance(module, torch.nn.Module)]
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, NotFoundError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+_Held = Mapping[str, "torch.Tensor | None"]
 _Mark = tuple[int, int, int]
 """What tells a tensor from another one, or from what it was: identity, writes, place."""
 
@@ -24,7 +28,7 @@ _Mark = tuple[int, int, int]
 class Edits:
     """Of one model in this process. Whoever made values with it asks later whether it is still what it was."""
 
-    def __init__(self, hf_model: Any, *, can_watch: bool) -> None:
+    def __init__(self, hf_model: PreTrainedModel, *, can_watch: bool) -> None:
         self._model = hf_model
         self._lock = threading.Lock()
         self._digest = ""
@@ -82,7 +86,7 @@ class Edits:
         if attention != "eager":
             raise _cannot_follow(f"its attention was set to {attention}, which shows no patterns")
 
-    def require(self, generation: int, *modules: Any) -> None:
+    def require(self, generation: int, *modules: torch.nn.Module) -> None:
         """Look whether weights are those of a generation: at writes that torch counts, and closer at some modules.
 
         Raises:
@@ -123,13 +127,13 @@ class _Weights:
         """(id of a dictionary of tensors, name) of those that forward passes write."""
 
         every = [held for module in model.modules() for held in (module._parameters, module._buffers) if held]
-        self._watched: list[tuple[dict[str, Any], str]] = [
+        self._watched: list[tuple[_Held, str]] = [
             (held, name)
             for held in every
             for name, tensor in held.items()
             if tensor is not None and (id(held), name) not in written
         ]
-        tensors = [held[name] for held, name in self._watched]
+        tensors = [tensor for held, name in self._watched if (tensor := held[name]) is not None]
         self.kinds = [(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors]
         self._marks = self._now()
         self._of_all = _Looks(tensors)

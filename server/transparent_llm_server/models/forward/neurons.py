@@ -11,12 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import linear
 
 from transparent_llm_server.models.values.value import Computed, Stored, Value
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge.generalized_components import MLPBridge
 
 Gathered = Callable[..., AbstractContextManager[None]]
 """Within it, the weights of the modules that it is given can be read."""
@@ -49,7 +52,7 @@ class Neurons(ABC):
 class DenseNeurons(Neurons):
     """An ordinary or gated feed-forward layer, seen through its bridge."""
 
-    def __init__(self, mlp: Any, gathered: Gathered) -> None:
+    def __init__(self, mlp: MLPBridge, gathered: Gathered) -> None:
         self._mlp, self._gathered = mlp, gathered
         with gathered(mlp):
             self.count = mlp.W_out.shape[0]
@@ -84,7 +87,7 @@ class ExpertNeurons(Neurons):
     router, so that it chooses exactly as the forward pass did.
     """
 
-    def __init__(self, block: Any, gathered: Gathered) -> None:
+    def __init__(self, block: torch.nn.Module, gathered: Gathered) -> None:
         self._gathered = partial(gathered, block)
         self._experts = unbridged(block.experts)
         self._router = unbridged(getattr(block, "gate", None) or block.router)
@@ -208,7 +211,7 @@ class ExpertNeurons(Neurons):
         return weight
 
 
-def unbridged(module: Any) -> Any:
+def unbridged(module: Any) -> Any:  # what it has, and gives when called, differs from family to family
     """The plain module inside a bridge component; calling it fires no hooks."""
     while getattr(module, "original_component", None) is not None:
         module = module.original_component

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm_server.models.forward.cancellation import require_wanted
 from transparent_llm_server.models.forward.fair_lock import FairLock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BYTES_OF_A_TOKEN = 256
 """Of text, taken for each token of a context at the most: twice the longest token of published vocabularies."""
@@ -25,7 +28,7 @@ class Tokenization:
     Work on many sentences or ids goes on only while it is wanted, see `wanted`. One sentence is not interrupted.
     """
 
-    def __init__(self, tokenizer: Any, *, wants_bos: bool, n_ctx: int, d_vocab: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, wants_bos: bool, n_ctx: int, d_vocab: int) -> None:
         self._tokenizer = tokenizer
         self.is_concurrent = bool(getattr(tokenizer, "is_fast", False))
         """Whether several threads use it at once: those of the tokenizers library change nothing of themselves when

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_Contexts = list[AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class LoadProgress:
     on_step: Callable[[str], None]
     """Is told what begins now; may raise, which ends the load."""
 
-    alone: Callable[[], AbstractContextManager[Any]]
+    alone: Callable[[], AbstractContextManager[object]]
     """Within it, no model computes."""
 
 
@@ -45,7 +50,7 @@ def step(words: str) -> None:
         watch.on_step(words)
 
 
-def alone() -> AbstractContextManager[Any]:
+def alone() -> AbstractContextManager[object]:
     """Within it, no model of a server that watches computes."""
     watch = _watch.get()
     return nullcontext() if watch is None else watch.alone()
@@ -59,12 +64,12 @@ def build_alone() -> None:
     if contexts.__name__ == _contexts_alone.__name__:
         return
 
-    def _contexts_of(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
+    def _contexts_of(cls: type[PreTrainedModel], /, *args: object, **kwargs: object) -> _Contexts:
         return _contexts_alone(contexts(cls, *args, **kwargs))
 
     _contexts_of.__name__ = _contexts_alone.__name__
     PreTrainedModel.get_init_context = classmethod(_contexts_of)
 
 
-def _contexts_alone(contexts: list[Any]) -> list[Any]:
+def _contexts_alone(contexts: _Contexts) -> _Contexts:
     return [alone(), *contexts]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _OFFLOADED = ("cpu", "disk")
 """Where weights wait that are computed on an accelerator, if the map has one."""
@@ -23,7 +26,7 @@ class DeviceLayout:
         self._first = torch.device(first)
 
     @classmethod
-    def of(cls, hf_model: Any) -> DeviceLayout | None:
+    def of(cls, hf_model: PreTrainedModel) -> DeviceLayout | None:
         """How a model is spread that was loaded with a map, if it is."""
         device_map = getattr(hf_model, "hf_device_map", None)
         if not device_map or (len(set(device_map.values())) == 1 and not is_offloaded(hf_model)):
@@ -74,7 +77,7 @@ class DeviceLayout:
         return ", ".join(dict.fromkeys(self._places.values()))
 
 
-def is_offloaded(module: Any) -> bool:
+def is_offloaded(module: torch.nn.Module) -> bool:
     """Whether some of its weights are brought to memory only while they are used."""
     return any(parameter.is_meta for parameter in module.parameters())
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+
+import torch
 
 from transparent_llm_server.models.placement.layout import is_offloaded
 from transparent_llm_server.models.placement.quantization import dequantized, is_quantized
@@ -19,7 +20,7 @@ from transparent_llm_server.models.placement.quantization import dequantized, is
 class MaterializedWeights:
     """Of one model. By one thread at a time, never during a forward pass: whoever ends drops what was gathered."""
 
-    def __init__(self, hf_model: Any) -> None:
+    def __init__(self, hf_model: torch.nn.Module) -> None:
         self._is_quantized = any(map(is_quantized, hf_model.parameters()))
         self.is_needed = self._is_quantized or is_offloaded(hf_model)
         """Whether weights must be made ready at all: then their readers and forward passes wait for one another."""
@@ -28,7 +29,7 @@ class MaterializedWeights:
         """Held by forward passes and by whoever gathers."""
 
     @contextmanager
-    def __call__(self, *modules: Any) -> Iterator[None]:
+    def __call__(self, *modules: torch.nn.Module) -> Iterator[None]:
         """Within this block the weights of these modules and of all that is in them can be read."""
         if not self.is_needed:
             yield
