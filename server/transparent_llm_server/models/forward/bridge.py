@@ -15,10 +15,10 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.families import finish_logits
-from transparent_llm_server.models.forward.cancellation import require_wanted
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.capture import Capture
+from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
-from transparent_llm_server.models.forward.model_changes import Edits, count_writes
 from transparent_llm_server.models.forward.neurons import unbridged
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
@@ -37,7 +37,7 @@ class BridgedModel:
         self,
         hf_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        spread: DeviceLayout,
+        layout: DeviceLayout,
         dtype: torch.dtype,
         regimes: Regimes,
     ) -> None:
@@ -48,14 +48,14 @@ class BridgedModel:
         count_writes(hf_model)
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
-        self.spread, self.dtype = spread, dtype
+        self.layout, self.dtype = layout, dtype
         self.regimes = regimes
         """Which rows may share a forward pass."""
 
-        self.device = entry_device(hf_model, spread)
+        self.device = entry_device(hf_model, layout)
         """Where tokens go."""
 
-        self._last_device = spread.device(_name_of(hf_model, hf_model.get_output_embeddings()))
+        self._last_device = layout.device(_name_of(hf_model, hf_model.get_output_embeddings()))
         try:
             with no_processors():
                 self._bridge = TransformerBridge.boot_transformers(
@@ -71,35 +71,35 @@ class BridgedModel:
         self._bridge.eval()
         hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
         self._hf = hf_model
-        self._gathered = MaterializedWeights(hf_model)
+        self._materialized = MaterializedWeights(hf_model)
         cfg = self._bridge.cfg
         self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
         self.wants_bos = bool(cfg.default_prepend_bos)
         hook_names = self._bridge.hook_dict.keys()
         blocks = str(self._bridge.adapter.component_mapping["blocks"].name)
-        spread.require_whole(blocks)
-        self.places = [spread.place(f"{blocks}.{i}") for i in range(len(self._bridge.blocks))]
+        layout.require_whole(blocks)
+        self.places = [layout.place(f"{blocks}.{i}") for i in range(len(self._bridge.blocks))]
         """Where the weights of each layer lie."""
 
         self.layers = [
-            Layer(block, i, LayerPlace(spread.device(f"{blocks}.{i}"), dtype, self._gathered), hook_names)
+            Layer(block, i, LayerPlace(layout.device(f"{blocks}.{i}"), dtype, self._materialized), hook_names)
             for i, block in enumerate(self._bridge.blocks)
         ]
         for block in self._bridge.blocks:
-            block.register_forward_pre_hook(require_wanted)
+            block.register_forward_pre_hook(raise_if_cancelled)
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
         self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
-        self._wanted = frozenset(self._names).__contains__  # a list would hook every alias as well
+        self._is_captured = frozenset(self._names).__contains__  # a list would hook every alias as well
         takes_few = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
         self._few_logits = {"logits_to_keep": 1} if takes_few else {}  # they are derived when somebody asks
         self._require_streams(hook_names)
-        self.edits = Edits(hf_model, can_watch=not self._gathered.is_needed)
-        """Whether it is still what was loaded. Weights that are gathered where they are used cannot be watched."""
+        self.edits = EditDetector(hf_model, can_watch=not self._materialized.is_needed)
+        """Whether it is still what was loaded. Weights that are materialized where they are used cannot be watched."""
 
     def watch(self) -> None:
         """Notice from here on what others do to it."""
         of_layers = [module for layer in self.layers for module in (*layer.head_modules, *layer.neuron_modules)]
-        self.edits.begin([*self.final_modules, *of_layers])
+        self.edits.start([*self.final_modules, *of_layers])
 
     @property
     def final_modules(self) -> list[torch.nn.Module]:
@@ -107,9 +107,9 @@ class BridgedModel:
         return [self._bridge.ln_final, self._bridge.unembed]
 
     @property
-    def gathers(self) -> bool:
+    def materializes(self) -> bool:
         """Whether its weights must be made ready to be read, which is some work, and nobody else's meanwhile."""
-        return self._gathered.is_needed
+        return self._materialized.is_needed
 
     @property
     def text_config(self) -> PretrainedConfig:
@@ -124,17 +124,16 @@ class BridgedModel:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
         return sum(storages.values())
 
-    @torch.no_grad()
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""
-        with self._gathered.lock, _evaluating(self._hf):
-            generation = self.edits.look()
+        with self._materialized.lock, _evaluating(self._hf):
+            generation = self.edits.check()
             self.edits.require_no_hooks()
             try:
                 _, cache = self._bridge.run_with_cache(
                     tokens.to(self.device),
                     attention_mask=mask.to(self.device, torch.int64),
-                    names_filter=self._wanted,
+                    names_filter=self._is_captured,
                     return_cache_object=False,
                     output_attentions=False,
                     **self._few_logits,
@@ -148,23 +147,21 @@ class BridgedModel:
                 f"hooks {', '.join(silent[:3])} exist but did not fire; {self.architecture} is not served"
             )
         layers = tuple(layer.capture(cache) for layer in self.layers)
-        self.edits.require(generation)  # nobody has changed the model while it ran
+        self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, cache[self._last], generation)
 
-    @torch.no_grad()
     def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
         """Vocabulary scores [vocab] of a residual vector [d_model]; with `normalize`, the model's own output."""
         x = vector.to(self._last_device, self.dtype)[None]
         if normalize:
             return self.unembed_rows(x)[0]
-        with self._gathered(self._bridge.unembed):
+        with self._materialized(self._bridge.unembed):
             scores: torch.Tensor = unbridged(self._bridge.unembed)(x[None])[0, 0]
         return scores
 
-    @torch.no_grad()
     def unembed_rows(self, residual: torch.Tensor) -> torch.Tensor:
         """The model's own output [n d_vocab] for vectors that left its last block [n d_model]."""
-        with self._gathered(self._bridge.ln_final, self._bridge.unembed):
+        with self._materialized(self._bridge.ln_final, self._bridge.unembed):
             x = unbridged(self._bridge.ln_final)(residual.to(self._last_device)[None])
             scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
         return finish_logits(scores, self.text_config)
@@ -198,13 +195,13 @@ def _evaluating(hf_model: torch.nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def entry_device(hf_model: PreTrainedModel, spread: DeviceLayout) -> torch.device:
+def entry_device(hf_model: PreTrainedModel, layout: DeviceLayout) -> torch.device:
     """Where a model takes its tokens."""
-    return spread.device(_name_of(hf_model, hf_model.get_input_embeddings()))
+    return layout.device(_name_of(hf_model, hf_model.get_input_embeddings()))
 
 
-def _name_of(hf_model: torch.nn.Module, wanted: torch.nn.Module) -> str:
-    return next(str(name) for name, module in hf_model.named_modules() if module is wanted)
+def _name_of(hf_model: torch.nn.Module, module: torch.nn.Module) -> str:
+    return next(str(name) for name, found in hf_model.named_modules() if found is module)
 
 
 def _for_bridge(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

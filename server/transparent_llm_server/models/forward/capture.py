@@ -52,7 +52,7 @@ class Capture:
     """The stream as it leaves the last block [batch pos d_model]."""
 
     generation: int = 0
-    """Of the weights that made it: see `Edits`."""
+    """Of the weights that made it: see `EditDetector`."""
 
     @classmethod
     def of_passes(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from transparent_llm_server.models.forward.capture import LayerCapture
-from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Gathered, Neurons, unbridged
+from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Materialize, Neurons, unbridged
 from transparent_llm_server.models.values.decompositions import ByRows
 from transparent_llm_server.models.values.value import Stored, Value
 
@@ -24,7 +24,7 @@ class LayerPlace:
 
     device: torch.device
     dtype: torch.dtype
-    gathered: Gathered
+    materialized: Materialize
 
 
 class Layer:
@@ -78,14 +78,14 @@ class Layer:
     @property
     def w_o(self) -> torch.Tensor:
         """Output weights of the heads [head d_head d_model]."""
-        with self._place.gathered(self._attn):
+        with self._place.materialized(self._attn):
             weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
             return weight.detach()
 
     @property
     def b_o(self) -> torch.Tensor | float:
         """Output bias of attention [d_model], which belongs to no head."""
-        with self._place.gathered(self._attn):
+        with self._place.materialized(self._attn):
             bias = getattr(self._attn, "b_O", None)
             return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
 
@@ -122,7 +122,7 @@ class Layer:
 
     def _gain_rows(self, norm_name: str, scale: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         norm = getattr(self._block, norm_name)
-        with self._place.gathered(norm):
+        with self._place.materialized(norm):
             weight = norm.weight.detach().float()
         weight = 1.0 + weight if norm.uses_weight_offset else weight
         gain: torch.Tensor = weight / scale[start:stop].float()
@@ -142,9 +142,9 @@ class Layer:
         if type(mlp).__name__ == "MoEBridge" and not mlp.bound_dense:
             experts = getattr(unbridged(mlp), "experts", None)
             known = all(hasattr(unbridged(experts), name) for name in ("gate_up_proj", "down_proj"))
-            return (ExpertNeurons(unbridged(mlp), self._place.gathered), "mlp.hook_in") if known else (None, None)
+            return (ExpertNeurons(unbridged(mlp), self._place.materialized), "mlp.hook_in") if known else (None, None)
         try:
-            return DenseNeurons(mlp, self._place.gathered), "mlp.hook_post"
+            return DenseNeurons(mlp, self._place.materialized), "mlp.hook_post"
         except AttributeError:  # a bridge without a single W_out
             return None, None
 

@@ -65,8 +65,8 @@ def _elements(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> torch.
     module, _, own_name = name.rpartition(".")
     owner = model.get_submodule(module)
     with align_module_device(owner):
-        gathered: torch.Tensor = getattr(owner, own_name)
-        return gathered.detach()
+        weight: torch.Tensor = getattr(owner, own_name)
+        return weight.detach()
 
 
 def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:

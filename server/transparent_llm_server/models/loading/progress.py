@@ -30,30 +30,30 @@ class LoadProgress:
     """Within it, no model computes."""
 
 
-_watch: ContextVar[LoadProgress | None] = ContextVar("watch", default=None)
+_progress: ContextVar[LoadProgress | None] = ContextVar("progress", default=None)
 
 
 @contextmanager
-def watched(watch: LoadProgress) -> Iterator[None]:
+def reporting_to(progress: LoadProgress) -> Iterator[None]:
     """Within this block, what this thread loads is watched."""
-    token = _watch.set(watch)
+    token = _progress.set(progress)
     try:
         yield
     finally:
-        _watch.reset(token)
+        _progress.reset(token)
 
 
 def step(words: str) -> None:
     """Something begins: "reading weights"."""
-    watch = _watch.get()
-    if watch is not None:
-        watch.on_step(words)
+    progress = _progress.get()
+    if progress is not None:
+        progress.on_step(words)
 
 
 def alone() -> AbstractContextManager[object]:
     """Within it, no model of a server that watches computes."""
-    watch = _watch.get()
-    return nullcontext() if watch is None else watch.alone()
+    progress = _progress.get()
+    return nullcontext() if progress is None else progress.alone()
 
 
 def build_alone() -> None:

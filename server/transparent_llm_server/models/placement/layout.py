@@ -56,15 +56,15 @@ class DeviceLayout:
         Raises:
             InvalidRequestError: with the block, and where its parts are.
         """
-        spread: dict[str, set[str]] = {}
+        places: dict[str, set[str]] = {}
         for module, place in self._places.items():
             match = re.match(rf"{re.escape(blocks)}\.[0-9]+(?=\.)", module)
             if match is not None:
-                spread.setdefault(match[0], set()).add(place)
-        block = next((block for block, places in spread.items() if len(places) > 1), None)
+                places.setdefault(match[0], set()).add(place)
+        block = next((block for block, its_places in places.items() if len(its_places) > 1), None)
         if block is not None:
             raise InvalidRequestError(
-                f"device_map spreads {block} over {', '.join(sorted(spread[block]))}: put whole blocks on one device, "
+                f"device_map spreads {block} over {', '.join(sorted(places[block]))}: put whole blocks on one device, "
                 "so that the parts of a layer are added up where they are"
             )
 

@@ -1,8 +1,8 @@
 """Weights that accelerate keeps on disk or in another memory, or that are quantized, made ready to be read.
 
-A module that is called gathers its own weights, through the hooks that accelerate put there. Values also read weights
-by themselves; between calls those of an offloaded module are placeholders without elements. Those of a quantized one
-have an arithmetic of their own, which cannot cut or reshape them.
+A module that is called materializes its own weights, through the hooks that accelerate put there. Values also read
+weights by themselves; between calls those of an offloaded module are placeholders without elements. Those of a
+quantized one have an arithmetic of their own, which cannot cut or reshape them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transparent_llm_server.models.placement.quantization import dequantized, is
 
 
 class MaterializedWeights:
-    """Of one model. By one thread at a time, never during a forward pass: whoever ends drops what was gathered."""
+    """Of one model. By one thread at a time, never during a forward pass: whoever ends drops what was materialized."""
 
     def __init__(self, hf_model: torch.nn.Module) -> None:
         self._is_quantized = any(map(is_quantized, hf_model.parameters()))
@@ -26,7 +26,7 @@ class MaterializedWeights:
         """Whether weights must be made ready at all: then their readers and forward passes wait for one another."""
 
         self.lock = threading.RLock()
-        """Held by forward passes and by whoever gathers."""
+        """Held by forward passes, and by whoever reads weights."""
 
     @contextmanager
     def __call__(self, *modules: torch.nn.Module) -> Iterator[None]:

@@ -69,7 +69,7 @@ class Placement:
             return hf_model
         return _cast(hf_model.to(resolve_device(self.device)), self.dtype)
 
-    def spread(self, hf_model: PreTrainedModel) -> DeviceLayout:
+    def layout(self, hf_model: PreTrainedModel) -> DeviceLayout:
         """Where a model that is at home is."""
         if self.device_map is not None:  # accelerate leaves none where all of it is on one device
             return DeviceLayout(getattr(hf_model, "hf_device_map", None) or {"": str(hf_model.device)})

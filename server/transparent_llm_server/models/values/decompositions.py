@@ -71,7 +71,6 @@ class _ValueOut(Value):
         assert self._held is not None
         return self._held
 
-    @torch.no_grad()
     def _fill(self, start: int, stop: int) -> None:
         if self._held is None:
             self._held = torch.empty(self.shape, dtype=self.dtype, device=self._parts.pattern.device)
@@ -139,7 +138,6 @@ class DecomposedAttn(Value):
             )
         return self._factors
 
-    @torch.no_grad()
     def _piece(self, shape: tuple[int, ...], targets: slice, sources: slice) -> torch.Tensor:
         out = torch.empty(shape, dtype=self.dtype, device=self._parts.pattern.device)
         self._attn_factors().write(out, targets, sources)
@@ -172,7 +170,6 @@ class ByRows(Value):
         """All of them."""
         return self._piece(self._ranges[0])
 
-    @torch.no_grad()
     def _piece(self, rows: range) -> torch.Tensor:
         first, stop = (rows[0], rows[-1] + 1) if rows else (0, 0)
         return self._rows(first, stop)[:: rows.step, as_slice(self._ranges[1])]

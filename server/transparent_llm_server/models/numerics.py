@@ -21,28 +21,29 @@ class _Products(Protocol):
 
 
 @contextmanager
-def settled() -> Iterator[None]:
-    """Within this block models compute in full precision, and what they make without saying a dtype is float32.
+def standard_numerics() -> Iterator[None]:
+    """Within this block models compute in full precision and without gradients, and what they make without saying a
+    dtype is float32. All that computes values runs in one: this alone decides whether a graph is kept.
 
-    These two settings are the whole process's: where they are others, they are put back at the end of the last block
+    Dtype and precision are the whole process's: where they are others, they are put back at the end of the last block
     that is open, unless somebody has changed them meanwhile.
     """
-    with plain_torch(), _process:
+    with plain_torch(), torch.no_grad(), _process:  # plain_torch can leave inference mode, which turns gradients on
         yield
 
 
 class _Setting(Generic[_Value]):
-    def __init__(self, wanted: _Value, get: Callable[[], _Value], put: Callable[[_Value], None]) -> None:
-        self._wanted, self._get, self._put = wanted, get, put
-        self._found = wanted
+    def __init__(self, needed: _Value, get: Callable[[], _Value], put: Callable[[_Value], None]) -> None:
+        self._needed, self._get, self._put = needed, get, put
+        self._found = needed
 
     @property
     def is_right(self) -> bool:
-        return bool(self._get() == self._wanted)
+        return bool(self._get() == self._needed)
 
     def take(self) -> None:
         self._found = self._get()
-        self._put(self._wanted)
+        self._put(self._needed)
 
     def give_back(self) -> None:
         if self.is_right:
@@ -77,8 +78,10 @@ class _Process:
 
 def _precisions() -> list[_Setting[str]]:
     """Of matrix products in float32, which can be rounded to fewer bits to be faster."""
-    found = [getattr(getattr(torch.backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
-    products: list[_Products] = [products for products in found if hasattr(products, "fp32_precision")]
+    found: list[_Products | None] = [
+        getattr(getattr(torch.backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")
+    ]
+    products = [each for each in found if each is not None and hasattr(each, "fp32_precision")]
     if not products:  # before torch 2.9 there is one for all
         return [_Setting("highest", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)]
     return [_precision(product) for product in products]
