@@ -62,7 +62,7 @@ class LogitsRule:
 
     attribute: str
     model_types: tuple[str, ...]
-    """Prefixes of `config.model_type`."""
+    """Prefixes of `config.model_type` of the families that do so."""
 
     apply: Callable[[torch.Tensor, float], torch.Tensor]
 

@@ -271,7 +271,7 @@ class ServedTransparentLlm(ServedModel):
 
 
 def served_model(alias: str, llm: TransparentLlm) -> ServedModel:
-    """The fitting kind."""
+    """A model to be served under a name: without copies if it is one of TransformerLens'."""
     if isinstance(llm, TransformerLensTransparentLlm):
         return ServedTransformerLens(alias, llm)
     return ServedTransparentLlm(alias, llm)

@@ -189,7 +189,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
     @property
     def bridged(self) -> BridgedModel:
-        """The model itself."""
+        """The model through its bridge, which all copies of this object share."""
         return self._model
 
     def prepare(self, token_ids: Sequence[Sequence[int]]) -> Batch:

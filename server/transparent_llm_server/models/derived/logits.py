@@ -60,7 +60,7 @@ class Logits(Value):
                 i += n
 
     def tensor(self) -> torch.Tensor:
-        """All of it."""
+        """All blocks, one after the other into one tensor."""
         whole = memory.empty(self.shape, self.dtype, self._residual.device)
         flat, done = whole.flatten(), 0
         for piece in self.pieces(_BLOCK_BYTES):

@@ -22,7 +22,7 @@ class ModelValues:
         self._model = model
 
     def unembed(self, t: torch.Tensor, normalize: bool) -> Value:
-        """See the contract."""
+        """Vocabulary scores of a residual vector; with `normalize`, the model's own last step."""
         d_model = self._model.d_model
         if tuple(t.shape) != (d_model,):
             raise InvalidRequestError(
@@ -40,7 +40,7 @@ class ModelValues:
         return Computed((self._model.d_vocab,), self._model.dtype, compute)
 
     def neuron_output(self, layer: int, neuron: int) -> Value:
-        """See the contract."""
+        """Raw output vector of one neuron [d_model]."""
         neurons = self._neurons("neuron_output", layer)
         neuron = checked_index("neuron", neuron, neurons.count)
         return Stored(neurons.output_vectors(neuron, neuron + 1)[0])

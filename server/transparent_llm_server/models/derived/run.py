@@ -76,27 +76,28 @@ class RunValues:
         )
 
     def batch_size(self) -> int:
-        """See the contract."""
+        """Rows of the batch."""
         return self._capture.tokens.shape[0]
 
     def tokens(self) -> Value:
-        """See the contract."""
+        """Token ids, padded on the right [batch pos]."""
         return Stored(self._capture.tokens)
 
     def mask(self) -> Value:
-        """See the contract."""
+        """True where there is a token [batch pos]."""
         return Stored(self._capture.mask)
 
     def logits(self) -> Value:
-        """See the contract."""
+        """The model's own output [batch pos d_vocab]."""
         return self._unchanged(Logits(self._model, self._capture.residual_out), self._model.final_modules)
 
     def residual_in(self, layer: int) -> Value:
-        """See the contract."""
+        """The stream as it enters a block [batch pos d_model]."""
         return self._unchanged(Stored(self._at(layer)[1].residual_in))
 
     def residual_after_attn(self, layer: int) -> Value:
-        """See the contract. Bit-equal to the model's own tensor where there is one."""
+        """The stream between attention and feed-forward part [batch pos d_model], bit-equal to the model's own tensor
+        where there is one."""
         _, capture = self._at(layer)
         before, added = capture.residual_in, capture.attn_out
         if added is None:
@@ -104,27 +105,27 @@ class RunValues:
         return self._unchanged(Sum(before, added))
 
     def residual_out(self, layer: int) -> Value:
-        """See the contract."""
+        """The stream as it leaves a block [batch pos d_model]."""
         layer = checked_index("layer", layer, len(self._model.layers))
         is_last = layer == len(self._model.layers) - 1
         residual = self._capture.residual_out if is_last else self._capture.layers[layer + 1].residual_in
         return self._unchanged(Stored(residual))
 
     def ffn_out(self, layer: int) -> Value:
-        """See the contract."""
+        """What the feed-forward part added to the stream [batch pos d_model]."""
         _, capture = self._at(layer)
         if capture.ffn_out is None:
             raise unsupported(self._model, "ffn_out", layer, "has no separate feed-forward output")
         return self._unchanged(Stored(capture.ffn_out))
 
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Value:
-        """See the contract."""
+        """Activations of all neurons at one position [d_ffn]."""
         part, neurons, captured, _ = self._neurons("neuron_activations", layer)
         activations = neurons.activations(captured, *self._checked(batch_i, pos))
         return self._unchanged(activations, part.neuron_modules)
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
-        """See the contract."""
+        """What each neuron added to the stream at one position [hidden d_model]."""
         part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
         activations, spans = neurons.factors(captured, batch_i, pos)
@@ -133,13 +134,13 @@ class RunValues:
         return self._unchanged(DecomposedFfn((neurons.count, self._model.d_model), parts), part.neuron_modules)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Value:
-        """See the contract."""
+        """Attention probabilities of one head [query_pos key_pos]."""
         _, pattern, _, _ = self._heads("attention_matrix", layer)
         head = checked_index("head", head, self._model.n_heads)
         return self._unchanged(Stored(pattern[checked_index("batch_i", batch_i, self.batch_size()), head]))
 
     def attention_output(self, batch_i: int, layer: int, pos: int, head: int | None = None) -> Value:
-        """See the contract."""
+        """What attention, or one of its heads, added to the stream at one position [d_model]."""
         part, _, _, capture = self._heads("attention_output", layer)
         batch_i, pos = self._checked(batch_i, pos)
         if head is None:
@@ -152,7 +153,8 @@ class RunValues:
         return self._unchanged(value, part.head_modules)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Value:
-        """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
+        """What each source gave to each target through each head [target source head d_model]: the product of pattern
+        [head target source] and value_out [source head d_model]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
         value_out = partial(self._value_out, part, value[batch_i])

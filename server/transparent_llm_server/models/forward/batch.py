@@ -18,7 +18,7 @@ class Batch:
     """Rows of token ids, padded on the right, on the CPU."""
 
     tokens: torch.Tensor
-    """[batch pos], int64."""
+    """Token ids, and the id for padding [batch pos], int64."""
 
     mask: torch.Tensor
     """[batch pos], True where there is a token."""

@@ -53,7 +53,7 @@ class BridgedModel:
         """Which rows may share a forward pass."""
 
         self.device = entry_device(hf_model, layout)
-        """Where tokens go."""
+        """Where the model takes its tokens."""
 
         self._last_device = layout.device(_name_of(hf_model, hf_model.get_output_embeddings()))
         try:

@@ -26,7 +26,8 @@ _Fingerprint = tuple[int, int, int]
 
 
 class EditDetector:
-    """Of one model in this process. Whoever made values with it asks later whether it is still what it was."""
+    """Tells whether others edited a model in this process. Whoever made values with it asks later whether it is still
+    what it was."""
 
     def __init__(self, hf_model: PreTrainedModel, *, can_watch: bool) -> None:
         self._model = hf_model
@@ -52,11 +53,11 @@ class EditDetector:
         self.is_watching = True
 
     def stop(self) -> None:
-        """Nobody can reach the model."""
+        """Watch no more: nobody else can reach the model."""
         self.is_watching = False
 
     def digest(self, loaded: str) -> str:
-        """Of the weights as they are now, where `loaded` is that of the model when it was loaded."""
+        """The digest of the weights as they are now, where `loaded` is that of the model when it was loaded."""
         return self._digest or loaded
 
     def check(self) -> int:
@@ -158,8 +159,8 @@ class _Snapshot:
 
     def sample_is_same(self, module: torch.nn.Module | None = None) -> bool:
         """Whether what is looked at of all weights, or of those in a module that is watched closely, is what it was."""
-        looks = self._of_all if module is None else self._of_module[id(module)]
-        return looks.are_same
+        sample = self._of_all if module is None else self._of_module[id(module)]
+        return sample.are_same
 
     def _now(self) -> list[_Fingerprint | None]:
         return [_fingerprint(held.get(name)) for held, name in self._watched]

@@ -62,7 +62,7 @@ class DenseNeurons(Neurons):
         return Stored(captured[batch_i, pos])
 
     def output_vectors(self, start: int, stop: int) -> torch.Tensor:
-        """Rows of W_out."""
+        """Rows of W_out, which are the model's own memory."""
         with self._materialized(self._mlp):
             rows: torch.Tensor = self._mlp.W_out[start:stop]
             return rows.detach()

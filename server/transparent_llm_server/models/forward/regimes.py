@@ -21,7 +21,7 @@ _PADDED = "rows of one batch share forward passes with padding on the right"
 
 @dataclass(frozen=True)
 class Regimes:
-    """Of one model."""
+    """Which rows of a batch may share a forward pass of one model."""
 
     borders: tuple[int, ...] = ()
     """A row of at most so many tokens computes in another way than a longer one."""

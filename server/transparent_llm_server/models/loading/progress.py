@@ -1,4 +1,4 @@
-"""Whoever watches a load: is told what it does, and keeps others still where it cannot bear company.
+"""Progress of a load: somebody is told what it does, and keeps others still where it cannot bear company.
 
 Two models, each behind its own lock, can run at the same time: TransformerLens' shared state is that of one bridge.
 What cannot bear company is the moment in which transformers builds the modules of a model, as it then changes torch's
@@ -35,7 +35,7 @@ _progress: ContextVar[LoadProgress | None] = ContextVar("progress", default=None
 
 @contextmanager
 def reporting_to(progress: LoadProgress) -> Iterator[None]:
-    """Within this block, what this thread loads is watched."""
+    """Within this block, what this thread loads is reported in this way."""
     token = _progress.set(progress)
     try:
         yield
@@ -51,13 +51,13 @@ def step(words: str) -> None:
 
 
 def alone() -> AbstractContextManager[object]:
-    """Within it, no model of a server that watches computes."""
+    """Within it, no model of the server that is told of the load computes."""
     progress = _progress.get()
     return nullcontext() if progress is None else progress.alone()
 
 
 def build_alone() -> None:
-    """From here on, transformers builds modules only while no model of a server that watches computes."""
+    """From here on, transformers builds modules only within `alone`."""
     from transformers import PreTrainedModel
 
     contexts = PreTrainedModel.get_init_context.__func__

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantization:
-    """One way."""
+    """A way to quantize weights, and what it needs."""
 
     module: str
     """What must be there to import."""

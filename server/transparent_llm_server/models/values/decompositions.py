@@ -27,7 +27,7 @@ class AttnParts:
     """Where `decomposed_attn` of one batch row and layer comes from."""
 
     pattern: torch.Tensor
-    """[head target source]"""
+    """Attention probabilities [head target source]."""
 
     value_out: Callable[[range], torch.Tensor]
     """What each source offers through some heads [source head d_model], float32."""
@@ -66,7 +66,7 @@ class _ValueOut(Value):
             yield partial(self._fill, start, min(start + n_heads, len(self._heads)))
 
     def tensor(self) -> torch.Tensor:
-        """All of it."""
+        """The heads that are left are computed now, and kept."""
         self._fill(self._n_done, len(self._heads))
         assert self._held is not None
         return self._held
@@ -167,7 +167,7 @@ class ByRows(Value):
             yield Piece((len(part), len(coordinates)), partial(self._piece, part))
 
     def tensor(self) -> torch.Tensor:
-        """All of them."""
+        """All rows, made in one go."""
         return self._piece(self._ranges[0])
 
     def _piece(self, rows: range) -> torch.Tensor:
@@ -189,7 +189,7 @@ class FfnParts:
     """[d_model], a scalar or None; float32."""
 
     rows: Rows
-    """Output vectors."""
+    """Gives the output vectors of a stretch of neurons."""
 
 
 class DecomposedFfn(ByRows):
