@@ -27,6 +27,7 @@ from transparent_llm_server.models.placement.materialize import MaterializedWeig
 from transparent_llm_server.models.placement.quantization import plain_parts
 
 if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -41,8 +42,6 @@ class BridgedModel:
         dtype: torch.dtype,
         regimes: Regimes,
     ) -> None:
-        from transformer_lens.model_bridge import TransformerBridge
-
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
             raise InvalidRequestError("hf_model is bridged already; load it anew, a bridge takes it over in place")
         count_writes(hf_model)
@@ -56,18 +55,7 @@ class BridgedModel:
         """Where the model takes its tokens."""
 
         self._last_device = layout.device(_name_of(hf_model, hf_model.get_output_embeddings()))
-        try:
-            with no_processors():
-                self._bridge = TransformerBridge.boot_transformers(
-                    f"local/{self.architecture}",  # any name will do: everything that it could find is handed over
-                    hf_model=hf_model,
-                    tokenizer=_for_bridge(tokenizer),
-                    device=str(self.device),
-                    dtype=dtype,
-                    trust_remote_code=False,
-                )
-        except (ValueError, NotImplementedError) as error:
-            raise ModelRefusedError(f"TransformerLens cannot bridge {self.architecture}: {str(error)[:300]}") from error
+        self._bridge = _bridged(hf_model, tokenizer, self.device, dtype)
         self._bridge.eval()
         hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
         self._hf = hf_model
@@ -202,6 +190,27 @@ def entry_device(hf_model: PreTrainedModel, layout: DeviceLayout) -> torch.devic
 
 def _name_of(hf_model: torch.nn.Module, module: torch.nn.Module) -> str:
     return next(str(name) for name, found in hf_model.named_modules() if found is module)
+
+
+def _bridged(
+    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: torch.dtype
+) -> TransformerBridge:
+    """TransformerLens' bridge, which takes the model over in place."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    architecture = type(hf_model).__name__
+    try:
+        with no_processors():
+            return TransformerBridge.boot_transformers(
+                f"local/{architecture}",  # any name will do: everything that it could find is handed over
+                hf_model=hf_model,
+                tokenizer=_for_bridge(tokenizer),
+                device=str(device),
+                dtype=dtype,
+                trust_remote_code=False,
+            )
+    except (ValueError, NotImplementedError) as error:
+        raise ModelRefusedError(f"TransformerLens cannot bridge {architecture}: {str(error)[:300]}") from error
 
 
 def _for_bridge(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
