@@ -56,9 +56,9 @@ class Identity:
         if owner is None:
             owner = self.owner_of_bearer_token(context.invocation_metadata())
             if owner is None:
-                owner = _owner_of_certificate(context.auth_context())
+                owner = _owner_of_certificate(_verified(context))
             if self._revoked is not None:
-                _require_not_revoked(owner, context.auth_context(), self._revoked)
+                _require_not_revoked(owner, _verified(context), self._revoked)
             with self._lock:
                 self._owners[context] = owner
         return owner
@@ -102,8 +102,12 @@ class Identity:
         return owner
 
 
+def _verified(context: grpc.ServicerContext) -> _TlsProperties:
+    """What TLS has verified of the caller."""
+    return context.auth_context()  # type: ignore[return-value]  # lists of bytes, where the stubs say bytes
+
+
 def _owner_of_certificate(properties: _TlsProperties) -> str:
-    """From what TLS has verified."""
     for prefix, key in (("CN", "x509_common_name"), ("SAN", "x509_subject_alternative_name")):
         name = next(iter(properties.get(key, ())), b"").decode("utf-8", "replace")
         if name:

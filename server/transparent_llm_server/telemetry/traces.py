@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlparse
 
 import grpc
@@ -52,7 +53,7 @@ class Traces:
             )
         is_encrypted = url.scheme == "https"
         way = route(url.netloc, is_encrypted=is_encrypted, wanted=None, environ=os.environ)
-        options = tuple(way.options)
+        options: Any = tuple(way.options)  # the exporter says that all are text
         self._exporter = OTLPSpanExporter(endpoint, not is_encrypted, timeout=_EXPORT_S, channel_options=options)
         resource = Resource.create({SERVICE_NAME: "transparent-llm", SERVICE_VERSION: __version__})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
