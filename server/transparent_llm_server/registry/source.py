@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription
@@ -19,7 +18,7 @@ from transparent_llm_server.models.serving import ServedModel, served_model
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.registry.slot import ModelSource
 
-Alone = Callable[[], AbstractContextManager[Any]]
+Alone = Callable[[], AbstractContextManager[object]]
 """Within it, no model computes."""
 
 
