@@ -15,9 +15,8 @@ from fuzz.extremes import extremes
 from fuzz.rpcs import ALLOWED, NEVER_ANSWERED, ROWS, RPCS, right_request, send
 from support.servers.polling import wait_until
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import status
+from transparent_llm.wire import requests, status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire.runs import to_request
 
 WITHIN_S = 2.0
 """Every refusal, and every answer to so small a run."""
@@ -45,7 +44,7 @@ def channel_to(attacked: Victim) -> Iterator[grpc.Channel]:
 
 def run_of(channel: grpc.Channel, attacked: Victim) -> str:
     run = channel.unary_unary(f"/{SERVICE}/Run", response_deserializer=service_pb2.RunResponse.FromString)
-    request = to_request(RunInput.of_tokens(ROWS), "").SerializeToString()
+    request = requests.run(RunInput.of_tokens(ROWS), "").SerializeToString()
     return str(run(request, timeout=DEADLINE_S, metadata=attacked.metadata()).run_id)
 
 

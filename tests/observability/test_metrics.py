@@ -23,9 +23,9 @@ from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import runs
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2_grpc, tensor_pb2
-from transparent_llm.wire.methods import METHODS, SERVICE
+from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import ServedTransformerLens
@@ -36,7 +36,7 @@ from transparent_llm_server.telemetry.device_memory import device_memory
 CALLS = "transparent_llm_calls_total"
 REFUSALS = "transparent_llm_refusals_total"
 EVICTIONS = "transparent_llm_run_store_evictions_total"
-RUN = runs.to_request(RunInput(sentences=("one two",)), "")
+RUN = requests.run(RunInput(sentences=("one two",)), "")
 
 
 def client(server: Server, **options: Any) -> RemoteTransparentLlm:
@@ -49,7 +49,7 @@ def stream_of(llm: RemoteTransparentLlm, chunk_bytes: int = 16_384) -> Any:
     """The messages of the logits, to be taken or left."""
     assert llm._run is not None
     options = tensor_pb2.TensorOptions(max_chunk_bytes=chunk_bytes)
-    request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+    request = requests.of_method("logits", llm._run.result.run_id, options=options)
     return llm._calls._messages("Logits", request, "", time.monotonic() + 30, Interruptible())
 
 
@@ -187,7 +187,7 @@ def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
         llm.run(["one two three"])
         assert llm._run is not None
         options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
-        request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+        request = requests.of_method("logits", llm._run.result.run_id, options=options)
         deafening.way = way
         with grpc.insecure_channel(way.address) as to:
             grpc.channel_ready_future(to).result(30)

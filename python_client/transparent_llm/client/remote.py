@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 
+from transparent_llm.client.ask import Ask, form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
+from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
-from transparent_llm.client.reader import CurrentRun, RunReader, Shared
-from transparent_llm.client.reads import Read, as_read
+from transparent_llm.client.reader import RunReader, Shared
+from transparent_llm.client.reads import Arguments, ReadSpec, as_read, integers
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo, TransparentLlm
@@ -28,9 +30,7 @@ from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.selection import Selection
-from transparent_llm.wire import model as wire_model
-from transparent_llm.wire import runs as wire_runs
-from transparent_llm.wire import tensors
+from transparent_llm.wire import requests, responses
 from transparent_llm.wire.methods import METHODS
 
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
@@ -107,10 +107,10 @@ class RemoteTransparentLlm(TransparentLlm):
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
-        self._own_reading = OwnSelection()
+        self._own_selection = OwnSelection()
         self._model = model or ""
         self._device = torch.device(device)
-        self._runs = Runs(self._calls, self._model, self._reader)
+        self._runs = Runs(self._calls, self._shared.models, self._model, self._reader)
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
@@ -132,7 +132,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def server_info(self) -> ServerInfo:
         """What the server serves and allows, and how exact its models were at load."""
-        return self._calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
+        return self._shared.models.ask()
 
     def describe(self) -> ModelDescription:
         """Everything the server says about this object's model.
@@ -150,17 +150,24 @@ class RemoteTransparentLlm(TransparentLlm):
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
         run = self._current()
-        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), lambda _: None, run.key)
+        self._calls.unary("ReleaseRun", requests.release(run.result.run_id), responses.released, run.key)
+
+    def run_id(self) -> str:
+        """The name of the current run on the server: a hash of model, tokens and owner. Needs no call.
+
+        Raises:
+            NotRunError: nothing was run yet.
+        """
+        return self._current().result.run_id
 
     def model_info(self) -> ModelInfo:
-        request = METHODS["model_info"].request(self._model)
-        return self._calls.unary("ModelInfo", request, wire_model.info_from_response)
+        return self._calls.unary("ModelInfo", requests.model_info(self._model), responses.model_info)
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._reader = RunReader(self._shared, self._config)
-        twin._runs, twin._own_reading = self._runs.copy(twin._reader), self._own_reading.copy()
+        twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
         return twin
 
     @contextmanager
@@ -178,10 +185,10 @@ class RemoteTransparentLlm(TransparentLlm):
         Raises:
             InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
         """
-        with self._own_reading.within(lambda before: before.narrowed(dtype, axes, _AXES)):
+        with self._own_selection.within(lambda before: before.narrowed(dtype, axes, _AXES)):
             yield self
 
-    def fetch(self, reads: Sequence[str | tuple[Any, ...]]) -> list[torch.Tensor]:
+    def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor]:
         """Many values of the current run in one stream: each is what the method of that name returns.
 
         Args:
@@ -189,17 +196,17 @@ class RemoteTransparentLlm(TransparentLlm):
                 and its arguments.
         """
         wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: [self._to_device(value) for value in self._read_many(run, wanted)])
+        return self._of_run(lambda run: [self._to_device(t) for t in self._reader.read_many(self._asks(run, wanted))])
 
-    def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
+    def prefetch(self, reads: Sequence[ReadSpec]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
         wanted = [as_read(read) for read in reads]
-        self._of_run(lambda run: self._reader.prefetch(run, wanted, self._reading))
+        self._of_run(lambda run: self._reader.prefetch(self._asks(run, wanted)))
 
-    def plan(self, reads: Sequence[str | tuple[Any, ...]]) -> list[PlannedRead]:
+    def plan(self, reads: Sequence[ReadSpec]) -> list[PlannedRead]:
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
         wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: self._reader.plan(run, wanted, self._reading))
+        return self._of_run(lambda run: self._reader.plan(run, self._asks(run, wanted)))
 
     def run(self, sentences: list[str]) -> None:
         self._begin(RunInput.of_sentences(sentences))
@@ -226,10 +233,8 @@ class RemoteTransparentLlm(TransparentLlm):
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
         require_token_ids(ids)
-        request = METHODS["tokens_to_strings"].request(self._model)
-        request.token_ids.extend(ids)
-        request.model_digest = self._runs.digest
-        read = partial(wire_runs.strings_from_response, count=len(ids))
+        request = requests.tokens_to_strings(self._model, self._runs.digest, ids)
+        read = partial(responses.strings, count=len(ids))
         return self._calls.unary("TokensToStrings", request, read)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
@@ -237,11 +242,10 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
-        request = METHODS["unembed"].request(self._model)
-        request.t.CopyFrom(tensors.encode(t))
-        request.normalize = normalize
-        request.model_digest = self._runs.digest
-        return self._to_device(self._reader.of_model(self._run, "unembed", request, self._reading))
+        selection = self._selection
+        wanted = form("unembed", selection)
+        request = requests.unembed(self._model, self._runs.digest, t, normalize=normalize, form=wanted)
+        return self._to_device(self._reader.of_model(self._run, "unembed", request, selection))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -263,13 +267,13 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        request = METHODS["neuron_output"].request(self._model, layer, neuron)
-        if not self._reading.axes and self._reading.dtype is None:
-            kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
-            if kept is not None:
-                return self._to_device(kept)
-        request.model_digest = self._runs.digest
-        return self._to_device(self._reader.of_model(self._run, "neuron_output", request, self._reading))
+        selection, (at_layer, at_neuron) = self._selection, integers("neuron_output", (layer, neuron))
+        wanted = form("neuron_output", selection)
+        request = requests.neuron_output(self._model, self._runs.digest, at_layer, at_neuron, wanted)
+        kept = self._reader.neuron_output(self._run, at_layer, at_neuron) if selection == Selection() else None
+        if kept is None:
+            kept = self._reader.of_model(self._run, "neuron_output", request, selection)
+        return self._to_device(kept)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)
@@ -284,10 +288,12 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One value of the current run."""
-        return self._of_run(lambda run: self._to_device(self._reader.read(run, name, indices, self._reading)))
+        selection = self._selection
+        return self._of_run(lambda run: self._to_device(self._reader.read(Ask.of(run, name, indices, selection))))
 
-    def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
-        return self._reader.read_many(run, reads, self._reading)
+    def _asks(self, run: CurrentRun, wanted: Sequence[tuple[str, Arguments]]) -> list[Ask]:
+        selection = self._selection
+        return [Ask.of(run, name, arguments, selection) for name, arguments in wanted]
 
     def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
         return self._runs.read(read)
@@ -304,12 +310,12 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._runs.latest
 
     @property
-    def _reading(self) -> Selection:
-        return self._own_reading.get()
+    def _selection(self) -> Selection:
+        return self._own_selection.get()
 
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
-        axes = self._reading.of(("batch", "pos"))
+        axes = self._selection.of(("batch", "pos"))
         with plain_torch():
             return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 
