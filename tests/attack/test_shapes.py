@@ -138,7 +138,7 @@ def length_of(size: int) -> bytes:
 def test_an_answer_in_messages_of_a_byte_is_refused(attacked: Victim) -> None:
     with attacked.client(ATTACKER) as llm, channel_to(attacked) as channel:
         llm.run_tokens([list(range(1, 101))])
-        run_id = llm._current().result.run_id
+        run_id = llm.run_id()
         request = service_pb2.DecomposedAttnRequest(run_id=run_id, batch_i=0, layer=0, options={"max_chunk_bytes": 1})
         error = send(channel, f"{SERVICE}.DecomposedAttn", request.SerializeToString(), DEADLINE_S, attacked.metadata())
     assert error is not None

@@ -91,8 +91,7 @@ def test_streams_whose_shared_memory_nobody_reads_are_cut_off(misuse: Misuse, is
     with victim("--stall-s", str(STALL_S)) as attacked:
         with attacked.client(ATTACKER) as llm:
             llm.run_tokens(ROWS)
-            assert llm._run is not None
-            run_id = llm._run.result.run_id
+            run_id = llm.run_id()
             llm.logits()  # once, so that the memory of a read counts as there before
         with standing_by(attacked):
             stalled = [Stalled(attacked, run_id, misuse) for _ in range(40 if is_long else 8)]
@@ -111,8 +110,7 @@ def test_slots_of_a_byte_are_declined() -> None:
     with victim() as attacked:
         with attacked.client(ATTACKER) as llm:
             llm.run_tokens(ROWS)
-            assert llm._run is not None
-            run_id = llm._run.result.run_id
+            run_id = llm.run_id()
         options = tensor_pb2.TensorOptions()
         with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
             offered.fill(options.shared_memory)

@@ -19,7 +19,7 @@ from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reader import RunReader, Shared
-from transparent_llm.client.reads import Arguments, ReadSpec, as_read, integers
+from transparent_llm.client.reads import ReadSpec, as_read, integers
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo, TransparentLlm
@@ -66,6 +66,10 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_dir_bytes: Limit of its files.
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
+        max_message_bytes: The largest single message that is accepted. Tensors come in chunks of at most 4 MiB.
+        keepalive_s: During a call that brings nothing for so long the server is asked for a sign of life.
+        keepalive_timeout_s: A server that gives none for so long is lost, whatever time the call has left.
+        reconnect_s: How long a call waits for a server that had answered before and was lost, within `timeout_s`.
     """
 
     def __init__(
@@ -89,6 +93,10 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_dir_bytes: int = ClientConfig.weights_dir_bytes,
         shared_memory: bool = True,
         max_bytes: int | None = None,
+        max_message_bytes: int = ClientConfig.max_message_bytes,
+        keepalive_s: float = ClientConfig.keepalive_s,
+        keepalive_timeout_s: float = ClientConfig.keepalive_timeout_s,
+        reconnect_s: float = ClientConfig.reconnect_s,
     ) -> None:
         self._config = ClientConfig.from_env(
             *(target, token, tls_ca, tls_cert, tls_key),
@@ -103,18 +111,21 @@ class RemoteTransparentLlm(TransparentLlm):
             weights_dir_bytes=weights_dir_bytes,
             shared_memory=shared_memory,
             max_bytes=max_bytes,
+            max_message_bytes=max_message_bytes,
+            keepalive_s=keepalive_s,
+            keepalive_timeout_s=keepalive_timeout_s,
+            reconnect_s=reconnect_s,
         )
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
         self._own_selection = OwnSelection()
-        self._model = model or ""
-        self._device = torch.device(device)
+        self._model, self._device = model or "", torch.device(device)
         self._runs = Runs(self._calls, self._shared.models, self._model, self._reader)
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
-        batch, n_pos = (0, 0) if self._run is None else self._run.result.tokens.shape
+        batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
         run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
@@ -149,7 +160,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
-        run = self._current()
+        run = self._runs.current()
         self._calls.unary("ReleaseRun", requests.release(run.result.run_id), responses.released, run.key)
 
     def run_id(self) -> str:
@@ -158,7 +169,7 @@ class RemoteTransparentLlm(TransparentLlm):
         Raises:
             NotRunError: nothing was run yet.
         """
-        return self._current().result.run_id
+        return self._runs.current().result.run_id
 
     def model_info(self) -> ModelInfo:
         return self._calls.unary("ModelInfo", requests.model_info(self._model), responses.model_info)
@@ -195,18 +206,15 @@ class RemoteTransparentLlm(TransparentLlm):
             reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
                 and its arguments.
         """
-        wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: [self._to_device(t) for t in self._reader.read_many(self._asks(run, wanted))])
+        return self._of_reads(reads, lambda _, asks: [self._to_device(t) for t in self._reader.read_many(asks)])
 
     def prefetch(self, reads: Sequence[ReadSpec]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
-        wanted = [as_read(read) for read in reads]
-        self._of_run(lambda run: self._reader.prefetch(self._asks(run, wanted)))
+        self._of_reads(reads, lambda _, asks: self._reader.prefetch(asks))
 
     def plan(self, reads: Sequence[ReadSpec]) -> list[PlannedRead]:
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
-        wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: self._reader.plan(run, self._asks(run, wanted)))
+        return self._of_reads(reads, self._reader.plan)
 
     def run(self, sentences: list[str]) -> None:
         self._begin(RunInput.of_sentences(sentences))
@@ -216,16 +224,16 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""
-        return self._current().result.warnings
+        return self._runs.current().result.warnings
 
     def batch_size(self) -> int:
-        return self._current().result.tokens.shape[0]
+        return self._runs.current().result.tokens.shape[0]
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._part(self._current().result.tokens)
+        return self._part(self._runs.current().result.tokens)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        mask = self._current().result.mask
+        mask = self._runs.current().result.mask
         if mask is None:
             raise NotSupportedError("the served model does not tell padding from tokens")
         return self._part(mask)
@@ -242,10 +250,9 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
-        selection = self._selection
-        wanted = form("unembed", selection)
-        request = requests.unembed(self._model, self._runs.digest, t, normalize=normalize, form=wanted)
-        return self._to_device(self._reader.of_model(self._run, "unembed", request, selection))
+        selection, digest = self._selection, self._runs.digest
+        request = requests.unembed(self._model, digest, t, normalize=normalize, form=form("unembed", selection))
+        return self._to_device(self._reader.of_model(self._runs.latest, "unembed", request, selection))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -270,9 +277,9 @@ class RemoteTransparentLlm(TransparentLlm):
         selection, (at_layer, at_neuron) = self._selection, integers("neuron_output", (layer, neuron))
         wanted = form("neuron_output", selection)
         request = requests.neuron_output(self._model, self._runs.digest, at_layer, at_neuron, wanted)
-        kept = self._reader.neuron_output(self._run, at_layer, at_neuron) if selection == Selection() else None
+        kept = self._reader.neuron_output(self._runs.latest, at_layer, at_neuron) if selection == Selection() else None
         if kept is None:
-            kept = self._reader.of_model(self._run, "neuron_output", request, selection)
+            kept = self._reader.of_model(self._runs.latest, "neuron_output", request, selection)
         return self._to_device(kept)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
@@ -288,26 +295,15 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One value of the current run."""
-        selection = self._selection
-        return self._of_run(lambda run: self._to_device(self._reader.read(Ask.of(run, name, indices, selection))))
+        return self._of_reads([(name, *indices)], lambda _, asks: self._to_device(self._reader.read(asks[0])))
 
-    def _asks(self, run: CurrentRun, wanted: Sequence[tuple[str, Arguments]]) -> list[Ask]:
-        selection = self._selection
-        return [Ask.of(run, name, arguments, selection) for name, arguments in wanted]
-
-    def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        return self._runs.read(read)
+    def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
+        """What becomes of some reads of the current run."""
+        wanted = [as_read(read) for read in reads]
+        return self._runs.read(lambda run: use(run, [Ask.of(run, *read, self._selection) for read in wanted]))
 
     def _begin(self, run_input: RunInput) -> None:
         warn_of_run(self._runs.begin(run_input).result.warnings)
-
-    def _current(self) -> CurrentRun:
-        return self._runs.current()
-
-    @property
-    def _run(self) -> CurrentRun | None:
-        """Whoever made it."""
-        return self._runs.latest
 
     @property
     def _selection(self) -> Selection:

@@ -113,7 +113,7 @@ def test_streams_that_say_nothing_or_are_not_read_end_with_the_drain_time() -> N
         silent = channel.stream_stream(f"/{SERVICE}/Run")(_never())
         with RemoteTransparentLlm(server.address) as llm:
             llm.run_tokens([list(range(1, 61))] * 512)  # more than lies in connections
-            run_id = llm._current().result.run_id
+            run_id = llm.run_id()
         unread = TransparentLlmServiceStub(channel).Logits(LogitsRequest(run_id=run_id))
         next(unread)
         assert soon(server.stop) == []

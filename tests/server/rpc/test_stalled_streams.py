@@ -24,9 +24,8 @@ ROWS = 256
 def long_stream(llm: RemoteTransparentLlm) -> Iterator[bytes]:
     """30 MB, many more messages than a connection takes while nobody reads."""
     llm.run_tokens([list(range(1, 61))] * ROWS)
-    assert llm._run is not None
     options = tensor_pb2.TensorOptions(max_chunk_bytes=16_384)
-    request = requests.of_method("logits", llm._run.result.run_id, options=options)
+    request = requests.of_method("logits", llm.run_id(), options=options)
     return llm._calls._messages("Logits", request, "", time.monotonic() + SOON, Interruptible())
 
 
