@@ -19,8 +19,8 @@ from support.models.tensors import assert_same_bits
 from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.run_input import RunInput
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire.runs import to_request
 from transparent_llm_server.app import Server
 
 DEADLINE_S = 120.0
@@ -56,7 +56,7 @@ def target() -> Iterator[Target]:
 
 def run_of(channel: grpc.Channel) -> str:
     run = channel.unary_unary(f"/{SERVICES[0].full_name}/Run", response_deserializer=service_pb2.RunResponse.FromString)
-    return str(run(to_request(RunInput.of_tokens(ROWS), "").SerializeToString(), timeout=DEADLINE_S).run_id)
+    return str(run(requests.run(RunInput.of_tokens(ROWS), "").SerializeToString(), timeout=DEADLINE_S).run_id)
 
 
 @pytest.mark.parametrize("name", RPCS)
