@@ -99,7 +99,7 @@ class ClientConfig:
     """When a call has received nothing for this long, the server is pinged."""
 
     keepalive_timeout_s: float = 20.0
-    """A server that does not answer a ping for this long is lost, however much time the call has left."""
+    """A server that answers no ping for this long is lost, whatever time the call has left."""
 
     reconnect_s: float = 30.0
     """How long a call waits for a server that had answered before and was lost, within its own timeout."""

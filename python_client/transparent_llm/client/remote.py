@@ -68,7 +68,7 @@ class RemoteTransparentLlm(TransparentLlm):
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
         max_message_bytes: The largest single message that is accepted. Tensors come in chunks of at most 4 MiB.
         keepalive_s: When a call has received nothing for this long, the server is pinged.
-        keepalive_timeout_s: A server that does not answer a ping for this long is lost, whatever time the call has left.
+        keepalive_timeout_s: A server that answers no ping for this long is lost, whatever time the call has left.
         reconnect_s: How long a call waits for a server that had answered before and was lost, within `timeout_s`.
     """
 

@@ -67,7 +67,7 @@ class ServerConfig:
     """Calls under way at the same time; one more is told to retry later. Each has a thread."""
 
     spare_threads: int = file_only(16)
-    """Threads beside those of `max_streams`, which tell calls over that limit at once to come back."""
+    """Threads beside those of `max_streams`, which tell calls over that limit at once to retry later."""
 
     max_streams_per_owner: int = 64
     """Calls under way at the same time for one owner, where callers say who they are."""
@@ -147,7 +147,7 @@ class ServerConfig:
     restarted. 0: never."""
 
     shortest_ping_s: float = file_only(5.0)
-    """Clients that ask more often than this whether the connection lives are sent away."""
+    """Clients that ping more often than this are disconnected."""
 
     tokens_file: Path | None = setting(None, flag="--tokens")
     """Calls must bring a bearer token of this file: lines OWNER SHA256HEX, as `transparent-llm token` prints them.
@@ -164,7 +164,7 @@ class ServerConfig:
     """The private key of the server's certificate (PEM, without password)."""
 
     tls_client_ca: Path | None = None
-    """Clients must show a certificate of the authorities in this file (PEM). Unset: none is asked for."""
+    """Clients must present a certificate from the authorities in this file (PEM). Unset: none is asked for."""
 
     insecure: bool = False
     """Listen beyond this host even without authentication, or with tokens but without TLS."""
