@@ -133,11 +133,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _token(arguments: argparse.Namespace) -> int:
     try:
-        from transparent_llm_server.access.bearer_tokens import new_token
+        from transparent_llm_server.access.bearer_tokens import new_bearer_token
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"tokens need more: pip install 'transparent-llm[server]' ({error})") from error
 
-    token, line = new_token(arguments.owner, arguments.days)
+    token, line = new_bearer_token(arguments.owner, arguments.days)
     print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
     print(token, flush=True)
     print(f"the line for the server's --tokens file:\n{line}", file=sys.stderr)

@@ -256,7 +256,7 @@ def test_a_bug_is_an_incident_without_a_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError(" ".join(("secret", "internals")))
 
-    monkeypatch.setattr("transparent_llm_server.models.derived.run.Values.ffn_out", broken)
+    monkeypatch.setattr("transparent_llm_server.models.derived.run.RunValues.ffn_out", broken)
     request = service_pb2.FfnOutRequest(run_id=run.run_id, layer=0)
     code, status, details = failure(lambda: service.FfnOut(request))
     assert code is grpc.StatusCode.INTERNAL
@@ -276,7 +276,7 @@ def test_a_device_out_of_memory_is_told_and_the_next_call_works(
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("transparent_llm_server.models.derived.run.Values.ffn_out", exhausted)
+    monkeypatch.setattr("transparent_llm_server.models.derived.run.RunValues.ffn_out", exhausted)
     request = service_pb2.FfnOutRequest(run_id=run.run_id, layer=0)
     code, _, details = failure(lambda: service.FfnOut(request))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
