@@ -23,7 +23,7 @@ TakeShared = Callable[[int, memoryview], None]
 
 @dataclass
 class _Tensor:
-    """One that arrives."""
+    """A tensor that is arriving, with the memory that its bytes go to."""
 
     name: str
     total_bytes: int

@@ -47,7 +47,7 @@ _AT_MOST = frozenset({"d_ffn", "span"})
 
 @dataclass(frozen=True)
 class Expected:
-    """One value."""
+    """One value that was asked for: what its header must say."""
 
     name: str
     """Of the method."""

@@ -69,7 +69,7 @@ class RunResult:
     """What should be known before its values are believed."""
 
     def to_wire(self) -> service_pb2.RunResponse:
-        """As a message."""
+        """The message that answers a request for this run."""
         return service_pb2.RunResponse(
             run_id=self.run_id,
             batch_size=self.tokens.shape[0],
