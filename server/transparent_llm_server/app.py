@@ -40,7 +40,8 @@ from transparent_llm_server.rpc.interceptors.call_events import CallEvents
 from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
 from transparent_llm_server.rpc.interceptors.errors import Errors
 from transparent_llm_server.rpc.listener import listen_on
-from transparent_llm_server.rpc.servicer import TransparentLlmServicer, add_servicer
+from transparent_llm_server.rpc.registration import add_servicer
+from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 from transparent_llm_server.scheduling.engine import THREAD_HUNG, Engine
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing

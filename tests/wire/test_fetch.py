@@ -11,6 +11,7 @@ from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.wire import fetch, options
 from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, LogitsRequest, PlanRequest, ResidualInRequest
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_BF16, ENCODING_DENSE, ENCODING_FACTORED, AxisSlice, TensorOptions
+from transparent_llm.wire.form import Form, form_of
 from transparent_llm.wire.methods import METHODS
 
 FETCHED = sorted(fetch.FETCHED_METHODS)
@@ -53,7 +54,8 @@ def test_what_can_be_fetched_reads_a_run_and_answers_a_tensor() -> None:
 @settings(deadline=None)
 def test_any_reads_come_back_in_order(wanted: list[tuple[str, tuple[int | None, ...], TensorOptions]]) -> None:
     items = [(name, METHODS[name].request("", *indices, options=asked)) for name, indices, asked in wanted]
-    assert fetch.reads(sent(fetch.request("a run", items))) == wanted
+    expected = [(name, indices, form_of(asked)) for name, indices, asked in wanted]
+    assert fetch.reads(sent(fetch.request("a run", items))) == expected
 
 
 @pytest.mark.parametrize("name", FETCHED)
@@ -61,10 +63,11 @@ def test_every_method_comes_back(name: str) -> None:
     method = METHODS[name]
     indices = tuple(range(len(method.arguments)))
     request = method.request("", *indices)
-    options.fill(request, {(method.dims or ())[0]: slice(1, None, 2)}, torch.float64, factored=True)
+    axis = (method.dims or ())[0]
+    options.fill(request, {axis: slice(1, None, 2)}, torch.float64, factored=True)
     message = sent(fetch.request("a run", [(name, request)]))
     assert message.run_id == "a run"
-    assert fetch.reads(message) == [(name, indices, request.options)]
+    assert fetch.reads(message) == [(name, indices, Form(((axis, slice(1, None, 2)),), torch.float64, factored=True))]
 
 
 def test_an_index_that_may_be_left_out_comes_back_as_none() -> None:

@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import stat
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -31,6 +32,20 @@ _MOST_NAMES = 10_000
 """That are looked at for files to sweep away."""
 
 _COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
+
+
+@dataclass(frozen=True)
+class RingOffer:
+    """What a request says of its client's ring. It may come from anyone."""
+
+    name: str
+    """Of the file in `DIRECTORY`."""
+
+    nonce: bytes
+    """What its file begins with, if both sides see the same one."""
+
+    slots: int
+    slot_bytes: int
 
 
 def hold(file: FileIO) -> None:

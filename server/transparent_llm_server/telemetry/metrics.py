@@ -12,8 +12,8 @@ from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from transparent_llm.wire._gen import errors_pb2
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm.wire.status import REASONS
 from transparent_llm_server.events import OTHER, Call, Wait
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
@@ -25,7 +25,6 @@ from transparent_llm_server.telemetry.device_memory import device_memory
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Bounds of the buckets of every histogram."""
 
-REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys())  # noqa: SIM118
 _NO_REFUSALS = {"INTERNAL", "CANCELLED", "DEADLINE_EXCEEDED", "UNSPECIFIED"}
 
 Read = Callable[[], Iterable[tuple[Mapping[str, str], float]]]
