@@ -57,7 +57,7 @@ class Canary(grpc.ServerInterceptor):
             self._thread.start()
 
     def stop(self) -> None:
-        """Call no more."""
+        """Make no more calls, and wait for the one that is under way, for as long as it may take."""
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(self._every_s)

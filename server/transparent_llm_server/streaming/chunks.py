@@ -49,7 +49,7 @@ class Outgoing:
 
     @property
     def nbytes(self) -> int:
-        """On the wire."""
+        """Data bytes that it has on the wire, all chunks together."""
         return math.prod(self.value.shape) * self.dtype.itemsize
 
 

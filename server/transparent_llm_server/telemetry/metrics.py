@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from prometheus_client import CollectorRegistry
+from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm.wire.status import REASONS
 from transparent_llm_server.events import OTHER, Call, Wait
+from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_store import RunStore
@@ -63,8 +64,8 @@ class Metrics:
         for reason in sorted(REASONS - _NO_REFUSALS):
             self._refusals.add(0, {"reason": reason})
 
-    def watch(self, engine: Engine, runs: RunStore[Any], registry: Registry) -> None:
-        """Read these too."""
+    def watch(self, engine: Engine, runs: RunStore[CompletedRun], registry: Registry) -> None:
+        """Read these too, at each scrape."""
         counts = runs.counts
         self._read(catalogue.QUEUED_RUNS, lambda: [({}, engine.queued_runs)])
         self._read(catalogue.STORE_BYTES, lambda: [({}, runs.nbytes)])
@@ -98,7 +99,7 @@ class Metrics:
             self._refusals.add(1, {"reason": call.reason if call.reason in REASONS else OTHER})
 
     def waited(self, wait: Wait, seconds: float) -> None:
-        """Count a turn."""
+        """Count how long work waited for its turn."""
         self._waits.record(seconds, {"kind": wait.kind})
 
     def ran(self, model: str, waits: Sequence[Wait], seconds: float) -> None:  # noqa: ARG002 - for traces
@@ -114,7 +115,7 @@ class Metrics:
         self._late.add(calls)
 
     def stop(self) -> None:
-        """Forget everything."""
+        """Read nothing any more, and let go of what was read."""
         self._provider.shutdown()
 
     def _read(self, metric: Metric, read: Read) -> None:
@@ -135,7 +136,7 @@ class _OneAtATime(Collector):
         self._registry = registry
         self._lock = threading.Lock()
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Family]:
         """All metrics, as they were at one moment."""
         with self._lock:
             metrics = list(self._registry.collect())
