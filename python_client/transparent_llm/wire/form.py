@@ -9,12 +9,15 @@ import torch
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes, slices
 from transparent_llm.wire._gen import tensor_pb2
-from transparent_llm.wire.ring import RingOffer
+from transparent_llm.wire.ring import Offer
 
 
 @dataclass(frozen=True)
-class Form:
-    """Which part of a value is sent, and how it is encoded: with the value itself, all that its bits depend on."""
+class RequestedForm:
+    """Which part of a value is sent, and how it is encoded: with the value itself, all that its bits depend on.
+
+    What a client asks for with `requests.Form`, as a server gets it: from anyone, with an axis twice perhaps.
+    """
 
     axes: tuple[tuple[str, slice], ...] = ()
     """Parts of axes by name, not yet compared with any tensor."""
@@ -39,18 +42,18 @@ class Delivery:
     max_chunk_bytes: int = 0
     """In one message. 0: the server's choice."""
 
-    offer: RingOffer | None = None
+    offer: Offer | None = None
     """Shared memory in which the client can take large tensors."""
 
 
-def form_of(options: tensor_pb2.TensorOptions) -> Form:
+def form_of(options: tensor_pb2.TensorOptions) -> RequestedForm:
     """The form in which a request wants its value.
 
     Raises:
         InvalidRequestError: a dtype or an encoding that is unknown.
     """
     dtype = None if options.dtype == tensor_pb2.DTYPE_UNSPECIFIED else dtypes.from_wire(options.dtype)
-    return Form(slices.from_wire(options.slices), dtype, _is_factored(options.encoding))
+    return RequestedForm(slices.from_wire(options.slices), dtype, _is_factored(options.encoding))
 
 
 def delivery_of(options: tensor_pb2.TensorOptions) -> Delivery:
@@ -58,7 +61,7 @@ def delivery_of(options: tensor_pb2.TensorOptions) -> Delivery:
     offer = None
     if options.HasField("shared_memory"):
         offered = options.shared_memory
-        offer = RingOffer(offered.name, offered.nonce, offered.slots, offered.slot_bytes)
+        offer = Offer(offered.name, offered.nonce, offered.slots, offered.slot_bytes)
     return Delivery(options.resume_offset, options.etag, options.max_chunk_bytes, offer)
 
 

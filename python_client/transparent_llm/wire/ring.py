@@ -14,9 +14,9 @@ import itertools
 import os
 import re
 import stat
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 DIRECTORY = Path("/dev/shm")
 NAME = re.compile(r"transparent-llm-[0-9a-f]{32}")
@@ -34,12 +34,11 @@ _MOST_NAMES = 10_000
 _COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
 
 
-@dataclass(frozen=True)
-class RingOffer:
-    """What a request says of its client's ring. It may come from anyone."""
+class Offer(NamedTuple):
+    """What a request says of its client's ring. A server may get it from anyone."""
 
     name: str
-    """Of the file in `DIRECTORY`."""
+    """Of its file in `DIRECTORY`."""
 
     nonce: bytes
     """What its file begins with, if both sides see the same one."""

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from transparent_llm.errors import BusyError
 from transparent_llm_server.lifecycle import draining
-from transparent_llm_server.models.forward.cancellation import while_wanted
+from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.scheduling.turns import Turns
 
 _Result = TypeVar("_Result")
@@ -127,7 +127,7 @@ class Tokenizing:
 def _do(job: _Job[Any]) -> None:
     """A future counts as waiting until its result is there, so that it can be cancelled meanwhile."""
     try:
-        with while_wanted(lambda: not job.future.cancelled()):
+        with cancellable(lambda: not job.future.cancelled()):
             result = job.work()
     except BaseException as error:
         _refuse(job, error)

@@ -12,10 +12,13 @@ from io import FileIO
 
 from transparent_llm.errors import CancelledError
 from transparent_llm.wire import frames, ring
-from transparent_llm.wire.ring import RingOffer
+from transparent_llm.wire.ring import Offer
 
 WORTH_BYTES = 16 * 2**20
-"""Of a tensor: a ring costs a file and its pages, and is no faster for less."""
+"""Of a tensor: a ring costs a file and its pages, and is no faster for less.
+
+No setting: it is a property of the way, as it was measured (ADR 10); who wants no rings sets `shared_memory`.
+"""
 
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 10e-3
 """Between two looks at a slot. A client that is so slow waits no longer for it."""
@@ -32,7 +35,7 @@ class OfferedRing:
         stall_s: A client that reads no piece for so long, while all slots are full, is cancelled. 0: never.
     """
 
-    def __init__(self, offer: RingOffer, is_active: Callable[[], bool], stall_s: float = 0.0) -> None:
+    def __init__(self, offer: Offer, is_active: Callable[[], bool], stall_s: float = 0.0) -> None:
         self._name, self._nonce = offer.name, offer.nonce
         self._slots, self.slot_bytes = offer.slots, offer.slot_bytes
         self._is_active = is_active
