@@ -39,8 +39,9 @@ from transparent_llm_server.rpc.interceptors.availability import Availability
 from transparent_llm_server.rpc.interceptors.call_events import CallEvents
 from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
 from transparent_llm_server.rpc.interceptors.errors import Errors
-from transparent_llm_server.rpc.listener import listen_on
-from transparent_llm_server.rpc.servicer import TransparentLlmServicer, add_servicer
+from transparent_llm_server.rpc.listener import bound_address, listen_on
+from transparent_llm_server.rpc.registration import add_servicer
+from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 from transparent_llm_server.scheduling.engine import THREAD_HUNG, Engine
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
@@ -146,7 +147,7 @@ class Server:
                 f"cannot listen on {listen}: is it in use by another server? ({error})"
             ) from error
         self._canary.listen(self._grpc)
-        self.address = listen if self._config.is_unix else f"{listen.rpartition(':')[0]}:{port}"
+        self.address = bound_address(listen, port)
         if self._probes is not None:
             self.probe_address = self._probes.start()
             log.info("answering probes on %s", self.probe_address)

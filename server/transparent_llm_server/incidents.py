@@ -27,7 +27,22 @@ def places(error: BaseException) -> str:
 
 def incident(what: str, error: BaseException) -> InternalError:
     """What callers are told of a bug outside of any call, after the log was told where it happened."""
+    return _told(what, "the server's log", _logged(what, error, ""), error)
+
+
+def incident_of_call(method: str, error: BaseException, *, quoting: bool) -> InternalError:
+    """What the caller of a method is told of a bug in it; `quoting` has the log tell the error's words too."""
+    name = _logged(method, error, f": {error}" if quoting else "")
+    return _told("the server", "its log", name, error)
+
+
+def _logged(what: str, error: BaseException, words: str) -> str:
+    """The name under which the log has it."""
     name = uuid.uuid4().hex[:12]
-    log.error("incident %s in %s\n%s", name, what, places(error))
-    message = f"{type(error).__name__} in {what}, incident {name}; the server's log has the details"
+    log.error("incident %s in %s%s\n%s", name, what, words, places(error))
+    return name
+
+
+def _told(what: str, whose_log: str, name: str, error: BaseException) -> InternalError:
+    message = f"{type(error).__name__} in {what}, incident {name}; {whose_log} has the details"
     return InternalError(message, metadata={"incident": name})

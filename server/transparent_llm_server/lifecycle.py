@@ -8,6 +8,11 @@ from collections.abc import Callable
 from transparent_llm.errors import UnavailableError
 
 
+def draining() -> UnavailableError:
+    """What a call is told that comes, or waits, while the server ends."""
+    return UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+
+
 class State(enum.Enum):
     """Where a server is in its life."""
 
@@ -28,7 +33,7 @@ class Lifecycle:
 
     @property
     def state(self) -> State:
-        """Where the server is in its life now."""
+        """Where the server is in its life; another thread may move it on at any moment."""
         return self._state
 
     def enter(self, state: State) -> None:
@@ -54,4 +59,4 @@ class Lifecycle:
                 retry_after_s=self._retry_after_s,
             )
         if self._state is State.DRAINING:
-            raise UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+            raise draining()

@@ -73,7 +73,7 @@ def tensor(data: bytes) -> None:
 def cut(data: bytes) -> None:
     """Slices of a request."""
     options = tensor_pb2.TensorOptions.FromString(data)
-    index = slices.cut((3, 0, 5), ("batch", "pos", "d_model"), options.slices)
+    index = slices.cut((3, 0, 5), ("batch", "pos", "d_model"), slices.from_wire(options.slices))
     assert index is None or all(0 <= part.start <= 5 and 1 <= part.step <= 5 for part in index)
 
 

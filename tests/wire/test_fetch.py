@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.wire import fetch, requests
 from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, LogitsRequest, PlanRequest, ResidualInRequest
-from transparent_llm.wire._gen.tensor_pb2 import (
-    DTYPE_BF16,
-    DTYPE_F64,
-    ENCODING_DENSE,
-    ENCODING_FACTORED,
-    AxisSlice,
-    TensorOptions,
-)
+from transparent_llm.wire._gen.tensor_pb2 import DTYPE_BF16, ENCODING_DENSE, ENCODING_FACTORED, AxisSlice, TensorOptions
+from transparent_llm.wire.form import RequestedForm, form_of
 from transparent_llm.wire.methods import METHODS
 
 _Message = TypeVar("_Message", bound=Message)
@@ -69,7 +63,8 @@ def test_what_can_be_fetched_reads_a_run_and_answers_a_tensor() -> None:
 @settings(deadline=None)
 def test_any_reads_come_back_in_order(wanted: list[tuple[str, tuple[int | None, ...], TensorOptions]]) -> None:
     items = [(name, requests.of_method(name, "", *indices, options=asked)) for name, indices, asked in wanted]
-    assert fetch.reads(sent(fetching("a run", items))) == wanted
+    expected = [(name, indices, form_of(asked)) for name, indices, asked in wanted]
+    assert fetch.reads(sent(fetching("a run", items))) == expected
 
 
 @pytest.mark.parametrize("name", FETCHED)
@@ -78,7 +73,7 @@ def test_every_method_comes_back(name: str) -> None:
     indices = tuple(range(len(method.arguments)))
     axis = (method.dims or ())[0]
     form = requests.Form({axis: slice(1, None, 2)}, torch.float64, factored=True)
-    asked = TensorOptions(slices=[AxisSlice(axis=axis, start=1, step=2)], dtype=DTYPE_F64, encoding=ENCODING_FACTORED)
+    asked = RequestedForm(((axis, slice(1, None, 2)),), torch.float64, factored=True)
     item = requests.Item(name, indices, form)
     for message in (requests.fetch("a run", [item]), requests.plan("a run", [item])):
         assert message.run_id == "a run"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire._gen.tensor_pb2 import AxisSlice
-from transparent_llm.wire.slices import select
+from transparent_llm.wire.shape import MOST_AXES
+from transparent_llm.wire.slices import cut, from_wire
 
 DIMS = ("batch", "pos", "head", "d_model")
 BOUNDS = st.none() | st.integers(-8, 8) | st.sampled_from([-(2**62), 2**62, 2**63 - 1])
@@ -23,6 +26,12 @@ BOUNDARY_CASES: list[dict[str, int]] = [
     {"start": 1, "step": 2**63 - 1},
     {"start": 0, "stop": 3, "step": 2**63 - 1},
 ]
+
+
+def select(tensor: torch.Tensor, dims: Sequence[str], parts: Sequence[AxisSlice]) -> torch.Tensor:
+    """What messages ask for, of a tensor."""
+    index = cut(tensor.shape, dims, from_wire(parts))
+    return tensor if index is None else tensor[index]
 
 
 def counted(*shape: int) -> torch.Tensor:
@@ -58,8 +67,8 @@ def test_any_slices_cut_as_python_does(shape: list[int], data: st.DataObject) ->
 @pytest.mark.parametrize("bounds", BOUNDARY_CASES, ids=str)
 def test_the_largest_numbers_cut_as_python_does(bounds: dict[str, int]) -> None:
     part = slice(bounds.get("start"), bounds.get("stop"), bounds.get("step"))
-    cut = select(counted(5), ["pos"], [AxisSlice(axis="pos", **bounds)])
-    assert cut.tolist() == list(range(5))[part]
+    got = select(counted(5), ["pos"], [AxisSlice(axis="pos", **bounds)])
+    assert got.tolist() == list(range(5))[part]
 
 
 def test_a_stop_of_zero_is_not_an_absent_stop() -> None:
@@ -111,3 +120,7 @@ def test_indices_past_the_end_are_no_error() -> None:
 
 def test_a_step_past_the_end_takes_one_index_of_a_middle_axis() -> None:
     assert select(counted(2, 3), ["batch", "pos"], [AxisSlice(axis="batch", step=2**62)]).tolist() == [[0, 1, 2]]
+
+
+def test_of_many_slices_only_so_many_are_read_as_it_takes_to_refuse_them() -> None:
+    assert len(from_wire([AxisSlice(axis="pos")] * 100_000)) == MOST_AXES + 1

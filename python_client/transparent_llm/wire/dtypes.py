@@ -64,16 +64,15 @@ def from_wire(wire: tensor_pb2.Dtype) -> torch.dtype:
     return TORCH_BY_WIRE[wire]
 
 
-def wire_dtype(requested: tensor_pb2.Dtype, held: torch.dtype) -> torch.dtype:
-    """The type in which a tensor held as `held` leaves, given what the request asked for.
+def wire_dtype(wanted: torch.dtype | None, held: torch.dtype) -> torch.dtype:
+    """The type in which a tensor held as `held` leaves, given what was asked for. None: as it is held.
 
     Raises:
         InvalidRequestError: a cast that would change what the tensor is, such as floats to integers.
     """
-    if requested == tensor_pb2.DTYPE_UNSPECIFIED:
+    if wanted is None or wanted == held:
         return held
-    wanted = from_wire(requested)
-    if wanted == held or (held.is_floating_point and wanted.is_floating_point):
+    if held.is_floating_point and wanted.is_floating_point:
         return wanted
     allowed = _names(_FLOATING) if held.is_floating_point else name(held)
     raise InvalidRequestError(

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.form import RequestedForm, form_of
 from transparent_llm.wire.methods import METHODS
 
 MOST_ITEMS = 4096
 """Of one request; a client that wants more asks several times."""
 
 _READS = tuple(field.name for field in service_pb2.FetchItem.DESCRIPTOR.fields)
-Read = tuple[str, tuple[int | None, ...], tensor_pb2.TensorOptions]
-"""A method, its indices, and the options of its value."""
+ReadsRequest = service_pb2.FetchRequest | service_pb2.PlanRequest
+Read = tuple[str, tuple[int | None, ...], RequestedForm]
+"""A method, its indices, and the form of its value."""
 
 FETCHED_METHODS = frozenset(_READS)
 """What can be asked for: all that reads a run and answers a tensor."""
 
 
-def reads(
-    message: service_pb2.FetchRequest | service_pb2.PlanRequest, start: int = 0, stop: int = MOST_ITEMS
-) -> list[Read]:
+def count(message: ReadsRequest) -> int:
+    """How many items a request has."""
+    return len(message.items)
+
+
+def reads(message: ReadsRequest, start: int = 0, stop: int = MOST_ITEMS) -> list[Read]:
     """What the items of a request ask for, or those from `start` to before `stop`.
 
     Raises:
         TooLargeError: more than `MOST_ITEMS`, none of which was looked at.
-        InvalidRequestError: no item, an empty one, one of another run, a missing index, or options where none belong.
+        InvalidRequestError: no item, an empty one, one of another run, a missing index, an unknown dtype or
+            encoding, or options where none belong.
     """
     rpc = message.DESCRIPTOR.name.removesuffix("Request")
     if not message.items:
@@ -53,4 +59,4 @@ def _read(what: str, index: int, item: service_pb2.FetchItem, run_id: str) -> Re
         raise InvalidRequestError(
             f"{what} names another run; one {what.split()[-1]} reads one run", metadata={"item": str(index)}
         )
-    return name, METHODS[name].indices(read), read.options
+    return name, METHODS[name].indices(read), form_of(read.options)

@@ -35,12 +35,14 @@ _COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
 
 
 class Offer(NamedTuple):
-    """What a request says of a ring."""
+    """What a request says of its client's ring. A server may get it from anyone."""
 
     name: str
     """Of its file in `DIRECTORY`."""
 
     nonce: bytes
+    """What its file begins with, if both sides see the same one."""
+
     slots: int
     slot_bytes: int
 

@@ -12,9 +12,13 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from transparent_llm import errors
+from transparent_llm.wire._gen import errors_pb2
 
 DOMAIN = "transparent-llm"
 DETAILS_KEY = "grpc-status-details-bin"
+REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys())  # noqa: SIM118
+"""Those of errors.proto. A newer or an older peer, or another program, may send others."""
+
 _LONGEST_MESSAGE, _LONGEST_VALUE = 500, 150  # bytes; the message goes three times, once percent-encoded
 _LONGEST_RETRY_S = 3600.0
 _LONGEST_DELAY_S = 86_400.0

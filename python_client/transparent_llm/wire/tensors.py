@@ -52,6 +52,11 @@ def _shape(message: tensor_pb2.Tensor) -> tuple[int, ...]:
         ) from None
 
 
+def header_bytes(name: str, dtype: torch.dtype, shape: Sequence[int], dims: Sequence[str], etag: str) -> bytes:
+    """The same message as `header`, serialized for a frame."""
+    return header(name, dtype, shape, dims, etag).SerializeToString()
+
+
 def header(name: str, dtype: torch.dtype, shape: Sequence[int], dims: Sequence[str], etag: str = "") -> TensorHeader:
     """Describes a tensor as it is sent, or would be."""
     total_bytes = math.prod(shape) * dtype.itemsize

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 
 from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
+from transparent_llm_server.rpc.interceptors.base import Continuation, Handler, Request, Response
 
 log = logging.getLogger(__name__)
 _LOST_TO_TELL, _LOST_TO_END = 2, 6
@@ -34,7 +35,7 @@ class Canary(grpc.ServerInterceptor):
         self._every_s, self._on_change, self._on_lost = every_s, on_change, on_lost
         self._path = f"/transparent_llm.Canary/{secrets.token_hex(16)}"  # nobody else can know it
         answer = _Answer(ReadyThreads(1, "canary"))
-        self._handler: Any = grpc.unary_unary_rpc_method_handler(answer)
+        self._handler: Handler[Any, Any] = grpc.unary_unary_rpc_method_handler(answer)
         self._threads = answer.experimental_thread_pool
         self._folder = ""
         self._lost = 0
@@ -56,7 +57,7 @@ class Canary(grpc.ServerInterceptor):
             self._thread.start()
 
     def stop(self) -> None:
-        """Call no more."""
+        """Make no more calls, and wait for the one that is under way, for as long as it may take."""
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(self._every_s)
@@ -67,8 +68,8 @@ class Canary(grpc.ServerInterceptor):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
-    ) -> Any:
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
         """Answer the canary's own calls; all others go on."""
         return self._handler if details.method == self._path else continuation(details)
 
@@ -101,7 +102,7 @@ class Canary(grpc.ServerInterceptor):
         try:
             options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
             with grpc.insecure_channel(f"unix:{self._folder}/canary", options) as channel:
-                call: Any = channel.unary_unary(self._path)
+                call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self._path)
                 call(b"", timeout=max(self._every_s, 1.0))
         except grpc.RpcError as error:
             details = error.details() if isinstance(error, grpc.Call) else None

@@ -14,7 +14,7 @@ from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
 from transparent_llm_server.rpc.interceptors.arrival import Arrival
 from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
 from transparent_llm_server.rpc.interceptors.errors import Errors
-from transparent_llm_server.rpc.listener import listen_on
+from transparent_llm_server.rpc.listener import bound_address, listen_on
 
 _MOST_CALLS = 64
 """Calls that gRPC takes at a time, those that wait for a thread among them."""
@@ -54,14 +54,14 @@ class Probes:
         except RuntimeError as error:
             raise InvalidRequestError(f"cannot listen on {self._listen} for probes: is it in use? ({error})") from error
         self._grpc.start()
-        return f"{self._listen.rpartition(':')[0]}:{port}"
+        return bound_address(self._listen, port)
 
     def cancel_overdue(self) -> None:
         """End calls that have waited too long for their client."""
         self._lanes.cancel_overdue()
 
     def stop(self) -> None:
-        """Hang up."""
+        """Answer no more; calls that are under way are cancelled."""
         self._grpc.stop(None).wait()
         self._lanes.stop()
 

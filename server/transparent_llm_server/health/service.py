@@ -8,9 +8,9 @@ watcher leaves during a change.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
+import grpc
 from grpc_health.v1 import health, health_pb2
 
 
@@ -20,14 +20,20 @@ class HealthService(health.HealthServicer):  # type: ignore[misc]  # a class wit
     def __init__(self) -> None:
         super().__init__(experimental_non_blocking=False)
 
-    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+    def Watch(
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,
+        send_response_callback: Callable[[health_pb2.HealthCheckResponse], None] | None = None,
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
         """Whether it serves, again at each change. A name that nobody serves never changes."""
         if request.service not in self._server_status:
             return _unknown(context)  # the base class would keep every name that was ever asked for
-        return super().Watch(request, context, send_response_callback)
+        changes: Iterator[health_pb2.HealthCheckResponse] = super().Watch(request, context, send_response_callback)
+        return changes
 
 
-def _unknown(context: Any) -> Iterator[Any]:
+def _unknown(context: grpc.ServicerContext) -> Iterator[health_pb2.HealthCheckResponse]:
     """As the protocol wants it: says so, and ends when the watcher leaves."""
     left = threading.Event()
     if context.add_callback(left.set):

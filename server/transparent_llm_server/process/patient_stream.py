@@ -53,7 +53,7 @@ class PatientStream(io.TextIOBase):
             self._changed.wait_for(lambda: self._settled >= last, within_s)
 
     def writable(self) -> bool:
-        """Always."""
+        """Whether text can be written, as it always can: what finds no room is lost."""
         return True
 
     def isatty(self) -> bool:

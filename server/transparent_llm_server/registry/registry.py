@@ -20,9 +20,10 @@ from functools import partial
 import torch
 
 from transparent_llm.description import ModelDescription, ModelState
-from transparent_llm.errors import InvalidRequestError, NotFoundError, TransparentLlmError, UnavailableError
+from transparent_llm.errors import InvalidRequestError, NotFoundError, TransparentLlmError
 from transparent_llm.quoting import quoted
 from transparent_llm_server.incidents import incident
+from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.serving import ServedModel
 from transparent_llm_server.registry.budget import ModelBudget, in_use
 from transparent_llm_server.registry.loader import ModelLoader
@@ -211,7 +212,7 @@ class Registry:
     def _step(self, slot: ModelSlot, words: str) -> None:
         """A step of a load begins."""
         if self._is_closing:
-            raise UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
+            raise draining()
         log.info("%s: %s", slot.offer.name, words)
         slot.tell(words)
 

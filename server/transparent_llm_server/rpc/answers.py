@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from transparent_llm.wire import fetch as wire_fetch
+from transparent_llm.wire.form import Delivery, RequestedForm
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import Reader
@@ -35,10 +36,10 @@ class Answers:
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
         self._shared_memory, self._stall_s = config.shared_memory, config.stall_s
 
-    def parts_of_all(self, read: Reader, request: Any, caller: Caller) -> Iterator[Outgoing]:
+    def parts_of_all(self, read: Reader, request: wire_fetch.ReadsRequest, caller: Caller) -> Iterator[Outgoing]:
         """Of a Fetch or Plan, a few reads at a time: found when their turn comes, and forgotten when it is over."""
         at_once = _READS_AT_ONCE if read.reads_are_quick else 1
-        for start in range(0, max(1, len(request.items)), at_once):
+        for start in range(0, max(1, wire_fetch.count(request)), at_once):
             caller.require_there()
             with self._floor.turn(caller.owner) if read.reads_are_quick else nullcontext():
                 reads = wire_fetch.reads(request, start, start + at_once)
@@ -47,40 +48,40 @@ class Answers:
                 yield found.popleft()
 
     def parts(
-        self, read: Reader, name: str, arguments: tuple[Any, ...], options: Any, caller: Caller
+        self, read: Reader, name: str, arguments: tuple[object, ...], form: RequestedForm, caller: Caller
     ) -> list[Outgoing]:
         """The tensors that a request is answered with, found and cut but not yet computed."""
         dims = METHODS[name].dims or ()
 
         def find() -> list[Outgoing]:
-            return outgoing(name, dims, read(name, *arguments), options)
+            return outgoing(name, dims, read(name, *arguments), form)
 
-        if read.reads_are_quick:
-            return self._engine.run_inline(find)
-        return self._on_model_thread(find, caller)
+        return self._computed(find, caller, is_quick=read.reads_are_quick)
 
     def stream(
-        self, parts: Callable[[], Iterable[Outgoing]], tag: str, options: Any, caller: Caller
+        self, parts: Callable[[], Iterable[Outgoing]], tag: str, delivery: Delivery, caller: Caller
     ) -> Iterator[bytes]:
         """What `parts` finds, costed before any of it is computed, and then found again one by one."""
-        offset, chunk_bytes = resume_offset(options, tag), self._sizes.choose(options.max_chunk_bytes)
+        offset, chunk_bytes = resume_offset(delivery, tag), self._sizes.choose(delivery.max_chunk_bytes)
         self._admission.require_read(parts(), chunk_bytes)
         take = partial(self._take, caller)
-        if options.HasField("shared_memory") and self._shared_memory and caller.is_local:
-            with closing(OfferedRing(options.shared_memory, caller.is_there, self._stall_s)) as ring:
+        if delivery.offer is not None and self._shared_memory and caller.is_local:
+            with closing(OfferedRing(delivery.offer, caller.is_there, self._stall_s)) as ring:
                 yield from stream(parts(), tag, offset, chunk_bytes, take, ring)
         else:
             yield from stream(parts(), tag, offset, chunk_bytes, take)
 
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
-        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's."""
         caller.require_there()
-        if value.is_quick:
-            return self._engine.run_inline(piece.compute)
-        for step in piece.steps():
-            self._on_model_thread(step, caller)
-        return self._on_model_thread(piece.compute, caller)
+        for step in () if value.is_quick else piece.steps():
+            self._computed(step, caller, is_quick=False)
+        return self._computed(piece.compute, caller, is_quick=value.is_quick)
 
-    def _on_model_thread(self, work: Callable[[], _Result], caller: Caller) -> _Result:
-        """One piece at a time for each call, and owners in turn, so that nobody waits for more than a few."""
+    def _computed(self, work: Callable[[], _Result], caller: Caller, *, is_quick: bool) -> _Result:
+        """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's.
+
+        There one piece at a time for each call, and owners in turn, so that nobody waits for more than a few.
+        """
+        if is_quick:
+            return self._engine.run_inline(work)
         return caller.result_of(self._engine.submit_read(work, caller.owner))

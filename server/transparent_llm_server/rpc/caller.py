@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -23,7 +24,7 @@ class Caller:
 
         self._context = context
         self._deadline = Deadline(context)
-        self._awaited: Future[Any] | None = None
+        self._cancel_awaited: Callable[[], bool] | None = None
         self._is_watched = False
 
     def result_of(self, future: Future[_Result]) -> _Result:
@@ -33,7 +34,7 @@ class Caller:
             CancelledError: the client has left.
             DeadlineError: the call's time is over.
         """
-        self._awaited = future
+        self._cancel_awaited = future.cancel
         if not self._is_watching():
             future.cancel()
         remaining = self._deadline.remaining_s
@@ -49,7 +50,7 @@ class Caller:
             future.cancel()
             raise _late(remaining) from None
         finally:
-            self._awaited = None
+            self._cancel_awaited = None
             del future  # with an exception in it, it would keep itself and the work's tensors alive
 
     @property
@@ -78,9 +79,9 @@ class Caller:
         return self._is_watched
 
     def _left(self) -> None:
-        awaited = self._awaited
-        if awaited is not None:
-            awaited.cancel()
+        cancel = self._cancel_awaited
+        if cancel is not None:
+            cancel()
 
 
 def _late(remaining_s: float) -> DeadlineError:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from transparent_llm.runtime import memory
 from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire._gen import service_pb2
 from transparent_llm_server.models.serving import PreparedRun, ServedModel
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
 
+_Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
 
 _LITTLE_TEXT_BYTES = 2048
@@ -31,10 +33,10 @@ class Intake:
         self._admission = admission
         self._tokenizing = tokenizing
 
-    def parser(self, rpc: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parser(self, rpc: str, parse: Callable[[bytes], _Request]) -> Callable[[bytes], _Request]:
         """What parses the requests of an RPC: those that bring sentences or token ids are measured first."""
 
-        def measured(data: bytes) -> Any:
+        def measured(data: bytes) -> _Request:
             self._admission.require_input_bytes(len(data))
             if rpc == "Run":
                 self._admission.require_entries(wire_runs.n_entries(data, self._admission.most_entries))
@@ -42,7 +44,7 @@ class Intake:
 
         return measured if rpc in ("Run", "TokensToStrings") else parse
 
-    def prepared(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> PreparedRun:
+    def prepared(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> PreparedRun:
         """The input of a `RunRequest`.
 
         Raises:
@@ -65,21 +67,19 @@ class Intake:
             return prepared
 
         is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
-        return self._done(prepare, is_little, caller, owner)
+        return self._done(prepare, is_little, caller)
 
-    def answer(
-        self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller, owner: str
-    ) -> _Result:
+    def answer(self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller) -> _Result:
         """An answer with the text of so many token ids, as `make` makes it.
 
         Raises:
             InvalidRequestError: an id outside the model's vocabulary.
             BusyError: too many calls wait for a tokenizer.
         """
-        return self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller, owner)
+        return self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller)
 
-    def _done(self, work: Callable[[], _Result], is_little: bool, caller: Caller, owner: str) -> _Result:
+    def _done(self, work: Callable[[], _Result], is_little: bool, caller: Caller) -> _Result:
         """A call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
         if is_little:
             return work()
-        return caller.result_of(self._tokenizing.submit(owner, work))
+        return caller.result_of(self._tokenizing.submit(caller.owner, work))

@@ -46,6 +46,11 @@ def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None 
     return number
 
 
+def bound_address(listen: str, port: int) -> str:
+    """Where a server listens that was told to at `listen` and found this port: what clients can be told."""
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+
 def host_and_port(what: str, listen: str, form: str = "HOST:PORT") -> tuple[str, int]:
     """The two parts of HOST:PORT, an IPv6 address without its brackets. The system would wrap a port that is too large.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import logging
 import platform
@@ -9,9 +10,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from transparent_llm import description
 from transparent_llm.errors import NotFoundError
@@ -20,10 +22,11 @@ from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, service_pb2_grpc
-from transparent_llm.wire.methods import METHODS, SERVICE, message_class
+from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
+from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
+from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
-from transparent_llm_server.models.serving import CompletedRun, ServedModel
+from transparent_llm_server.models.serving import CompletedRun, Reader, ServedModel
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.answers import Answers
@@ -33,13 +36,26 @@ from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
-from transparent_llm_server.streaming.chunks import digest_of, etag
+from transparent_llm_server.streaming.chunks import etag
 
 log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
 """Serialized TensorChunks."""
 
 _Context = grpc.ServicerContext
+
+
+class _OfRun(Protocol):
+    run_id: str
+    options: tensor_pb2.TensorOptions
+
+
+class _OfModel(Protocol):
+    model: str
+    model_digest: str
+    options: tensor_pb2.TensorOptions
+
+
 FEATURES = (
     "slices",
     "wire_dtype",
@@ -78,35 +94,35 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         self._owner_of = owner_of
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
 
-    def ServerInfo(self, request: Any, context: _Context) -> Any:
+    def ServerInfo(self, request: service_pb2.ServerInfoRequest, context: _Context) -> service_pb2.ServerInfoResponse:
         return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
 
-    def ModelInfo(self, request: Any, context: _Context) -> Any:
+    def ModelInfo(self, request: service_pb2.ModelInfoRequest, context: _Context) -> service_pb2.ModelInfoResponse:
         with self._registry.use(request.model) as model:
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
-    def Run(self, request: Any, context: _Context) -> Any:
-        caller, owner = self._caller(context), self._owner_of(context)
+    def Run(self, request: service_pb2.RunRequest, context: _Context) -> service_pb2.RunResponse:
+        caller = self._caller(context)
         with self._registry.use(request.model) as model:
-            run_id, run = self._run(model, request, caller, owner)
+            run_id, run = self._run(model, request, caller)
 
-            def answer() -> Any:
+            def answer() -> service_pb2.RunResponse:
                 strings = tuple(model.strings(run.tokens.flatten().tolist()))
                 result = wire_runs.RunResult(
                     run_id, run.tokens, run.mask, strings, run.nbytes, run.digest, run.warnings
                 )
                 return result.to_wire()
 
-            return self.intake.answer(model, run.tokens.numel(), answer, caller, owner)
+            return self.intake.answer(model, run.tokens.numel(), answer, caller)
 
-    def _run(self, model: ServedModel, request: Any, caller: Caller, owner: str) -> tuple[str, CompletedRun]:
-        prepared = self.intake.prepared(model, request, caller, owner)
+    def _run(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> tuple[str, CompletedRun]:
+        prepared = self.intake.prepared(model, request, caller)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
-        run_id = model.run_id(prepared, owner)
+        run_id = model.run_id(prepared, caller.owner)
         if self._config.log_prompts:
             given = prepared.run_input
-            log.info("run %s of %s: %r", run_id, owner, given.sentences or given.token_ids)
-        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), owner)
+            log.info("run %s of %s: %r", run_id, caller.owner, given.sentences or given.token_ids)
+        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), caller.owner)
         return run_id, caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
@@ -115,83 +131,89 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             positions = 0 if "cuda" not in model.description.device else DEFAULT_SHARED_POSITIONS
         return Sharing(positions, self._config.share_window_s)
 
-    def ReleaseRun(self, request: Any, context: _Context) -> Any:
+    def ReleaseRun(self, request: service_pb2.ReleaseRunRequest, context: _Context) -> service_pb2.ReleaseRunResponse:
         return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
 
-    def BatchSize(self, request: Any, context: _Context) -> Any:
+    def BatchSize(self, request: service_pb2.BatchSizeRequest, context: _Context) -> service_pb2.BatchSizeResponse:
         return service_pb2.BatchSizeResponse(
             batch_size=self._runs.get(request.run_id, self._owner_of(context)).tokens.shape[0]
         )
 
-    def TokensToStrings(self, request: Any, context: _Context) -> Any:
+    def TokensToStrings(
+        self, request: service_pb2.TokensToStringsRequest, context: _Context
+    ) -> service_pb2.TokensToStringsResponse:
         self._admission.require_tokens(len(request.token_ids))
-        caller, owner = self._caller(context), self._owner_of(context)
+        caller = self._caller(context)
         with self._registry.use(request.model) as model:
             _require_digest(request.model_digest, model)
 
-            def answer() -> Any:
+            def answer() -> service_pb2.TokensToStringsResponse:
                 return service_pb2.TokensToStringsResponse(strings=model.strings(list(request.token_ids)))
 
-            return self.intake.answer(model, len(request.token_ids), answer, caller, owner)
+            return self.intake.answer(model, len(request.token_ids), answer, caller)
 
-    def Tokens(self, request: Any, context: _Context) -> _Frames:
+    def Tokens(self, request: service_pb2.TokensRequest, context: _Context) -> _Frames:
         return self._of_run("tokens", request, context)
 
-    def Logits(self, request: Any, context: _Context) -> _Frames:
+    def Logits(self, request: service_pb2.LogitsRequest, context: _Context) -> _Frames:
         return self._of_run("logits", request, context)
 
-    def Unembed(self, request: Any, context: _Context) -> _Frames:
+    def Unembed(self, request: service_pb2.UnembedRequest, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
-        named = (digest_of(request.t), request.normalize)
+        named = (_digest_of(request.t), request.normalize)
         with self._registry.use(request.model) as model:
-            digest = _require_digest(request.model_digest, model)
-            tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
-            yield from self._of_model(model, "unembed", request, context, arguments, tag)
+            identity = f"{self._nonce}/{_require_digest(request.model_digest, model)}"
+            tag_of = partial(etag, identity, "unembed", named)
+            yield from self._value(model.read, "unembed", arguments, request, context, tag_of)
 
-    def ResidualIn(self, request: Any, context: _Context) -> _Frames:
+    def ResidualIn(self, request: service_pb2.ResidualInRequest, context: _Context) -> _Frames:
         return self._of_run("residual_in", request, context)
 
-    def ResidualAfterAttn(self, request: Any, context: _Context) -> _Frames:
+    def ResidualAfterAttn(self, request: service_pb2.ResidualAfterAttnRequest, context: _Context) -> _Frames:
         return self._of_run("residual_after_attn", request, context)
 
-    def ResidualOut(self, request: Any, context: _Context) -> _Frames:
+    def ResidualOut(self, request: service_pb2.ResidualOutRequest, context: _Context) -> _Frames:
         return self._of_run("residual_out", request, context)
 
-    def FfnOut(self, request: Any, context: _Context) -> _Frames:
+    def FfnOut(self, request: service_pb2.FfnOutRequest, context: _Context) -> _Frames:
         return self._of_run("ffn_out", request, context)
 
-    def DecomposedFfnOut(self, request: Any, context: _Context) -> _Frames:
+    def DecomposedFfnOut(self, request: service_pb2.DecomposedFfnOutRequest, context: _Context) -> _Frames:
         return self._of_run("decomposed_ffn_out", request, context)
 
-    def NeuronActivations(self, request: Any, context: _Context) -> _Frames:
+    def NeuronActivations(self, request: service_pb2.NeuronActivationsRequest, context: _Context) -> _Frames:
         return self._of_run("neuron_activations", request, context)
 
-    def NeuronOutput(self, request: Any, context: _Context) -> _Frames:
+    def NeuronOutput(self, request: service_pb2.NeuronOutputRequest, context: _Context) -> _Frames:
         return self._of_weights("neuron_output", request, context)
 
-    def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
+    def NeuronOutputs(self, request: service_pb2.NeuronOutputsRequest, context: _Context) -> _Frames:
         return self._of_weights("neuron_outputs", request, context)
 
-    def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
+    def AttentionMatrix(self, request: service_pb2.AttentionMatrixRequest, context: _Context) -> _Frames:
         return self._of_run("attention_matrix", request, context)
 
-    def AttentionOutput(self, request: Any, context: _Context) -> _Frames:
+    def AttentionOutput(self, request: service_pb2.AttentionOutputRequest, context: _Context) -> _Frames:
         return self._of_run("attention_output", request, context)
 
-    def DecomposedAttn(self, request: Any, context: _Context) -> _Frames:
+    def DecomposedAttn(self, request: service_pb2.DecomposedAttnRequest, context: _Context) -> _Frames:
         return self._of_run("decomposed_attn", request, context)
 
-    def Fetch(self, request: Any, context: _Context) -> _Frames:
+    def Fetch(self, request: service_pb2.FetchRequest, context: _Context) -> _Frames:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
             parts = partial(self._answers.parts_of_all, run.read, request, caller)
-            tag = etag(run.nonce, "fetch", digest_of(service_pb2.PlanRequest(items=request.items)), request.options)
-            yield from self._answers.stream(parts, tag, request.options, caller)
+            named = _digest_of(service_pb2.PlanRequest(items=request.items))
+            tag = etag(run.nonce, "fetch", named, form_of(request.options))
+            yield from self._answers.stream(parts, tag, delivery_of(request.options), caller)
 
-    def Plan(self, request: Any, context: _Context) -> Any:
+    def Plan(self, request: service_pb2.PlanRequest, context: _Context) -> service_pb2.PlanResponse:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
-            headers = [part.header() for part in self._answers.parts_of_all(run.read, request, caller)]
+            headers = [
+                tensors.header(part.name, part.dtype, part.value.shape, part.dims)
+                for part in self._answers.parts_of_all(run.read, request, caller)
+            ]
         return service_pb2.PlanResponse(
             tensors=headers,
             total_bytes=sum(header.total_bytes for header in headers),
@@ -199,7 +221,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
     @contextmanager
-    def _held_run(self, request: Any, context: _Context) -> Iterator[CompletedRun]:
+    def _held_run(self, request: _OfRun | service_pb2.PlanRequest, context: _Context) -> Iterator[CompletedRun]:
         """The run that a request names, whose model stays loaded within this block."""
         run = self._runs.get(request.run_id, self._owner_of(context))
         with self._registry.hold(run.model):
@@ -208,28 +230,31 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
     def _caller(self, context: _Context) -> Caller:
         return Caller(context, self._owner_of(context))
 
-    def _of_run(self, name: str, request: Any, context: _Context) -> _Frames:
+    def _of_run(self, name: str, request: _OfRun, context: _Context) -> _Frames:
         with self._held_run(request, context) as run:
             indices = METHODS[name].indices(request)
-            caller = self._caller(context)
-            parts = self._answers.parts(run.read, name, indices, request.options, caller)
-            tag = etag(run.nonce, name, indices, request.options)
-            yield from self._answers.stream(lambda: parts, tag, request.options, caller)
+            yield from self._value(run.read, name, indices, request, context, partial(etag, run.nonce, name, indices))
 
-    def _of_weights(self, name: str, request: Any, context: _Context) -> _Frames:
+    def _of_weights(self, name: str, request: _OfModel, context: _Context) -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
             digest = _require_digest(request.model_digest, model)
             indices = METHODS[name].indices(request)
-            tag = etag(digest, name, indices, request.options)
-            yield from self._of_model(model, name, request, context, indices, tag)
+            yield from self._value(model.read, name, indices, request, context, partial(etag, digest, name, indices))
 
-    def _of_model(
-        self, model: ServedModel, name: str, request: Any, context: _Context, arguments: tuple[Any, ...], tag: str
+    def _value(
+        self,
+        read: Reader,
+        name: str,
+        arguments: tuple[object, ...],
+        request: _OfRun | _OfModel,
+        context: _Context,
+        tag_of: Callable[[RequestedForm], str],
     ) -> _Frames:
-        caller = self._caller(context)
-        parts = self._answers.parts(model.read, name, arguments, request.options, caller)
-        return self._answers.stream(lambda: parts, tag, request.options, caller)
+        """One value in the form that the request wants, under the etag that `tag_of` gives it in that form."""
+        caller, form = self._caller(context), form_of(request.options)
+        parts = self._answers.parts(read, name, arguments, form, caller)
+        return self._answers.stream(lambda: parts, tag_of(form), delivery_of(request.options), caller)
 
     def _describe_server(self, owner: str) -> description.ServerInfo:
         config = self._config
@@ -280,15 +305,6 @@ def _library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
 
 
-def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
-    """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
-    handlers: dict[str, Any] = {}
-    for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-        behavior = getattr(servicer, rpc.name)
-        parse = servicer.intake.parser(rpc.name, message_class(rpc.input_type).FromString)
-        if rpc.server_streaming:
-            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
-        else:
-            serialize = message_class(rpc.output_type).SerializeToString
-            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, serialize)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+def _digest_of(message: Message) -> str:
+    """Names what a request says, where that can be long."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()

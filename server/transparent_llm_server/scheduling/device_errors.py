@@ -1,26 +1,36 @@
-"""A device that is lost for this process: after such an error every later call would fail too."""
+"""What the errors of a device mean: it has no memory left for one call, or it is lost for this process."""
 
 from __future__ import annotations
 
 import torch
 
-_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+from transparent_llm.errors import CapacityError
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _ACCELERATOR_ERROR: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)  # since torch 2.8
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch has a class for it on devices; on the CPU and in libraries only the words tell."""
+    if isinstance(error, CapacityError):  # told already
+        return False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 def device_is_lost(error: BaseException) -> bool:
-    """Whether this error says so. A device that has no memory left, or still answers, is not lost."""
+    """Whether every later call would fail too. A device that has no memory left, or still answers, is not lost."""
     if not _is_of_device(error):
         return False
     return not _device_answers() if torch.cuda.is_initialized() else True  # type: ignore[no-untyped-call]
 
 
 def _is_of_device(error: BaseException) -> bool:
-    text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _MEMORY):
+    if is_out_of_memory(error):
         return False
     has_class = _ACCELERATOR_ERROR is not RuntimeError and isinstance(error, _ACCELERATOR_ERROR)
-    return has_class or (isinstance(error, RuntimeError) and "CUDA error" in text)
+    return has_class or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def _device_answers() -> bool:

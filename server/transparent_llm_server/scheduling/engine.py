@@ -12,20 +12,18 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
-
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.events import Wait, WorkEvents
+from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.models.numerics import standard_numerics
-from transparent_llm_server.scheduling.device_errors import device_is_lost
+from transparent_llm_server.scheduling.device_errors import device_is_lost, is_out_of_memory
 from transparent_llm_server.scheduling.turns import Turns
 
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 _Job = tuple[Callable[[], Any], "Future[Any]"]
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 DEVICE_LOST, THREAD_DIED, THREAD_HUNG = 70, 71, 72
 """Exit codes of a process that can no longer compute, for a supervisor that restarts it."""
@@ -155,7 +153,7 @@ class Engine:
 
     def translate(self, error: BaseException) -> BaseException:
         """What a caller is told of an error: the words of a device that is out of memory become `CapacityError`."""
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return _out_of_memory(error, self._retry_after_s)
         if not device_is_lost(error):
             return error
@@ -165,7 +163,7 @@ class Engine:
 
     def stop(self) -> None:
         """Refuse what waits, and what comes from now on; what is under way stops at the next place where it can."""
-        self._refuse_all(_draining)
+        self._refuse_all(draining)
 
     def close(self, within_s: float | None = None) -> bool:
         """`stop`, and wait so long for the thread to end; whether it did.
@@ -177,7 +175,7 @@ class Engine:
         under_way = self._under_way
         if under_way is not None:
             with suppress(InvalidStateError):  # it came to its end after all
-                under_way.set_exception(_draining())
+                under_way.set_exception(draining())
         return not self._thread.is_alive()
 
     def _goes_on(self) -> bool:
@@ -187,7 +185,7 @@ class Engine:
 
     def _require_open(self) -> None:
         if self._closing:
-            raise _draining()
+            raise draining()
 
     def _busy(self) -> BusyError:
         return BusyError(
@@ -250,19 +248,6 @@ class Engine:
 def _with_standard_numerics(work: Callable[[], _Result]) -> _Result:
     with standard_numerics():
         return work()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch has a class for it on devices; on the CPU and in libraries only the words tell."""
-    if isinstance(error, CapacityError):  # told already
-        return False
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-
-
-def _draining() -> UnavailableError:
-    return UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")
 
 
 def _lost() -> UnavailableError:

@@ -14,7 +14,7 @@ from transparent_llm_server.scheduling.turns import Turns
 
 
 class Floor:
-    """Has one place."""
+    """One place, which the threads of calls have in turn."""
 
     def __init__(self) -> None:
         self._waiting: Turns[threading.Lock] = Turns()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from transparent_llm.errors import BusyError, UnavailableError
+from transparent_llm.errors import BusyError
+from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.forward.cancellation import cancellable
+from transparent_llm_server.scheduling.turns import Turns
 
 _Result = TypeVar("_Result")
 _THREADS = 2
@@ -36,7 +37,7 @@ class Tokenizing:
     def __init__(self, queue_length: int, retry_after_s: float) -> None:
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
-        self._waiting: OrderedDict[str, deque[_Job[Any]]] = OrderedDict()  # by owner, in the order of their turns
+        self._waiting: Turns[_Job[Any]] = Turns()
         self._at_work: set[str] = set()
         self._changed = threading.Condition()
         self._closing = False
@@ -50,7 +51,7 @@ class Tokenizing:
     def queued(self) -> int:
         """Pieces of work that wait for their turn."""
         with self._changed:
-            return self._count()
+            return len(self._waiting)
 
     def submit(self, owner: str, work: Callable[[], _Result]) -> Future[_Result]:
         """Put work at the end of its owner's line.
@@ -62,9 +63,9 @@ class Tokenizing:
         job = _Job(owner, work)
         with self._changed:
             if self._closing:
-                raise _draining()
+                raise draining()
             self._make_room(owner)
-            self._waiting.setdefault(owner, deque()).append(job)
+            self._waiting.put(owner, job)
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._left(owner, future) if future.cancelled() else None)
         return job.future  # whose callback must not know the job: a circle that holds texts
@@ -73,26 +74,22 @@ class Tokenizing:
         """Refuse what waits, and wait so long for what is under way; whether it came to its end."""
         with self._changed:
             self._closing = True
-            left = [job for jobs in self._waiting.values() for job in jobs]
-            self._waiting.clear()
+            left, self._waiting = list(self._waiting), Turns()
             self._changed.notify_all()
         for job in left:
-            _refuse(job, _draining())
+            _refuse(job, draining())
         ends_at = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, ends_at - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _count(self) -> int:
-        return sum(map(len, self._waiting.values()))
-
     def _make_room(self, owner: str) -> None:
-        if self._count() < self._queue_length:
+        if len(self._waiting) < self._queue_length:
             return
-        most = max(self._waiting.values(), key=len, default=deque())
-        if len(most) <= len(self._waiting.get(owner, ())) + 1:
+        busiest = self._waiting.busiest_owner()
+        if busiest is None or self._waiting.count(busiest) <= self._waiting.count(owner) + 1:
             raise self._busy()
-        _refuse(most.pop(), self._busy())  # its owner has others in the line
+        _refuse(self._waiting.take_back(busiest), self._busy())  # who has others in the line
 
     def _busy(self) -> BusyError:
         return BusyError(
@@ -101,17 +98,10 @@ class Tokenizing:
             retry_after_s=self._retry_after_s,
         )
 
-    def _left(self, owner: str, future: Future[Any]) -> None:
+    def _left(self, owner: str, future: Future[_Result]) -> None:
         """Nobody waits for it any more."""
         with self._changed:
-            if owner in self._waiting:
-                self._put_back(owner, deque(job for job in self._waiting[owner] if job.future is not future))
-
-    def _put_back(self, owner: str, jobs: deque[_Job[Any]]) -> None:
-        if jobs:
-            self._waiting[owner] = jobs
-        else:
-            del self._waiting[owner]
+            self._waiting.drop(owner, lambda job: job.future is future)
 
     def _live(self) -> None:
         while (job := self._next()) is not None:
@@ -127,15 +117,11 @@ class Tokenizing:
             owner = self._whose_turn()
             if owner is None:
                 return None
-            jobs = self._waiting[owner]
-            job = jobs.popleft()
-            self._waiting.move_to_end(owner)
-            self._put_back(owner, jobs)
             self._at_work.add(owner)
-            return job
+            return self._waiting.take_of(owner)
 
     def _whose_turn(self) -> str | None:
-        return next((owner for owner in self._waiting if owner not in self._at_work), None)
+        return self._waiting.next_owner(but=self._at_work)
 
 
 def _do(job: _Job[Any]) -> None:
@@ -155,7 +141,3 @@ def _do(job: _Job[Any]) -> None:
 def _refuse(job: _Job[Any], error: BaseException) -> None:
     if job.future.set_running_or_notify_cancel():
         job.future.set_exception(error)
-
-
-def _draining() -> UnavailableError:
-    return UnavailableError("the server is shutting down; connect to another one", reason="DRAINING")

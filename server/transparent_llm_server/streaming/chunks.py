@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
-from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes, frames, slices, tensors
-from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire.form import Delivery, RequestedForm
 from transparent_llm_server.models.values.value import Piece, Value
 from transparent_llm_server.streaming.host_copy import on_host
 from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedRing
@@ -47,13 +46,13 @@ class Outgoing:
     dtype: torch.dtype
     """On the wire."""
 
-    def header(self, tag: str = "") -> tensor_pb2.TensorHeader:
-        """What is told of it before its data."""
-        return tensors.header(self.name, self.dtype, self.value.shape, self.dims, tag)
+    def header(self, tag: str) -> bytes:
+        """The message that is sent before its data."""
+        return tensors.header_bytes(self.name, self.dtype, self.value.shape, self.dims, tag)
 
     @property
     def nbytes(self) -> int:
-        """On the wire."""
+        """Data bytes that it has on the wire, all chunks together."""
         return math.prod(self.value.shape) * self.dtype.itemsize
 
 
@@ -61,36 +60,25 @@ Taker = Callable[[Value, Piece], torch.Tensor]
 """Computes a piece of a value, where and when that may be done."""
 
 
-def etag(identity: str, request_name: str, arguments: object, options: tensor_pb2.TensorOptions) -> str:
+def etag(identity: str, request_name: str, arguments: object, form: RequestedForm) -> str:
     """Names the bits of a stream: the same only for the same value, cut, cast and encoded in the same way.
 
     `identity` names where the bits come from: one forward pass, or the weights.
     """
-    form = tensor_pb2.TensorOptions(slices=options.slices, dtype=options.dtype, encoding=options.encoding)
-    text = f"{identity}/{request_name}/{arguments!r}/".encode() + form.SerializeToString(deterministic=True)
-    return hashlib.sha256(text).hexdigest()[:32]
+    text = f"{identity}/{request_name}/{arguments!r}/{form.axes!r}/{form.dtype}/{form.factored}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def digest_of(message: Message) -> str:
-    """Of what a request says, where that can be long: for an etag."""
-    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
-
-
-def outgoing(name: str, dims: tuple[str, ...], value: Value, options: tensor_pb2.TensorOptions) -> list[Outgoing]:
+def outgoing(name: str, dims: tuple[str, ...], value: Value, form: RequestedForm) -> list[Outgoing]:
     """What a request asks to be sent of a value: the part, in its type and form.
 
     Raises:
-        InvalidRequestError: slices or a dtype that do not fit, or an unknown encoding.
+        InvalidRequestError: slices or a dtype that do not fit.
     """
-    index = slices.cut(value.shape, dims, options.slices)
+    index = slices.cut(value.shape, dims, form.axes)
     part = value if index is None else value.select(index)
-    dtype = dtypes.wire_dtype(options.dtype, part.dtype)
-    if options.encoding not in tensor_pb2.Encoding.values():
-        raise InvalidRequestError(
-            f"unknown encoding {options.encoding}; allowed are DENSE and FACTORED",
-            metadata={"got": str(options.encoding)},
-        )
-    factors = part.factors() if options.encoding == tensor_pb2.ENCODING_FACTORED else ()
+    dtype = dtypes.wire_dtype(form.dtype, part.dtype)
+    factors = part.factors() if form.factored else ()
     if factors:
         return [Outgoing(f"{name}.{f.name}", f.dims, f.value, f.value.dtype) for f in factors]
     return [Outgoing(name, dims, part, dtype)]
@@ -120,19 +108,19 @@ def stream(
     if offset > start:
         raise invalid_resume(f"resume_offset {offset} is past the end: {start} bytes", offset, start)
     if last is not None and offset == start and last.nbytes:  # all of it had arrived
-        yield frames.frame(last.header(tag).SerializeToString(), last.nbytes, b"")
+        yield frames.frame(last.header(tag), last.nbytes, b"")
 
 
-def resume_offset(options: tensor_pb2.TensorOptions, tag: str) -> int:
+def resume_offset(delivery: Delivery, tag: str) -> int:
     """Where to begin: at the offset asked for if the bits are the same, otherwise at 0.
 
     Raises:
         InvalidRequestError: an offset without an etag.
     """
-    offset: int = options.resume_offset
-    if offset and not options.etag:
+    offset = delivery.resume_offset
+    if offset and not delivery.etag:
         raise invalid_resume(f"resume_offset {offset} needs the etag of the interrupted stream", offset, 0)
-    return offset if options.etag == tag else 0
+    return offset if delivery.etag == tag else 0
 
 
 def invalid_resume(message: str, offset: int, total_bytes: int) -> InvalidRequestError:
@@ -145,7 +133,7 @@ def _messages(
     part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker, ring: OfferedRing | None
 ) -> Iterator[bytes]:
     """One tensor from its byte `skipped` on; the first message has its header."""
-    header: bytes | None = part.header(tag).SerializeToString()
+    header: bytes | None = part.header(tag)
     if not part.nbytes:
         yield frames.frame(header, 0, b"")
         return

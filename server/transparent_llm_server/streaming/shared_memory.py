@@ -12,7 +12,7 @@ from io import FileIO
 
 from transparent_llm.errors import CancelledError
 from transparent_llm.wire import frames, ring
-from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire.ring import Offer
 
 WORTH_BYTES = 16 * 2**20
 """Of a tensor: a ring costs a file and its pages, and is no faster for less.
@@ -35,7 +35,7 @@ class OfferedRing:
         stall_s: A client that reads no piece for so long, while all slots are full, is cancelled. 0: never.
     """
 
-    def __init__(self, offer: tensor_pb2.SharedMemory, is_active: Callable[[], bool], stall_s: float = 0.0) -> None:
+    def __init__(self, offer: Offer, is_active: Callable[[], bool], stall_s: float = 0.0) -> None:
         self._name, self._nonce = offer.name, offer.nonce
         self._slots, self.slot_bytes = offer.slots, offer.slot_bytes
         self._is_active = is_active

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import CallListener, WorkEvents
+from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_store import RunStore
@@ -44,7 +45,7 @@ class Telemetry:
         """Where metrics are served, once started: HOST:PORT; empty if they are not."""
         return self._endpoint.address if self._endpoint is not None else ""
 
-    def watch(self, engine: Engine, runs: RunStore[Any], registry: Registry) -> None:
+    def watch(self, engine: Engine, runs: RunStore[CompletedRun], registry: Registry) -> None:
         """Measure the queue, the stored runs and the models of a server."""
         if self._metrics is not None:
             self._metrics.watch(engine, runs, registry)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.rpc.listener import host_and_port
+from transparent_llm_server.rpc.listener import bound_address, host_and_port
 
 log = logging.getLogger(__name__)
 _SLOWEST_READER_S = 10.0
@@ -49,7 +49,7 @@ class Endpoint:
             raise InvalidRequestError(
                 f"cannot serve metrics on {self._listen}: is it in use by another server? ({error})"
             ) from error
-        self.address = f"{self._listen.rpartition(':')[0]}:{self._server.server_port}"
+        self.address = bound_address(self._listen, self._server.server_port)
         serve = self._server.serve_forever
         self._thread = threading.Thread(target=serve, args=(_POLL_S,), name="metrics", daemon=True)
         self._thread.start()

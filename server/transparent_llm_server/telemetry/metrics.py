@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from prometheus_client import CollectorRegistry
+from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 
-from transparent_llm.wire._gen import errors_pb2
 from transparent_llm.wire.methods import SERVICE
+from transparent_llm.wire.status import REASONS
 from transparent_llm_server.events import OTHER, Call, Wait
+from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_store import RunStore
@@ -25,7 +26,6 @@ from transparent_llm_server.telemetry.device_memory import device_memory
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Bounds of the buckets of every histogram."""
 
-REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys())  # noqa: SIM118
 _NO_REFUSALS = {"INTERNAL", "CANCELLED", "DEADLINE_EXCEEDED", "UNSPECIFIED"}
 
 Read = Callable[[], Iterable[tuple[Mapping[str, str], float]]]
@@ -64,8 +64,8 @@ class Metrics:
         for reason in sorted(REASONS - _NO_REFUSALS):
             self._refusals.add(0, {"reason": reason})
 
-    def watch(self, engine: Engine, runs: RunStore[Any], registry: Registry) -> None:
-        """Read these too."""
+    def watch(self, engine: Engine, runs: RunStore[CompletedRun], registry: Registry) -> None:
+        """Read these too, at each scrape."""
         counts = runs.counts
         self._read(catalogue.QUEUED_RUNS, lambda: [({}, engine.queued_runs)])
         self._read(catalogue.STORE_BYTES, lambda: [({}, runs.nbytes)])
@@ -99,7 +99,7 @@ class Metrics:
             self._refusals.add(1, {"reason": call.reason if call.reason in REASONS else OTHER})
 
     def waited(self, wait: Wait, seconds: float) -> None:
-        """Count a turn."""
+        """Count how long work waited for its turn."""
         self._waits.record(seconds, {"kind": wait.kind})
 
     def ran(self, model: str, waits: Sequence[Wait], seconds: float) -> None:  # noqa: ARG002 - for traces
@@ -115,7 +115,7 @@ class Metrics:
         self._late.add(calls)
 
     def stop(self) -> None:
-        """Forget everything."""
+        """Read nothing any more, and let go of what was read."""
         self._provider.shutdown()
 
     def _read(self, metric: Metric, read: Read) -> None:
@@ -136,7 +136,7 @@ class _OneAtATime(Collector):
         self._registry = registry
         self._lock = threading.Lock()
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Family]:
         """All metrics, as they were at one moment."""
         with self._lock:
             metrics = list(self._registry.collect())

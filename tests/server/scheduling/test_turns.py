@@ -32,6 +32,35 @@ def test_whoever_comes_back_is_behind_the_others() -> None:
     assert [turns.take(), turns.take()] == ["b1", "a2"]
 
 
+def filled(*jobs: str) -> Turns[str]:
+    turns: Turns[str] = Turns()
+    for job in jobs:
+        turns.put(job[0], job)
+    return turns
+
+
+def test_an_owner_can_be_left_out_and_keeps_the_turn() -> None:
+    turns = filled("a1", "a2", "b1", "c1")
+    assert [turns.next_owner(()), turns.next_owner({"a"}), turns.next_owner({"a", "b", "c"})] == ["a", "b", None]
+    assert [turns.take_of("b"), turns.take(), turns.take(), turns.take()] == ["b1", "a1", "c1", "a2"]
+
+
+def test_who_has_most_waiting_is_known_and_gives_back_the_last() -> None:
+    turns = filled("a1", "b1", "b2", "c1")
+    assert (turns.busiest_owner(), turns.count("b"), turns.count("x"), len(turns)) == ("b", 2, 0, 4)
+    assert [turns.take_back("b"), turns.take_back("b"), turns.take_back("a")] == ["b2", "b1", "a1"]
+    assert (turns.busiest_owner(), len(turns)) == ("c", 1)
+    assert filled().busiest_owner() is None
+
+
+def test_a_job_that_is_dropped_takes_no_turn_from_its_owners_others() -> None:
+    turns = filled("a1", "a2", "b1")
+    turns.drop("a", lambda job: job == "a1")
+    turns.drop("b", bool)
+    turns.drop("nobody", bool)
+    assert list(turns) == ["a2"]
+
+
 def test_a_read_waits_for_one_read_of_each_other_owner_however_many_there_are() -> None:
     engine, order = Engine(queue_length=1, retry_after_s=1.0), []
     with held(engine):

@@ -21,8 +21,10 @@ from transparent_llm.wire._gen.tensor_pb2 import (
     TensorOptions,
 )
 from transparent_llm.wire.assembler import Assembler
+from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
 from transparent_llm_server.models.values.value import Computed, Factor, Piece, Stored, Value
-from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, etag, outgoing, resume_offset, stream
+from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, outgoing, resume_offset, stream
+from transparent_llm_server.streaming.chunks import etag as etag_of_form
 from transparent_llm_server.streaming.host_copy import on_host
 
 SIZES = ChunkSizes(default=8, most=16)
@@ -34,14 +36,18 @@ def computed(value: Value, piece: Piece) -> torch.Tensor:
 
 
 def sent(parts: Iterable[Outgoing], options: TensorOptions, tag: str = "tag") -> list[TensorChunk]:
-    offset = resume_offset(options, tag)
+    offset = resume_offset(delivery_of(options), tag)
     made = stream(parts, tag, offset, SIZES.choose(options.max_chunk_bytes), computed)
     return [TensorChunk.FromString(message) for message in made]
 
 
 def messages(value: torch.Tensor, options: TensorOptions | None = None) -> list[TensorChunk]:
     options = options or TensorOptions()
-    return sent(outgoing("value", DIMS[: value.ndim], Stored(value), options), options)
+    return sent(outgoing("value", DIMS[: value.ndim], Stored(value), form_of(options)), options)
+
+
+def etag(identity: str, name: str, arguments: object, options: TensorOptions) -> str:
+    return etag_of_form(identity, name, arguments, form_of(options))
 
 
 def received(chunks: Iterable[TensorChunk]) -> torch.Tensor:
@@ -292,18 +298,18 @@ class Product(Stored):
 
 
 def test_a_product_is_sent_as_its_factors_if_that_is_asked_for() -> None:
-    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), TensorOptions(encoding=ENCODING_FACTORED))
+    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), RequestedForm(factored=True))
     assert [(part.name, part.dims) for part in parts] == [("value.left", ("pos",)), ("value.right", ())]
 
 
 @pytest.mark.parametrize("options", [TensorOptions(), TensorOptions(encoding=ENCODING_DENSE)], ids=["none", "dense"])
 def test_a_product_is_sent_whole_otherwise(options: TensorOptions) -> None:
-    assert [part.name for part in outgoing("value", ("pos",), Product(torch.zeros(2)), options)] == ["value"]
+    assert [part.name for part in outgoing("value", ("pos",), Product(torch.zeros(2)), form_of(options))] == ["value"]
 
 
 def test_a_value_that_is_no_product_is_sent_whole() -> None:
-    options = TensorOptions(encoding=ENCODING_FACTORED)
-    assert [part.name for part in outgoing("value", ("pos",), Stored(torch.zeros(2)), options)] == ["value"]
+    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), RequestedForm(factored=True))
+    assert [part.name for part in parts] == ["value"]
 
 
 def test_an_unknown_encoding_is_refused() -> None:

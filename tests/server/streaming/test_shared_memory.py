@@ -8,13 +8,14 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from transparent_llm import errors
 from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.wire import frames, ring
-from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire.ring import Offer
 from transparent_llm_server.streaming.shared_memory import OfferedRing
 
 pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
@@ -29,13 +30,12 @@ def mine() -> Iterator[Ring]:
     made.close()
 
 
-def offer_of(mine: Ring) -> tensor_pb2.SharedMemory:
-    offer = tensor_pb2.SharedMemory()
-    mine.fill(offer)
-    return offer
+def offer_of(mine: Ring) -> Offer:
+    mine.begin()
+    return mine.offer
 
 
-def claimed(offer: tensor_pb2.SharedMemory) -> bool:
+def claimed(offer: Offer) -> bool:
     taken = OfferedRing(offer, lambda: True)
     with contextlib.closing(taken):
         return taken.claim()
@@ -76,19 +76,17 @@ def test_an_offer_that_was_filled_anew_is_void(mine: Ring) -> None:
         ("slot_bytes", 2**32 - 1),
     ],
 )
-def test_what_does_not_fit_is_declined_and_left_alone(mine: Ring, field: str, value: object) -> None:
+def test_what_does_not_fit_is_declined_and_left_alone(mine: Ring, field: str, value: Any) -> None:
     offer = offer_of(mine)
     path = ring.DIRECTORY / offer.name
-    setattr(offer, field, value)
-    assert not claimed(offer)
+    assert not claimed(offer._replace(**{field: value}))
     assert path.exists()
 
 
 @pytest.mark.parametrize("form", ["../tmp/{0}", "./{0}", "{0}/", "{0}\0", "{0}\n", "/dev/shm/{0}"])
 def test_a_name_that_is_a_path_is_declined(mine: Ring, form: str) -> None:
     offer = offer_of(mine)
-    offer.name = form.format(offer.name)
-    assert not claimed(offer)
+    assert not claimed(offer._replace(name=form.format(offer.name)))
 
 
 def with_a_high_number(path: str, flags: int) -> int:

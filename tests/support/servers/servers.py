@@ -16,6 +16,7 @@ from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.rpc.interceptors.base import Work, rewrapped
 
 Continuation = Callable[[grpc.HandlerCallDetails], Any]
 
@@ -66,16 +67,10 @@ class Listener(grpc.ServerInterceptor):
         return [name for name, _ in self.calls]
 
     def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
-        handler: Any = continuation(details)
+        handler = continuation(details)
         metadata = {str(key): str(value) for key, value in details.invocation_metadata}
         self.calls.append((str(details.method).rpartition("/")[2], metadata))
-        if handler is None or handler.unary_stream is None:
-            return handler
-
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            yield from self._streamed(handler.unary_stream, request, context)
-
-        return grpc.unary_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+        return None if handler is None else rewrapped(handler, _answer, self._streamed)
 
     def _streamed(
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
@@ -130,6 +125,10 @@ class Watcher(Listener):
             elif count == awaited + GOES_ON:
                 left.wait(SOON)
             yield message
+
+
+def _answer(work: Work, request: Any, context: grpc.ServicerContext) -> Any:
+    return work(request, context)
 
 
 def when_over(context: grpc.ServicerContext, callback: Callable[[], None]) -> None:

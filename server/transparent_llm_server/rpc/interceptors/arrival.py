@@ -6,10 +6,9 @@ cannot parse it answers INTERNAL, as if it were our fault.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -17,7 +16,7 @@ from google.protobuf.message import DecodeError
 from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
 from transparent_llm.wire.entries import count_entries
 from transparent_llm.wire.fetch import MOST_ITEMS
-from transparent_llm_server.rpc.interceptors.base import Work, work_of
+from transparent_llm_server.rpc.interceptors.base import Continuation, Handler, Request, Response, Work, rewrapped
 
 _SMALL_BYTES = 64 * 2**10
 """What the request of a call that names one value can never need."""
@@ -35,43 +34,36 @@ class Arrival(grpc.ServerInterceptor):
     """Stands nearest to the handlers, of all services; to gRPC and those before it all requests are streams."""
 
     def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
-    ) -> Any:
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
         """Take the waiting and the parsing over from gRPC."""
         handler = continuation(details)
         if handler is None:
             return None
-        kind, work = work_of(handler)
-        taken = functools.partial(_requests, handler.request_deserializer, str(details.method))
-        made = (
-            _with_all(work, taken) if kind.startswith("stream_") else _with_the_only(work, taken, str(details.method))
-        )
-        make = getattr(grpc, f"stream_{kind.rpartition('_')[2]}_rpc_method_handler")
-        return make(made, None, handler.response_serializer)
+        take = _with_all if handler.request_streaming else _with_the_only
+        taking = partial(take, handler.request_deserializer, str(details.method))
+        return rewrapped(handler, once=taking, stream=taking, unparsed=True)
 
 
-_Taken = Callable[[Iterator[bytes]], Iterator[Any]]
+_Parse = Callable[[bytes], object] | None
+"""None: the handler wants bytes."""
 
 
-def _with_all(work: Work, taken: _Taken) -> Work:
-    @functools.wraps(work)
-    def with_all(messages: Any, context: grpc.ServicerContext) -> Any:
-        return work(taken(messages), context)
-
-    return with_all
+def _with_all(
+    parse: _Parse, method: str, work: Work, messages: Iterator[bytes], context: grpc.ServicerContext
+) -> object:
+    return work(_requests(parse, method, messages), context)
 
 
-def _with_the_only(work: Work, taken: _Taken, method: str) -> Work:
-    @functools.wraps(work)
-    def with_the_only(messages: Any, context: grpc.ServicerContext) -> Any:
-        for request in taken(messages):
-            return work(request, context)
-        raise InvalidRequestError(f"{method} takes one request, and the call ended without one")
-
-    return with_the_only
+def _with_the_only(
+    parse: _Parse, method: str, work: Work, messages: Iterator[bytes], context: grpc.ServicerContext
+) -> object:
+    for request in _requests(parse, method, messages):
+        return work(request, context)
+    raise InvalidRequestError(f"{method} takes one request, and the call ended without one")
 
 
-def _requests(parse: Callable[[bytes], Any] | None, method: str, messages: Iterator[bytes]) -> Iterator[Any]:
+def _requests(parse: _Parse, method: str, messages: Iterator[bytes]) -> Iterator[object]:
     """Parsed, one by one as they come."""
     while True:
         try:
@@ -83,7 +75,7 @@ def _requests(parse: Callable[[bytes], Any] | None, method: str, messages: Itera
         yield _parsed(parse, method, data)
 
 
-def _parsed(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
+def _parsed(parse: _Parse, method: str, data: bytes) -> object:
     if len(data) <= _SMALL_BYTES:
         return _message(parse, method, data)
     _require_measure(method, data)
@@ -106,7 +98,7 @@ def _require_measure(method: str, data: bytes) -> None:
         )
 
 
-def _message(parse: Callable[[bytes], Any] | None, method: str, data: bytes) -> Any:
+def _message(parse: _Parse, method: str, data: bytes) -> object:
     try:
         return data if parse is None else parse(data)
     except DecodeError as error:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health
 
 from transparent_llm.errors import AuthError
 from transparent_llm_server.access.identity import Identity
-from transparent_llm_server.rpc.interceptors.base import ContextInterceptor
+from transparent_llm_server.rpc.interceptors.base import ContextInterceptor, Continuation, Handler, Request, Response
 
 
 class Authentication(ContextInterceptor):
@@ -27,8 +26,8 @@ class Authentication(ContextInterceptor):
         yield
 
     def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
-    ) -> Any:
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
         """Judge the token before the request is read: gRPC lets a call that sends none hold a thread."""
         if str(details.method).startswith(f"/{health.SERVICE_NAME}/"):
             return continuation(details)
@@ -39,10 +38,10 @@ class Authentication(ContextInterceptor):
         return super().intercept_service(continuation, details)
 
 
-def _refusing(error: AuthError) -> Any:
+def _refusing(error: AuthError) -> Handler[Request, Response]:
     """Answers any call, unread. Streams both ways on the server's side only: the client sees a failed call."""
 
-    def refuse(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ARG001
+    def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:  # noqa: ARG001
         raise error
         yield  # what makes it a stream
 

@@ -2,65 +2,77 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import partial, update_wrapper
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
 
-_Details = grpc.HandlerCallDetails
-Handler = Any
-"""grpc's own class, whose type arguments nobody knows here."""
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Handler: TypeAlias = "grpc.RpcMethodHandler[Request, Response]"
+Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Request, Response] | None"]
+"""The rest of the chain: finds the handler of a call; None where nobody handles it."""
 
 Work = Callable[[Any, grpc.ServicerContext], Any]
-"""What a handler does: with a request, or with the iterator of requests where they stream."""
+"""What a handler does: from a request, or the iterator of requests where they stream, to an answer, or the iterator of
+answers. Which of these it is only the handler knows."""
+
+Around = Callable[[Work, Any, grpc.ServicerContext], Any]
+"""What is done instead of some work, which it is given."""
 
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
-def work_of(handler: Handler) -> tuple[str, Work]:
-    """The kind of a handler, as unary_stream, and its work."""
+class _Message(Protocol):
+    def ByteSize(self) -> int: ...
+
+
+def rewrapped(
+    handler: Handler[Request, Response], once: Around, stream: Around, *, unparsed: bool = False
+) -> Handler[Request, Response]:
+    """A handler that does `once` instead of work that answers once, and `stream` instead of work that streams.
+
+    With `unparsed` it is given its requests as gRPC has them: as bytes, and as an iterator even where there is one.
+    """
     kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
-    return kind, getattr(handler, kind)
+    requests, responses = kind.split("_")
+    work: Work = getattr(handler, kind)
+    made = partial(stream if handler.response_streaming else once, work)
+    update_wrapper(made, work)  # with what grpc reads from it: threads of its own
+    make = getattr(grpc, f"{'stream' if unparsed else requests}_{responses}_rpc_method_handler")
+    wrapped: Handler[Request, Response] = make(
+        made, None if unparsed else handler.request_deserializer, handler.response_serializer
+    )
+    return wrapped
 
 
-def rewritten(handler: Handler, make: Callable[[Work, bool], Work]) -> Handler:
-    """A handler of the same kind whose work `make` made of the old work; it is told whether the answer streams."""
-    kind, work = work_of(handler)
-    made = functools.wraps(work)(
-        make(work, kind.endswith("_stream"))
-    )  # with what grpc reads from it: threads of its own
-    of_kind = getattr(grpc, f"{kind}_rpc_method_handler")
-    return of_kind(made, handler.request_deserializer, handler.response_serializer)
-
-
-def size_of(message: Any) -> int:
+def size_of(message: bytes | _Message) -> int:
     """Bytes of an answer. Streams of tensors are serialized when they come to interceptors."""
-    return len(message) if isinstance(message, bytes) else int(message.ByteSize())
+    return len(message) if isinstance(message, bytes) else message.ByteSize()
 
 
 class ContextInterceptor(grpc.ServerInterceptor, ABC):
     """An interceptor that is a context manager around the work of a call."""
 
     @abstractmethod
-    def around(self, method: str, context: grpc.ServicerContext) -> AbstractContextManager[Any]:
+    def around(self, method: str, context: grpc.ServicerContext) -> AbstractContextManager[None]:
         """Entered before the call's work begins, left when its last message has gone."""
 
-    def intercept_service(self, continuation: Callable[[_Details], Handler | None], details: _Details) -> Any:
+    def intercept_service(
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
         """Wrap the handler that the rest of the chain found."""
         handler, method = continuation(details), str(details.method)
 
-        def wrapped(work: Work, streams: bool) -> Work:
-            def once(request: Any, context: grpc.ServicerContext) -> Any:
-                with self.around(method, context):
-                    return work(request, context)
+        def once(work: Work, request: object, context: grpc.ServicerContext) -> object:
+            with self.around(method, context):
+                return work(request, context)
 
-            def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                with self.around(method, context):
-                    yield from work(request, context)
+        def stream(work: Work, request: object, context: grpc.ServicerContext) -> Iterator[object]:
+            with self.around(method, context):
+                yield from work(request, context)
 
-            return stream if streams else once
-
-        return None if handler is None else rewritten(handler, wrapped)
+        return None if handler is None else rewrapped(handler, once, stream)

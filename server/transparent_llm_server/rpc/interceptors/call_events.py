@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire.methods import RUN_KEY_HEADER
+from transparent_llm.wire.methods import RUN_KEY_HEADER, SERVICE
+from transparent_llm.wire.rpcs import RPCS
 from transparent_llm_server.access.identity import Identity
 from transparent_llm_server.events import OTHER, Call, CallListener, current, trace_id_of
 from transparent_llm_server.rpc.caller import kind_of_peer
 from transparent_llm_server.rpc.deadline import Deadline
-from transparent_llm_server.rpc.interceptors.base import Work, rewritten, size_of
+from transparent_llm_server.rpc.interceptors.base import (
+    Continuation,
+    Handler,
+    Request,
+    Response,
+    Work,
+    rewrapped,
+    size_of,
+)
 
-KNOWN = {
-    f"/{service.full_name}/{method.name}": (service.full_name, method.name)
-    for schema in (service_pb2, health_pb2, reflection_pb2)
+_KNOWN = [(SERVICE, rpc.name) for rpc in RPCS] + [
+    (service.full_name, method.name)
+    for schema in (health_pb2, reflection_pb2)
     for service in schema.DESCRIPTOR.services_by_name.values()
     for method in service.methods
-}
+]
+KNOWN = {f"/{service}/{method}": (service, method) for service, method in _KNOWN}
 """Service and method by path; all others are OTHER, as anybody can make up names."""
 
 _KEPT_HEADERS = frozenset({"traceparent", "tracestate", RUN_KEY_HEADER})
@@ -38,30 +46,27 @@ class CallEvents(grpc.ServerInterceptor):
         self._identity = identity
 
     def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
-    ) -> Any:
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
         """Wrap the handler; what nobody handles is told at once."""
         handler = continuation(details)
         if handler is None:
             self._tell_unknown(details)
             return None
 
-        def observed(work: Work, streams: bool) -> Work:
-            def once(request: Any, context: grpc.ServicerContext) -> Any:
-                with self._observed(details, context) as call:
-                    response = work(request, context)
-                    call.sent_bytes = size_of(response)
-                    return response
+        def once(work: Work, request: object, context: grpc.ServicerContext) -> object:
+            with self._observed(details, context) as call:
+                response = work(request, context)
+                call.sent_bytes = size_of(response)
+                return response
 
-            def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                with self._observed(details, context) as call:
-                    for message in work(request, context):
-                        yield message
-                        call.sent_bytes += size_of(message)
+        def stream(work: Work, request: object, context: grpc.ServicerContext) -> Iterator[object]:
+            with self._observed(details, context) as call:
+                for message in work(request, context):
+                    yield message
+                    call.sent_bytes += size_of(message)
 
-            return stream if streams else once
-
-        return rewritten(handler, observed)
+        return rewrapped(handler, once, stream)
 
     @contextmanager
     def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import grpc
 
 from transparent_llm_server.rpc.concurrency.in_flight import CallInFlight
 from transparent_llm_server.rpc.concurrency.lanes import Lane
-from transparent_llm_server.rpc.interceptors.base import Work, rewritten, size_of
+from transparent_llm_server.rpc.interceptors.base import (
+    Continuation,
+    Handler,
+    Request,
+    Response,
+    Work,
+    rewrapped,
+    size_of,
+)
 
 
 class Concurrency(grpc.ServerInterceptor):
@@ -20,26 +27,22 @@ class Concurrency(grpc.ServerInterceptor):
         self._lane_of = lane_of
 
     def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], details: grpc.HandlerCallDetails
-    ) -> Any:
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
         """Wrap the handler, and give it the threads of its lane."""
         handler, method = continuation(details), str(details.method)
         if handler is None:
             return None
         lane = self._lane_of(method)
-
-        def counted(work: Work, streams: bool) -> Work:
-            return partial(_stream if streams else _once, lane, method, work)
-
-        counting = rewritten(handler, counted)
+        counting = rewrapped(handler, partial(_once, lane, method), partial(_stream, lane, method))
         if lane.threads is not None:
             for work in (counting.stream_unary, counting.stream_stream):
                 if work is not None:
-                    work.experimental_thread_pool = lane.threads
+                    work.experimental_thread_pool = lane.threads  # type: ignore[union-attr]  # grpc looks there
         return counting
 
 
-def _once(lane: Lane, method: str, work: Work, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+def _once(lane: Lane, method: str, work: Work, messages: Iterator[bytes], context: grpc.ServicerContext) -> object:
     call, in_flight, nbytes = _entered(lane, method, context), lane.in_flight, 0
     try:
         answer = work(in_flight.requests(call, messages), context)
@@ -50,8 +53,8 @@ def _once(lane: Lane, method: str, work: Work, messages: Iterator[Any], context:
 
 
 def _stream(
-    lane: Lane, method: str, work: Work, messages: Iterator[Any], context: grpc.ServicerContext
-) -> Iterator[Any]:
+    lane: Lane, method: str, work: Work, messages: Iterator[bytes], context: grpc.ServicerContext
+) -> Iterator[object]:
     call, in_flight = _entered(lane, method, context), lane.in_flight
     try:
         yield from in_flight.offers(call, work(in_flight.requests(call, messages), context))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 
-from transparent_llm.errors import InternalError, TransparentLlmError
+from transparent_llm.errors import TransparentLlmError
 from transparent_llm.wire import status
 from transparent_llm_server import events as call
-from transparent_llm_server.incidents import places
+from transparent_llm_server.incidents import incident_of_call
 from transparent_llm_server.rpc.interceptors.base import ContextInterceptor
-
-log = logging.getLogger(__name__)
 
 
 class _Status(
@@ -49,11 +45,7 @@ class Errors(ContextInterceptor):
             told = self._translate(error)
             if isinstance(told, TransparentLlmError):
                 self._abort(context, told)
-            incident = uuid.uuid4().hex[:12]
-            words = f": {error}" if self._log_prompts else ""
-            log.error("incident %s in %s%s\n%s", incident, method, words, places(error))
-            message = f"{type(error).__name__} in the server, incident {incident}; its log has the details"
-            self._abort(context, InternalError(message, metadata={"incident": incident}))
+            self._abort(context, incident_of_call(method, error, quoting=self._log_prompts))
 
     def _abort(self, context: grpc.ServicerContext, error: TransparentLlmError) -> None:
         if (observed := call.current.get()) is not None:

@@ -1,0 +1,25 @@
+"""From the names of RPCs to the methods that answer them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from transparent_llm.wire.methods import SERVICE
+from transparent_llm.wire.rpcs import RPCS
+from transparent_llm_server.rpc.servicer import TransparentLlmServicer
+
+
+def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
+    """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
+    handlers: dict[str, grpc.RpcMethodHandler[Message, Any]] = {}
+    for rpc in RPCS:
+        behavior = getattr(servicer, rpc.name)
+        parse = servicer.intake.parser(rpc.name, rpc.request.FromString)
+        if rpc.streams:
+            handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
+        else:
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, rpc.response.SerializeToString)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
