@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from transparent_llm.client.reads import INTEGERS, Read
+from transparent_llm.client.reads import Read
 from transparent_llm.description import ModelDescription
 from transparent_llm.selection import Selection
 from transparent_llm.wire.expected import Expected
@@ -18,13 +18,15 @@ def of_run(
 ) -> Expected:
     """What a read of a run brings. `shape` is that of its tokens; None: nothing is known of the model.
 
-    Factors of a feed-forward part come whole and are cut here; all others come cut, and only values in another type.
+    Factors that weights belong to come whole and are cut here; all others come cut, and only values in another type.
     """
-    name, dims = read[0], METHODS[read[0]].dims or ()
-    layer = dict(zip(METHODS[name].arguments, read[1], strict=True)).get("layer")
-    is_whole = factored and name == "decomposed_ffn_out"
+    name, method = read[0], METHODS[read[0]]
+    dims = method.dims or ()
+    layer = dict(zip(method.arguments, read[1], strict=True)).get("layer")
+    is_whole = factored and method.weights is not None
     sizes = _cut(_sizes(shape, model, layer), {} if is_whole else reading.of(dims))
-    return Expected(name, dims, sizes, _dtype(name, model, None if factored else reading.dtype), factored)
+    parts = method.parts if factored or method.is_parts else ()
+    return Expected(name, dims, sizes, _dtype(name, model, None if factored else reading.dtype), parts)
 
 
 def of_model(name: str, model: ModelDescription | None, reading: Selection) -> Expected:
@@ -51,6 +53,4 @@ def _cut(sizes: dict[str, int], axes: Mapping[str, slice]) -> dict[str, int]:
 
 
 def _dtype(name: str, model: ModelDescription | None, wanted: torch.dtype | None) -> torch.dtype | None:
-    if name in INTEGERS:
-        return torch.int64
-    return wanted or (model.dtype if model is not None else None)
+    return METHODS[name].dtype or wanted or (model.dtype if model is not None else None)

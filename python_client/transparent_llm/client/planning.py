@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transparent_llm.client.plan import PlannedRead
-from transparent_llm.client.reads import INTEGERS, Read, grouped
+from transparent_llm.client.reads import Read, grouped
 from transparent_llm.selection import Selection
 from transparent_llm.wire import dtypes, fetch, options
 from transparent_llm.wire.expected import Answer, Expected
@@ -45,5 +45,5 @@ def _read(head: Any, sent: Any) -> PlannedRead:
 def _dense(read: Read, reading: Selection) -> tuple[str, Any]:
     name, indices = read
     item = METHODS[name].request("", *indices)
-    options.fill(item, reading.of(METHODS[name].dims or ()), None if name in INTEGERS else reading.dtype)
+    options.fill(item, reading.of(METHODS[name].dims or ()), None if METHODS[name].integers else reading.dtype)
     return name, item

@@ -17,7 +17,7 @@ from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.prefetch import Prefetches
 from transparent_llm.client.products import Products
 from transparent_llm.client.read_ahead import AccessPattern, Indices
-from transparent_llm.client.reads import INTEGERS, WHOLE, Read, grouped, integers
+from transparent_llm.client.reads import WHOLE, Read, grouped, integers
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.client.weights import Weights
@@ -28,7 +28,7 @@ from transparent_llm.selection import Selection
 from transparent_llm.wire import fetch, options
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
-from transparent_llm.wire.expected import FACTORS, Expected
+from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.methods import METHODS
 
 Named = dict[str, torch.Tensor]
@@ -248,12 +248,12 @@ class RunReader:
         return expecting.of_run(read, (tokens.shape[0], tokens.shape[1]), model, reading, factored=factored)
 
     def _set_options(self, run: CurrentRun, read: Read, reading: Selection, request: Any) -> None:
-        name, dims = read[0], METHODS[read[0]].dims or ()
-        axes = reading.of(dims)
+        method = METHODS[read[0]]
+        axes = reading.of(method.dims or ())
         factored = self._is_factored(run, read, axes)
-        if factored and name == "decomposed_ffn_out":
+        if factored and method.weights is not None:
             axes = {}  # its factors are small; the part is cut here
-        dtype = None if factored or name in INTEGERS else reading.dtype
+        dtype = None if factored or method.integers else reading.dtype
         options.fill(request, axes, dtype, factored=factored)
 
     def _is_factored(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
@@ -261,11 +261,12 @@ class RunReader:
 
         Those of neurons are made by weights that are or will be kept.
         """
-        if read[0] not in FACTORS:
+        method = METHODS[read[0]]
+        if not method.parts or method.is_parts:
             return False
         model, layer = self._shared.description(run.result.model_digest), read[1][1]
-        if model is None or read[0] == "decomposed_attn" or not self._shared.has("neuron_outputs"):
-            return model is not None and read[0] == "decomposed_attn"
+        if model is None or method.weights is None or not self._shared.has(method.weights):
+            return model is not None and method.weights is None
         if layer is None or not 0 <= layer < len(model.d_ffn):
             return False  # the server says what is wrong
         weights = self._shared.weights
@@ -283,7 +284,7 @@ class RunReader:
                 f"{self._shared.calls.config.target} broke the protocol: {read[0]} is {list(value.shape)}, uncut or of "
                 "another shape than its factors said"
             )
-        return value if reading.dtype is None or read[0] in INTEGERS else value.to(reading.dtype)
+        return value if reading.dtype is None or METHODS[read[0]].integers else value.to(reading.dtype)
 
     def _walk(self, name: str, indices: Indices) -> AccessPattern | None:
         if not self._read_ahead_bytes or name not in _WALKED:
@@ -305,8 +306,8 @@ class RunReader:
 def _sizes(name: str, run: CurrentRun, model: ModelDescription) -> Indices:
     """Of the axes that a method's indices go along."""
     batch, n_pos = run.result.tokens.shape
-    sizes = {"batch_i": batch, "pos": n_pos, "layer": model.info.n_layers, "head": model.info.n_heads}
-    return tuple(sizes[argument] for argument in METHODS[name].arguments)
+    sizes = {"batch": batch, "pos": n_pos, "layer": model.info.n_layers, "head": model.info.n_heads}
+    return tuple(sizes[axis] for axis in METHODS[name].axes)
 
 
 def _size(named: Named) -> int:
