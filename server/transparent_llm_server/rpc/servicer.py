@@ -54,7 +54,7 @@ FEATURES = (
 
 
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
-    """Answers the RPCs of service.proto."""
+    """Answers the RPCs of service.proto. Those that read a tensor of a run are alike: the table makes them, see below."""
 
     def __init__(
         self,
@@ -134,12 +134,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
             return self.intake.answer(model, len(request.token_ids), answer, caller, owner)
 
-    def Tokens(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("tokens", request, context)
-
-    def Logits(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("logits", request, context)
-
     def Unembed(self, request: Any, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
         named = (digest_of(request.t), request.normalize)
@@ -148,38 +142,11 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             tag = etag(f"{self._nonce}/{digest}", "unembed", named, request.options)
             yield from self._of_model(model, "unembed", request, context, arguments, tag)
 
-    def ResidualIn(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("residual_in", request, context)
-
-    def ResidualAfterAttn(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("residual_after_attn", request, context)
-
-    def ResidualOut(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("residual_out", request, context)
-
-    def FfnOut(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("ffn_out", request, context)
-
-    def DecomposedFfnOut(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("decomposed_ffn_out", request, context)
-
-    def NeuronActivations(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("neuron_activations", request, context)
-
     def NeuronOutput(self, request: Any, context: _Context) -> _Frames:
         return self._of_weights("neuron_output", request, context)
 
     def NeuronOutputs(self, request: Any, context: _Context) -> _Frames:
         return self._of_weights("neuron_outputs", request, context)
-
-    def AttentionMatrix(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("attention_matrix", request, context)
-
-    def AttentionOutput(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("attention_output", request, context)
-
-    def DecomposedAttn(self, request: Any, context: _Context) -> _Frames:
-        return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: Any, context: _Context) -> _Frames:
         caller = self._caller(context)
@@ -259,6 +226,18 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             stored_runs=stored_runs,
             stored_run_bytes=stored_run_bytes,
         )
+
+
+def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, Any, _Context], _Frames]:
+    def read(self: TransparentLlmServicer, request: Any, context: _Context) -> _Frames:
+        return self._of_run(name, request, context)
+
+    return read
+
+
+for _method in METHODS.values():
+    if _method.of_run and _method.dims is not None:
+        setattr(TransparentLlmServicer, _method.rpc, _read_of_run(_method.name))
 
 
 def _require_digest(wanted: str, model: ServedModel) -> str:
