@@ -97,7 +97,7 @@ func (c *calls) begin(ctx context.Context, runKey string) (context.Context, cont
 func (c *calls) unary(ctx context.Context, rpc string, request, response proto.Message, runKey string) error {
 	ctx, cancel := c.begin(ctx, runKey)
 	defer cancel()
-	cuts := newCuts(c)
+	retries := newRetries(c)
 	if c.closed.Load() {
 		return closedError()
 	}
@@ -107,7 +107,7 @@ func (c *calls) unary(ctx context.Context, rpc string, request, response proto.M
 			c.answered.Store(true)
 			return nil
 		}
-		if err := cuts.waitOut(ctx, c.failed(ctx, err), nil, false); err != nil {
+		if err := retries.backoff(ctx, c.failed(ctx, err), nil, false); err != nil {
 			return err
 		}
 	}
@@ -126,7 +126,7 @@ func (c *calls) isServing(ctx context.Context) (bool, error) {
 	return answer.Status == healthpb.HealthCheckResponse_SERVING, nil
 }
 
-// tensors receives all of a stream, of so many tensors at most; one that is cut is taken up where it broke off.
+// tensors receives all of a stream, of so many tensors at most; one that broke is taken up where it broke off.
 func (c *calls) tensors(ctx context.Context, request request, most int, progress func(received, total int64)) ([]wire.Tensor, error) {
 	assembler := wire.NewAssembler(uint64(c.maxBytes))
 	assembler.Most = most

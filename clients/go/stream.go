@@ -24,21 +24,21 @@ type stream struct {
 	calls   *calls
 	request request
 	tracker *wire.Tracker
-	cut     func() // told before the stream is taken up again
+	broke   func() // told before the stream is taken up again
 	ctx     context.Context
 	cancel  context.CancelFunc
-	cuts    *cuts
+	retries *retries
 	begun   bool
 
-	call       grpc.ClientStream // nil: not begun, or cut
+	call       grpc.ClientStream // nil: not begun, or broken off
 	cancelCall context.CancelFunc
 	before     uint64 // bytes received when the call began
 }
 
-func (c *calls) stream(ctx context.Context, request request, tracker *wire.Tracker, cut func()) *stream {
+func (c *calls) stream(ctx context.Context, request request, tracker *wire.Tracker, broke func()) *stream {
 	ctx, cancel := c.begin(ctx, request.runKey)
 	tracker.Check = request.expected.check
-	return &stream{calls: c, request: request, tracker: tracker, cut: cut, ctx: ctx, cancel: cancel, cuts: newCuts(c)}
+	return &stream{calls: c, request: request, tracker: tracker, broke: broke, ctx: ctx, cancel: cancel, retries: newRetries(c)}
 }
 
 // next is the next message, which the tracker must have taken before next is called again; io.EOF after the last.
@@ -53,7 +53,7 @@ func (s *stream) next() (*pb.TensorChunk, error) {
 			return chunk, err
 		}
 		failed := s.calls.failed(s.ctx, err)
-		if err := s.cuts.waitOut(s.ctx, failed, s.tracker, s.tracker.Received > s.before); err != nil {
+		if err := s.retries.backoff(s.ctx, failed, s.tracker, s.tracker.Received > s.before); err != nil {
 			return nil, err
 		}
 		s.again()
@@ -63,7 +63,7 @@ func (s *stream) next() (*pb.TensorChunk, error) {
 // again takes the stream up where it broke off.
 func (s *stream) again() {
 	s.endCall()
-	s.cut()
+	s.broke()
 	s.request.options.ResumeOffset, s.request.options.Etag = s.tracker.Received, s.tracker.Etag()
 }
 

@@ -17,9 +17,9 @@ import pytest
 from support.deploy.manifests import ENVOY, FOLDER, ROOT, build, container_of, named, read_yaml
 from support.deploy.secret_volume import SecretVolume
 from support.network.ports import free_ports
+from support.servers import read_only
 from support.servers.certificates import Authority, shown_serial
 from support.servers.polling import wait_until
-from support.servers.servers import read_only
 
 CONFIGURATION = ROOT / "deploy" / "envoy"
 ENVOY_BINARY = Path(sys.prefix, "bin", "envoy")

@@ -17,8 +17,9 @@ import torch
 
 from support.deploy.build_context import ROOT, copy_to, ignore_rules, is_sent
 from support.deploy.manifests import FOLDER, build, container_of, named, pod_of, read_yaml, serve_flags
+from support.servers import read_only
 from support.servers.polling import wait_until
-from support.servers.servers import read_only, running
+from support.servers.servers import running
 from transparent_llm import connect
 from transparent_llm.version import __version__
 

@@ -1,4 +1,4 @@
-// Checks the messages of one stream of tensors, of several calls if it was cut, and hands their
+// Checks the messages of one stream of tensors, of several calls if it broke, and hands their
 // data on.
 
 #pragma once
@@ -49,10 +49,10 @@ class Assembler {
       : sink_(sink), max_bytes_(max_bytes), check_(std::move(check)) {}
 
   /// Takes the next message. Throws StreamError for no header yet, a gap, more data than announced,
-  /// or a header that contradicts itself or the cut stream; TooLargeError for a tensor of more than
+  /// or a header that contradicts itself or the broken stream; TooLargeError for a tensor of more than
   /// `max_bytes`; what `check` throws.
   void add(const v1::TensorChunk& chunk);
-  /// The stream was cut and is asked for from `received()` on. What has no bytes yet will be sent
+  /// The stream broke and is asked for from `received()` on. What has no bytes yet will be sent
   /// again.
   void resume();
   /// Throws StreamError if there is no tensor, or the last one is not finished.
@@ -84,7 +84,7 @@ class Assembler {
   std::vector<Held> held_;
   std::uint64_t received_ = 0;
   std::uint64_t total_bytes_ = 0;
-  bool goes_on_ = false;  // the next header can be that of a tensor which was cut
+  bool goes_on_ = false;  // the next header can be that of a tensor which broke off
 };
 
 /// Throws TooLargeError if a value takes more bytes than its reader has room for.

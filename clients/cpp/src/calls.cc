@@ -6,7 +6,7 @@
 
 #include <stdexcept>
 
-#include "cuts.h"
+#include "retries.h"
 #include "failure.h"
 #include "transparent_llm/client/status.pb.h"
 
@@ -119,11 +119,11 @@ StreamCall stream_call(std::string name, std::shared_ptr<google::protobuf::Messa
 }
 
 void call_again(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {
-  Cuts cuts(connection, terms);
+  Retries retries(connection, terms);
   for (;;) {
     const grpc::Status status = attempted(connection, terms, attempt);
     if (status.ok()) return;
-    cuts.wait_out(failed(connection, status));
+    retries.backoff(failed(connection, status));
   }
 }
 
@@ -166,13 +166,13 @@ void receive(Connection& connection, const StreamCall& call, const CallTerms& te
              const Progress& progress) {
   Assembler assembler(sink, max_bytes,
                       [&expected](const TensorHeader& header) { expected.check(header); });
-  Cuts cuts(connection, terms);
+  Retries retries(connection, terms);
   try {
     for (;;) {
       const std::uint64_t before = assembler.received();
       const grpc::Status status = received(connection, call, terms, assembler, progress);
       if (status.ok()) return assembler.finish();
-      cuts.wait_out(failed(connection, status),
+      retries.backoff(failed(connection, status),
                     {assembler.has_begun(), assembler.received(), assembler.total_bytes()},
                     assembler.received() > before);
       assembler.resume();

@@ -1,5 +1,5 @@
 // The choke point: every call goes through `unary` or `receive`. Here are retries, the resumption
-// of a cut stream, and the one place where gRPC's statuses become errors.
+// of a broken stream, and the one place where gRPC's statuses become errors.
 
 #pragma once
 
@@ -75,7 +75,7 @@ StreamCall stream_call(std::string name, Request request) {
 
 using Progress = std::function<void(std::uint64_t received_bytes, std::uint64_t total_bytes)>;
 
-/// Receives a stream into a new assembler of `sink`; a cut one is taken up where it broke off.
+/// Receives a stream into a new assembler of `sink`; a broken one is taken up where it broke off.
 /// `progress` may be empty.
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
              const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,

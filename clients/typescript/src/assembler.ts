@@ -40,9 +40,9 @@ interface Described {
 }
 
 /**
- * Takes the messages of a stream, of several calls if it was cut.
+ * Takes the messages of a stream, of several calls if it broke.
  *
- * `received` and `etag` are what a request for the rest needs after a cut; `resume` says that one is sent.
+ * `received` and `etag` are what a request for the rest needs after a break; `resume` says that one is sent.
  */
 export class Assembler {
   /** Data bytes that came, over all tensors. */
@@ -105,7 +105,7 @@ export class Assembler {
     this.#fill(chunk.offset, chunk.data);
   }
 
-  /** The stream was cut and is asked for from `received` on. What has no bytes yet will be sent again. */
+  /** The stream broke and is asked for from `received` on. What has no bytes yet will be sent again. */
   resume(): void {
     for (let last = this.#tensors.at(-1); last?.received === 0; last = this.#tensors.at(-1)) {
       this.#tensors.pop();

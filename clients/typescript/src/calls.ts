@@ -1,7 +1,7 @@
 /**
  * The choke point: every call of the client goes through `unary` or `tensors`.
  *
- * Here are deadline, token, routing key, progress, cancellation, and resumption of a cut stream.
+ * Here are deadline, token, routing key, progress, cancellation, and resumption of a broken stream.
  */
 
 import {
@@ -13,7 +13,6 @@ import {
 } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { Assembler, type NamedTensor, StreamError } from "./assembler.js";
-import { Cuts } from "./cuts.js";
 import { InternalError, InvalidRequestError, TransparentLlmError } from "./errors.js";
 import type { Expected } from "./expected.js";
 import { errorOfFailure } from "./failures.js";
@@ -25,6 +24,7 @@ import {
   TensorOptionsSchema,
 } from "./gen/transparent_llm/v1/tensor_pb.js";
 import type { CallOptions, ClientConfig, Progress } from "./options.js";
+import { Retries } from "./retries.js";
 import { Scope } from "./scope.js";
 import { UnderWay } from "./under_way.js";
 
@@ -89,18 +89,18 @@ export class Calls {
     scope: Scope,
     runKey = "",
   ): Promise<MessageShape<O>> {
-    const cuts = new Cuts(scope, this.config.target, this.#hasAnswered);
+    const retries = new Retries(scope, this.config.target, this.#hasAnswered);
     for (;;) {
       try {
         return await this.#unaryOnce(method, request, scope, runKey);
       } catch (error) {
-        await cuts.waitOut(asOurs(error));
+        await retries.backoff(asOurs(error));
       }
     }
   }
 
   /**
-   * Receive a stream's tensors; a cut stream is taken up where it broke off.
+   * Receive a stream's tensors; a broken stream is taken up where it broke off.
    *
    * @throws InternalError the stream breaks the protocol, or brings something else than what is expected.
    */
@@ -113,7 +113,7 @@ export class Calls {
     onProgress?: (progress: Progress) => void,
   ): Promise<NamedTensor[]> {
     const assembler = new Assembler(this.config.maxBytes, expected.most, (header) => expected.check(header));
-    const cuts = new Cuts(scope, this.config.target, this.#hasAnswered);
+    const retries = new Retries(scope, this.config.target, this.#hasAnswered);
     for (;;) {
       const before = assembler.received;
       try {
@@ -124,7 +124,7 @@ export class Calls {
         return assembler.tensors();
       } catch (error) {
         const failure = this.#streamFailure(error, method.name);
-        await cuts.waitOut(failure, assembler, assembler.received > before);
+        await retries.backoff(failure, assembler, assembler.received > before);
       }
       assembler.resume();
       request.options ??= create(TensorOptionsSchema);

@@ -12,8 +12,8 @@ const OBEYED = /[\p{Cc}\p{Bidi_Control}]/gu;
 
 /** A text as it can be printed: so many characters at most, and none that a terminal obeys. */
 export function legible(text: string, most: number): string {
-  const cut = text.length > most ? `${text.slice(0, most)}...` : text;
-  return cut.replace(OBEYED, (sign) => (sign === "\n" || sign === "\t" ? sign : "\ufffd"));
+  const start = text.length > most ? `${text.slice(0, most)}...` : text;
+  return start.replace(OBEYED, (sign) => (sign === "\n" || sign === "\t" ? sign : "\ufffd"));
 }
 
 /** A text that is quoted in a message. */

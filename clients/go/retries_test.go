@@ -16,12 +16,12 @@ func TestAPauseThatOutlastsTheCallEndsWithItsReason(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 0)
 	defer cancel()
 	reason := errors.New("the model is being loaded")
-	if err := newCuts(&calls{}).pause(over{ctx}, time.Hour, func() error { return reason }); err != reason {
+	if err := newRetries(&calls{}).pause(over{ctx}, time.Hour, func() error { return reason }); err != reason {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel = context.WithCancel(context.Background())
 	cancel()
-	if err := newCuts(&calls{}).pause(ctx, time.Hour, func() error { return reason }); !errors.Is(err, ErrCancelled) {
+	if err := newRetries(&calls{}).pause(ctx, time.Hour, func() error { return reason }); !errors.Is(err, ErrCancelled) {
 		t.Errorf("when cancelled: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-#include "cuts.h"
+#include "retries.h"
 
 #include <algorithm>
 #include <chrono>
@@ -15,7 +15,7 @@ constexpr Clock::duration kFirstPause = 50ms;
 constexpr Clock::duration kLongestPause = 1s;
 constexpr Clock::duration kLongestAbsence = 30s;
 
-/// Whether it is that of a server that goes or comes, or cuts off what it has not begun: where one
+/// Whether it is that of a server that goes or comes, or cancels what it has not begun: where one
 /// was reached before, it or another one will answer.
 bool is_passing(const Failure& failure) {
   const std::string& reason = failure.details.reason;
@@ -35,7 +35,7 @@ Clock::duration pause_after(int in_a_row) {
 
 }  // namespace
 
-void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progress) {
+void Retries::backoff(const Failure& failure, const Transfer& transfer, bool progress) {
   require_wanted(failure);
   if (loads_a_model(failure)) return wait_for_model(failure);
   const auto now = Clock::now();
@@ -49,36 +49,36 @@ void Cuts::wait_out(const Failure& failure, const Transfer& transfer, bool progr
   const bool is_unreached = !was_reached && failure.details.reason == "UNAVAILABLE";
   if (is_unreached && in_a_row_ < kTriesUnreached && !terms_.deadline.is_within(0s)) return;
   const bool was_lost = was_reached && is_passing(failure);
-  const bool was_cut = (transfer.has_begun || loss_) && (failure.kind == ErrorClass::kUnavailable ||
+  const bool was_broken = (transfer.has_begun || loss_) && (failure.kind == ErrorClass::kUnavailable ||
                                                          failure.kind == ErrorClass::kCancelled);
-  if (!(was_lost || was_cut) || now - *since_ > kLongestAbsence) failure.raise();
+  if (!(was_lost || was_broken) || now - *since_ > kLongestAbsence) failure.raise();
   if (!loss_) loss_ = failure;
   const auto pause = in_a_row_ == 0 ? rest(now) : pause_after(in_a_row_);
   if (terms_.deadline.is_within(pause)) raise_stayed_away(transfer);
   this->pause(pause, failure);
 }
 
-/// The pause after some progress: none, unless the cut before was only just, as of a server that
+/// The pause after some progress: none, unless the failure before was only just, as of a server that
 /// sends crumbs.
-Clock::duration Cuts::rest(Clock::time_point now) {
+Clock::duration Retries::rest(Clock::time_point now) {
   const auto none = Clock::duration::zero();
   const auto pause = last_ ? std::max(none, *last_ + kFirstPause - now) : none;
   last_ = now + pause;
   return pause;
 }
 
-void Cuts::require_wanted(const Failure& failure) const {
+void Retries::require_wanted(const Failure& failure) const {
   if (!connection_.is_given_up(terms_)) return;
   throw CancelledError("the call was cancelled",
                        {.reason = {}, .metadata = failure.details.metadata, .retry_after = {}});
 }
 
-void Cuts::pause(Clock::duration time, const Failure& failure) const {
+void Retries::pause(Clock::duration time, const Failure& failure) const {
   connection_.pause(time, terms_);
   require_wanted(failure);
 }
 
-void Cuts::raise_stayed_away(const Transfer& transfer) const {
+void Retries::raise_stayed_away(const Transfer& transfer) const {
   const std::string received = std::to_string(transfer.received);
   const std::string total = std::to_string(transfer.total_bytes);
   const std::string place =
@@ -91,7 +91,7 @@ void Cuts::raise_stayed_away(const Transfer& transfer) const {
 }
 
 /// As long as the server says; throws its own words if the call's time does not suffice.
-void Cuts::wait_for_model(const Failure& failure) const {
+void Retries::wait_for_model(const Failure& failure) const {
   const Seconds asked = failure.details.retry_after.value_or(Seconds(0));
   const auto pause =
       asked > Seconds(0)

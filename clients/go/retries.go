@@ -18,12 +18,12 @@ const (
 	reconnectFor = 30 * time.Second
 )
 
-// passing are reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it
+// passing are reasons of a server that goes or comes, or cancels what it has not begun: where one was reached before, it
 // or another one will answer.
 var passing = map[string]bool{"UNAVAILABLE": true, "DRAINING": true, "LOADING": true, "CANCELLED": true}
 
-// cuts is how often, and how long already, a call had to be made or taken up again without any progress.
-type cuts struct {
+// retries is how often, and how long already, a call had to be made or taken up again without any progress.
+type retries struct {
 	calls      *calls
 	wasReached bool
 	inARow     int
@@ -32,69 +32,69 @@ type cuts struct {
 	loss       *Error
 }
 
-func newCuts(calls *calls) *cuts {
-	return &cuts{calls: calls, wasReached: calls.answered.Load()}
+func newRetries(calls *calls) *retries {
+	return &retries{calls: calls, wasReached: calls.answered.Load()}
 }
 
-// waitOut waits a little after a cut. It returns what cannot be mended, or could not within reconnectFor. The tracker is
-// that of the stream that was cut, if it was one.
-func (c *cuts) waitOut(ctx context.Context, failed *Error, stream *wire.Tracker, progressed bool) error {
-	if ctx.Err() == context.Canceled || c.calls.closed.Load() {
+// backoff waits a little after a failure. It returns what cannot be mended, or could not within reconnectFor. The tracker is
+// that of the stream that broke, if it was one.
+func (r *retries) backoff(ctx context.Context, failed *Error, stream *wire.Tracker, progressed bool) error {
+	if ctx.Err() == context.Canceled || r.calls.closed.Load() {
 		return failed
 	}
 	if delay, loads := modelDelay(failed); loads {
-		return c.pause(ctx, delay, func() error { return failed })
+		return r.pause(ctx, delay, func() error { return failed })
 	}
 	now := time.Now()
-	if progressed || c.since.IsZero() {
-		c.inARow, c.since = 0, now
+	if progressed || r.since.IsZero() {
+		r.inARow, r.since = 0, now
 	}
 	if !progressed {
-		c.inARow++
+		r.inARow++
 	}
 	begun := stream != nil && stream.HasBegun()
-	stayedAway := func() error { return c.stayedAway(stream) }
+	stayedAway := func() error { return r.stayedAway(stream) }
 	switch {
-	case failed.Class == ErrDeadline && c.loss != nil:
+	case failed.Class == ErrDeadline && r.loss != nil:
 		return stayedAway()
-	case !c.wasReached && !begun && failed.Reason == "UNAVAILABLE" && c.inARow < triesUnreached:
-		c.calls.reconnect(ctx)
+	case !r.wasReached && !begun && failed.Reason == "UNAVAILABLE" && r.inARow < triesUnreached:
+		r.calls.reconnect(ctx)
 		return nil
-	case !c.isPassing(failed, begun) || now.Sub(c.since) > reconnectFor:
+	case !r.isPassing(failed, begun) || now.Sub(r.since) > reconnectFor:
 		return failed
 	}
-	if c.loss == nil {
-		c.loss = failed
+	if r.loss == nil {
+		r.loss = failed
 	}
-	pause := pauseAfter(c.inARow)
-	if c.inARow == 0 {
-		pause = c.rest(now)
+	pause := pauseAfter(r.inARow)
+	if r.inARow == 0 {
+		pause = r.rest(now)
 	}
-	if err := c.pause(ctx, pause, stayedAway); err != nil {
+	if err := r.pause(ctx, pause, stayedAway); err != nil {
 		return err
 	}
-	c.calls.reconnect(ctx)
+	r.calls.reconnect(ctx)
 	return nil
 }
 
-// rest is the pause after some progress: none, unless the cut before was only just, as of a server that sends crumbs.
-func (c *cuts) rest(now time.Time) time.Duration {
-	pause := firstPause - now.Sub(c.last)
+// rest is the pause after some progress: none, unless the failure before was only just, as of a server that sends crumbs.
+func (r *retries) rest(now time.Time) time.Duration {
+	pause := firstPause - now.Sub(r.last)
 	if pause < 0 {
 		pause = 0
 	}
-	c.last = now.Add(pause)
+	r.last = now.Add(pause)
 	return pause
 }
 
-func (c *cuts) isPassing(failed *Error, begun bool) bool {
-	wasLost := passing[failed.Reason] && (c.wasReached || begun)
-	wasCut := (begun || c.loss != nil) && (failed.Class == ErrUnavailable || failed.Class == ErrCancelled)
-	return wasLost || wasCut
+func (r *retries) isPassing(failed *Error, begun bool) bool {
+	wasLost := passing[failed.Reason] && (r.wasReached || begun)
+	wasBroken := (begun || r.loss != nil) && (failed.Class == ErrUnavailable || failed.Class == ErrCancelled)
+	return wasLost || wasBroken
 }
 
 // pause waits, unless the time of the call does not suffice for it, or the client is closed.
-func (c *cuts) pause(ctx context.Context, delay time.Duration, tooLate func() error) error {
+func (r *retries) pause(ctx context.Context, delay time.Duration, tooLate func() error) error {
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Add(delay).Before(deadline) {
 		return tooLate()
 	}
@@ -103,16 +103,16 @@ func (c *cuts) pause(ctx context.Context, delay time.Duration, tooLate func() er
 	select {
 	case <-timer.C:
 		return nil
-	case <-c.calls.closing:
+	case <-r.calls.closing:
 	case <-ctx.Done():
 		if ctx.Err() == context.DeadlineExceeded {
 			return tooLate()
 		}
 	}
-	return c.calls.failed(ctx, context.Canceled)
+	return r.calls.failed(ctx, context.Canceled)
 }
 
-func (c *cuts) stayedAway(stream *wire.Tracker) error {
+func (r *retries) stayedAway(stream *wire.Tracker) error {
 	var received, total uint64
 	if stream != nil {
 		received, total = stream.Received, stream.Total
@@ -122,9 +122,9 @@ func (c *cuts) stayedAway(stream *wire.Tracker) error {
 		place = fmt.Sprintf(" at byte %d of %d", received, total)
 	}
 	made := failure(ErrDeadline, "%s was lost%s and did not come back within the time of the call: %s",
-		c.calls.route.peer(c.calls.target), place, c.loss.Message).because("DEADLINE_EXCEEDED",
+		r.calls.route.peer(r.calls.target), place, r.loss.Message).because("DEADLINE_EXCEEDED",
 		"received", strconv.FormatUint(received, 10), "total_bytes", strconv.FormatUint(total, 10))
-	made.cause = c.loss.cause
+	made.cause = r.loss.cause
 	return made
 }
 

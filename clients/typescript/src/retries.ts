@@ -12,13 +12,13 @@ const LONGEST_PAUSE_MS = 1000;
 const RECONNECT_MS = 30_000;
 
 /**
- * Reasons of a server that goes or comes, or cuts off what it has not begun: where one was reached before, it or
+ * Reasons of a server that goes or comes, or cancels what it has not begun: where one was reached before, it or
  * another one will answer.
  */
 const PASSING: ReadonlySet<string> = new Set(["UNAVAILABLE", "DRAINING", "LOADING", "CANCELLED"]);
 
-/** The cuts of one call. */
-export class Cuts {
+/** The retries of one call. */
+export class Retries {
   readonly #scope: Scope;
   readonly #target: string;
   readonly #wasReached: boolean;
@@ -35,13 +35,13 @@ export class Cuts {
   }
 
   /**
-   * Wait a little after a cut, so that the call can be made again.
+   * Wait a little after a failure, so that the call can be made again.
    *
    * @param stream what came of it, if it is a stream.
-   * @param hasProgress whether anything came since the last cut.
+   * @param hasProgress whether anything came since the last one.
    * @throws TransparentLlmError the failure itself, if it cannot be mended, or could not in time.
    */
-  async waitOut(failure: TransparentLlmError, stream?: Assembler, hasProgress = false): Promise<void> {
+  async backoff(failure: TransparentLlmError, stream?: Assembler, hasProgress = false): Promise<void> {
     if (this.#scope.isCancelled) {
       throw failure;
     }
@@ -85,7 +85,7 @@ export class Cuts {
     return Math.min(FIRST_PAUSE_MS * 2 ** (this.#inARow - 1), LONGEST_PAUSE_MS);
   }
 
-  /** After some progress there is no pause, unless the cut before was only just, as of a server that sends crumbs. */
+  /** After some progress there is no pause, unless the failure before was only just, as of a server that sends crumbs. */
   #restMs(now: number): number {
     const pauseMs = Math.max(0, this.#last + FIRST_PAUSE_MS - now);
     this.#last = now + pauseMs;

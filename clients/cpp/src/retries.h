@@ -16,14 +16,14 @@ struct Transfer {
   std::uint64_t total_bytes = 0;
 };
 
-class Cuts {
+class Retries {
  public:
-  Cuts(const Connection& connection, const CallTerms& terms)
+  Retries(const Connection& connection, const CallTerms& terms)
       : connection_(connection), terms_(terms), was_reached_(connection.has_answered()) {}
 
-  /// Waits a little after a cut, so that the call can be made again; throws what cannot be mended,
-  /// or could not within 30 s. `progress`: whether anything came since the last cut.
-  void wait_out(const Failure& failure, const Transfer& transfer = {}, bool progress = false);
+  /// Waits a little after a failure, so that the call can be made again; throws what cannot be mended,
+  /// or could not within 30 s. `progress`: whether anything came since the last one.
+  void backoff(const Failure& failure, const Transfer& transfer = {}, bool progress = false);
 
  private:
   using Clock = Deadline::Clock;
