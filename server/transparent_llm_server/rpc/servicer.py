@@ -54,7 +54,7 @@ FEATURES = (
 
 
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
-    """Answers the RPCs of service.proto. Those that read a tensor of a run are alike: made from the table, see below."""
+    """Answers the RPCs of service.proto. Those that read a tensor of a run are alike: the table makes them below."""
 
     def __init__(
         self,
