@@ -9,8 +9,29 @@ llm.attention_matrix(batch_i=0, layer=3, head=1)
 
 from transparent_llm import errors
 from transparent_llm.client.connect import connect
+from transparent_llm.client.plan import PlannedRead
+from transparent_llm.client.progress import Report
+from transparent_llm.client.reads import ReadSpec
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
+from transparent_llm.runtime.run_warning import RunWarning
 from transparent_llm.version import __version__
 
-__all__ = ["ModelInfo", "RemoteTransparentLlm", "TransparentLlm", "__version__", "connect", "errors"]
+__all__ = [
+    "Limits",
+    "ModelDescription",
+    "ModelInfo",
+    "ModelState",
+    "ParityCheck",
+    "PlannedRead",
+    "ReadSpec",
+    "RemoteTransparentLlm",
+    "Report",
+    "RunWarning",
+    "ServerInfo",
+    "TransparentLlm",
+    "__version__",
+    "connect",
+    "errors",
+]

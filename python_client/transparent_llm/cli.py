@@ -7,11 +7,10 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from transparent_llm.client.config import DEFAULT_TIMEOUT_S
+from transparent_llm.client.config import DEFAULT_TIMEOUT_S, Access
 from transparent_llm.client.connect import connect
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.description import ModelDescription, ModelState
@@ -134,11 +133,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _token(arguments: argparse.Namespace) -> int:
     try:
-        from transparent_llm_server.access.bearer_tokens import new_token
+        from transparent_llm_server.access.bearer_tokens import new_bearer_token
     except ModuleNotFoundError as error:
         raise InvalidRequestError(f"tokens need more: pip install 'transparent-llm[server]' ({error})") from error
 
-    token, line = new_token(arguments.owner, arguments.days)
+    token, line = new_bearer_token(arguments.owner, arguments.days)
     print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
     print(token, flush=True)
     print(f"the line for the server's --tokens file:\n{line}", file=sys.stderr)
@@ -146,11 +145,17 @@ def _token(arguments: argparse.Namespace) -> int:
 
 
 def _connect(arguments: argparse.Namespace) -> RemoteTransparentLlm:
-    return connect(arguments.target, model=arguments.model, **_access(arguments))
+    return connect(arguments.target, model=arguments.model, timeout_s=arguments.timeout_s, **_access(arguments))
 
 
-def _access(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("timeout_s", "token", "tls_ca", "tls_cert", "tls_key", "proxy")}
+def _access(arguments: argparse.Namespace) -> Access:
+    return Access(
+        token=arguments.token,
+        tls_ca=arguments.tls_ca,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        proxy=arguments.proxy,
+    )
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -255,7 +260,7 @@ def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> tor
 
 
 def _health(arguments: argparse.Namespace) -> int:
-    with RemoteTransparentLlm(arguments.target, **_access(arguments)) as llm:
+    with RemoteTransparentLlm(arguments.target, timeout_s=arguments.timeout_s, **_access(arguments)) as llm:
         serving = llm.is_serving()
     print("serving" if serving else "not serving")
     return 0 if serving else 1

@@ -6,20 +6,23 @@ with serve_in_process(my_llm) as llm:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transparent_llm.client.config import NO_CREDENTIALS
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
 
+if TYPE_CHECKING:
+    from transparent_llm_server.app import Server
+
 
 class InProcessTransparentLlm(RemoteTransparentLlm):
     """A client that owns its server: closing it stops both."""
 
-    def __init__(self, server: Any, **options: Any) -> None:
+    def __init__(self, server: Server, **options: Any) -> None:
         super().__init__(server.address, **{**NO_CREDENTIALS, **options})
         self.server = server
-        """The running `transparent_llm_server.app.Server`."""
+        """It runs until this object is closed."""
 
     def close(self) -> None:
         """Close the connection and stop the server."""

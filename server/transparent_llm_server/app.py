@@ -26,7 +26,7 @@ from transparent_llm_server.health.probes import Probes
 from transparent_llm_server.health.service import HealthService
 from transparent_llm_server.incidents import incident
 from transparent_llm_server.lifecycle import Lifecycle, State
-from transparent_llm_server.models.serving import CompletedRun, served
+from transparent_llm_server.models.serving import CompletedRun, served_model
 from transparent_llm_server.registry.registry import LoadRules, Registry
 from transparent_llm_server.registry.source import model_source
 from transparent_llm_server.rpc.channel_options import channel_options
@@ -170,7 +170,7 @@ class Server:
 
     def serve(self, llm: TransparentLlm, alias: str) -> None:
         """Serve a model that is in this process already."""
-        model = served(alias, llm)
+        model = served_model(alias, llm)
         self._registry.add(model)
         for check in model.description.parity:
             log.info("%s: %s %.2g (allowed %.2g)", alias, check.name, check.max_abs_error, check.tolerance)

@@ -28,7 +28,7 @@ class Lifecycle:
 
     @property
     def state(self) -> State:
-        """Now."""
+        """Where the server is in its life now."""
         return self._state
 
     def enter(self, state: State) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import torch
 import transparent_llm
 import transparent_llm_server
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, connect, errors
+from transparent_llm.client.config import ClientConfig
 from transparent_llm.integrations import transformer_lens
 from transparent_llm_server import TransformerLensTransparentLlm
 
@@ -63,9 +65,53 @@ REMOTE_INIT = (
     "read_ahead_bytes: int = 8388608, weights_bytes: int = 1073741824, "
     "weights_dir: str | os.PathLike[str] | None = None, weights_dir_bytes: int = 17179869184, "
     "shared_memory: bool = True, "
-    "max_bytes: int | None = None) -> None"
+    "max_bytes: int | None = None, max_message_bytes: int = 16777216, keepalive_s: float = 20.0, "
+    "keepalive_timeout_s: float = 20.0, reconnect_s: float = 30.0) -> None"
 )
-CONNECT = "(target: str | None = None, **options: Any) -> RemoteTransparentLlm"
+CONNECT = REMOTE_INIT.replace("self, ", "").replace("-> None", "-> RemoteTransparentLlm")
+NOT_OF_THE_CONNECTION = {"model", "device"}
+"""What a client takes beside its settings."""
+
+GIVEN: dict[str, Any] = {
+    "target": "127.0.0.1:1",
+    "token": "a-token",
+    "tls_ca": "system",
+    "tls_cert": "certificate.pem",
+    "tls_key": "key.pem",
+    "proxy": "none",
+    "timeout_s": 1.0,
+    "progress": True,
+    "rerun": False,
+    "cache_bytes": 1,
+    "read_ahead_bytes": 2,
+    "weights_bytes": 3,
+    "weights_dir": Path("weights"),
+    "weights_dir_bytes": 4,
+    "max_bytes": 5,
+    "max_message_bytes": 6,
+    "keepalive_s": 2.0,
+    "keepalive_timeout_s": 3.0,
+    "reconnect_s": 4.0,
+    "shared_memory": False,
+}
+
+EXPORTED = [
+    "Limits",
+    "ModelDescription",
+    "ModelInfo",
+    "ModelState",
+    "ParityCheck",
+    "PlannedRead",
+    "ReadSpec",
+    "RemoteTransparentLlm",
+    "Report",
+    "RunWarning",
+    "ServerInfo",
+    "TransparentLlm",
+    "__version__",
+    "connect",
+    "errors",
+]
 
 ERRORS = {
     "TransparentLlmError": (Exception,),
@@ -147,9 +193,8 @@ def documented_elsewhere() -> set[str]:
 
 
 def test_exported_names() -> None:
-    expected = ["ModelInfo", "RemoteTransparentLlm", "TransparentLlm", "__version__", "connect", "errors"]
-    assert sorted(transparent_llm.__all__) == expected
-    assert all(hasattr(transparent_llm, name) for name in expected)
+    assert sorted(transparent_llm.__all__) == EXPORTED
+    assert all(hasattr(transparent_llm, name) for name in EXPORTED)
     assert transparent_llm_server.__all__ == ["TransformerLensTransparentLlm"]
 
 
@@ -170,6 +215,16 @@ def test_signatures_of_the_contract(name: str) -> None:
 def test_signatures_of_the_client() -> None:
     assert signature(RemoteTransparentLlm.__init__) == REMOTE_INIT
     assert signature(connect) == CONNECT
+
+
+def test_every_setting_of_a_connection_can_be_given() -> None:
+    parameters = inspect.signature(RemoteTransparentLlm).parameters
+    assert inspect.signature(connect).parameters == parameters
+    defaults = {field.name: field.default for field in dataclasses.fields(ClientConfig)}
+    assert parameters.keys() - NOT_OF_THE_CONNECTION == defaults.keys() == GIVEN.keys()
+    assert [name for name in GIVEN if GIVEN[name] == defaults[name]] == [], "a default proves nothing"
+    with RemoteTransparentLlm(**GIVEN) as llm:
+        assert vars(llm._config) == GIVEN
 
 
 def test_arguments_of_the_local_model() -> None:

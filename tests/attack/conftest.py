@@ -1,12 +1,17 @@
-"""Attacks are made again where a bound on time or memory was missed."""
+"""Attacks are made again where a bound on time or memory was missed; folders of models are made once for all."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import pytest
 
+from attack.checkpoint_folders import deepseek, saved
 from attack.victim import MissedBoundError
+from support.models.families import build_model, save
 
 _ATTEMPTS = 3
 
@@ -37,3 +42,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
         else:
             break
     return True
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A sound folder of a family, made once."""
+    root = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def folder(family: str) -> Path:
+        layers = {"deepseek": 2, "deepseek_62": 62}.get(family)
+        return saved(build_model(deepseek(layers)), root / family) if layers else save(family, root / family)
+
+    return folder

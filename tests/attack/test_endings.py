@@ -13,10 +13,9 @@ import pytest
 
 from attack.victim import Victim, victim
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import fetch
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire.methods import METHODS, SERVICE
-from transparent_llm.wire.runs import to_request
+from transparent_llm.wire.methods import SERVICE
 
 DRAIN_S = 3.0
 REST_S = 2.0
@@ -48,18 +47,18 @@ def give_up(attacked: Victim, channel: grpc.Channel, method: str, requests: Sequ
 def runs_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     rows = [[2 + n] * 256 for n in range(255 if is_long else 100)]
     runs = [RunInput(token_ids=((1, *[n] * 200), *map(tuple, rows))) for n in range(30)]
-    return give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
+    return give_up(attacked, channel, "Run", [requests.run(run, "") for run in runs])
 
 
 def sentences_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     runs = [RunInput(sentences=(f"{n} {LONG_SENTENCE}",)) for n in range(24 if is_long else 8)]
-    return give_up(attacked, channel, "Run", [to_request(run, "") for run in runs])
+    return give_up(attacked, channel, "Run", [requests.run(run, "") for run in runs])
 
 
 def fetches_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     run_id = a_run(attacked)
-    item = ("attention_output", METHODS["attention_output"].request("", 0, 0, 1, 0))
-    request = fetch.request(run_id, [item] * 100_000)
+    item = requests.Item("attention_output", (0, 0, 1, 0), requests.Form())
+    request = requests.fetch(run_id, [item] * 100_000)
     return give_up(attacked, channel, "Fetch", [request] * (48 if is_long else 16))
 
 
@@ -77,7 +76,7 @@ def stalled_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> l
     """Calls whose answers nobody reads."""
     run_id = a_run(attacked)
     options = tensor_pb2.TensorOptions(max_chunk_bytes=2**20)
-    request = METHODS["logits"].request(run_id, options=options)
+    request = requests.of_method("logits", run_id, options=options)
     calls = [call(attacked, channel, "Logits", iter([request])) for _ in range(40 if is_long else 10)]
     for under_way in calls:
         next(under_way)
@@ -87,7 +86,7 @@ def stalled_streams(attacked: Victim, channel: grpc.Channel, is_long: bool) -> l
 def a_run(attacked: Victim) -> str:
     """A run of the attacker's that can be read."""
     with grpc.insecure_channel(attacked.address) as channel:
-        request = to_request(RunInput(token_ids=tuple([tuple(range(1, 257))] * 64)), "")
+        request = requests.run(RunInput(token_ids=tuple([tuple(range(1, 257))] * 64)), "")
         data = next(call(attacked, channel, "Run", iter([request])))
     return str(service_pb2.RunResponse.FromString(data).run_id)
 

@@ -17,13 +17,14 @@ import torch
 from google.protobuf import any_pb2, message_factory
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attack.lying_server import Fails, LyingServer, Messages, lying
 from fuzz.extremes import extremes
 from fuzz.requests import damaged
 from fuzz.rpcs import RPCS
+from support.examples import the_same_every_time
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import TransparentLlmError
@@ -319,14 +320,7 @@ def test_every_status_is_an_error_of_ours(code: StatusCode, liar: LyingServer) -
 def test_any_damage_is_an_error_of_ours_or_none(name: str, liar: LyingServer, is_long: bool) -> None:
     told, truth = Told(liar, name), honest(liar, name)
 
-    @settings(
-        max_examples=300 if is_long else 10,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @the_same_every_time(300 if is_long else 10)
     @given(st.data())
     def tell(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(truth) - 1))

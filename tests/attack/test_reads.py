@@ -37,7 +37,7 @@ def run_of(attacked: Victim, n_pos: int = 100, rows: int = 1) -> Iterator[tuple[
     """The service's calls, and a run of the attacker's to read."""
     with attacked.client(ATTACKER) as llm, grpc.insecure_channel(attacked.address) as channel:
         llm.run_tokens([[1 + (row + pos) % 100 for pos in range(n_pos)] for row in range(rows)])
-        yield TransparentLlmServiceStub(channel), llm._current().result.run_id
+        yield TransparentLlmServiceStub(channel), llm.run_id()
 
 
 def items_of(count: int, n_pos: int = 100) -> list[dict[str, Any]]:

@@ -15,9 +15,8 @@ from fuzz.extremes import extremes
 from fuzz.rpcs import ALLOWED, NEVER_ANSWERED, ROWS, RPCS, right_request, send
 from support.servers.polling import wait_until
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import status
+from transparent_llm.wire import requests, status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire.runs import to_request
 
 WITHIN_S = 2.0
 """Every refusal, and every answer to so small a run."""
@@ -45,7 +44,7 @@ def channel_to(attacked: Victim) -> Iterator[grpc.Channel]:
 
 def run_of(channel: grpc.Channel, attacked: Victim) -> str:
     run = channel.unary_unary(f"/{SERVICE}/Run", response_deserializer=service_pb2.RunResponse.FromString)
-    request = to_request(RunInput.of_tokens(ROWS), "").SerializeToString()
+    request = requests.run(RunInput.of_tokens(ROWS), "").SerializeToString()
     return str(run(request, timeout=DEADLINE_S, metadata=attacked.metadata()).run_id)
 
 
@@ -139,7 +138,7 @@ def length_of(size: int) -> bytes:
 def test_an_answer_in_messages_of_a_byte_is_refused(attacked: Victim) -> None:
     with attacked.client(ATTACKER) as llm, channel_to(attacked) as channel:
         llm.run_tokens([list(range(1, 101))])
-        run_id = llm._current().result.run_id
+        run_id = llm.run_id()
         request = service_pb2.DecomposedAttnRequest(run_id=run_id, batch_i=0, layer=0, options={"max_chunk_bytes": 1})
         error = send(channel, f"{SERVICE}.DecomposedAttn", request.SerializeToString(), DEADLINE_S, attacked.metadata())
     assert error is not None

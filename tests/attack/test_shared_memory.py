@@ -24,9 +24,8 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.demo import server_process
 from transparent_llm.network.proxies import Route
-from transparent_llm.wire import methods, ring
+from transparent_llm.wire import methods, requests, ring
 from transparent_llm.wire._gen import tensor_pb2
-from transparent_llm.wire.methods import METHODS
 
 pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
 
@@ -74,7 +73,7 @@ class Stalled:
         options, began = tensor_pb2.TensorOptions(), time.monotonic()
         with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
             offered.fill(options.shared_memory)
-            request = METHODS["logits"].request(run_id, options=options)
+            request = requests.of_method("logits", run_id, options=options)
             call = methods.Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
             try:
                 for _ in call:
@@ -92,8 +91,7 @@ def test_streams_whose_shared_memory_nobody_reads_are_cut_off(misuse: Misuse, is
     with victim("--stall-s", str(STALL_S)) as attacked:
         with attacked.client(ATTACKER) as llm:
             llm.run_tokens(ROWS)
-            assert llm._run is not None
-            run_id = llm._run.result.run_id
+            run_id = llm.run_id()
             llm.logits()  # once, so that the memory of a read counts as there before
         with standing_by(attacked):
             stalled = [Stalled(attacked, run_id, misuse) for _ in range(40 if is_long else 8)]
@@ -112,13 +110,12 @@ def test_slots_of_a_byte_are_declined() -> None:
     with victim() as attacked:
         with attacked.client(ATTACKER) as llm:
             llm.run_tokens(ROWS)
-            assert llm._run is not None
-            run_id = llm._run.result.run_id
+            run_id = llm.run_id()
         options = tensor_pb2.TensorOptions()
         with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
             offered.fill(options.shared_memory)
             options.shared_memory.slots, options.shared_memory.slot_bytes = 2**20, 1
-            request = METHODS["logits"].request(run_id, options=options)
+            request = requests.of_method("logits", run_id, options=options)
             call = methods.Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
             assert sum(1 for _ in call) < 100
 

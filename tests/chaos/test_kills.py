@@ -76,8 +76,8 @@ def test_the_client_ends_with_the_right_values(server: Server, is_long: bool) ->
             restart = Restart(server, proxy.was_cut)
             restart.start()
             try:
-                llm = RemoteTransparentLlm(proxy.address, timeout_s=120, shared_memory=False)
-                with llm, waiting(llm, reconnect_s=STARTS_WITHIN_S):
+                settings = {"timeout_s": 120, "reconnect_s": STARTS_WITHIN_S, "shared_memory": False}
+                with RemoteTransparentLlm(proxy.address, **settings) as llm:
                     llm.run_tokens(ROWS)
                     assert not proxy.was_cut.is_set()
                     assert_same_bits(llm.residual_out(1), expected)
@@ -101,8 +101,7 @@ def test_without_rerun_the_loss_is_told(server: Server) -> None:
 
 
 def test_a_run_waits_for_a_server_that_is_started_again(server: Server) -> None:
-    llm = RemoteTransparentLlm(server.address, timeout_s=120)
-    with llm, waiting(llm, reconnect_s=STARTS_WITHIN_S):
+    with RemoteTransparentLlm(server.address, timeout_s=120, reconnect_s=STARTS_WITHIN_S) as llm:
         llm.run_tokens(ROWS)
         expected = llm.residual_out(1)
         server.kill()

@@ -50,7 +50,7 @@ def test_dropped_streams_leave_nothing(is_long: bool) -> None:
     count = 1000 if is_long else 200
     with running() as server, RemoteTransparentLlm(server.address, timeout_s=60, shared_memory=False) as llm:
         llm.run_tokens(ROWS)
-        run_id = llm._current().result.run_id
+        run_id = llm.run_id()
         for number in range(WARM_UP):
             drop(server, run_id, number)
         wait_until(lambda: not len(server._lanes.calls))
@@ -75,7 +75,7 @@ def test_a_reader_that_stops_holds_nobody_up() -> None:
     with running(stall_s=0.0) as server, RemoteTransparentLlm(server.address, timeout_s=60) as llm:
         llm.run_tokens(ROWS)
         with grpc.insecure_channel(server.address) as channel:
-            request = service_pb2.LogitsRequest(run_id=llm._current().result.run_id)
+            request = service_pb2.LogitsRequest(run_id=llm.run_id())
             stalled = [TransparentLlmServiceStub(channel).Logits(request, timeout=60) for _ in range(8)]
             for stream in stalled:
                 next(stream)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transparent_llm.client.cache import ByteLimitedCache
 
-Cache = ByteLimitedCache[bytes]
+Cache = ByteLimitedCache[str, bytes]
 
 
 def cache_of(max_bytes: int) -> Cache:

@@ -69,7 +69,7 @@ class Forgetful(grpc.ServerInterceptor):
 def forgetting(times: int) -> Iterator[tuple[RemoteTransparentLlm, Forgetful]]:
     forgetful = Forgetful(times)
     with running(forgetful) as server, RemoteTransparentLlm(server.address) as llm:
-        forgetful.forget = lambda: server._runs.release(llm._current().result.run_id)
+        forgetful.forget = lambda: server._runs.release(llm.run_id())
         llm.run_tokens([[1, 2, 3]])
         yield llm, forgetful
 

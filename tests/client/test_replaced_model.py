@@ -68,13 +68,11 @@ def test_before_any_run_whichever_model_is_served_will_do(
 def test_a_kept_run_of_the_model_before_is_no_run_of_the_one_after(server: Server) -> None:
     with RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         llm.run_tokens(ROWS)
-        first = llm._run
+        first = llm.run_id()
         replace(server)
         llm.run_tokens(ROWS)
-        assert first is not None
-        assert llm._run is not None
-        assert llm._run.result.run_id != first.result.run_id
-        assert llm._run.result.model_digest == OTHER
+        assert llm.run_id() != first
+        assert llm._runs.current().result.model_digest == OTHER
 
 
 class SharesItsRun(HuggingFaceReference):

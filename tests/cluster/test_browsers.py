@@ -16,10 +16,10 @@ from support.models.tensors import assert_same_bits
 from support.network.grpc_web import web_call
 from support.servers.polling import wait_until
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.assembler import Assembler
-from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
+from transparent_llm.wire.methods import RUN_KEY_HEADER
 
 PAGE = "http://localhost:5173"
 WORDS = "the secret of the king"
@@ -27,12 +27,12 @@ WORDS = "the secret of the king"
 
 def test_a_page_runs_and_reads(cluster: Cluster) -> None:
     key = {RUN_KEY_HEADER: "0123"}
-    request = wire_runs.to_request(RunInput.of_tokens(rows(0)), "")
+    request = requests.run(RunInput.of_tokens(rows(0)), "")
     ran = web_call(cluster.proxy.address, "Run", request.SerializeToString(), origin=PAGE, **key)
     assert ran.trailers["grpc-status"] == "0"
     assert ran.headers["access-control-allow-origin"] == PAGE
     run_id = service_pb2.RunResponse.FromString(ran.messages[0]).run_id
-    read = METHODS["logits"].request(run_id)
+    read = requests.of_method("logits", run_id)
     answer = web_call(cluster.proxy.address, "Logits", read.SerializeToString(), **key)
     assert answer.trailers["grpc-status"] == "0"
     assert len(answer.messages) > 1
@@ -44,7 +44,7 @@ def test_a_page_runs_and_reads(cluster: Cluster) -> None:
 
 
 def test_a_page_is_told_errors_with_their_reason(cluster: Cluster) -> None:
-    answer = web_call(cluster.proxy.address, "Logits", METHODS["logits"].request("gone").SerializeToString())
+    answer = web_call(cluster.proxy.address, "Logits", requests.of_method("logits", "gone").SerializeToString())
     assert answer.trailers["grpc-status"] == "5"
     text = answer.trailers["grpc-status-details-bin"]
     status = status_pb2.Status.FromString(base64.b64decode(text + "=" * (-len(text) % 4)))

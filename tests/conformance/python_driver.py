@@ -110,7 +110,7 @@ def _call(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Field
 
 def _value(llm: RemoteTransparentLlm, method: str, result: Any) -> Any:
     if method in ("run", "run_tokens"):
-        return {"run_id": llm._current().result.run_id}
+        return {"run_id": llm.run_id()}
     if isinstance(result, ModelInfo):
         return asdict(result)
     if method == "server_info":

@@ -20,7 +20,7 @@ from support.servers.certificates import Authority
 from support.servers.owners import TokenFile
 from support.servers.servers import Listener, running, tiny, when_over
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import runs
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
@@ -104,8 +104,8 @@ class Stage:
         """Make the server "main" forget a run, whose id is known from running it once more."""
         with grpc.insecure_channel(self._main) as channel:
             stub: Any = TransparentLlmServiceStub(channel)
-            run_id = stub.Run(runs.to_request(run_input, ""), timeout=60).run_id
-            assert stub.ReleaseRun(runs.release_request(run_id), timeout=60).released
+            run_id = stub.Run(requests.run(run_input, ""), timeout=60).run_id
+            assert stub.ReleaseRun(requests.release(run_id), timeout=60).released
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from fuzz.rpcs import ROWS
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import fetch, frames, model, runs, slices, status, tensors
+from transparent_llm.wire import fetch, frames, model, requests, runs, slices, status, tensors
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.expected import Answer, Expected
@@ -192,7 +192,7 @@ def seeds(name: str) -> Iterator[bytes]:
         "tensor": tensors.encode(value).SerializeToString(),
         "cut": options.SerializeToString(),
         "reads": service_pb2.FetchRequest(run_id="r", items=items).SerializeToString(),
-        "run_request": runs.to_request(RunInput.of_tokens(ROWS), "m").SerializeToString(),
+        "run_request": requests.run(RunInput.of_tokens(ROWS), "m").SerializeToString(),
         "run_response": service_pb2.RunResponse(**answer).SerializeToString(),
         "server_info": service_pb2.ServerInfoResponse(api_version="1.0", models=[described]).SerializeToString(),
         "failure": details.SerializeToString(),

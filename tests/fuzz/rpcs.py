@@ -13,10 +13,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import tensors
+from transparent_llm.wire import requests, tensors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import METHODS
-from transparent_llm.wire.runs import to_request
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
 ALLOWED = {
@@ -63,12 +62,12 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
     rpc = RPCS[name]
     request: Any = message_factory.GetMessageClass(rpc.input_type)()
     if rpc.name == "Run":
-        request = to_request(RunInput.of_tokens(ROWS), "")
+        request = requests.run(RunInput.of_tokens(ROWS), "")
     elif rpc.name in ("Fetch", "Plan"):
         request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
     elif rpc.name in _BY_RPC:
         method = _BY_RPC[rpc.name]
-        request = method.request(run_id if method.of_run else "", *(0 for _ in method.arguments))
+        request = requests.of_method(method.name, run_id if method.of_run else "", *(0 for _ in method.arguments))
     elif rpc.name in ("ReleaseRun", "BatchSize"):
         request.run_id = run_id
     elif rpc.name == "ServerReflectionInfo":

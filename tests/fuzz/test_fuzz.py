@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import grpc
 import pytest
 from grpc import StatusCode
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.requests import Requests, damaged
 from fuzz.rpcs import ALLOWED, NEVER_ANSWERED, ROWS, RPCS, SERVICES, right_request, send
+from support.examples import the_same_every_time
 from support.models.tensors import assert_same_bits
 from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.run_input import RunInput
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire.runs import to_request
 from transparent_llm_server.app import Server
 
 DEADLINE_S = 120.0
@@ -55,7 +56,7 @@ def target() -> Iterator[Target]:
 
 def run_of(channel: grpc.Channel) -> str:
     run = channel.unary_unary(f"/{SERVICES[0].full_name}/Run", response_deserializer=service_pb2.RunResponse.FromString)
-    return str(run(to_request(RunInput.of_tokens(ROWS), "").SerializeToString(), timeout=DEADLINE_S).run_id)
+    return str(run(requests.run(RunInput.of_tokens(ROWS), "").SerializeToString(), timeout=DEADLINE_S).run_id)
 
 
 @pytest.mark.parametrize("name", RPCS)
@@ -64,14 +65,7 @@ def test_every_request_is_answered_or_refused(name: str, target: Target, is_long
     requests = Requests(target.run_id, "tiny")
     right = right_request(name, target.run_id, tiny().model_info().d_model).SerializeToString()
 
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @the_same_every_time(examples)
     @given(st.data())
     def send_any(data: st.DataObject) -> None:
         run_of(target.channel)  # others may have released it, or filled the store

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.harness import HARNESSES, MEANT, seeds
 from fuzz.requests import damaged
+from support.examples import the_same_every_time
 
 HAS_ATHERIS = importlib.util.find_spec("atheris") is not None
 _RUNS = re.compile(r"Done (\d+) (?:runs )?in|stat::number_of_executed_units: (\d+)")
@@ -31,14 +32,7 @@ def test_right_bytes_are_read(name: str) -> None:
 def test_any_bytes_are_read_or_refused(name: str, is_long: bool) -> None:
     seed = next(seeds(name))
 
-    @settings(
-        max_examples=5000 if is_long else 200,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @the_same_every_time(5000 if is_long else 200)
     @given(damaged(seed) | st.binary(max_size=300))
     def read(data: bytes) -> None:
         with contextlib.suppress(*MEANT):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from support.servers.servers import tiny
-from transparent_llm_server.models.forward.cancellation import AbandonedError, require_wanted, while_wanted
+from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable, raise_if_cancelled
 
 
 class Patience:
@@ -24,7 +24,7 @@ def test_it_stops_before_the_first_layer_that_nobody_wants() -> None:
     llm = tiny().copy()
     assert llm.model_info().n_layers > 1
     patience = Patience(1)
-    with while_wanted(patience), pytest.raises(AbandonedError):
+    with cancellable(patience), pytest.raises(AbandonedError):
         llm.run_tokens([[1, 2, 3]])
     assert patience.asked == 2
 
@@ -32,7 +32,7 @@ def test_it_stops_before_the_first_layer_that_nobody_wants() -> None:
 def test_every_layer_asks_once() -> None:
     llm = tiny().copy()
     patience = Patience(1000)
-    with while_wanted(patience):
+    with cancellable(patience):
         llm.run_tokens([[1, 2, 3]])
     assert patience.asked == llm.model_info().n_layers
 
@@ -41,7 +41,7 @@ def test_the_model_gives_the_same_values_after_it_was_stopped() -> None:
     llm = tiny().copy()
     llm.run_tokens([[1, 2, 3]])
     wanted = llm.residual_out(0), llm.logits()
-    with while_wanted(Patience(1)), pytest.raises(AbandonedError):
+    with cancellable(Patience(1)), pytest.raises(AbandonedError):
         llm.run_tokens([[4, 5, 6]])
     llm.run_tokens([[1, 2, 3]])
     assert torch.equal(llm.residual_out(0), wanted[0])
@@ -49,21 +49,21 @@ def test_the_model_gives_the_same_values_after_it_was_stopped() -> None:
 
 
 def test_outside_of_such_a_block_everything_is_wanted() -> None:
-    with while_wanted(lambda: False), pytest.raises(AbandonedError):
-        require_wanted()
-    require_wanted()
+    with cancellable(lambda: False), pytest.raises(AbandonedError):
+        raise_if_cancelled()
+    raise_if_cancelled()
 
 
 def test_a_block_within_another_wants_what_both_want() -> None:
-    with while_wanted(Patience(1)), while_wanted(Patience(2)):
-        require_wanted()
+    with cancellable(Patience(1)), cancellable(Patience(2)):
+        raise_if_cancelled()
         with pytest.raises(AbandonedError):
-            require_wanted()
+            raise_if_cancelled()
 
 
 def test_it_may_say_why_the_work_is_to_stop() -> None:
     def refuse() -> bool:
         raise ValueError("words")
 
-    with while_wanted(refuse), while_wanted(lambda: True), pytest.raises(ValueError, match="words"):
-        require_wanted()
+    with cancellable(refuse), cancellable(lambda: True), pytest.raises(ValueError, match="words"):
+        raise_if_cancelled()

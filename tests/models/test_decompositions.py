@@ -15,8 +15,8 @@ from support.models.batch import LENGTHS, MAX_ERROR, ROWS, assert_close
 from support.models.parts import indices, joined
 from support.servers.servers import tiny
 from transparent_llm.factors import AttnFactors, FfnFactors
-from transparent_llm_server.models.derived.model import Weights
-from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.derived.model import ModelValues
+from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.values.decompositions import (
     AttnParts,
     ByRows,
@@ -35,7 +35,7 @@ MAX_BYTES = st.integers(0, 2000) | st.integers(0, 10**6)
 
 
 @cache
-def values(family: str) -> Values:
+def values(family: str) -> RunValues:
     """Of the standard batch, run once."""
     llm = tiny(family).copy()
     llm.run_tokens(ROWS)
@@ -268,7 +268,7 @@ def test_a_client_that_multiplies_factors_gets_the_bits_of_decomposed_ffn_out(
     family: str, data: st.DataObject, max_bytes: int
 ) -> None:
     value = values(family).decomposed_ffn_out(1, LAYER, POS)
-    rows = Weights(tiny(family).bridged).neuron_outputs(LAYER).tensor()
+    rows = ModelValues(tiny(family).bridged).neuron_outputs(LAYER).tensor()
     hidden, coordinates = data.draw(indices(value.shape), label="index")
     factors, d_model = ffn_factors(value), value.shape[1]
     wanted = value.tensor()
@@ -313,7 +313,7 @@ def test_neurons_of_experts_that_were_not_chosen_are_zero() -> None:
 def test_any_part_of_the_output_vectors_has_the_bits_of_the_whole(
     family: str, data: st.DataObject, max_bytes: int
 ) -> None:
-    weights = Weights(tiny(family).bridged)
+    weights = ModelValues(tiny(family).bridged)
     value = weights.neuron_outputs(LAYER)
     whole = value.tensor()
     index = data.draw(indices(value.shape), label="index")

@@ -12,7 +12,7 @@ from support.servers.figures import LOOPBACK, figures, settled
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm.wire.methods import RUN_KEY_HEADER, SERVICE
-from transparent_llm_server.access.bearer_tokens import new_token
+from transparent_llm_server.access.bearer_tokens import new_bearer_token
 from transparent_llm_server.app import Server
 from transparent_llm_server.rpc.interceptors.call_events import KNOWN
 
@@ -53,7 +53,7 @@ def test_unknown_methods_are_one_method() -> None:
 
 
 def test_unknown_methods_without_a_token_are_one_method(tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text(new_token("alice")[1] + "\n", encoding="utf-8")
+    (tmp_path / "tokens").write_text(new_bearer_token("alice")[1] + "\n", encoding="utf-8")
     with running(metrics_listen=LOOPBACK, tokens_file=tmp_path / "tokens") as server:
         first = series_after(server, [f"/{SERVICE}/None"])
         assert series_after(server, made_up_paths()) == first
@@ -71,7 +71,7 @@ def test_every_known_method_with_every_outcome_is_a_bounded_number_of_series() -
 
 
 def test_owners_runs_and_traces_add_no_series(tmp_path: Path) -> None:
-    tokens = [new_token(f"owner-{number}") for number in range(OWNERS)]
+    tokens = [new_bearer_token(f"owner-{number}") for number in range(OWNERS)]
     (tmp_path / "tokens").write_text("".join(f"{line}\n" for _, line in tokens), encoding="utf-8")
     with running(metrics_listen=LOOPBACK, tokens_file=tmp_path / "tokens") as server:
         first = 0

@@ -23,9 +23,9 @@ from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import runs
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2_grpc, tensor_pb2
-from transparent_llm.wire.methods import METHODS, SERVICE
+from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import ServedTransformerLens
@@ -36,7 +36,7 @@ from transparent_llm_server.telemetry.device_memory import device_memory
 CALLS = "transparent_llm_calls_total"
 REFUSALS = "transparent_llm_refusals_total"
 EVICTIONS = "transparent_llm_run_store_evictions_total"
-RUN = runs.to_request(RunInput(sentences=("one two",)), "")
+RUN = requests.run(RunInput(sentences=("one two",)), "")
 
 
 def client(server: Server, **options: Any) -> RemoteTransparentLlm:
@@ -47,9 +47,8 @@ def client(server: Server, **options: Any) -> RemoteTransparentLlm:
 
 def stream_of(llm: RemoteTransparentLlm, chunk_bytes: int = 16_384) -> Any:
     """The messages of the logits, to be taken or left."""
-    assert llm._run is not None
     options = tensor_pb2.TensorOptions(max_chunk_bytes=chunk_bytes)
-    request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+    request = requests.of_method("logits", llm.run_id(), options=options)
     return llm._calls._messages("Logits", request, "", time.monotonic() + 30, Interruptible())
 
 
@@ -185,9 +184,8 @@ def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
         gate(server.address) as way,
     ):
         llm.run(["one two three"])
-        assert llm._run is not None
         options = tensor_pb2.TensorOptions(max_chunk_bytes=1024)
-        request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+        request = requests.of_method("logits", llm.run_id(), options=options)
         deafening.way = way
         with grpc.insecure_channel(way.address) as to:
             grpc.channel_ready_future(to).result(30)
@@ -356,7 +354,7 @@ def test_runs_that_are_looked_for_are_hits_or_misses() -> None:
         llm.residual_in(0)
         llm.residual_in(1)
         assert (figures(server)(hits), figures(server)(misses)) == (3, 1)
-        server._runs.release(llm._run.result.run_id)  # type: ignore[union-attr]
+        server._runs.release(llm.run_id())
         with pytest.raises(errors.NotFoundError):
             llm.residual_in(0)
         assert (figures(server)(hits), figures(server)(misses)) == (3, 2)
@@ -365,16 +363,15 @@ def test_runs_that_are_looked_for_are_hits_or_misses() -> None:
 def test_runs_leave_the_store_for_room_age_or_release_and_may_come_again() -> None:
     with running(metrics_listen=LOOPBACK, run_store_bytes=20_000, run_ttl_s=3600.0) as server, client(server) as llm:
         llm.run_tokens([[1, 2, 3]])
-        first = llm._run
-        assert first is not None
-        assert 20_000 > first.result.stored_bytes > 10_000  # one has room, two have not
+        first = llm._runs.current().result
+        assert 20_000 > first.stored_bytes > 10_000  # one has room, two have not
         llm.run_tokens([[4, 5, 6]])
         assert figures(server).by("why", EVICTIONS) == {"room": 1}
         assert figures(server)("transparent_llm_recomputations_total") == 0
         llm.run_tokens([[1, 2, 3]])
         assert figures(server).by("why", EVICTIONS) == {"room": 2}
         assert figures(server)("transparent_llm_recomputations_total") == 1
-        assert server._runs.release(first.result.run_id)
+        assert server._runs.release(first.run_id)
         assert figures(server).by("why", EVICTIONS) == {"room": 2, "released": 1}
         llm.run_tokens([[1, 2, 3]])
         assert figures(server)("transparent_llm_recomputations_total") == 2

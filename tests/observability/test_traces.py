@@ -64,8 +64,7 @@ def test_spans_tell_of_runs_but_not_what_was_run() -> None:
         with RemoteTransparentLlm(server.address) as llm:
             llm.run([SENTENCE])
             llm.logits()
-            assert llm._run is not None
-            run_id = llm._run.result.run_id
+            run_id = llm.run_id()
         (run,), (logits,) = collector.spans("Run"), collector.spans("Logits")
         told = logits.attributes["transparent_llm.run"]
         assert len(told) == 16

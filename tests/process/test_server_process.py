@@ -25,9 +25,8 @@ from transparent_llm.client.config import ClientConfig
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.errors import DeadlineError, UnavailableError
-from transparent_llm.wire import frames
+from transparent_llm.wire import frames, requests
 from transparent_llm.wire._gen import tensor_pb2
-from transparent_llm.wire.methods import METHODS
 from transparent_llm_server import TransformerLensTransparentLlm
 
 
@@ -71,8 +70,7 @@ def test_a_client_is_served_to_the_end_of_its_call_while_the_server_drains(tiny_
 
 def _logits_request(llm: RemoteTransparentLlm) -> object:
     options = tensor_pb2.TensorOptions(max_chunk_bytes=16_384)
-    assert llm._run is not None
-    return METHODS["logits"].request(llm._run.result.run_id, options=options)
+    return requests.of_method("logits", llm.run_id(), options=options)
 
 
 def test_several_models_are_chosen_by_name(tiny_folder: Path, tmp_path: Path) -> None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import pytest
 import torch
+from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
-from transparent_llm.wire import fetch, options
+from transparent_llm.wire import fetch, requests
 from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, LogitsRequest, PlanRequest, ResidualInRequest
-from transparent_llm.wire._gen.tensor_pb2 import DTYPE_BF16, ENCODING_DENSE, ENCODING_FACTORED, AxisSlice, TensorOptions
+from transparent_llm.wire._gen.tensor_pb2 import (
+    DTYPE_BF16,
+    DTYPE_F64,
+    ENCODING_DENSE,
+    ENCODING_FACTORED,
+    AxisSlice,
+    TensorOptions,
+)
 from transparent_llm.wire.methods import METHODS
 
+_Message = TypeVar("_Message", bound=Message)
 FETCHED = sorted(fetch.FETCHED_METHODS)
 
 
@@ -22,8 +34,12 @@ def refusal(message: FetchRequest) -> InvalidRequestError:
     return refused.value
 
 
-def sent(message: FetchRequest) -> FetchRequest:
-    return FetchRequest.FromString(message.SerializeToString())
+def fetching(run_id: str, items: Sequence[tuple[str, Message]]) -> FetchRequest:
+    return FetchRequest(run_id=run_id, items=[FetchItem(**{name: item}) for name, item in items])  # type: ignore[arg-type]
+
+
+def sent(message: _Message) -> _Message:
+    return type(message).FromString(message.SerializeToString())
 
 
 @st.composite
@@ -52,34 +68,36 @@ def test_what_can_be_fetched_reads_a_run_and_answers_a_tensor() -> None:
 @given(st.lists(any_reads(), min_size=1, max_size=6))
 @settings(deadline=None)
 def test_any_reads_come_back_in_order(wanted: list[tuple[str, tuple[int | None, ...], TensorOptions]]) -> None:
-    items = [(name, METHODS[name].request("", *indices, options=asked)) for name, indices, asked in wanted]
-    assert fetch.reads(sent(fetch.request("a run", items))) == wanted
+    items = [(name, requests.of_method(name, "", *indices, options=asked)) for name, indices, asked in wanted]
+    assert fetch.reads(sent(fetching("a run", items))) == wanted
 
 
 @pytest.mark.parametrize("name", FETCHED)
 def test_every_method_comes_back(name: str) -> None:
     method = METHODS[name]
     indices = tuple(range(len(method.arguments)))
-    request = method.request("", *indices)
-    options.fill(request, {(method.dims or ())[0]: slice(1, None, 2)}, torch.float64, factored=True)
-    message = sent(fetch.request("a run", [(name, request)]))
-    assert message.run_id == "a run"
-    assert fetch.reads(message) == [(name, indices, request.options)]
+    axis = (method.dims or ())[0]
+    form = requests.Form({axis: slice(1, None, 2)}, torch.float64, factored=True)
+    asked = TensorOptions(slices=[AxisSlice(axis=axis, start=1, step=2)], dtype=DTYPE_F64, encoding=ENCODING_FACTORED)
+    item = requests.Item(name, indices, form)
+    for message in (requests.fetch("a run", [item]), requests.plan("a run", [item])):
+        assert message.run_id == "a run"
+        assert fetch.reads(sent(message)) == [(name, indices, asked)]
 
 
 def test_an_index_that_may_be_left_out_comes_back_as_none() -> None:
-    items = [("attention_output", METHODS["attention_output"].request("", 0, 1, 2, head)) for head in (None, 0)]
-    assert [read[1] for read in fetch.reads(sent(fetch.request("a run", items)))] == [(0, 1, 2, None), (0, 1, 2, 0)]
+    items = [("attention_output", requests.of_method("attention_output", "", 0, 1, 2, head)) for head in (None, 0)]
+    assert [read[1] for read in fetch.reads(sent(fetching("a run", items)))] == [(0, 1, 2, None), (0, 1, 2, 0)]
 
 
 def test_zero_is_an_index_and_not_left_out() -> None:
-    message = sent(fetch.request("a run", [("residual_in", METHODS["residual_in"].request("", 0))]))
+    message = sent(fetching("a run", [("residual_in", requests.of_method("residual_in", "", 0))]))
     assert fetch.reads(message)[0][:2] == ("residual_in", (0,))
 
 
 def test_one_read_may_be_asked_for_twice() -> None:
-    item = ("logits", METHODS["logits"].request(""))
-    assert [name for name, _, _ in fetch.reads(fetch.request("a run", [item, item]))] == ["logits", "logits"]
+    item = ("logits", requests.of_method("logits", ""))
+    assert [name for name, _, _ in fetch.reads(fetching("a run", [item, item]))] == ["logits", "logits"]
 
 
 def test_an_item_may_repeat_the_run() -> None:
@@ -95,7 +113,7 @@ def test_what_belongs_to_the_stream_may_be_set_for_it() -> None:
 
 def test_an_index_that_no_axis_has_is_refused_before_it_is_sent() -> None:
     with pytest.raises(IndexOutOfRangeError, match="layer 2147483648 is out of range: no axis is that long"):
-        METHODS["residual_in"].request("", 2**31)
+        requests.of_method("residual_in", "", 2**31)
 
 
 # Refusals
@@ -108,7 +126,7 @@ def test_a_fetch_of_nothing_is_refused(message: FetchRequest) -> None:
 
 @pytest.mark.parametrize("kind", [FetchRequest, PlanRequest])
 def test_more_items_than_there_may_be_are_refused_before_any_is_looked_at(kind: type[FetchRequest]) -> None:
-    right = fetch.request("a run", [("logits", METHODS["logits"].request(""))] * fetch.MOST_ITEMS)
+    right = fetching("a run", [("logits", requests.of_method("logits", ""))] * fetch.MOST_ITEMS)
     assert len(fetch.reads(kind(run_id="a run", items=right.items))) == 4096
     error = refusal(kind(run_id="a run", items=[FetchItem()] * 4097))
     assert str(error) == f"{kind.__name__[:-7]} takes at most 4096 items at once, got 4097; ask several times"
@@ -116,8 +134,8 @@ def test_more_items_than_there_may_be_are_refused_before_any_is_looked_at(kind: 
 
 
 def test_a_part_of_the_items_is_read_alone() -> None:
-    items = [("residual_in", METHODS["residual_in"].request("", layer)) for layer in range(9)]
-    message = fetch.request("a run", items)
+    items = [("residual_in", requests.of_method("residual_in", "", layer)) for layer in range(9)]
+    message = fetching("a run", items)
     assert [indices for _, indices, _ in fetch.reads(message, 3, 5)] == [(3,), (4,)]
 
 
@@ -137,9 +155,9 @@ def test_an_item_of_a_newer_schema_is_refused_by_its_place() -> None:
 
 @pytest.mark.parametrize("name", FETCHED)
 def test_an_item_of_another_run_is_refused_by_its_place(name: str) -> None:
-    other = METHODS[name].request("another", *range(len(METHODS[name].arguments)))
-    items = [("logits", METHODS["logits"].request("a run")), (name, other)]
-    error = refusal(fetch.request("a run", items))
+    other = requests.of_method(name, "another", *range(len(METHODS[name].arguments)))
+    items = [("logits", requests.of_method("logits", "a run")), (name, other)]
+    error = refusal(fetching("a run", items))
     assert str(error) == "item 1 of the Fetch names another run; one Fetch reads one run"
     assert error.metadata == {"item": "1"}
 
@@ -171,5 +189,5 @@ def test_a_missing_index_is_refused_as_in_a_call_of_its_own() -> None:
 def test_every_index_that_has_no_default_is_missed(name: str) -> None:
     method = METHODS[name]
     required = [axis for axis in method.arguments if axis not in method.optional]
-    message = fetch.request("a run", [(name, method.request_type())])
+    message = fetching("a run", [(name, method.request_type())])
     assert str(refusal(message)) == f"{method.rpc} needs {', '.join(required)}; an index has no default"

@@ -12,6 +12,7 @@ import torch
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import IndexOutOfRangeError
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE, Method
 
@@ -75,7 +76,7 @@ def test_a_tensor_request_takes_options(method: Method) -> None:
 @pytest.mark.parametrize("first", [0, 5, -3, 2**31 - 9, -(2**31)])
 def test_indices_arrive_as_they_were(method: Method, first: int) -> None:
     indices = tuple(range(first, first + len(method.arguments)))
-    request = method.request_type.FromString(method.request("it", *indices).SerializeToString())
+    request = method.request_type.FromString(requests.of_method(method.name, "it", *indices).SerializeToString())
     assert method.indices(request) == indices
     assert target_of(request, method) == "it"
 
@@ -83,20 +84,20 @@ def test_indices_arrive_as_they_were(method: Method, first: int) -> None:
 @pytest.mark.parametrize("head", [None, 0, 3])
 def test_an_absent_head_is_not_head_0(head: int | None) -> None:
     method = METHODS["attention_output"]
-    request = method.request_type.FromString(method.request("run", 0, 1, 2, head).SerializeToString())
+    request = method.request_type.FromString(requests.of_method(method.name, "run", 0, 1, 2, head).SerializeToString())
     assert method.indices(request) == (0, 1, 2, head)
 
 
 def test_options_travel_with_the_indices() -> None:
     options = tensor_pb2.TensorOptions(dtype=tensor_pb2.DTYPE_BF16, max_chunk_bytes=7)
-    request = METHODS["residual_in"].request("run", 4, options=options)
+    request = requests.of_method("residual_in", "run", 4, options=options)
     assert request == service_pb2.ResidualInRequest(run_id="run", layer=4, options=options)
 
 
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 10**30], ids=str)
 def test_an_index_beyond_int32_is_out_of_range(value: int) -> None:
     with pytest.raises(IndexOutOfRangeError) as refused:
-        METHODS["attention_matrix"].request("run", 0, value, 0)
+        requests.of_method("attention_matrix", "run", 0, value, 0)
     assert refused.value.message == f"layer {value} is out of range: no axis is that long"
     assert refused.value.reason == "INDEX_OUT_OF_RANGE"
     assert refused.value.metadata == {"axis": "layer", "got": str(value)}
@@ -108,17 +109,17 @@ def test_an_index_beyond_int32_is_out_of_range(value: int) -> None:
     ids=lambda value: f"{type(value).__name__}-{value.dtype}",
 )
 def test_whole_numbers_of_torch_and_numpy_are_indices(value: SupportsIndex) -> None:
-    request = METHODS["residual_in"].request("run", value)  # type: ignore[arg-type]
+    request = requests.of_method("residual_in", "run", value)  # type: ignore[arg-type]
     assert METHODS["residual_in"].indices(request) == (3,)
 
 
 @pytest.mark.parametrize("value", [1.0, "1", torch.tensor(1.0), np.float32(1)], ids=repr)
 def test_nothing_else_is_an_index(value: object) -> None:
     with pytest.raises(TypeError):
-        METHODS["residual_in"].request("run", value)  # type: ignore[arg-type]
+        requests.of_method("residual_in", "run", value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("indices", [(), (1, 2)], ids=str)
 def test_a_wrong_number_of_indices_is_a_mistake_in_the_code(indices: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer) than argument 1"):
-        METHODS["residual_in"].request("run", *indices)
+        requests.of_method("residual_in", "run", *indices)

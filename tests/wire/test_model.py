@@ -10,7 +10,7 @@ import torch
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
-from transparent_llm.wire import dtypes, model
+from transparent_llm.wire import dtypes, model, requests
 from transparent_llm.wire._gen import model_pb2, service_pb2
 
 INFO = ModelInfo(name="gpt2", n_params_estimate=2**40, n_layers=12, n_heads=13, d_model=768, d_vocab=50257)
@@ -127,4 +127,4 @@ def test_models_keep_their_order() -> None:
 
 
 def test_asking_needs_no_words() -> None:
-    assert model.server_request() == service_pb2.ServerInfoRequest()
+    assert requests.server_info() == service_pb2.ServerInfoRequest()

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.run_input import RunInput
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire.runs import RunResult, from_request, from_response, release_request, to_request
+from transparent_llm.wire.runs import RunResult, from_request, from_response
 
 TOKEN_IDS = st.integers(0, 2**31 - 1)
 INPUTS = st.lists(st.text()).map(RunInput.of_sentences) | st.lists(st.lists(TOKEN_IDS)).map(RunInput.of_tokens)
@@ -89,7 +90,7 @@ def test_a_token_that_is_no_whole_number_is_refused(token: Any) -> None:
 
 
 def test_the_largest_token_id_of_the_wire_is_accepted() -> None:
-    request = to_request(RunInput.of_tokens([[2**31 - 1]]), "")
+    request = requests.run(RunInput.of_tokens([[2**31 - 1]]), "")
     assert from_request(request).token_ids == ((2**31 - 1,),)
 
 
@@ -98,18 +99,18 @@ def test_the_largest_token_id_of_the_wire_is_accepted() -> None:
 
 def test_sentences_travel_as_sentences() -> None:
     expected = service_pb2.RunRequest(model="m", sentences=service_pb2.SentenceBatch(sentences=["a", "b"]))
-    assert to_request(RunInput.of_sentences(["a", "b"]), "m") == expected
+    assert requests.run(RunInput.of_sentences(["a", "b"]), "m") == expected
 
 
 def test_token_ids_travel_row_by_row() -> None:
     rows = [service_pb2.TokenSequence(token_ids=[1, 2]), service_pb2.TokenSequence(token_ids=[3])]
     expected = service_pb2.RunRequest(model="m", tokens=service_pb2.TokenBatch(sequences=rows))
-    assert to_request(RunInput.of_tokens([[1, 2], [3]]), "m") == expected
+    assert requests.run(RunInput.of_tokens([[1, 2], [3]]), "m") == expected
 
 
 @given(INPUTS, st.text())
 def test_any_input_arrives_as_it_was(run_input: RunInput, model: str) -> None:
-    request = service_pb2.RunRequest.FromString(to_request(run_input, model).SerializeToString())
+    request = service_pb2.RunRequest.FromString(requests.run(run_input, model).SerializeToString())
     assert from_request(request) == run_input
     assert request.model == model
 
@@ -119,7 +120,7 @@ def test_a_request_without_input_has_no_sentences() -> None:
 
 
 def test_a_release_names_the_run() -> None:
-    assert release_request("ab12") == service_pb2.ReleaseRunRequest(run_id="ab12")
+    assert requests.release("ab12") == service_pb2.ReleaseRunRequest(run_id="ab12")
 
 
 # The routing key

@@ -1,9 +1,10 @@
 /** What a run is made of: sentences, or token ids. A client keeps it to make a lost run again. */
 
 import { create } from "@bufbuild/protobuf";
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
 import { InvalidRequestError } from "./errors.js";
 import { type RunRequest, RunRequestSchema } from "./gen/transparent_llm/v1/service_pb.js";
-import { sha256Hex } from "./sha256.js";
 
 const TOKEN_ID_LIMIT = 2 ** 31;
 const LONE_SURROGATE = /\p{Surrogate}/u;
@@ -65,7 +66,7 @@ export function runRequest(input: RunInput, model: string): RunRequest {
  */
 export function runKey(input: RunInput, model: string): string {
   const parts = "sentences" in input ? ["sentences", ...input.sentences] : ["tokens", ...input.tokenIds.map(bigEndian)];
-  return sha256Hex(lengthPrefixed([model, ...parts])).slice(0, 32);
+  return bytesToHex(sha256(lengthPrefixed([model, ...parts]))).slice(0, 32);
 }
 
 function requireText(sentence: unknown, index: number): void {

@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+_Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 
 
-class ByteLimitedCache(Generic[_Value]):
+class ByteLimitedCache(Generic[_Key, _Value]):
     """Values by key; the least recently used go first. Safe for many threads; nobody writes to what is in here.
 
     One that takes more than a quarter of the limit is not kept, as it would push out everything else.
@@ -19,7 +20,7 @@ class ByteLimitedCache(Generic[_Value]):
     def __init__(self, max_bytes: int, size: Callable[[_Value], int]) -> None:
         self._max_bytes = max_bytes
         self._size = size
-        self._values: OrderedDict[Hashable, _Value] = OrderedDict()  # least recently used first
+        self._values: OrderedDict[_Key, _Value] = OrderedDict()  # least recently used first
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -37,7 +38,7 @@ class ByteLimitedCache(Generic[_Value]):
         """Whether a value of this size is kept."""
         return 0 < nbytes <= self.largest
 
-    def get(self, key: Hashable) -> _Value | None:
+    def get(self, key: _Key) -> _Value | None:
         """A value that is kept, or None."""
         with self._lock:
             value = self._values.get(key)
@@ -45,7 +46,7 @@ class ByteLimitedCache(Generic[_Value]):
                 self._values.move_to_end(key)
             return value
 
-    def put(self, key: Hashable, value: _Value) -> bool:
+    def put(self, key: _Key, value: _Value) -> bool:
         """Keep a value, if it is not too large; whether it is kept."""
         nbytes = self._size(value)
         if not self.keeps(nbytes):
@@ -58,13 +59,13 @@ class ByteLimitedCache(Generic[_Value]):
                 self._remove(next(iter(self._values)))
         return True
 
-    def forget(self, belongs: Callable[[Hashable], bool]) -> None:
+    def forget(self, belongs: Callable[[_Key], bool]) -> None:
         """Drop all values with such keys."""
         with self._lock:
             for key in [key for key in self._values if belongs(key)]:
                 self._remove(key)
 
-    def _remove(self, key: Hashable) -> None:
+    def _remove(self, key: _Key) -> None:
         value = self._values.pop(key, None)
         if value is not None:
             self._bytes -= self._size(value)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from transparent_llm.client.progress import Report
 from transparent_llm.errors import InvalidRequestError
@@ -15,7 +15,19 @@ from transparent_llm.network.target import DEFAULT_TARGET, parsed
 
 DEFAULT_TIMEOUT_S = 300.0
 SYSTEM_CA = "system"
-NO_CREDENTIALS = {"token": "", "tls_ca": "", "tls_cert": "", "tls_key": "", "proxy": "none"}
+
+
+class Access(TypedDict, total=False):
+    """The settings by which a client is let in, see `ClientConfig`; None leaves one to the environment."""
+
+    token: str | None
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    proxy: str | None
+
+
+NO_CREDENTIALS = Access(token="", tls_ca="", tls_cert="", tls_key="", proxy="none")
 """For a server of one's own, whatever the environment says of another."""
 
 _LONGEST_S = 10 * 365 * 86_400.0

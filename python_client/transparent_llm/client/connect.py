@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import ParamSpec
 
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.description import ServerInfo
@@ -11,19 +13,33 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import shown
 from transparent_llm.version import API_VERSION
 
+_Arguments = ParamSpec("_Arguments")
+_Made = Callable[_Arguments, RemoteTransparentLlm]
 
-def connect(target: str | None = None, **options: Any) -> RemoteTransparentLlm:
+
+def _takes(made: _Made[_Arguments]) -> Callable[[Callable[..., RemoteTransparentLlm]], _Made[_Arguments]]:
+    """The decorated function takes these arguments: so that each is written once, and editors, type checkers and
+    notebooks show them for both."""
+
+    def decorate(function: Callable[..., RemoteTransparentLlm]) -> _Made[_Arguments]:
+        taken = inspect.signature(made).replace(return_annotation="RemoteTransparentLlm")
+        function.__signature__ = taken  # type: ignore[attr-defined]  # what inspect.signature looks for first
+        return function
+
+    return decorate
+
+
+@_takes(RemoteTransparentLlm)
+def connect(target: str | None = None, **options: object) -> RemoteTransparentLlm:
     """A client that has spoken to its server: reachable, of a known API version, with the wanted model.
 
-    Args:
-        target: As for `RemoteTransparentLlm`, which also takes the other arguments.
-        options: See `RemoteTransparentLlm`.
+    It takes the arguments of `RemoteTransparentLlm`, which explains them.
 
     Raises:
         UnavailableError: no server answers there, or it is still loading.
         NotFoundError: it does not serve the model that was named.
     """
-    llm = RemoteTransparentLlm(target, **options)
+    llm = RemoteTransparentLlm(target, **options)  # type: ignore[arg-type]  # checked where connect is called
     try:
         info = llm.server_info()
         _compare_versions(info)

@@ -6,45 +6,43 @@ from collections.abc import Mapping
 
 import torch
 
-from transparent_llm.client.reads import Read
+from transparent_llm.client.ask import Ask
+from transparent_llm.client.models import UNKNOWN_MODEL
 from transparent_llm.description import ModelDescription
 from transparent_llm.selection import Selection
 from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.methods import METHODS
 
 
-def of_run(
-    read: Read, shape: tuple[int, int], model: ModelDescription | None, reading: Selection, *, factored: bool = False
-) -> Expected:
-    """What a read of a run brings. `shape` is that of its tokens; None: nothing is known of the model.
+def of_run(ask: Ask, *, factored: bool = False) -> Expected:
+    """What a read of a run brings: with `factored` perhaps only its factors.
 
-    Factors that weights belong to come whole and are cut here; all others come cut, and only values in another type.
+    Those that weights belong to come whole and are cut here; all others come cut, and only values in another type.
     """
-    name, method = read[0], METHODS[read[0]]
-    dims = method.dims or ()
-    layer = dict(zip(method.arguments, read[1], strict=True)).get("layer")
+    method, model = METHODS[ask.name], ask.run.model
     is_whole = factored and method.weights is not None
-    sizes = _cut(_sizes(shape, model, layer), {} if is_whole else reading.of(dims))
-    parts = method.parts if factored or method.is_parts else ()
-    return Expected(name, dims, sizes, _dtype(name, model, None if factored else reading.dtype), parts)
+    sizes = _cut(_sizes(ask.run.shape, model, ask.layer), {} if is_whole else ask.axes)
+    dtype = _dtype(ask.name, model, None if factored else ask.dtype)
+    return Expected(ask.name, method.dims or (), sizes, dtype, method.parts if factored or method.is_parts else ())
 
 
-def of_model(name: str, model: ModelDescription | None, reading: Selection) -> Expected:
+def of_model(name: str, model: ModelDescription, selection: Selection) -> Expected:
     """What a read of the model alone brings."""
     dims = METHODS[name].dims or ()
-    return Expected(name, dims, _cut(_sizes(None, model, None), reading.of(dims)), _dtype(name, model, reading.dtype))
+    sizes = _cut(_sizes(None, model, None), selection.of(dims))
+    return Expected(name, dims, sizes, _dtype(name, model, selection.dtype))
 
 
-def _sizes(shape: tuple[int, int] | None, model: ModelDescription | None, layer: int | None) -> dict[str, int]:
+def _sizes(shape: tuple[int, int] | None, model: ModelDescription, layer: int | None) -> dict[str, int]:
     sizes = {"bound": 2}
     if shape is not None:
         sizes["batch"] = shape[0]
         sizes.update(dict.fromkeys(("pos", "query_pos", "key_pos", "target", "source"), shape[1]))
-    if model is not None:
+    if model is not UNKNOWN_MODEL:
         info = model.info
         sizes.update(d_model=info.d_model, d_vocab=info.d_vocab, vocab=info.d_vocab, head=info.n_heads)
-        if layer is not None and 0 <= layer < len(model.d_ffn):
-            sizes.update(dict.fromkeys(("d_ffn", "hidden", "span"), model.d_ffn[layer]))
+    if layer is not None and 0 <= layer < len(model.d_ffn):
+        sizes.update(dict.fromkeys(("d_ffn", "hidden", "span"), model.d_ffn[layer]))
     return sizes
 
 
@@ -52,5 +50,5 @@ def _cut(sizes: dict[str, int], axes: Mapping[str, slice]) -> dict[str, int]:
     return {axis: len(range(n)[axes[axis]]) if axis in axes else n for axis, n in sizes.items()}
 
 
-def _dtype(name: str, model: ModelDescription | None, wanted: torch.dtype | None) -> torch.dtype | None:
-    return METHODS[name].dtype or wanted or (model.dtype if model is not None else None)
+def _dtype(name: str, model: ModelDescription, wanted: torch.dtype | None) -> torch.dtype | None:
+    return METHODS[name].dtype or wanted or model.dtype

@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
 
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S
 from transparent_llm.client.transport.interrupt import Interruptible
@@ -30,7 +29,7 @@ class Prefetches:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._fetches
 
-    def begin(self, keys: Iterable[Hashable], fetch: Callable[[Interruptible], Any]) -> None:
+    def begin(self, keys: Iterable[Hashable], fetch: Callable[[Interruptible], object]) -> None:
         """Start a thread for it; the call that it makes is cancelled when it is dropped."""
         begun = _Fetch(fetch)
         self._fetches.update(dict.fromkeys(keys, begun))
@@ -49,7 +48,7 @@ class Prefetches:
 
 
 class _Fetch:
-    def __init__(self, fetch: Callable[[Interruptible], Any]) -> None:
+    def __init__(self, fetch: Callable[[Interruptible], object]) -> None:
         self.interruptible = Interruptible()
         self._fetch = fetch
         self._process = os.getpid()

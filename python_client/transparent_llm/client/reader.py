@@ -4,50 +4,42 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
 from transparent_llm.client import expecting, planning
+from transparent_llm.client.ask import Ask
 from transparent_llm.client.cache import ByteLimitedCache
 from transparent_llm.client.config import ClientConfig
+from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.models import UNKNOWN_MODEL, Models
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.prefetch import Prefetches
 from transparent_llm.client.products import Products
-from transparent_llm.client.read_ahead import AccessPattern, Indices
-from transparent_llm.client.reads import WHOLE, Read, grouped, integers
+from transparent_llm.client.read_ahead import AccessPattern
+from transparent_llm.client.reads import WHOLE, grouped
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.client.weights import Weights
-from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
-from transparent_llm.run_input import RunInput
 from transparent_llm.selection import Selection
-from transparent_llm.wire import fetch, options
-from transparent_llm.wire import model as wire_model
-from transparent_llm.wire import runs as wire_runs
-from transparent_llm.wire.expected import Expected
+from transparent_llm.wire import requests
+from transparent_llm.wire.fetch import FETCHED_METHODS
 from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.requests import Item, Request
 
 Named = dict[str, torch.Tensor]
 """What came for one read: the value, or its factors under their names."""
 
-_WALKED = frozenset(fetch.FETCHED_METHODS - {"tokens", "logits"})
+_WALKED = frozenset(FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
+
+_BY_MODEL = frozenset({"residual_out", *(name for name, method in METHODS.items() if method.parts)})
+"""Methods whose values are named, or made here, by what is known of the model."""
 
 _ITEMS_PER_CALL = 2000
 """Of a Fetch, or reads of a Plan, which has two items for each: no server refuses so many."""
-
-
-@dataclass(frozen=True, eq=False)
-class CurrentRun:
-    """What the client knows of a run."""
-
-    run_input: RunInput
-    key: str
-    result: wire_runs.RunResult
 
 
 class Shared:
@@ -55,29 +47,9 @@ class Shared:
 
     def __init__(self, calls: Calls, config: ClientConfig) -> None:
         self.calls = calls
-        self.cache: ByteLimitedCache[Named] = ByteLimitedCache(config.cache_bytes, _size)
+        self.cache: ByteLimitedCache[Ask, Named] = ByteLimitedCache(config.cache_bytes, _size)
         self.weights = Weights(calls)
-        self._descriptions: dict[str, ModelDescription] = {}
-        self._features: frozenset[str] = frozenset()
-        self._lock = threading.Lock()
-
-    def description(self, digest: str) -> ModelDescription | None:
-        """The model with this digest, asked for once; None if it is not served any more."""
-        with self._lock:
-            if digest not in self._descriptions:
-                info = self.calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
-                self._descriptions.update({model.digest: model for model in info.models})
-                self._features = frozenset(info.features)
-            return self._descriptions.get(digest)
-
-    def known(self, digest: str) -> ModelDescription | None:
-        """The same, if it was asked for before."""
-        with self._lock:
-            return self._descriptions.get(digest)
-
-    def has(self, feature: str) -> bool:
-        """Whether the server, once it was asked for a description, said that it can do this."""
-        return feature in self._features
+        self.models = Models(calls)
 
 
 class _Walking(threading.local):
@@ -96,218 +68,182 @@ class RunReader:
         self._products = Products(shared.weights, config.target, config.max_bytes)
         self._walking = _Walking()
         self._entry_bytes: dict[str, int] = {}
-        self._under_way = Prefetches(config.timeout_s)
+        self._prefetches = Prefetches(config.timeout_s)
 
     def forget(self, run: CurrentRun | None) -> None:
         """A new run begins: nothing of the old one is kept, no walk goes on."""
         self._walking = _Walking()
-        self._under_way.drop()
+        self._prefetches.drop()
         if run is not None:
-            self._shared.cache.forget(lambda key: key[0] is run)  # type: ignore[index]
+            self._shared.cache.forget(lambda key: key.run is run)
 
-    def read(self, run: CurrentRun, name: str, indices: Sequence[Any], reading: Selection) -> torch.Tensor:
+    def read(self, ask: Ask) -> torch.Tensor:
         """One value. It belongs to the caller, who may write to it."""
-        read = (name, integers(name, indices))
-        key, walk = self._key(run, read, reading), self._walk(name, read[1])
-        self._under_way.wait_for(key)
+        self._find_model([ask])
+        key, walk = ask.key, self._walk(ask)
+        self._prefetches.wait_for(key)
         held, is_kept = self._shared.cache.get(key), True
         if held is None:
-            held, is_kept = self._load(run, read, reading, walk)
+            held, is_kept = self._load(ask, walk)
         else:
-            self._begin_ahead(run, read, reading, walk)
-        return self._value(run, read, held, reading, is_kept=is_kept)
+            self._begin_ahead(ask, walk)
+        return self._value(ask, held, is_kept=is_kept)
 
-    def read_many(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> list[torch.Tensor]:
+    def read_many(self, asks: Sequence[Ask]) -> list[torch.Tensor]:
         """Values in order; what is not kept comes in one stream."""
-        wanted = [(name, integers(name, indices)) for name, indices in reads]
-        held = self._all(run, wanted, reading)
-        return [self._value(run, read, held[read], reading, is_kept=True) for read in wanted]
+        held = self._all(asks)
+        return [self._value(ask, held[ask], is_kept=True) for ask in asks]
 
-    def prefetch(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> None:
-        """Have them kept."""
-        self._all(run, [(name, integers(name, indices)) for name, indices in reads], reading)
+    def prefetch(self, asks: Sequence[Ask]) -> None:
+        """As `read_many`, for later reads: what fits into the cache then needs no call."""
+        self._all(asks)
 
-    def plan(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> list[PlannedRead]:
-        """What they are, and what would be sent for each."""
-        self._shared.description(run.result.model_digest)
-        if not self._shared.has("plan"):
+    def plan(self, run: CurrentRun, asks: Sequence[Ask]) -> list[PlannedRead]:
+        """What the values are, and what would be sent for each.
+
+        Raises:
+            NotSupportedError: the server is of an older version.
+        """
+        run.find_model()
+        if not self._shared.models.has("plan"):
             raise NotSupportedError("this server cannot plan reads; it is of an older version")
-        wanted = [(name, integers(name, indices)) for name, indices in reads]
-        parts = (wanted[start : start + _ITEMS_PER_CALL] for start in range(0, max(1, len(wanted)), _ITEMS_PER_CALL))
-        return [planned for part in parts for planned in self._plan(run, part, reading)]
+        parts = (asks[start : start + _ITEMS_PER_CALL] for start in range(0, max(1, len(asks)), _ITEMS_PER_CALL))
+        return [planned for part in parts for planned in self._plan(run, part)]
 
-    def _plan(self, run: CurrentRun, reads: Sequence[Read], reading: Selection) -> list[PlannedRead]:
-        items = [self._item(run, read, reading) for read in reads]
-        request = planning.request(run.result.run_id, reads, items, reading)
-        expected = [self._expected(run, read, reading) for read in reads]
-        expected += [self._expected(run, read, reading, item) for read, (_, item) in zip(reads, items, strict=True)]
-        return self._shared.calls.unary("Plan", request, partial(planning.planned, expected), run.key)
+    def _plan(self, run: CurrentRun, asks: Sequence[Ask]) -> list[PlannedRead]:
+        items = [self._item(ask) for ask in asks]
+        request = planning.request(run.result.run_id, asks, items)
+        return self._shared.calls.unary("Plan", request, partial(planning.planned, asks=asks, items=items), run.key)
 
-    def of_model(self, run: CurrentRun | None, name: str, request: Any, reading: Selection) -> torch.Tensor:
-        """A value of the model alone, for which a request was made."""
-        options.fill(request, reading.of(METHODS[name].dims or ()), reading.dtype)
-        model = None if run is None else self._shared.known(run.result.model_digest)
-        return self._shared.calls.tensor(METHODS[name].rpc, request, expecting.of_model(name, model, reading))
+    def of_model(self, run: CurrentRun | None, name: str, request: Request, selection: Selection) -> torch.Tensor:
+        """A value of the model alone, that of the run if there is one."""
+        model = UNKNOWN_MODEL if run is None else run.model
+        return self._shared.calls.tensor(METHODS[name].rpc, request, expecting.of_model(name, model, selection))
 
-    def neuron_output(self, run: CurrentRun | None, layer: int, neuron: int) -> torch.Tensor | None:
+    def neuron_output(self, run: CurrentRun | None, layer: int | None, neuron: int | None) -> torch.Tensor | None:
         """A row of weights that are kept, if they are or should be."""
-        model = None if run is None else self._shared.description(run.result.model_digest)
-        if model is None or not self._shared.has("neuron_outputs"):
+        if run is None:
             return None
-        row = self._shared.weights.row_if_kept(model, layer, neuron)
+        run.find_model()
+        if not self._shared.models.has("neuron_outputs"):
+            return None
+        row = self._shared.weights.row_if_kept(run.model, layer, neuron)
         return None if row is None else row.clone()
 
-    def _all(
-        self,
-        run: CurrentRun,
-        reads: Sequence[Read],
-        reading: Selection,
-        interruptible: Interruptible | None = None,
-    ) -> dict[Read, Named]:
+    def _all(self, asks: Sequence[Ask], interruptible: Interruptible | None = None) -> dict[Ask, Named]:
+        self._find_model(asks)
         cache = self._shared.cache
-        keys = {read: self._key(run, read, reading) for read in reads}
+        keys = {ask: ask.key for ask in asks}
         held = {key: cache.get(key) for key in keys.values()}
-        missing = list({key: read for read, key in keys.items() if held[key] is None}.values())  # two names, one value
+        missing = list({key: ask for ask, key in keys.items() if held[key] is None}.values())  # two names, one value
         for start in range(0, len(missing), _ITEMS_PER_CALL):
             part = missing[start : start + _ITEMS_PER_CALL]
-            for read, named in zip(part, self._fetch(run, part, reading, interruptible), strict=True):
-                held[keys[read]] = named
-                cache.put(keys[read], named)
-        return {read: found for read, key in keys.items() if (found := held[key]) is not None}
+            for ask, named in zip(part, self._fetch(part, interruptible), strict=True):
+                held[keys[ask]] = named
+                cache.put(keys[ask], named)
+        return {ask: found for ask, key in keys.items() if (found := held[key]) is not None}
 
-    def _load(self, run: CurrentRun, read: Read, reading: Selection, walk: AccessPattern | None) -> tuple[Named, bool]:
+    def _load(self, ask: Ask, walk: AccessPattern | None) -> tuple[Named, bool]:
         """What a read needs, and whether it is kept; with it come those that a walk will ask for next."""
-        ahead = self._ahead(run, read, walk, reading)
+        ahead = self._ahead(ask, walk)
         if ahead:
             try:
-                found = self._all(run, [read, *ahead], reading)
-                return found[read], True
+                return self._all([ask, *ahead])[ask], True
             except TransparentLlmError:
-                self._walking.walks.pop(read[0], None)  # one of those ahead cannot be read; this one perhaps can
-        method = METHODS[read[0]]
-        request = method.request(run.result.run_id, *read[1])
-        self._set_options(run, read, reading, request)
-        expected = [self._expected(run, read, reading, request)]
-        (named,) = grouped([read[0]], self._shared.calls.tensors(method.rpc, request, expected, run.key))
-        self._entry_bytes[read[0]] = _size(named)
-        return named, self._shared.cache.put(self._key(run, read, reading), named)
+                self._walking.walks.pop(ask.name, None)  # one of those ahead cannot be read; this one perhaps can
+        run, factored = ask.run, self._is_factored(ask)
+        request = requests.read(run.result.run_id, ask.item(factored=factored))
+        expected = [expecting.of_run(ask, factored=factored)]
+        arrived = self._shared.calls.tensors(METHODS[ask.name].rpc, request, expected, run.key)
+        (named,) = grouped([ask.name], arrived)
+        self._entry_bytes[ask.name] = _size(named)
+        return named, self._shared.cache.put(ask.key, named)
 
-    def _begin_ahead(self, run: CurrentRun, read: Read, reading: Selection, walk: AccessPattern | None) -> None:
+    def _begin_ahead(self, ask: Ask, walk: AccessPattern | None) -> None:
         """The last of what was read ahead is asked for: have the next fetched while the caller is at work with it."""
-        model = self._shared.description(run.result.model_digest) if walk is not None and walk.noticed else None
-        if model is None or walk is None:
+        if walk is None or not walk.noticed:
             return
-        following = walk.next(_sizes(read[0], run, model))
-        if following is None or self._is_here(self._key(run, (read[0], following), reading)):
+        ask.run.find_model()
+        following = walk.next(ask.sizes)
+        if following is None or self._is_here(ask.at(following)):
             return
-        ahead = self._ahead(run, read, walk, reading)
+        ahead = self._ahead(ask, walk)
         if ahead:
-            keys = [self._key(run, other, reading) for other in ahead]
-            self._under_way.begin(keys, lambda interruptible: self._all(run, ahead, reading, interruptible))
+            keys = [other.key for other in ahead]
+            self._prefetches.begin(keys, lambda interruptible: self._all(ahead, interruptible))
 
-    def _is_here(self, key: tuple[object, ...]) -> bool:
-        """Or will be soon."""
-        return key in self._under_way or self._shared.cache.get(key) is not None
+    def _is_here(self, ask: Ask) -> bool:
+        """Whether it is kept, or will be soon."""
+        return ask.key in self._prefetches or self._shared.cache.get(ask.key) is not None
 
-    def _ahead(self, run: CurrentRun, read: Read, walk: AccessPattern | None, reading: Selection) -> list[Read]:
+    def _ahead(self, ask: Ask, walk: AccessPattern | None) -> list[Ask]:
         """Reads that are likely to come next and not kept yet."""
-        name, entry_bytes = read[0], self._entry_bytes.get(read[0], 0)
-        if walk is None or not walk.noticed or not self._shared.cache.keeps(entry_bytes):
+        entry_bytes, cache = self._entry_bytes.get(ask.name, 0), self._shared.cache
+        if walk is None or not walk.noticed or not cache.keeps(entry_bytes):
             return []
-        model = self._shared.description(run.result.model_digest)
-        if model is None or not self._shared.has("fetch"):
+        ask.run.find_model()
+        if not self._shared.models.has("fetch"):
             return []
-        most_bytes = min(self._read_ahead_bytes, self._shared.cache.largest)
-        found = walk.ahead(_sizes(name, run, model), entry_bytes, most_bytes)
-        reads = [(name, indices) for indices in found]
-        return [ahead for ahead in reads if not self._is_here(self._key(run, ahead, reading))]
+        found = walk.ahead(ask.sizes, entry_bytes, min(self._read_ahead_bytes, cache.largest))
+        return [ahead for ahead in map(ask.at, found) if not self._is_here(ahead)]
 
-    def _fetch(
-        self, run: CurrentRun, reads: Sequence[Read], reading: Selection, interruptible: Interruptible | None
-    ) -> list[Named]:
-        items = [self._item(run, read, reading) for read in reads]
-        message = fetch.request(run.result.run_id, items)
-        expected = [self._expected(run, read, reading, item) for read, (_, item) in zip(reads, items, strict=True)]
-        arrived = self._shared.calls.tensors("Fetch", message, expected, run.key, interruptible)
-        return grouped([name for name, _ in reads], arrived)
+    def _fetch(self, asks: Sequence[Ask], interruptible: Interruptible | None) -> list[Named]:
+        """What is not kept of one run, which has at least one read here."""
+        run, items = asks[0].run, [self._item(ask) for ask in asks]
+        request = requests.fetch(run.result.run_id, items)
+        expected = [expecting.of_run(ask, factored=item.form.factored) for ask, item in zip(asks, items, strict=True)]
+        arrived = self._shared.calls.tensors("Fetch", request, expected, run.key, interruptible)
+        return grouped([ask.name for ask in asks], arrived)
 
-    def _item(self, run: CurrentRun, read: Read, reading: Selection) -> tuple[str, Any]:
+    def _item(self, ask: Ask) -> Item:
         """Of a Fetch or a Plan."""
-        if read[0] not in fetch.FETCHED_METHODS:
-            raise InvalidRequestError(
-                f"{read[0]!r} cannot be fetched; what can: {', '.join(sorted(fetch.FETCHED_METHODS))}"
-            )
-        item = METHODS[read[0]].request("", *read[1])
-        self._set_options(run, read, reading, item)
-        return read[0], item
+        if ask.name not in FETCHED_METHODS:
+            raise InvalidRequestError(f"{ask.name!r} cannot be fetched; what can: {', '.join(sorted(FETCHED_METHODS))}")
+        return ask.item(factored=self._is_factored(ask))
 
-    def _expected(self, run: CurrentRun, read: Read, reading: Selection, request: Any = None) -> Expected:
-        """What must come for a read: its value, or what a request allows."""
-        model, tokens = self._shared.known(run.result.model_digest), run.result.tokens
-        factored = request is not None and options.allows_factors(request)
-        return expecting.of_run(read, (tokens.shape[0], tokens.shape[1]), model, reading, factored=factored)
-
-    def _set_options(self, run: CurrentRun, read: Read, reading: Selection, request: Any) -> None:
-        method = METHODS[read[0]]
-        axes = reading.of(method.dims or ())
-        factored = self._is_factored(run, read, axes)
-        if factored and method.weights is not None:
-            axes = {}  # its factors are small; the part is cut here
-        dtype = None if factored or method.integers else reading.dtype
-        options.fill(request, axes, dtype, factored=factored)
-
-    def _is_factored(self, run: CurrentRun, read: Read, axes: dict[str, slice]) -> bool:
+    def _is_factored(self, ask: Ask) -> bool:
         """Whether a product is best made here, where it is known how large it must be.
 
         Those of neurons are made by weights that are or will be kept.
         """
-        method = METHODS[read[0]]
+        method, model, layer, weights = METHODS[ask.name], ask.run.model, ask.layer, self._shared.weights
         if not method.parts or method.is_parts:
             return False
-        model, layer = self._shared.description(run.result.model_digest), read[1][1]
-        if model is None or method.weights is None or not self._shared.has(method.weights):
-            return model is not None and method.weights is None
+        if method.weights is None:
+            return model is not UNKNOWN_MODEL
+        if not self._shared.models.has(method.weights):
+            return False
         if layer is None or not 0 <= layer < len(model.d_ffn):
             return False  # the server says what is wrong
-        weights = self._shared.weights
-        return weights.has_layer(model, layer) if axes else weights.keeps_layer(model, layer)
+        return weights.has_layer(model, layer) if ask.axes else weights.keeps_layer(model, layer)
 
-    def _value(self, run: CurrentRun, read: Read, named: Named, reading: Selection, *, is_kept: bool) -> torch.Tensor:
+    def _value(self, ask: Ask, named: Named, *, is_kept: bool) -> torch.Tensor:
         if WHOLE in named:
             value = named[WHOLE].clone() if is_kept else named[WHOLE]
         elif "pattern" in named:
-            value = self._products.attn(read, named)
+            value = self._products.attn(ask, named)
         else:
-            value = self._products.ffn(read, named, self._shared.description(run.result.model_digest), reading)
-        if not self._expected(run, read, reading).is_shape(value.shape):
+            value = self._products.ffn(ask, named)
+        if not expecting.of_run(ask).is_shape(value.shape):
             raise InternalError(
-                f"{self._shared.calls.config.target} broke the protocol: {read[0]} is {list(value.shape)}, uncut or of "
-                "another shape than its factors said"
+                f"{self._shared.calls.config.target} broke the protocol: {ask.name} is {list(value.shape)}, uncut or "
+                "of another shape than its factors said"
             )
-        return value if reading.dtype is None or METHODS[read[0]].integers else value.to(reading.dtype)
+        return value if ask.dtype is None else value.to(ask.dtype)
 
-    def _walk(self, name: str, indices: Indices) -> AccessPattern | None:
-        if not self._read_ahead_bytes or name not in _WALKED:
+    @staticmethod
+    def _find_model(asks: Sequence[Ask]) -> None:
+        """Before any of them is named."""
+        needing = next((ask for ask in asks if ask.name in _BY_MODEL), None)
+        if needing is not None:
+            needing.run.find_model()
+
+    def _walk(self, ask: Ask) -> AccessPattern | None:
+        if not self._read_ahead_bytes or ask.name not in _WALKED:
             return None
-        walk = self._walking.walks.setdefault(name, AccessPattern())
-        walk.step(indices)
+        walk = self._walking.walks.setdefault(ask.name, AccessPattern())
+        walk.step(ask.indices)
         return walk
-
-    def _key(self, run: CurrentRun, read: Read, reading: Selection) -> tuple[object, ...]:
-        """Names a read of a run; `residual_out` of a layer is `residual_in` of the next, where there is one."""
-        name, indices = read
-        if name == "residual_out" and indices[0] is not None:
-            model = self._shared.description(run.result.model_digest)
-            if model is not None and 0 <= indices[0] < model.info.n_layers - 1:
-                name, indices = "residual_in", (indices[0] + 1,)
-        return (run, name, indices, reading)
-
-
-def _sizes(name: str, run: CurrentRun, model: ModelDescription) -> Indices:
-    """Of the axes that a method's indices go along."""
-    batch, n_pos = run.result.tokens.shape
-    sizes = {"batch": batch, "pos": n_pos, "layer": model.info.n_layers, "head": model.info.n_heads}
-    return tuple(sizes[axis] for axis in METHODS[name].axes)
 
 
 def _size(named: Named) -> int:

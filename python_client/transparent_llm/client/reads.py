@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import SupportsIndex, TypeVar, cast
 
 from transparent_llm.client.read_ahead import Indices
 from transparent_llm.errors import InternalError, InvalidRequestError
@@ -13,14 +13,20 @@ from transparent_llm.wire.methods import METHODS
 Read = tuple[str, Indices]
 """A method and its indices."""
 
+ReadSpec = str | tuple[str | SupportsIndex | None, ...]
+"""A read as a caller of `fetch` writes it: "logits", or ("residual_in", 3)."""
+
+Arguments = tuple["SupportsIndex | None", ...]
+"""Of a method, in its order, as a caller writes them; None for one that is left out."""
+
 WHOLE = "value"
 """The name of what comes for a read, if it is one tensor."""
 
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
 
-def as_read(read: str | tuple[Any, ...]) -> Read:
-    """What a caller wrote: "logits", or ("residual_in", 3).
+def as_read(read: ReadSpec) -> tuple[str, Arguments]:
+    """The method that a caller names, and the arguments as they stand there.
 
     Raises:
         InvalidRequestError: it is neither.
@@ -29,10 +35,10 @@ def as_read(read: str | tuple[Any, ...]) -> Read:
         return read, ()
     if not isinstance(read, tuple) or not read or not isinstance(read[0], str):
         raise InvalidRequestError(f"fetch takes names of methods, or tuples of a name and its arguments, got {read!r}")
-    return read[0], read[1:]
+    return read[0], cast(Arguments, read[1:])
 
 
-def integers(name: str, indices: Sequence[Any]) -> Indices:
+def integers(name: str, indices: Sequence[SupportsIndex | None]) -> Indices:
     """All indices of a method; None for those that are left out.
 
     Raises:

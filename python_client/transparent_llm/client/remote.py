@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 
+from transparent_llm.client.ask import Ask, form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
+from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
-from transparent_llm.client.reader import CurrentRun, RunReader, Shared
-from transparent_llm.client.reads import Read, as_read
+from transparent_llm.client.reader import RunReader, Shared
+from transparent_llm.client.reads import ReadSpec, as_read, integers
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo, TransparentLlm
@@ -28,9 +30,7 @@ from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.selection import Selection
-from transparent_llm.wire import model as wire_model
-from transparent_llm.wire import runs as wire_runs
-from transparent_llm.wire import tensors
+from transparent_llm.wire import requests, responses
 from transparent_llm.wire.methods import METHODS
 
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
@@ -66,6 +66,10 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_dir_bytes: Limit of its files.
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
+        max_message_bytes: The largest single message that is accepted. Tensors come in chunks of at most 4 MiB.
+        keepalive_s: During a call that brings nothing for so long the server is asked for a sign of life.
+        keepalive_timeout_s: A server that gives none for so long is lost, whatever time the call has left.
+        reconnect_s: How long a call waits for a server that had answered before and was lost, within `timeout_s`.
     """
 
     def __init__(
@@ -89,6 +93,10 @@ class RemoteTransparentLlm(TransparentLlm):
         weights_dir_bytes: int = ClientConfig.weights_dir_bytes,
         shared_memory: bool = True,
         max_bytes: int | None = None,
+        max_message_bytes: int = ClientConfig.max_message_bytes,
+        keepalive_s: float = ClientConfig.keepalive_s,
+        keepalive_timeout_s: float = ClientConfig.keepalive_timeout_s,
+        reconnect_s: float = ClientConfig.reconnect_s,
     ) -> None:
         self._config = ClientConfig.from_env(
             *(target, token, tls_ca, tls_cert, tls_key),
@@ -103,18 +111,21 @@ class RemoteTransparentLlm(TransparentLlm):
             weights_dir_bytes=weights_dir_bytes,
             shared_memory=shared_memory,
             max_bytes=max_bytes,
+            max_message_bytes=max_message_bytes,
+            keepalive_s=keepalive_s,
+            keepalive_timeout_s=keepalive_timeout_s,
+            reconnect_s=reconnect_s,
         )
         self._calls = Calls(self._config)
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
-        self._own_reading = OwnSelection()
-        self._model = model or ""
-        self._device = torch.device(device)
-        self._runs = Runs(self._calls, self._model, self._reader)
+        self._own_selection = OwnSelection()
+        self._model, self._device = model or "", torch.device(device)
+        self._runs = Runs(self._calls, self._shared.models, self._model, self._reader)
 
     def __repr__(self) -> str:
         model = f", model={self._model!r}" if self._model else ""
-        batch, n_pos = (0, 0) if self._run is None else self._run.result.tokens.shape
+        batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
         run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
@@ -132,7 +143,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def server_info(self) -> ServerInfo:
         """What the server serves and allows, and how exact its models were at load."""
-        return self._calls.unary("ServerInfo", wire_model.server_request(), wire_model.server_from_wire)
+        return self._shared.models.ask()
 
     def describe(self) -> ModelDescription:
         """Everything the server says about this object's model.
@@ -149,18 +160,25 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
-        run = self._current()
-        self._calls.unary("ReleaseRun", wire_runs.release_request(run.result.run_id), lambda _: None, run.key)
+        run = self._runs.current()
+        self._calls.unary("ReleaseRun", requests.release(run.result.run_id), responses.released, run.key)
+
+    def run_id(self) -> str:
+        """The name of the current run on the server: a hash of model, tokens and owner. Needs no call.
+
+        Raises:
+            NotRunError: nothing was run yet.
+        """
+        return self._runs.current().result.run_id
 
     def model_info(self) -> ModelInfo:
-        request = METHODS["model_info"].request(self._model)
-        return self._calls.unary("ModelInfo", request, wire_model.info_from_response)
+        return self._calls.unary("ModelInfo", requests.model_info(self._model), responses.model_info)
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._reader = RunReader(self._shared, self._config)
-        twin._runs, twin._own_reading = self._runs.copy(twin._reader), self._own_reading.copy()
+        twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
         return twin
 
     @contextmanager
@@ -178,28 +196,25 @@ class RemoteTransparentLlm(TransparentLlm):
         Raises:
             InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
         """
-        with self._own_reading.within(lambda before: before.narrowed(dtype, axes, _AXES)):
+        with self._own_selection.within(lambda before: before.narrowed(dtype, axes, _AXES)):
             yield self
 
-    def fetch(self, reads: Sequence[str | tuple[Any, ...]]) -> list[torch.Tensor]:
+    def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor]:
         """Many values of the current run in one stream: each is what the method of that name returns.
 
         Args:
             reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
                 and its arguments.
         """
-        wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: [self._to_device(value) for value in self._read_many(run, wanted)])
+        return self._of_reads(reads, lambda _, asks: [self._to_device(t) for t in self._reader.read_many(asks)])
 
-    def prefetch(self, reads: Sequence[str | tuple[Any, ...]]) -> None:
+    def prefetch(self, reads: Sequence[ReadSpec]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
-        wanted = [as_read(read) for read in reads]
-        self._of_run(lambda run: self._reader.prefetch(run, wanted, self._reading))
+        self._of_reads(reads, lambda _, asks: self._reader.prefetch(asks))
 
-    def plan(self, reads: Sequence[str | tuple[Any, ...]]) -> list[PlannedRead]:
+    def plan(self, reads: Sequence[ReadSpec]) -> list[PlannedRead]:
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
-        wanted = [as_read(read) for read in reads]
-        return self._of_run(lambda run: self._reader.plan(run, wanted, self._reading))
+        return self._of_reads(reads, self._reader.plan)
 
     def run(self, sentences: list[str]) -> None:
         self._begin(RunInput.of_sentences(sentences))
@@ -209,16 +224,16 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""
-        return self._current().result.warnings
+        return self._runs.current().result.warnings
 
     def batch_size(self) -> int:
-        return self._current().result.tokens.shape[0]
+        return self._runs.current().result.tokens.shape[0]
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._part(self._current().result.tokens)
+        return self._part(self._runs.current().result.tokens)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        mask = self._current().result.mask
+        mask = self._runs.current().result.mask
         if mask is None:
             raise NotSupportedError("the served model does not tell padding from tokens")
         return self._part(mask)
@@ -226,10 +241,8 @@ class RemoteTransparentLlm(TransparentLlm):
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         ids = [operator.index(token) for token in tokens]
         require_token_ids(ids)
-        request = METHODS["tokens_to_strings"].request(self._model)
-        request.token_ids.extend(ids)
-        request.model_digest = self._runs.digest
-        read = partial(wire_runs.strings_from_response, count=len(ids))
+        request = requests.tokens_to_strings(self._model, self._runs.digest, ids)
+        read = partial(responses.strings, count=len(ids))
         return self._calls.unary("TokensToStrings", request, read)
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
@@ -237,11 +250,9 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
-        request = METHODS["unembed"].request(self._model)
-        request.t.CopyFrom(tensors.encode(t))
-        request.normalize = normalize
-        request.model_digest = self._runs.digest
-        return self._to_device(self._reader.of_model(self._run, "unembed", request, self._reading))
+        selection, digest = self._selection, self._runs.digest
+        request = requests.unembed(self._model, digest, t, normalize=normalize, form=form("unembed", selection))
+        return self._to_device(self._reader.of_model(self._runs.latest, "unembed", request, selection))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -263,13 +274,13 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        request = METHODS["neuron_output"].request(self._model, layer, neuron)
-        if not self._reading.axes and self._reading.dtype is None:
-            kept = self._reader.neuron_output(self._run, request.layer, request.neuron)
-            if kept is not None:
-                return self._to_device(kept)
-        request.model_digest = self._runs.digest
-        return self._to_device(self._reader.of_model(self._run, "neuron_output", request, self._reading))
+        selection, (at_layer, at_neuron) = self._selection, integers("neuron_output", (layer, neuron))
+        wanted = form("neuron_output", selection)
+        request = requests.neuron_output(self._model, self._runs.digest, at_layer, at_neuron, wanted)
+        kept = self._reader.neuron_output(self._runs.latest, at_layer, at_neuron) if selection == Selection() else None
+        if kept is None:
+            kept = self._reader.of_model(self._runs.latest, "neuron_output", request, selection)
+        return self._to_device(kept)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)
@@ -284,32 +295,23 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """One value of the current run."""
-        return self._of_run(lambda run: self._to_device(self._reader.read(run, name, indices, self._reading)))
+        return self._of_reads([(name, *indices)], lambda _, asks: self._to_device(self._reader.read(asks[0])))
 
-    def _read_many(self, run: CurrentRun, reads: Sequence[Read]) -> list[torch.Tensor]:
-        return self._reader.read_many(run, reads, self._reading)
-
-    def _of_run(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        return self._runs.read(read)
+    def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
+        """What becomes of some reads of the current run."""
+        wanted = [as_read(read) for read in reads]
+        return self._runs.read(lambda run: use(run, [Ask.of(run, *read, self._selection) for read in wanted]))
 
     def _begin(self, run_input: RunInput) -> None:
         warn_of_run(self._runs.begin(run_input).result.warnings)
 
-    def _current(self) -> CurrentRun:
-        return self._runs.current()
-
     @property
-    def _run(self) -> CurrentRun | None:
-        """Whoever made it."""
-        return self._runs.latest
-
-    @property
-    def _reading(self) -> Selection:
-        return self._own_reading.get()
+    def _selection(self) -> Selection:
+        return self._own_selection.get()
 
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
-        axes = self._reading.of(("batch", "pos"))
+        axes = self._selection.of(("batch", "pos"))
         with plain_torch():
             return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 

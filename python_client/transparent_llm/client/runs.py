@@ -7,14 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from transparent_llm.client.reader import CurrentRun, RunReader
+from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.models import Models
+from transparent_llm.client.reader import RunReader
 from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, require_same_model
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.errors import NotFoundError
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.plain_torch import plain_torch
-from transparent_llm.wire import runs as wire_runs
+from transparent_llm.wire import requests, responses
 
 log = logging.getLogger("transparent_llm")
 _Result = TypeVar("_Result")
@@ -23,8 +25,15 @@ _Result = TypeVar("_Result")
 class Runs:
     """One of them is current for whoever asks: see `Current`."""
 
-    def __init__(self, calls: Calls, model: str, reader: RunReader, current: Current[CurrentRun] | None = None) -> None:
-        self._calls, self._model, self._reader = calls, model, reader
+    def __init__(
+        self,
+        calls: Calls,
+        models: Models,
+        model: str,
+        reader: RunReader,
+        current: Current[CurrentRun] | None = None,
+    ) -> None:
+        self._calls, self._models, self._model, self._reader = calls, models, model, reader
         self._current = current or Current()
 
     @property
@@ -39,7 +48,7 @@ class Runs:
 
     def copy(self, reader: RunReader) -> Runs:
         """For another object, which begins with the latest one."""
-        return Runs(self._calls, self._model, reader, self._current.copy())
+        return Runs(self._calls, self._models, self._model, reader, self._current.copy())
 
     def current(self) -> CurrentRun:
         """The caller's.
@@ -76,7 +85,6 @@ class Runs:
     @plain_torch()
     def _make(self, run_input: RunInput) -> CurrentRun:
         key = run_input.key(self._model)
-        read = partial(wire_runs.from_response, run_input=run_input)
-        return CurrentRun(
-            run_input, key, self._calls.unary("Run", wire_runs.to_request(run_input, self._model), read, key)
-        )
+        read = partial(responses.run, run_input=run_input)
+        result = self._calls.unary("Run", requests.run(run_input, self._model), read, key)
+        return CurrentRun(run_input, key, result, self._models)

@@ -11,7 +11,7 @@ from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.weights_folder import Key, WeightsFolder
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import DeadlineError
-from transparent_llm.wire import dtypes, slices
+from transparent_llm.wire import dtypes, requests
 from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.methods import METHODS
 
@@ -25,7 +25,9 @@ class Weights:
     def __init__(self, calls: Calls) -> None:
         config = calls.config
         self._calls = calls
-        self._kept: ByteLimitedCache[torch.Tensor] = ByteLimitedCache(config.weights_bytes, lambda rows: rows.nbytes)
+        self._kept: ByteLimitedCache[Key, torch.Tensor] = ByteLimitedCache(
+            config.weights_bytes, lambda rows: rows.nbytes
+        )
         self._folder = WeightsFolder(config.weights_dir, config) if config.weights_dir is not None else None
         self._reads: dict[tuple[str, int, int], int] = {}
         self._lock = threading.Lock()  # one download of a layer is enough for all threads
@@ -36,7 +38,7 @@ class Weights:
 
     def has_layer(self, model: ModelDescription, layer: int) -> bool:
         """Whether they are."""
-        return self._kept.get((model.digest, layer, 0, model.d_ffn[layer])) is not None
+        return self._kept.get(Key(model.digest, layer, 0, model.d_ffn[layer])) is not None
 
     def rows(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
         """Output vectors of neurons `start` to before `stop` [n d_model], fetched once.
@@ -44,7 +46,7 @@ class Weights:
         Raises:
             DeadlineError: other threads' downloads took all of the time.
         """
-        whole = self._kept.get((model.digest, layer, 0, model.d_ffn[layer]))
+        whole = self._kept.get(Key(model.digest, layer, 0, model.d_ffn[layer]))
         if whole is not None:
             return whole[start:stop]
         key = Key(model.digest, layer, start, stop)
@@ -60,9 +62,9 @@ class Weights:
             self._lock.release()
         return rows
 
-    def row_if_kept(self, model: ModelDescription, layer: int, neuron: int) -> torch.Tensor | None:
+    def row_if_kept(self, model: ModelDescription, layer: int | None, neuron: int | None) -> torch.Tensor | None:
         """One output vector [d_model], if it need not be fetched, or if its neighbours are asked for one by one too."""
-        if not 0 <= layer < len(model.d_ffn) or not 0 <= neuron < model.d_ffn[layer]:
+        if layer is None or neuron is None or not (0 <= layer < len(model.d_ffn) and 0 <= neuron < model.d_ffn[layer]):
             return None  # the server says what is wrong
         if self.has_layer(model, layer):
             return self.rows(model, layer, neuron, neuron + 1)[0]
@@ -90,9 +92,7 @@ class Weights:
         return rows
 
     def _fetch(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
-        request = METHODS["neuron_outputs"].request(model.info.name, layer)
-        request.model_digest = model.digest
-        request.options.slices.extend(slices.to_wire({"d_ffn": slice(start, stop)}))
+        request = requests.neuron_outputs(model.info.name, model.digest, layer, slice(start, stop))
         sizes = {"d_ffn": stop - start, "d_model": model.info.d_model}
         expected = Expected("neuron_outputs", METHODS["neuron_outputs"].dims or (), sizes, _dtype(model))
         return self._calls.tensor("NeuronOutputs", request, expected)

@@ -1,33 +1,20 @@
-"""Many tensors of one run in one request."""
+"""Many tensors of one run in one request, as a server reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.methods import METHODS
 
 MOST_ITEMS = 4096
 """Of one request; a client that wants more asks several times."""
 
 _READS = tuple(field.name for field in service_pb2.FetchItem.DESCRIPTOR.fields)
-Read = tuple[str, tuple[int | None, ...], Any]
+Read = tuple[str, tuple[int | None, ...], tensor_pb2.TensorOptions]
 """A method, its indices, and the options of its value."""
 
 FETCHED_METHODS = frozenset(_READS)
 """What can be asked for: all that reads a run and answers a tensor."""
-
-
-def request(run_id: str, items: Iterable[tuple[str, Any]]) -> service_pb2.FetchRequest:
-    """The message that asks for some tensors: method names and the requests that would bring each alone."""
-    return service_pb2.FetchRequest(run_id=run_id, items=_items(items))
-
-
-def plan_request(run_id: str, items: Iterable[tuple[str, Any]]) -> service_pb2.PlanRequest:
-    """The message that asks what they are, without having them sent."""
-    return service_pb2.PlanRequest(run_id=run_id, items=_items(items))
 
 
 def reads(
@@ -52,10 +39,6 @@ def reads(
         raise InvalidRequestError("slices, dtype and encoding of a Fetch belong to its items, not to the stream")
     part = enumerate(message.items[start:stop], start)
     return [_read(f"item {index} of the {rpc}", index, item, message.run_id) for index, item in part]
-
-
-def _items(items: Iterable[tuple[str, Any]]) -> list[service_pb2.FetchItem]:
-    return [service_pb2.FetchItem(**{name: item}) for name, item in items]
 
 
 def _read(what: str, index: int, item: service_pb2.FetchItem, run_id: str) -> Read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +15,20 @@ from transparent_llm.wire.shape import ShapeError, checked_shape
 
 _LONGEST_NAME, _LONGEST_ETAG = 128, 256
 """Characters: an etag is sent back after a break."""
+
+
+class Header(NamedTuple):
+    """What is known of a tensor before any of it has come."""
+
+    name: str
+    """Of its method, and of the factor of its value that it is, if it is one: "METHOD.FACTOR"."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    """The names of its axes."""
+
+    total_bytes: int
 
 
 def checked_header(head: tensor_pb2.TensorHeader) -> tuple[torch.dtype, tuple[int, ...]]:

@@ -3,7 +3,6 @@ servicer both work from it."""
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any
 
 import grpc
 import torch
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
-from transparent_llm.wire._gen import method_pb2, service_pb2, tensor_pb2
-from transparent_llm.wire.protocol_error import ProtocolError
+from transparent_llm.wire._gen import method_pb2, service_pb2
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
 RUN_KEY_HEADER = "x-transparent-llm-run-key"
@@ -106,16 +104,6 @@ class Method:
         request: type[Message] = getattr(service_pb2, f"{self.rpc}Request")
         return request
 
-    def request(self, target: str, *indices: int | None, options: tensor_pb2.TensorOptions | None = None) -> Any:
-        """A request for `target` (a run id, or a model's name) with the given indices; None leaves one out."""
-        fields: dict[str, Any] = {"run_id" if self.of_run else "model": target}
-        for argument, value in zip(self.arguments, indices, strict=True):
-            if value is not None:
-                fields[argument] = _int32(argument, value)
-        if options is not None:
-            fields["options"] = options
-        return self.request_type(**fields)
-
     def indices(self, request: Any) -> tuple[int | None, ...]:
         """The indices in a request, in the order of the class; None for an optional one that is absent.
 
@@ -130,15 +118,6 @@ class Method:
                 metadata={"axis": missing[0]},
             )
         return tuple(getattr(request, name) if request.HasField(name) else None for name in self.arguments)
-
-
-def _int32(axis: str, value: int) -> int:
-    index = operator.index(value)
-    if not -(2**31) <= index < 2**31:
-        raise IndexOutOfRangeError(
-            f"{axis} {index} is out of range: no axis is that long", metadata={"axis": axis, "got": str(index)}
-        )
-    return index
 
 
 def _of_rpc(rpc: Any) -> Method:
@@ -201,25 +180,3 @@ class Stub:
             path, serialize = f"/{SERVICE}/{rpc.name}", message_class(rpc.input_type).SerializeToString
             begin = channel.unary_stream if rpc.server_streaming else channel.unary_unary
             setattr(self, rpc.name, begin(path, request_serializer=serialize))
-
-
-def parsed_response(rpc: str, data: bytes) -> Any:
-    """The message that an RPC, which answers with one, was answered with.
-
-    Raises:
-        ProtocolError: these bytes are no such message.
-    """
-    answer = _RPCS.methods_by_name[rpc].output_type
-    return parsed(message_class(answer), data)
-
-
-def parsed(kind: Any, data: bytes) -> Any:
-    """A message of this kind.
-
-    Raises:
-        ProtocolError: these bytes are none.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from None

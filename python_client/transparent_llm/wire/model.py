@@ -156,8 +156,3 @@ def server_from_wire(message: service_pb2.ServerInfoResponse) -> ServerInfo:
         stored_runs=message.stored_runs,
         stored_run_bytes=message.stored_run_bytes,
     )
-
-
-def server_request() -> service_pb2.ServerInfoRequest:
-    """The message that asks for it."""
-    return service_pb2.ServerInfoRequest()

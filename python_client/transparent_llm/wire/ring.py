@@ -16,6 +16,7 @@ import re
 import stat
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 DIRECTORY = Path("/dev/shm")
 NAME = re.compile(r"transparent-llm-[0-9a-f]{32}")
@@ -31,6 +32,17 @@ _MOST_NAMES = 10_000
 """That are looked at for files to sweep away."""
 
 _COUNT_OFFSET, _COUNT_BYTES, _SLOTS_OFFSET = 64, 8, 4096
+
+
+class Offer(NamedTuple):
+    """What a request says of a ring."""
+
+    name: str
+    """Of its file in `DIRECTORY`."""
+
+    nonce: bytes
+    slots: int
+    slot_bytes: int
 
 
 def hold(file: FileIO) -> None:

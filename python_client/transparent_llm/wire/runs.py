@@ -1,4 +1,4 @@
-"""Runs on the wire: the request that makes one and the answer to it."""
+"""Runs on the wire: what a request for one asks for, and the answer to it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,6 @@ from transparent_llm.wire.protocol_error import ProtocolError
 _MOST_WARNINGS, _LONGEST_WARNING = 16, 2000
 _LONGEST_ID = 256
 """Characters of what names a run or a model: it is sent back with every read."""
-
-
-def to_request(run_input: RunInput, model: str) -> service_pb2.RunRequest:
-    """The message that asks for this run."""
-    request = service_pb2.RunRequest(model=model)
-    if run_input.sentences is not None:
-        request.sentences.SetInParent()
-        request.sentences.sentences.extend(run_input.sentences)
-    else:
-        request.tokens.SetInParent()
-        for row in run_input.token_ids or ():
-            request.tokens.sequences.add(token_ids=row)
-    return request
 
 
 _INPUT_FIELDS = tuple(field.number for field in service_pb2.RunRequest.DESCRIPTOR.oneofs_by_name["input"].fields)
@@ -151,8 +138,3 @@ def strings_from_response(message: service_pb2.TokensToStringsResponse, count: i
     if len(message.strings) != count:
         raise ProtocolError(f"{len(message.strings)} strings for {count} tokens")
     return list(message.strings)
-
-
-def release_request(run_id: str) -> service_pb2.ReleaseRunRequest:
-    """The message that drops a run."""
-    return service_pb2.ReleaseRunRequest(run_id=run_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transparent_llm_server.access.audit_log import Tell
-from transparent_llm_server.access.bearer_tokens import TokenList
+from transparent_llm_server.access.bearer_tokens import BearerTokens
 from transparent_llm_server.access.certificates import certificates
 from transparent_llm_server.access.identity import Identity
 from transparent_llm_server.access.revoked import RevokedList
@@ -21,13 +21,13 @@ class Access:
         self.certificates = certificates(config, tell)
         """For its ports; None: it speaks without TLS."""
 
-        self._tokens = TokenList(config.tokens_file, tell=tell) if config.tokens_file is not None else None
+        self._bearer_tokens = BearerTokens(config.tokens_file, tell=tell) if config.tokens_file is not None else None
         self._revoked = RevokedList(config.revoked_file, tell=tell) if config.revoked_file is not None else None
-        self.identity = Identity(self._tokens, self._revoked, certificates=config.tls_client_ca is not None)
+        self.identity = Identity(self._bearer_tokens, self._revoked, certificates=config.tls_client_ca is not None)
         """Who calls."""
 
     def read_again(self) -> None:
         """Now, and say in the log what came of it; the files are also watched."""
-        for files in (self._tokens, self._revoked, self.certificates):
+        for files in (self._bearer_tokens, self._revoked, self.certificates):
             if files is not None:
                 files.read_again()

@@ -24,7 +24,7 @@ OWNER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _SHA256_HEX = re.compile(r"[0-9A-Fa-f]{64}")
 _EXPIRES = re.compile(r"expires=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)", re.ASCII)
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_TOKEN_BYTES = 32
+_SECRET_BYTES = 32
 _MOST_BYTES = 2**20
 """Of the file: some 10,000 tokens. It is read in the time of a call, in some hundredths of a second then."""
 
@@ -41,7 +41,7 @@ class _Entry:
     expires: datetime | None = None
 
 
-class TokenList:
+class BearerTokens:
     """The tokens of a file: one on each line as `OWNER SHA256HEX`, with blank lines and `#` comments.
 
     A line may end with `expires=2027-01-31T00:00:00Z` (UTC), from when on the token lets nobody in. An owner may have
@@ -64,7 +64,7 @@ class TokenList:
         self._warned: tuple[Mapping[bytes, _Entry], date] | None = None
         self._warn_once_a_day(self._file.contents())
 
-    def owner_of(self, token: str) -> str | None:
+    def owner_of(self, bearer_token: str) -> str | None:
         """Whose token this is; None if it is nobody's.
 
         Raises:
@@ -72,7 +72,7 @@ class TokenList:
         """
         entries = self._file.contents()
         self._warn_once_a_day(entries)
-        found = entries.get(_digest(token))
+        found = entries.get(_digest(bearer_token))
         if found is None:
             return None
         if found.expires is not None and found.expires <= self._now():
@@ -102,7 +102,7 @@ class TokenList:
             )
 
 
-def new_token(owner: str, days: int | None = None) -> tuple[str, str]:
+def new_bearer_token(owner: str, days: int | None = None) -> tuple[str, str]:
     """A fresh random token, and the line of the file that lets it in: for so many days, or for good.
 
     Raises:
@@ -112,15 +112,15 @@ def new_token(owner: str, days: int | None = None) -> tuple[str, str]:
         raise InvalidRequestError(f"owner {owner!r}: write 1 to 64 letters, digits, dots, dashes, underscores or @")
     if days is not None and not 1 <= days <= _MOST_DAYS:
         raise InvalidRequestError(f"a token for {days} days: write 1 to {_MOST_DAYS}")
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
-    while token.startswith("-"):  # a command line would take it for a flag
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
+    bearer_token = secrets.token_urlsafe(_SECRET_BYTES)
+    while bearer_token.startswith("-"):  # a command line would take it for a flag
+        bearer_token = secrets.token_urlsafe(_SECRET_BYTES)
     end = "" if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).strftime(f" expires={_TIME}")
-    return token, f"{owner} {_digest(token).hex()}{end}"
+    return bearer_token, f"{owner} {_digest(bearer_token).hex()}{end}"
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+def _digest(bearer_token: str) -> bytes:
+    return hashlib.sha256(bearer_token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _read(path: Path) -> Mapping[bytes, _Entry]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import grpc
 
 from transparent_llm.errors import AuthError, InvalidRequestError
-from transparent_llm_server.access.bearer_tokens import TokenList
+from transparent_llm_server.access.bearer_tokens import BearerTokens
 from transparent_llm_server.access.revoked import RevokedList
+
+_TlsProperties = Mapping[str, Iterable[bytes]]
 
 ANYONE = ""
 """The one owner where nobody has to say who they are."""
@@ -31,11 +32,15 @@ class Identity:
     """
 
     def __init__(
-        self, tokens: TokenList | None = None, revoked: RevokedList | None = None, *, certificates: bool = False
+        self,
+        bearer_tokens: BearerTokens | None = None,
+        revoked: RevokedList | None = None,
+        *,
+        certificates: bool = False,
     ) -> None:
-        if revoked is not None and tokens is None and not certificates:
+        if revoked is not None and bearer_tokens is None and not certificates:
             raise InvalidRequestError("revoked takes nothing from anybody here: ask for tokens or client certificates")
-        self._tokens = tokens
+        self._bearer_tokens = bearer_tokens
         self._revoked = revoked
         self._certificates = certificates
         self._owners: weakref.WeakKeyDictionary[grpc.ServicerContext, str] = weakref.WeakKeyDictionary()
@@ -49,11 +54,11 @@ class Identity:
         """
         owner = self.known(context)
         if owner is None:
-            owner = self.owner_of_token(context.invocation_metadata())
+            owner = self.owner_of_bearer_token(context.invocation_metadata())
             if owner is None:
-                owner = _owner_of_certificate(context.auth_context())
+                owner = _owner_of_certificate(_verified(context))
             if self._revoked is not None:
-                _require_not_revoked(owner, context.auth_context(), self._revoked)
+                _require_not_revoked(owner, _verified(context), self._revoked)
             with self._lock:
                 self._owners[context] = owner
         return owner
@@ -63,13 +68,13 @@ class Identity:
         with self._lock:
             return self._owners.get(context)
 
-    def owner_of_token(self, metadata: Iterable[Any]) -> str | None:
+    def owner_of_bearer_token(self, metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
         """Who a call's metadata says it is from; None if the certificate has to tell.
 
         Raises:
             AuthError: a token is wanted and there is none, or one that is wrong, expired or of a revoked owner.
         """
-        if self._tokens is None:
+        if self._bearer_tokens is None:
             return None if self._certificates else ANYONE
         values = [str(value) for key, value in metadata if key == "authorization"]
         if not values and self._certificates:
@@ -80,13 +85,13 @@ class Identity:
                 "`authorization: Bearer TOKEN`); its operator makes one with `transparent-llm token OWNER`",
                 metadata={"problem": "missing"},
             )
-        scheme, _, token = values[0].partition(" ")
+        scheme, _, bearer_token = values[0].partition(" ")
         if len(values) > 1 or scheme.lower() != "bearer":
             raise AuthError(
                 "the metadata `authorization` must be there once and be `Bearer TOKEN`",
                 metadata={"problem": "malformed"},
             )
-        owner = self._tokens.owner_of(token.strip())
+        owner = self._bearer_tokens.owner_of(bearer_token.strip())
         if owner is None:
             raise AuthError(
                 "this server does not know the token; ask its operator whether it was replaced",
@@ -97,8 +102,12 @@ class Identity:
         return owner
 
 
-def _owner_of_certificate(properties: Any) -> str:
-    """From what TLS has verified."""
+def _verified(context: grpc.ServicerContext) -> _TlsProperties:
+    """What TLS has verified of the caller."""
+    return context.auth_context()  # type: ignore[return-value]  # lists of bytes, where the stubs say bytes
+
+
+def _owner_of_certificate(properties: _TlsProperties) -> str:
     for prefix, key in (("CN", "x509_common_name"), ("SAN", "x509_subject_alternative_name")):
         name = next(iter(properties.get(key, ())), b"").decode("utf-8", "replace")
         if name:
@@ -108,7 +117,7 @@ def _owner_of_certificate(properties: Any) -> str:
     raise _unnamed("the client certificate has no common name and no subject alternative name: get one that has")
 
 
-def _require_not_revoked(owner: str, properties: Any, revoked: RevokedList) -> None:
+def _require_not_revoked(owner: str, properties: _TlsProperties, revoked: RevokedList) -> None:
     """By whatever the call has shown: a token does not make a revoked certificate good."""
     revoked.require_owner(owner)
     for pem in properties.get("x509_pem_cert", ()):

@@ -6,20 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.parsing import require_known, typed
 
-PINNED, ON_DEMAND = "pinned", "on_demand"
-"""When a model is loaded: at the start and for good, or when it is asked for and until others need its memory."""
+PINNED: Final = "pinned"
+ON_DEMAND: Final = "on_demand"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model to serve. What is None is as the server's settings of the same name say."""
+    """One model to serve. What is unset is as the server's settings of the same name say."""
 
     source: str
     """A local folder or a hub name."""
@@ -31,7 +31,7 @@ class ModelConfig:
     """Further names that clients may use."""
 
     revision: str | None = None
-    """A branch, tag or commit of the hub, for configuration, weights and tokenizer. None: the newest."""
+    """A branch, tag or commit of the hub, for configuration, weights and tokenizer. Unset: the newest."""
 
     dtype: torch.dtype | None = None
     device: str | None = None
@@ -39,8 +39,9 @@ class ModelConfig:
     max_memory: str | None = None
     offload_dir: Path | None = None
     quantization: str | None = None
-    load: str = PINNED
-    """`pinned` or `on_demand`."""
+
+    load: Literal["pinned", "on_demand"] = PINNED
+    """When it is loaded: at the start and for good, or when it is asked for and until others need its memory."""
 
     @classmethod
     def parse(cls, text: str) -> ModelConfig:
@@ -92,8 +93,6 @@ def _value(place: str, key: str, value: object, kind: object) -> object:
         if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
             raise InvalidRequestError(f'{place} is {value!r}: it must be a list like ["NAME", "NAME"]')
         return tuple(value)
-    if key == "load" and value not in (PINNED, ON_DEMAND):
-        raise InvalidRequestError(f"{place} is {value!r}: it must be {PINNED} or {ON_DEMAND}")
     if value == "":
         raise InvalidRequestError(f"{place} is empty: leave it out, or write what it must be")
     return typed(place, value, kind)

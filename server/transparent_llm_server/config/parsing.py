@@ -5,17 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config import trusted_files
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,6 +21,11 @@ def settings_of(path: Path) -> dict[str, object]:
     Raises:
         InvalidRequestError: it is not there, is no TOML, or everybody may change it.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # which only servers have, and flags are told of by every command
+        import tomli as tomllib
+
     try:
         settings: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -35,13 +35,13 @@ def settings_of(path: Path) -> dict[str, object]:
     return settings
 
 
-def require_known(settings: Mapping[str, object], cls: type, of: str = "") -> dict[str, Any]:
+def require_known(settings: Mapping[str, object], cls: type, of: str = "") -> dict[str, object]:
     """The types of the fields of a dataclass by their names, after every setting was found among them.
 
     Raises:
         InvalidRequestError: there is no such field.
     """
-    kinds = get_type_hints(cls)
+    kinds: dict[str, object] = get_type_hints(cls)
     unknown = sorted(set(settings) - set(kinds))
     if unknown:
         whose = f" of {of}" if of else ""
@@ -51,26 +51,39 @@ def require_known(settings: Mapping[str, object], cls: type, of: str = "") -> di
     return kinds
 
 
-def typed(name: str, value: object, kind: Any, words: str | None = None) -> Any:
-    """A value in the type of its field; `words` say what it must be, where the type alone does not.
+def choices_of(kind: object) -> tuple[str, ...]:
+    """The words that a field takes, if it takes only some."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(DTYPES) if torch.dtype in _alternatives(kind) else ()
+
+
+def typed(name: str, value: object, kind: object) -> object:
+    """A value in the type of its field.
 
     Raises:
-        InvalidRequestError: it is of another type.
+        InvalidRequestError: it is of another type, or none of the words that there are.
     """
-    kinds = get_args(kind) or (kind,)
-    if torch.dtype in kinds and value in DTYPES:
-        return DTYPES[str(value)]
+    kinds = _alternatives(kind)
+    if torch.dtype in kinds and isinstance(value, str) and value in DTYPES:
+        return DTYPES[value]
     if Path in kinds and isinstance(value, str | Path):
         return Path(value)
     if float in kinds and type(value) is int:
         return float(value)
-    if type(value) not in kinds:
-        raise InvalidRequestError(f"{name} is {value!r}: it must be {words or _wanted(kinds)}")
+    wanted = value if get_origin(kind) is Literal else type(value)
+    if wanted not in kinds:
+        raise InvalidRequestError(f"{name} is {value!r}: it must be {_wanted(kinds)}")
     return value
 
 
-def _wanted(kinds: tuple[type, ...]) -> str:
-    words = {
+def _alternatives(kind: object) -> tuple[object, ...]:
+    """The types of a union, or the words of a `Literal`."""
+    return get_args(kind) or (kind,)
+
+
+def _wanted(kinds: tuple[object, ...]) -> str:
+    words: dict[object, str] = {
         int: "a whole number",
         float: "a number",
         bool: "true or false",
@@ -78,4 +91,5 @@ def _wanted(kinds: tuple[type, ...]) -> str:
         Path: "the name of a file",
         torch.dtype: f"one of {', '.join(DTYPES)}",
     }
-    return " or ".join(words[kind] for kind in kinds if kind in words)
+    named = [kind if isinstance(kind, str) else words.get(kind) for kind in kinds]
+    return " or ".join(name for name in named if name is not None)

@@ -6,102 +6,102 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.network.target import DEFAULT_TARGET
 from transparent_llm_server.config.model import ModelConfig as ModelConfig
-from transparent_llm_server.config.parsing import DTYPES as DTYPES
 from transparent_llm_server.config.parsing import require_known, typed
 from transparent_llm_server.config.parsing import settings_of as settings_of
+from transparent_llm_server.config.setting import file_only, setting
 
 MIB = 2**20
 DEFAULT_SHARED_POSITIONS = 8192
-"""On a GPU."""
-
-ACCESS_LOGS = ("text", "json")
+"""What an unset `shared_positions` is on a GPU."""
 
 
 @dataclass(frozen=True)
 class ServerConfig:
     """A server. The defaults suit one machine and one team."""
 
-    listen: str = "127.0.0.1:50051"
+    listen: str = setting(DEFAULT_TARGET, metavar="ADDRESS")
     """HOST:PORT, where port 0 takes a free one, or unix:PATH. Of a name with several addresses all must be free."""
 
-    probe_listen: str | None = None
-    """HOST:PORT where the health service, and nothing else, is answered without TLS or tokens: probes of a cluster
-    have neither. None: nowhere."""
+    probe_listen: str | None = setting(None, metavar="HOST:PORT")
+    """Where the health service, and nothing else, is answered too, without TLS or tokens: probes of a cluster have
+    neither. Unset: nowhere."""
 
-    models: tuple[ModelConfig, ...] = ()
-    """None: the embedded demo model."""
+    models: tuple[ModelConfig, ...] = setting((), flag="--model", metavar="[ALIAS=]NAME_OR_DIR")
+    """Models to serve, by hub name or local folder; the flag is repeated for several. Unset: the embedded
+    demo model."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:INDEX, gpu (the same as cuda) or auto (a GPU if there is one)."""
+    """The device of the models: cpu, cuda, cuda:INDEX, gpu (the same as cuda) or auto (a GPU if there is one)."""
 
     dtype: torch.dtype = torch.float32
-    """Of weights and values: float32, bfloat16 or float16."""
+    """The type of weights and values: float32, bfloat16 or float16."""
 
-    device_map: str | None = None
+    device_map: str | None = setting(None, metavar="MAP")
     """Spread models over devices: auto, balanced, balanced_low_0, sequential or a JSON file {module: device}. Models
     that have a device of their own are left out."""
 
-    max_memory: str | None = None
-    """What each device may hold of a model that is spread: 0=20GiB,cpu=60GiB."""
+    max_memory: str | None = setting(None, metavar="SIZES")
+    """What each device may hold of a model that a device map spreads: 0=20GiB,cpu=60GiB."""
 
-    offload_dir: Path | None = None
-    """Where weights that such a map puts on disk are kept, as far as the model's own files cannot be used."""
+    offload_dir: Path | None = setting(None, metavar="FOLDER")
+    """Where weights that a device map puts on disk are kept, as far as the model's own files cannot be used."""
 
-    quantization: str | None = None
-    """Quantize weights when a model is loaded: quanto-int8 or torchao-int8."""
+    quantization: str | None = setting(None, metavar="WAY")
+    """Quantize weights when a model is loaded: quanto-int8 or torchao-int8, if installed."""
 
     model_bytes: int | None = None
     """Weights of all loaded models together. Over it, those that are loaded on demand and that nobody uses are
-    unloaded, the least recently used first. None: no limit."""
+    unloaded, the least recently used first. Unset: no limit."""
 
-    model_retry_s: float = 60.0
+    model_retry_s: float = file_only(60.0)
     """How long a model that could not be loaded is not tried again."""
 
     max_streams: int = 160
     """Calls under way at the same time; one more is told to come back. Each has a thread."""
 
-    spare_threads: int = 16
-    """Which tell the others at once."""
+    spare_threads: int = file_only(16)
+    """Threads beside those of `max_streams`, which tell calls over that limit at once to come back."""
 
     max_streams_per_owner: int = 64
-    """Of these, the most for one owner, where callers say who they are."""
+    """Calls under way at the same time for one owner, where callers say who they are."""
 
     queue_length: int = 32
     """Runs that wait for the model; one more is told to come back. Fewer than `max_streams`, so that reads go on."""
 
     shared_positions: int | None = None
-    """Positions, padding included, of one forward pass that runs of several clients share. 0: each has its own. None:
-    8192 on a GPU, 0 on the CPU."""
+    """Positions, padding included, of one forward pass that runs of several clients share; values then differ by
+    rounding from those of a run alone. 0: each run has its own pass. Unset: 8192 on a GPU, 0 on the CPU."""
 
     share_window_s: float = 0.002
     """How long the model waits for more runs to share a forward pass with."""
 
-    sweep_s: float = 10.0
-    """How often runs past their time are looked for."""
+    sweep_s: float = file_only(10.0)
+    """How often runs that are older than `run_ttl_s` are looked for."""
 
-    busy_retry_s: float = 1.0
-    """What a refused call is told to wait."""
+    busy_retry_s: float = file_only(1.0)
+    """How long a call that was refused for want of room is told to wait."""
 
     run_store_bytes: int = 4 * 2**30
     """All stored runs together, on the device of their model. Over it the least recently used go."""
 
     run_bytes_per_owner: int | None = None
-    """Of all that is stored, the most for one owner. None: all of it."""
+    """Stored runs of one owner together. Unset: as many as `run_store_bytes`."""
 
     run_ttl_s: float = 3600.0
     """A run that nobody read for so long is dropped."""
 
     max_tokens_per_run: int = 65_536
-    """Padding included."""
+    """Tokens of one run, padding included."""
 
     max_sentences_per_run: int = 1024
-    """Rows of one batch."""
+    """Sentences of one run, which are the rows of its batch."""
 
     max_text_bytes: int = MIB
     """All sentences of one run together, in UTF-8."""
@@ -109,23 +109,23 @@ class ServerConfig:
     max_read_bytes: int = 16 * 2**30
     """One answer: a tensor, or all of a Fetch."""
 
-    chunk_bytes: int = MIB
-    """Data in one message of a stream."""
+    chunk_bytes: int = file_only(MIB)
+    """Data in one message of a stream, unless the client asks for another size."""
 
-    max_chunk_bytes: int = 4 * MIB
-    """The most that a client can ask for."""
+    max_chunk_bytes: int = file_only(4 * MIB)
+    """Data in one message of a stream that a client can ask for at most."""
 
     shared_memory: bool = True
     """Send large tensors through shared memory to clients of the same host and user that offer it."""
 
-    max_request_bytes: int = 4 * MIB
-    """One message from a client."""
+    max_request_bytes: int = file_only(4 * MIB)
+    """One message from a client; a larger one is refused."""
 
     drain_announce_s: float = 0.0
     """How long after SIGTERM health says NOT_SERVING while new calls are still answered."""
 
     drain_s: float = 30.0
-    """How long calls may go on after that."""
+    """How long calls that are under way may go on once the server, which is to end, takes no new ones."""
 
     stall_s: float = 60.0
     """A stream that its client did not read for so long is cancelled, which frees its thread. 0: never."""
@@ -134,7 +134,7 @@ class ServerConfig:
     """How long the request of a call may take to come, whole; then the call is cancelled. Where its place is needed by
     another call, it is cancelled at once. 0: for ever."""
 
-    max_unread_bytes: int = 64 * MIB
+    max_unread_bytes: int = file_only(64 * MIB)
     """Answers of calls without streaming that their clients do not read, all together; over it the oldest are
     dropped."""
 
@@ -146,65 +146,66 @@ class ServerConfig:
     """A piece of work on the model thread that takes longer ends the process with the exit code 72, so that it is
     started anew. 0: never."""
 
-    shortest_ping_s: float = 5.0
-    """Clients that ask more often whether the connection lives are sent away."""
+    shortest_ping_s: float = file_only(5.0)
+    """Clients that ask more often than this whether the connection lives are sent away."""
 
-    tokens_file: Path | None = None
-    """Owners and the SHA-256 of their tokens; see `tokens`. None: no token is asked for."""
+    tokens_file: Path | None = setting(None, flag="--tokens")
+    """Calls must bring a bearer token of this file: lines OWNER SHA256HEX, as `transparent-llm token` prints them.
+    Unset: no token is asked for."""
 
-    revoked_file: Path | None = None
-    """Certificates and owners that are let in no more; see `revoked`. None: nobody."""
+    revoked_file: Path | None = setting(None, flag="--revoked")
+    """Whom this file names is let in no more: lines sha256:FINGERPRINT, serial:NUMBER, or owners as the log has them.
+    Unset: nobody is named."""
 
     tls_cert: Path | None = None
-    """The server's certificate with its chain (PEM). None: no TLS."""
+    """The server's certificate with its chain (PEM). Unset: no TLS."""
 
     tls_key: Path | None = None
-    """Its private key (PEM, without password)."""
+    """The private key of the server's certificate (PEM, without password)."""
 
     tls_client_ca: Path | None = None
-    """Clients must show a certificate of these authorities (PEM)."""
+    """Clients must show a certificate of the authorities in this file (PEM). Unset: none is asked for."""
 
     insecure: bool = False
-    """Listen beyond this host also without authentication or encryption."""
+    """Listen beyond this host also without authentication, or with tokens but without TLS."""
 
     log_prompts: bool = False
-    """Write sentences, and the words of incidents, into the log."""
+    """Write sentences, and the words of incidents, into the log; otherwise they are never there."""
 
-    max_metadata_bytes: int = 16 * 2**10
+    max_metadata_bytes: int = file_only(16 * 2**10)
     """Headers of a call; one with more is refused."""
 
-    max_streams_per_connection: int = 128
-    """Calls under way; a client keeps more of them back."""
+    max_streams_per_connection: int = file_only(128)
+    """Calls under way at the same time on one connection; its client keeps more of them back."""
 
-    connection_age_s: float = 3600.0
+    connection_age_s: float = file_only(3600.0)
     """After this time, give or take a tenth, a connection takes no new calls and clients open another, which proves
     again who they are. 0: never."""
 
-    connection_grace_s: float = 300.0
-    """How long calls may go on after that. A transfer that takes longer is taken up again where it was."""
+    connection_grace_s: float = file_only(300.0)
+    """How long calls may go on on a connection older than `connection_age_s`. A transfer that takes longer is taken up
+    again where it was."""
 
-    connection_idle_s: float = 1800.0
+    connection_idle_s: float = file_only(1800.0)
     """A connection without calls is closed after this time. 0: never."""
 
-    handshake_s: float = 20.0
-    """What a client may take to begin to speak."""
+    handshake_s: float = file_only(20.0)
+    """How long a client that has connected may take to begin to speak."""
 
-    metrics_listen: str | None = None
-    """HOST:PORT for Prometheus to read metrics from by HTTP, where port 0 takes a free one. None: no metrics."""
+    metrics_listen: str | None = setting(None, metavar="HOST:PORT")
+    """Where Prometheus reads metrics by HTTP; port 0 takes a free one. Unset: no metrics."""
 
-    otlp_endpoint: str | None = None
-    """Where spans are sent to by OTLP/gRPC: http://HOST:PORT, or https:// for TLS. None: no traces."""
+    otlp_endpoint: str | None = setting(None, metavar="URL")
+    """Where spans are sent to by OTLP/gRPC: http://HOST:PORT, or https:// for TLS. Unset: no traces."""
 
-    access_log: str = "text"
+    access_log: Literal["text", "json"] = "text"
     """The form of the whole log, which has a line for each call: text, or json for one JSON object a line."""
 
     audit_log: Path | None = None
     """A file that lines of JSON are appended to: who called what, who was refused and why, which files of tokens and
-    certificates were read again. None: there is none."""
+    certificates were read again. Unset: there is none."""
 
     def __post_init__(self) -> None:
-        if self.access_log not in ACCESS_LOGS:
-            raise InvalidRequestError(f"access_log is {self.access_log!r}: it must be {' or '.join(ACCESS_LOGS)}")
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise InvalidRequestError(f"{name} is {value}: it must be 0 or more, and a number")
@@ -217,7 +218,11 @@ class ServerConfig:
             InvalidRequestError: an unknown name, or a value of another type.
         """
         kinds = require_known(settings, cls)
-        return cls(**{name: _setting(name, value, kinds[name]) for name, value in settings.items()})
+        values: dict[str, Any] = {
+            name: _models(value) if name == "models" else typed(name, value, kinds[name])
+            for name, value in settings.items()
+        }
+        return cls(**values)
 
     @property
     def is_unix(self) -> bool:
@@ -230,19 +235,12 @@ class ServerConfig:
         return self.tokens_file is not None or self.tls_client_ca is not None
 
 
-def _setting(name: str, value: object, kind: Any) -> Any:
-    """A value in the type of its field."""
-    if name == "models":
-        return tuple(_models(value))
-    return typed(name, value, kind)
-
-
-def _models(value: object) -> list[ModelConfig]:
+def _models(value: object) -> tuple[ModelConfig, ...]:
     """From a list of `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`, or of tables."""
     if not isinstance(value, list | tuple) or not all(isinstance(item, str | dict) for item in value):
         wanted = 'a list like ["NAME_OR_DIR", "ALIAS=NAME_OR_DIR"], or tables [[models]]'
         raise InvalidRequestError(f"models is {value!r}: it must be {wanted}")
-    return [
+    return tuple(
         ModelConfig.parse(item) if isinstance(item, str) else ModelConfig.of(item, f"models[{index}]")
         for index, item in enumerate(value)
-    ]
+    )

@@ -1,1 +1,1 @@
-"""Models in this process: loading, proving, running, and deriving every value of the contract."""
+"""Models in this process: loading, checking, running, and deriving every value of the contract."""

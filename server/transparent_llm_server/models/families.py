@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import ModelRefusedError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Refusal:
     """A kind of model that would give wrong values, recognised by its configuration."""
 
     model_type: str
-    applies: Callable[[Any], bool]
+    applies: Callable[[PretrainedConfig], bool]
     why: str
 
 
@@ -42,7 +45,7 @@ REFUSALS = (
 )
 
 
-def refuse_if_known_wrong(config: Any) -> None:
+def refuse_if_known_wrong(config: PretrainedConfig) -> None:
     """Stop before any weight is loaded.
 
     Raises:
@@ -59,7 +62,7 @@ class LogitsRule:
 
     attribute: str
     model_types: tuple[str, ...]
-    """Prefixes of `config.model_type`."""
+    """Prefixes of `config.model_type` of the families that do so."""
 
     apply: Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -71,7 +74,7 @@ LOGITS_RULES = (
 )
 
 
-def finish_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
+def finish_logits(logits: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
     """Apply the family's own last step: scale (Granite, Cohere) or soft cap (Gemma 2)."""
     for rule in LOGITS_RULES:
         value = getattr(config, rule.attribute, None)

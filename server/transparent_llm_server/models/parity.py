@@ -1,4 +1,4 @@
-"""A model proves itself before it is served: against plain Hugging Face, and against its own identities.
+"""What a model is checked for before it is served: parity with plain Hugging Face, and its own identities.
 
 The reference is computed before TransformerLens touches the model. Sentences of different length run as one padded
 batch, or in as many passes as the model needs so that none changes another's values; that is measured too. Only real
@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.description import ParityCheck
 from transparent_llm.errors import ModelRefusedError
-from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.loading.refusal import refusing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutput
 
 LENGTHS = (12, 7)
 """Tokens of two of the probe's sentences. A third one is longer than a border between regimes, where there is one."""
@@ -56,8 +60,7 @@ class Reference:
     """How far a row beside a longer one was from the row alone, where rows share passes."""
 
 
-@torch.no_grad()
-def reference(hf_model: Any, d_vocab: int, n_ctx: int, device: torch.device) -> Reference:
+def reference(hf_model: PreTrainedModel, d_vocab: int, n_ctx: int, device: torch.device) -> Reference:
     """Run the probe through the unbridged model, whose input goes to this device.
 
     Raises:
@@ -84,12 +87,12 @@ def _probe(d_vocab: int, n_ctx: int, regimes: Regimes) -> Batch:
     return Batch(tokens, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
 
-def _reference(hf_model: Any, probe: Batch, regimes: Regimes, device: torch.device) -> Reference:
+def _reference(hf_model: PreTrainedModel, probe: Batch, regimes: Regimes, device: torch.device) -> Reference:
     parts = probe.split(regimes)
     outputs = [_output(hf_model, part, device) for _, part in parts]
     rows, n_pos = [rows for rows, _ in parts], probe.tokens.shape[1]
 
-    def whole(kept: Sequence[Any], *axes: int) -> tuple[torch.Tensor | None, ...]:
+    def whole(kept: Sequence[Sequence[torch.Tensor | None]], *axes: int) -> tuple[torch.Tensor | None, ...]:
         """Layer by layer, of all rows; `axes` are those of positions."""
         return tuple(_merged(rows, found, n_pos, axes) for found in zip(*kept, strict=True))
 
@@ -99,7 +102,7 @@ def _reference(hf_model: Any, probe: Batch, regimes: Regimes, device: torch.devi
     return Reference(probe.tokens, probe.mask, logits, hidden_states, attentions, regimes)  # type: ignore[arg-type]
 
 
-def _output(hf_model: Any, batch: Batch, device: torch.device) -> Any:
+def _output(hf_model: PreTrainedModel, batch: Batch, device: torch.device) -> CausalLMOutput:
     with refusing(lambda words: f"{type(hf_model).__name__} is not served: it cannot run: {words}"):
         return hf_model(
             batch.tokens.to(device),
@@ -144,7 +147,7 @@ def _independence(together: Reference, alone: Reference) -> ParityCheck:
     return reduce(lambda worst, check: check if check.exceeds(worst) else worst, checks)
 
 
-def check_parity(model: BridgedModel, values: Values, expected: Reference) -> tuple[ParityCheck, ...]:
+def check_parity(model: BridgedModel, values: RunValues, expected: Reference) -> tuple[ParityCheck, ...]:
     """Compare the values of the probe and add them up; the results are what ServerInfo reports.
 
     Raises:
@@ -174,7 +177,7 @@ def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor, relative: float
 _Pairs = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
 
 
-def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
+def _pairs(model: BridgedModel, values: RunValues, expected: Reference) -> _Pairs:
     """(check, got, wanted), real positions only."""
     real = expected.mask
     yield "logits_vs_huggingface", values.logits().tensor()[real], expected.logits[real]
@@ -191,7 +194,7 @@ def _pairs(model: BridgedModel, values: Values, expected: Reference) -> _Pairs:
     yield "unembed_of_last_residual", model.unembed(last[0, 0], normalize=True), values.logits().tensor()[0, 0]
 
 
-def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, layer: int) -> _Pairs:
+def _attention_pairs(model: BridgedModel, values: RunValues, expected: Reference, layer: int) -> _Pairs:
     for row, n in enumerate(expected.mask.sum(dim=1).tolist()):
         complete = len(expected.attentions) == len(model.layers)  # hybrids list their attention layers only
         weights = expected.attentions[layer] if complete else None
@@ -206,7 +209,7 @@ def _attention_pairs(model: BridgedModel, values: Values, expected: Reference, l
         yield "attention_sum", summed[:n] + bias.to(summed), whole
 
 
-def _neuron_pairs(values: Values, expected: Reference, layer: int) -> _Pairs:
+def _neuron_pairs(values: RunValues, expected: Reference, layer: int) -> _Pairs:
     for row, length in enumerate(expected.mask.sum(dim=1).tolist()):
         for pos in {0, length - 1}:
             summed = values.decomposed_ffn_out(row, layer, pos).tensor().float().sum(dim=0)

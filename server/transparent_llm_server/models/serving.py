@@ -13,8 +13,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -22,11 +21,10 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import InternalError, NotFoundError, NotSupportedError
 from transparent_llm.run_input import RunInput
-from transparent_llm_server.models.derived.model import Weights
-from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.derived.model import ModelValues
+from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
-from transparent_llm_server.models.values.value import Computed, Stored, Value
-from transparent_llm_server.models.values.watched import WatchedValue
+from transparent_llm_server.models.values.value import Stored, Value
 
 
 @dataclass(frozen=True)
@@ -65,31 +63,21 @@ class Reader(Protocol):
     reads_are_quick: bool
     """Whether a call is little work, whatever the work of taking the value is."""
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Value:
         """What the method of that name returns for these arguments."""
 
 
 class ValuesReader:
     """Reads what has methods that return values: nothing is computed before it is cut."""
 
-    def __init__(self, values: Any, *, reads_are_quick: bool) -> None:
+    def __init__(self, values: object, *, reads_are_quick: bool) -> None:
         self._values = values
         self.reads_are_quick = reads_are_quick
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
-        """Call it."""
+    def __call__(self, name: str, *arguments: object) -> Value:
+        """Call it: it says what is wrong with the arguments, and computes little."""
         value: Value = getattr(self._values, name)(*arguments)
         return value
-
-
-class RunReader(ValuesReader):
-    """Reads a run, of a model that others may change meanwhile."""
-
-    def __call__(self, name: str, *arguments: Any) -> Value:
-        """Call it. What was computed while the model was changed is not given out."""
-        return WatchedValue(
-            super().__call__(name, *arguments), partial(self._values.require_same_model, name, *arguments)
-        )
 
 
 class ContractReader:
@@ -100,7 +88,7 @@ class ContractReader:
     def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
         self._llm, self._run = llm, run
 
-    def __call__(self, name: str, *arguments: Any) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Value:
         """Call it. `run` are the tokens of the run that is meant, if one is.
 
         Raises:
@@ -239,33 +227,19 @@ class ServedTransformerLens(ServedModel):
             )
         return completed
 
-    def _completed(self, values: Values) -> CompletedRun:
+    def _completed(self, values: RunValues) -> CompletedRun:
         tokens, mask = values.tokens().tensor(), values.mask().tensor()
-        kind = RunReader if self.llm.bridged.edits.is_watching else ValuesReader
-        read = kind(values, reads_are_quick=self._reads_are_quick)
+        read = ValuesReader(values, reads_are_quick=self._reads_are_quick)
         nonce, digest = uuid.uuid4().hex, self.description.digest
         return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, values.warnings)
 
     def _reader(self) -> Reader:
-        return ValuesReader(_ModelValues(self.llm), reads_are_quick=self._reads_are_quick)
+        return ValuesReader(ModelValues(self.llm.bridged), reads_are_quick=self._reads_are_quick)
 
     @property
     def _reads_are_quick(self) -> bool:
-        """Weights that must be gathered are read by the model thread, which then waits for nobody who gathers some."""
-        return not self.llm.bridged.gathers
-
-
-class _ModelValues(Weights):
-    """The weights, and the one computation that needs no run."""
-
-    def __init__(self, llm: TransformerLensTransparentLlm) -> None:
-        super().__init__(llm.bridged)
-        self._llm = llm
-
-    def unembed(self, vector: torch.Tensor, normalize: bool) -> Value:
-        """See the contract."""
-        info, dtype = self._llm.model_info(), self._llm.describe().dtype or torch.float32
-        return Computed((info.d_vocab,), dtype, partial(self._llm.unembed, vector, normalize))
+        """Weights that must be materialized are read by the model thread, which then waits for nobody who does so."""
+        return not self.llm.bridged.materializes
 
 
 class ServedTransparentLlm(ServedModel):
@@ -296,8 +270,8 @@ class ServedTransparentLlm(ServedModel):
         return ContractReader(self.llm)
 
 
-def served(alias: str, llm: TransparentLlm) -> ServedModel:
-    """The fitting kind."""
+def served_model(alias: str, llm: TransparentLlm) -> ServedModel:
+    """A model to be served under a name: without copies if it is one of TransformerLens'."""
     if isinstance(llm, TransformerLensTransparentLlm):
         return ServedTransformerLens(alias, llm)
     return ServedTransparentLlm(alias, llm)

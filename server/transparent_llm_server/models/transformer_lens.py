@@ -7,32 +7,34 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
-from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.description import ModelDescription, ParityCheck
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.run_warning import warn_of_run
-from transparent_llm_server.models.derived.model import Weights
-from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.derived.model import ModelValues
+from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.derived.unsupported import unsupported_values
 from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel, entry_device
 from transparent_llm_server.models.forward.capture import Capture
-from transparent_llm_server.models.forward.settled import settled
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.models.loading.digest import model_digest
 from transparent_llm_server.models.loading.huggingface import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
+from transparent_llm_server.models.numerics import standard_numerics
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.values.value import Value
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _Self = TypeVar("_Self", bound="TransformerLensTransparentLlm")
 
@@ -53,7 +55,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
     An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
     others; a thread (or a task of asyncio) whose run another one has replaced is told so by `NotRunError`.
 
-    At load the model proves itself: all hooks fire, its values equal those of plain Hugging Face (eager
+    At load the model is checked: all hooks fire, its values equal those of plain Hugging Face (eager
     attention), its parts sum up. One that fails is refused.
 
     Args:
@@ -76,12 +78,12 @@ class TransformerLensTransparentLlm(TransparentLlm):
             are damaged, incomplete, or want code to be run.
     """
 
-    @settled()
+    @standard_numerics()
     def __init__(
         self,
         model_name: str,
-        hf_model: Any = None,
-        tokenizer: Any = None,
+        hf_model: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
@@ -101,22 +103,22 @@ class TransformerLensTransparentLlm(TransparentLlm):
         config = hf_model.config.get_text_config()
         n_ctx = context_length(config, fallback=2048)
         step("computing the reference")
-        spread = placement.spread(hf_model)
+        layout = placement.layout(hf_model)
         d_vocab = hf_model.get_output_embeddings().weight.shape[0]
         require_same_vocabulary(tokenizer, d_vocab)
-        probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, spread))
+        probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, layout))
         step("bridging")
-        self._model = BridgedModel(hf_model, tokenizer, spread, dtype, probe.regimes)
+        self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes)
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
         step("checking")
         (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
-        parity = check_parity(self._model, Values(self._model, capture), probe)
+        parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
         self._revision, self._quantization = revision or "", quantization or ""
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
-        self._current_run: Current[Values] = Current()
+        self._current_run: Current[RunValues] = Current()
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))
@@ -139,7 +141,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         Raises:
             InvalidRequestError: the model was changed in a way that cannot be followed, such as a cast.
         """
-        self._model.edits.look()
+        self._model.edits.check()
         digest = self._model.edits.digest(self._description.digest)
         if digest != self._description.digest:
             edited = {**self._description.conventions, "weights": EDITED}
@@ -158,7 +160,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         self._begin(rows)
 
     def _begin(self, rows: Sequence[Sequence[int]]) -> None:
-        with settled():
+        with standard_numerics():
             (values,) = self.run_batches([self.prepare(rows)])
             found = values.warnings
         self._current_run.begin(values)
@@ -176,7 +178,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         """Refuse what `run_tokens` would refuse, without running it."""
         self._tokenization.check(token_ids)
 
-    def values(self) -> Values:
+    def values(self) -> RunValues:
         """The current run's values without copies: views that must not be written to."""
         return self._current_run.get()
 
@@ -187,16 +189,16 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
     @property
     def bridged(self) -> BridgedModel:
-        """The model itself."""
+        """The model through its bridge, which all copies of this object share."""
         return self._model
 
     def prepare(self, token_ids: Sequence[Sequence[int]]) -> Batch:
         """Pad checked rows to a batch that `run_batches` can run."""
         return Batch(*self._tokenization.pad(token_ids))
 
-    def run_batches(self, batches: Sequence[Batch]) -> list[Values]:
+    def run_batches(self, batches: Sequence[Batch]) -> list[RunValues]:
         """Run several batches in one forward pass, which gives the same values within rounding; one alone: exactly."""
-        return [Values(self._model, capture) for capture in run_together(self._model, batches)]
+        return [RunValues(self._model, capture) for capture in run_together(self._model, batches)]
 
     def batch_size(self) -> int:
         return self.values().batch_size()
@@ -220,21 +222,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._read("logits")
 
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
-        d_model = self._model.d_model
-        if tuple(t.shape) != (d_model,):
-            raise InvalidRequestError(
-                f"unembed takes a vector of d_model = {d_model} elements, got shape {list(t.shape)}",
-                reason="INVALID_SHAPE",
-                metadata={"expected": f"[{d_model}]", "got": str(list(t.shape))},
-            )
-        if not t.is_floating_point():
-            raise InvalidRequestError(
-                f"unembed takes a floating vector, got {t.dtype}",
-                reason="INVALID_DTYPE",
-                metadata={"got": str(t.dtype), "allowed": "F16, BF16, F32, F64"},
-            )
-        with settled():
-            return self._model.unembed(t, normalize=normalize)
+        return self._read_model("unembed", t, normalize)
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -255,8 +243,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._read("neuron_activations", batch_i, layer, pos)
 
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        with settled():
-            return Weights(self._model).neuron_output(layer, neuron).own_tensor()
+        return self._read_model("neuron_output", layer, neuron)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Float[torch.Tensor, "query_pos key_pos"]:
         return self._read("attention_matrix", batch_i, layer, head)
@@ -271,14 +258,15 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor:
         """A value of the current run, in memory that belongs to the caller."""
-        with settled():
-            values = self.values()
-            value: Value = getattr(values, name)(*indices)
-            own = value.own_tensor()
-            values.require_same_model(name, *indices)
-            return own
+        return _taken(self.values(), name, *indices)
 
-    def _describe(self, name: str, digest: str, n_ctx: int, parity: Any, run: Capture) -> ModelDescription:
+    def _read_model(self, name: str, *arguments: torch.Tensor | int) -> torch.Tensor:
+        """A value that needs no run, in memory that belongs to the caller."""
+        return _taken(ModelValues(self._model), name, *arguments)
+
+    def _describe(
+        self, name: str, digest: str, n_ctx: int, parity: tuple[ParityCheck, ...], run: Capture
+    ) -> ModelDescription:
         model = self._model
         info = ModelInfo(name, model.n_params, len(model.layers), model.n_heads, model.d_model, model.d_vocab)
         return ModelDescription(
@@ -286,7 +274,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             digest=digest,
             architecture=model.architecture,
             dtype=model.dtype,
-            device=str(model.spread),
+            device=str(model.layout),
             n_ctx=n_ctx,
             d_ffn=tuple(0 if layer.neurons is None else layer.neurons.count for layer in model.layers),
             prepends_bos=self._tokenization.prepends_bos,
@@ -298,6 +286,13 @@ class TransformerLensTransparentLlm(TransparentLlm):
             run_bytes_per_position_pair=run.bytes_per_position_pair,
             revision=self._revision,
             quantization=self._quantization,
-            devices={} if model.spread.is_single else dict(Counter(model.places)),
+            devices={} if model.layout.is_single else dict(Counter(model.places)),
             weight_bytes=model.weight_bytes,
         )
+
+
+@standard_numerics()
+def _taken(values: RunValues | ModelValues, name: str, *arguments: torch.Tensor | int | None) -> torch.Tensor:
+    """What the method of that name returns, computed."""
+    value: Value = getattr(values, name)(*arguments)
+    return value.own_tensor()

@@ -76,7 +76,7 @@ class ModelSlot:
         self.used_last, self._kept_until = tick, 0.0
 
     def leave(self, tick: int) -> None:
-        """A call ends."""
+        """A call that used it ends."""
         self.uses -= 1
         self.used_last = tick
 

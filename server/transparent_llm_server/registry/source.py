@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription
 from transparent_llm_server.config.model import ModelConfig
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.models.loading.progress import LoadProgress, watched
+from transparent_llm_server.models.loading.progress import LoadProgress, reporting_to
 from transparent_llm_server.models.loading.refusal import display_name
 from transparent_llm_server.models.loading.weight_files import weight_bytes
 from transparent_llm_server.models.placement.placement import Placement
-from transparent_llm_server.models.serving import ServedModel, served
+from transparent_llm_server.models.serving import ServedModel, served_model
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.registry.slot import ModelSource
 
-Alone = Callable[[], AbstractContextManager[Any]]
+Alone = Callable[[], AbstractContextManager[object]]
 """Within it, no model computes."""
 
 
@@ -32,10 +31,10 @@ def model_source(config: ServerConfig, model: ModelConfig, alone: Alone) -> Mode
     place = placement(config, model)
 
     def load(on_step: Callable[[str], None]) -> ServedModel:
-        with watched(LoadProgress(on_step, alone)):
+        with reporting_to(LoadProgress(on_step, alone)):
             llm = TransformerLensTransparentLlm(model.source, revision=model.revision, **vars(place))
-        llm.bridged.edits.cease()  # nobody but this server has it
-        return served(model.alias, llm)
+        llm.bridged.edits.stop()  # nobody but this server has it
+        return served_model(model.alias, llm)
 
     known = ModelDescription(
         info=ModelInfo(model.alias, 0, 0, 0, 0, 0),

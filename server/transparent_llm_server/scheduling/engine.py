@@ -16,8 +16,8 @@ import torch
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
 from transparent_llm_server.events import Wait, WorkEvents
-from transparent_llm_server.models.forward.cancellation import while_wanted
-from transparent_llm_server.models.forward.settled import settled
+from transparent_llm_server.models.forward.cancellation import cancellable
+from transparent_llm_server.models.numerics import standard_numerics
 from transparent_llm_server.scheduling.device_errors import device_is_lost
 from transparent_llm_server.scheduling.turns import Turns
 
@@ -146,7 +146,7 @@ class Engine:
         """
         self._require_open()
         try:
-            return _settled(work)
+            return _with_standard_numerics(work)
         except BaseException as error:
             told = self.translate(error)
             if told is error:
@@ -234,8 +234,8 @@ class Engine:
 
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
-            with while_wanted(self._goes_on):
-                result = _settled(work)
+            with cancellable(self._goes_on):
+                result = _with_standard_numerics(work)
         except BaseException as error:
             with suppress(InvalidStateError):  # `close` waited no longer for it
                 future.set_exception(self.translate(error))
@@ -247,8 +247,8 @@ class Engine:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
 
 
-def _settled(work: Callable[[], _Result]) -> _Result:
-    with settled():
+def _with_standard_numerics(work: Callable[[], _Result]) -> _Result:
+    with standard_numerics():
         return work()
 
 

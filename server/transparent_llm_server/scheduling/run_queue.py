@@ -12,7 +12,7 @@ from functools import partial
 
 from transparent_llm.errors import NotFoundError
 from transparent_llm_server.events import Wait
-from transparent_llm_server.models.forward.cancellation import AbandonedError, while_wanted
+from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable
 from transparent_llm_server.models.serving import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_store import RunStore
@@ -169,7 +169,7 @@ class RunQueue:
     def _compute(self, group: Sequence[_Entry]) -> None:
         results: list[CompletedRun] | None = None
         try:
-            with while_wanted(lambda: self._is_wanted(group)):
+            with cancellable(lambda: self._is_wanted(group)):
                 results = self._execute(group)
             if len(results) != len(group):
                 raise RuntimeError(f"{len(results)} results for {len(group)} runs")

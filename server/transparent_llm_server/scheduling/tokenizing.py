@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from transparent_llm.errors import BusyError, UnavailableError
-from transparent_llm_server.models.forward.cancellation import while_wanted
+from transparent_llm_server.models.forward.cancellation import cancellable
 
 _Result = TypeVar("_Result")
 _THREADS = 2
@@ -141,7 +141,7 @@ class Tokenizing:
 def _do(job: _Job[Any]) -> None:
     """A future counts as waiting until its result is there, so that it can be cancelled meanwhile."""
     try:
-        with while_wanted(lambda: not job.future.cancelled()):
+        with cancellable(lambda: not job.future.cancelled()):
             result = job.work()
     except BaseException as error:
         _refuse(job, error)

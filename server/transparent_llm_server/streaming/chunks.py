@@ -19,7 +19,10 @@ from transparent_llm_server.streaming.host_copy import on_host
 from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedRing
 
 PIECE_BYTES = 4 * 2**20
-"""What is computed at a time of a value that does not lie in memory."""
+"""What is computed at a time of a value that does not lie in memory.
+
+No setting: no value depends on it, and the memory that it takes is bounded by the number of calls, which is one.
+"""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Telemetry:
         return self._endpoint.address if self._endpoint is not None else ""
 
     def watch(self, engine: Engine, runs: RunStore[Any], registry: Registry) -> None:
-        """Measure these."""
+        """Measure the queue, the stored runs and the models of a server."""
         if self._metrics is not None:
             self._metrics.watch(engine, runs, registry)
 

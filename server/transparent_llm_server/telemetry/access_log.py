@@ -16,7 +16,7 @@ class AccessLog:
         """Nothing is logged yet."""
 
     def ended(self, call: Call) -> None:
-        """Write the line."""
+        """Write the line of a call that is over."""
         of_owner = f" of {call.owner}" if call.owner else ""
         milliseconds = call.seconds * 1000
         fields = {

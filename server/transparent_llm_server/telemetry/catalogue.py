@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """One of them."""
+    """One metric, as Prometheus shows it."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

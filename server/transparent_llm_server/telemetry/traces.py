@@ -53,7 +53,7 @@ class Traces:
             )
         is_encrypted = url.scheme == "https"
         way = route(url.netloc, is_encrypted=is_encrypted, wanted=None, environ=os.environ)
-        options: Any = tuple(way.options)
+        options: Any = tuple(way.options)  # the exporter says that all are text
         self._exporter = OTLPSpanExporter(endpoint, not is_encrypted, timeout=_EXPORT_S, channel_options=options)
         resource = Resource.create({SERVICE_NAME: "transparent-llm", SERVICE_VERSION: __version__})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -72,7 +72,7 @@ class Traces:
         call.trace_id = f"{call.span.get_span_context().trace_id:032x}"
 
     def ended(self, call: Call) -> None:
-        """Close it."""
+        """Close the call's span, with how the call ended."""
         span: Span = call.span
         span.set_attribute("rpc.grpc.status_code", _number(call.code))
         span.set_attribute("transparent_llm.sent_bytes", call.sent_bytes)

@@ -108,8 +108,7 @@ def test_neither_prompts_nor_tokens_are_in_it(path: Path, tmp_path: Path) -> Non
         with RemoteTransparentLlm(server.address, token=token) as llm:
             llm.run([SENTENCE])
             llm.logits()
-            assert llm._run is not None
-            run_id = llm._run.result.run_id
+            run_id = llm.run_id()
         with RemoteTransparentLlm(server.address, token=f"{token}-wrong") as llm, pytest.raises(errors.AuthError):
             llm.run([SENTENCE])
         with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from transparent_llm.errors import AuthError, InvalidRequestError
-from transparent_llm_server.access.bearer_tokens import TokenList, new_token
+from transparent_llm_server.access.bearer_tokens import BearerTokens, new_bearer_token
 
 NO_TIME = "the third word is no time like expires=2027-01-31T00:00:00Z"
 NO_TIMES = [
@@ -72,19 +72,19 @@ def test_a_token_has_the_owner_of_its_line(file: Path) -> None:
         f"# people\n\nalice {digest('one')}\n\talice\t{digest('two').upper()}   # her laptop\r\n"
         f"bob@example.org {digest('three')}"
     )
-    tokens = TokenList(file)
+    tokens = BearerTokens(file)
     assert [tokens.owner_of(token) for token in ("one", "two", "three")] == ["alice", "alice", "bob@example.org"]
 
 
 @pytest.mark.parametrize("token", ["", "One", "one ", digest("one"), "alice", "\udc80", "文字"])
 def test_any_other_token_is_nobodys(token: str, file: Path) -> None:
-    assert TokenList(file).owner_of(token) is None
+    assert BearerTokens(file).owner_of(token) is None
 
 
 def test_one_of_10_000_tokens_is_looked_up(file: Path) -> None:
     """However many there are, a call that brings a wrong one costs no more: none is compared one by one."""
     file.write_text("".join(f"owner-{number} {number:064x}\n" for number in range(10_000)) + f"alice {digest('one')}\n")
-    tokens, compared = TokenList(file), []
+    tokens, compared = BearerTokens(file), []
 
     class Watched(dict[bytes, Any]):
         def __iter__(self) -> Any:
@@ -118,24 +118,24 @@ def test_one_of_10_000_tokens_is_looked_up(file: Path) -> None:
 def test_a_malformed_line_is_named_and_not_quoted(line: str, what: str, file: Path) -> None:
     file.write_text(f"# people\nalice {digest('one')}\n{line}\n")
     with pytest.raises(InvalidRequestError) as refused:
-        TokenList(file)
+        BearerTokens(file)
     assert str(refused.value) == (f"{file}, line 3: {what}; `transparent-llm token OWNER` prints a line that is right")
     assert refused.value.metadata == {"file": str(file), "line": "3"}
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"cannot read .*none.txt: No such file or directory"):
-        TokenList(tmp_path / "none.txt")
+        BearerTokens(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*binary: it is no UTF-8 text"):
-        TokenList(tmp_path / "binary")
+        BearerTokens(tmp_path / "binary")
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# people\n"])
 def test_a_file_without_tokens_lets_no_server_start(text: str, file: Path) -> None:
     file.write_text(text)
     with pytest.raises(InvalidRequestError) as refused:
-        TokenList(file)
+        BearerTokens(file)
     assert str(refused.value) == (
         f"{file} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
     )
@@ -162,13 +162,13 @@ def calendar() -> Calendar:
 
 
 @pytest.fixture
-def ending(file: Path, calendar: Calendar) -> TokenList:
+def ending(file: Path, calendar: Calendar) -> BearerTokens:
     """A token of alice that ends, and one of bob that does not."""
     file.write_text(f"alice {digest('one')} expires=2027-01-31T00:00:00Z  # her laptop\nbob {digest('two')}\n")
-    return TokenList(file, now=calendar)
+    return BearerTokens(file, now=calendar)
 
 
-def test_a_token_lets_in_until_it_expires(ending: TokenList, calendar: Calendar) -> None:
+def test_a_token_lets_in_until_it_expires(ending: BearerTokens, calendar: Calendar) -> None:
     calendar.now = ENDS - timedelta(seconds=1)
     assert ending.owner_of("one") == "alice"
     calendar.now = ENDS
@@ -179,13 +179,13 @@ def test_a_token_lets_in_until_it_expires(ending: TokenList, calendar: Calendar)
     assert ending.owner_of("two") == "bob"
 
 
-def test_that_it_has_expired_is_told_to_its_holder_only(ending: TokenList, calendar: Calendar) -> None:
+def test_that_it_has_expired_is_told_to_its_holder_only(ending: BearerTokens, calendar: Calendar) -> None:
     calendar.now = ENDS + timedelta(days=1)
     assert [ending.owner_of(token) for token in ("alice", digest("one"), "On", "")] == [None] * 4
 
 
 def test_the_log_warns_a_week_before_and_once_a_day(
-    ending: TokenList, calendar: Calendar, caplog: pytest.LogCaptureFixture
+    ending: BearerTokens, calendar: Calendar, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         ending.owner_of("two")
@@ -207,32 +207,32 @@ def test_the_log_warns_at_the_start_and_names_few(file: Path, caplog: pytest.Log
     lines = [f"owner-{number} {number:064x} expires=2027-01-{number + 1:02d}T00:00:00Z\n" for number in range(12)]
     file.write_text("".join(lines))
     with caplog.at_level(logging.WARNING):
-        TokenList(file, now=Calendar(ENDS))
+        BearerTokens(file, now=Calendar(ENDS))
     assert "12 tokens expire within 7 days or have: owner-0 on 2027-01-01T00:00:00Z, owner-1 on" in caplog.text
     assert "owner-9 on 2027-01-10T00:00:00Z and 2 more;" in caplog.text
 
 
 def test_a_new_token_for_some_days(tmp_path: Path) -> None:
-    token, line = new_token("alice", days=30)
+    token, line = new_bearer_token("alice", days=30)
     (tmp_path / "tokens").write_text(line)
     now = datetime.now(timezone.utc)
-    assert TokenList(tmp_path / "tokens").owner_of(token) == "alice"
-    assert TokenList(tmp_path / "tokens", now=Calendar(now + timedelta(days=29))).owner_of(token) == "alice"
+    assert BearerTokens(tmp_path / "tokens").owner_of(token) == "alice"
+    assert BearerTokens(tmp_path / "tokens", now=Calendar(now + timedelta(days=29))).owner_of(token) == "alice"
     with pytest.raises(AuthError, match="this token expired on"):
-        TokenList(tmp_path / "tokens", now=Calendar(now + timedelta(days=30))).owner_of(token)
+        BearerTokens(tmp_path / "tokens", now=Calendar(now + timedelta(days=30))).owner_of(token)
 
 
 @pytest.mark.parametrize("days", [0, -1, 36_501, 10**12])
 def test_there_is_no_token_for_such_days(days: int) -> None:
     with pytest.raises(InvalidRequestError, match=f"a token for {days} days: write 1 to 36500"):
-        new_token("alice", days)
+        new_bearer_token("alice", days)
 
 
 # Changes
 
 
 def test_a_changed_file_counts_after_a_second_at_most(file: Path, clock: Clock) -> None:
-    tokens = TokenList(file, clock)
+    tokens = BearerTokens(file, clock)
     replace(file, f"bob {digest('two')}\n")
     clock.now = 0.5
     assert [tokens.owner_of(token) for token in ("one", "two")] == ["alice", None]
@@ -241,7 +241,7 @@ def test_a_changed_file_counts_after_a_second_at_most(file: Path, clock: Clock) 
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
-    tokens, before = TokenList(file, clock), os.stat(file)
+    tokens, before = BearerTokens(file, clock), os.stat(file)
     replace(file, f"alice {digest('two')}\n")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     clock.now = 1.0
@@ -254,7 +254,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, cl
 def test_a_file_that_went_bad_leaves_what_was_good(
     text: str | None, file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tokens = TokenList(file, clock)
+    tokens = BearerTokens(file, clock)
     if text is None:
         file.unlink()
     else:
@@ -276,18 +276,18 @@ def test_a_file_that_went_bad_leaves_what_was_good(
 
 
 def test_a_new_token_is_let_in_by_its_line(tmp_path: Path) -> None:
-    token, line = new_token("alice")
+    token, line = new_bearer_token("alice")
     (tmp_path / "tokens").write_text(line)
-    assert TokenList(tmp_path / "tokens").owner_of(token) == "alice"
+    assert BearerTokens(tmp_path / "tokens").owner_of(token) == "alice"
     assert token not in line
     assert len(token) == 43  # 32 random bytes
-    assert new_token("alice")[0] != token
+    assert new_bearer_token("alice")[0] != token
 
 
 @pytest.mark.parametrize("owner", ["", "a b", "CN=alice", "alice\n", "ünä", "a" * 65])
 def test_an_owner_that_no_file_can_name_gets_no_token(owner: str) -> None:
     with pytest.raises(InvalidRequestError, match="write 1 to 64 letters, digits, dots, dashes, underscores or @"):
-        new_token(owner)
+        new_bearer_token(owner)
 
 
 def test_the_command_prints_the_token_on_standard_output_and_its_line_on_standard_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from support.servers.engines import SOON
 from support.servers.owners import TokenFile
 from support.servers.servers import running
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.methods import METHODS
@@ -90,7 +91,7 @@ def request_for(rpc: str, run_id: str) -> Any:
         return request
     if rpc in BY_RPC:
         indices = [0] * len(BY_RPC[rpc].arguments)
-        return BY_RPC[rpc].request(run_id, *indices)
+        return requests.of_method(BY_RPC[rpc].name, run_id, *indices)
     return getattr(service_pb2, RPCS[rpc].input_type.name)(run_id=run_id)
 
 

@@ -12,7 +12,7 @@ from support.deploy.secret_volume import SecretVolume
 from support.servers.certificates import Authority
 from support.servers.owners import TokenFile
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.access.bearer_tokens import TokenList, new_token
+from transparent_llm_server.access.bearer_tokens import BearerTokens, new_bearer_token
 from transparent_llm_server.app import Server
 from transparent_llm_server.config import trusted_files
 from transparent_llm_server.config.server import ServerConfig, settings_of
@@ -56,7 +56,7 @@ def test_nor_with_settings_that_everybody_may_change(tmp_path: Path) -> None:
 def test_a_file_that_everybody_may_change_is_not_read_again(tmp_path: Path) -> None:
     now = [0.0]
     file = TokenFile(tmp_path / "tokens", "alice")
-    tokens = TokenList(file.path, lambda: now[0])
+    tokens = BearerTokens(file.path, lambda: now[0])
     added = file.add("mallory")
     file.path.chmod(0o666)
     now[0] = 1.0
@@ -71,17 +71,17 @@ def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(InvalidRequestError) as refused:
-            TokenList(path)
+            BearerTokens(path)
         assert str(refused.value) == f"{path} is no plain file: name one, which may be a link"
     with pytest.raises(InvalidRequestError, match=f"cannot read {tmp_path}: Is a directory"):
-        TokenList(tmp_path)
+        BearerTokens(tmp_path)
 
 
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "tokens").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(InvalidRequestError, match=r"tokens has more than 1048576 bytes: is it the file that was meant"):
-        TokenList(tmp_path / "tokens")
+        BearerTokens(tmp_path / "tokens")
 
 
 def warnings(caplog: pytest.LogCaptureFixture, path: Path, *, is_secret: bool = False) -> list[str]:
@@ -122,11 +122,11 @@ def test_the_log_warns_of_a_key_that_everybody_may_read(
 
 def test_a_secret_of_kubernetes_is_taken_and_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Links to files of root's that everybody may read, in a folder that everybody might write to."""
-    now, (token, line), (later, later_line) = [0.0], new_token("alice"), new_token("alice")
+    now, (token, line), (later, later_line) = [0.0], new_bearer_token("alice"), new_bearer_token("alice")
     volume = SecretVolume(tmp_path / "secret", {"tokens.txt": line.encode()})
     volume.folder.chmod(0o1777)
     with caplog.at_level(logging.WARNING):
-        tokens = TokenList(volume.folder / "tokens.txt", lambda: now[0])
+        tokens = BearerTokens(volume.folder / "tokens.txt", lambda: now[0])
         assert tokens.owner_of(token) == "alice"
         volume.put({"tokens.txt": later_line.encode()})
         now[0] = 1.0

@@ -15,7 +15,7 @@ from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm_server.incidents import places
-from transparent_llm_server.models.derived.run import Values
+from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.serving import ServedTransformerLens
 
 WORDS = ("zanzibar", "quokka")
@@ -64,7 +64,7 @@ def live_through_all(address: str, token: str, monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(errors.TransparentLlmError):
                 refused()
         with monkeypatch.context() as broken:
-            break_down(Values, "residual_after_attn", broken)
+            break_down(RunValues, "residual_after_attn", broken)
             break_down(ServedTransformerLens, "prepare", broken)
             for failing in (lambda: llm.residual_after_attn(1), lambda: llm.run([SENTENCE])):
                 with pytest.raises(errors.InternalError) as caught:

@@ -16,10 +16,10 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.run_input import RunInput
 from transparent_llm.testing import serve_in_process
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen.service_pb2 import LogitsRequest
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.methods import SERVICE
-from transparent_llm.wire.runs import to_request
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import ServedModel
@@ -92,7 +92,7 @@ def test_whoever_waits_for_the_model_is_told_that_the_server_drains(go_on: threa
 
 def a_run(channel: grpc.Channel, rows: list[list[int]]) -> Any:
     """A call that is under way."""
-    request = to_request(RunInput.of_tokens(rows), "tiny")
+    request = requests.run(RunInput.of_tokens(rows), "tiny")
     return TransparentLlmServiceStub(channel).Run.future(request, timeout=SOON)
 
 
@@ -113,7 +113,7 @@ def test_streams_that_say_nothing_or_are_not_read_end_with_the_drain_time() -> N
         silent = channel.stream_stream(f"/{SERVICE}/Run")(_never())
         with RemoteTransparentLlm(server.address) as llm:
             llm.run_tokens([list(range(1, 61))] * 512)  # more than lies in connections
-            run_id = llm._current().result.run_id
+            run_id = llm.run_id()
         unread = TransparentLlmServiceStub(channel).Logits(LogitsRequest(run_id=run_id))
         next(unread)
         assert soon(server.stop) == []

@@ -177,7 +177,7 @@ def test_a_model_has_several_names(folders: dict[str, Path]) -> None:
         assert llm.model_info().name == llm.describe().info.name == "a"
         with client(server, "a") as other:
             other.run_tokens(ROWS)
-            assert other._run.result.run_id == llm._run.result.run_id  # type: ignore[union-attr]
+            assert other.run_id() == llm.run_id()
         with pytest.raises(LookupError, match="served are: a, first, small, b"):
             connect(server.address, model="third")
 
@@ -240,13 +240,13 @@ def test_a_run_of_an_unloaded_model_is_made_again_with_the_same_id_and_bits(fold
     with serving(on_demand(folders["a"]), on_demand(folders["b"]), model_bytes=room) as server:
         with client(server, "a") as llm:
             llm.run_tokens(ROWS)
-            before, run_id = llm.logits(), llm._run.result.run_id  # type: ignore[union-attr]
+            before, run_id = llm.logits(), llm.run_id()
             run(server, "b")
             known = described(server, "a")
             assert (known.state, known.info) == (ModelState.UNLOADED, local_model(folders["a"]).model_info())
             assert len(server._runs) == 1  # of b
             assert torch.equal(llm.logits(), before)
-            assert llm._run.result.run_id == run_id  # type: ignore[union-attr]
+            assert llm.run_id() == run_id
             assert states(server) == "a:loaded b:unloaded"
 
 

@@ -17,9 +17,9 @@ from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, TooLargeError
 from transparent_llm.run_input import RunInput
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
-from transparent_llm.wire.runs import to_request
 from transparent_llm.wire.status import from_rpc_error
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
@@ -69,7 +69,7 @@ def stream(server: Server, rpc: str, request: Any) -> list[Any]:
 
 def run_of(server: Server) -> str:
     with grpc.insecure_channel(server.address) as channel:
-        request = to_request(RunInput.of_tokens(ROWS), "")
+        request = requests.run(RunInput.of_tokens(ROWS), "")
         return str(TransparentLlmServiceStub(channel).Run(request, timeout=30).run_id)
 
 

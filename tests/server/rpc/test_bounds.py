@@ -121,8 +121,7 @@ def test_one_connection_has_so_many_calls_at_a_time() -> None:
     with running(watcher, max_streams_per_connection=2, chunk_bytes=1024) as server:
         with RemoteTransparentLlm(server.address) as llm, grpc.insecure_channel(server.address) as channel:
             llm.run_tokens([list(range(1, 61))])
-            assert llm._run is not None
-            request = service_pb2.LogitsRequest(run_id=llm._run.result.run_id).SerializeToString()
+            request = service_pb2.LogitsRequest(run_id=llm.run_id()).SerializeToString()
             held = [channel.unary_stream(f"/{SERVICE}/Logits")(request) for _ in range(2)]
             assert [bool(next(stream)) for stream in held] == [True, True]
             third = channel.unary_unary(f"/{SERVICE}/ModelInfo").future(b"")

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from support.servers.servers import Watcher, running, tiny
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub as stub
 from transparent_llm.wire.assembler import Assembler
@@ -68,7 +69,9 @@ def local_value(name: str) -> torch.Tensor:
 def read(service: Any, run: Any, name: str, options: tensor_pb2.TensorOptions) -> tuple[Assembler, list[Any]]:
     method = METHODS[name]
     target = run.run_id if method.of_run else ""
-    messages = list(getattr(service, method.rpc)(method.request(target, *INDICES[name], options=options)))
+    messages = list(
+        getattr(service, method.rpc)(requests.of_method(method.name, target, *INDICES[name], options=options))
+    )
     assembler = Assembler()
     for message in messages:
         assembler.add(message.SerializeToString())
@@ -135,7 +138,9 @@ def test_every_tensor_can_be_resumed_at_any_byte(name: str, service: Any, run: A
         method = METHODS[name]
         options = tensor_pb2.TensorOptions(resume_offset=offset, etag=etag)
         target = run.run_id if method.of_run else ""
-        rest = list(getattr(service, method.rpc)(method.request(target, *INDICES[name], options=options)))
+        rest = list(
+            getattr(service, method.rpc)(requests.of_method(method.name, target, *INDICES[name], options=options))
+        )
         assert rest[0].header.etag == etag
         assert rest[0].offset == offset
         assert b"".join(message.data for message in rest) == everything[offset:]
@@ -251,7 +256,7 @@ def test_a_bug_is_an_incident_without_a_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError(" ".join(("secret", "internals")))
 
-    monkeypatch.setattr("transparent_llm_server.models.derived.run.Values.ffn_out", broken)
+    monkeypatch.setattr("transparent_llm_server.models.derived.run.RunValues.ffn_out", broken)
     request = service_pb2.FfnOutRequest(run_id=run.run_id, layer=0)
     code, status, details = failure(lambda: service.FfnOut(request))
     assert code is grpc.StatusCode.INTERNAL
@@ -271,7 +276,7 @@ def test_a_device_out_of_memory_is_told_and_the_next_call_works(
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("transparent_llm_server.models.derived.run.Values.ffn_out", exhausted)
+    monkeypatch.setattr("transparent_llm_server.models.derived.run.RunValues.ffn_out", exhausted)
     request = service_pb2.FfnOutRequest(run_id=run.run_id, layer=0)
     code, _, details = failure(lambda: service.FfnOut(request))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -14,8 +14,8 @@ from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.client.transport.interrupt import Interruptible
+from transparent_llm.wire import requests
 from transparent_llm.wire._gen import tensor_pb2
-from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
 ROWS = 256
@@ -24,9 +24,8 @@ ROWS = 256
 def long_stream(llm: RemoteTransparentLlm) -> Iterator[bytes]:
     """30 MB, many more messages than a connection takes while nobody reads."""
     llm.run_tokens([list(range(1, 61))] * ROWS)
-    assert llm._run is not None
     options = tensor_pb2.TensorOptions(max_chunk_bytes=16_384)
-    request = METHODS["logits"].request(llm._run.result.run_id, options=options)
+    request = requests.of_method("logits", llm.run_id(), options=options)
     return llm._calls._messages("Logits", request, "", time.monotonic() + SOON, Interruptible())
 
 

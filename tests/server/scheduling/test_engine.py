@@ -18,7 +18,7 @@ from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
-from transparent_llm_server.models.forward.cancellation import require_wanted, while_wanted
+from transparent_llm_server.models.forward.cancellation import cancellable, raise_if_cancelled
 from transparent_llm_server.scheduling.engine import DEVICE_LOST, THREAD_DIED, THREAD_HUNG, Engine
 
 
@@ -408,10 +408,10 @@ def test_work_under_way_stops_at_the_next_place_where_it_can() -> None:
     engine, begun = Engine(queue_length=5, retry_after_s=1.0), threading.Event()
 
     def endless() -> None:
-        with while_wanted(lambda: True):  # whoever it is for waits still
+        with cancellable(lambda: True):  # whoever it is for waits still
             while True:
                 begun.set()
-                require_wanted()
+                raise_if_cancelled()
 
     future = engine.submit(endless)
     assert begun.wait(SOON)

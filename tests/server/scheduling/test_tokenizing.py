@@ -20,7 +20,7 @@ from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, DeadlineError, InvalidRequestError, TooLargeError, UnavailableError
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.forward.cancellation import AbandonedError, require_wanted, while_wanted
+from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable, raise_if_cancelled
 from transparent_llm_server.models.forward.fair_lock import FairLock
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
@@ -145,7 +145,7 @@ def test_work_under_way_that_was_given_up_stops_where_it_looks(tokenizing: Token
         begun.set()
         assert go_on.wait(SOON)
         try:
-            require_wanted()
+            raise_if_cancelled()
         except AbandonedError:
             stopped.set()
             raise
@@ -252,7 +252,7 @@ def test_tokenizing_is_given_up_between_two_sentences() -> None:
     tokenizer = SlowTokenizer()
     tokens = Tokenization(tokenizer, wants_bos=False, n_ctx=N_CTX, d_vocab=D_VOCAB)
     tokenizer.seen.clear()
-    with while_wanted(lambda: len(tokenizer.seen) < 2), pytest.raises(AbandonedError):
+    with cancellable(lambda: len(tokenizer.seen) < 2), pytest.raises(AbandonedError):
         tokens.encode(["one", "two", "three", "four"])
     assert tokenizer.seen == ["one", "two"]
 
@@ -260,7 +260,7 @@ def test_tokenizing_is_given_up_between_two_sentences() -> None:
 def test_so_are_the_strings_of_ids() -> None:
     tokens = Tokenization(SlowTokenizer(), wants_bos=False, n_ctx=N_CTX, d_vocab=D_VOCAB)
     answers = iter([True, True, False])
-    with while_wanted(lambda: next(answers)), pytest.raises(AbandonedError):
+    with cancellable(lambda: next(answers)), pytest.raises(AbandonedError):
         tokens.strings([1, 2, 3])
     assert len(tokens.strings([1, 2, 3])) == 3
 
@@ -313,7 +313,7 @@ def test_turns_are_taken_in_the_order_of_arrival() -> None:
 
 def test_whoever_is_not_wanted_leaves_the_line() -> None:
     turns = FairLock()
-    with turns, while_wanted(lambda: False), pytest.raises(AbandonedError), turns:
+    with turns, cancellable(lambda: False), pytest.raises(AbandonedError), turns:
         pass
     with turns:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from transparent_llm_server.access.bearer_tokens import new_token
+from transparent_llm_server.access.bearer_tokens import new_bearer_token
 
 
 class TokenFile:
@@ -19,7 +19,7 @@ class TokenFile:
 
     def add(self, owner: str) -> str:
         """One more token of this owner."""
-        token, line = new_token(owner)
+        token, line = new_bearer_token(owner)
         self._lines[token] = line
         self._write()
         return token

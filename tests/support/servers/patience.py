@@ -10,10 +10,10 @@ from transparent_llm import RemoteTransparentLlm
 
 
 @contextmanager
-def waiting(llm: RemoteTransparentLlm, **seconds: float) -> Iterator[None]:
-    """Within this block `timeout_s` or `reconnect_s` are others."""
+def waiting(llm: RemoteTransparentLlm, *, timeout_s: float) -> Iterator[None]:
+    """Within this block `timeout_s` is another one."""
     before = llm._calls.config
-    llm._calls.config = replace(before, **seconds)  # type: ignore[arg-type]  # of the settings only numbers are named
+    llm._calls.config = replace(before, timeout_s=timeout_s)
     try:
         yield
     finally:

@@ -1,15 +1,6 @@
-import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import { InvalidRequestError } from "../../src/errors.js";
 import { inputOfSentences, inputOfTokens, runKey, tokenIdsOf } from "../../src/run_input.js";
-import { sha256Hex } from "../../src/sha256.js";
-
-test("SHA-256 is the one of Node, around the ends of its blocks too", () => {
-  for (let length = 0; length < 400; length++) {
-    const bytes = Uint8Array.from({ length }, (_, i) => i * 7);
-    expect(sha256Hex(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
-  }
-});
 
 /** Literal keys, the same in the tests of every client; docs/PROTOCOL.md has the definition. */
 test.each([

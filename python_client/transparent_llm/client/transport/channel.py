@@ -8,7 +8,6 @@ import ssl
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.experimental
@@ -37,7 +36,7 @@ _RESOLVE_EVERY_MS = 2_000
 LONGEST_CONNECT_MS = 5_000
 """A server that does not finish the handshake in that time is not there."""
 
-_inherited: list[Any] = []  # channels of a parent process: closing or collecting them in a child would hang
+_inherited: list[object] = []  # channels of a parent process: closing or collecting them in a child would hang
 _open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()
 
 
@@ -52,7 +51,7 @@ class LazyChannel:
         self._closed = False
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._stub: Any = None
+        self._stub: methods.Stub | None = None
         _open_ones.add(self)
 
     def get(self) -> grpc.Channel:
@@ -64,7 +63,7 @@ class LazyChannel:
         with self._lock:
             return self._opened()
 
-    def stub(self) -> Any:
+    def stub(self) -> methods.Stub:
         """The service's calls on the open channel, made once."""
         with self._lock:
             channel = self._opened()

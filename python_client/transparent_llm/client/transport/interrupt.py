@@ -9,14 +9,21 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Protocol
+
+
+class Cancellable(Protocol):
+    """A call of gRPC."""
+
+    def cancel(self) -> bool:
+        """End it, if it has not ended; whether that had an effect."""
 
 
 class Interruptible:
     """A block in which gRPC is at work. In other threads than the main one, only `cancel` ends it."""
 
     def __init__(self) -> None:
-        self._call: Any = None
+        self._call: Cancellable | None = None
         self._is_pressed = self._is_active = False
 
     def __enter__(self) -> Interruptible:
@@ -40,7 +47,7 @@ class Interruptible:
         """Whether Ctrl-C or `cancel` has ended it."""
         return self._is_pressed
 
-    def attach(self, call: Any) -> None:
+    def attach(self, call: Cancellable) -> None:
         """This is the call that Ctrl-C or `cancel` ends."""
         self._call = call
         if self._is_pressed:

@@ -8,7 +8,6 @@ import secrets
 import weakref
 from collections import deque
 from io import FileIO
-from typing import Any
 
 from transparent_llm.errors import UnavailableError
 from transparent_llm.wire import ring
@@ -30,27 +29,26 @@ class SharedMemoryPool:
         self._has_swept = False
         weakref.finalize(self, _close_all, self._idle)
 
-    def offer(self, options: Any) -> Ring | None:
-        """Name a ring in the options of a request; None where no server could take it."""
+    def lend(self) -> Ring | None:
+        """A ring for one call, to be given back after it; None where no server could take it."""
         if not self._enabled:
             return None
         try:
-            offered = self._idle_one() or self._new_one()
-            offered.fill(options.shared_memory)
+            lent = self._idle_one() or self._new_one()
+            lent.begin()
         except OSError:  # no room, or not allowed: the socket does as well
             self._enabled = False
-            options.ClearField("shared_memory")
             return None
-        return offered
+        return lent
 
-    def take_back(self, offered: Ring | None, *, ended_well: bool) -> None:
+    def take_back(self, lent: Ring | None, *, ended_well: bool) -> None:
         """The call is over. A server that was left in the middle may still write: nobody gets that ring again."""
-        if offered is None:
+        if lent is None:
             return
-        if not ended_well or offered.is_used:
-            offered.close()
+        if not ended_well or lent.is_used:
+            lent.close()
             return
-        self._idle.append(offered)
+        self._idle.append(lent)
         if len(self._idle) > _MOST_IDLE and (surplus := self._idle_one()) is not None:  # asked after it was added:
             surplus.close()  # threads that give rings back at one time would all find room before
 
@@ -80,6 +78,7 @@ class Ring:
         ring.hold(self._file)
         self._process = os.getpid()
         self._n_read = 0
+        self._nonce = b""
 
     @property
     def is_used(self) -> bool:
@@ -91,12 +90,19 @@ class Ring:
         """Whether it was made by this process, not by the one that it was forked from."""
         return self._process == os.getpid()
 
-    def fill(self, message: Any) -> None:
-        """Describe it for one call."""
-        nonce = secrets.token_bytes(ring.NONCE_BYTES)
-        ring.begin(self._file, nonce)
-        message.name, message.nonce = self._path.name, nonce
-        message.slots, message.slot_bytes = _SLOTS, _SLOT_BYTES
+    @property
+    def offer(self) -> ring.Offer:
+        """What the request of this call says of it."""
+        return ring.Offer(self._path.name, self._nonce, _SLOTS, _SLOT_BYTES)
+
+    def begin(self) -> None:
+        """Make it ready for another call.
+
+        Raises:
+            OSError: there is no room.
+        """
+        self._nonce = secrets.token_bytes(ring.NONCE_BYTES)
+        ring.begin(self._file, self._nonce)
 
     def take(self, slot: int, target: memoryview) -> None:
         """Get a piece, and let the server have the slot.

@@ -16,6 +16,9 @@ from transparent_llm_server.models.values.value import Piece, Value, as_slice, c
 
 _BlockPart = tuple[int, int, range]
 _BLOCK_BYTES = 8 * 2**20
+"""Never a setting, nor the two below: blocks decide the last bits of logits, and two servers of one model, or one
+before and after it was started anew, must agree to the bit."""
+
 _MOST_POSITIONS, _LEAST_POSITIONS = 32, 4
 
 
@@ -60,7 +63,7 @@ class Logits(Value):
                 i += n
 
     def tensor(self) -> torch.Tensor:
-        """All of it."""
+        """All blocks, one after the other into one tensor."""
         whole = memory.empty(self.shape, self.dtype, self._residual.device)
         flat, done = whole.flatten(), 0
         for piece in self.pieces(_BLOCK_BYTES):
@@ -73,18 +76,17 @@ class Logits(Value):
     def _position_bytes(self) -> int:
         return self.shape[2] * self.dtype.itemsize
 
-    def _piece_of(self, wanted_parts: list[_BlockPart]) -> Piece:
-        return Piece((_count(wanted_parts), self.shape[2]), partial(self._compute, wanted_parts))
+    def _piece_of(self, parts_of_blocks: list[_BlockPart]) -> Piece:
+        return Piece((_count(parts_of_blocks), self.shape[2]), partial(self._compute, parts_of_blocks))
 
-    @torch.no_grad()
-    def _compute(self, wanted_parts: list[_BlockPart]) -> torch.Tensor:
-        parts = [self._block_part(*part) for part in wanted_parts]
+    def _compute(self, parts_of_blocks: list[_BlockPart]) -> torch.Tensor:
+        parts = [self._block_part(*part) for part in parts_of_blocks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _block_part(self, row: int, start: int, wanted: range) -> torch.Tensor:
+    def _block_part(self, row: int, start: int, positions: range) -> torch.Tensor:
         block = self._model.unembed_rows(self._residual[row, start : start + self._block])
-        return block[as_slice(wanted), as_slice(self._ranges[2])]
+        return block[as_slice(positions), as_slice(self._ranges[2])]
 
 
-def _count(wanted_parts: list[_BlockPart]) -> int:
-    return sum(len(wanted) for _, _, wanted in wanted_parts)
+def _count(parts_of_blocks: list[_BlockPart]) -> int:
+    return sum(len(positions) for _, _, positions in parts_of_blocks)

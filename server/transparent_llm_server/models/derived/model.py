@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
+
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.neurons import Neurons
 from transparent_llm_server.models.values.decompositions import ByRows
-from transparent_llm_server.models.values.value import Stored, Value
+from transparent_llm_server.models.values.value import Computed, Stored, Value
 
 
-class Weights:
-    """The weights that the contract gives out, under the names of its methods."""
+class ModelValues:
+    """The methods of `TransparentLlm` that need no run, under the same names; arguments are checked at once."""
 
     def __init__(self, model: BridgedModel) -> None:
         self._model = model
 
+    def unembed(self, t: torch.Tensor, normalize: bool) -> Value:
+        """Vocabulary scores of a residual vector; with `normalize`, the model's own last step."""
+        d_model = self._model.d_model
+        if tuple(t.shape) != (d_model,):
+            raise InvalidRequestError(
+                f"unembed takes a vector of d_model = {d_model} elements, got shape {list(t.shape)}",
+                reason="INVALID_SHAPE",
+                metadata={"expected": f"[{d_model}]", "got": str(list(t.shape))},
+            )
+        if not t.is_floating_point():
+            raise InvalidRequestError(
+                f"unembed takes a floating vector, got {t.dtype}",
+                reason="INVALID_DTYPE",
+                metadata={"got": str(t.dtype), "allowed": "F16, BF16, F32, F64"},
+            )
+        compute = partial(self._model.unembed, t, normalize=normalize)
+        return Computed((self._model.d_vocab,), self._model.dtype, compute)
+
     def neuron_output(self, layer: int, neuron: int) -> Value:
-        """See the contract."""
+        """Raw output vector of one neuron [d_model]."""
         neurons = self._neurons("neuron_output", layer)
         neuron = checked_index("neuron", neuron, neurons.count)
         return Stored(neurons.output_vectors(neuron, neuron + 1)[0])

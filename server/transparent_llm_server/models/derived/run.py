@@ -5,6 +5,7 @@ Products and sums are computed in float32 and rounded once to the model's dtype.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 
 import torch
@@ -16,6 +17,7 @@ from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.capture import Capture, LayerCapture
 from transparent_llm_server.models.forward.layer import Layer
 from transparent_llm_server.models.forward.neurons import Neurons
+from transparent_llm_server.models.values.checked import CheckedValue
 from transparent_llm_server.models.values.decompositions import AttnParts, DecomposedAttn, DecomposedFfn, FfnParts
 from transparent_llm_server.models.values.value import Computed, Stored, Sum, Value
 
@@ -27,8 +29,11 @@ _OF_HEADS = ("attention_output", "decomposed_attn")
 _OF_NEURONS = ("decomposed_ffn_out", "neuron_activations")
 
 
-class Values:
-    """The run-scoped methods of `TransparentLlm`, under the same names; arguments are checked at once."""
+class RunValues:
+    """The run-scoped methods of `TransparentLlm`, under the same names; arguments are checked at once.
+
+    Of a model that others may change meanwhile, what was computed while it was changed is not given out.
+    """
 
     def __init__(self, model: BridgedModel, capture: Capture) -> None:
         self._model = model
@@ -55,7 +60,7 @@ class Values:
         else:
             part = self._model.layers[layer]
             modules = part.head_modules if name in _OF_HEADS else part.neuron_modules
-        self._model.edits.require(self._capture.generation, *modules)
+        self._model.edits.require_unchanged(self._capture.generation, *modules)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -71,99 +76,102 @@ class Values:
         )
 
     def batch_size(self) -> int:
-        """See the contract."""
+        """Rows of the batch."""
         return self._capture.tokens.shape[0]
 
     def tokens(self) -> Value:
-        """See the contract."""
+        """Token ids, padded on the right [batch pos]."""
         return Stored(self._capture.tokens)
 
     def mask(self) -> Value:
-        """See the contract."""
+        """True where there is a token [batch pos]."""
         return Stored(self._capture.mask)
 
     def logits(self) -> Value:
-        """See the contract."""
-        return Logits(self._model, self._capture.residual_out)
+        """The model's own output [batch pos d_vocab]."""
+        return self._unchanged(Logits(self._model, self._capture.residual_out), self._model.final_modules)
 
     def residual_in(self, layer: int) -> Value:
-        """See the contract."""
-        return Stored(self._at(layer)[1].residual_in)
+        """The stream as it enters a block [batch pos d_model]."""
+        return self._unchanged(Stored(self._at(layer)[1].residual_in))
 
     def residual_after_attn(self, layer: int) -> Value:
-        """See the contract. Bit-equal to the model's own tensor where there is one."""
+        """The stream between attention and feed-forward part [batch pos d_model], bit-equal to the model's own tensor
+        where there is one."""
         _, capture = self._at(layer)
         before, added = capture.residual_in, capture.attn_out
         if added is None:
             raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
-        return Sum(before, added)
+        return self._unchanged(Sum(before, added))
 
     def residual_out(self, layer: int) -> Value:
-        """See the contract."""
+        """The stream as it leaves a block [batch pos d_model]."""
         layer = checked_index("layer", layer, len(self._model.layers))
         is_last = layer == len(self._model.layers) - 1
-        return Stored(self._capture.residual_out if is_last else self._capture.layers[layer + 1].residual_in)
+        residual = self._capture.residual_out if is_last else self._capture.layers[layer + 1].residual_in
+        return self._unchanged(Stored(residual))
 
     def ffn_out(self, layer: int) -> Value:
-        """See the contract."""
+        """What the feed-forward part added to the stream [batch pos d_model]."""
         _, capture = self._at(layer)
         if capture.ffn_out is None:
             raise unsupported(self._model, "ffn_out", layer, "has no separate feed-forward output")
-        return Stored(capture.ffn_out)
+        return self._unchanged(Stored(capture.ffn_out))
 
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Value:
-        """See the contract."""
-        neurons, captured, _ = self._neurons("neuron_activations", layer)
-        return neurons.activations(captured, *self._checked(batch_i, pos))
+        """Activations of all neurons at one position [d_ffn]."""
+        part, neurons, captured, _ = self._neurons("neuron_activations", layer)
+        activations = neurons.activations(captured, *self._checked(batch_i, pos))
+        return self._unchanged(activations, part.neuron_modules)
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
-        """See the contract."""
-        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
+        """What each neuron added to the stream at one position [hidden d_model]."""
+        part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
         activations, spans = neurons.factors(captured, batch_i, pos)
-        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        gain = _at_position(part.ffn_gain(capture, batch_i), pos)
         parts = FfnParts(activations, spans, gain, neurons.output_vectors)
-        return DecomposedFfn((neurons.count, self._model.d_model), parts)
+        return self._unchanged(DecomposedFfn((neurons.count, self._model.d_model), parts), part.neuron_modules)
 
     def attention_matrix(self, batch_i: int, layer: int, head: int) -> Value:
-        """See the contract."""
+        """Attention probabilities of one head [query_pos key_pos]."""
         _, pattern, _, _ = self._heads("attention_matrix", layer)
         head = checked_index("head", head, self._model.n_heads)
-        return Stored(pattern[checked_index("batch_i", batch_i, self.batch_size()), head])
+        return self._unchanged(Stored(pattern[checked_index("batch_i", batch_i, self.batch_size()), head]))
 
     def attention_output(self, batch_i: int, layer: int, pos: int, head: int | None = None) -> Value:
-        """See the contract."""
-        _, _, _, capture = self._heads("attention_output", layer)
+        """What attention, or one of its heads, added to the stream at one position [d_model]."""
+        part, _, _, capture = self._heads("attention_output", layer)
         batch_i, pos = self._checked(batch_i, pos)
         if head is None:
             assert capture.attn_out is not None
-            return Stored(capture.attn_out[batch_i, pos])
+            return self._unchanged(Stored(capture.attn_out[batch_i, pos]), part.head_modules)
         head = checked_index("head", head, self._model.n_heads)
         compute = partial(self._head_output, batch_i, layer, pos, head)
-        return Computed((self._model.d_model,), self._model.dtype, compute, is_quick=not self._model.gathers)
+        is_quick = not self._model.materializes
+        value = Computed((self._model.d_model,), self._model.dtype, compute, is_quick=is_quick)
+        return self._unchanged(value, part.head_modules)
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Value:
-        """See the contract. The product of two factors: pattern [t s h] and value_out [s h d_model]."""
+        """What each source gave to each target through each head [target source head d_model]: the product of pattern
+        [head target source] and value_out [source head d_model]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
         value_out = partial(self._value_out, part, value[batch_i])
-        return DecomposedAttn(
-            AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
-        )
+        parts = AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
+        return self._unchanged(DecomposedAttn(parts), part.head_modules)
 
     def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What attention adds that belongs to no head [d_model]; the heads and this sum to its output."""
         part, _, _, capture = self._heads("attention_output", layer)
         return _times(torch.as_tensor(part.b_o), _at_position(part.attn_gain(capture, batch_i), pos))
 
-    @torch.no_grad()
     def ffn_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What the feed-forward part adds that belongs to no neuron [d_model]."""
-        neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
-        gain = _at_position(self._model.layers[layer].ffn_gain(capture, batch_i), pos)
+        part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
+        gain = _at_position(part.ffn_gain(capture, batch_i), pos)
         return _times(torch.as_tensor(neurons.bias(captured, batch_i, pos)), gain)
 
-    @torch.no_grad()
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
         source = value[batch_i, :, self._kv_head(value, head)].float()
@@ -171,7 +179,6 @@ class Values:
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
         return _times(mixed @ part.w_o[head].float(), gain).to(self._model.dtype)
 
-    @torch.no_grad()
     def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
         """What each position offers through each of these heads [source head d_model], in float32.
 
@@ -201,11 +208,23 @@ class Values:
             raise unsupported(self._model, method, layer, "has no attention heads")
         return part, capture.pattern, capture.value, capture
 
-    def _neurons(self, method: str, layer: int) -> tuple[Neurons, torch.Tensor, LayerCapture]:
+    def _neurons(self, method: str, layer: int) -> tuple[Layer, Neurons, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)
         if part.neurons is None or capture.neurons is None:
             raise unsupported(self._model, method, layer, "has no neurons that can be told apart")
-        return part.neurons, capture.neurons, capture
+        return part, part.neurons, capture.neurons, capture
+
+    def _unchanged(self, value: Value, modules: Sequence[torch.nn.Module] = ()) -> Value:
+        """A value that is not given out if the model was edited; these modules, whose weights it reads, are looked at
+        closer.
+
+        Taking it raises:
+            NotFoundError: MODEL_CHANGED.
+        """
+        edits = self._model.edits
+        if not edits.is_watching:
+            return value
+        return CheckedValue(value, partial(edits.require_unchanged, self._capture.generation, *modules))
 
 
 def _from_layer(layer: int) -> str:

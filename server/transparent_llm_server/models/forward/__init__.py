@@ -1,1 +1,1 @@
-"""Forward passes, and what they leave behind."""
+"""From text to forward passes through the bridge, and what these leave behind."""

@@ -18,7 +18,7 @@ class Batch:
     """Rows of token ids, padded on the right, on the CPU."""
 
     tokens: torch.Tensor
-    """[batch pos], int64."""
+    """Token ids, and the id for padding [batch pos], int64."""
 
     mask: torch.Tensor
     """[batch pos], True where there is a token."""
@@ -67,5 +67,5 @@ def _run(model: BridgedModel, batch: Batch) -> Capture:
     if len(parts) == 1:
         return model.forward(batch.tokens, batch.mask)
     passes = [(rows, model.forward(part.tokens, part.mask)) for rows, part in parts]
-    model.edits.require(passes[0][1].generation)  # nobody has changed the model between them
+    model.edits.require_unchanged(passes[0][1].generation)  # nobody has changed the model between them
     return Capture.of_passes(batch.tokens, batch.mask, passes)

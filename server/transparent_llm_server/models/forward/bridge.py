@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.families import finish_logits
-from transparent_llm_server.models.forward.cancellation import require_wanted
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.capture import Capture
+from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
-from transparent_llm_server.models.forward.model_changes import Edits, count_writes
 from transparent_llm_server.models.forward.neurons import unbridged
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
@@ -26,85 +26,81 @@ from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
 from transparent_llm_server.models.placement.quantization import plain_parts
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 
 class BridgedModel:
     """Takes `hf_model` over, in place. Forward passes are serialised: hooks are shared state."""
 
     def __init__(
-        self, hf_model: Any, tokenizer: Any, spread: DeviceLayout, dtype: torch.dtype, regimes: Regimes
+        self,
+        hf_model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: DeviceLayout,
+        dtype: torch.dtype,
+        regimes: Regimes,
     ) -> None:
-        from transformer_lens.model_bridge import TransformerBridge
-
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
             raise InvalidRequestError("hf_model is bridged already; load it anew, a bridge takes it over in place")
         count_writes(hf_model)
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
-        self.spread, self.dtype = spread, dtype
+        self.layout, self.dtype = layout, dtype
         self.regimes = regimes
         """Which rows may share a forward pass."""
 
-        self.device = entry_device(hf_model, spread)
-        """Where tokens go."""
+        self.device = entry_device(hf_model, layout)
+        """Where the model takes its tokens."""
 
-        self._last_device = spread.device(_name_of(hf_model, hf_model.get_output_embeddings()))
-        try:
-            with no_processors():
-                self._bridge = TransformerBridge.boot_transformers(
-                    f"local/{self.architecture}",  # any name will do: everything that it could find is handed over
-                    hf_model=hf_model,
-                    tokenizer=_for_bridge(tokenizer),
-                    device=str(self.device),
-                    dtype=dtype,
-                    trust_remote_code=False,
-                )
-        except (ValueError, NotImplementedError) as error:
-            raise ModelRefusedError(f"TransformerLens cannot bridge {self.architecture}: {str(error)[:300]}") from error
+        self._last_device = layout.device(_name_of(hf_model, hf_model.get_output_embeddings()))
+        self._bridge = _bridged(hf_model, tokenizer, self.device, dtype)
         self._bridge.eval()
         hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
         self._hf = hf_model
-        self._gathered = MaterializedWeights(hf_model)
+        self._materialized = MaterializedWeights(hf_model)
         cfg = self._bridge.cfg
         self.n_heads, self.d_model, self.d_vocab = int(cfg.n_heads), int(cfg.d_model), int(cfg.d_vocab)
         self.wants_bos = bool(cfg.default_prepend_bos)
         hook_names = self._bridge.hook_dict.keys()
         blocks = str(self._bridge.adapter.component_mapping["blocks"].name)
-        spread.require_whole(blocks)
-        self.places = [spread.place(f"{blocks}.{i}") for i in range(len(self._bridge.blocks))]
+        layout.require_whole(blocks)
+        self.places = [layout.place(f"{blocks}.{i}") for i in range(len(self._bridge.blocks))]
         """Where the weights of each layer lie."""
 
         self.layers = [
-            Layer(block, i, LayerPlace(spread.device(f"{blocks}.{i}"), dtype, self._gathered), hook_names)
+            Layer(block, i, LayerPlace(layout.device(f"{blocks}.{i}"), dtype, self._materialized), hook_names)
             for i, block in enumerate(self._bridge.blocks)
         ]
         for block in self._bridge.blocks:
-            block.register_forward_pre_hook(require_wanted)
+            block.register_forward_pre_hook(raise_if_cancelled)
         self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
         self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
-        self._wanted = frozenset(self._names).__contains__  # a list would hook every alias as well
+        self._is_captured = frozenset(self._names).__contains__  # a list would hook every alias as well
         takes_few = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
         self._few_logits = {"logits_to_keep": 1} if takes_few else {}  # they are derived when somebody asks
         self._require_streams(hook_names)
-        self.edits = Edits(hf_model, can_watch=not self._gathered.is_needed)
-        """Whether it is still what was loaded. Weights that are gathered where they are used cannot be watched."""
+        self.edits = EditDetector(hf_model, can_watch=not self._materialized.is_needed)
+        """Whether it is still what was loaded. Weights that are materialized where they are used cannot be watched."""
 
     def watch(self) -> None:
         """Notice from here on what others do to it."""
         of_layers = [module for layer in self.layers for module in (*layer.head_modules, *layer.neuron_modules)]
-        self.edits.begin([*self.final_modules, *of_layers])
+        self.edits.start([*self.final_modules, *of_layers])
 
     @property
-    def final_modules(self) -> list[Any]:
+    def final_modules(self) -> list[torch.nn.Module]:
         """Whose weights logits are made with."""
         return [self._bridge.ln_final, self._bridge.unembed]
 
     @property
-    def gathers(self) -> bool:
+    def materializes(self) -> bool:
         """Whether its weights must be made ready to be read, which is some work, and nobody else's meanwhile."""
-        return self._gathered.is_needed
+        return self._materialized.is_needed
 
     @property
-    def text_config(self) -> Any:
+    def text_config(self) -> PretrainedConfig:
         """The configuration of the language model."""
         return self._hf.config.get_text_config()
 
@@ -116,17 +112,16 @@ class BridgedModel:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
         return sum(storages.values())
 
-    @torch.no_grad()
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
         """Run one padded batch [batch pos] with its mask and keep what the values need."""
-        with self._gathered.lock, _evaluating(self._hf):
-            generation = self.edits.look()
+        with self._materialized.lock, _evaluating(self._hf):
+            generation = self.edits.check()
             self.edits.require_no_hooks()
             try:
                 _, cache = self._bridge.run_with_cache(
                     tokens.to(self.device),
                     attention_mask=mask.to(self.device, torch.int64),
-                    names_filter=self._wanted,
+                    names_filter=self._is_captured,
                     return_cache_object=False,
                     output_attentions=False,
                     **self._few_logits,
@@ -140,28 +135,26 @@ class BridgedModel:
                 f"hooks {', '.join(silent[:3])} exist but did not fire; {self.architecture} is not served"
             )
         layers = tuple(layer.capture(cache) for layer in self.layers)
-        self.edits.require(generation)  # nobody has changed the model while it ran
+        self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, cache[self._last], generation)
 
-    @torch.no_grad()
     def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
         """Vocabulary scores [vocab] of a residual vector [d_model]; with `normalize`, the model's own output."""
         x = vector.to(self._last_device, self.dtype)[None]
         if normalize:
             return self.unembed_rows(x)[0]
-        with self._gathered(self._bridge.unembed):
+        with self._materialized(self._bridge.unembed):
             scores: torch.Tensor = unbridged(self._bridge.unembed)(x[None])[0, 0]
         return scores
 
-    @torch.no_grad()
     def unembed_rows(self, residual: torch.Tensor) -> torch.Tensor:
         """The model's own output [n d_vocab] for vectors that left its last block [n d_model]."""
-        with self._gathered(self._bridge.ln_final, self._bridge.unembed):
+        with self._materialized(self._bridge.ln_final, self._bridge.unembed):
             x = unbridged(self._bridge.ln_final)(residual.to(self._last_device)[None])
             scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
         return finish_logits(scores, self.text_config)
 
-    def _require_streams(self, hook_names: Any) -> None:
+    def _require_streams(self, hook_names: Collection[str]) -> None:
         missing = [self._last] if self._last not in hook_names else []
         missing += [
             f"blocks.{i}.hook_resid_pre" for i, layer in enumerate(self.layers) if "residual_in" not in layer.hooks
@@ -178,7 +171,7 @@ class BridgedModel:
 
 
 @contextmanager
-def _evaluating(hf_model: Any) -> Iterator[None]:
+def _evaluating(hf_model: torch.nn.Module) -> Iterator[None]:
     """Within this block no module is in training mode, in which it would drop values by chance."""
     training = [module for module in hf_model.modules() if module.training]
     for module in training:
@@ -190,16 +183,37 @@ def _evaluating(hf_model: Any) -> Iterator[None]:
             module.training = True
 
 
-def entry_device(hf_model: Any, spread: DeviceLayout) -> torch.device:
+def entry_device(hf_model: PreTrainedModel, layout: DeviceLayout) -> torch.device:
     """Where a model takes its tokens."""
-    return spread.device(_name_of(hf_model, hf_model.get_input_embeddings()))
+    return layout.device(_name_of(hf_model, hf_model.get_input_embeddings()))
 
 
-def _name_of(hf_model: Any, wanted: Any) -> str:
-    return next(str(name) for name, module in hf_model.named_modules() if module is wanted)
+def _name_of(hf_model: torch.nn.Module, module: torch.nn.Module) -> str:
+    return next(str(name) for name, found in hf_model.named_modules() if found is module)
 
 
-def _for_bridge(tokenizer: Any) -> Any:
+def _bridged(
+    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: torch.dtype
+) -> TransformerBridge:
+    """TransformerLens' bridge, which takes the model over in place."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    architecture = type(hf_model).__name__
+    try:
+        with no_processors():
+            return TransformerBridge.boot_transformers(
+                f"local/{architecture}",  # any name will do: everything that it could find is handed over
+                hf_model=hf_model,
+                tokenizer=_for_bridge(tokenizer),
+                device=str(device),
+                dtype=dtype,
+                trust_remote_code=False,
+            )
+    except (ValueError, NotImplementedError) as error:
+        raise ModelRefusedError(f"TransformerLens cannot bridge {architecture}: {str(error)[:300]}") from error
+
+
+def _for_bridge(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy that the bridge does not try to load again from its name; this project tokenizes by itself."""
     copied = copy.deepcopy(tokenizer)
     copied.init_kwargs.update(name_or_path="", add_bos_token=True)

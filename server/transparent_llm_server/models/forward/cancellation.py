@@ -15,7 +15,7 @@ _is_wanted: ContextVar[Callable[[], bool] | None] = ContextVar("is_wanted", defa
 
 
 @contextmanager
-def while_wanted(is_wanted: Callable[[], bool]) -> Iterator[None]:
+def cancellable(is_wanted: Callable[[], bool]) -> Iterator[None]:
     """Within this block, work on this thread goes on only while `is_wanted` says so, and that of a block around it.
 
     It may raise, which ends the work with that error.
@@ -28,7 +28,7 @@ def while_wanted(is_wanted: Callable[[], bool]) -> Iterator[None]:
         _is_wanted.reset(token)
 
 
-def require_wanted(*_: object) -> None:
+def raise_if_cancelled(*_: object) -> None:
     """A place where work may stop; takes any arguments, so that it can be a hook.
 
     Raises:

@@ -13,7 +13,7 @@ class LayerCapture:
     """One block's tensors. None where the architecture has no such thing."""
 
     residual_in: torch.Tensor
-    """[batch pos d_model]"""
+    """The residual stream as it enters the block [batch pos d_model]."""
 
     attn_out: torch.Tensor | None
     """What attention added to the residual stream [batch pos d_model]."""
@@ -52,7 +52,7 @@ class Capture:
     """The stream as it leaves the last block [batch pos d_model]."""
 
     generation: int = 0
-    """Of the weights that made it: see `Edits`."""
+    """Of the weights that made it: see `EditDetector`."""
 
     @classmethod
     def of_passes(

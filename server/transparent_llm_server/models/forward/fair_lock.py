@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from transparent_llm_server.models.forward.cancellation import require_wanted
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 
 _LOOK_S = 0.05
 """How often somebody who waits looks whether that is still wanted."""
@@ -29,7 +29,7 @@ class FairLock:
             self._line.append(place)
             try:
                 while self._line[0] is not place:
-                    require_wanted()
+                    raise_if_cancelled()
                     self._changed.wait(_LOOK_S)
             except BaseException:
                 self._leave(place)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm_server.models.forward.capture import LayerCapture
-from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Gathered, Neurons, unbridged
+from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Materialize, Neurons, unbridged
 from transparent_llm_server.models.values.decompositions import ByRows
 from transparent_llm_server.models.values.value import Stored, Value
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge.generalized_components import BlockBridge
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,13 @@ class LayerPlace:
 
     device: torch.device
     dtype: torch.dtype
-    gathered: Gathered
+    materialized: Materialize
 
 
 class Layer:
     """Block `index`. Heads, neurons and norms that the architecture does not have are None."""
 
-    def __init__(self, block: Any, index: int, place: LayerPlace, hook_names: Collection[str]) -> None:
+    def __init__(self, block: BlockBridge, index: int, place: LayerPlace, hook_names: Collection[str]) -> None:
         self._block = block
         self._place = place
         self._attn = getattr(block, "attn", None)
@@ -75,14 +78,14 @@ class Layer:
     @property
     def w_o(self) -> torch.Tensor:
         """Output weights of the heads [head d_head d_model]."""
-        with self._place.gathered(self._attn):
+        with self._place.materialized(self._attn):
             weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
             return weight.detach()
 
     @property
     def b_o(self) -> torch.Tensor | float:
         """Output bias of attention [d_model], which belongs to no head."""
-        with self._place.gathered(self._attn):
+        with self._place.materialized(self._attn):
             bias = getattr(self._attn, "b_O", None)
             return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
 
@@ -96,12 +99,12 @@ class Layer:
         return self._gain("ln2_post", capture, capture.ffn_scale, batch_i)
 
     @property
-    def head_modules(self) -> list[Any]:
+    def head_modules(self) -> list[torch.nn.Module]:
         """Whose weights the parts of heads are made with."""
         return _present(getattr(self._attn, "o", self._attn), getattr(self._block, "ln1_post", None))
 
     @property
-    def neuron_modules(self) -> list[Any]:
+    def neuron_modules(self) -> list[torch.nn.Module]:
         """Whose weights the parts of neurons are made with."""
         return _present(getattr(self._block, "mlp", None), getattr(self._block, "ln2_post", None))
 
@@ -119,7 +122,7 @@ class Layer:
 
     def _gain_rows(self, norm_name: str, scale: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         norm = getattr(self._block, norm_name)
-        with self._place.gathered(norm):
+        with self._place.materialized(norm):
             weight = norm.weight.detach().float()
         weight = 1.0 + weight if norm.uses_weight_offset else weight
         gain: torch.Tensor = weight / scale[start:stop].float()
@@ -139,14 +142,14 @@ class Layer:
         if type(mlp).__name__ == "MoEBridge" and not mlp.bound_dense:
             experts = getattr(unbridged(mlp), "experts", None)
             known = all(hasattr(unbridged(experts), name) for name in ("gate_up_proj", "down_proj"))
-            return (ExpertNeurons(unbridged(mlp), self._place.gathered), "mlp.hook_in") if known else (None, None)
+            return (ExpertNeurons(unbridged(mlp), self._place.materialized), "mlp.hook_in") if known else (None, None)
         try:
-            return DenseNeurons(mlp, self._place.gathered), "mlp.hook_post"
+            return DenseNeurons(mlp, self._place.materialized), "mlp.hook_post"
         except AttributeError:  # a bridge without a single W_out
             return None, None
 
 
-def _present(*modules: Any) -> list[Any]:
+def _present(*modules: object) -> list[torch.nn.Module]:
     return [module for module in modules if isinstance(module, torch.nn.Module)]
 
 

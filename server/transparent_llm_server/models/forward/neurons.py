@@ -11,14 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import linear
 
 from transparent_llm_server.models.values.value import Computed, Stored, Value
 
-Gathered = Callable[..., AbstractContextManager[None]]
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge.generalized_components import MLPBridge
+
+Materialize = Callable[..., AbstractContextManager[None]]
 """Within it, the weights of the modules that it is given can be read."""
 
 
@@ -49,9 +52,9 @@ class Neurons(ABC):
 class DenseNeurons(Neurons):
     """An ordinary or gated feed-forward layer, seen through its bridge."""
 
-    def __init__(self, mlp: Any, gathered: Gathered) -> None:
-        self._mlp, self._gathered = mlp, gathered
-        with gathered(mlp):
+    def __init__(self, mlp: MLPBridge, materialized: Materialize) -> None:
+        self._mlp, self._materialized = mlp, materialized
+        with materialized(mlp):
             self.count = mlp.W_out.shape[0]
 
     def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
@@ -59,8 +62,8 @@ class DenseNeurons(Neurons):
         return Stored(captured[batch_i, pos])
 
     def output_vectors(self, start: int, stop: int) -> torch.Tensor:
-        """Rows of W_out."""
-        with self._gathered(self._mlp):
+        """Rows of W_out, which are the model's own memory."""
+        with self._materialized(self._mlp):
             rows: torch.Tensor = self._mlp.W_out[start:stop]
             return rows.detach()
 
@@ -70,7 +73,7 @@ class DenseNeurons(Neurons):
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:  # noqa: ARG002
         """The output bias, if the layer has one."""
-        with self._gathered(self._mlp):
+        with self._materialized(self._mlp):
             bias = getattr(self._mlp, "b_out", None)
             if bias is not None and bias.is_meta:  # the bridge's name for it stays with the placeholder
                 bias = self._mlp.out.bias
@@ -84,8 +87,8 @@ class ExpertNeurons(Neurons):
     router, so that it chooses exactly as the forward pass did.
     """
 
-    def __init__(self, block: Any, gathered: Gathered) -> None:
-        self._gathered = partial(gathered, block)
+    def __init__(self, block: torch.nn.Module, materialized: Materialize) -> None:
+        self._materialized = partial(materialized, block)
         self._experts = unbridged(block.experts)
         self._router = unbridged(getattr(block, "gate", None) or block.router)
         self._top_k: int | None = getattr(self._router, "top_k", None)
@@ -105,7 +108,7 @@ class ExpertNeurons(Neurons):
 
     def output_vectors(self, start: int, stop: int) -> torch.Tensor:
         """Columns of the experts' down projections."""
-        with self._gathered():
+        with self._materialized():
             return self._output_vectors(start, stop).detach()
 
     def _output_vectors(self, start: int, stop: int) -> torch.Tensor:
@@ -130,7 +133,6 @@ class ExpertNeurons(Neurons):
             Computed((n_spans, 2), torch.int64, lambda: both()[1]),
         )
 
-    @torch.no_grad()
     def _factors(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[torch.Tensor, torch.Tensor]:
         active = self._active(captured, batch_i, pos)
         activations = torch.cat([values.to(captured.dtype) for _, values in active])
@@ -139,18 +141,17 @@ class ExpertNeurons(Neurons):
     def _n_chosen(self, captured: torch.Tensor) -> int:
         """How many experts the router chooses for a position: as it says, or else as it does for one."""
         if self._top_k is None:
-            with self._gathered(), torch.no_grad():
+            with self._materialized():
                 self._top_k = self._router(captured[:1, :1].reshape(1, -1))[2].shape[-1]
         return int(self._top_k)
 
     def bias(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor | float:
         """The chosen experts' output biases, by the router's weights."""
         weights, chosen = self._routing(captured, batch_i, pos)
-        with self._gathered():
+        with self._materialized():
             bias = getattr(self._experts, "down_proj_bias", None)
             return 0.0 if bias is None else weights.float() @ torch.as_tensor(bias).detach()[chosen].float()
 
-    @torch.no_grad()
     def _all_activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
         activations = captured.new_zeros(self.count)
         for span, values in self._active(captured, batch_i, pos):
@@ -161,7 +162,7 @@ class ExpertNeurons(Neurons):
         """(neurons, activations) of each chosen expert, and of the shared one."""
         x = captured[batch_i, pos]
         weights, chosen = self._routing(captured, batch_i, pos)
-        with self._gathered():
+        with self._materialized():
             return self._active_of(x, weights, chosen)
 
     def _active_of(
@@ -177,7 +178,7 @@ class ExpertNeurons(Neurons):
 
     def _routing(self, captured: torch.Tensor, batch_i: int, pos: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and indices of the experts chosen at one position, [top_k] each."""
-        with self._gathered():
+        with self._materialized():
             _, weights, chosen = self._router(captured.reshape(-1, captured.shape[-1]))
         row = batch_i * captured.shape[1] + pos
         return weights[row], chosen[row]
@@ -208,7 +209,7 @@ class ExpertNeurons(Neurons):
         return weight
 
 
-def unbridged(module: Any) -> Any:
+def unbridged(module: Any) -> Any:  # what it has, and gives when called, differs from family to family
     """The plain module inside a bridge component; calling it fires no hooks."""
     while getattr(module, "original_component", None) is not None:
         module = module.original_component

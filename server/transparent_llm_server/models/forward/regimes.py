@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _STATIC_ROPE = ("default", "linear", "llama3", "proportional", "yarn")
 """Frequencies that are made once. `dynamic` ones change with a row longer than the context, which is never run."""
@@ -18,7 +21,7 @@ _PADDED = "rows of one batch share forward passes with padding on the right"
 
 @dataclass(frozen=True)
 class Regimes:
-    """Of one model."""
+    """Which rows of a batch may share a forward pass of one model."""
 
     borders: tuple[int, ...] = ()
     """A row of at most so many tokens computes in another way than a longer one."""
@@ -27,7 +30,7 @@ class Regimes:
     """Why every row has a forward pass of its own. Empty: it need not."""
 
     @classmethod
-    def of(cls, config: Any) -> Regimes:
+    def of(cls, config: PretrainedConfig) -> Regimes:
         """Of the model that a configuration describes."""
         borders: set[int] = set()
         for parameters in _rope_parameters(config):
@@ -69,7 +72,7 @@ class Regimes:
         return sum(length > border for border in self.borders)
 
 
-def _rope_parameters(config: Any) -> Iterator[dict[str, Any]]:
+def _rope_parameters(config: PretrainedConfig) -> Iterator[dict[str, str | int]]:
     """One set, or one for each type of layer."""
     held = getattr(config, "rope_parameters", None) or {}
     if "rope_type" in held or not all(isinstance(value, dict) for value in held.values()):

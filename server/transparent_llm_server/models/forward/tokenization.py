@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm_server.models.forward.cancellation import require_wanted
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.fair_lock import FairLock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BYTES_OF_A_TOKEN = 256
 """Of text, taken for each token of a context at the most: twice the longest token of published vocabularies."""
@@ -22,10 +25,11 @@ _BYTES_OF_ANY_SENTENCE = 64 * 2**10
 class Tokenization:
     """A tokenizer with the conventions of this project: padding on the right, one BOS where the model wants it.
 
-    Work on many sentences or ids goes on only while it is wanted, see `wanted`. One sentence is not interrupted.
+    Work on many sentences or ids goes on only while somebody waits for it, see `cancellation`. One sentence
+    is not interrupted.
     """
 
-    def __init__(self, tokenizer: Any, *, wants_bos: bool, n_ctx: int, d_vocab: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, wants_bos: bool, n_ctx: int, d_vocab: int) -> None:
         self._tokenizer = tokenizer
         self.is_concurrent = bool(getattr(tokenizer, "is_fast", False))
         """Whether several threads use it at once: those of the tokenizers library change nothing of themselves when
@@ -55,7 +59,7 @@ class Tokenization:
         return [self._row(index, sentence) for index, sentence in enumerate(sentences)]
 
     def _row(self, index: int, sentence: str) -> list[int]:
-        require_wanted()
+        raise_if_cancelled()
         self._check_text(index, sentence)
         with self._turn:
             row = self._bos + list(self._tokenizer(sentence, verbose=False)["input_ids"])
@@ -127,7 +131,7 @@ class Tokenization:
         """
         self._check_ids(ids)
         for token in set(ids).difference(self._strings):
-            require_wanted()
+            raise_if_cancelled()
             with self._turn:
                 self._strings[token] = self._string(token)
         return [self._strings[token] for token in ids]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
@@ -25,7 +25,22 @@ from transparent_llm_server.models.loading.progress import alone
 from transparent_llm_server.models.loading.refusal import listed, printable, refusing
 from transparent_llm_server.models.loading.weight_files import StoredTensor
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 _Stored = Mapping[str, StoredTensor]
+
+
+class LoadingInfo(TypedDict):
+    """What transformers says of the tensors that it read."""
+
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+    mismatched_keys: Collection[tuple[str, Collection[int], Collection[int]]]
+    """(name, shape in the files, shape in the model)"""
+
+    error_msgs: Collection[str]
+
 
 _SPARE = 2
 """How many times as many weights as the files hold may be built before it is said which of them are missing."""
@@ -38,7 +53,7 @@ _HEADS = re.compile(
 )
 
 
-def outline(config: Any, name: str) -> torch.nn.Module:
+def outline(config: PretrainedConfig, name: str) -> torch.nn.Module:
     """The model of this configuration without any weight, which takes next to no time and memory.
 
     Raises:
@@ -54,7 +69,7 @@ def outline(config: Any, name: str) -> torch.nn.Module:
     return model
 
 
-def require_fitting(stored: _Stored, model: torch.nn.Module, config: Any, name: str) -> None:
+def require_fitting(stored: _Stored, model: torch.nn.Module, config: PretrainedConfig, name: str) -> None:
     """Compare the headers of the files with the outline of a model, before anything is read or takes memory.
 
     Raises:
@@ -80,7 +95,7 @@ def require_fitting(stored: _Stored, model: torch.nn.Module, config: Any, name: 
             )
 
 
-def require_exact(model: Any, info: Mapping[str, Any], stored: _Stored, name: str) -> None:
+def require_exact(model: PreTrainedModel, info: LoadingInfo, stored: _Stored, name: str) -> None:
     """Compare what was loaded with what the files hold.
 
     Raises:
@@ -98,7 +113,7 @@ def require_exact(model: Any, info: Mapping[str, Any], stored: _Stored, name: st
     _require_tied(model, name)
 
 
-def require_ready(model: Any) -> None:
+def require_ready(model: PreTrainedModel) -> None:
     """Look at a model that was handed over: whether all of its weights are there.
 
     Raises:
@@ -153,7 +168,7 @@ def _require_room(stored: _Stored, model: torch.nn.Module, name: str) -> None:
         )
 
 
-def _missing(model: Any, info: Mapping[str, Any], stored: _Stored) -> set[str]:
+def _missing(model: PreTrainedModel, info: LoadingInfo, stored: _Stored) -> set[str]:
     """Weights that no file has. Some that the model's class does not want to hear of are asked for all the same."""
     state = model.state_dict()
     unheard = _matching(state, model._keys_to_ignore_on_load_missing)
@@ -163,7 +178,7 @@ def _missing(model: Any, info: Mapping[str, Any], stored: _Stored) -> set[str]:
     return {key for key in missing if key not in buffers or not is_known(key, ABSENT)}
 
 
-def _left_over(model: Any, info: Mapping[str, Any], stored: _Stored) -> set[str]:
+def _left_over(model: PreTrainedModel, info: LoadingInfo, stored: _Stored) -> set[str]:
     """Tensors without a place. Those that the model's class ignores are looked at too, in layers that it does not have:
     some classes ignore a layer by its number."""
     state = model.state_dict()
@@ -180,13 +195,13 @@ def _matching(names: Collection[str], patterns: Collection[str] | None) -> set[s
     return {name for name in names for pattern in patterns or () if re.search(pattern, name)}
 
 
-def _place(key: str, state: Mapping[str, Any], model: Any) -> str:
+def _place(key: str, state: Collection[str], model: PreTrainedModel) -> str:
     """Under which name the model has a tensor of a file, with or without its prefix; empty where it is made of it."""
     prefix = f"{model.base_model_prefix}."
     return next((name for name in (key, f"{prefix}{key}", key.removeprefix(prefix)) if name in state), "")
 
 
-def _differs(model: Any, missing: set[str], left_over: set[str], name: str) -> ModelRefusedError:
+def _differs(model: PreTrainedModel, missing: set[str], left_over: set[str], name: str) -> ModelRefusedError:
     parts, kind = [], type(model).__name__
     if missing:
         parts.append(f"of the weights of {kind}, its files lack {listed(missing)}, which would be random numbers")
@@ -198,7 +213,7 @@ def _differs(model: Any, missing: set[str], left_over: set[str], name: str) -> M
     )
 
 
-def _advice(model: Any, missing: set[str], left_over: set[str]) -> str:
+def _advice(model: PreTrainedModel, missing: set[str], left_over: set[str]) -> str:
     """What it looks like, and what to do."""
     layers = {layer_of(key) for key in model.state_dict()} - {""}
     if any(_HEADS.search(key) for key in left_over):
@@ -213,7 +228,7 @@ def _advice(model: Any, missing: set[str], left_over: set[str]) -> str:
     return "fetch it again, or save it anew from the model that was trained"
 
 
-def _head(model: Any) -> set[str]:
+def _head(model: PreTrainedModel) -> set[str]:
     head = model.get_output_embeddings()
     name = next((name for name, module in model.named_modules() if module is head), None)
     return set() if name is None else {f"{name}.{key}" for key in head.state_dict()}
@@ -243,7 +258,7 @@ def _require_experts(stored: _Stored, name: str) -> None:
             raise ModelRefusedError(f"{name!r} is not served: its files lack {printable(experts)}{lacking}")
 
 
-def _require_tied(model: Any, name: str) -> None:
+def _require_tied(model: PreTrainedModel, name: str) -> None:
     """A weight that is no tensor of the files must be the one that it is tied to."""
     for target, source in model.all_tied_weights_keys.items():
         one, other = (model.get_parameter_or_buffer(key) for key in (target, source))

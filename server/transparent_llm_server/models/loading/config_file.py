@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.loading.folder import CONFIG, SETTINGS, cannot_load, settings_of
@@ -34,7 +33,7 @@ _OTHER_WEIGHTS = ("transformers_weights", "fusion_config", "distributed_config")
 """Settings that make transformers load something else than the files that are checked here."""
 
 
-def read_settings(folder: Path, name: str) -> dict[str, Any]:
+def read_settings(folder: Path, name: str) -> dict[str, object]:
     """What the model's configuration says.
 
     Raises:
@@ -56,7 +55,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def require_held(config: Mapping[str, Any], tensors: int, numbers: int, name: str) -> None:
+def require_held(config: Mapping[str, object], tensors: int, numbers: int, name: str) -> None:
     """Refuse sizes that the files cannot have, before anything is built of them: that would take time and memory.
 
     Raises:
@@ -65,12 +64,12 @@ def require_held(config: Mapping[str, Any], tensors: int, numbers: int, name: st
     for where, value in _sizes(config):
         key = where.rpartition(".")[2]
         largest = tensors if key in LAYERS else numbers if key in WIDTHS else _LARGEST
-        if max(_numbers(value), default=0) > largest:
+        if any(isinstance(number, int) and number > largest for number in _numbers(value)):
             what = f"{tensors} tensors" if key in LAYERS else f"{numbers} numbers"
             raise _refused(name, f"says {where} = {printable(str(value))}, but the files hold {what} in all")
 
 
-def _require_known(config: Mapping[str, Any], name: str) -> None:
+def _require_known(config: Mapping[str, object], name: str) -> None:
     """Code that lies beside a model is never run; most models that bring some are known to transformers without."""
     from transformers import CONFIG_MAPPING, __version__
 
@@ -86,7 +85,7 @@ def _require_known(config: Mapping[str, Any], name: str) -> None:
     raise _refused(name, f"says model_type {printable(repr(kind))}, which transformers {__version__} does not know")
 
 
-def _require_own_files(tokenizer_config: Mapping[str, Any], name: str) -> None:
+def _require_own_files(tokenizer_config: Mapping[str, object], name: str) -> None:
     """Transformers reads the tokenizer from a file that is named here, wherever that is."""
     files = tokenizer_config.get("fast_tokenizer_files") or []
     if not isinstance(files, list) or any(not isinstance(file, str) or Path(file).name != file for file in files):
@@ -97,7 +96,7 @@ def _require_own_files(tokenizer_config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _sizes(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in config.items():
         if key in LAYERS | WIDTHS | LENGTHS and value is not None:
             yield key, value
@@ -105,14 +104,14 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{inner}", size) for inner, size in _sizes(value))
 
 
-def _require_size(where: str, value: Any, name: str) -> None:
+def _require_size(where: str, value: object, name: str) -> None:
     smallest = 0 if where.rpartition(".")[2] in _MAY_BE_ZERO else 1
     numbers = list(_numbers(value))
     if not numbers or any(type(number) is not int or not smallest <= number <= _LARGEST for number in numbers):
         raise _refused(name, f"says {where} = {printable(repr(value))[:40]}; it must be a number from {smallest}")
 
 
-def _numbers(value: Any) -> list[Any]:
+def _numbers(value: object) -> list[object]:
     """Some families have a size for each layer."""
     return value if isinstance(value, list) else [value]
 

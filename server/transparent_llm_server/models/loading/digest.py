@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import ModelRefusedError
 from transparent_llm_server.models.placement.quantization import plain_parts
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "torch_dtype")
 
 
-def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any, quantization: str | None = None) -> str:
+def model_digest(
+    model: torch.nn.Module,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    quantization: str | None = None,
+) -> str:
     """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape.
 
     Raises:
@@ -30,8 +38,8 @@ def model_digest(model: torch.nn.Module, config: Any, tokenizer: Any, quantizati
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for part in plain_parts(_elements(model, name, tensor)):
             _require_finite(name, part)
-            raw: Any = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            digest.update(raw)
+            raw = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(raw.numpy().data)
     return digest.hexdigest()
 
 
@@ -57,10 +65,10 @@ def _elements(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> torch.
     module, _, own_name = name.rpartition(".")
     owner = model.get_submodule(module)
     with align_module_device(owner):
-        gathered: torch.Tensor = getattr(owner, own_name)
-        return gathered.detach()
+        weight: torch.Tensor = getattr(owner, own_name)
+        return weight.detach()
 
 
-def _tokenizer_identity(tokenizer: Any) -> str:
+def _tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return str(backend.to_str()) if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)

@@ -11,7 +11,6 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.loading.refusal import display_name, printable, refusing, told
@@ -92,7 +91,7 @@ def require_plain(folder: Path, name: str) -> None:
             _require_plain_file(entry, roots, name)
 
 
-def settings_of(folder: Path, file: str, name: str) -> dict[str, Any] | None:
+def settings_of(folder: Path, file: str, name: str) -> dict[str, object] | None:
     """What a file of settings holds; None where there is none.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.families import refuse_if_known_wrong
@@ -18,10 +18,15 @@ from transparent_llm_server.models.loading.vocabulary import require_vocabulary
 from transparent_llm_server.models.loading.weight_files import stored_tensors
 from transparent_llm_server.models.placement.placement import Placement
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 __all__ = ["context_length", "display_name", "load_model", "load_tokenizer"]
 
 
-def load_model(model_name: str, hf_model: Any, placement: Placement, revision: str | None = None) -> Any:
+def load_model(
+    model_name: str, hf_model: PreTrainedModel | None, placement: Placement, revision: str | None = None
+) -> PreTrainedModel:
     """The model in eval mode with eager attention and frozen weights, where it is to be.
 
     Weights are read from safetensors only: the older format is a pickle, which can run code. No code that lies beside a
@@ -47,7 +52,9 @@ def load_model(model_name: str, hf_model: Any, placement: Placement, revision: s
     return placement.place(hf_model).eval().requires_grad_(False)
 
 
-def load_tokenizer(model_name: str, tokenizer: Any, revision: str | None = None) -> Any:
+def load_tokenizer(
+    model_name: str, tokenizer: PreTrainedTokenizerBase | None, revision: str | None = None
+) -> PreTrainedTokenizerBase:
     """The given tokenizer, or the one that lies beside the model.
 
     Raises:
@@ -66,7 +73,7 @@ def load_tokenizer(model_name: str, tokenizer: Any, revision: str | None = None)
     return tokenizer
 
 
-def context_length(config: Any, fallback: int) -> int:
+def context_length(config: PretrainedConfig, fallback: int) -> int:
     """Longest input in tokens, under whichever name the family's configuration has it."""
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
         value = getattr(config, name, None)
@@ -75,7 +82,7 @@ def context_length(config: Any, fallback: int) -> int:
     return fallback
 
 
-def _from_files(model_name: str, placement: Placement, revision: str | None) -> Any:
+def _from_files(model_name: str, placement: Placement, revision: str | None) -> PreTrainedModel:
     """What the files hold, all of it and nothing else; each of them is looked at before it is read."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""Whoever watches a load: is told what it does, and keeps others still where it cannot bear company.
+"""Progress of a load: somebody is told what it does, and keeps others still where it cannot bear company.
 
 Two models, each behind its own lock, can run at the same time: TransformerLens' shared state is that of one bridge.
 What cannot bear company is the moment in which transformers builds the modules of a model, as it then changes torch's
@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_Contexts = list[AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -21,50 +26,50 @@ class LoadProgress:
     on_step: Callable[[str], None]
     """Is told what begins now; may raise, which ends the load."""
 
-    alone: Callable[[], AbstractContextManager[Any]]
+    alone: Callable[[], AbstractContextManager[object]]
     """Within it, no model computes."""
 
 
-_watch: ContextVar[LoadProgress | None] = ContextVar("watch", default=None)
+_progress: ContextVar[LoadProgress | None] = ContextVar("progress", default=None)
 
 
 @contextmanager
-def watched(watch: LoadProgress) -> Iterator[None]:
-    """Within this block, what this thread loads is watched."""
-    token = _watch.set(watch)
+def reporting_to(progress: LoadProgress) -> Iterator[None]:
+    """Within this block, what this thread loads is reported in this way."""
+    token = _progress.set(progress)
     try:
         yield
     finally:
-        _watch.reset(token)
+        _progress.reset(token)
 
 
 def step(words: str) -> None:
     """Something begins: "reading weights"."""
-    watch = _watch.get()
-    if watch is not None:
-        watch.on_step(words)
+    progress = _progress.get()
+    if progress is not None:
+        progress.on_step(words)
 
 
-def alone() -> AbstractContextManager[Any]:
-    """Within it, no model of a server that watches computes."""
-    watch = _watch.get()
-    return nullcontext() if watch is None else watch.alone()
+def alone() -> AbstractContextManager[object]:
+    """Within it, no model of the server that is told of the load computes."""
+    progress = _progress.get()
+    return nullcontext() if progress is None else progress.alone()
 
 
 def build_alone() -> None:
-    """From here on, transformers builds modules only while no model of a server that watches computes."""
+    """From here on, transformers builds modules only within `alone`."""
     from transformers import PreTrainedModel
 
     contexts = PreTrainedModel.get_init_context.__func__
     if contexts.__name__ == _contexts_alone.__name__:
         return
 
-    def _contexts_of(cls: Any, *args: Any, **kwargs: Any) -> list[Any]:
+    def _contexts_of(cls: type[PreTrainedModel], /, *args: object, **kwargs: object) -> _Contexts:
         return _contexts_alone(contexts(cls, *args, **kwargs))
 
     _contexts_of.__name__ = _contexts_alone.__name__
     PreTrainedModel.get_init_context = classmethod(_contexts_of)
 
 
-def _contexts_alone(contexts: list[Any]) -> list[Any]:
+def _contexts_alone(contexts: _Contexts) -> _Contexts:
     return [alone(), *contexts]

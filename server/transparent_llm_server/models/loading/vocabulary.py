@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.loading.refusal import printable, refusing
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def require_vocabulary(tokenizer: Any, name: str) -> None:
+
+def require_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Refuse a tokenizer that knows no text: transformers makes one of nothing where the files are absent.
 
     Raises:
@@ -21,7 +24,7 @@ def require_vocabulary(tokenizer: Any, name: str) -> None:
         raise InvalidRequestError(f"no tokenizer for {name!r}: its files hold no words; give tokenizer=")
 
 
-def require_same_vocabulary(tokenizer: Any, d_vocab: int) -> None:
+def require_same_vocabulary(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:
     """Refuse the tokenizer of another, larger model. Tokens that were added to it may lie outside the model, as in some
     that are published (Gemma 3 1B, fine-tuned ones with a token for padding): whoever uses one is refused.
 
@@ -44,7 +47,7 @@ def require_same_vocabulary(tokenizer: Any, d_vocab: int) -> None:
         )
 
 
-def _own(tokenizer: Any) -> dict[str, int]:
+def _own(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Its tokens without those that were added to it; Mistral's own class knows no difference."""
     added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
     return {token: number for token, number in tokenizer.get_vocab().items() if token not in added}

@@ -15,12 +15,12 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         InvalidRequestError: not such a name, or a GPU that this machine does not have.
     """
-    wanted = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(name, name)
-    match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", wanted)
+    torch_name = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(name, name)
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", torch_name)
     if match is None:
         raise InvalidRequestError(f"device {name!r} is unknown; use cpu, cuda, cuda:INDEX, gpu or auto")
-    if wanted != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
+    if torch_name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise InvalidRequestError(
             f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices are visible; use cpu or auto"
         )
-    return torch.device(wanted)
+    return torch.device(torch_name)

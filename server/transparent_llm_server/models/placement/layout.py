@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _OFFLOADED = ("cpu", "disk")
 """Where weights wait that are computed on an accelerator, if the map has one."""
@@ -23,7 +26,7 @@ class DeviceLayout:
         self._first = torch.device(first)
 
     @classmethod
-    def of(cls, hf_model: Any) -> DeviceLayout | None:
+    def of(cls, hf_model: PreTrainedModel) -> DeviceLayout | None:
         """How a model is spread that was loaded with a map, if it is."""
         device_map = getattr(hf_model, "hf_device_map", None)
         if not device_map or (len(set(device_map.values())) == 1 and not is_offloaded(hf_model)):
@@ -53,15 +56,15 @@ class DeviceLayout:
         Raises:
             InvalidRequestError: with the block, and where its parts are.
         """
-        spread: dict[str, set[str]] = {}
+        places: dict[str, set[str]] = {}
         for module, place in self._places.items():
             match = re.match(rf"{re.escape(blocks)}\.[0-9]+(?=\.)", module)
             if match is not None:
-                spread.setdefault(match[0], set()).add(place)
-        block = next((block for block, places in spread.items() if len(places) > 1), None)
+                places.setdefault(match[0], set()).add(place)
+        block = next((block for block, its_places in places.items() if len(its_places) > 1), None)
         if block is not None:
             raise InvalidRequestError(
-                f"device_map spreads {block} over {', '.join(sorted(spread[block]))}: put whole blocks on one device, "
+                f"device_map spreads {block} over {', '.join(sorted(places[block]))}: put whole blocks on one device, "
                 "so that the parts of a layer are added up where they are"
             )
 
@@ -74,7 +77,7 @@ class DeviceLayout:
         return ", ".join(dict.fromkeys(self._places.values()))
 
 
-def is_offloaded(module: Any) -> bool:
+def is_offloaded(module: torch.nn.Module) -> bool:
     """Whether some of its weights are brought to memory only while they are used."""
     return any(parameter.is_meta for parameter in module.parameters())
 

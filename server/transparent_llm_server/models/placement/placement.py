@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,9 @@ from transparent_llm_server.models.placement.device import resolve_device
 from transparent_llm_server.models.placement.device_map import device_map_of, max_memory_of
 from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.quantization import quantization_of, refuse_if_quantized, require_quantized
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,21 @@ class Placement:
             )
         self.load_options()
 
-    def load_options(self) -> dict[str, Any]:
+    def load_options(self) -> dict[str, object]:
         """What `from_pretrained` is told of it."""
         if self.quantization is not None:
             config = quantization_of(self.quantization).config()
             return {"quantization_config": config, "device_map": {"": resolve_device(self.device)}}
         if self.device_map is None:
             return {}
-        told: dict[str, Any] = {"device_map": device_map_of(self.device_map)}
+        told: dict[str, object] = {"device_map": device_map_of(self.device_map)}
         if self.max_memory is not None:
             told["max_memory"] = max_memory_of(self.max_memory)
         if self.offload_dir is not None:
             told["offload_folder"] = str(self.offload_dir)
         return told
 
-    def place(self, hf_model: Any) -> Any:
+    def place(self, hf_model: PreTrainedModel) -> PreTrainedModel:
         """The model on its device in its dtype; one that accelerate has placed stays where it is."""
         if self.quantization is not None:
             require_quantized(hf_model, self.quantization)
@@ -66,14 +69,14 @@ class Placement:
             return hf_model
         return _cast(hf_model.to(resolve_device(self.device)), self.dtype)
 
-    def spread(self, hf_model: Any) -> DeviceLayout:
+    def layout(self, hf_model: PreTrainedModel) -> DeviceLayout:
         """Where a model that is at home is."""
         if self.device_map is not None:  # accelerate leaves none where all of it is on one device
             return DeviceLayout(getattr(hf_model, "hf_device_map", None) or {"": str(hf_model.device)})
         return DeviceLayout.of(hf_model) or DeviceLayout({"": str(resolve_device(self.device))})
 
 
-def _cast(hf_model: Any, dtype: torch.dtype) -> Any:
+def _cast(hf_model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Cast weights as `from_pretrained` does: buffers, such as rotary frequencies, keep their precision."""
     keep = getattr(hf_model, "_keep_in_fp32_modules", None) or ()
     strict = getattr(hf_model, "_keep_in_fp32_modules_strict", None) or ()

@@ -10,16 +10,20 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
 
 @dataclass(frozen=True)
 class Quantization:
-    """One way."""
+    """A way to quantize weights, and what it needs."""
 
     module: str
     """What must be there to import."""
@@ -27,17 +31,17 @@ class Quantization:
     package: str
     """Where it comes from."""
 
-    config: Callable[[], Any]
+    config: Callable[[], QuantizationConfigMixin]
     """What transformers is told."""
 
 
-def _quanto() -> Any:
+def _quanto() -> QuantizationConfigMixin:
     from transformers import QuantoConfig
 
     return QuantoConfig(weights="int8")
 
 
-def _torchao() -> Any:
+def _torchao() -> QuantizationConfigMixin:
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
@@ -66,7 +70,7 @@ def quantization_of(name: str) -> Quantization:
     return found
 
 
-def refuse_if_quantized(hf_model: Any) -> None:
+def refuse_if_quantized(hf_model: PreTrainedModel) -> None:
     """Refuse a model whose files, or whose owner, quantized it: nothing is known of how its weights are to be read.
 
     One that transformers brings back to floating numbers as it loads it, such as GPT-OSS without its kernels, is none.
@@ -85,7 +89,7 @@ def refuse_if_quantized(hf_model: Any) -> None:
         )
 
 
-def require_quantized(hf_model: Any, name: str) -> None:
+def require_quantized(hf_model: PreTrainedModel, name: str) -> None:
     """Refuse to say of a model that it is quantized if none of its weights is.
 
     Raises:

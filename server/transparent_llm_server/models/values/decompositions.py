@@ -27,7 +27,7 @@ class AttnParts:
     """Where `decomposed_attn` of one batch row and layer comes from."""
 
     pattern: torch.Tensor
-    """[head target source]"""
+    """Attention probabilities [head target source]."""
 
     value_out: Callable[[range], torch.Tensor]
     """What each source offers through some heads [source head d_model], float32."""
@@ -66,12 +66,11 @@ class _ValueOut(Value):
             yield partial(self._fill, start, min(start + n_heads, len(self._heads)))
 
     def tensor(self) -> torch.Tensor:
-        """All of it."""
+        """The heads that are left are computed now, and kept."""
         self._fill(self._n_done, len(self._heads))
         assert self._held is not None
         return self._held
 
-    @torch.no_grad()
     def _fill(self, start: int, stop: int) -> None:
         if self._held is None:
             self._held = torch.empty(self.shape, dtype=self.dtype, device=self._parts.pattern.device)
@@ -139,7 +138,6 @@ class DecomposedAttn(Value):
             )
         return self._factors
 
-    @torch.no_grad()
     def _piece(self, shape: tuple[int, ...], targets: slice, sources: slice) -> torch.Tensor:
         out = torch.empty(shape, dtype=self.dtype, device=self._parts.pattern.device)
         self._attn_factors().write(out, targets, sources)
@@ -169,10 +167,9 @@ class ByRows(Value):
             yield Piece((len(part), len(coordinates)), partial(self._piece, part))
 
     def tensor(self) -> torch.Tensor:
-        """All of them."""
+        """All rows, made in one go."""
         return self._piece(self._ranges[0])
 
-    @torch.no_grad()
     def _piece(self, rows: range) -> torch.Tensor:
         first, stop = (rows[0], rows[-1] + 1) if rows else (0, 0)
         return self._rows(first, stop)[:: rows.step, as_slice(self._ranges[1])]
@@ -192,7 +189,7 @@ class FfnParts:
     """[d_model], a scalar or None; float32."""
 
     rows: Rows
-    """Output vectors."""
+    """Gives the output vectors of a stretch of neurons."""
 
 
 class DecomposedFfn(ByRows):

@@ -82,7 +82,7 @@ class Stored(Value):
         self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
 
     def select(self, index: Sequence[slice]) -> Value:
-        """A view."""
+        """A view of the part."""
         return Stored(self._tensor[tuple(index)])
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
@@ -95,11 +95,11 @@ class Stored(Value):
             yield Piece(part.shape, part.tensor)
 
     def tensor(self) -> torch.Tensor:
-        """A view."""
+        """As it lies in memory, which nobody may write to."""
         return self._tensor
 
     def own_tensor(self) -> torch.Tensor:
-        """A copy."""
+        """A copy, which may be written to."""
         return self._tensor.clone()
 
 
@@ -117,13 +117,13 @@ class Sum(Value):
         return Sum(self._first[tuple(index)], self._second[tuple(index)])
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
-        """Some rows each."""
+        """The sums of some rows each."""
         for index in indices_of_pieces(self.shape, self.dtype, max_bytes):
             part = Sum(self._first[index], self._second[index])
             yield Piece(part.shape, part.tensor)
 
     def tensor(self) -> torch.Tensor:
-        """All of it."""
+        """The whole sum, in new memory."""
         return torch.add(self._first, self._second)
 
 
@@ -141,7 +141,7 @@ class Computed(Value):
         return Computed(cut_shape(self.shape, cut), self.dtype, lambda: compute()[cut], is_quick=self.is_quick)
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:  # noqa: ARG002
-        """One."""
+        """One, as the function makes all of it."""
         yield Piece(self.shape, self._compute)
 
     def tensor(self) -> torch.Tensor:

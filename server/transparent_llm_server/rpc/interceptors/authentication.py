@@ -33,7 +33,7 @@ class Authentication(ContextInterceptor):
         if str(details.method).startswith(f"/{health.SERVICE_NAME}/"):
             return continuation(details)
         try:
-            self._identity.owner_of_token(details.invocation_metadata)
+            self._identity.owner_of_bearer_token(details.invocation_metadata)
         except AuthError as error:
             return _refusing(error)
         return super().intercept_service(continuation, details)

@@ -9,22 +9,27 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, NotFoundError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
-_Mark = tuple[int, int, int]
+_Held = Mapping[str, "torch.Tensor | None"]
+_Fingerprint = tuple[int, int, int]
 """What tells a tensor from another one, or from what it was: identity, writes, place."""
 
 
-class Edits:
-    """Of one model in this process. Whoever made values with it asks later whether it is still what it was."""
+class EditDetector:
+    """Tells whether others edited a model in this process. Whoever made values with it asks later whether it is still
+    what it was."""
 
-    def __init__(self, hf_model: Any, *, can_watch: bool) -> None:
+    def __init__(self, hf_model: PreTrainedModel, *, can_watch: bool) -> None:
         self._model = hf_model
         self._lock = threading.Lock()
         self._digest = ""
@@ -36,7 +41,7 @@ class Edits:
         self.generation = 0
         """Grows whenever weights were found changed."""
 
-    def begin(self, closely: Sequence[torch.nn.Module]) -> None:
+    def start(self, closely: Sequence[torch.nn.Module]) -> None:
         """Watch from here on, if that can be done, some modules so that they can be looked at by themselves.
 
         A first forward pass has been made: what it wrote, such as rotary frequencies, is no edit.
@@ -47,15 +52,15 @@ class Edits:
         self._watch(self._weights.changed())
         self.is_watching = True
 
-    def cease(self) -> None:
-        """Nobody can reach the model."""
+    def stop(self) -> None:
+        """Watch no more: nobody else can reach the model."""
         self.is_watching = False
 
     def digest(self, loaded: str) -> str:
-        """Of the weights as they are now, where `loaded` is that of the model when it was loaded."""
+        """The digest of the weights as they are now, where `loaded` is that of the model when it was loaded."""
         return self._digest or loaded
 
-    def look(self) -> int:
+    def check(self) -> int:
         """Look at all modules and weights: the generation of the weights as they are now.
 
         Raises:
@@ -66,7 +71,7 @@ class Edits:
         with self._lock:
             if list(map(id, self._model.modules())) != self._modules:
                 raise _cannot_follow("modules were put into it or taken out of it")
-            if not self._weights.are_same or not self._weights.look_same():
+            if not self._weights.are_same or not self._weights.sample_is_same():
                 self._renew()
             return self.generation
 
@@ -82,7 +87,7 @@ class Edits:
         if attention != "eager":
             raise _cannot_follow(f"its attention was set to {attention}, which shows no patterns")
 
-    def require(self, generation: int, *modules: Any) -> None:
+    def require_unchanged(self, generation: int, *modules: torch.nn.Module) -> None:
         """Look whether weights are those of a generation: at writes that torch counts, and closer at some modules.
 
         Raises:
@@ -91,7 +96,7 @@ class Edits:
         if not self.is_watching:
             return
         weights = self._weights
-        if generation != self.generation or not weights.are_same or not all(map(weights.look_same, modules)):
+        if generation != self.generation or not weights.are_same or not all(map(weights.sample_is_same, modules)):
             raise NotFoundError(
                 "the model's weights were changed since this was run: run it again to read what it gives now",
                 reason="MODEL_CHANGED",
@@ -100,10 +105,10 @@ class Edits:
     def _watch(self, written: frozenset[tuple[int, str]]) -> None:
         self._modules, self._hooks = list(map(id, self._model.modules())), _hooks(self._model)
         self._split = _split_ones(self._model)
-        self._weights = _Weights(self._model, written, [*self._closely, *self._split])
+        self._weights = _Snapshot(self._model, written, [*self._closely, *self._split])
 
     def _renew(self) -> None:
-        before, now = self._weights, _Weights(self._model, self._weights.written, [*self._closely, *self._split])
+        before, now = self._weights, _Snapshot(self._model, self._weights.written, [*self._closely, *self._split])
         if now.kinds != before.kinds:
             raise _cannot_follow("it was cast, moved or reshaped")
         if not before.are_same_of(self._split):
@@ -113,7 +118,7 @@ class Edits:
         self.generation += 1
 
 
-class _Weights:
+class _Snapshot:
     """The parameters and buffers of a model, and what they were when this was made."""
 
     def __init__(
@@ -123,45 +128,45 @@ class _Weights:
         """(id of a dictionary of tensors, name) of those that forward passes write."""
 
         every = [held for module in model.modules() for held in (module._parameters, module._buffers) if held]
-        self._watched: list[tuple[dict[str, Any], str]] = [
+        self._watched: list[tuple[_Held, str]] = [
             (held, name)
             for held in every
             for name, tensor in held.items()
             if tensor is not None and (id(held), name) not in written
         ]
-        tensors = [held[name] for held, name in self._watched]
+        tensors = [tensor for held, name in self._watched if (tensor := held[name]) is not None]
         self.kinds = [(tensor.dtype, tensor.device, tensor.shape) for tensor in tensors]
-        self._marks = self._now()
-        self._of_all = _Looks(tensors)
-        self._of_module = {id(module): _Looks(module.parameters()) for module in closely}
+        self._fingerprints = self._now()
+        self._of_all = _Sample(tensors)
+        self._of_module = {id(module): _Sample(module.parameters()) for module in closely}
 
     @property
     def are_same(self) -> bool:
         """Whether nothing was written since, as far as torch counts it, nor put in the place of one."""
-        return self._now() == self._marks
+        return self._now() == self._fingerprints
 
     def changed(self) -> frozenset[tuple[int, str]]:
         """What was written since."""
-        found = zip(self._watched, self._marks, self._now(), strict=True)
+        found = zip(self._watched, self._fingerprints, self._now(), strict=True)
         return self.written | {(id(held), name) for (held, name), was, now in found if was != now}
 
     def are_same_of(self, modules: Iterable[torch.nn.Module]) -> bool:
         """Whether nothing was written to the weights of some modules."""
-        wanted = {id(module._parameters) for module in modules}
-        found = zip(self._watched, self._marks, self._now(), strict=True)
-        written = any(was != now for (held, _), was, now in found if id(held) in wanted)
-        return not written and all(map(self.look_same, modules))
+        of_modules = {id(module._parameters) for module in modules}
+        found = zip(self._watched, self._fingerprints, self._now(), strict=True)
+        written = any(was != now for (held, _), was, now in found if id(held) in of_modules)
+        return not written and all(map(self.sample_is_same, modules))
 
-    def look_same(self, module: torch.nn.Module | None = None) -> bool:
+    def sample_is_same(self, module: torch.nn.Module | None = None) -> bool:
         """Whether what is looked at of all weights, or of those in a module that is watched closely, is what it was."""
-        looks = self._of_all if module is None else self._of_module[id(module)]
-        return looks.are_same
+        sample = self._of_all if module is None else self._of_module[id(module)]
+        return sample.are_same
 
-    def _now(self) -> list[_Mark | None]:
-        return [_mark(held.get(name)) for held, name in self._watched]
+    def _now(self) -> list[_Fingerprint | None]:
+        return [_fingerprint(held.get(name)) for held, name in self._watched]
 
 
-class _Looks:
+class _Sample:
     """Some elements of some tensors, and what they were when this was first asked."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
@@ -180,7 +185,7 @@ class _Looks:
         return [torch.cat(views) for views in self._kinds.values()]
 
 
-def _mark(tensor: torch.Tensor | None) -> _Mark | None:
+def _fingerprint(tensor: torch.Tensor | None) -> _Fingerprint | None:
     return None if tensor is None else (id(tensor), tensor._version, tensor.data_ptr())
 
 

@@ -1,4 +1,4 @@
-"""A value of a model that others can reach: whoever takes a part of it learns whether the model is still the same."""
+"""A value with a check: whoever takes a part of it learns whether it may still be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from transparent_llm_server.models.values.value import Factor, Piece, Value
 
 
-class WatchedValue(Value):
+class CheckedValue(Value):
     """Another value, with something that is called after each part of it was computed and may raise."""
 
     def __init__(self, value: Value, check: Callable[[], None]) -> None:
@@ -18,27 +18,27 @@ class WatchedValue(Value):
         self.shape, self.dtype, self.is_quick = value.shape, value.dtype, value.is_quick
 
     def select(self, index: Sequence[slice]) -> Value:
-        """See `Value`."""
-        return WatchedValue(self._value.select(index), self._check)
+        """The part, with the same check."""
+        return CheckedValue(self._value.select(index), self._check)
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
-        """See `Value`."""
+        """Each is checked when it was computed."""
         for piece in self._value.pieces(max_bytes):
             yield dataclasses.replace(piece, compute=self._checked(piece.compute))
 
     def tensor(self) -> torch.Tensor:
-        """See `Value`."""
+        """Checked when it was computed."""
         return self._checked(self._value.tensor)()
 
     def own_tensor(self) -> torch.Tensor:
-        """See `Value`."""
+        """As `tensor`, in memory that belongs to the caller."""
         return self._checked(self._value.own_tensor)()
 
     def factors(self) -> tuple[Factor, ...]:
-        """See `Value`."""
+        """Checked now, and each again when it is taken."""
         found = self._value.factors()
         self._check()
-        return tuple(dataclasses.replace(factor, value=WatchedValue(factor.value, self._check)) for factor in found)
+        return tuple(dataclasses.replace(factor, value=CheckedValue(factor.value, self._check)) for factor in found)
 
     def _checked(self, compute: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         def checked() -> torch.Tensor:

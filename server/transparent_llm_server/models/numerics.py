@@ -5,36 +5,45 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
 from transparent_llm.runtime.plain_torch import plain_torch
 
+_Value = TypeVar("_Value")
+
+
+class _Products(Protocol):
+    """Matrix products of one kind of device."""
+
+    fp32_precision: str
+
 
 @contextmanager
-def settled() -> Iterator[None]:
-    """Within this block models compute in full precision, and what they make without saying a dtype is float32.
+def standard_numerics() -> Iterator[None]:
+    """Within this block models compute in full precision and without gradients, and what they make without saying a
+    dtype is float32. All that computes values runs in one: this alone decides whether a graph is kept.
 
-    These two settings are the whole process's: where they are others, they are put back at the end of the last block
+    Dtype and precision are the whole process's: where they are others, they are put back at the end of the last block
     that is open, unless somebody has changed them meanwhile.
     """
-    with plain_torch(), _process:
+    with plain_torch(), torch.no_grad(), _process:  # plain_torch can leave inference mode, which turns gradients on
         yield
 
 
-class _Setting:
-    def __init__(self, wanted: Any, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
-        self._wanted, self._get, self._put = wanted, get, put
-        self._found = wanted
+class _Setting(Generic[_Value]):
+    def __init__(self, needed: _Value, get: Callable[[], _Value], put: Callable[[_Value], None]) -> None:
+        self._needed, self._get, self._put = needed, get, put
+        self._found = needed
 
     @property
     def is_right(self) -> bool:
-        return bool(self._get() == self._wanted)
+        return bool(self._get() == self._needed)
 
     def take(self) -> None:
         self._found = self._get()
-        self._put(self._wanted)
+        self._put(self._needed)
 
     def give_back(self) -> None:
         if self.is_right:
@@ -45,7 +54,10 @@ class _Process:
     """The settings, and how many blocks are open that want them so."""
 
     def __init__(self) -> None:
-        self._settings = [_Setting(torch.float32, torch.get_default_dtype, torch.set_default_dtype), *_precisions()]
+        self._settings: list[_Setting[torch.dtype] | _Setting[str]] = [
+            _Setting(torch.float32, torch.get_default_dtype, torch.set_default_dtype),
+            *_precisions(),
+        ]
         self._lock = threading.Lock()
         self._open = 0
 
@@ -64,16 +76,18 @@ class _Process:
                     setting.give_back()
 
 
-def _precisions() -> list[_Setting]:
+def _precisions() -> list[_Setting[str]]:
     """Of matrix products in float32, which can be rounded to fewer bits to be faster."""
-    products = [getattr(getattr(torch.backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
-    products = [product for product in products if hasattr(product, "fp32_precision")]
+    found: list[_Products | None] = [
+        getattr(getattr(torch.backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")
+    ]
+    products = [each for each in found if each is not None and hasattr(each, "fp32_precision")]
     if not products:  # before torch 2.9 there is one for all
         return [_Setting("highest", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)]
     return [_precision(product) for product in products]
 
 
-def _precision(product: Any) -> _Setting:
+def _precision(product: _Products) -> _Setting[str]:
     return _Setting(
         "ieee", lambda: product.fp32_precision, lambda precision: setattr(product, "fp32_precision", precision)
     )

@@ -18,7 +18,7 @@ from support.servers.servers import served, tiny
 from transparent_llm import TransparentLlm
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.forward.settled import settled
+from transparent_llm_server.models.numerics import standard_numerics
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [9, 8, 7]]
 OF_ALL_KINDS = ["gpt2", "gemma2", "granite", "mixtral", "gpt_oss", "phi3_longrope", "bloom", "mpt", "falcon", "opt"]
@@ -160,14 +160,14 @@ def test_values_can_be_written_to_and_used_with_gradients_after_inference_mode()
 
 def test_what_another_thread_sets_meanwhile_stays() -> None:
     with default_dtype(torch.float64):
-        with settled():
+        with standard_numerics():
             assert torch.get_default_dtype() is torch.float32
-            inner = threading.Thread(target=settled()(lambda: None))
+            inner = threading.Thread(target=standard_numerics()(lambda: None))
             inner.start()
             inner.join(SOON)
             assert torch.get_default_dtype() is torch.float32  # the block that is open still needs it
         assert torch.get_default_dtype() is torch.float64
-    with settled():
+    with standard_numerics():
         torch.set_default_dtype(torch.bfloat16)
     try:
         assert torch.get_default_dtype() is torch.bfloat16

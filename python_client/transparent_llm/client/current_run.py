@@ -1,0 +1,39 @@
+"""What a client knows of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transparent_llm.client.models import Models
+from transparent_llm.description import ModelDescription
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire.runs import RunResult
+
+
+@dataclass(frozen=True, eq=False)
+class CurrentRun:
+    """A run as its server answered it; no two are equal, so that what is kept of one is never taken for another's."""
+
+    run_input: RunInput
+    """By which it can be made again."""
+
+    key: str
+    """Sent with the run and all its reads, which proxies then give to one server."""
+
+    result: RunResult
+    models: Models
+
+    @property
+    def model(self) -> ModelDescription:
+        """That ran, or `UNKNOWN_MODEL`. No call is made: see `find_model`."""
+        return self.models.known(self.result.model_digest)
+
+    def find_model(self) -> None:
+        """Ask the server for the model that ran: once, and never where `connect` was told of it."""
+        self.models.find(self.result.model_digest)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and positions."""
+        batch, n_pos = self.result.tokens.shape
+        return batch, n_pos

@@ -1,0 +1,198 @@
+"""Every message that asks for something, built from plain values. Who gets one only passes it on."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from google.protobuf.message import Message
+
+from transparent_llm.errors import IndexOutOfRangeError
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire import dtypes, health, ring, slices, tensors
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire.methods import METHODS
+
+Request = Message
+"""Without its fields: outside `wire` nobody sets or reads them."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is asked for of a value beyond the arguments of its method."""
+
+    axes: Mapping[str, slice] = field(default_factory=dict)
+    """Parts of axes, by their names."""
+
+    dtype: torch.dtype | None = None
+    """None: as the server holds it."""
+
+    factored: bool = False
+    """Whether the factors of the value will do."""
+
+
+class Item(NamedTuple):
+    """One value of a run."""
+
+    name: str
+    """Of the method."""
+
+    indices: tuple[int | None, ...]
+    """In the order of the method's arguments; None leaves one out."""
+
+    form: Form
+
+
+def server_info() -> Request:
+    """Asks what the server says about itself."""
+    return service_pb2.ServerInfoRequest()
+
+
+def is_serving() -> Request:
+    """Asks the standard health service about the server as a whole."""
+    return health.HealthCheckRequest(service="")
+
+
+def model_info(model: str) -> Request:
+    """Asks for the shape of a model; an empty name means the only one."""
+    return service_pb2.ModelInfoRequest(model=model)
+
+
+def run(run_input: RunInput, model: str) -> Request:
+    """Asks for a run of this input."""
+    request = service_pb2.RunRequest(model=model)
+    if run_input.sentences is not None:
+        request.sentences.SetInParent()
+        request.sentences.sentences.extend(run_input.sentences)
+    else:
+        request.tokens.SetInParent()
+        for row in run_input.token_ids or ():
+            request.tokens.sequences.add(token_ids=row)
+    return request
+
+
+def release(run_id: str) -> Request:
+    """Says that a run is not needed any more."""
+    return service_pb2.ReleaseRunRequest(run_id=run_id)
+
+
+def tokens_to_strings(model: str, digest: str, token_ids: Sequence[int]) -> Request:
+    """Asks for the text of tokens; the digest, if it is not empty, says which model is meant."""
+    return service_pb2.TokensToStringsRequest(model=model, model_digest=digest, token_ids=token_ids)
+
+
+def unembed(model: str, digest: str, t: torch.Tensor, *, normalize: bool, form: Form) -> Request:
+    """Asks for the logits of a vector of the residual stream.
+
+    Raises:
+        InvalidRequestError: its dtype does not travel.
+    """
+    sent = tensors.encode(t)
+    request = service_pb2.UnembedRequest(model=model, model_digest=digest, t=sent, normalize=normalize)
+    _fill(request.options, form)
+    return request
+
+
+def neuron_output(model: str, digest: str, layer: int | None, neuron: int | None, form: Form) -> Request:
+    """Asks for the output vector of one neuron; the server refuses one that is None.
+
+    Raises:
+        IndexOutOfRangeError: an index that no axis has.
+    """
+    request = service_pb2.NeuronOutputRequest(
+        model=model, model_digest=digest, layer=_int32("layer", layer), neuron=_int32("neuron", neuron)
+    )
+    _fill(request.options, form)
+    return request
+
+
+def neuron_outputs(model: str, digest: str, layer: int, neurons: slice) -> Request:
+    """Asks for the output vectors of some neurons of a layer."""
+    request = service_pb2.NeuronOutputsRequest(model=model, model_digest=digest, layer=layer)
+    _fill(request.options, Form({"d_ffn": neurons}))
+    return request
+
+
+def read(run_id: str, item: Item) -> Request:
+    """Asks for one value of a run.
+
+    Raises:
+        IndexOutOfRangeError: an index that no axis has.
+    """
+    request = of_method(item.name, run_id, *item.indices)
+    _fill(_options(request), item.form)
+    return request
+
+
+def fetch(run_id: str, items: Iterable[Item]) -> Request:
+    """Asks for many values of a run in one stream. Raises as `read` does."""
+    return service_pb2.FetchRequest(run_id=run_id, items=_items(items))
+
+
+def plan(run_id: str, items: Iterable[Item]) -> Request:
+    """Asks what a `fetch` of the same would bring. Raises as `read` does."""
+    return service_pb2.PlanRequest(run_id=run_id, items=_items(items))
+
+
+def of_method(name: str, target: str, *indices: int | None, options: tensor_pb2.TensorOptions | None = None) -> Request:
+    """What a method with these indices asks of `target`, a run id or the name of a model.
+
+    Raises:
+        IndexOutOfRangeError: an index that no axis has.
+    """
+    method = METHODS[name]
+    fields = {axis: _int32(axis, index) for axis, index in zip(method.arguments, indices, strict=True)}
+    request = method.request_type(**{"run_id" if method.of_run else "model": target}, **fields)
+    if options is not None:
+        _options(request).CopyFrom(options)
+    return request
+
+
+def resume(request: Request, received: int, etag: str) -> None:
+    """Let a request, made once more, ask for what is left of its stream."""
+    options = _options(request)
+    options.resume_offset, options.etag = received, etag
+
+
+def offer(request: Request, shared: ring.Offer | None) -> None:
+    """Let a request name the shared memory that its answer may come through; None: only as messages."""
+    options = _options(request)
+    if shared is not None:
+        options.shared_memory.CopyFrom(tensor_pb2.SharedMemory(**shared._asdict()))
+    elif options.HasField("shared_memory"):
+        options.ClearField("shared_memory")
+
+
+def _items(items: Iterable[Item]) -> list[service_pb2.FetchItem]:
+    fields = ({item.name: read("", item)} for item in items)
+    return [service_pb2.FetchItem(**field) for field in fields]  # type: ignore[arg-type]  # each has its own message
+
+
+def _options(request: Request) -> tensor_pb2.TensorOptions:
+    """Of any request that is answered by a stream of tensors."""
+    options: tensor_pb2.TensorOptions = request.options  # type: ignore[attr-defined]
+    return options
+
+
+def _fill(options: tensor_pb2.TensorOptions, form: Form) -> None:
+    if form.axes:
+        options.slices.extend(slices.to_wire(form.axes))
+    if form.dtype is not None:
+        options.dtype = dtypes.to_wire(form.dtype)
+    if form.factored:
+        options.encoding = tensor_pb2.ENCODING_FACTORED
+
+
+def _int32(axis: str, value: int | None) -> int | None:
+    """For a field; None leaves it out."""
+    if value is None:
+        return None
+    index = operator.index(value)
+    if not -(2**31) <= index < 2**31:
+        raise IndexOutOfRangeError(
+            f"{axis} {index} is out of range: no axis is that long", metadata={"axis": axis, "got": str(index)}
+        )
+    return index

@@ -1,0 +1,69 @@
+"""What the calls that are answered with one message were answered, as plain values; streams are for `Assembler`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from transparent_llm.contract import ModelInfo
+from transparent_llm.description import ServerInfo
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire import health, model, runs
+from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire.expected import Answer, Expected
+from transparent_llm.wire.headers import Header, checked_header
+from transparent_llm.wire.protocol_error import ProtocolError
+from transparent_llm.wire.runs import RunResult
+
+_Message = TypeVar("_Message", bound=Message)
+
+
+def server_info(data: bytes) -> ServerInfo:
+    """What a server says about itself. Raises `ProtocolError` as all functions here do: it is no answer to that."""
+    return model.server_from_wire(_parsed(service_pb2.ServerInfoResponse, data))
+
+
+def is_serving(data: bytes) -> bool:
+    """Whether the health service called the server SERVING."""
+    status: int = _parsed(health.HealthCheckResponse, data).status  # type: ignore[attr-defined]  # made at run time
+    return status == health.SERVING
+
+
+def model_info(data: bytes) -> ModelInfo:
+    """The shape of a model."""
+    return model.info_from_response(_parsed(service_pb2.ModelInfoResponse, data))
+
+
+def run(data: bytes, run_input: RunInput) -> RunResult:
+    """The run of this input."""
+    return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input)
+
+
+def released(data: bytes) -> bool:
+    """Whether there was such a run."""
+    return _parsed(service_pb2.ReleaseRunResponse, data).released
+
+
+def strings(data: bytes, count: int) -> list[str]:
+    """The text of so many tokens."""
+    return runs.strings_from_response(_parsed(service_pb2.TokensToStringsResponse, data), count)
+
+
+def plan(data: bytes, expected: Sequence[Expected]) -> list[Header]:
+    """The headers of the tensors that a fetch of these values would bring."""
+    answer, place, headers = Answer(expected), None, []
+    for head in _parsed(service_pb2.PlanResponse, data).tensors:
+        place = answer.follow(place, head)
+        dtype, shape = checked_header(head)
+        headers.append(Header(head.name, dtype, shape, tuple(head.dims), head.total_bytes))
+    answer.require_whole(place)
+    return headers
+
+
+def _parsed(kind: type[_Message], data: bytes) -> _Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from None
