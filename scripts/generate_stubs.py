@@ -22,7 +22,6 @@ PROTOS = ROOT / "protos"
 TARGET = ROOT / "python_client" / "transparent_llm" / "wire" / "_gen"
 ENVIRONMENT = ROOT / ".venv-gen"
 REQUIREMENTS = ["grpcio-tools==1.62.3", "grpcio==1.62.3", "protobuf==4.25.8", "setuptools==80.9.0"]
-FILES = ["service", "tensor", "model", "errors"]
 
 
 def generator() -> Path:
@@ -37,7 +36,7 @@ def generator() -> Path:
 
 def generate(target: Path) -> None:
     """Write the stubs below `target`, importing one another from inside the package."""
-    protos = [f"transparent_llm/v1/{name}.proto" for name in FILES]
+    protos = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
     outputs = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
     command = [generator(), "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
     subprocess.run(command, check=True)
@@ -45,8 +44,9 @@ def generate(target: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"^from transparent_llm\.v1 import", "from . import", text, flags=re.MULTILINE)
         path.write_text(text, encoding="utf-8")
-    for name in ("errors", "model", "tensor"):  # no services in them
-        (target / "transparent_llm" / "v1" / f"{name}_pb2_grpc.py").unlink()
+    for path in target.rglob("*_pb2_grpc.py"):
+        if path.name != "service_pb2_grpc.py":  # the only proto with a service in it
+            path.unlink()
 
 
 def contents(folder: Path) -> dict[str, str]:

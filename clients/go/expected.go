@@ -20,16 +20,6 @@ type expectation struct {
 	factored bool                 // whether its factors will do
 }
 
-// factorDims are the axes of each factor. A gain may be a scalar too.
-var factorDims = map[string][]string{
-	"decomposed_attn.pattern":        {"head", "target", "source"},
-	"decomposed_attn.value_out":      {"source", "head", "d_model"},
-	"decomposed_attn.gain":           {"target", "d_model"},
-	"decomposed_ffn_out.activations": {"d_ffn"},
-	"decomposed_ffn_out.gain":        {"d_model"},
-	"decomposed_ffn_out.spans":       {"span", "bound"},
-}
-
 func (e expected) add(value *expectation) {
 	if before := e[value.method.name]; before != nil {
 		value.factored = value.factored || before.factored
@@ -44,35 +34,35 @@ func (e expected) check(head *pb.TensorHeader) error {
 	if value == nil || (isFactor && !value.factored) {
 		return failure(ErrInternal, "the server sent %q, which was not asked for", head.Name)
 	}
-	dims := value.method.dims
+	dims, part := value.method.dims, (*part)(nil)
 	if isFactor {
-		dims = factorDims[head.Name]
-		if dims == nil {
+		if part = value.method.part(factor); part == nil {
 			return failure(ErrInternal, "the server sent %q, which is not a factor of %s", head.Name, name)
 		}
-		if factor == "gain" && len(head.Dims) == 0 {
+		if dims = part.dims; part.optional && part.dtype.IsFloating() && len(head.Dims) == 0 {
 			dims = nil
 		}
 	}
 	if strings.Join(head.Dims, " ") != strings.Join(dims, " ") || len(head.Dims) != len(dims) {
 		return failure(ErrInternal, "the server sent %q with the axes %q, not %q", head.Name, head.Dims, dims)
 	}
-	if err := value.checkDtype(head, factor); err != nil {
+	if err := value.checkDtype(head, part); err != nil {
 		return err
 	}
 	return value.checkLengths(head)
 }
 
-func (e *expectation) checkDtype(head *pb.TensorHeader, factor string) error {
-	dtype, wanted := Dtype(head.Dtype), "a floating type"
-	isRight := dtype.IsFloating()
+func (e *expectation) checkDtype(head *pb.TensorHeader, part *part) error {
+	dtype, exact := Dtype(head.Dtype), e.method.dtype
 	switch {
-	case factor == "spans" || (factor == "" && e.method.integers):
-		isRight, wanted = dtype == I64, "I64"
-	case factor != "" && factor != firstFactors[e.method.name]:
-		isRight, wanted = dtype == F32, "F32"
-	case factor == "" && e.reading.hasDtype:
-		isRight, wanted = dtype == e.reading.dtype, e.reading.dtype.String()
+	case part != nil:
+		exact = part.dtype
+	case exact == 0 && e.reading.hasDtype:
+		exact = e.reading.dtype
+	}
+	isRight, wanted := dtype.IsFloating(), "a floating type"
+	if exact != 0 {
+		isRight, wanted = dtype == exact, exact.String()
 	}
 	if !isRight {
 		return failure(ErrInternal, "the server sent %s as %v, not as %s", head.Name, dtype, wanted)

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -13,58 +14,98 @@ import (
 
 const servicePath = "/transparent_llm.v1.TransparentLlmService/"
 
-// method is one row of the table that maps methods to the wire.
+// method is one row of the table that maps methods to the wire, as service.proto says.
 type method struct {
 	name      string   // in the headers: residual_in
+	rpc       string   // in the service: ResidualIn
 	arguments []string // indices, under the names of the request
 	dims      []string // axes of the value
 	ofRun     bool     // whether it reads a run, or the model alone
-	integers  bool     // whether its values have no floating type
+	dtype     Dtype    // of its elements; 0: a floating type
+	parts     []part   // the factors that it can come as, in order
+	weights   string   // the method whose value is a factor too; empty: none is
+}
+
+// part is one tensor of several that are a value together.
+type part struct {
+	name     string
+	dims     []string
+	dtype    Dtype // 0: a floating type
+	optional bool  // then it can be a scalar too, if it is floating
 }
 
 var (
-	residualDims = []string{"batch", "pos", "d_model"}
-	methods      = map[string]*method{}
-	knownAxes    = map[string]bool{}
+	methods   = map[string]*method{}
+	knownAxes = map[string]bool{}
 )
 
 func init() {
-	for _, m := range []*method{
-		{name: "tokens", dims: []string{"batch", "pos"}, ofRun: true, integers: true},
-		{name: "logits", dims: []string{"batch", "pos", "d_vocab"}, ofRun: true},
-		{name: "unembed", dims: []string{"vocab"}},
-		{name: "residual_in", arguments: []string{"layer"}, dims: residualDims, ofRun: true},
-		{name: "residual_after_attn", arguments: []string{"layer"}, dims: residualDims, ofRun: true},
-		{name: "residual_out", arguments: []string{"layer"}, dims: residualDims, ofRun: true},
-		{name: "ffn_out", arguments: []string{"layer"}, dims: residualDims, ofRun: true},
-		{name: "decomposed_ffn_out", arguments: []string{"batch_i", "layer", "pos"}, dims: []string{"hidden", "d_model"}, ofRun: true},
-		{name: "neuron_activations", arguments: []string{"batch_i", "layer", "pos"}, dims: []string{"d_ffn"}, ofRun: true},
-		{name: "neuron_output", arguments: []string{"layer", "neuron"}, dims: []string{"d_model"}},
-		{name: "attention_matrix", arguments: []string{"batch_i", "layer", "head"}, dims: []string{"query_pos", "key_pos"}, ofRun: true},
-		{name: "attention_output", arguments: []string{"batch_i", "layer", "pos", "head"}, dims: []string{"d_model"}, ofRun: true},
-		{name: "decomposed_attn", arguments: []string{"batch_i", "layer"}, dims: []string{"target", "source", "head", "d_model"}, ofRun: true},
-		{name: "neuron_outputs", arguments: []string{"layer"}, dims: []string{"d_ffn", "d_model"}},
-	} {
-		methods[m.name] = m
-		for _, axis := range m.dims {
-			knownAxes[axis] = true
+	rpcs := pb.File_transparent_llm_v1_service_proto.Services().ByName("TransparentLlmService").Methods()
+	for i := 0; i < rpcs.Len(); i++ {
+		if rpc := rpcs.Get(i); rpc.IsStreamingServer() && proto.HasExtension(rpc.Options(), pb.E_Method) {
+			m := methodOf(rpc)
+			methods[m.name] = m
+			for _, axis := range m.dims {
+				knownAxes[axis] = true
+			}
 		}
 	}
 }
 
-// rpc is its name in the service: ResidualIn.
-func (m *method) rpc() string {
-	words := strings.Split(m.name, "_")
-	for i, word := range words {
-		words[i] = strings.ToUpper(word[:1]) + word[1:]
+// methodOf reads the row that stands at an RPC and at the indices of its request.
+func methodOf(rpc protoreflect.MethodDescriptor) *method {
+	spec := proto.GetExtension(rpc.Options(), pb.E_Method).(*pb.MethodSpec)
+	m := &method{name: snakeCase(string(rpc.Name())), rpc: string(rpc.Name()), dims: strings.Fields(spec.Dims),
+		dtype: Dtype(spec.Dtype), weights: spec.Weights}
+	for _, described := range spec.Parts {
+		m.parts = append(m.parts, part{described.Name, strings.Fields(described.Dims), Dtype(described.Dtype), described.Optional})
 	}
-	return strings.Join(words, "")
+	fields := rpc.Input().Fields()
+	m.ofRun = fields.ByName("run_id") != nil
+	for i := 0; i < fields.Len(); i++ {
+		if field := fields.Get(i); proto.HasExtension(field.Options(), pb.E_Index) {
+			m.arguments = append(m.arguments, string(field.Name()))
+		}
+	}
+	return m
+}
+
+func snakeCase(rpc string) string {
+	var made strings.Builder
+	for i, letter := range rpc {
+		if i > 0 && unicode.IsUpper(letter) {
+			made.WriteByte('_')
+		}
+		made.WriteRune(unicode.ToLower(letter))
+	}
+	return made.String()
+}
+
+// integers tells whether its values have no floating type.
+func (m *method) integers() bool { return m.dtype != 0 && !m.dtype.IsFloating() }
+
+// part gives its part of that name; nil if it has none.
+func (m *method) part(name string) *part {
+	for i := range m.parts {
+		if m.parts[i].name == name {
+			return &m.parts[i]
+		}
+	}
+	return nil
+}
+
+// tensors is how many it comes in, at most.
+func (m *method) tensors(factored bool) int {
+	if factored {
+		return len(m.parts)
+	}
+	return 1
 }
 
 // request asks for a value of a run, or of a model where the method reads none; indices that are missing at the end are
 // left out.
 func (m *method) request(target string, indices []int, options *pb.TensorOptions) (proto.Message, error) {
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("transparent_llm.v1." + m.rpc() + "Request"))
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("transparent_llm.v1." + m.rpc + "Request"))
 	if err != nil {
 		return nil, failure(ErrInternal, "the generated code has no request for %s: %v", m.name, err)
 	}

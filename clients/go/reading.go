@@ -93,7 +93,7 @@ func (r *reading) of(dims []string) []*pb.AxisSlice {
 // options for the request of one value.
 func (r *reading) options(m *method, factored bool) *pb.TensorOptions {
 	made := &pb.TensorOptions{Slices: r.of(m.dims)}
-	if r.hasDtype && !m.integers {
+	if r.hasDtype && !m.integers() {
 		made.Dtype = pb.Dtype(r.dtype)
 	}
 	if factored {

@@ -75,23 +75,14 @@ func DecomposedAttn(batch, layer int) Read { return readOf("decomposed_attn", ba
 // arrival is what came for one read: the value under "", or its factors under their names.
 type arrival map[string]*Tensor
 
-var firstFactors = map[string]string{"decomposed_attn": "pattern", "decomposed_ffn_out": "activations"}
-
-// tensorsOf is how many tensors a value comes in, at most: each product has three factors or fewer.
-func tensorsOf(factored bool) int {
-	if factored {
-		return 3
-	}
-	return 1
-}
-
 // grouped sorts the tensors of a stream by reads: each begins with a value or with its first factor.
 func grouped(names []string, tensors []wire.Tensor) ([]arrival, error) {
 	var groups []arrival
 	var begun []string
 	for _, held := range tensors {
 		name, factor, isFactor := strings.Cut(held.Header.Name, ".")
-		if !isFactor || factor == firstFactors[name] {
+		m := methods[name]
+		if !isFactor || (m != nil && len(m.parts) > 0 && factor == m.parts[0].name) {
 			groups, begun = append(groups, arrival{}), append(begun, name)
 		} else if len(begun) == 0 || begun[len(begun)-1] != name {
 			return nil, failure(ErrInternal, "the server sent %q without the factors before it", held.Header.Name)

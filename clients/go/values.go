@@ -145,7 +145,7 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 		if err != nil {
 			return err
 		}
-		tensors, err := c.calls.tensors(ctx, made, tensorsOf(factored), reading.progress)
+		tensors, err := c.calls.tensors(ctx, made, read.method.tensors(factored), reading.progress)
 		if err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 			return nil, err
 		}
 		message.Items, names[i] = append(message.Items, item), read.method.name
-		most += tensorsOf(factored[i])
+		most += read.method.tensors(factored[i])
 		known.add(c.expect(held, read.method, reading, factored[i]))
 	}
 	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key, known}, most, reading.progress)
@@ -204,7 +204,7 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 // modelRequest asks for one value of the model, in a message that is still to be made.
 func modelRequest(m *method, reading *reading) request {
 	known := expected{m.name: {method: m, reading: reading}}
-	return request{rpc: m.rpc(), options: reading.options(m, false), expected: known}
+	return request{rpc: m.rpc, options: reading.options(m, false), expected: known}
 }
 
 // requestOf asks for one value of a run.
@@ -212,7 +212,7 @@ func (c *Client) requestOf(held *run, read Read, reading *reading, factored bool
 	options, known := reading.options(read.method, factored), expected{}
 	known.add(c.expect(held, read.method, reading, factored))
 	message, err := read.method.request(held.id, read.indices, options)
-	return request{read.method.rpc(), message, options, held.key, known}, err
+	return request{read.method.rpc, message, options, held.key, known}, err
 }
 
 func (c *Client) expect(held *run, m *method, reading *reading, factored bool) *expectation {
@@ -235,7 +235,7 @@ func (c *Client) value(ctx context.Context, held *run, read Read, factored bool,
 }
 
 func (c *Client) product(ctx context.Context, held *run, read Read, came arrival) (*Tensor, error) {
-	if read.method.name == "decomposed_attn" {
+	if read.method.weights == "" {
 		return attnProduct(ctx, came, c.calls.maxBytes)
 	}
 	model, err := c.description(ctx, held.digest)
@@ -255,11 +255,12 @@ func (c *Client) product(ctx context.Context, held *run, read Read, came arrival
 // multiplies tells whether the value comes as factors: where it has some and, for neurons, where the weights are or will
 // be kept.
 func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *reading) (bool, error) {
-	if len(reading.of(read.method.dims)) > 0 || reading.hasDtype {
+	m := read.method
+	if len(m.parts) == 0 || len(reading.of(m.dims)) > 0 || reading.hasDtype {
 		return false, nil
 	}
-	if read.method.name != "decomposed_ffn_out" || len(read.indices) < 3 {
-		return read.method.name == "decomposed_attn", nil
+	if m.weights == "" || len(read.indices) < len(m.arguments) {
+		return m.weights == "", nil
 	}
 	model, err := c.description(ctx, held.digest)
 	if err != nil || model == nil || !c.hasNeuronOutputs() {

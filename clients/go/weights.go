@@ -78,7 +78,7 @@ func (w *weights) fetch(ctx context.Context, model *pb.ModelDescription, layer i
 	number := int32(layer)
 	message := &pb.NeuronOutputsRequest{Model: model.GetInfo().GetName(), Layer: &number, ModelDigest: model.Digest, Options: options}
 	known := expected{m.name: {method: m, reading: &reading{}, model: model, layer: layer}}
-	return w.calls.tensor(ctx, request{rpc: m.rpc(), message: message, options: options, expected: known}, nil)
+	return w.calls.tensor(ctx, request{rpc: m.rpc, message: message, options: options, expected: known}, nil)
 }
 
 // find gives a layer that is kept; else nil.

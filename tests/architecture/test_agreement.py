@@ -28,6 +28,7 @@ RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "
 
 ABSTRACT = sorted(TransparentLlm.__abstractmethods__)
 INDEX = {"int", "int | None"}
+AXES = {"batch", "layer", "pos", "head", "d_ffn"}
 TENSOR_ROWS = [name for name, row in METHODS.items() if row.dims is not None]
 
 
@@ -141,6 +142,20 @@ def test_dims_are_those_of_the_annotation(name: str) -> None:
     shape = re.fullmatch(r"\w+\[torch\.Tensor, '([^']*)'\]", annotation)
     dims = None if shape is None else tuple(shape[1].split())
     assert METHODS[name].dims == dims, f"METHODS[{name!r}].dims differ from the contract's {annotation}"
+
+
+@pytest.mark.parametrize("name", TENSOR_ROWS)
+def test_indices_go_along_axes_that_are_known(name: str) -> None:
+    axes = [METHODS[name].axis_of(argument) for argument in METHODS[name].arguments]
+    require_same("the axes of " + name, set(axes), "those that indices go along", AXES & set(axes))
+
+
+@pytest.mark.parametrize("name", TENSOR_ROWS)
+def test_parts_are_named_once_and_their_weights_are_a_method(name: str) -> None:
+    names = [part.name for part in METHODS[name].parts]
+    assert len(set(names)) == len(names)
+    assert METHODS[name].weights in {None, *METHODS}
+    assert METHODS[name].weights is None or not METHODS[METHODS[name].weights].of_run
 
 
 @pytest.mark.parametrize("name", TENSOR_ROWS)

@@ -30,7 +30,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 
 import google.protobuf
-from _gen import errors_pb2, model_pb2, service_pb2, service_pb2_grpc, tensor_pb2
+from _gen import errors_pb2, method_pb2, model_pb2, service_pb2, service_pb2_grpc, tensor_pb2
 
 assert google.protobuf.__version__ == sys.argv[2], google.protobuf.__version__
 assert "torch" not in sys.modules and "transparent_llm" not in sys.modules
@@ -41,6 +41,14 @@ received = service_pb2.AttentionOutputRequest.FromString(sent.SerializeToString(
 assert received == sent
 assert received.HasField("head") and not received.options.slices[0].HasField("start")
 assert not service_pb2.AttentionOutputRequest.FromString(b"").HasField("head")
+
+rpcs = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"].methods_by_name
+spec = rpcs["DecomposedAttn"].GetOptions().Extensions[method_pb2.method]
+assert spec.dims == "target source head d_model"
+assert [part.name for part in spec.parts] == ["pattern", "value_out", "gain"]
+assert not rpcs["Fetch"].GetOptions().HasExtension(method_pb2.method)
+head = service_pb2.AttentionOutputRequest.DESCRIPTOR.fields_by_name["head"].GetOptions().Extensions[method_pb2.index]
+assert head.axis == "head" and head.optional
 """
 
 

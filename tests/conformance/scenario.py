@@ -17,7 +17,6 @@ from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_finding
 from conformance.stage import MODELS, Stage
 from support.servers.engines import SOON
 from transparent_llm import TransparentLlm
-from transparent_llm.client.reads import INTEGERS
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
 
@@ -207,7 +206,8 @@ def asked_for(llm: TransparentLlm, step: Fields) -> torch.Tensor:
     method, slices = step["method"], step.get("slices", {})
     value: torch.Tensor = getattr(llm, method)(*(_argument(argument) for argument in step.get("args", [])))
     value = value[tuple(slice(*slices.get(axis, [None])) for axis in DIMS[method])]
-    return value.to(TORCH_BY_NAME[step["dtype"]]) if "dtype" in step and method not in INTEGERS | {"mask"} else value
+    integers = method == "mask" or METHODS[method].integers
+    return value.to(TORCH_BY_NAME[step["dtype"]]) if "dtype" in step and not integers else value
 
 
 def _argument(value: Any) -> Any:

@@ -19,6 +19,7 @@ from transparent_llm.wire import fetch, frames, model, requests, runs, slices, s
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.expected import Answer, Expected
+from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.protocol_error import ProtocolError
 
 MOST_BYTES = 2**16
@@ -26,7 +27,13 @@ MOST_BYTES = 2**16
 
 _SIZES = {"target": 2, "source": 2, "head": 1, "d_model": 3, "batch": 1, "pos": 2}
 _EXPECTED = [
-    Expected("decomposed_attn", ("target", "source", "head", "d_model"), _SIZES, torch.float32, factored=True),
+    Expected(
+        "decomposed_attn",
+        ("target", "source", "head", "d_model"),
+        _SIZES,
+        torch.float32,
+        METHODS["decomposed_attn"].parts,
+    ),
     Expected("residual_in", ("batch", "pos", "d_model"), _SIZES),
 ]
 

@@ -75,6 +75,16 @@ Failure failed(const Connection& connection, const grpc::Status& status) {
   return connection.route().told(failure_of(status, connection.peer()), connection.target());
 }
 
+/// The path of the method that takes such requests.
+std::string path_of(const google::protobuf::Descriptor& request) {
+  const google::protobuf::ServiceDescriptor& service = *request.file()->service(0);
+  for (int index = 0; index < service.method_count(); ++index) {
+    const google::protobuf::MethodDescriptor& method = *service.method(index);
+    if (method.input_type() == &request) return "/" + service.full_name() + "/" + method.name();
+  }
+  throw std::logic_error("no method takes a " + request.name());
+}
+
 }  // namespace
 
 void require_sendable(const google::protobuf::MessageLite& request) {
@@ -88,13 +98,24 @@ void require_sendable(const google::protobuf::MessageLite& request) {
                        .retry_after = {}});
 }
 
-std::string path_of(const google::protobuf::Descriptor& request) {
-  const google::protobuf::ServiceDescriptor& service = *request.file()->service(0);
-  for (int index = 0; index < service.method_count(); ++index) {
-    const google::protobuf::MethodDescriptor& method = *service.method(index);
-    if (method.input_type() == &request) return "/" + service.full_name() + "/" + method.name();
-  }
-  throw std::logic_error("no method takes a " + request.name());
+v1::TensorOptions& options_of(google::protobuf::Message& request) {
+  const auto* field = request.GetDescriptor()->FindFieldByName("options");
+  return static_cast<v1::TensorOptions&>(
+      *request.GetReflection()->MutableMessage(&request, field));
+}
+
+StreamCall stream_call(std::string name, std::shared_ptr<google::protobuf::Message> request) {
+  require_sendable(*request);
+  return {std::move(name), [path = path_of(*request->GetDescriptor()), request](
+                               grpc::Channel& channel, grpc::ClientContext* context,
+                               std::uint64_t resume_offset, const std::string& etag) {
+            options_of(*request).set_resume_offset(resume_offset);
+            options_of(*request).set_etag(etag);
+            using grpc::internal::RpcMethod;
+            const RpcMethod method(path.c_str(), RpcMethod::SERVER_STREAMING);
+            return ChunkReader(grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
+                &channel, method, context, *request));
+          }};
 }
 
 void call_again(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {

@@ -6,6 +6,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@
 #include "assembler.h"
 #include "connection.h"
 #include "expected.h"
+#include "transparent_llm/v1/tensor.pb.h"
 
 namespace transparent_llm::internal {
 
@@ -60,22 +62,15 @@ struct StreamCall {
       open;
 };
 
-/// The path of the method that takes such requests.
-std::string path_of(const google::protobuf::Descriptor& request);
+/// The options that every request for a tensor has.
+v1::TensorOptions& options_of(google::protobuf::Message& request);
 
-template <class Request>
+/// The call of the method that takes such requests. Throws as `require_sendable`.
+StreamCall stream_call(std::string name, std::shared_ptr<google::protobuf::Message> request);
+
+template <std::derived_from<google::protobuf::Message> Request>
 StreamCall stream_call(std::string name, Request request) {
-  require_sendable(request);
-  return {std::move(name), [path = path_of(*Request::descriptor()), request = std::move(request)](
-                               grpc::Channel& channel, grpc::ClientContext* context,
-                               std::uint64_t resume_offset, const std::string& etag) mutable {
-            request.mutable_options()->set_resume_offset(resume_offset);
-            request.mutable_options()->set_etag(etag);
-            using grpc::internal::RpcMethod;
-            const RpcMethod method(path.c_str(), RpcMethod::SERVER_STREAMING);
-            return ChunkReader(grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
-                &channel, method, context, request));
-          }};
+  return stream_call(std::move(name), std::make_shared<Request>(std::move(request)));
 }
 
 using Progress = std::function<void(std::uint64_t received_bytes, std::uint64_t total_bytes)>;

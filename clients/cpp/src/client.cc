@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "reading.h"
+#include "method_table.h"
 #include "run_input.h"
 #include "slices.h"
 #include "version.h"
@@ -185,7 +186,6 @@ std::vector<std::string> Client::tokens_to_strings(std::span<const Index> tokens
 Tensor Client::logits(const ReadOptions& options) { return read(Read::logits(), options); }
 
 Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& options) {
-  static constexpr std::string_view kDims[] = {"vocab"};
   internal::require_valid(options);
   v1::UnembedRequest request;
   request.set_model(impl().model());
@@ -193,9 +193,9 @@ Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& optio
   request.mutable_t()->set_dtype(internal::to_wire(t.dtype()));
   for (const std::size_t length : t.shape()) request.mutable_t()->add_shape(length);
   request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
-  internal::fill(*request.mutable_options(), kDims, options, true);
+  internal::fill(*request.mutable_options(), internal::method_named("unembed").dims, options, true);
   const auto call = internal::stream_call("unembed", std::move(request));
-  const internal::Expected expected({{.method = call.name, .dims = kDims, .options = options}});
+  const internal::Expected expected({{.method = call.name, .options = options}});
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), expected,
                                options.on_progress);
@@ -228,15 +228,14 @@ Tensor Client::neuron_activations(Index batch_i, Index layer, Index pos,
 }
 
 Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& options) {
-  static constexpr std::string_view kDims[] = {"d_model"};
   internal::require_valid(options);
   v1::NeuronOutputRequest request;
   request.set_model(impl().model());
   request.set_layer(internal::to_int32("layer", layer));
   request.set_neuron(internal::to_int32("neuron", neuron));
-  internal::fill(*request.mutable_options(), kDims, options, true);
+  internal::fill(*request.mutable_options(), internal::method_named("neuron_output").dims, options, true);
   const auto call = internal::stream_call("neuron_output", std::move(request));
-  const internal::Expected expected({{.method = call.name, .dims = kDims, .options = options}});
+  const internal::Expected expected({{.method = call.name, .options = options}});
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), expected,
                                options.on_progress);

@@ -2,33 +2,15 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 
 #include "legible.h"
+#include "method_table.h"
 #include "slices.h"
 #include "transparent_llm/errors.h"
 
 namespace transparent_llm::internal {
 namespace {
-
-constexpr std::size_t kMostFactors = 3;  // of each product
-
-struct Factor {
-  std::string_view name;
-  std::vector<std::string_view> dims;
-};
-
-/// A gain may be a scalar too.
-const std::vector<Factor>& factors() {
-  static const std::vector<Factor> kFactors = {
-      {"decomposed_attn.pattern", {"head", "target", "source"}},
-      {"decomposed_attn.value_out", {"source", "head", "d_model"}},
-      {"decomposed_attn.gain", {"target", "d_model"}},
-      {"decomposed_ffn_out.activations", {"d_ffn"}},
-      {"decomposed_ffn_out.gain", {"d_model"}},
-      {"decomposed_ffn_out.spans", {"span", "bound"}},
-  };
-  return kFactors;
-}
 
 [[noreturn]] void refuse(const std::string& what) {
   throw InternalError("the server sent " + what);
@@ -46,16 +28,11 @@ void require_dims(const TensorHeader& header, std::span<const std::string_view> 
   refuse(header.name + " with the axes " + in_quotes(joined(sent)) + ", not " + joined(dims));
 }
 
-void require_dtype(const TensorHeader& header, std::string_view factor,
-                   const Expectation& expectation) {
-  std::optional<Dtype> wanted;
-  if (factor == "spans" || expectation.method == "tokens") {
-    wanted = Dtype::kI64;
-  } else if (!factor.empty() && factor != first_factor(expectation.method)) {
-    wanted = Dtype::kF32;
-  } else if (factor.empty()) {
-    wanted = expectation.options.dtype;
-  }
+/// `part` is null for the value itself.
+void require_dtype(const TensorHeader& header, const Method& method, const Part* part,
+                   const ReadOptions& options) {
+  const std::optional<Dtype> wanted =
+      part != nullptr ? part->dtype : method.dtype ? method.dtype : options.dtype;
   if (wanted ? header.dtype == *wanted : is_floating(header.dtype)) return;
   refuse(header.name + " as " + std::string(name_of(header.dtype)) + ", not as " +
          (wanted ? std::string(name_of(*wanted)) : "a floating type"));
@@ -86,7 +63,7 @@ void add_lengths(Lengths& lengths, const CurrentRun& run) {
 
 Expected::Expected(const std::vector<Expectation>& expectations) {
   for (const Expectation& one : expectations) {
-    most_ += one.factored ? kMostFactors : 1;
+    most_ += one.factored ? method_named(one.method).parts.size() : 1;
     Expectation& known = by_method_.try_emplace(one.method, one).first->second;
     known.factored = known.factored || one.factored;
   }
@@ -100,25 +77,14 @@ void Expected::check(const TensorHeader& header) const {
   if (found == by_method_.end() || (is_factor && !found->second.factored))
     refuse(in_quotes(name) + ", which was not asked for");
   const Expectation& expectation = found->second;
-  if (!is_factor) {
-    require_dims(header, expectation.dims);
-    require_dtype(header, "", expectation);
-    return require_lengths(header, expectation);
-  }
-  const auto factor = std::find_if(factors().begin(), factors().end(),
-                                   [name](const Factor& one) { return one.name == name; });
-  if (factor == factors().end()) refuse(in_quotes(name) + ", which is not a factor");
-  const std::string_view after_dot = name.substr(dot + 1);
-  const bool is_scalar = after_dot == "gain" && header.dims.empty();
-  if (!is_scalar) require_dims(header, factor->dims);
-  require_dtype(header, after_dot, expectation);
+  const Method& method = method_named(expectation.method);
+  const Part* part = is_factor ? method.part(name.substr(dot + 1)) : nullptr;
+  if (is_factor && part == nullptr) refuse(in_quotes(name) + ", which is not a factor");
+  const bool is_scalar = part != nullptr && part->is_optional && part->dtype &&
+                         is_floating(*part->dtype) && header.dims.empty();
+  if (!is_scalar) require_dims(header, part != nullptr ? part->dims : method.dims);
+  require_dtype(header, method, part, expectation.options);
   require_lengths(header, expectation);
-}
-
-std::string_view first_factor(std::string_view method) {
-  if (method == "decomposed_attn") return "pattern";
-  if (method == "decomposed_ffn_out") return "activations";
-  return {};
 }
 
 }  // namespace transparent_llm::internal

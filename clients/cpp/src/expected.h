@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,7 +26,6 @@ void add_lengths(Lengths& lengths, const CurrentRun& run);
 struct Expectation {
   /// In the words of the headers: "residual_in".
   std::string method;
-  std::span<const std::string_view> dims;
   ReadOptions options = {};
   Lengths lengths = {};
   /// Whether its factors will do.
@@ -49,8 +47,5 @@ class Expected {
   std::map<std::string, Expectation, std::less<>> by_method_;
   std::size_t most_ = 0;
 };
-
-/// The factor with which those of a method begin; empty for one that has none.
-std::string_view first_factor(std::string_view method);
 
 }  // namespace transparent_llm::internal

@@ -1,4 +1,4 @@
-// The table: how each read of a run maps to the wire.
+// Reads as calls: the table says how each maps to the wire.
 
 #pragma once
 
@@ -27,9 +27,6 @@ StreamCall call_of(const std::string& run_id, const Asked& asked, const ReadOpti
 /// The call that brings many, in their order. Throws as `call_of`.
 StreamCall fetch_call(const std::string& run_id, std::span<const Asked> asked,
                       const ReadOptions& options);
-
-/// Names of the axes of its value.
-std::span<const std::string_view> dims_of(const Read& read);
 
 /// An index as it travels. Throws IndexOutOfRangeError if it is no int32.
 std::int32_t to_int32(const char* axis, Index index);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "factors.h"
+#include "method_table.h"
 #include "transparent_llm/errors.h"
 
 namespace transparent_llm::internal {
@@ -29,9 +30,10 @@ bool multiplies(Shared& shared, const CurrentRun& run, const Read& read, const C
 Asked asked_for(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
                 const CallTerms& terms) {
   const bool is_whole = options.slices.empty() && !options.dtype;
-  const bool has_factors = is_whole && !first_factor(read.method()).empty();
-  return {read, has_factors &&
-                    (read.method() == "decomposed_attn" || multiplies(shared, run, read, terms))};
+  const Method& method = method_named(read.method());
+  const bool has_factors = is_whole && !method.parts.empty();
+  return {read,
+          has_factors && (method.weights.empty() || multiplies(shared, run, read, terms))};
 }
 
 Tensor take(Parts& parts, const std::string& name, const Read& read) {
@@ -49,9 +51,10 @@ Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts
                   const CallTerms& terms) {
   const auto max_bytes = shared.connection.max_bytes();
   const auto go_on = [&] { require_time(shared.connection, terms); };
-  Tensor first = take(parts, std::string(first_factor(read.method())), read);
+  const Method& method = method_named(read.method());
+  Tensor first = take(parts, method.parts.front().name, read);
   std::optional<Tensor> gain = take_if_there(parts, "gain");
-  if (read.method() == "decomposed_attn") {
+  if (method.weights.empty()) {
     Tensor value_out = take(parts, "value_out", read);
     if (!parts.empty())
       raise_unasked("a factor " + parts.begin()->first, std::string(read.method()));
@@ -78,7 +81,6 @@ Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts
 Expectation expectation_of(Shared& shared, const CurrentRun& run, const Asked& asked,
                            const ReadOptions& options) {
   Expectation made{.method = std::string(asked.read.method()),
-                   .dims = dims_of(asked.read),
                    .options = options,
                    .factored = asked.factored};
   add_lengths(made.lengths, run);
@@ -107,8 +109,8 @@ std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor
     const std::size_t dot = one.name.find('.');
     const std::string method = one.name.substr(0, dot);
     const std::string factor = dot == std::string::npos ? kWhole : one.name.substr(dot + 1);
-    const std::string_view first = first_factor(method);
-    if (factor == kWhole || (!first.empty() && factor == first)) groups.emplace_back();
+    const Method* row = find_method(method);
+    if (factor == kWhole || (row != nullptr && row->begins_with(factor))) groups.emplace_back();
     if (groups.empty() || groups.size() > asked.size())
       raise_unasked(one.name, std::to_string(asked.size()) + " values");
     const std::string_view wanted = asked[groups.size() - 1].read.method();

@@ -1,21 +1,16 @@
 #include "slices.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <utility>
 
+#include "method_table.h"
 #include "tensor_access.h"
 #include "transparent_llm/errors.h"
 #include "wire_dtype.h"
 
 namespace transparent_llm::internal {
 namespace {
-
-/// Of all values.
-constexpr std::array<std::string_view, 12> kAxes = {"batch",     "d_ffn",  "d_model", "d_vocab",
-                                                    "head",      "hidden", "key_pos", "pos",
-                                                    "query_pos", "source", "target",  "vocab"};
 
 InvalidRequestError invalid_slice(const std::string& axis, const std::string& message) {
   return InvalidRequestError(
@@ -69,9 +64,9 @@ void require_valid(const ReadOptions& options) {
                                .retry_after = {}});
   }
   for (const auto& [axis, slice] : options.slices) {
-    if (std::find(kAxes.begin(), kAxes.end(), axis) == kAxes.end()) {
+    if (std::find(axes().begin(), axes().end(), axis) == axes().end()) {
       std::string known;
-      for (const std::string_view name : kAxes)
+      for (const std::string_view name : axes())
         known += (known.empty() ? "" : ", ") + std::string(name);
       throw invalid_slice(axis, "no value has an axis '" + axis + "'; the axes are " + known);
     }

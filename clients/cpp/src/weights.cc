@@ -31,10 +31,8 @@ Tensor Weights::layer(Connection& connection, const ModelDescription& model, std
   const auto call = stream_call("neuron_outputs", std::move(request));
   CallTerms of_no_run = terms;
   of_no_run.run_key.clear();
-  static constexpr std::string_view kDims[] = {"d_ffn", "d_model"};
   const Expected expected(
       {{.method = call.name,
-        .dims = kDims,
         .lengths = {{"d_ffn", model.d_ffn[static_cast<std::size_t>(layer)]},
                     {"d_model", model.info.d_model}}}});
   Tensor rows = receive_one(connection, call, of_no_run, expected, {});

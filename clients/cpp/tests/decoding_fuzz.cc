@@ -84,7 +84,6 @@ const Expected& expected() {
     std::vector<Expectation> expectations;
     for (const Asked& asked : all_reads()) {
       Expectation made{.method = std::string(asked.read.method()),
-                       .dims = dims_of(asked.read),
                        .factored = asked.factored};
       add_lengths(made.lengths, a_run());
       expectations.push_back(std::move(made));

@@ -4,23 +4,10 @@ import { dtypeOfWire, isFloating } from "./dtypes.js";
 import { InternalError } from "./errors.js";
 import type { TensorHeader } from "./gen/transparent_llm/v1/tensor_pb.js";
 import { quoted } from "./legible.js";
-import { FIRST_FACTORS, type Method, READS } from "./methods.js";
+import type { Method, Part } from "./methods.js";
 import type { ReadOptions } from "./options.js";
 import type { Run } from "./run.js";
 import { countOf } from "./slices.js";
-
-/** At most: two factors and their gain. */
-const TENSORS_OF_A_VALUE = 3;
-
-/** Axes of each factor. A gain may be a scalar too. */
-const FACTORS: ReadonlyMap<string, readonly string[]> = new Map([
-  ["decomposed_attn.pattern", ["head", "target", "source"]],
-  ["decomposed_attn.value_out", ["source", "head", "d_model"]],
-  ["decomposed_attn.gain", ["target", "d_model"]],
-  ["decomposed_ffn_out.activations", ["d_ffn"]],
-  ["decomposed_ffn_out.gain", ["d_model"]],
-  ["decomposed_ffn_out.spans", ["span", "bound"]],
-]);
 
 /** Axes that are as long as the run, and which of its two they are. */
 const OF_RUN: ReadonlyMap<string, 0 | 1> = new Map([
@@ -56,7 +43,7 @@ export class Expected {
       const { header } = each.method;
       const isFactored = each.isFactored || this.#byHeader.get(header)?.isFactored;
       this.#byHeader.set(header, { ...each, isFactored });
-      most += each.isFactored ? TENSORS_OF_A_VALUE : 1;
+      most += each.isFactored ? each.method.parts.size : 1;
     }
     this.most = most;
   }
@@ -68,16 +55,17 @@ export class Expected {
     if (expectation === undefined || (factor !== "" && !expectation.isFactored)) {
       throw new InternalError(`the server sent ${quoted(header.name)}, which was not asked for`);
     }
-    const dims = factor === "" ? expectation.method.dims : FACTORS.get(header.name);
-    if (dims === undefined) {
+    const part = expectation.method.parts.get(factor);
+    if (factor !== "" && part === undefined) {
       throw new InternalError(`the server sent ${quoted(header.name)}, which is not a factor of ${method}`);
     }
-    const isScalar = factor === "gain" && header.dims.length === 0;
+    const { dims } = part ?? expectation.method;
+    const isScalar = part !== undefined && canBeScalar(part) && header.dims.length === 0;
     if (!isScalar && (header.dims.length !== dims.length || header.dims.some((name, axis) => name !== dims[axis]))) {
       const axes = header.dims.map(quoted).join(", ");
       throw new InternalError(`the server sent ${header.name} with the axes ${axes}, not ${dims.join(", ")}`);
     }
-    requireDtype(header, factor, expectation);
+    requireDtype(header, part, expectation);
     requireLengths(header, expectation);
   }
 }
@@ -88,20 +76,20 @@ export function splitAtDot(name: string): [string, string] {
   return dot < 0 ? [name, ""] : [name.slice(0, dot), name.slice(dot + 1)];
 }
 
-function requireDtype(header: TensorHeader, factor: string, { method, options }: Expectation): void {
+function canBeScalar({ isOptional, dtype }: Part): boolean {
+  return isOptional && dtype !== undefined && isFloating(dtype);
+}
+
+function requireDtype(header: TensorHeader, part: Part | undefined, { method, options }: Expectation): void {
   const dtype = dtypeOfWire(header.dtype);
-  let wanted = "a floating type";
-  if (factor === "spans" || method === READS.tokens) {
-    wanted = "I64";
-  } else if (factor !== "" && !FIRST_FACTORS.has(header.name)) {
-    wanted = "F32";
-  } else if (factor === "" && options.dtype !== undefined) {
-    wanted = options.dtype;
-  } else if (dtype !== undefined && isFloating(dtype)) {
+  const wanted = part === undefined ? (method.dtype ?? options.dtype) : part.dtype;
+  if (wanted === undefined && dtype !== undefined && isFloating(dtype)) {
     return;
   }
-  if (dtype !== wanted) {
-    throw new InternalError(`the server sent ${header.name} as ${dtype ?? header.dtype}, not as ${wanted}`);
+  if (wanted === undefined || dtype !== wanted) {
+    throw new InternalError(
+      `the server sent ${header.name} as ${dtype ?? header.dtype}, not as ${wanted ?? "a floating type"}`,
+    );
   }
 }
 

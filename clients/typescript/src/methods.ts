@@ -1,14 +1,25 @@
 /** The table: how each method that answers a tensor maps to the wire. */
 
-import type { DescMessage, DescMethodServerStreaming } from "@bufbuild/protobuf";
+import { type DescMessage, type DescMethodServerStreaming, getOption, hasOption } from "@bufbuild/protobuf";
+import { type DtypeName, dtypeOfWire, isFloating } from "./dtypes.js";
 import { IndexOutOfRangeError } from "./errors.js";
-import { TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
+import { index, method } from "./gen/transparent_llm/v1/method_pb.js";
+import { type FetchItem, FetchItemSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { TensorChunkSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
 
 const RPCS = TransparentLlmService.method;
 
 /** An RPC that answers tensors. */
 export type TensorRpc = DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>;
+
+/** One tensor of several that are a value together. */
+export interface Part {
+  readonly dims: readonly string[];
+  /** Undefined: a floating type. */
+  readonly dtype: DtypeName | undefined;
+  /** It may be absent; then it may also be a scalar, if it is floating. */
+  readonly isOptional: boolean;
+}
 
 /** One row: a method and the RPC that moves it. */
 export interface Method {
@@ -19,50 +30,66 @@ export interface Method {
   readonly arguments: readonly string[];
   /** Names of the result's axes. */
   readonly dims: readonly string[];
+  /** Of its elements. Undefined: a floating type. */
+  readonly dtype: DtypeName | undefined;
+  /** The factors that it can come as, in order, by their names. */
+  readonly parts: ReadonlyMap<string, Part>;
+  /** The method whose value is a factor too; empty: none is. */
+  readonly weights: string;
 }
 
-function method(rpc: TensorRpc, args: readonly string[], dims: readonly string[]): Method {
-  return { rpc, header: snakeCase(rpc.localName), arguments: args, dims };
+/** The row that stands in service.proto, at an RPC and at the indices of its request. */
+function methodOf(rpc: TensorRpc): Method {
+  const spec = getOption(rpc, method);
+  const parts = spec.parts.map(({ name, dims, dtype, optional }): [string, Part] => [
+    name,
+    { dims: axesOf(dims), dtype: dtypeOfWire(dtype), isOptional: optional },
+  ]);
+  return {
+    rpc,
+    header: snakeCase(rpc.localName),
+    arguments: rpc.input.fields.filter((field) => hasOption(field, index)).map((field) => field.localName),
+    dims: axesOf(spec.dims),
+    dtype: dtypeOfWire(spec.dtype),
+    parts: new Map(parts),
+    weights: spec.weights,
+  };
 }
 
-const RESIDUAL = ["batch", "pos", "d_model"];
-const POSITION = ["batchI", "layer", "pos"];
-
-/** Those that read a run, by the names of the class: what can be fetched. */
-export const READS = {
-  tokens: method(RPCS.tokens, [], ["batch", "pos"]),
-  logits: method(RPCS.logits, [], ["batch", "pos", "d_vocab"]),
-  residualIn: method(RPCS.residualIn, ["layer"], RESIDUAL),
-  residualAfterAttn: method(RPCS.residualAfterAttn, ["layer"], RESIDUAL),
-  residualOut: method(RPCS.residualOut, ["layer"], RESIDUAL),
-  ffnOut: method(RPCS.ffnOut, ["layer"], RESIDUAL),
-  decomposedFfnOut: method(RPCS.decomposedFfnOut, POSITION, ["hidden", "d_model"]),
-  neuronActivations: method(RPCS.neuronActivations, POSITION, ["d_ffn"]),
-  attentionMatrix: method(RPCS.attentionMatrix, ["batchI", "layer", "head"], ["query_pos", "key_pos"]),
-  attentionOutput: method(RPCS.attentionOutput, [...POSITION, "head"], ["d_model"]),
-  decomposedAttn: method(RPCS.decomposedAttn, ["batchI", "layer"], ["target", "source", "head", "d_model"]),
-} as const;
-
-/** The tensors with which the factors of a value begin. */
-export const FIRST_FACTORS: ReadonlySet<string> = new Set([
-  "decomposed_attn.pattern",
-  "decomposed_ffn_out.activations",
-]);
+function axesOf(dims: string): string[] {
+  return dims.split(" ").filter((axis) => axis !== "");
+}
 
 /** The name of a method that reads a run. */
-export type ReadName = keyof typeof READS;
+export type ReadName = Exclude<FetchItem["read"]["case"], undefined>;
+
+/** Those that read a run, by the names of the class: what can be fetched. */
+export const READS = Object.fromEntries(
+  FetchItemSchema.fields.map(({ localName }) => [localName, methodOf(RPCS[localName as ReadName])]),
+) as Readonly<Record<ReadName, Method>>;
 
 /** Those that read the model alone. */
 export const MODEL_READS = {
-  unembed: method(RPCS.unembed, [], ["vocab"]),
-  neuronOutput: method(RPCS.neuronOutput, ["layer", "neuron"], ["d_model"]),
-  neuronOutputs: method(RPCS.neuronOutputs, ["layer"], ["d_ffn", "d_model"]),
+  unembed: methodOf(RPCS.unembed),
+  neuronOutput: methodOf(RPCS.neuronOutput),
+  neuronOutputs: methodOf(RPCS.neuronOutputs),
 } as const;
 
 /** Names of all axes that a value can have. */
 export const AXES: ReadonlySet<string> = new Set(
   [...Object.values(READS), ...Object.values(MODEL_READS)].flatMap((each) => each.dims),
 );
+
+/** Whether its elements have no floating type. */
+export function hasIntegers({ dtype }: Method): boolean {
+  return dtype !== undefined && !isFloating(dtype);
+}
+
+/** Whether this is the first of the factors of a read's value. */
+export function isFirstPart(header: string, part: string): boolean {
+  const read = Object.values(READS).find((each) => each.header === header);
+  return part !== "" && read?.parts.keys().next().value === part;
+}
 
 /** An index of a request; undefined and null are left out, and the server says which may be. */
 export type Index = number | null | undefined;

@@ -14,7 +14,7 @@ import {
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { Encoding, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
-import { indexFields, READS } from "./methods.js";
+import { hasIntegers, indexFields, READS } from "./methods.js";
 import type { ReadOptions } from "./options.js";
 import { type Arrived, type CheckedRead, grouped } from "./reads.js";
 import type { Run } from "./run.js";
@@ -83,8 +83,8 @@ export class Reader {
   }
 
   async #options(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<TensorOptions> {
-    const { dims } = READS[read.name];
-    const wire = readOptionsToWire(options, dims, read.name !== "tokens");
+    const method = READS[read.name];
+    const wire = readOptionsToWire(options, method.dims, !hasIntegers(method));
     if (wire.slices.length === 0 && options.dtype === undefined && (await this.#multiplies(run, read, scope))) {
       wire.encoding = Encoding.FACTORED;
     }
@@ -93,8 +93,9 @@ export class Reader {
 
   /** Whether a value is best multiplied here. */
   async #multiplies(run: Run, { name, indices }: CheckedRead, scope: Scope): Promise<boolean> {
-    if (name !== "decomposedFfnOut" || indices.length < 3) {
-      return name === "decomposedAttn";
+    const method = READS[name];
+    if (method.parts.size === 0 || method.weights === "" || indices.length < method.arguments.length) {
+      return method.parts.size > 0 && method.weights === "";
     }
     const model = await this.#descriptions.of(run.modelDigest, scope);
     return model !== undefined && this.#weights.keeps(model, indices[1] ?? -1);
@@ -108,7 +109,7 @@ export class Reader {
     if (wire.encoding !== Encoding.FACTORED) {
       throw new InternalError(`the server sent factors of ${READS[read.name].header}, which were not asked for`);
     }
-    if (read.name === "decomposedAttn") {
+    if (READS[read.name].weights === "") {
       return attnProduct(arrived.factors, maxBytes, scope);
     }
     const model = await this.#descriptions.of(run.modelDigest, scope);

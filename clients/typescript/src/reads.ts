@@ -4,7 +4,7 @@ import type { NamedTensor } from "./assembler.js";
 import { InternalError, InvalidRequestError } from "./errors.js";
 import { splitAtDot } from "./expected.js";
 import type { Factors } from "./factors.js";
-import { FIRST_FACTORS, type Index, READS, type ReadName } from "./methods.js";
+import { type Index, isFirstPart, READS, type ReadName } from "./methods.js";
 import type { Tensor } from "./tensor.js";
 
 /** A method that reads a run, and its arguments. */
@@ -60,7 +60,7 @@ export function grouped(reads: readonly CheckedRead[], arrived: readonly NamedTe
     const last = groups.at(-1);
     if (factor === "") {
       groups.push({ header, value: tensor, factors: new Map() });
-    } else if (FIRST_FACTORS.has(name)) {
+    } else if (isFirstPart(header, factor)) {
       groups.push({ header, factors: new Map([[factor, tensor]]) });
     } else if (last?.header !== header || last.factors.size === 0 || last.factors.has(factor)) {
       throw new InternalError(`the server sent ${name} without the factors before it`);

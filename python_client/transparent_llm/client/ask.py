@@ -10,7 +10,7 @@ import torch
 
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.read_ahead import Indices
-from transparent_llm.client.reads import INTEGERS, Read, integers
+from transparent_llm.client.reads import Read, integers
 from transparent_llm.selection import Selection
 from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.requests import Form, Item
@@ -18,7 +18,7 @@ from transparent_llm.wire.requests import Form, Item
 
 def form(name: str, selection: Selection) -> Form:
     """What a selection asks for of a method's value: nothing of axes that it does not have, no type of integers."""
-    return Form(selection.of(METHODS[name].dims or ()), None if name in INTEGERS else selection.dtype)
+    return Form(selection.of(METHODS[name].dims or ()), None if METHODS[name].integers else selection.dtype)
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ class Ask:
     @property
     def dtype(self) -> torch.dtype | None:
         """That the value shall have; None: the one that the server holds it in."""
-        return None if self.name in INTEGERS else self.selection.dtype
+        return None if METHODS[self.name].integers else self.selection.dtype
 
     @property
     def sizes(self) -> Indices:
         """Of the axes that its indices go along."""
         (batch, n_pos), info = self.run.shape, self.run.model.info
-        sizes = {"batch_i": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
-        return tuple(sizes[argument] for argument in METHODS[self.name].arguments)
+        sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
+        return tuple(sizes[axis] for axis in METHODS[self.name].axes)
 
     def at(self, indices: Indices) -> Ask:
         """The same of another place."""
@@ -89,9 +89,9 @@ class Ask:
         """For a request.
 
         Args:
-            factored: The factors will do. They come in their own types, and those of a feed-forward part whole, as they
-                are small: what is asked for of it is cut out here.
+            factored: The factors will do. They come in their own types, and those that weights belong to whole, as
+                they are small: what is asked for is cut out here.
         """
         if not factored:
             return Item(*self.read, form(self.name, self.selection))
-        return Item(*self.read, Form({} if self.name == "decomposed_ffn_out" else self.axes, factored=True))
+        return Item(*self.read, Form({} if METHODS[self.name].weights else self.axes, factored=True))

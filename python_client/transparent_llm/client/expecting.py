@@ -8,7 +8,6 @@ import torch
 
 from transparent_llm.client.ask import Ask
 from transparent_llm.client.models import UNKNOWN_MODEL
-from transparent_llm.client.reads import INTEGERS
 from transparent_llm.description import ModelDescription
 from transparent_llm.selection import Selection
 from transparent_llm.wire.expected import Expected
@@ -18,12 +17,13 @@ from transparent_llm.wire.methods import METHODS
 def of_run(ask: Ask, *, factored: bool = False) -> Expected:
     """What a read of a run brings: with `factored` perhaps only its factors.
 
-    Those of a feed-forward part come whole and are cut here; all others come cut, and only values in another type.
+    Those that weights belong to come whole and are cut here; all others come cut, and only values in another type.
     """
-    name, dims, model = ask.name, METHODS[ask.name].dims or (), ask.run.model
-    is_whole = factored and name == "decomposed_ffn_out"
+    method, model = METHODS[ask.name], ask.run.model
+    is_whole = factored and method.weights is not None
     sizes = _cut(_sizes(ask.run.shape, model, ask.layer), {} if is_whole else ask.axes)
-    return Expected(name, dims, sizes, _dtype(name, model, None if factored else ask.dtype), factored)
+    dtype = _dtype(ask.name, model, None if factored else ask.dtype)
+    return Expected(ask.name, method.dims or (), sizes, dtype, method.parts if factored or method.is_parts else ())
 
 
 def of_model(name: str, model: ModelDescription, selection: Selection) -> Expected:
@@ -51,4 +51,4 @@ def _cut(sizes: dict[str, int], axes: Mapping[str, slice]) -> dict[str, int]:
 
 
 def _dtype(name: str, model: ModelDescription, wanted: torch.dtype | None) -> torch.dtype | None:
-    return torch.int64 if name in INTEGERS else wanted or model.dtype
+    return METHODS[name].dtype or wanted or model.dtype

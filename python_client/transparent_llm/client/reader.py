@@ -25,7 +25,6 @@ from transparent_llm.client.weights import Weights
 from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
 from transparent_llm.selection import Selection
 from transparent_llm.wire import requests
-from transparent_llm.wire.expected import FACTORS
 from transparent_llm.wire.fetch import FETCHED_METHODS
 from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.requests import Item, Request
@@ -36,7 +35,7 @@ Named = dict[str, torch.Tensor]
 _WALKED = frozenset(FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
 
-_BY_MODEL = frozenset({"residual_out", *FACTORS})
+_BY_MODEL = frozenset({"residual_out", *(name for name, method in METHODS.items() if method.parts)})
 """Methods whose values are named, or made here, by what is known of the model."""
 
 _ITEMS_PER_CALL = 2000
@@ -209,10 +208,12 @@ class RunReader:
 
         Those of neurons are made by weights that are or will be kept.
         """
-        model, layer, weights = ask.run.model, ask.layer, self._shared.weights
-        if ask.name == "decomposed_attn":
+        method, model, layer, weights = METHODS[ask.name], ask.run.model, ask.layer, self._shared.weights
+        if not method.parts or method.is_parts:
+            return False
+        if method.weights is None:
             return model is not UNKNOWN_MODEL
-        if ask.name != "decomposed_ffn_out" or not self._shared.models.has("neuron_outputs"):
+        if not self._shared.models.has(method.weights):
             return False
         if layer is None or not 0 <= layer < len(model.d_ffn):
             return False  # the server says what is wrong

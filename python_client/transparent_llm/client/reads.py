@@ -8,7 +8,6 @@ from typing import SupportsIndex, TypeVar, cast
 
 from transparent_llm.client.read_ahead import Indices
 from transparent_llm.errors import InternalError, InvalidRequestError
-from transparent_llm.wire.expected import FACTORS
 from transparent_llm.wire.methods import METHODS
 
 Read = tuple[str, Indices]
@@ -21,13 +20,7 @@ Arguments = tuple["SupportsIndex | None", ...]
 """Of a method, in its order, as a caller writes them; None for one that is left out."""
 
 WHOLE = "value"
-"""The name of what comes for a read, if it is not factors."""
-
-INTEGERS = frozenset({"tokens"})
-"""What has no floating type."""
-
-_FACTORS = {name: tuple(kind.name for kind in kinds if not kind.optional) for name, kinds in FACTORS.items()}
-"""Those that a product always has, in the order in which they come."""
+"""The name of what comes for a read, if it is one tensor."""
 
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
@@ -58,18 +51,18 @@ def integers(name: str, indices: Sequence[SupportsIndex | None]) -> Indices:
 
 
 def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[dict[str, _Part]]:
-    """The tensors of a stream, read by read: each begins with a value or with its first factor."""
+    """The tensors of a stream, read by read: each begins with a value or with its first part."""
     groups: list[tuple[str, dict[str, _Part]]] = []
     for full_name, tensor in arrived:
-        name, _, factor = full_name.partition(".")
-        if not factor or (name in _FACTORS and factor == _FACTORS[name][0]):
+        name, _, part = full_name.partition(".")
+        if not part or (name in METHODS and METHODS[name].begins_with(part)):
             groups.append((name, {}))
         elif not groups or groups[-1][0] != name:
             raise InternalError(f"the server sent {full_name!r} without the factors before it")
-        groups[-1][1][factor or WHOLE] = tensor
+        groups[-1][1][part or WHOLE] = tensor
     if [name for name, _ in groups] != list(names):
         raise InternalError(f"the server sent {len(groups)} values, not the {len(names)} that were asked for")
     for name, named in groups:
-        if WHOLE not in named and not named.keys() >= set(_FACTORS[name]):
+        if WHOLE not in named and not METHODS[name].can_be(named):
             raise InternalError(f"the server sent {', '.join(named)} of {name}, which do not make up a value")
     return [named for _, named in groups]

@@ -11,38 +11,8 @@ from transparent_llm.quoting import listed, quoted
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.headers import checked_header
+from transparent_llm.wire.methods import Part
 from transparent_llm.wire.protocol_error import ProtocolError
-
-
-@dataclass(frozen=True)
-class FactorKind:
-    """A factor that a value can come as, see ENCODING_FACTORED in tensor.proto."""
-
-    name: str
-    dims: tuple[str, ...]
-    dtype: torch.dtype | None = None
-    """None: that of the value."""
-
-    optional: bool = False
-    """Then it can also be a scalar, if it is floating."""
-
-
-FACTORS: dict[str, tuple[FactorKind, ...]] = {
-    "decomposed_attn": (
-        FactorKind("pattern", ("head", "target", "source")),
-        FactorKind("value_out", ("source", "head", "d_model"), torch.float32),
-        FactorKind("gain", ("target", "d_model"), torch.float32, optional=True),
-    ),
-    "decomposed_ffn_out": (
-        FactorKind("activations", ("d_ffn",)),
-        FactorKind("gain", ("d_model",), torch.float32, optional=True),
-        FactorKind("spans", ("span", "bound"), torch.int64, optional=True),
-    ),
-}
-"""In the order in which they come."""
-
-_AT_MOST = frozenset({"d_ffn", "span"})
-"""Axes of factors that can be shorter: of experts that were not chosen nothing comes."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +24,13 @@ class Expected:
 
     dims: tuple[str, ...]
     sizes: Mapping[str, int]
-    """Of its axes, and of those of its factors, as far as they are known: cut as was asked."""
+    """Of its axes, and of those of its parts, as far as they are known: cut as was asked."""
 
     dtype: torch.dtype | None = None
     """None: any floating one."""
 
-    factored: bool = False
-    """Whether factors will do."""
+    parts: tuple[Part, ...] = ()
+    """That it can come as; without dims, that it must come as."""
 
     def is_shape(self, shape: Sequence[int]) -> bool:
         """Whether the value can have this shape, as far as its sizes are known."""
@@ -69,17 +39,17 @@ class Expected:
         )
 
     @property
-    def factors(self) -> tuple[FactorKind, ...]:
-        """That it can come as."""
-        return FACTORS.get(self.name, ()) if self.factored else ()
+    def comes_whole(self) -> bool:
+        """Whether it can come as one tensor."""
+        return bool(self.dims) or not self.parts
 
 
 @dataclass(frozen=True)
 class Place:
-    """How far an answer has come: the value, and which of its factors was the last; None if it came whole."""
+    """How far an answer has come: the value, and which of its parts was the last; None if it came whole."""
 
     value: int
-    factor: int | None
+    part: int | None
 
 
 class Answer:
@@ -94,10 +64,10 @@ class Answer:
         Raises:
             ProtocolError: it is not what comes next, or has another shape or type.
         """
-        method, _, factor = head.name.partition(".")
-        found = self._next_factor(place, method, factor)
+        method, _, part = head.name.partition(".")
+        found = self._next_part(place, method, part)
         if found is None:
-            found = self._next_value(place, head.name, method, factor)
+            found = self._next_value(place, head.name, method, part)
         self._require_fits(found, head)
         return found
 
@@ -112,62 +82,61 @@ class Answer:
         if came != len(self._values):
             raise ProtocolError(f"received {came} values, {len(self._values)} were asked for")
 
-    def _next_factor(self, place: Place | None, method: str, factor: str) -> Place | None:
-        """A further factor of the value that is under way."""
-        if place is None or place.factor is None or self._values[place.value].name != method:
+    def _next_part(self, place: Place | None, method: str, part: str) -> Place | None:
+        """A further part of the value that is under way."""
+        if place is None or place.part is None or self._values[place.value].name != method:
             return None
-        for number in range(place.factor + 1, len(kinds := self._values[place.value].factors)):
-            if kinds[number].name == factor:
+        for number in range(place.part + 1, len(parts := self._values[place.value].parts)):
+            if parts[number].name == part:
                 return Place(place.value, number)
-            if not kinds[number].optional:
+            if not parts[number].optional:
                 break
         return None
 
-    def _next_value(self, place: Place | None, name: str, method: str, factor: str) -> Place:
+    def _next_value(self, place: Place | None, name: str, method: str, part: str) -> Place:
         self._require_complete(place)
         index = 0 if place is None else place.value + 1
         if index == len(self._values):
             raise ProtocolError(f"{quoted(name)} arrived after all {index} values that were asked for")
         value = self._values[index]
-        if method == value.name and not factor:
+        if name == value.name and value.comes_whole:
             return Place(index, None)
-        if method == value.name and value.factors and factor == value.factors[0].name:
+        if method == value.name and value.parts and part == value.parts[0].name:
             return Place(index, 0)
         raise ProtocolError(f"{quoted(name)} arrived where {value.name} was asked for")
 
     def _require_complete(self, place: Place | None) -> None:
-        if place is None or place.factor is None:
+        if place is None or place.part is None:
             return
         value = self._values[place.value]
-        missing = [kind.name for kind in value.factors[place.factor + 1 :] if not kind.optional]
+        missing = [part.name for part in value.parts[place.part + 1 :] if not part.optional]
         if missing:
-            raise ProtocolError(f"{value.name} arrived without its factor {missing[0]}")
+            raise ProtocolError(f"{value.name} arrived without its {'factor' if value.dims else 'part'} {missing[0]}")
 
     def _require_fits(self, place: Place, head: tensor_pb2.TensorHeader) -> None:
-        value, kind = self._values[place.value], None
+        value = self._values[place.value]
+        part = None if place.part is None else value.parts[place.part]
         dtype, shape = checked_header(head)
-        if place.factor is not None:
-            kind = value.factors[place.factor]
-        if not (_fits_type(dtype, value, kind) and _fits_shape(tuple(head.dims), shape, value, kind)):
-            sizes = [value.sizes.get(axis, axis) for axis in (kind.dims if kind else value.dims)]
-            wanted = dtypes.name(value.dtype) if kind is None and value.dtype is not None else ""
+        if not (_fits_type(dtype, value, part) and _fits_shape(tuple(head.dims), shape, value, part)):
+            sizes = [value.sizes.get(axis, axis) for axis in (part.dims if part else value.dims)]
+            wanted = dtypes.name(value.dtype) if part is None and value.dtype is not None else ""
             raise ProtocolError(
                 f"{quoted(head.name)} is {dtypes.name(dtype)} {listed(shape)} {listed(head.dims)}, where "
-                f"{wanted} {listed(sizes)} {listed(kind.dims if kind else value.dims)} was asked for"
+                f"{wanted} {listed(sizes)} {listed(part.dims if part else value.dims)} was asked for"
             )
 
 
-def _fits_type(got: torch.dtype, value: Expected, kind: FactorKind | None) -> bool:
-    wanted = value.dtype if kind is None or kind.dtype is None else kind.dtype
+def _fits_type(got: torch.dtype, value: Expected, part: Part | None) -> bool:
+    wanted = value.dtype if part is None or part.dtype is None else part.dtype
     return got == wanted if wanted is not None else got.is_floating_point
 
 
-def _fits_shape(dims: tuple[str, ...], shape: tuple[int, ...], value: Expected, kind: FactorKind | None) -> bool:
-    if kind is None:
+def _fits_shape(dims: tuple[str, ...], shape: tuple[int, ...], value: Expected, part: Part | None) -> bool:
+    if part is None:
         return dims == value.dims and value.is_shape(shape)
-    if not dims:
-        return kind.optional and kind.dtype is torch.float32
-    return dims == kind.dims and all(
-        n <= value.sizes.get(axis, n) if axis in _AT_MOST else n == value.sizes.get(axis, n)
-        for axis, n in zip(dims, shape, strict=True)
+    if not dims and part.optional:
+        return part.dtype is not None and part.dtype.is_floating_point
+    return dims == part.dims and all(
+        n <= value.sizes.get(axis, n) if part.sparse and number == 0 else n == value.sizes.get(axis, n)
+        for number, (axis, n) in enumerate(zip(dims, shape, strict=True))
     )

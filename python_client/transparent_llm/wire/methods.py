@@ -1,19 +1,40 @@
-"""The table: how each method of `TransparentLlm` maps to the wire. Client and servicer both work from it."""
+"""The table: how each method of `TransparentLlm` maps to the wire, read from the options of service.proto. Client and
+servicer both work from it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import torch
 from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire import dtypes
+from transparent_llm.wire._gen import method_pb2, service_pb2
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
 RUN_KEY_HEADER = "x-transparent-llm-run-key"
 """Request metadata: a hint for proxies, the same for a run and all reads of it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of several that are a value together, or a factor of one."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: torch.dtype | None = None
+    """None: that of the value."""
+
+    optional: bool = False
+    """Whether it may be absent. Then it can also be a scalar, if it is floating."""
+
+    sparse: bool = False
+    """Whether its first axis may be shorter than that axis is: of what is 0 nothing comes."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +48,7 @@ class Method:
     """Index arguments, in the order of the class and under the names of the request."""
 
     dims: tuple[str, ...] | None = None
-    """Names of the result's axes; None for a unary call."""
+    """Names of the result's axes; None for a unary call. Empty for a scalar, and for one that is its parts."""
 
     optional: tuple[str, ...] = ()
     """Those of the arguments that may be left out."""
@@ -37,6 +58,40 @@ class Method:
 
     of_class: bool = True
     """Whether it is a method of the class, or a client's way to answer several of them at once."""
+
+    dtype: torch.dtype | None = None
+    """Element type; None: a floating one, that of the model or the one that was asked for."""
+
+    parts: tuple[Part, ...] = ()
+    """The tensors that it comes as, in order: the factors of a value, or without dims the value itself."""
+
+    weights: str | None = None
+    """The method whose value is a factor too, beside the parts. With slices such a value comes whole."""
+
+    axes: tuple[str, ...] = ()
+    """The axis that each of the arguments goes along."""
+
+    @property
+    def integers(self) -> bool:
+        """Whether its elements have no floating type, so that none can be asked for."""
+        return self.dtype is not None and not self.dtype.is_floating_point
+
+    @property
+    def is_parts(self) -> bool:
+        """Whether its value is several tensors, which always come."""
+        return bool(self.parts) and not self.dims
+
+    def begins_with(self, part: str) -> bool:
+        """Whether this is the first of its parts."""
+        return bool(self.parts) and self.parts[0].name == part
+
+    def can_be(self, parts: Collection[str]) -> bool:
+        """Whether no part is missing among those of these names."""
+        return all(part.optional or part.name in parts for part in self.parts)
+
+    def axis_of(self, argument: str) -> str:
+        """The axis that an index goes along: "batch" of `batch_i`."""
+        return self.axes[self.arguments.index(argument)]
 
     @property
     def rpc(self) -> str:
@@ -65,30 +120,49 @@ class Method:
         return tuple(getattr(request, name) if request.HasField(name) else None for name in self.arguments)
 
 
-_RESIDUAL = ("batch", "pos", "d_model")
+def _of_rpc(rpc: Any) -> Method:
+    """The row that stands at an RPC and at the indices of its request."""
+    spec, fields = _option(rpc, method_pb2.method), rpc.input_type.fields
+    indices = {field.name: index for field in fields if (index := _option(field, method_pb2.index)) is not None}
+    return Method(
+        _snake_case(rpc.name),
+        tuple(indices),
+        _axes(spec.dims) if rpc.server_streaming else None,
+        optional=tuple(name for name, index in indices.items() if index.optional),
+        of_run="run_id" in rpc.input_type.fields_by_name,
+        of_class=not spec.bulk,
+        dtype=_dtype(spec),
+        parts=tuple(
+            Part(part.name, _axes(part.dims), _dtype(part), optional=part.optional, sparse=part.sparse)
+            for part in spec.parts
+        ),
+        weights=spec.weights or None,
+        axes=tuple(index.axis for index in indices.values()),
+    )
 
+
+def _option(described: Any, extension: Any) -> Any:
+    """None where there is none."""
+    options = described.GetOptions()
+    return options.Extensions[extension] if options.HasExtension(extension) else None
+
+
+def _snake_case(rpc: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", rpc).lower()
+
+
+def _axes(dims: str) -> tuple[str, ...]:
+    return tuple(dims.split())
+
+
+def _dtype(spec: Any) -> torch.dtype | None:
+    return dtypes.TORCH_BY_WIRE[spec.dtype] if spec.dtype else None
+
+
+_RPCS = service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]]
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (
-        Method("model_info", of_run=False),
-        Method("run", of_run=False),
-        Method("batch_size"),
-        Method("tokens", dims=("batch", "pos")),
-        Method("tokens_to_strings", of_run=False),
-        Method("logits", dims=("batch", "pos", "d_vocab")),
-        Method("unembed", dims=("vocab",), of_run=False),
-        Method("residual_in", ("layer",), _RESIDUAL),
-        Method("residual_after_attn", ("layer",), _RESIDUAL),
-        Method("residual_out", ("layer",), _RESIDUAL),
-        Method("ffn_out", ("layer",), _RESIDUAL),
-        Method("decomposed_ffn_out", ("batch_i", "layer", "pos"), ("hidden", "d_model")),
-        Method("neuron_activations", ("batch_i", "layer", "pos"), ("d_ffn",)),
-        Method("neuron_output", ("layer", "neuron"), ("d_model",), of_run=False),
-        Method("attention_matrix", ("batch_i", "layer", "head"), ("query_pos", "key_pos")),
-        Method("attention_output", ("batch_i", "layer", "pos", "head"), ("d_model",), optional=("head",)),
-        Method("decomposed_attn", ("batch_i", "layer"), ("target", "source", "head", "d_model")),
-        Method("neuron_outputs", ("layer",), ("d_ffn", "d_model"), of_run=False, of_class=False),
-    )
+    for method in (_of_rpc(rpc) for rpc in _RPCS.methods if _option(rpc, method_pb2.method) is not None)
 }
 
 
@@ -102,7 +176,7 @@ class Stub:
     parsed only that something is wrong."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        for rpc in service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"].methods:
+        for rpc in _RPCS.methods:
             path, serialize = f"/{SERVICE}/{rpc.name}", message_class(rpc.input_type).SerializeToString
             begin = channel.unary_stream if rpc.server_streaming else channel.unary_unary
             setattr(self, rpc.name, begin(path, request_serializer=serialize))

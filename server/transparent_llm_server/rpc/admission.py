@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from transparent_llm.errors import TooLargeError
+from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.streaming.chunks import Outgoing
 
@@ -111,7 +112,8 @@ class Admission:
 def _smaller(name: str) -> str:
     """What to ask for instead of a dense value."""
     ways = "slices, a smaller dtype or fewer values at once"
-    return f"the factored encoding, {ways}" if name in ("decomposed_attn", "decomposed_ffn_out") else ways
+    method = METHODS.get(name)
+    return f"the factored encoding, {ways}" if method is not None and method.parts else ways
 
 
 def _require(what: str, needed: int, allowed: int, counted: str = "") -> None:

@@ -70,7 +70,7 @@ FEATURES = (
 
 
 class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
-    """Answers the RPCs of service.proto."""
+    """Answers the RPCs of service.proto. Those that read a tensor of a run are alike: the table makes them below."""
 
     def __init__(
         self,
@@ -152,12 +152,6 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
 
             return self.intake.answer(model, len(request.token_ids), answer, caller)
 
-    def Tokens(self, request: service_pb2.TokensRequest, context: _Context) -> _Frames:
-        return self._of_run("tokens", request, context)
-
-    def Logits(self, request: service_pb2.LogitsRequest, context: _Context) -> _Frames:
-        return self._of_run("logits", request, context)
-
     def Unembed(self, request: service_pb2.UnembedRequest, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)
         named = (_digest_of(request.t), request.normalize)
@@ -166,38 +160,11 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             tag_of = partial(etag, identity, "unembed", named)
             yield from self._value(model.read, "unembed", arguments, request, context, tag_of)
 
-    def ResidualIn(self, request: service_pb2.ResidualInRequest, context: _Context) -> _Frames:
-        return self._of_run("residual_in", request, context)
-
-    def ResidualAfterAttn(self, request: service_pb2.ResidualAfterAttnRequest, context: _Context) -> _Frames:
-        return self._of_run("residual_after_attn", request, context)
-
-    def ResidualOut(self, request: service_pb2.ResidualOutRequest, context: _Context) -> _Frames:
-        return self._of_run("residual_out", request, context)
-
-    def FfnOut(self, request: service_pb2.FfnOutRequest, context: _Context) -> _Frames:
-        return self._of_run("ffn_out", request, context)
-
-    def DecomposedFfnOut(self, request: service_pb2.DecomposedFfnOutRequest, context: _Context) -> _Frames:
-        return self._of_run("decomposed_ffn_out", request, context)
-
-    def NeuronActivations(self, request: service_pb2.NeuronActivationsRequest, context: _Context) -> _Frames:
-        return self._of_run("neuron_activations", request, context)
-
     def NeuronOutput(self, request: service_pb2.NeuronOutputRequest, context: _Context) -> _Frames:
         return self._of_weights("neuron_output", request, context)
 
     def NeuronOutputs(self, request: service_pb2.NeuronOutputsRequest, context: _Context) -> _Frames:
         return self._of_weights("neuron_outputs", request, context)
-
-    def AttentionMatrix(self, request: service_pb2.AttentionMatrixRequest, context: _Context) -> _Frames:
-        return self._of_run("attention_matrix", request, context)
-
-    def AttentionOutput(self, request: service_pb2.AttentionOutputRequest, context: _Context) -> _Frames:
-        return self._of_run("attention_output", request, context)
-
-    def DecomposedAttn(self, request: service_pb2.DecomposedAttnRequest, context: _Context) -> _Frames:
-        return self._of_run("decomposed_attn", request, context)
 
     def Fetch(self, request: service_pb2.FetchRequest, context: _Context) -> _Frames:
         caller = self._caller(context)
@@ -284,6 +251,18 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
             stored_runs=stored_runs,
             stored_run_bytes=stored_run_bytes,
         )
+
+
+def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, Any, _Context], _Frames]:
+    def read(self: TransparentLlmServicer, request: Any, context: _Context) -> _Frames:
+        return self._of_run(name, request, context)
+
+    return read
+
+
+for _method in METHODS.values():
+    if _method.of_run and _method.dims is not None:
+        setattr(TransparentLlmServicer, _method.rpc, _read_of_run(_method.name))
 
 
 def _require_digest(wanted: str, model: ServedModel) -> str:

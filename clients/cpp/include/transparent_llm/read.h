@@ -56,7 +56,7 @@ class Read {
   Read(std::string_view method, std::vector<std::optional<Index>> indices)
       : method_(method), indices_(std::move(indices)) {}
 
-  std::string_view method_;  // of a literal
+  std::string_view method_;  // of a literal, or of the table
   std::vector<std::optional<Index>> indices_;
 };
 

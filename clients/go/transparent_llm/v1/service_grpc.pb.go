@@ -27,36 +27,36 @@ type TransparentLlmServiceClient interface {
 	ReleaseRun(ctx context.Context, in *ReleaseRunRequest, opts ...grpc.CallOption) (*ReleaseRunResponse, error)
 	// Number of rows of a run.
 	BatchSize(ctx context.Context, in *BatchSizeRequest, opts ...grpc.CallOption) (*BatchSizeResponse, error)
+	// Token ids, padded on the right.
+	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (TransparentLlmService_TokensClient, error)
 	// The text of each token by itself, leading space included.
 	TokensToStrings(ctx context.Context, in *TokensToStringsRequest, opts ...grpc.CallOption) (*TokensToStringsResponse, error)
-	// Token ids, padded on the right. [batch pos] I64
-	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (TransparentLlmService_TokensClient, error)
-	// The model's output. [batch pos d_vocab]
+	// The model's output.
 	Logits(ctx context.Context, in *LogitsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitsClient, error)
-	// Projects a vector of the residual stream to the vocabulary. [vocab]
+	// Projects a vector of the residual stream to the vocabulary.
 	Unembed(ctx context.Context, in *UnembedRequest, opts ...grpc.CallOption) (TransparentLlmService_UnembedClient, error)
-	// The residual stream as it enters a layer. [batch pos d_model]
+	// The residual stream as it enters a layer.
 	ResidualIn(ctx context.Context, in *ResidualInRequest, opts ...grpc.CallOption) (TransparentLlmService_ResidualInClient, error)
-	// The residual stream after attention's output was added. [batch pos d_model]
+	// The residual stream after attention's output was added.
 	ResidualAfterAttn(ctx context.Context, in *ResidualAfterAttnRequest, opts ...grpc.CallOption) (TransparentLlmService_ResidualAfterAttnClient, error)
-	// The residual stream as it leaves a layer. [batch pos d_model]
+	// The residual stream as it leaves a layer.
 	ResidualOut(ctx context.Context, in *ResidualOutRequest, opts ...grpc.CallOption) (TransparentLlmService_ResidualOutClient, error)
-	// What the feed-forward part added to the residual stream, bias included. [batch pos d_model]
+	// What the feed-forward part added to the residual stream, bias included.
 	FfnOut(ctx context.Context, in *FfnOutRequest, opts ...grpc.CallOption) (TransparentLlmService_FfnOutClient, error)
-	// What each neuron added: activation times output vector. [hidden d_model]
+	// What each neuron added: activation times output vector.
 	DecomposedFfnOut(ctx context.Context, in *DecomposedFfnOutRequest, opts ...grpc.CallOption) (TransparentLlmService_DecomposedFfnOutClient, error)
-	// Activations right after the activation function. [d_ffn]
+	// Activations right after the activation function.
 	NeuronActivations(ctx context.Context, in *NeuronActivationsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronActivationsClient, error)
-	// The raw output weight vector of a neuron. [d_model]
+	// The raw output weight vector of a neuron.
 	NeuronOutput(ctx context.Context, in *NeuronOutputRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronOutputClient, error)
-	// Attention probabilities after softmax; a row is the position that attends. [query_pos key_pos]
+	// Attention probabilities after softmax; a row is the position that attends.
 	AttentionMatrix(ctx context.Context, in *AttentionMatrixRequest, opts ...grpc.CallOption) (TransparentLlmService_AttentionMatrixClient, error)
-	// What a head, or without a head the whole attention, added to the residual stream. [d_model]
+	// What a head, or without a head the whole attention, added to the residual stream.
 	AttentionOutput(ctx context.Context, in *AttentionOutputRequest, opts ...grpc.CallOption) (TransparentLlmService_AttentionOutputClient, error)
-	// What each source position gave each target position through each head. [target source head d_model]
+	// What each source position gave each target position through each head.
 	DecomposedAttn(ctx context.Context, in *DecomposedAttnRequest, opts ...grpc.CallOption) (TransparentLlmService_DecomposedAttnClient, error)
 	// The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
-	// depend on no run, so a client keeps them under the model's digest. [d_ffn d_model]
+	// depend on no run, so a client keeps them under the model's digest.
 	NeuronOutputs(ctx context.Context, in *NeuronOutputsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronOutputsClient, error)
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
 	// Each is computed when its turn to be sent has come.
@@ -118,15 +118,6 @@ func (c *transparentLlmServiceClient) BatchSize(ctx context.Context, in *BatchSi
 	return out, nil
 }
 
-func (c *transparentLlmServiceClient) TokensToStrings(ctx context.Context, in *TokensToStringsRequest, opts ...grpc.CallOption) (*TokensToStringsResponse, error) {
-	out := new(TokensToStringsResponse)
-	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/TokensToStrings", in, out, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *transparentLlmServiceClient) Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (TransparentLlmService_TokensClient, error) {
 	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[0], "/transparent_llm.v1.TransparentLlmService/Tokens", opts...)
 	if err != nil {
@@ -157,6 +148,15 @@ func (x *transparentLlmServiceTokensClient) Recv() (*TensorChunk, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+func (c *transparentLlmServiceClient) TokensToStrings(ctx context.Context, in *TokensToStringsRequest, opts ...grpc.CallOption) (*TokensToStringsResponse, error) {
+	out := new(TokensToStringsResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/TokensToStrings", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *transparentLlmServiceClient) Logits(ctx context.Context, in *LogitsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitsClient, error) {
@@ -630,36 +630,36 @@ type TransparentLlmServiceServer interface {
 	ReleaseRun(context.Context, *ReleaseRunRequest) (*ReleaseRunResponse, error)
 	// Number of rows of a run.
 	BatchSize(context.Context, *BatchSizeRequest) (*BatchSizeResponse, error)
+	// Token ids, padded on the right.
+	Tokens(*TokensRequest, TransparentLlmService_TokensServer) error
 	// The text of each token by itself, leading space included.
 	TokensToStrings(context.Context, *TokensToStringsRequest) (*TokensToStringsResponse, error)
-	// Token ids, padded on the right. [batch pos] I64
-	Tokens(*TokensRequest, TransparentLlmService_TokensServer) error
-	// The model's output. [batch pos d_vocab]
+	// The model's output.
 	Logits(*LogitsRequest, TransparentLlmService_LogitsServer) error
-	// Projects a vector of the residual stream to the vocabulary. [vocab]
+	// Projects a vector of the residual stream to the vocabulary.
 	Unembed(*UnembedRequest, TransparentLlmService_UnembedServer) error
-	// The residual stream as it enters a layer. [batch pos d_model]
+	// The residual stream as it enters a layer.
 	ResidualIn(*ResidualInRequest, TransparentLlmService_ResidualInServer) error
-	// The residual stream after attention's output was added. [batch pos d_model]
+	// The residual stream after attention's output was added.
 	ResidualAfterAttn(*ResidualAfterAttnRequest, TransparentLlmService_ResidualAfterAttnServer) error
-	// The residual stream as it leaves a layer. [batch pos d_model]
+	// The residual stream as it leaves a layer.
 	ResidualOut(*ResidualOutRequest, TransparentLlmService_ResidualOutServer) error
-	// What the feed-forward part added to the residual stream, bias included. [batch pos d_model]
+	// What the feed-forward part added to the residual stream, bias included.
 	FfnOut(*FfnOutRequest, TransparentLlmService_FfnOutServer) error
-	// What each neuron added: activation times output vector. [hidden d_model]
+	// What each neuron added: activation times output vector.
 	DecomposedFfnOut(*DecomposedFfnOutRequest, TransparentLlmService_DecomposedFfnOutServer) error
-	// Activations right after the activation function. [d_ffn]
+	// Activations right after the activation function.
 	NeuronActivations(*NeuronActivationsRequest, TransparentLlmService_NeuronActivationsServer) error
-	// The raw output weight vector of a neuron. [d_model]
+	// The raw output weight vector of a neuron.
 	NeuronOutput(*NeuronOutputRequest, TransparentLlmService_NeuronOutputServer) error
-	// Attention probabilities after softmax; a row is the position that attends. [query_pos key_pos]
+	// Attention probabilities after softmax; a row is the position that attends.
 	AttentionMatrix(*AttentionMatrixRequest, TransparentLlmService_AttentionMatrixServer) error
-	// What a head, or without a head the whole attention, added to the residual stream. [d_model]
+	// What a head, or without a head the whole attention, added to the residual stream.
 	AttentionOutput(*AttentionOutputRequest, TransparentLlmService_AttentionOutputServer) error
-	// What each source position gave each target position through each head. [target source head d_model]
+	// What each source position gave each target position through each head.
 	DecomposedAttn(*DecomposedAttnRequest, TransparentLlmService_DecomposedAttnServer) error
 	// The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
-	// depend on no run, so a client keeps them under the model's digest. [d_ffn d_model]
+	// depend on no run, so a client keeps them under the model's digest.
 	NeuronOutputs(*NeuronOutputsRequest, TransparentLlmService_NeuronOutputsServer) error
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
 	// Each is computed when its turn to be sent has come.
@@ -688,11 +688,11 @@ func (UnimplementedTransparentLlmServiceServer) ReleaseRun(context.Context, *Rel
 func (UnimplementedTransparentLlmServiceServer) BatchSize(context.Context, *BatchSizeRequest) (*BatchSizeResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method BatchSize not implemented")
 }
-func (UnimplementedTransparentLlmServiceServer) TokensToStrings(context.Context, *TokensToStringsRequest) (*TokensToStringsResponse, error) {
-	return nil, status.Errorf(codes.Unimplemented, "method TokensToStrings not implemented")
-}
 func (UnimplementedTransparentLlmServiceServer) Tokens(*TokensRequest, TransparentLlmService_TokensServer) error {
 	return status.Errorf(codes.Unimplemented, "method Tokens not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) TokensToStrings(context.Context, *TokensToStringsRequest) (*TokensToStringsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method TokensToStrings not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) Logits(*LogitsRequest, TransparentLlmService_LogitsServer) error {
 	return status.Errorf(codes.Unimplemented, "method Logits not implemented")
@@ -842,24 +842,6 @@ func _TransparentLlmService_BatchSize_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
-func _TransparentLlmService_TokensToStrings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(TokensToStringsRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(TransparentLlmServiceServer).TokensToStrings(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: "/transparent_llm.v1.TransparentLlmService/TokensToStrings",
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(TransparentLlmServiceServer).TokensToStrings(ctx, req.(*TokensToStringsRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _TransparentLlmService_Tokens_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(TokensRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -879,6 +861,24 @@ type transparentLlmServiceTokensServer struct {
 
 func (x *transparentLlmServiceTokensServer) Send(m *TensorChunk) error {
 	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_TokensToStrings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokensToStringsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).TokensToStrings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/TokensToStrings",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).TokensToStrings(ctx, req.(*TokensToStringsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _TransparentLlmService_Logits_Handler(srv interface{}, stream grpc.ServerStream) error {

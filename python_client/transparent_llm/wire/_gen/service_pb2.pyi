@@ -1,3 +1,4 @@
+from . import method_pb2 as _method_pb2
 from . import model_pb2 as _model_pb2
 from . import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers

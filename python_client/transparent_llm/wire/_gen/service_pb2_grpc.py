@@ -42,15 +42,15 @@ class TransparentLlmServiceStub(object):
                 request_serializer=transparent__llm_dot_v1_dot_service__pb2.BatchSizeRequest.SerializeToString,
                 response_deserializer=transparent__llm_dot_v1_dot_service__pb2.BatchSizeResponse.FromString,
                 )
-        self.TokensToStrings = channel.unary_unary(
-                '/transparent_llm.v1.TransparentLlmService/TokensToStrings',
-                request_serializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsRequest.SerializeToString,
-                response_deserializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsResponse.FromString,
-                )
         self.Tokens = channel.unary_stream(
                 '/transparent_llm.v1.TransparentLlmService/Tokens',
                 request_serializer=transparent__llm_dot_v1_dot_service__pb2.TokensRequest.SerializeToString,
                 response_deserializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+                )
+        self.TokensToStrings = channel.unary_unary(
+                '/transparent_llm.v1.TransparentLlmService/TokensToStrings',
+                request_serializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsRequest.SerializeToString,
+                response_deserializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsResponse.FromString,
                 )
         self.Logits = channel.unary_stream(
                 '/transparent_llm.v1.TransparentLlmService/Logits',
@@ -169,6 +169,13 @@ class TransparentLlmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tokens(self, request, context):
+        """Token ids, padded on the right.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TokensToStrings(self, request, context):
         """The text of each token by itself, leading space included.
         """
@@ -176,92 +183,85 @@ class TransparentLlmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Tokens(self, request, context):
-        """Token ids, padded on the right. [batch pos] I64
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def Logits(self, request, context):
-        """The model's output. [batch pos d_vocab]
+        """The model's output.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unembed(self, request, context):
-        """Projects a vector of the residual stream to the vocabulary. [vocab]
+        """Projects a vector of the residual stream to the vocabulary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResidualIn(self, request, context):
-        """The residual stream as it enters a layer. [batch pos d_model]
+        """The residual stream as it enters a layer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResidualAfterAttn(self, request, context):
-        """The residual stream after attention's output was added. [batch pos d_model]
+        """The residual stream after attention's output was added.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResidualOut(self, request, context):
-        """The residual stream as it leaves a layer. [batch pos d_model]
+        """The residual stream as it leaves a layer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FfnOut(self, request, context):
-        """What the feed-forward part added to the residual stream, bias included. [batch pos d_model]
+        """What the feed-forward part added to the residual stream, bias included.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DecomposedFfnOut(self, request, context):
-        """What each neuron added: activation times output vector. [hidden d_model]
+        """What each neuron added: activation times output vector.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NeuronActivations(self, request, context):
-        """Activations right after the activation function. [d_ffn]
+        """Activations right after the activation function.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def NeuronOutput(self, request, context):
-        """The raw output weight vector of a neuron. [d_model]
+        """The raw output weight vector of a neuron.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttentionMatrix(self, request, context):
-        """Attention probabilities after softmax; a row is the position that attends. [query_pos key_pos]
+        """Attention probabilities after softmax; a row is the position that attends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttentionOutput(self, request, context):
-        """What a head, or without a head the whole attention, added to the residual stream. [d_model]
+        """What a head, or without a head the whole attention, added to the residual stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DecomposedAttn(self, request, context):
-        """What each source position gave each target position through each head. [target source head d_model]
+        """What each source position gave each target position through each head.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,7 +269,7 @@ class TransparentLlmServiceServicer(object):
 
     def NeuronOutputs(self, request, context):
         """The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
-        depend on no run, so a client keeps them under the model's digest. [d_ffn d_model]
+        depend on no run, so a client keeps them under the model's digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -318,15 +318,15 @@ def add_TransparentLlmServiceServicer_to_server(servicer, server):
                     request_deserializer=transparent__llm_dot_v1_dot_service__pb2.BatchSizeRequest.FromString,
                     response_serializer=transparent__llm_dot_v1_dot_service__pb2.BatchSizeResponse.SerializeToString,
             ),
-            'TokensToStrings': grpc.unary_unary_rpc_method_handler(
-                    servicer.TokensToStrings,
-                    request_deserializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsRequest.FromString,
-                    response_serializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsResponse.SerializeToString,
-            ),
             'Tokens': grpc.unary_stream_rpc_method_handler(
                     servicer.Tokens,
                     request_deserializer=transparent__llm_dot_v1_dot_service__pb2.TokensRequest.FromString,
                     response_serializer=transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.SerializeToString,
+            ),
+            'TokensToStrings': grpc.unary_unary_rpc_method_handler(
+                    servicer.TokensToStrings,
+                    request_deserializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsRequest.FromString,
+                    response_serializer=transparent__llm_dot_v1_dot_service__pb2.TokensToStringsResponse.SerializeToString,
             ),
             'Logits': grpc.unary_stream_rpc_method_handler(
                     servicer.Logits,
@@ -501,23 +501,6 @@ class TransparentLlmService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
-    def TokensToStrings(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(request, target, '/transparent_llm.v1.TransparentLlmService/TokensToStrings',
-            transparent__llm_dot_v1_dot_service__pb2.TokensToStringsRequest.SerializeToString,
-            transparent__llm_dot_v1_dot_service__pb2.TokensToStringsResponse.FromString,
-            options, channel_credentials,
-            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
-
-    @staticmethod
     def Tokens(request,
             target,
             options=(),
@@ -531,6 +514,23 @@ class TransparentLlmService(object):
         return grpc.experimental.unary_stream(request, target, '/transparent_llm.v1.TransparentLlmService/Tokens',
             transparent__llm_dot_v1_dot_service__pb2.TokensRequest.SerializeToString,
             transparent__llm_dot_v1_dot_tensor__pb2.TensorChunk.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TokensToStrings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/transparent_llm.v1.TransparentLlmService/TokensToStrings',
+            transparent__llm_dot_v1_dot_service__pb2.TokensToStringsRequest.SerializeToString,
+            transparent__llm_dot_v1_dot_service__pb2.TokensToStringsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
