@@ -121,7 +121,7 @@ def text_batch(ids: torch.Tensor, batch: int, bos_id: int, generator: torch.Gene
 
 @torch.no_grad()
 def bits_per_character(model: GPT2LMHeadModel, ids: torch.Tensor, characters: int, bos_id: int) -> float:
-    """Total negative log2-likelihood of the text, in windows that each begin anew after BOS, per character."""
+    """Total negative log2-likelihood of the text, in windows that each begin again after BOS, per character."""
     model.eval()
     nats = 0.0
     for start in range(0, len(ids), CONTEXT - 1):

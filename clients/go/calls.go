@@ -24,7 +24,7 @@ const (
 	maxMessageBytes = 16 << 20
 	// Of a status with its details, and of all headers before.
 	maxHeaderBytes = 64 << 10
-	// A server that does not finish the handshake in that time is not there.
+	// A server that does not finish the handshake within this time counts as absent.
 	longestConnect = 5 * time.Second
 	// During a call that brings nothing for so long the server is asked for a sign of life, and is lost if it gives none
 	// for as long again.
@@ -68,7 +68,7 @@ func dialled(config config) (*calls, error) {
 			MinConnectTimeout: longestConnect,
 		}))
 	if err != nil {
-		return nil, failure(ErrInvalidRequest, "%s is no target: %v", config.target, err)
+		return nil, failure(ErrInvalidRequest, "%s is not a target: %v", config.target, err)
 	}
 	return &calls{config: config, route: route, conn: conn, closing: make(chan struct{})}, nil
 }

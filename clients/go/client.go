@@ -74,7 +74,7 @@ func (c *Client) ModelInfo(ctx context.Context) (*pb.ModelInfo, error) {
 		return nil, err
 	}
 	if answer.Info == nil {
-		return nil, failure(ErrInternal, "%s answered ModelInfo without any", c.calls.target)
+		return nil, failure(ErrInternal, "%s answered ModelInfo without a model", c.calls.target)
 	}
 	return answer.Info, nil
 }
@@ -163,7 +163,7 @@ func (c *Client) Tokens(options ...ReadOption) (*Tensor, error) {
 
 // Mask tells for each token of the current run whether it is a real one. [batch pos] BOOL. No call is made.
 //
-// Errors: ErrNotRun; ErrNotSupported where the model does not tell padding from tokens.
+// Errors: ErrNotRun; ErrNotSupported where the model does not distinguish padding from tokens.
 func (c *Client) Mask(options ...ReadOption) (*Tensor, error) {
 	return c.known(options, func(held *run) *Tensor { return held.mask })
 }
@@ -180,7 +180,7 @@ func (c *Client) known(options []ReadOption, of func(*run) *Tensor) (*Tensor, er
 	}
 	whole := of(held)
 	if whole == nil {
-		return nil, failure(ErrNotSupported, "the served model does not tell padding from tokens")
+		return nil, failure(ErrNotSupported, "the served model does not distinguish padding from tokens")
 	}
 	return whole.cut(reading.of(whole.dims)), nil
 }
@@ -300,7 +300,8 @@ func (s *shared) hasNeuronOutputs() bool {
 func requireDigests(answer *pb.ServerInfoResponse, target string) error {
 	for _, model := range answer.Models {
 		if model.Digest != "" && !isDigest(model.Digest) {
-			return failure(ErrInternal, "%s describes a model with the digest %.100q, which is no SHA-256 in hex", target, model.Digest)
+			return failure(ErrInternal, "%s describes a model with the digest %.100q, which is not a SHA-256 in hex", target,
+				model.Digest)
 		}
 	}
 	return nil

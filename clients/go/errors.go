@@ -34,7 +34,7 @@ var (
 	ErrNotSupported = &Class{name: "NotSupportedError", reason: "NOT_SUPPORTED"}
 	// ErrUnavailable: the server is loading, draining or unreachable, or the connection was lost.
 	ErrUnavailable = &Class{name: "UnavailableError", reason: "UNAVAILABLE"}
-	// ErrDeadline: not done within the time of the call. errors.Is with context.DeadlineExceeded is true as well.
+	// ErrDeadline: not finished within the time of the call. errors.Is with context.DeadlineExceeded is true as well.
 	ErrDeadline = &Class{name: "DeadlineError", reason: "DEADLINE_EXCEEDED"}
 	// ErrCancelled: the call was cancelled. errors.Is with context.Canceled is true as well.
 	ErrCancelled = &Class{name: "CancelledError", reason: "CANCELLED"}

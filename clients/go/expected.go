@@ -48,7 +48,7 @@ func (e expected) check(head *pb.TensorHeader) error {
 	if isFactor {
 		dims = factorDims[head.Name]
 		if dims == nil {
-			return failure(ErrInternal, "the server sent %q, which is no factor of %s", head.Name, name)
+			return failure(ErrInternal, "the server sent %q, which is not a factor of %s", head.Name, name)
 		}
 		if factor == "gain" && len(head.Dims) == 0 {
 			dims = nil

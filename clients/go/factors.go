@@ -145,12 +145,12 @@ func checkAttn(came arrival) error {
 	case len(came) != present(pattern, offered, gain) || offered == nil:
 		return badFactors("decomposed_attn", "a factor is unknown or missing")
 	case len(pattern.shape) != 3 || !pattern.dtype.IsFloating():
-		return badFactors("decomposed_attn", "pattern is no [head target source]")
+		return badFactors("decomposed_attn", "pattern is not [head target source]")
 	case len(offered.shape) != 3 || offered.dtype != F32 || offered.shape[0] != pattern.shape[2] ||
 		offered.shape[1] != pattern.shape[0]:
-		return badFactors("decomposed_attn", "value_out does not fit to pattern")
+		return badFactors("decomposed_attn", "value_out does not fit pattern")
 	case gain != nil && !isGain(gain, pattern.shape[1], offered.shape[2]):
-		return badFactors("decomposed_attn", "gain does not fit to pattern and value_out")
+		return badFactors("decomposed_attn", "gain does not fit pattern and value_out")
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func checkFfn(came arrival, outputs *Tensor) error {
 	case len(came) != present(activations, gain, spans) || activations == nil:
 		return badFactors("decomposed_ffn_out", "a factor is unknown or missing")
 	case len(activations.shape) != 1 || !activations.dtype.IsFloating():
-		return badFactors("decomposed_ffn_out", "activations are no [d_ffn]")
+		return badFactors("decomposed_ffn_out", "activations are not [d_ffn]")
 	case gain != nil && !isGain(gain, outputs.shape[1]):
 		return badFactors("decomposed_ffn_out", "gain is neither a scalar nor [d_model]")
 	}
@@ -190,7 +190,7 @@ func spansOf(spans *Tensor, activations, count int) ([][2]int, error) {
 		return [][2]int{{0, count}}, nil
 	}
 	if spans.dtype != I64 || len(spans.shape) != 2 || spans.shape[1] != 2 || spans.shape[0] > count {
-		return nil, badFactors("decomposed_ffn_out", "spans are no I64 pairs, or more than there are neurons")
+		return nil, badFactors("decomposed_ffn_out", "spans are not I64 pairs, or more than there are neurons")
 	}
 	found, sum := make([][2]int, spans.shape[0]), 0
 	for i := range found {

@@ -80,7 +80,7 @@ func configured(target string, options []Option) (config, error) {
 		return made, failure(ErrInvalidRequest, "WithModel(%q): it is not valid UTF-8", made.model)
 	case !isPrintable(made.token):
 		return made, failure(ErrInvalidRequest,
-			"this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII")
+			"the token contains characters that cannot be sent in a header: perhaps a trailing line break, or non-ASCII letters")
 	case made.maxBytes < 1:
 		return made, failure(ErrInvalidRequest, "WithMaxBytes(%d): it must be 1 or more", made.maxBytes)
 	case made.timeout <= 0:

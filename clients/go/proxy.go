@@ -68,7 +68,7 @@ func routeTo(config config, look environ) (route, error) {
 	if isAsked && setting != environmentProxy {
 		proxy, err := proxyOf(setting)
 		if err != nil {
-			return route{}, failure(ErrInvalidRequest, "the proxy is no http://HOST:PORT: %v", err)
+			return route{}, failure(ErrInvalidRequest, "the proxy is not of the form http://HOST:PORT: %v", err)
 		}
 		return route{proxy: proxy, endpoint: endpoint}, nil
 	}
@@ -79,7 +79,7 @@ func routeTo(config config, look environ) (route, error) {
 	proxy, err := proxyOf(value)
 	switch {
 	case isAsked && err != nil:
-		return route{}, failure(ErrInvalidRequest, "the proxy of %s is no http://HOST:PORT: %v", variable, err)
+		return route{}, failure(ErrInvalidRequest, "the proxy of %s is not of the form http://HOST:PORT: %v", variable, err)
 	case isAsked || (err == nil && config.tls != nil && !isMany && !isLocal(host)):
 		return route{proxy: proxy, endpoint: endpoint}, nil
 	}
@@ -121,9 +121,9 @@ func proxyOf(value string) (*url.URL, error) {
 	made, err := url.Parse(value)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("it is no URL")
+		return nil, fmt.Errorf("it is not a URL")
 	case made.Scheme != "http":
-		return nil, fmt.Errorf("%s proxies are not known here", made.Scheme)
+		return nil, fmt.Errorf("%s proxies are not supported", made.Scheme)
 	case made.Hostname() == "" || (made.Path != "" && made.Path != "/") || made.RawQuery != "" || made.Fragment != "":
 		return nil, fmt.Errorf("it has no host, or more than a host")
 	}

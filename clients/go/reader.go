@@ -151,7 +151,7 @@ func (r *TensorReader) fill() error {
 	case err != nil:
 		return FromError(err, r.client.calls.target)
 	case step.Restarted && (given > 0 || !wire.SameTensor(step.Begins, r.head)):
-		return failure(ErrUnavailable, "the stream was cut at byte %d, and %s can no longer promise the same bits: read it "+
+		return failure(ErrUnavailable, "the stream broke at byte %d, and %s can no longer promise the same bits: read it "+
 			"again from the beginning", given, r.client.calls.target)
 	case step.Begins != nil && (given > 0 || !wire.SameTensor(step.Begins, r.head)):
 		return failure(ErrInternal, "%s sent a second tensor for one value", r.client.calls.target)

@@ -66,11 +66,11 @@ func readingOf(options []ReadOption) (*reading, error) {
 	for _, part := range made.slices {
 		switch {
 		case !knownAxes[part.Axis]:
-			return nil, invalidSlice(part.Axis, "no value has an axis %q; there are %s", part.Axis, axisNames())
+			return nil, invalidSlice(part.Axis, "no value has an axis %q; the axes are %s", part.Axis, axisNames())
 		case seen[part.Axis]:
 			return nil, invalidSlice(part.Axis, "axis %q is sliced twice; give each axis once", part.Axis)
 		case part.Step != nil && *part.Step < 1:
-			return nil, invalidSlice(part.Axis, "step %d on axis %q: a step is at least 1", *part.Step, part.Axis)
+			return nil, invalidSlice(part.Axis, "step %d on axis %q: a step must be at least 1", *part.Step, part.Axis)
 		}
 		seen[part.Axis] = true
 	}

@@ -54,13 +54,13 @@ func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
 	first := &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2}}
 	rest := &pb.TensorChunk{Header: logitsHead("x", 4), Offset: 2, Data: []byte{3, 4}}
 	for name, cut := range map[string]error{
-		"unavailable":              status.Error(codes.Unavailable, "transport is closing"),
-		"reset by a proxy":         status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR"),
-		"reset within a message":   status.Error(codes.Internal, "unexpected EOF"),
-		"draining":                 refusal(codes.Unavailable, "DRAINING", nil),
-		"cancelled by the server":  status.Error(codes.Canceled, "cancelled"),
-		"the server starts again":  refusal(codes.Unavailable, "LOADING", nil),
-		"the model is loaded anew": refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"}),
+		"unavailable":               status.Error(codes.Unavailable, "transport is closing"),
+		"reset by a proxy":          status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR"),
+		"reset within a message":    status.Error(codes.Internal, "unexpected EOF"),
+		"draining":                  refusal(codes.Unavailable, "DRAINING", nil),
+		"cancelled by the server":   status.Error(codes.Canceled, "cancelled"),
+		"the server starts again":   refusal(codes.Unavailable, "LOADING", nil),
+		"the model is loaded again": refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"}),
 	} {
 		p := &peer{logits: []logitsCall{sends(cut, first), sends(nil, rest)}}
 		got, err := begun(t, p).Logits(background)

@@ -23,7 +23,7 @@ type run struct {
 	id      string
 	digest  string
 	tokens  *Tensor
-	mask    *Tensor // nil where the model does not tell padding from tokens
+	mask    *Tensor // nil where the model does not distinguish padding from tokens
 }
 
 func sentencesRequest(model string, sentences []string) (*pb.RunRequest, error) {
@@ -111,10 +111,11 @@ func requireRunOf(request *pb.RunRequest, answer *pb.RunResponse) error {
 			answer.BatchSize, answer.NPos, rows)
 	}
 	if len(answer.RunId) == 0 || len(answer.RunId) > mostRunID {
-		return failure(ErrInternal, "the server named a run by %d bytes", len(answer.RunId))
+		return failure(ErrInternal, "the server sent a run id of %d bytes", len(answer.RunId))
 	}
 	if !isDigest(answer.ModelDigest) {
-		return failure(ErrInternal, "the server ran a model with the digest %.100q, which is no SHA-256 in hex", answer.ModelDigest)
+		return failure(ErrInternal, "the server ran a model with the digest %.100q, which is not a SHA-256 in hex",
+			answer.ModelDigest)
 	}
 	return nil
 }

@@ -163,16 +163,16 @@ func codeName(code codes.Code) string {
 func plainMessage(code codes.Code, said, target string) string {
 	switch {
 	case wasReset(code, said):
-		return target + " broke the call off (" + said + "); has a proxy lost the server behind it?"
+		return target + " broke off the call (" + said + "); has a proxy lost the server behind it?"
 	case code == codes.Unavailable && strings.Contains(said, "x509:"):
 		return "no connection to " + target + ": its certificate was not accepted (" + said + ")"
 	case code == codes.Unavailable:
 		return "no server answers at " + target + " (" + said + "); is it running, is the address right, and do both " +
-			"sides want TLS?"
+			"sides use TLS?"
 	case code == codes.DeadlineExceeded:
 		return target + " did not answer within the time allowed (" + said + "); raise the timeout if the work is long"
 	case code == codes.Unimplemented:
-		return "the server at " + target + " does not know this call (" + said + "); is it older than this client?"
+		return "the server at " + target + " does not know this method (" + said + "); is it older than this client?"
 	}
 	return codeName(code) + " from " + target + ": " + said
 }

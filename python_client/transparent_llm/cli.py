@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_flags(serve)
     serve.set_defaults(command=_serve)
 
-    token = commands.add_parser("token", help="print a new token, and the line that lets it into a server")
-    token.add_argument("owner", metavar="OWNER", help="who will use it; runs are seen by their owner only")
-    token.add_argument("--days", type=int, metavar="N", help="let it in for so many days only (default: for good)")
+    token = commands.add_parser("token", help="print a new token, and the line that makes a server accept it")
+    token.add_argument("owner", metavar="OWNER", help="who will use it; runs are visible to their owner only")
+    token.add_argument("--days", type=int, metavar="N", help="accept it for this many days only (default: forever)")
     token.set_defaults(command=_token)
 
     info = commands.add_parser("info", help="print what a server serves")
@@ -103,16 +103,16 @@ def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s:
     parser.add_argument(
         "--target", help=f"HOST:PORT or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
     )
-    parser.add_argument("--model", help="name of the model, where several are served")
+    parser.add_argument("--model", help="name of the model, if several are served")
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
     parser.add_argument("--token", help="bearer token (default TRANSPARENT_LLM_TOKEN)")
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
-    parser.add_argument("--tls-cert", help="file of a certificate to show (default TRANSPARENT_LLM_TLS_CERT)")
+    parser.add_argument("--tls-cert", help="file of the client certificate (default TRANSPARENT_LLM_TLS_CERT)")
     parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
     parser.add_argument(
         "--proxy",
         help="http://HOST:PORT, 'environment' or 'none' (default TRANSPARENT_LLM_PROXY, else the environment's proxy "
-        "for public servers by TLS)",
+        "for public servers over TLS)",
     )
     parser.set_defaults(command=command)
 
@@ -122,7 +122,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         from transparent_llm_server.config.server import ServerConfig, settings_of
         from transparent_llm_server.process.daemon import serve
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(f"serving needs more: pip install 'transparent-llm[server]' ({error})") from error
+        raise InvalidRequestError(
+            f"serving requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
+        ) from error
 
     flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "config")}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -135,7 +137,9 @@ def _token(arguments: argparse.Namespace) -> int:
     try:
         from transparent_llm_server.access.bearer_tokens import new_bearer_token
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(f"tokens need more: pip install 'transparent-llm[server]' ({error})") from error
+        raise InvalidRequestError(
+            f"making tokens requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
+        ) from error
 
     token, line = new_bearer_token(arguments.owner, arguments.days)
     print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)

@@ -198,4 +198,4 @@ class TransparentLlm(ABC):
 
         Not every implementation knows; one that does not raises `NotSupportedError`.
         """
-        raise NotSupportedError(f"{type(self).__name__} does not tell padding from tokens")
+        raise NotSupportedError(f"{type(self).__name__} does not distinguish padding from tokens")

@@ -41,7 +41,7 @@ class AttnFactors:
 
     @property
     def nbytes(self) -> int:
-        """Of the factors."""
+        """Bytes of the factors together, not of their product."""
         return self.pattern.nbytes + self.value_out.nbytes + (0 if self.gain is None else self.gain.nbytes)
 
     def product(self) -> torch.Tensor:

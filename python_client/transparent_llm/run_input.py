@@ -96,7 +96,7 @@ def require_token_ids(token_ids: Sequence[int]) -> None:
 def _require_text(index: int, sentence: object) -> None:
     if not isinstance(sentence, str):
         raise InvalidRequestError(
-            f"sentence {index} is no text but {type(sentence).__name__}", metadata={"sentence": str(index)}
+            f"sentence {index} is not text but {type(sentence).__name__}", metadata={"sentence": str(index)}
         )
     try:
         sentence.encode()

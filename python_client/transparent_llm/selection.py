@@ -31,13 +31,15 @@ class Selection:
             raise InvalidRequestError(f"reading takes a floating dtype, got {dtype}", reason="INVALID_DTYPE")
         for axis, part in axes.items():
             if axis not in known:
-                raise invalid_slice(axis, f"no tensor has an axis {quoted(axis)}; there are {', '.join(sorted(known))}")
+                raise invalid_slice(
+                    axis, f"no tensor has an axis {quoted(axis)}; the axes are {', '.join(sorted(known))}"
+                )
             if not isinstance(part, slice):
                 raise invalid_slice(
                     axis, f"reading takes a slice for {axis!r}, got {part!r}; for one index write slice(i, i + 1)"
                 )
             if part.step is not None and part.step < 1:
-                raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step is at least 1")
+                raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step must be at least 1")
         merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in axes.items()}}
         return Selection(dtype or self.dtype, tuple(merged.items()))
 

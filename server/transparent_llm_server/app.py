@@ -143,7 +143,9 @@ class Server:
                 credentials = certificates.credentials if certificates is not None else None
                 port = listen_on(self._grpc, listen, credentials)
         except RuntimeError as error:
-            raise InvalidRequestError(f"cannot listen on {listen}: is it taken by another server? ({error})") from error
+            raise InvalidRequestError(
+                f"cannot listen on {listen}: is it in use by another server? ({error})"
+            ) from error
         self._canary.listen(self._grpc)
         self.address = bound_address(listen, port)
         if self._probes is not None:

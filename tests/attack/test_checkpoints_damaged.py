@@ -95,18 +95,21 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a tensor in both files": (sharded(in_both), r"is both in a\.safetensors and in b\.safetensors"),
     "an index of another folder": (
         sharded(index_says(weight_map={"x": "../other/a.safetensors"})),
-        r"names \.\./other/a\.safetensors, which is no safetensors file of this folder",
+        r"names \.\./other/a\.safetensors, which is not a safetensors file in this folder",
     ),
-    "an index of pickles": (sharded(index_says(weight_map={"x": "a.bin"})), r"names a\.bin, which is no safetensors"),
+    "an index of pickles": (
+        sharded(index_says(weight_map={"x": "a.bin"})),
+        r"names a\.bin, which is not a safetensors",
+    ),
     "an index of nothing": (sharded(index_says(weight_map={})), r"has no weight_map"),
     "an index of numbers": (sharded(index_says(weight_map={"x": 3})), r"has no weight_map"),
     "an index without metadata": (sharded(index_says(metadata=None)), r"has no metadata"),
     "an index that is no JSON": (all_of(sharded(), written(INDEX, "{")), rf"its file {INDEX} is no JSON"),
-    "a configuration that is no JSON": (written("config.json", "{"), r"its file config\.json is no JSON: Expecting"),
-    "a configuration without a byte": (written("config.json", ""), r"its file config\.json is no JSON"),
-    "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its file config\.json is no JSON"),
+    "a configuration that is no JSON": (written("config.json", "{"), r"its file config\.json is not JSON: Expecting"),
+    "a configuration without a byte": (written("config.json", ""), r"its file config\.json is not JSON"),
+    "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its file config\.json is not JSON"),
     "a configuration that is a list": (written("config.json", "[1]"), r"its file config\.json holds a list"),
-    "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its file config\.json is no JSON"),
+    "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its file config\.json is not JSON"),
     "settings of text that are no JSON": (
         written("generation_config.json", "{"),
         r"generation_config\.json is no JSON",
@@ -119,7 +122,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a tokenizer that is none": (written("tokenizer.json", "{}"), r"no tokenizer for 'model': "),
     "no heads": (config(n_head=0), r"says n_head = 0; it must be a number from 1"),
     "fewer than no heads": (config(n_head=-4), r"says n_head = -4; "),
-    "heads that do not divide": (config(n_head=3), r"no language model can be built of its config\.json: "),
+    "heads that do not divide": (config(n_head=3), r"no language model can be built from its config\.json: "),
     "a layer and a half": (config(n_layer=1.5), r"says n_layer = 1\.5; "),
     "layers in words": (config(n_layer="two\x1b[2J"), r"says n_layer = 'two\\x1b\[2J'; "),
     "layers that are true": (config(n_layer=True), r"says n_layer = True; "),
@@ -137,7 +140,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         r"says model_type 'nope', which transformers .* does not know",
     ),
     "a type that is a list": (config(model_type=["gpt2"]), r"says model_type \['gpt2'\], which"),
-    "a type of no language model": (config(model_type="vit"), r"no language model can be built of its config\.json"),
+    "a type of no language model": (config(model_type="vit"), r"no language model can be built from its config\.json"),
     "weights of another name": (config(transformers_weights="x.safetensors"), r"sets transformers_weights; "),
     "an adapter beside the model": (
         written("adapter_config.json", '{"peft_type": "LORA", "base_model_name_or_path": "x"}'),
@@ -160,7 +163,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
             config(model_type="nope", auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "c.M"}),
             written("c.py", CODE),
         ),
-        r"wants code of its own to be run \(auto_map\), which is never done",
+        r"requires running its own code \(auto_map\), which is never done",
     ),
     "a pipe in place of the configuration": (piped("config.json"), r"its file config\.json is a pipe, not a file"),
     "a pipe in place of the weights": (piped(WEIGHTS), r"its file model\.safetensors is a pipe"),
@@ -171,29 +174,29 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a folder in place of the weights": (foldered(WEIGHTS), r"its file model\.safetensors is a folder"),
     "a link to a file of the machine": (
         linked("config.json", "/etc/passwd"),
-        r"config\.json is a link out of the model's",
+        r"config\.json is a link that leads outside the model's",
     ),
     "a link to a device": (
         linked("tokenizer.json", "/dev/zero"),
-        r"tokenizer\.json is a link out of the model's folder",
+        r"tokenizer\.json is a link that leads outside the model's folder",
     ),
     "a link to its neighbour": (
         lambda folder: (
             (folder.parent / "other.json").write_bytes((folder / "config.json").read_bytes()),
             linked("config.json", "../other.json")(folder),
         )[1],
-        r"config\.json is a link out of the model's folder",
+        r"config\.json is a link that leads outside the model's folder",
     ),
     "a link among the templates": (
         lambda folder: (foldered("additional_chat_templates")(folder), linked(TEMPLATE, "/etc/passwd")(folder))[1],
-        r"its file a\.jinja is a link out of the model's folder",
+        r"its file a\.jinja is a link that leads outside the model's folder",
     ),
     "a tokenizer in another folder": (
         settings_of("tokenizer_config.json", fast_tokenizer_files=["../other/tokenizer.4.0.0.json"]),
-        r"its tokenizer_config\.json names other files than those of its folder \(fast_tokenizer_files\)",
+        r"its tokenizer_config\.json names files other than those in its folder \(fast_tokenizer_files\)",
     ),
-    "a link to nothing": (linked("config.json", "nothing"), r"config\.json is a link that leads nowhere"),
-    "a link to itself": (linked("config.json", "config.json"), r"config\.json is a link that leads nowhere"),
+    "a link to nothing": (linked("config.json", "nothing"), r"config\.json is a broken link"),
+    "a link to itself": (linked("config.json", "config.json"), r"config\.json is a broken link"),
 }
 """What -> (what is done to a GPT-2, what is said)."""
 
@@ -235,7 +238,7 @@ def test_what_is_not_there_is_said(fault: str, whole: Callable[[str], Path], tmp
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(whole: Callable[[str], Path], tmp_path: Path) -> None:
     folder = damaged(whole("gpt2"), tmp_path / "model", lambda folder: (folder / WEIGHTS).chmod(0))
-    with pytest.raises(ModelRefusedError, match=r"its file model\.safetensors may not be read by this user"):
+    with pytest.raises(ModelRefusedError, match=r"its file model\.safetensors cannot be read by this user"):
         load(folder)
 
 

@@ -35,18 +35,18 @@ def test_a_model_that_is_handed_over_without_numbers_is_refused() -> None:
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(FAMILIES["llama_gqa"](), trust_remote_code=False)
     with pytest.raises(
-        ModelRefusedError, match=r"LlamaForCausalLM is not served: 2\d of its weights have no numbers yet"
+        ModelRefusedError, match=r"LlamaForCausalLM is not served: 2\d of its weights have no values yet"
     ):
         given(empty)
     half = build_model(FAMILIES["llama_gqa"]())
     half.model.layers[1].mlp.up_proj.to("meta")
     with pytest.raises(
-        ModelRefusedError, match=r"1 of its weights have no numbers yet: model\.layers\.1\.mlp\.up_proj\.w"
+        ModelRefusedError, match=r"1 of its weights have no values yet: model\.layers\.1\.mlp\.up_proj\.w"
     ):
         given(half)
     lazy = build_model(FAMILIES["llama_gqa"]())
     lazy.model.layers[1].mlp.up_proj = nn.LazyLinear(96, bias=False)
-    with pytest.raises(ModelRefusedError, match=r"1 of its weights have no numbers yet"):
+    with pytest.raises(ModelRefusedError, match=r"1 of its weights have no values yet"):
         given(lazy)
 
 
@@ -57,7 +57,7 @@ def test_a_model_that_is_handed_over_and_is_none_is_refused() -> None:
         given(adapted)
     with pytest.raises(ModelRefusedError, match="GPT2ForSequenceClassification has no language-model head"):
         given(GPT2ForSequenceClassification(FAMILIES["gpt2"]()))
-    with pytest.raises(ModelRefusedError, match="Linear is no causal language model of transformers"):
+    with pytest.raises(ModelRefusedError, match="Linear is not a causal language model of transformers"):
         given(nn.Linear(2, 2))
 
 

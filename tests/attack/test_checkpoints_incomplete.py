@@ -42,7 +42,7 @@ INCOMPLETE: dict[str, tuple[str, Damage, str]] = {
         r"its files lack transformer\.h\.1\.ln_1\.weight, which would be random",
     ),
     "a bias": ("gpt2", without("h.0.mlp.c_fc.bias"), r"lack transformer\.h\.0\.mlp\.c_fc\.bias"),
-    "a layer": ("gpt2", without("h.1."), r"\(12 in all\).*nothing is there of h\.1: correct the number of layers"),
+    "a layer": ("gpt2", without("h.1."), r"\(12 in all\).*there is nothing for h\.1: correct the number of layers"),
     "the tied embedding": ("gpt2", without("wte"), r"lack lm_head\.weight, transformer\.wte\.weight"),
     "positions": ("gpt2", without("wpe"), r"lack transformer\.wpe\.weight"),
     "the last norm": ("llama_gqa", without("model.norm."), r"lack model\.norm\.weight"),
@@ -65,12 +65,12 @@ INCOMPLETE: dict[str, tuple[str, Damage, str]] = {
     "too many layers": (
         "gpt2",
         config(n_layer=3),
-        r"lack transformer\.h\.2\..*\(12 in all\).*nothing is there of h\.2",
+        r"lack transformer\.h\.2\..*\(12 in all\).*there is nothing for h\.2",
     ),
     "too few layers": (
         "gpt2",
         config(n_layer=1),
-        r"no place for transformer\.h\.1\..*says 1 layers, its files have more",
+        r"no place for transformer\.h\.1\..*says 1 layers, but its files have more",
     ),
     "too few layers of Llama": (
         "llama_gqa",
@@ -123,7 +123,7 @@ INCOMPLETE: dict[str, tuple[str, Damage, str]] = {
     "NaN": (
         "gpt2",
         changed("c_fc.weight", lambda t: t.fill_(float("nan"))),
-        r"c_fc\.weight has elements that are no finite",
+        r"c_fc\.weight has elements that are not finite",
     ),
     "infinity": (
         "llama_gqa",

@@ -90,7 +90,7 @@ def test_a_request_that_does_not_come_in_time_is_waited_for_no_more() -> None:
     with victim("--request-arrival-s", "0.5") as attacked:
         with silent(attacked.address, [RUN] * 8, attacked.metadata()) as calls:
             wait_until(lambda: ended(calls) == [grpc.StatusCode.CANCELLED] * 8)
-        wait_until(lambda: "8 calls whose request did not come were cancelled" in attacked.log)
+        wait_until(lambda: "8 calls whose request did not arrive were cancelled" in attacked.log)
         with silent(attacked.probe_address, [CHECK] * 2) as calls:
             wait_until(lambda: len(ended(calls)) == 2)
 

@@ -41,12 +41,12 @@ def test_a_list_that_is_emptied_locks_nobody_out() -> None:
         file, good = token_file(attacked), token_file(attacked).read_text(encoding="ascii")
         with grpc.insecure_channel(attacked.address) as channel:
             for bad in ("", "# who may call\n", "attacker \n", good[: len(good) // 2]):
-                told = attacked.log.count("the tokens read before still count")
+                told = attacked.log.count("the tokens read before stay in effect")
                 replace(file, bad)
                 wait_until(
                     lambda told=told: (
                         call(channel, attacked.tokens[OTHER]) is grpc.StatusCode.OK  # type: ignore[misc]
-                        and attacked.log.count("the tokens read before still count") > told
+                        and attacked.log.count("the tokens read before stay in effect") > told
                     )
                 )
             file.unlink()

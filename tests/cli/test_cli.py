@@ -121,14 +121,20 @@ def test_a_file_that_cannot_be_written_is_one_line(address: str, tmp_path: Path)
     ("arguments", "said"),
     [
         (["run", "--top", "-1", SENTENCE], "--top is -1: it must be 0 or more"),
-        (["get", "unembed", "--layer", "0", "--pos", "99", SENTENCE], "pos 99 is out of range: valid are 0 to "),
-        (["get", "unembed", "--layer", "0", "--pos", "-1", SENTENCE], "pos -1 is out of range: valid are 0 to "),
-        (["get", "unembed", "--layer", "0", "--pos", "9" * 30, SENTENCE], "is out of range: valid are 0 to "),
+        (
+            ["get", "unembed", "--layer", "0", "--pos", "99", SENTENCE],
+            "pos 99 is out of range: valid indices are 0 to ",
+        ),
+        (
+            ["get", "unembed", "--layer", "0", "--pos", "-1", SENTENCE],
+            "pos -1 is out of range: valid indices are 0 to ",
+        ),
+        (["get", "unembed", "--layer", "0", "--pos", "9" * 30, SENTENCE], "is out of range: valid indices are 0 to "),
         (["get", "unembed", "--layer", "0", "--pos", "0", "--batch", "1", SENTENCE], "batch_i 1 is out of range"),
         (["info", "--timeout-s", "nan"], "timeout_s is nan: it must be a number of seconds"),
         (["info", "--tls-ca", "a\0b"], r"cannot read the CA certificates: a\x00b: embedded null byte"),
         (["info", "--model", "\x1b[2J"], r"there is no model '\x1b[2J'"),
-        (["info", "--proxy", "socks5://x:1"], "proxy names no HTTP proxy: write http://HOST:PORT"),
+        (["info", "--proxy", "socks5://x:1"], "proxy is not an HTTP proxy: write http://HOST:PORT"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -172,7 +178,7 @@ def test_the_servers_refusal_is_one_line(address: str, tmp_path: Path) -> None:
     arguments = ("residual_out", "--target", address, "--layer", "9", SENTENCE, "-o", str(tmp_path / "x"))
     finished = command("get", *arguments)
     assert finished.returncode == 1
-    assert finished.stderr == "transparent-llm: layer 9 is out of range: valid are 0 to 3\n"
+    assert finished.stderr == "transparent-llm: layer 9 is out of range: valid indices are 0 to 3\n"
 
 
 def test_health_is_an_exit_code(address: str) -> None:

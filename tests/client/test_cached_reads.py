@@ -139,7 +139,7 @@ def test_what_leaves_the_last_layer_is_a_value_of_its_own() -> None:
 def test_a_failure_is_not_kept() -> None:
     with watched() as (llm, watcher):
         for _ in range(2):
-            with pytest.raises(errors.IndexOutOfRangeError, match="layer 7 is out of range: valid are 0 to 1"):
+            with pytest.raises(errors.IndexOutOfRangeError, match="layer 7 is out of range: valid indices are 0 to 1"):
                 llm.residual_in(7)
         assert data_calls(watcher) == ["ResidualIn"] * 2
 
@@ -443,7 +443,7 @@ def test_what_cannot_be_fetched_is_refused(name: str) -> None:
         for call in (llm.fetch, llm.prefetch):
             with pytest.raises(errors.InvalidRequestError) as refused:
                 call(["logits", (name,)])
-            assert str(refused.value) == f"{name!r} cannot be fetched; what can: {known}"
+            assert str(refused.value) == f"{name!r} cannot be fetched; these can: {known}"
         assert data_calls(watcher) == []
 
 
@@ -472,7 +472,7 @@ def test_a_missing_index_is_told() -> None:
 
 def test_one_index_out_of_range_fails_the_whole_and_spoils_nothing() -> None:
     with watched() as (llm, _):
-        with pytest.raises(errors.IndexOutOfRangeError, match="layer 2 is out of range: valid are 0 to 1"):
+        with pytest.raises(errors.IndexOutOfRangeError, match="layer 2 is out of range: valid indices are 0 to 1"):
             llm.fetch([("residual_in", 1), ("ffn_out", 2)])
         assert torch.equal(llm.fetch([("residual_in", 1)])[0], local_run().residual_in(1))
 

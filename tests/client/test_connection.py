@@ -46,7 +46,7 @@ def test_connect_says_which_models_there_are() -> None:
     with running() as server:
         with pytest.raises(errors.NotFoundError) as caught:
             connect(server.address, model="gpt5")
-        assert str(caught.value) == "there is no model 'gpt5'; served are: tiny"
+        assert str(caught.value) == "there is no model 'gpt5'; the models are: tiny"
         assert caught.value.reason == "MODEL_NOT_FOUND"
         with connect(server.address, model="tiny") as llm:
             assert llm.model_info().name == "tiny"
@@ -121,7 +121,7 @@ def test_the_token_goes_with_every_call_and_stays_out_of_repr() -> None:
 
 @pytest.mark.parametrize("token", ["s3cret\n", "s3\x00cret", "s3crét"], ids=ascii)
 def test_a_token_that_cannot_be_sent_is_told_without_quoting_it(token: str) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="a line break at its end, perhaps") as caught:
+    with pytest.raises(errors.InvalidRequestError, match="perhaps a trailing line break") as caught:
         RemoteTransparentLlm(token=token)
     assert "s3" not in str(caught.value)
 

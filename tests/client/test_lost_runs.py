@@ -44,7 +44,7 @@ def test_without_rerun_the_loss_is_told() -> None:
         run_id = caught.value.metadata["run_id"]
         assert caught.value.reason == "RUN_NOT_FOUND"
         assert str(caught.value) == (
-            f"run '{run_id}' is not here: never made, evicted, expired or released; send Run again"
+            f"run '{run_id}' was not found: never made, evicted, expired or released; send Run again"
         )
         assert isinstance(caught.value, LookupError)
 
@@ -90,7 +90,7 @@ def test_a_server_that_always_forgets_is_not_asked_for_ever() -> None:
 
 
 def test_a_run_is_not_made_again_on_another_model() -> None:
-    """The server was started anew with other weights under the same name."""
+    """The server was restarted with other weights under the same name."""
     with running() as server, RemoteTransparentLlm(server.address) as llm:
         llm.run_tokens([[1, 2, 3]])
         llm.release()

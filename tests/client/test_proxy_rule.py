@@ -124,13 +124,15 @@ def test_addresses_may_be_excepted_by_blocks(excepted: str) -> None:
     ids=ascii,
 )
 def test_what_is_no_proxy_is_refused_at_once_and_not_quoted(wrong: str) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="proxy names no HTTP proxy: write http://HOST:PORT") as caught:
+    with pytest.raises(
+        errors.InvalidRequestError, match="proxy is not an HTTP proxy: write http://HOST:PORT"
+    ) as caught:
         ClientConfig(proxy=wrong)
     assert "s3cret" not in str(caught.value)
-    with pytest.raises(errors.InvalidRequestError, match="https_proxy names no HTTP proxy"):
+    with pytest.raises(errors.InvalidRequestError, match="https_proxy is not an HTTP proxy"):
         route("example.com:1", is_encrypted=True, wanted="environment", environ={"https_proxy": wrong})
 
 
 def test_a_proxy_for_several_addresses_is_refused() -> None:
-    with pytest.raises(errors.InvalidRequestError, match="is no single address, which a proxy needs"):
+    with pytest.raises(errors.InvalidRequestError, match="is not a single address, which a proxy requires"):
         RemoteTransparentLlm("ipv4:8.8.8.8:1,9.9.9.9:1", proxy=USED)

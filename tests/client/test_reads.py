@@ -22,7 +22,7 @@ def test_values_and_factors_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("arrived", "why"),
     [
-        (ATTN[:1], "sent pattern of decomposed_attn, which make no value"),
+        (ATTN[:1], "sent pattern of decomposed_attn, which do not make up a value"),
         (ATTN[1:], "without the factors before it"),
         ([*ATTN, *ATTN], "sent 2 values, not the 1"),
         ([("logits", 0)], "sent 1 values, not the 1"),

@@ -47,7 +47,7 @@ def test_what_belongs_to_a_model_alone_is_that_of_the_run(
         llm.run_tokens(ROWS)
         read(llm)
         replace(server)
-        with pytest.raises(NotFoundError, match="another model is served under this name") as told:
+        with pytest.raises(NotFoundError, match="a different model is now served under this name") as told:
             read(llm)
         assert told.value.reason == "MODEL_CHANGED"
         assert told.value.metadata["is"] == OTHER

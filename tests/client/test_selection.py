@@ -108,7 +108,7 @@ def test_something_else_than_a_slice_is_refused(part: Any) -> None:
 def test_a_step_below_one_is_refused(step: int) -> None:
     with pytest.raises(errors.InvalidRequestError) as refused:
         Selection().narrowed(None, {"pos": slice(None, None, step)}, KNOWN)
-    assert str(refused.value) == f"step {step} on axis 'pos': a step is at least 1"
+    assert str(refused.value) == f"step {step} on axis 'pos': a step must be at least 1"
     assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "pos"})
 
 

@@ -20,7 +20,7 @@ from transparent_llm.testing import serve_in_process
 
 Rows = list[list[int]]
 ROWS: list[Rows] = [[[1, 2, 3]], [[4, 5, 6]], [[7, 8, 9]]]
-OVERTAKEN = "another thread has run this object since this one did"
+OVERTAKEN = "another thread has called run on this object since this one did"
 
 
 @pytest.fixture(params=["remote", "in process", "served in process"])
@@ -181,7 +181,7 @@ def test_a_reading_block_is_for_the_thread_that_opened_it() -> None:
         llm.run_tokens(ROWS[0])
         with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16):
             for read in (llm.logits, llm.tokens, lambda: llm.neuron_output(0, 1)):
-                with pytest.raises(InvalidRequestError, match="another thread is within a reading block"):
+                with pytest.raises(InvalidRequestError, match="another thread is inside a reading block"):
                     in_thread(read)
             twin = llm.copy()
             assert llm.logits().shape[1] == 1

@@ -47,7 +47,7 @@ def test_a_stream_that_is_cut_again_and_again_ends_bit_identical() -> None:
     offsets = [request.options.resume_offset for request in watcher.requests]
     assert offsets == sorted(offsets)
     assert offsets[-1] > 0
-    assert {*offsets} <= {0, *received}  # resumed, not begun anew: only what was lost in flight is sent twice
+    assert {*offsets} <= {0, *received}  # resumed, not begun again: only what was lost in flight is sent twice
     assert received == sorted(received)
 
 

@@ -152,14 +152,14 @@ def test_a_neuron_that_is_not_there_is_told_as_ever(layer: int, neuron: int) -> 
     with watched() as (llm, _):
         llm.decomposed_ffn_out(0, 1, 0)
         for _ in range(2):
-            with pytest.raises(errors.IndexOutOfRangeError, match="is out of range: valid are 0 to "):
+            with pytest.raises(errors.IndexOutOfRangeError, match="is out of range: valid indices are 0 to "):
                 llm.neuron_output(layer, neuron)
 
 
 def test_an_index_that_is_out_of_range_fetches_no_weights() -> None:
     with watched() as (llm, watcher):
         for read in [(0, 2, 0), (0, -1, 0), (0, 1, 4), (2, 1, 0)]:
-            with pytest.raises(errors.IndexOutOfRangeError, match="is out of range: valid are 0 to "):
+            with pytest.raises(errors.IndexOutOfRangeError, match="is out of range: valid indices are 0 to "):
                 llm.decomposed_ffn_out(*read)
         assert weight_calls(watcher) == []
 

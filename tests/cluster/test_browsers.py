@@ -120,7 +120,7 @@ def test_errors_come_in_json(cluster: Cluster) -> None:
     status, error = ask(cluster, "POST", "/v1/run", {"model": "nope", "sentences": {"sentences": ["a"]}})
     assert status == 404
     assert error["details"][0]["reason"] == "MODEL_NOT_FOUND"
-    assert error["message"] == "there is no model 'nope'; served are: demo"
+    assert error["message"] == "there is no model 'nope'; the models are: demo"
 
 
 @pytest.mark.parametrize(

@@ -134,16 +134,16 @@ def _resumed() -> list[Fields]:
     new, new_six = _header(etag="two"), {**SIX, "data": "00" * 24, "values": [0] * 6}
     pair, whole = PAIR["data"], _message(ONE_TO_SIX, 0, HEAD)
     return [
-        _came("cut before anything came", [[], [whole]], [SIX], [(0, "")]),
-        _came("cut after the header", [[_message(header=HEAD)], [whole]], [SIX], [(0, "one")]),
-        _came("cut within an element", [[_message(a, 0, HEAD)], [_message(rest, 7, HEAD)]], [SIX], [(7, "one")]),
+        _came("broken before anything arrived", [[], [whole]], [SIX], [(0, "")]),
+        _came("broken after the header", [[_message(header=HEAD)], [whole]], [SIX], [(0, "one")]),
+        _came("broken within an element", [[_message(a, 0, HEAD)], [_message(rest, 7, HEAD)]], [SIX], [(7, "one")]),
         _came(
             "cut twice",
             [[_message(a, 0, HEAD)], [_message(rest[:10], 7, HEAD)], [_message(rest[10:], 12, HEAD)]],
             [SIX],
             [(7, "one"), (12, "one")],
         ),
-        _came("cut before its end was told", [[whole], [_message("", 24, HEAD)]], [SIX], [(24, "one")]),
+        _came("broken before its end was sent", [[whole], [_message("", 24, HEAD)]], [SIX], [(24, "one")]),
         _came(
             "other bits: everything begins again",
             [[_message(a, 0, HEAD)], [_message("00" * 24, 0, new)]],
@@ -159,21 +159,21 @@ def _resumed() -> list[Fields]:
             [new_six, PAIR],
             [(28, "one")],
         ),
-        _came("cut between two tensors", [[whole], [_message(pair, 0, SECOND)]], [SIX, PAIR], [(24, "one")]),
+        _came("broken between two tensors", [[whole], [_message(pair, 0, SECOND)]], [SIX, PAIR], [(24, "one")]),
         _came(
-            "cut in the second of two tensors",
+            "broken in the second of two tensors",
             [[whole, _message(pair[:6], 0, SECOND)], [_message(pair[6:], 3, SECOND)]],
             [SIX, PAIR],
             [(27, "one")],
         ),
         _came(
-            "cut after the header of the second",
+            "broken after the header of the second",
             [[whole, _message(header=SECOND)], [_message(pair, 0, SECOND)]],
             [SIX, PAIR],
             [(24, "one")],
         ),
         _came(
-            "an empty tensor before the cut is sent again",
+            "an empty tensor before the break is sent again",
             [[whole, _message(header=NONE_SUCH)], [_message(header=NONE_SUCH), _message(pair, 0, SECOND)]],
             [SIX, EMPTY, PAIR],
             [(24, "one")],
@@ -218,7 +218,7 @@ def _broken() -> list[Fields]:
             [_message(half[:14], 0, HEAD)],
             [_message(ONE_TO_SIX[14:], 7, _header("other"))],
         ],
-        "no header after a cut": [[_message(half[:14], 0, HEAD)], [_message(ONE_TO_SIX[14:], 7)]],
+        "no header after a break": [[_message(half[:14], 0, HEAD)], [_message(ONE_TO_SIX[14:], 7)]],
         "another etag within a stream": [[whole, _message(PAIR["data"], 0, _header("second", shape=(2,), etag="two"))]],
         "another etag for the same tensor": [[_message(half, 0, HEAD), _message(ONE_TO_SIX, 0, _header(etag="two"))]],
     }
@@ -229,7 +229,7 @@ def _broken() -> list[Fields]:
     too_large = {"class": "TooLargeError", "reason": "TOO_LARGE", "metadata": {"needed": "24", "allowed": "23"}}
     return [
         *cases,
-        {"case": "bytes that are no message", "streams": garbage, "error": A_BROKEN_STREAM},
+        {"case": "bytes that are not a message", "streams": garbage, "error": A_BROKEN_STREAM},
         {"case": "more than max_bytes", "max_bytes": 23, "streams": _written([[whole]]), "error": too_large},
     ]
 

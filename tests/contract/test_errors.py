@@ -31,21 +31,27 @@ READS: dict[str, Action] = {
 }
 
 OUT_OF_RANGE: dict[str, tuple[Action, str]] = {
-    "residual_in": (lambda llm: llm.residual_in(2), "layer 2 is out of range: valid are 0 to 1"),
-    "residual_after_attn": (lambda llm: llm.residual_after_attn(-1), "layer -1 is out of range: valid are 0 to 1"),
-    "residual_out": (lambda llm: llm.residual_out(99), "layer 99 is out of range: valid are 0 to 1"),
-    "ffn_out": (lambda llm: llm.ffn_out(2), "layer 2 is out of range: valid are 0 to 1"),
-    "ffn row": (lambda llm: llm.decomposed_ffn_out(2, 0, 0), "batch_i 2 is out of range: valid are 0 to 1"),
-    "ffn layer": (lambda llm: llm.decomposed_ffn_out(0, 2, 0), "layer 2 is out of range: valid are 0 to 1"),
-    "ffn pos": (lambda llm: llm.decomposed_ffn_out(0, 0, 4), "pos 4 is out of range: valid are 0 to 3"),
-    "activation pos": (lambda llm: llm.neuron_activations(0, 0, -1), "pos -1 is out of range: valid are 0 to 3"),
-    "neuron": (lambda llm: llm.neuron_output(0, 256), "neuron 256 is out of range: valid are 0 to 255"),
-    "neuron layer": (lambda llm: llm.neuron_output(2, 0), "layer 2 is out of range: valid are 0 to 1"),
-    "matrix head": (lambda llm: llm.attention_matrix(0, 0, 4), "head 4 is out of range: valid are 0 to 3"),
-    "matrix row": (lambda llm: llm.attention_matrix(-2, 0, 0), "batch_i -2 is out of range: valid are 0 to 1"),
-    "output head": (lambda llm: llm.attention_output(0, 0, 0, 4), "head 4 is out of range: valid are 0 to 3"),
-    "output pos": (lambda llm: llm.attention_output(0, 0, 4), "pos 4 is out of range: valid are 0 to 3"),
-    "parts row": (lambda llm: llm.decomposed_attn(2, 0), "batch_i 2 is out of range: valid are 0 to 1"),
+    "residual_in": (lambda llm: llm.residual_in(2), "layer 2 is out of range: valid indices are 0 to 1"),
+    "residual_after_attn": (
+        lambda llm: llm.residual_after_attn(-1),
+        "layer -1 is out of range: valid indices are 0 to 1",
+    ),
+    "residual_out": (lambda llm: llm.residual_out(99), "layer 99 is out of range: valid indices are 0 to 1"),
+    "ffn_out": (lambda llm: llm.ffn_out(2), "layer 2 is out of range: valid indices are 0 to 1"),
+    "ffn row": (lambda llm: llm.decomposed_ffn_out(2, 0, 0), "batch_i 2 is out of range: valid indices are 0 to 1"),
+    "ffn layer": (lambda llm: llm.decomposed_ffn_out(0, 2, 0), "layer 2 is out of range: valid indices are 0 to 1"),
+    "ffn pos": (lambda llm: llm.decomposed_ffn_out(0, 0, 4), "pos 4 is out of range: valid indices are 0 to 3"),
+    "activation pos": (
+        lambda llm: llm.neuron_activations(0, 0, -1),
+        "pos -1 is out of range: valid indices are 0 to 3",
+    ),
+    "neuron": (lambda llm: llm.neuron_output(0, 256), "neuron 256 is out of range: valid indices are 0 to 255"),
+    "neuron layer": (lambda llm: llm.neuron_output(2, 0), "layer 2 is out of range: valid indices are 0 to 1"),
+    "matrix head": (lambda llm: llm.attention_matrix(0, 0, 4), "head 4 is out of range: valid indices are 0 to 3"),
+    "matrix row": (lambda llm: llm.attention_matrix(-2, 0, 0), "batch_i -2 is out of range: valid indices are 0 to 1"),
+    "output head": (lambda llm: llm.attention_output(0, 0, 0, 4), "head 4 is out of range: valid indices are 0 to 3"),
+    "output pos": (lambda llm: llm.attention_output(0, 0, 4), "pos 4 is out of range: valid indices are 0 to 3"),
+    "parts row": (lambda llm: llm.decomposed_attn(2, 0), "batch_i 2 is out of range: valid indices are 0 to 1"),
 }
 
 

@@ -67,7 +67,7 @@ def test_a_model_that_gives_nan() -> None:
 def test_a_model_that_is_bridged_already() -> None:
     model = build_model(FAMILIES["gpt2"]())
     TransformerLensTransparentLlm("once", hf_model=model, tokenizer=build_tokenizer())
-    with pytest.raises(errors.InvalidRequestError, match="hf_model is bridged already"):
+    with pytest.raises(errors.InvalidRequestError, match="hf_model is already bridged"):
         TransformerLensTransparentLlm("twice", hf_model=model, tokenizer=build_tokenizer())
 
 

@@ -244,7 +244,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda o: put(named(o, "ServiceAccount", SERVER), "automountServiceAccountToken", True),
         "has a token for the cluster",
     ),
-    "a misspelt setting": (lambda o: settings(o, "run_store = 1"), "there is no setting run_store"),
+    "a misspelt setting": (lambda o: settings(o, "run_store = 1"), "unknown setting run_store"),
     "runs that fill the memory": (
         lambda o: settings(o, 'device = "cpu"\nrun_store_bytes = 4294967296'),
         "leave less than 1 GiB of 4Gi",

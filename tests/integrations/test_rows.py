@@ -55,11 +55,11 @@ def test_a_value_of_other_positions_or_rows_is_refused(shape: tuple[int, ...]) -
 @pytest.mark.parametrize(
     ("ids", "mask", "text"),
     [
-        (torch.rand(1, 2), None, "input_ids are integers of shape [batch pos] or [pos], got torch.float32"),
-        (torch.tensor([[True]]), None, "input_ids are integers"),
-        (torch.tensor(3), None, "input_ids are integers"),
+        (torch.rand(1, 2), None, "input_ids must be integers of shape [batch pos] or [pos], got torch.float32"),
+        (torch.tensor([[True]]), None, "input_ids must be integers"),
+        (torch.tensor(3), None, "input_ids must be integers"),
         (IDS, torch.ones(2, 3), "attention_mask has shape [2, 3], input_ids [2, 4]: they must be the same"),
-        (IDS, torch.full((2, 4), 2), "attention_mask of row 0 has other values than 0 and 1"),
+        (IDS, torch.full((2, 4), 2), "attention_mask of row 0 has values other than 0 and 1"),
         (IDS, torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]), "attention_mask leaves row 1 without a token"),
         (IDS, torch.tensor([[1, 0, 1, 1], [1, 1, 1, 1]]), "attention_mask of row 0 has a gap between tokens"),
     ],

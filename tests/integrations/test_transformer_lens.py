@@ -323,7 +323,7 @@ def test_what_cannot_be_done_remotely_is_refused(bridge: TransparentLlmBridge, o
     ("given", "options", "text"),
     [
         (None, {}, "forward needs input_ids: the service runs token ids"),
-        (torch.rand(1, 2, 64), {}, "input_ids are integers of shape [batch pos] or [pos], got torch.float32"),
+        (torch.rand(1, 2, 64), {}, "input_ids must be integers of shape [batch pos] or [pos], got torch.float32"),
         (TOKENS, {"prepend_bos": False}, "prepend_bos is for texts: token ids are run as they are"),
         (TEXTS, {"attention_mask": LEFT}, "texts bring their own attention_mask: leave it out, or give token ids"),
         (TOKENS + 499, {}, "token 504 is not in the vocabulary"),
@@ -375,8 +375,8 @@ def test_without_transformer_lens_the_message_says_what_to_install() -> None:
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == (
-        "ImportError: transparent_llm.integrations.transformer_lens needs TransformerLens 4.3, and transformer_lens "
-        "is not here: pip install 'transparent-llm[transformer-lens]'"
+        "ImportError: transparent_llm.integrations.transformer_lens requires TransformerLens 4.3, but transformer_lens "
+        "is not installed: pip install 'transparent-llm[transformer-lens]'"
     )
 
 

@@ -160,10 +160,10 @@ def test_a_map_may_not_spread_a_block(folders: dict[str, Path], tmp_path: Path) 
     [
         (
             {"device_map": "even"},
-            "device_map 'even' is none of auto, balanced, balanced_low_0, sequential, and no JSON ",
+            "device_map 'even' is neither auto, balanced, balanced_low_0, sequential nor a JSON ",
         ),
-        ({"max_memory": "0=1GiB"}, "max_memory means nothing without device_map; give one, for example auto"),
-        ({"offload_dir": "x"}, "offload_dir means nothing without device_map"),
+        ({"max_memory": "0=1GiB"}, "max_memory requires device_map; give one, for example auto"),
+        ({"offload_dir": "x"}, "offload_dir requires device_map"),
         (
             {"device_map": "auto", "max_memory": "0=1GiB,gpu=2"},
             "max_memory '0=1GiB,gpu=2' is not understood at 'gpu=2'",
@@ -180,11 +180,11 @@ def test_words_that_mean_nothing_are_refused(settings: dict[str, str], message: 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("[]", "holds no object"),
-        ("{}", "holds no object"),
+        ("[]", "does not hold an object"),
+        ("{}", "does not hold an object"),
         ('{"": 1.5}', r"'':? ?is on 1\.5; write cpu, disk, cuda:0 or 0|is on 1\.5"),
         ('{"": "meta"}', "device 'meta' is unknown"),
-        (f'{{"": {N_GPUS}}}', f"device 'cuda:{N_GPUS}' is not here"),
+        (f'{{"": {N_GPUS}}}', f"device 'cuda:{N_GPUS}' is not available"),
     ],
 )
 def test_a_file_that_is_no_map_is_refused(written: str, message: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_module_is_where_it_or_what_it_is_part_of_was_put() -> None:
     assert str(spread) == "cuda:1, cuda:0, disk"
     assert DeviceLayout({"": "cpu"}).place("anything") == "cpu"
     assert DeviceLayout({"model.h.0": "disk", "model.h.1": "disk"}).place("model") == "disk"
-    with pytest.raises(InvalidRequestError, match="device_map says nothing of lm_head"):
+    with pytest.raises(InvalidRequestError, match="device_map does not mention lm_head"):
         DeviceLayout({"model": 0}).place("lm_head")
 
 

@@ -178,7 +178,7 @@ def test_every_weight_of_every_family_is_watched(family: str) -> None:
         digest, was = llm.describe().digest, parameter.detach().clone()
         parameter.data[::2] += 0.125
         if copied and ".qkv." in name:
-            with pytest.raises(InvalidRequestError, match="computes with parts copied at load"):
+            with pytest.raises(InvalidRequestError, match="computes with copies of its parts"):
                 llm.run_tokens(ROWS)
             parameter.data.copy_(was)
         else:
@@ -203,17 +203,17 @@ def test_edits_that_are_reverted_before_anybody_looks_are_none_unless_they_were_
         (lambda model: model.double(), "it was cast, moved or reshaped"),
         (lambda model: model.half(), "it was cast, moved or reshaped"),
         (lambda model: model.to("meta"), "it was cast, moved or reshaped"),
-        (lambda model: model.lm_head.register_forward_hook(lambda *_: None), "hooks were put on its modules"),
-        (lambda model: model.model.layers[0].register_forward_pre_hook(lambda *_: None), "hooks were put on its"),
-        (lambda model: setattr(model, "lm_head", torch.nn.Linear(64, 500)), "modules were put into it"),
-        (lambda model: model.model.layers.pop(1), "modules were put into it or taken out"),
+        (lambda model: model.lm_head.register_forward_hook(lambda *_: None), "hooks were added to its modules"),
+        (lambda model: model.model.layers[0].register_forward_pre_hook(lambda *_: None), "hooks were added to its"),
+        (lambda model: setattr(model, "lm_head", torch.nn.Linear(64, 500)), "modules were added to it"),
+        (lambda model: model.model.layers.pop(1), "modules were added to it or removed"),
         (lambda model: model.set_attn_implementation("sdpa"), "its attention was set to sdpa"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(change: Callable[[Model], object], why: str) -> None:
     model, llm = loaded()
     change(model)
-    with pytest.raises(InvalidRequestError, match=f"{why}.*load the model anew"):
+    with pytest.raises(InvalidRequestError, match=f"{why}.*load the model again"):
         llm.run_tokens(ROWS)
 
 
@@ -241,7 +241,7 @@ def test_a_model_in_training_mode_drops_nothing_and_stays_in_it() -> None:
 
 @pytest.mark.parametrize("family", ["phi3_longrope", "llama_gqa", "gpt2"])
 def test_runs_are_no_edits(family: str) -> None:
-    """LongRoPE writes its frequencies anew in every forward pass."""
+    """LongRoPE writes its frequencies again in every forward pass."""
     _, llm = loaded(family)
     digest = llm.describe().digest
     for length in (3, 40, 5):

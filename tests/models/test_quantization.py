@@ -24,7 +24,7 @@ MISSING = sorted(set(QUANTIZATIONS) - set(HERE))
 def test_an_unknown_way_is_refused_with_those_that_there_are(name: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         quantization_of(name)
-    assert refused.value.message == f"quantization {name!r} is unknown; there are quanto-int8, torchao-int8"
+    assert refused.value.message == f"quantization {name!r} is unknown; known are quanto-int8, torchao-int8"
 
 
 @pytest.mark.parametrize(("name", "package"), [("quanto-int8", "optimum-quanto"), ("torchao-int8", "torchao")])
@@ -32,18 +32,21 @@ def test_a_missing_package_is_named(name: str, package: str, monkeypatch: pytest
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InvalidRequestError) as refused:
         TransformerLensTransparentLlm(str(tmp_path), quantization=name)
-    assert refused.value.message == f"quantization {name!r} needs a package that is not here: pip install {package}"
+    assert (
+        refused.value.message
+        == f"quantization {name!r} requires a package that is not installed: pip install {package}"
+    )
 
 
 @pytest.mark.parametrize("name", MISSING)
 def test_a_package_that_is_not_here_is_missed(name: str) -> None:
-    with pytest.raises(InvalidRequestError, match="needs a package that is not here"):
+    with pytest.raises(InvalidRequestError, match="requires a package that is not installed"):
         quantization_of(name)
 
 
 def test_it_does_not_go_with_a_device_map(tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidRequestError, match="quantization together with device_map has not been shown to be right"
+        InvalidRequestError, match="quantization together with device_map has not been shown to be correct"
     ):
         TransformerLensTransparentLlm(str(tmp_path), quantization="torchao-int8", device_map="auto")
 
@@ -55,7 +58,7 @@ def test_a_model_that_is_quantized_already_is_refused(config: object) -> None:
     with pytest.raises(ModelRefusedError) as refused:
         TransformerLensTransparentLlm("llama", hf_model=hf_model, tokenizer=build_tokenizer())
     assert refused.value.message == (
-        "LlamaForCausalLM is quantized already (awq), and its weights cannot be read; load plain ones, and quantize "
+        "LlamaForCausalLM is already quantized (awq), and its weights cannot be read; load plain ones, and quantize "
         "them here if need be: quanto-int8, torchao-int8"
     )
 

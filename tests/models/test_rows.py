@@ -175,7 +175,7 @@ def test_what_shares_a_pass_is_told_with_what_was_measured() -> None:
     described = loaded("phi3_longrope").describe()
     assert described.conventions["rows"] == (
         f"rows of one batch share forward passes with padding on the right, those of at most {ROPE_BORDER} tokens "
-        "apart from longer ones, which the model treats otherwise"
+        "apart from longer ones, which the model treats differently"
     )
     (check,) = [check for check in described.parity if check.name == "row_vs_row_alone"]
     assert check.passed

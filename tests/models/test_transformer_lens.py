@@ -166,7 +166,7 @@ def test_a_shared_experts_neurons_follow_after_the_routed_ones() -> None:
     ("device", "text"),
     [
         ("tpu", "device 'tpu' is unknown; use cpu, cuda, cuda:INDEX, gpu or auto"),
-        ("cuda:99", "device 'cuda:99' is not here: "),
+        ("cuda:99", "device 'cuda:99' is not available: "),
     ],
 )
 def test_a_device_that_is_not_there(device: str, text: str, tmp_path: Path) -> None:

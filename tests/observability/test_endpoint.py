@@ -118,7 +118,7 @@ def test_an_address_that_is_none_is_refused(listen: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         Server(ServerConfig(metrics_listen=listen))
     assert refused.value.message == (
-        f"metrics_listen is {listen!r}: write HOST:PORT with a port from 0 to 65535, as 127.0.0.1:50051"
+        f"metrics_listen is {listen!r}: write HOST:PORT with a port from 0 to 65535, as in 127.0.0.1:50051"
     )
 
 
@@ -126,7 +126,7 @@ def test_an_address_that_is_taken_is_refused() -> None:
     with running(metrics_listen=LOOPBACK) as server:
         taken = server.metrics_address
         other = Server(ServerConfig(listen="localhost:0", metrics_listen=taken))
-        with pytest.raises(InvalidRequestError, match=f"cannot serve metrics on {taken}: is it taken by another"):
+        with pytest.raises(InvalidRequestError, match=f"cannot serve metrics on {taken}: is it in use by another"):
             other.start()
         other.stop()
         wait_until(lambda: figures(server).families)
@@ -158,7 +158,9 @@ except InvalidRequestError as error:
     print(error.reason, error.message)
 """
     )
-    assert said.startswith(f"INVALID_REQUEST {flag} needs more: pip install 'transparent-llm[observability]' (")
+    assert said.startswith(
+        f"INVALID_REQUEST {flag} requires the [observability] extra: pip install 'transparent-llm[observability]' ("
+    )
 
 
 def test_a_server_without_metrics_and_traces_loads_no_library_for_them() -> None:

@@ -131,7 +131,7 @@ def test_a_port_that_is_taken_is_an_error_not_a_second_server() -> None:
         listen = f"127.0.0.1:{holder.getsockname()[1]}"
         with process("--listen", listen) as running:
             assert running.wait(TIMEOUT_S) == 1
-            assert f"transparent-llm: cannot listen on {listen}: is it taken by another server?" in log_of(running)
+            assert f"transparent-llm: cannot listen on {listen}: is it in use by another server?" in log_of(running)
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     precious.write_text("precious")
     with process("--listen", f"unix:{precious}") as running:
         assert running.wait(TIMEOUT_S) == 1
-        assert "a file that is no socket is there" in log_of(running)
+        assert "a file that is not a socket is there" in log_of(running)
     assert precious.read_text() == "precious"
 
 
@@ -220,11 +220,11 @@ def test_a_lost_device_ends_the_process_with_its_own_exit_code() -> None:
             assert llm.is_serving()
             with waiting(llm, timeout_s=4):
                 with pytest.raises(DeadlineError, match="did not come back within 4 s"):
-                    llm.run_tokens([[1, 2, 3]])  # waits for the server to be started anew
+                    llm.run_tokens([[1, 2, 3]])  # waits for the server to be restarted
                 with suppress(UnavailableError, DeadlineError):  # when the process is gone already
                     assert not llm.is_serving()
         assert running.wait(TIMEOUT_S) == 70
-        assert "nothing can be computed any more: ending with exit code 70" in log_of(running)
+        assert "nothing can be computed any more: exiting with code 70" in log_of(running)
 
 
 def test_a_server_that_hangs_is_lost_long_before_the_deadline(tiny_folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_it_ends_in_the_midst_of_work_that_does_not_stop_and_says_so() -> None:
     with at("computes_for_ever") as running:
         running.send_signal(signal.SIGTERM)
         assert running.wait(TIMEOUT_S) == 0
-        assert "given up, as it did not end in time: the model, for " in log_of(running)
+        assert "abandoned, as it did not end in time: the model, for " in log_of(running)
         assert log_of(running).endswith("stopped\n")
 
 
@@ -93,7 +93,7 @@ def test_sighup_has_tokens_read_again_and_ends_nothing(tmp_path: Path) -> None:
             assert llm.is_serving()
         file.path.write_text("alice\n")
         running.send_signal(signal.SIGHUP)
-        wait_until(lambda: "the tokens read before still count" in log_of(running))
+        wait_until(lambda: "the tokens read before stay in effect" in log_of(running))
         with connect(address, token=bob) as llm:
             assert llm.model_info().name == "demo"
         with pytest.raises(AuthError):

@@ -95,7 +95,7 @@ def test_a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost(config: Pat
         make_long_lines(address, 1)  # once there is room again
         end(running)
         reading.join()
-    told = [line for line in lines if "lines of this log were lost: nobody took them" in line]
+    told = [line for line in lines if "lines of this log were lost: nothing read them" in line]
     assert len(told) == 1
     if form == "json":
         assert json.loads(told[0])["level"] == "WARNING"

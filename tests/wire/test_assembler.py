@@ -187,7 +187,7 @@ def test_a_resumed_stream_from_the_wrong_byte_is_refused() -> None:
 
 def test_another_etag_without_a_cut_is_refused() -> None:
     assembler = assembled(sent(torch.zeros(2), chunk_bytes=8))
-    with pytest.raises(ProtocolError, match=r"^'value' has another etag than its stream$"):
+    with pytest.raises(ProtocolError, match=r"^'value' has a different etag than its stream$"):
         assembled(sent(torch.ones(2), chunk_bytes=8, etag="two"), assembler)
     assert_same_bits(only(assembler), torch.zeros(2))
 
@@ -239,12 +239,12 @@ def test_a_stream_without_a_header_is_refused() -> None:
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
-    with pytest.raises(ProtocolError, match=r"^a message that is no TensorChunk: "):
+    with pytest.raises(ProtocolError, match=r"^a message that is not a TensorChunk: "):
         Assembler().add(b"\x0a\xff")
 
 
 def test_a_header_that_is_no_message_is_refused() -> None:
-    with pytest.raises(ProtocolError, match=r"^a message that is no TensorChunk: "):
+    with pytest.raises(ProtocolError, match=r"^a message that is not a TensorChunk: "):
         Assembler().add(b"\x0a\x02\x0a\x05")
 
 

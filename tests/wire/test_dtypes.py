@@ -101,13 +101,13 @@ def test_a_refused_cast_says_what_is_allowed(held: torch.dtype, wanted: torch.dt
 def test_other_torch_dtypes_do_not_travel(dtype: torch.dtype) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         dtypes.to_wire(dtype)
-    assert refused.value.message == f"tensors of {dtype} do not travel; convert to one of {NAMES}"
+    assert refused.value.message == f"tensors of {dtype} cannot be sent; convert to one of {NAMES}"
     assert refused.value.reason == "INVALID_DTYPE"
     assert refused.value.metadata == {"got": str(dtype), "allowed": NAMES}
 
 
 def test_a_complex_tensor_is_not_sent_as_a_real_one() -> None:
-    with pytest.raises(InvalidRequestError, match=r"^tensors of torch.complex64 do not travel"):
+    with pytest.raises(InvalidRequestError, match=r"^tensors of torch.complex64 cannot be sent"):
         dtypes.wire_dtype(torch.float32, torch.complex64)
 
 

@@ -124,7 +124,7 @@ def test_more_items_than_there_may_be_are_refused_before_any_is_looked_at(kind: 
     right = fetching("a run", [("logits", requests.of_method("logits", ""))] * fetch.MOST_ITEMS)
     assert len(fetch.reads(kind(run_id="a run", items=right.items))) == 4096
     error = refusal(kind(run_id="a run", items=[FetchItem()] * 4097))
-    assert str(error) == f"{kind.__name__[:-7]} takes at most 4096 items at once, got 4097; ask several times"
+    assert str(error) == f"{kind.__name__[:-7]} takes at most 4096 items at once, got 4097; split it into several calls"
     assert (error.reason, error.metadata) == ("TOO_LARGE", {"needed": "4097", "allowed": "4096"})
 
 

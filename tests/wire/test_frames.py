@@ -227,7 +227,7 @@ def test_a_message_that_was_changed_is_read_as_generated_code_does(
 @example(b"\x0a\x05abc")
 @example(b"\x0a\x02\x0a\x05")
 @example(b"\x0a\x01\x00")
-@example(b"\x0a\x04\x0a\x02\xff\xfe")  # a name that is no UTF-8
+@example(b"\x0a\x04\x0a\x02\xff\xfe")  # a name that is not UTF-8
 @example(b"\x1a\x02a")
 @example(b"\x1a")
 @example(b"\x10")

@@ -110,7 +110,7 @@ def test_an_axis_sliced_twice_is_refused() -> None:
 @pytest.mark.parametrize("step", [0, -1, -(2**63)])
 def test_a_step_below_one_is_refused(step: int) -> None:
     error = refusal(counted(2, 3), AxisSlice(axis="pos", step=step))
-    assert error.message == f"step {step} on axis 'pos': a step is at least 1"
+    assert error.message == f"step {step} on axis 'pos': a step must be at least 1"
     assert error.metadata == {"axis": "pos"}
 
 

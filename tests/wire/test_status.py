@@ -258,7 +258,7 @@ def test_a_status_fits_into_the_metadata_that_grpc_accepts_whatever_a_client_ask
             Code.UNIMPLEMENTED,
             errors.NotSupportedError,
             "NOT_SUPPORTED",
-            f"the server at {TARGET} does not know this call (some words); is it older than this client?",
+            f"the server at {TARGET} does not know this method (some words); is it older than this client?",
         ),
         (Code.CANCELLED, errors.CancelledError, "CANCELLED", f"CANCELLED from {TARGET}: some words"),
         (Code.UNAUTHENTICATED, errors.AuthError, "UNAUTHENTICATED", f"UNAUTHENTICATED from {TARGET}: some words"),
@@ -286,7 +286,7 @@ def test_a_stream_that_a_proxy_reset_is_a_lost_connection() -> None:
     assert isinstance(got, errors.UnavailableError)
     assert got.reason == "UNAVAILABLE"
     assert got.message == (
-        f"{TARGET} broke the call off (Stream removed (RST_STREAM (Received RST_STREAM with error code 2))); "
+        f"{TARGET} broke off the call (Stream removed (RST_STREAM (Received RST_STREAM with error code 2))); "
         "has a proxy lost the server behind it?"
     )
 

@@ -19,7 +19,7 @@ void add_all(Assembler& assembler, const Json& messages) {
   for (const Json& message : messages) {
     v1::TensorChunk chunk;
     if (!chunk.ParseFromString(decode_base64(message.get<std::string>()))) {
-      throw StreamError("a message that is no TensorChunk");
+      throw StreamError("a message that is not a TensorChunk");
     }
     assembler.add(chunk);
   }

@@ -132,7 +132,7 @@ void require_within(const std::string& name, std::uint64_t n_bytes,
   if (!max_bytes || n_bytes <= *max_bytes) return;
   throw TooLargeError(
       legible(name, kMostName) + " takes " + std::to_string(n_bytes) +
-          " bytes, this client takes at most max_bytes=" + std::to_string(*max_bytes) +
+          " bytes, but this client accepts at most max_bytes=" + std::to_string(*max_bytes) +
           ": read a part of it (ReadOptions::slices), in a smaller dtype, by read_chunks, or raise "
           "max_bytes",
       {.reason = {},

@@ -39,7 +39,7 @@ class OpenStream {
     grpc::ByteBuffer message;
     if (!reader_->Read(&message)) return false;
     if (!grpc::SerializationTraits<v1::TensorChunk>::Deserialize(&message, chunk).ok())
-      throw StreamError("a message that is no TensorChunk");
+      throw StreamError("a message that is not a TensorChunk");
     return true;
   }
   grpc::Status finish() {
@@ -137,7 +137,8 @@ bool is_serving(Connection& connection, const CallTerms& terms) {
 void require_time(const Connection& connection, const CallTerms& terms) {
   if (connection.is_given_up(terms)) throw CancelledError("the call was cancelled");
   if (terms.deadline.is_within(Deadline::Clock::duration::zero()))
-    throw DeadlineError("the call was not done within its time; raise the timeout if it is large");
+    throw DeadlineError(
+        "the call did not finish within its time; raise the timeout if the work is long");
 }
 
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,

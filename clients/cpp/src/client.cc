@@ -163,7 +163,7 @@ Tensor Client::tokens(const ReadOptions& options) const {
 Tensor Client::mask(const ReadOptions& options) const {
   const auto& mask = impl().current().mask;
   internal::require_valid(options);
-  if (!mask) throw NotSupportedError("the served model does not tell padding from tokens");
+  if (!mask) throw NotSupportedError("the served model does not distinguish padding from tokens");
   return internal::cut(*mask, options);
 }
 

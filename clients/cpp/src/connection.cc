@@ -30,19 +30,18 @@ void require_consistent(const Options& options) {
                                        [](char sign) { return sign >= ' ' && sign <= '~'; });
   if (!is_sendable) {
     throw InvalidRequestError(
-        "this token has signs that cannot be sent: a line break at its end, perhaps, or letters "
-        "not of ASCII");
+        "the token contains characters that cannot be sent in a header: perhaps a trailing line "
+        "break, or non-ASCII letters");
   }
   if (options.max_bytes == 0)
     throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent");
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     throw InvalidRequestError(
-        "a client certificate needs both tls_cert and tls_key: its file and its key's");
+        "a client certificate requires both tls_cert and tls_key: its file and its key file");
   }
   if (!options.tls_cert.empty() && options.tls_ca.empty()) {
     throw InvalidRequestError(
-        "a client certificate is shown over TLS only: set tls_ca to the file of the server's "
-        "authority");
+        "a client certificate is sent over TLS only: set tls_ca to the server's CA file");
   }
 }
 
@@ -54,7 +53,7 @@ std::string pem(const std::filesystem::path& path, const std::string& what) {
   std::string text = std::move(read).str();
   if (!file || text.find("-----BEGIN ") == std::string::npos) {
     throw InvalidRequestError("cannot read " + what + " from " + path.string() +
-                              ": no file that can be read, or not PEM");
+                              ": not a readable file, or not PEM");
   }
   return text;
 }

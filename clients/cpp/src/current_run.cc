@@ -46,7 +46,7 @@ void require_run_of(const v1::RunRequest& request, const v1::RunResponse& respon
                         " positions, not of what was sent");
   }
   if (response.run_id().empty() || response.run_id().size() > kMostRunId) {
-    throw InternalError("the server named a run by " + std::to_string(response.run_id().size()) +
+    throw InternalError("the server sent a run id of " + std::to_string(response.run_id().size()) +
                         " bytes");
   }
   require_digest(response.model_digest());

@@ -19,7 +19,7 @@ struct CurrentRun {
   std::string model_digest;
   /// I64 [batch pos]
   Tensor tokens;
-  /// BOOL [batch pos]; absent where the model does not tell padding from tokens.
+  /// BOOL [batch pos]; absent where the model does not distinguish padding from tokens.
   std::optional<Tensor> mask;
 };
 

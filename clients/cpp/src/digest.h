@@ -17,7 +17,7 @@ inline void require_digest(const std::string& text) {
                     });
   if (!fits)
     throw InternalError("the server names a model by the digest " + in_quotes(text) +
-                        ", which is no SHA-256 in hex");
+                        ", which is not a SHA-256 in hex");
 }
 
 }  // namespace transparent_llm::internal

@@ -107,7 +107,7 @@ void Expected::check(const TensorHeader& header) const {
   }
   const auto factor = std::find_if(factors().begin(), factors().end(),
                                    [name](const Factor& one) { return one.name == name; });
-  if (factor == factors().end()) refuse(in_quotes(name) + ", which is no factor");
+  if (factor == factors().end()) refuse(in_quotes(name) + ", which is not a factor");
   const std::string_view after_dot = name.substr(dot + 1);
   const bool is_scalar = after_dot == "gain" && header.dims.empty();
   if (!is_scalar) require_dims(header, factor->dims);

@@ -28,7 +28,7 @@ void require(bool fits, const char* what) {
 [[noreturn]] void raise_no_memory(const std::string& name, std::size_t n_bytes) {
   throw TooLargeError(
       name + " takes " + std::to_string(n_bytes) +
-          " bytes, for which there is no memory here: read a part of it (ReadOptions::slices)",
+          " bytes, more than the memory available here: read a part of it (ReadOptions::slices)",
       {.reason = {}, .metadata = {{"needed", std::to_string(n_bytes)}}, .retry_after = {}});
 }
 
@@ -37,7 +37,7 @@ void require(bool fits, const char* what) {
 class Singles {
  public:
   explicit Singles(const Tensor& tensor) : tensor_(tensor) {
-    require(is_floating(tensor.dtype()), "a factor is no floating tensor");
+    require(is_floating(tensor.dtype()), "a factor is not a floating tensor");
   }
 
   /// Valid until the next call.

@@ -66,14 +66,14 @@ constexpr std::array kTlsFailures = {
         "now"},
     std::pair<std::string_view, std::string_view>{
         "Hostname Verification Check failed",
-        "its certificate was not accepted: it was made for another name than the target's"},
+        "its certificate was not accepted: it was issued for a name other than the target's"},
     std::pair<std::string_view, std::string_view>{
         "is not in peer certificate",
-        "its certificate was not accepted: it was made for another name than the target's"},
+        "its certificate was not accepted: it was issued for a name other than the target's"},
     std::pair<std::string_view, std::string_view>{
-        "WRONG_VERSION_NUMBER", "it does not speak TLS; leave tls_ca out, or ask for TLS there"},
+        "WRONG_VERSION_NUMBER", "it does not speak TLS; leave out tls_ca, or turn on TLS there"},
     std::pair<std::string_view, std::string_view>{
-        "wrong version number", "it does not speak TLS; leave tls_ca out, or ask for TLS there"},
+        "wrong version number", "it does not speak TLS; leave out tls_ca, or turn on TLS there"},
 };
 
 bool says(const std::string& text, std::string_view words) {
@@ -101,7 +101,7 @@ bool was_shut(const std::string& said) {
 std::string plain_message(const grpc::Status& status, const std::string& target) {
   const std::string& said = status.error_message();
   if (was_reset(status)) {
-    return target + " broke the call off (" + said + "); has a proxy lost the server behind it?";
+    return target + " broke off the call (" + said + "); has a proxy lost the server behind it?";
   }
   switch (status.error_code()) {
     case grpc::UNAVAILABLE:
@@ -111,7 +111,7 @@ std::string plain_message(const grpc::Status& status, const std::string& target)
       }
       if (was_shut(said)) {
         return "no connection to " + target + ": it closed the connection at once; is it up, and " +
-               "does it want TLS (tls_ca) or another client certificate (tls_cert, tls_key)? (" +
+               "does it require TLS (tls_ca) or another client certificate (tls_cert, tls_key)? (" +
                said + ")";
       }
       return "no server answers at " + target + " (" + said +
@@ -120,7 +120,7 @@ std::string plain_message(const grpc::Status& status, const std::string& target)
       return target + " did not answer within the time allowed (" + said +
              "); raise the timeout if the work is long";
     case grpc::UNIMPLEMENTED:
-      return "the server at " + target + " does not know this call (" + said +
+      return "the server at " + target + " does not know this method (" + said +
              "); is it older than this client?";
     default:
       return std::string(row_of(status.error_code()).name) + " from " + target + ": " + said;

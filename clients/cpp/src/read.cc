@@ -43,7 +43,7 @@ Read Read::named(std::string_view method, std::vector<std::optional<Index>> indi
     return Read(arity.method, std::move(indices));
   }
   throw InvalidRequestError("there is no '" + std::string(method) +
-                            "' to read of a run; there are " + known);
+                            "' to read of a run; known are " + known);
 }
 
 }  // namespace transparent_llm

@@ -167,7 +167,8 @@ bool is_excepted(const Endpoint& endpoint, const Environment& look) {
   return false;
 }
 
-/// A proxy as gRPC takes it, and its name. None for a value that is no http://[USER:PASS@]HOST.
+/// A proxy as gRPC takes it, and its name. None for a value that is not of the form
+/// http://[USER:PASS@]HOST.
 std::optional<Route> through(std::string value) {
   const bool has_odd_signs = std::any_of(value.begin(), value.end(),
                                          [](char sign) { return sign <= ' ' || sign > '~'; });
@@ -191,7 +192,7 @@ std::optional<Route> through(std::string value) {
 }
 
 [[noreturn]] void refuse(const std::string& what) {
-  throw InvalidRequestError(what + " is no http://[USER:PASS@]HOST[:PORT]");
+  throw InvalidRequestError(what + " is not of the form http://[USER:PASS@]HOST[:PORT]");
 }
 
 }  // namespace

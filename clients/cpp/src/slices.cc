@@ -73,11 +73,11 @@ void require_valid(const ReadOptions& options) {
       std::string known;
       for (const std::string_view name : kAxes)
         known += (known.empty() ? "" : ", ") + std::string(name);
-      throw invalid_slice(axis, "no value has an axis '" + axis + "'; there are " + known);
+      throw invalid_slice(axis, "no value has an axis '" + axis + "'; the axes are " + known);
     }
     if (slice.step && *slice.step < 1) {
       throw invalid_slice(axis, "step " + std::to_string(*slice.step) + " on axis '" + axis +
-                                    "': a step is at least 1");
+                                    "': a step must be at least 1");
     }
   }
 }

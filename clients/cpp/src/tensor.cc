@@ -146,7 +146,7 @@ double Tensor::at(std::initializer_list<std::size_t> indices) const {
 
 void Tensor::throw_not_held() const {
   throw wrong_dtype(dtype_, "the elements are " + std::string(name_of(dtype_)) +
-                                ", which another type than that holds");
+                                ", which that type cannot hold");
 }
 
 }  // namespace transparent_llm

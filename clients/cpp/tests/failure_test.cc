@@ -112,8 +112,8 @@ TEST(FailureTest, AFailedHandshakeIsExplained) {
        "its certificate was not accepted: no authority"},
       {"Ssl handshake failed: SSL_ERROR_SSL: error:0A00010B:SSL routines::wrong version number",
        "it does not speak TLS"},
-      {"Peer name 127.0.0.1 is not in peer certificate", "it was made for another name"},
-      {"Socket closed", "does it want TLS"},
+      {"Peer name 127.0.0.1 is not in peer certificate", "it was issued for a name other"},
+      {"Socket closed", "does it require TLS"},
       {"Connection refused", "is it running"},
   };
   for (const auto& [said, meaning] : meanings) {

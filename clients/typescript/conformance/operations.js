@@ -268,7 +268,7 @@ function parsed(message) {
   try {
     return fromBinary(TensorChunkSchema, message);
   } catch (error) {
-    throw new StreamError(`a message that is no TensorChunk: ${error}`);
+    throw new StreamError(`a message that is not a TensorChunk: ${error}`);
   }
 }
 

@@ -96,7 +96,7 @@ export class Assembler {
     if (chunk.header !== undefined) {
       this.#begin(chunk.header, chunk.offset);
     } else if (this.#goesOn) {
-      throw new StreamError("the stream was taken up without a header");
+      throw new StreamError("the stream resumed without a header");
     }
     this.#goesOn = false;
     if (chunk.shared !== undefined) {
@@ -138,7 +138,7 @@ export class Assembler {
         throw new StreamError(`${quoted(header.name)} begins at byte ${this.received} of ${this.totalBytes}`);
       }
     } else if (this.hasBegun && !this.#goesOn) {
-      throw new StreamError(`the header of ${quoted(header.name)} has another etag than its stream`);
+      throw new StreamError(`the header of ${quoted(header.name)} has a different etag than its stream`);
     }
     this.#check(header);
     requireRoom(header.name, header.totalBytes, this.#maxBytes);
@@ -146,9 +146,7 @@ export class Assembler {
       this.#startOver(header.etag); // the first header, or the server could not promise the same bits
     }
     if (this.#tensors.length >= this.#most) {
-      throw new StreamError(
-        `${quoted(header.name)} begins after ${this.#most} tensors, which is all that there can be`,
-      );
+      throw new StreamError(`${quoted(header.name)} begins after ${this.#most} tensors, the most there can be`);
     }
     const begun = { ...described, bytes: memory(header.totalBytes), received: 0 };
     this.#tensors.push(begun);

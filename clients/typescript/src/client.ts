@@ -144,12 +144,12 @@ export class RemoteTransparentLlm {
   /**
    * Where tokens are, and not padding. [batch pos], BOOL. Needs no call.
    *
-   * @throws NotSupportedError the served model does not tell padding from tokens.
+   * @throws NotSupportedError the served model does not distinguish padding from tokens.
    */
   mask(options: { readonly slices?: Slices } = {}): Tensor {
     const { mask } = this.#current();
     if (mask === undefined) {
-      throw new NotSupportedError("the served model does not tell padding from tokens");
+      throw new NotSupportedError("the served model does not distinguish padding from tokens");
     }
     return part(mask, options.slices);
   }

@@ -6,7 +6,7 @@ import { quoted } from "./legible.js";
 /** @throws InternalError a server gave something else than a SHA-256 in hex. */
 export function requireDigest(text: string): string {
   if (!/^[0-9a-f]{64}$/.test(text)) {
-    throw new InternalError(`the server names a model by the digest ${quoted(text)}, which is no SHA-256 in hex`);
+    throw new InternalError(`the server names a model by the digest ${quoted(text)}, which is not a SHA-256 in hex`);
   }
   return text;
 }

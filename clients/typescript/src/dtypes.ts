@@ -76,7 +76,7 @@ export function wireOfFloating(dtype: DtypeName): Dtype {
 
 function invalidDtype(got: string, allowed: readonly DtypeName[]): InvalidRequestError {
   const names = allowed.join(", ");
-  return new InvalidRequestError(`${got} is no dtype that can be asked for here; there are ${names}`, {
+  return new InvalidRequestError(`${got} is not a dtype that can be requested here; allowed are ${names}`, {
     reason: "INVALID_DTYPE",
     metadata: { got, allowed: names },
   });

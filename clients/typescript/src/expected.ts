@@ -70,7 +70,7 @@ export class Expected {
     }
     const dims = factor === "" ? expectation.method.dims : FACTORS.get(header.name);
     if (dims === undefined) {
-      throw new InternalError(`the server sent ${quoted(header.name)}, which is no factor of ${method}`);
+      throw new InternalError(`the server sent ${quoted(header.name)}, which is not a factor of ${method}`);
     }
     const isScalar = factor === "gain" && header.dims.length === 0;
     if (!isScalar && (header.dims.length !== dims.length || header.dims.some((name, axis) => name !== dims[axis]))) {

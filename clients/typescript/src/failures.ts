@@ -21,9 +21,9 @@ const LOST = [
 const TLS_FAILURES: readonly (readonly [RegExp, string])[] = [
   [/CERT_HAS_EXPIRED/, "its certificate was not accepted, as it has expired; its operator must renew it"],
   [/CERT_NOT_YET_VALID/, "its certificate was not accepted, as it is not yet valid; is this machine's clock right?"],
-  [/ERR_TLS_CERT_ALTNAME_INVALID/, "its certificate was made for another name than the target's"],
+  [/ERR_TLS_CERT_ALTNAME_INVALID/, "its certificate was issued for a name other than the target's"],
   [/SELF_SIGNED_CERT|UNABLE_TO_/, "its certificate was not accepted: no authority in tlsCa has signed it"],
-  [/ERR_SSL_WRONG_VERSION_NUMBER|EPROTO/, "it does not speak TLS; leave tlsCa out, or ask for TLS there"],
+  [/ERR_SSL_WRONG_VERSION_NUMBER|EPROTO/, "it does not speak TLS; leave out tlsCa, or turn on TLS there"],
 ];
 
 /** The error that a failed call raises. */

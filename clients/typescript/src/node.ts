@@ -24,7 +24,7 @@ export interface NodeOptions extends ClientOptions {
 
 /** Tensors come in chunks of at most 4 MiB; the rest is tokens. */
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
-/** During a call that brings nothing for so long the server is asked for a sign of life. */
+/** When a call has received nothing for this long, the server is pinged. */
 const KEEPALIVE_MS = 20_000;
 const SYSTEM_CA = "system";
 
@@ -49,7 +49,7 @@ export function connect(target: string, options: NodeOptions = {}): RemoteTransp
 function urlOf(target: string, isSecure: boolean): string {
   const url = `${isSecure ? "https" : "http"}://${target}`;
   if (!/^(\[[^\]]+\]|[^/:?#@]+):\d+$/.test(target) || !URL.canParse(url)) {
-    throw new InvalidRequestError(`"${target}" is no address; write HOST:PORT, as in 127.0.0.1:50051`);
+    throw new InvalidRequestError(`"${target}" is not an address; write HOST:PORT, as in 127.0.0.1:50051`);
   }
   return url;
 }
@@ -62,11 +62,11 @@ interface SecureOptions {
 
 function secureOptions({ tlsCa, tlsCert, tlsKey }: NodeOptions): SecureOptions | undefined {
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
-    throw new InvalidRequestError("a client certificate needs both tlsCert and tlsKey");
+    throw new InvalidRequestError("a client certificate requires both tlsCert and tlsKey");
   }
   if (tlsCa === undefined) {
     if (tlsCert !== undefined) {
-      throw new InvalidRequestError('a client certificate is shown over TLS only: set tlsCa, perhaps to "system"');
+      throw new InvalidRequestError('a client certificate is sent over TLS only: set tlsCa, perhaps to "system"');
     }
     return undefined;
   }
@@ -79,7 +79,7 @@ function secureOptions({ tlsCa, tlsCert, tlsKey }: NodeOptions): SecureOptions |
     createSecureContext(secure); // of files that do not fit a connection would say only that there is none
   } catch (error) {
     throw new InvalidRequestError(
-      `cannot use these certificates: ${whyOf(error)}; all are PEM, the key without password`,
+      `cannot use these certificates: ${whyOf(error)}; all must be PEM, the key without a password`,
     );
   }
   return secure;

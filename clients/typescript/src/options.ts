@@ -79,7 +79,8 @@ export function configured(
   const { token, maxBytes = most } = options;
   if (token !== undefined && !/^[\x20-\x7e]*$/.test(token)) {
     throw new InvalidRequestError(
-      "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII",
+      "the token contains characters that cannot be sent in a header: " +
+        "perhaps a trailing line break, or non-ASCII letters",
     );
   }
   if (!(maxBytes >= 1)) {

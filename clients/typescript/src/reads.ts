@@ -40,7 +40,7 @@ function checkedRead(read: unknown): CheckedRead {
     throw new InvalidRequestError(`a read is an array of a method's name and its arguments, got ${String(read)}`);
   }
   if (!Object.hasOwn(READS, name)) {
-    throw new InvalidRequestError(`"${name}" cannot be fetched; what can: ${Object.keys(READS).sort().join(", ")}`);
+    throw new InvalidRequestError(`"${name}" cannot be fetched; these can: ${Object.keys(READS).sort().join(", ")}`);
   }
   if (indices.length > READS[name as ReadName].arguments.length) {
     throw new InvalidRequestError(`there is no ${name}(${indices.join(", ")}) to read`);

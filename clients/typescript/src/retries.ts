@@ -8,7 +8,7 @@ import type { Scope } from "./scope.js";
 const TRIES_UNREACHED = 5;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
-/** How long a call waits for a server that had answered before and was lost, within the time of the call. */
+/** How long a call waits for a server that had answered before and was lost, within its own timeout. */
 const RECONNECT_MS = 30_000;
 
 /**

@@ -13,7 +13,8 @@ const READ_LESS = "read a part of it, as in { slices: { pos: { start: -1 } } }, 
 export function requireRoom(name: string, nbytes: number | bigint, maxBytes: number | undefined): void {
   if (maxBytes !== undefined && nbytes > maxBytes) {
     throw new TooLargeError(
-      `${legible(name, 128)} takes ${nbytes} bytes, this client takes at most maxBytes=${maxBytes}: ${READ_LESS}, or raise maxBytes`,
+      `${legible(name, 128)} takes ${nbytes} bytes, but this client accepts at most maxBytes=${maxBytes}: ` +
+        `${READ_LESS}, or raise maxBytes`,
       { metadata: { needed: String(nbytes), allowed: String(maxBytes) } },
     );
   }

@@ -18,7 +18,7 @@ export interface Run {
   readonly modelDigest: string;
   /** [batch pos], I64. */
   readonly tokens: Tensor;
-  /** [batch pos], BOOL; undefined where the model does not tell padding from tokens. */
+  /** [batch pos], BOOL; undefined where the model does not distinguish padding from tokens. */
   readonly mask: Tensor | undefined;
 }
 
@@ -35,7 +35,7 @@ export function runOfResponse(input: RunInput, key: string, response: RunRespons
     throw new InternalError(`the server made a run of ${batchSize} rows of ${nPos} positions, not of what was sent`);
   }
   if (response.runId === "" || response.runId.length > MOST_RUN_ID) {
-    throw new InternalError(`the server named a run by ${response.runId.length} characters`);
+    throw new InternalError(`the server sent a run id of ${response.runId.length} characters`);
   }
   const axes = { shape: [batchSize, nPos], dims: ["batch", "pos"] };
   return {

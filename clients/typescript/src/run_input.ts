@@ -72,7 +72,7 @@ export function runKey(input: RunInput, model: string): string {
 function requireText(sentence: unknown, index: number): void {
   const metadata = { sentence: String(index) };
   if (typeof sentence !== "string") {
-    throw new InvalidRequestError(`sentence ${index} is no text but ${typeof sentence}`, { metadata });
+    throw new InvalidRequestError(`sentence ${index} is not text but ${typeof sentence}`, { metadata });
   }
   const wrong = sentence.search(LONE_SURROGATE);
   if (wrong >= 0) {
@@ -83,7 +83,7 @@ function requireText(sentence: unknown, index: number): void {
 function requireTokenId(given: number | bigint): number {
   const id = typeof given === "bigint" ? Number(given) : given;
   if (!Number.isInteger(id)) {
-    throw new InvalidRequestError(`${String(given)} is no token id: ids are integers`);
+    throw new InvalidRequestError(`${String(given)} is not a token id: ids are integers`);
   }
   if (id < 0 || id >= TOKEN_ID_LIMIT) {
     throw new InvalidRequestError(

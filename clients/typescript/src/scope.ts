@@ -116,6 +116,8 @@ export class Scope {
   }
 
   #late(): DeadlineError {
-    return new DeadlineError(`the call was not done within ${this.timeoutMs} ms; raise timeoutMs if the work is long`);
+    return new DeadlineError(
+      `the call did not finish within ${this.timeoutMs} ms; raise timeoutMs if the work is long`,
+    );
   }
 }

@@ -66,7 +66,7 @@ export interface Limits {
   readonly maxSentencesPerRun: bigint;
   /** Bytes of all stored runs together. */
   readonly runStoreBytes: bigint;
-  /** A run that nobody read for so long is dropped. */
+  /** A run that nobody has read for this long is dropped. */
   readonly runTtlSeconds: number;
   readonly maxChunkBytes: number;
   /** Calls that wait for the model at the most. */

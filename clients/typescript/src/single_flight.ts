@@ -9,7 +9,7 @@ export class SingleFlight<K, V> {
 
   /**
    * What the work for a key gives. Whoever comes first does it; if that one is cancelled or late, another one of
-   * those who wait begins anew.
+   * those who wait begins again.
    */
   async do(key: K, scope: Scope, work: () => Promise<V>): Promise<V> {
     for (;;) {

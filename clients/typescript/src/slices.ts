@@ -29,7 +29,7 @@ const BOUNDS: ReadonlySet<string> = new Set(["start", "stop", "step"]);
 export function requireSlices(slices: Slices): void {
   for (const [axis, part] of Object.entries(slices)) {
     if (!AXES.has(axis)) {
-      throw invalidSlice(axis, `no tensor has an axis "${axis}"; there are ${[...AXES].sort().join(", ")}`);
+      throw invalidSlice(axis, `no tensor has an axis "${axis}"; the axes are ${[...AXES].sort().join(", ")}`);
     }
     if (typeof part !== "object" || part === null) {
       throw invalidSlice(
@@ -43,10 +43,10 @@ export function requireSlices(slices: Slices): void {
     }
     const bounds = [part.start, part.stop, part.step].filter((bound) => bound !== undefined && bound !== null);
     if (!bounds.every(Number.isSafeInteger)) {
-      throw invalidSlice(axis, `the slice of "${axis}" has a bound that is no integer`);
+      throw invalidSlice(axis, `the slice of "${axis}" has a bound that is not an integer`);
     }
     if (part.step !== undefined && part.step !== null && part.step < 1) {
-      throw invalidSlice(axis, `step ${part.step} on axis "${axis}": a step is at least 1`);
+      throw invalidSlice(axis, `step ${part.step} on axis "${axis}": a step must be at least 1`);
     }
   }
 }

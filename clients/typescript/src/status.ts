@@ -131,7 +131,7 @@ function plainError({ code, message: said }: CallStatus, target: string): errors
 
 function plainMessage(status: string, wasReset: boolean, said: string, target: string): string {
   if (wasReset) {
-    return `${target} broke the call off (${said}); has a proxy lost the server behind it?`;
+    return `${target} broke off the call (${said}); has a proxy lost the server behind it?`;
   }
   switch (status) {
     case "UNAVAILABLE":
@@ -139,7 +139,7 @@ function plainMessage(status: string, wasReset: boolean, said: string, target: s
     case "DEADLINE_EXCEEDED":
       return `${target} did not answer within the time allowed (${said}); raise timeoutMs if the work is long`;
     case "UNIMPLEMENTED":
-      return `the server at ${target} does not know this call (${said}); is it older than this client?`;
+      return `the server at ${target} does not know this method (${said}); is it older than this client?`;
     default:
       return `${status} from ${target}: ${said}`;
   }

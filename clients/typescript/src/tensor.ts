@@ -173,7 +173,7 @@ export class Tensor {
 
 function requireNumber(value: unknown): number {
   if (typeof value !== "number") {
-    throw new InvalidRequestError(`${String(value)} is no number but ${typeof value}`, { reason: "INVALID_DTYPE" });
+    throw new InvalidRequestError(`${String(value)} is not a number but ${typeof value}`, { reason: "INVALID_DTYPE" });
   }
   return value;
 }
@@ -184,14 +184,14 @@ function requireShape({ dtype, shape, dims = [], bytes }: TensorParts): void {
   const expected = shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, sizeOf(dtype));
   if (!isShape || !hasDims || expected !== bytes.byteLength) {
     throw new InvalidRequestError(
-      `${bytes.byteLength} bytes and ${dims.length} names of axes do not make a ${dtype} tensor of shape [${shape.join(", ")}]`,
+      `${bytes.byteLength} bytes and ${dims.length} axis names make no ${dtype} tensor of shape [${shape.join(", ")}]`,
       { reason: "INVALID_SHAPE", metadata: { expected: String(expected), got: String(bytes.byteLength) } },
     );
   }
 }
 
 function outOfAxis(axis: string, size: number, got: number): IndexOutOfRangeError {
-  const valid = size > 0 ? `valid are ${-size} to ${size - 1}` : "there are none";
+  const valid = size > 0 ? `valid indices are ${-size} to ${size - 1}` : "there are none";
   return new IndexOutOfRangeError(`${axis} ${got} is out of range: ${valid}`, {
     metadata: { axis, size: String(size), got: String(got) },
   });

@@ -15,7 +15,7 @@ export * from "./index.js";
  */
 export function connect(baseUrl: string, options: ClientOptions = {}): RemoteTransparentLlm {
   if (!URL.canParse(baseUrl) || !/^https?:$/.test(new URL(baseUrl).protocol)) {
-    throw new InvalidRequestError(`"${baseUrl}" is no address; write http://HOST:PORT, or https://`);
+    throw new InvalidRequestError(`"${baseUrl}" is not an address; write http://HOST:PORT, or https://`);
   }
   return new RemoteTransparentLlm({ transport: createGrpcWebTransport({ baseUrl }), target: baseUrl }, options);
 }

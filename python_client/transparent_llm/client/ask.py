@@ -41,7 +41,7 @@ class Ask:
 
     @property
     def name(self) -> str:
-        """Of the method."""
+        """The name of the method, such as `residual_in`."""
         return self.read[0]
 
     @property

@@ -28,10 +28,10 @@ class Access(TypedDict, total=False):
 
 
 NO_CREDENTIALS = Access(token="", tls_ca="", tls_cert="", tls_key="", proxy="none")
-"""For a server of one's own, whatever the environment says of another."""
+"""For one's own server, whatever the environment says about another."""
 
 _LONGEST_S = 10 * 365 * 86_400.0
-"""What gRPC's clock can still count."""
+"""The longest time that gRPC's clock can represent."""
 
 _LONGEST_KEEPALIVE_S = 2_000_000.0
 _LARGEST_MESSAGE_BYTES = 2**31 - 1
@@ -53,8 +53,8 @@ class ClientConfig:
     TRANSPARENT_LLM_TLS_CA. None: no TLS."""
 
     tls_cert: str | None = None
-    """A file with the certificate, and its chain, that is shown to the server (PEM). Environment:
-    TRANSPARENT_LLM_TLS_CERT. None: none is shown."""
+    """A file with the certificate, and its chain, that is presented to the server (PEM). Environment:
+    TRANSPARENT_LLM_TLS_CERT. None: none is presented."""
 
     tls_key: str | None = None
     """A file with its private key (PEM, unencrypted). Environment: TRANSPARENT_LLM_TLS_KEY."""
@@ -87,7 +87,7 @@ class ClientConfig:
     """A folder to keep them in beyond this process. Environment: TRANSPARENT_LLM_WEIGHTS_DIR. None: memory only."""
 
     weights_dir_bytes: int = 16 * 2**30
-    """The most that files in there take, of all servers; those that were not read for longest go."""
+    """The most that the files in it take, for all servers; the least recently read are deleted."""
 
     max_bytes: int | None = None
     """The most that one value may take here; a larger one is refused before it is sent. None: no limit."""
@@ -96,13 +96,13 @@ class ClientConfig:
     """The largest single message that is accepted. Tensors come in chunks of at most 4 MiB; the rest is tokens."""
 
     keepalive_s: float = 20.0
-    """During a call that brings nothing for so long the server is asked for a sign of life."""
+    """When a call has received nothing for this long, the server is pinged."""
 
     keepalive_timeout_s: float = 20.0
-    """A server that gives none for so long is lost, whatever time the call has left."""
+    """A server that answers no ping for this long is lost, whatever time the call has left."""
 
     reconnect_s: float = 30.0
-    """How long a call waits for a server that had answered before and was lost, within the time of the call."""
+    """How long a call waits for a server that had answered before and was lost, within its own timeout."""
 
     shared_memory: bool = True
     """Take large tensors through shared memory from a server of this host and user, if it agrees."""
@@ -133,7 +133,7 @@ class ClientConfig:
         proxies.require_usable(self.proxy)
         self._require_sendable_token()
         if self.weights_dir is not None and "\0" in str(self.weights_dir):
-            raise InvalidRequestError(f"weights_dir is {str(self.weights_dir)!r}: no folder can be called so")
+            raise InvalidRequestError(f"weights_dir is {str(self.weights_dir)!r}: not a valid folder name")
         for name, shortest, longest in _TIMES:
             _require_seconds(name, getattr(self, name), shortest, longest)
         for name, least, most in _SIZES:
@@ -141,11 +141,12 @@ class ClientConfig:
         if self.max_bytes is not None:
             _require_whole("max_bytes", self.max_bytes, 1, None)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise InvalidRequestError("a client certificate needs both tls_cert and tls_key: its file and its key's")
+            raise InvalidRequestError(
+                "a client certificate requires both tls_cert and tls_key: its file and its key file"
+            )
         if self.tls_cert is not None and self.tls_ca is None:
             raise InvalidRequestError(
-                "a client certificate is shown over TLS only: set tls_ca to the file of the server's authority, or to "
-                '"system"'
+                'a client certificate is sent over TLS only: set tls_ca to the server\'s CA file, or to "system"'
             )
 
     def _require_sendable_token(self) -> None:
@@ -153,10 +154,11 @@ class ClientConfig:
             return
         if not isinstance(self.token, str) or not (self.token.isascii() and self.token.isprintable()):
             raise InvalidRequestError(
-                "this token has signs that cannot be sent: a line break at its end, perhaps, or letters not of ASCII"
+                "the token contains characters that cannot be sent in a header: perhaps a trailing line break, or "
+                "non-ASCII letters"
             )
         if not self.token or self.token != self.token.strip():
-            raise InvalidRequestError("this token is empty, or has blanks around it, which no server takes")
+            raise InvalidRequestError("the token is empty or has blanks around it, which no server accepts")
 
     @classmethod
     def from_env(

@@ -56,7 +56,7 @@ def _compare_versions(info: ServerInfo) -> None:
     """Warn, once for a place in the code, when the server speaks another version than this client."""
     theirs, ours, told = _version(info.api_version), _version(API_VERSION), shown(info.api_version)
     if theirs[0] != ours[0]:
-        message = f"server speaks API {told}, this client {API_VERSION}: calls may fail; install equal ones"
+        message = f"server speaks API {told}, this client {API_VERSION}: calls may fail; install matching versions"
         warnings.warn(message, stacklevel=3)
     elif theirs < ours:
         message = f"server speaks API {told}, older than this client's {API_VERSION}: new calls will fail"
@@ -67,4 +67,6 @@ def _version(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("."))
     except ValueError:
-        raise InvalidRequestError(f"the server's API version {text!r} is no version; is it this service?") from None
+        raise InvalidRequestError(
+            f"the server's API version {text!r} is not a version; is this a Transparent LLM server?"
+        ) from None

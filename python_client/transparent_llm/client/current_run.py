@@ -34,6 +34,6 @@ class CurrentRun:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and positions."""
+        """How many rows it has, and how many positions each, padding included."""
         batch, n_pos = self.result.tokens.shape
         return batch, n_pos

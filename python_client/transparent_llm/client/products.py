@@ -52,7 +52,7 @@ class Products:
         if not factors.are_whole:
             raise InternalError(
                 f"{self._target} broke the protocol: {factors.activations.shape[0]} activations of {count} neurons, in "
-                f"{len(spans)} spans that are not theirs"
+                f"{len(spans)} spans that do not match them"
             )
         return factors
 
@@ -65,6 +65,6 @@ class Products:
             return make()
         except MemoryError as error:
             raise TooLargeError(
-                f"{name} takes {nbytes} bytes, for which there is no memory: {error}; read a part of it",
+                f"{name} takes {nbytes} bytes, more than the memory available: {error}; read part of it",
                 metadata={"needed": str(nbytes)},
             ) from None

@@ -107,7 +107,7 @@ class RunReader:
         """
         run.find_model()
         if not self._shared.models.has("plan"):
-            raise NotSupportedError("this server cannot plan reads; it is of an older version")
+            raise NotSupportedError("this server cannot plan reads; its version is too old")
         parts = (asks[start : start + _ITEMS_PER_CALL] for start in range(0, max(1, len(asks)), _ITEMS_PER_CALL))
         return [planned for part in parts for planned in self._plan(run, part)]
 
@@ -199,7 +199,9 @@ class RunReader:
     def _item(self, ask: Ask) -> Item:
         """Of a Fetch or a Plan."""
         if ask.name not in FETCHED_METHODS:
-            raise InvalidRequestError(f"{ask.name!r} cannot be fetched; what can: {', '.join(sorted(FETCHED_METHODS))}")
+            raise InvalidRequestError(
+                f"{ask.name!r} cannot be fetched; these can: {', '.join(sorted(FETCHED_METHODS))}"
+            )
         return ask.item(factored=self._is_factored(ask))
 
     def _is_factored(self, ask: Ask) -> bool:
@@ -225,8 +227,8 @@ class RunReader:
             value = self._products.ffn(ask, named)
         if not expecting.of_run(ask).is_shape(value.shape):
             raise InternalError(
-                f"{self._shared.calls.config.target} broke the protocol: {ask.name} is {list(value.shape)}, uncut or "
-                "of another shape than its factors said"
+                f"{self._shared.calls.config.target} broke the protocol: {ask.name} is {list(value.shape)}, unsliced, "
+                "or of another shape than its factors implied"
             )
         return value if ask.dtype is None else value.to(ask.dtype)
 

@@ -41,7 +41,7 @@ def as_read(read: ReadSpec) -> tuple[str, Arguments]:
     if isinstance(read, str):
         return read, ()
     if not isinstance(read, tuple) or not read or not isinstance(read[0], str):
-        raise InvalidRequestError(f"fetch takes names of methods, or tuples of a name and its arguments, got {read!r}")
+        raise InvalidRequestError(f"fetch takes method names, or tuples of a name and its arguments, got {read!r}")
     return read[0], cast(Arguments, read[1:])
 
 
@@ -71,5 +71,5 @@ def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[
         raise InternalError(f"the server sent {len(groups)} values, not the {len(names)} that were asked for")
     for name, named in groups:
         if WHOLE not in named and not named.keys() >= set(_FACTORS[name]):
-            raise InternalError(f"the server sent {', '.join(named)} of {name}, which make no value")
+            raise InternalError(f"the server sent {', '.join(named)} of {name}, which do not make up a value")
     return [named for _, named in groups]

@@ -67,8 +67,8 @@ class RemoteTransparentLlm(TransparentLlm):
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.
         max_message_bytes: The largest single message that is accepted. Tensors come in chunks of at most 4 MiB.
-        keepalive_s: During a call that brings nothing for so long the server is asked for a sign of life.
-        keepalive_timeout_s: A server that gives none for so long is lost, whatever time the call has left.
+        keepalive_s: When a call has received nothing for this long, the server is pinged.
+        keepalive_timeout_s: A server that answers no ping for this long is lost, whatever time the call has left.
         reconnect_s: How long a call waits for a server that had answered before and was lost, within `timeout_s`.
     """
 
@@ -235,7 +235,7 @@ class RemoteTransparentLlm(TransparentLlm):
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
         mask = self._runs.current().result.mask
         if mask is None:
-            raise NotSupportedError("the served model does not tell padding from tokens")
+            raise NotSupportedError("the served model does not distinguish padding from tokens")
         return self._part(mask)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:

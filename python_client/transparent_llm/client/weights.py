@@ -37,7 +37,7 @@ class Weights:
         return self._keeps(model.d_ffn[layer] * _row_bytes(model))
 
     def has_layer(self, model: ModelDescription, layer: int) -> bool:
-        """Whether they are."""
+        """Whether all output vectors of a layer are kept in memory now."""
         return self._kept.get(Key(model.digest, layer, 0, model.d_ffn[layer])) is not None
 
     def rows(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:

@@ -147,7 +147,7 @@ def _entered(stack: ExitStack, name: str, within: int | None) -> int:
     found = os.fstat(opened)
     is_shared = within is None and bool(found.st_mode & stat.S_ISVTX)
     if found.st_uid != os.geteuid() and not (is_shared and found.st_uid == 0):
-        raise PermissionError(f"{name} is another user's")
+        raise PermissionError(f"{name} belongs to another user")
     if found.st_mode & _OF_OTHERS and not is_shared:
         raise PermissionError(f"others can write to {name} (mode {stat.S_IMODE(found.st_mode):o}): chmod go-w {name}")
     return opened
@@ -176,10 +176,10 @@ def _rows(file: FileIO, shape: Sequence[int], dtype: torch.dtype) -> torch.Tenso
     """
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OF_OTHERS:
-        raise ValueError("it is no file of this user's alone")
+        raise ValueError("it is not a regular file of this user alone")
     header_bytes = int.from_bytes(_read(file, 8), "little")
     if header_bytes > _LARGEST_HEADER or found.st_size != 8 + header_bytes + math.prod(shape) * dtype.itemsize:
-        raise ValueError("its size is not that of the vectors")
+        raise ValueError("its size does not match the vectors")
     rows = torch.empty(tuple(shape), dtype=dtype)
     header = json.loads(_read(file, header_bytes))
     if not isinstance(header, dict) or header.get("rows") != _described(rows):

@@ -98,7 +98,9 @@ def route(target: str, *, is_encrypted: bool, wanted: str | None, environ: Mappi
     if wanted is None and (not is_encrypted or place.is_private or len(place.hosts) != 1 or not url):
         return Route(target, unused=name)
     if len(place.hosts) != 1:
-        raise InvalidRequestError(f"{target} is no single address, which a proxy needs: name one server as HOST:PORT")
+        raise InvalidRequestError(
+            f"{target} is not a single address, which a proxy requires: name one server as HOST:PORT"
+        )
     return Route(target, url)
 
 
@@ -118,7 +120,7 @@ def _of_environment(environ: Mapping[str, str], *, is_required: bool) -> tuple[s
 def _url(text: str, setting: str) -> str:
     """A proxy's URL with its port. Errors do not quote it, as it may hold a password."""
     wrong = InvalidRequestError(
-        f"{setting} names no HTTP proxy: write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+        f"{setting} is not an HTTP proxy: write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
     )
     if not text.isascii() or not text.isprintable() or " " in text:
         raise wrong

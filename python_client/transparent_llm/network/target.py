@@ -115,10 +115,10 @@ def parsed(target: str) -> Target:
         InvalidRequestError: a port that there is not, a URL, or signs that no address has.
     """
     if not isinstance(target, str) or not target or not target.isprintable() or " " in target:
-        raise InvalidRequestError(f"{target!r} is no address of a server: write HOST:PORT or unix:PATH")
+        raise InvalidRequestError(f"{target!r} is not a server address: write HOST:PORT or unix:PATH")
     scheme, _, rest = target.partition(":")
     if scheme == "unix" and len(rest.removeprefix("//").encode()) > _LONGEST_PATH:
-        raise InvalidRequestError(f"cannot call {target!r}: a socket's path has {_LONGEST_PATH} bytes at the most")
+        raise InvalidRequestError(f"cannot call {target!r}: a socket's path has at most {_LONGEST_PATH} bytes")
     if scheme in _OF_THIS_HOST or scheme in _OTHERS:
         return Target(scheme, ())
     if scheme not in _OF_ADDRESSES:
@@ -126,12 +126,10 @@ def parsed(target: str) -> Target:
     elif rest.startswith("//"):
         rest = rest[2:].partition("/")[2]
     if "://" in rest:
-        raise InvalidRequestError(
-            f"{target!r} is a URL, and a server's address is none: write HOST:PORT, and set tls_ca for TLS"
-        )
+        raise InvalidRequestError(f"{target!r} is a URL, not a server address: write HOST:PORT, and set tls_ca for TLS")
     found = Target(scheme, tuple(host(part, target) for part in unquote(rest).split(",")))
     if scheme != "dns" and any(place.address is None for place in found.hosts):
-        raise InvalidRequestError(f"cannot call {target!r}: {scheme}: stands before addresses in numbers alone")
+        raise InvalidRequestError(f"cannot call {target!r}: {scheme}: takes numeric addresses only")
     return found
 
 

@@ -45,8 +45,8 @@ class Current(Generic[_Run]):
             raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
         if mine is not None and mine != latest[0]:
             raise NotRunError(
-                "another thread has run this object since this one did, so its current run is not yours any more; "
-                "an object has one current run: give each thread its own with copy()"
+                "another thread has called run on this object since this one did, so its current run is no longer "
+                "yours; an object has one current run: give each thread its own with copy()"
             )
         return latest[1]
 
@@ -82,8 +82,8 @@ class OwnSelection:
         mine = self._open.get(_caller())
         if mine is None and self._open:
             raise InvalidRequestError(
-                "another thread is within a reading block of this object, and whether that is meant for this read "
-                "cannot be known: open the block in the thread that reads, or give each thread its own copy()"
+                "another thread is inside a reading block of this object, and it is unclear whether that applies to "
+                "this read: open the block in the thread that reads, or give each thread its own copy()"
             )
         return self._outside if mine is None else mine
 

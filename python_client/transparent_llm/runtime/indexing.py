@@ -17,7 +17,7 @@ def checked_index(axis: str, got: SupportsIndex, size: int) -> int:
     index = operator.index(got)
     if 0 <= index < size:
         return index
-    valid = f"valid are 0 to {size - 1}" if size else "there are none"
+    valid = f"valid indices are 0 to {size - 1}" if size else "there are none"
     raise IndexOutOfRangeError(
         f"{axis} {index} is out of range: {valid}",
         metadata={"axis": axis, "size": str(size), "got": str(index)},

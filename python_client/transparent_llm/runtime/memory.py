@@ -80,8 +80,8 @@ def require_within(name: str, nbytes: int, max_bytes: int | None) -> None:
     """
     if max_bytes is not None and nbytes > max_bytes:
         raise TooLargeError(
-            f"{name} takes {nbytes} bytes, this client takes at most max_bytes={max_bytes}: read a part of it, as in "
-            "`with llm.reading(pos=slice(-1, None))`, in a smaller dtype, or raise max_bytes",
+            f"{name} takes {nbytes} bytes, but this client accepts at most max_bytes={max_bytes}: read a part of it, "
+            "as in `with llm.reading(pos=slice(-1, None))`, in a smaller dtype, or raise max_bytes",
             metadata={"needed": str(nbytes), "allowed": str(max_bytes)},
         )
 

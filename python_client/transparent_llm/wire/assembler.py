@@ -23,7 +23,7 @@ TakeShared = Callable[[int, memoryview], None]
 
 @dataclass
 class _Tensor:
-    """One that arrives."""
+    """A tensor that is arriving, with the memory that its bytes go to."""
 
     name: str
     total_bytes: int
@@ -79,7 +79,7 @@ class Assembler:
             frame = parse(message)
             head = None if frame.header is None else tensor_pb2.TensorHeader.FromString(frame.header)
         except DecodeError as error:
-            raise ProtocolError(f"a message that is no TensorChunk: {error}") from None
+            raise ProtocolError(f"a message that is not a TensorChunk: {error}") from None
         if head is not None:
             self._begin(head, frame.offset)
         if head is None and (self._goes_on or not self._tensors):
@@ -125,12 +125,12 @@ class Assembler:
             if not self.complete:
                 raise ProtocolError(f"{quoted(head.name)} begins at byte {self.received} of {self.total_bytes}")
         elif self.has_begun and not self._goes_on:
-            raise ProtocolError(f"{quoted(head.name)} has another etag than its stream")
+            raise ProtocolError(f"{quoted(head.name)} has a different etag than its stream")
         begun = self._allocated(head)
         if head.etag != self._etag:  # the first header, or the server could not promise the same bits
             self._tensors, self._etag, self.received, self.total_bytes = [], head.etag, 0, 0
         if len(self._tensors) == self._most:
-            raise ProtocolError(f"{quoted(head.name)} begins after {self._most} tensors, all that there can be")
+            raise ProtocolError(f"{quoted(head.name)} begins after {self._most} tensors, the most there can be")
         self._tensors.append(begun)
         self.total_bytes += head.total_bytes
 

@@ -10,7 +10,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire._gen import tensor_pb2
 
 if sys.byteorder != "little":  # tensors travel as the bytes that lie in memory
-    raise ImportError("transparent_llm needs a little-endian machine: tensors travel little-endian, uncopied")
+    raise ImportError("transparent_llm requires a little-endian machine: tensors are sent little-endian, uncopied")
 
 TORCH_BY_WIRE: dict[tensor_pb2.Dtype, torch.dtype] = {
     tensor_pb2.DTYPE_BOOL: torch.bool,
@@ -42,7 +42,7 @@ def to_wire(dtype: torch.dtype) -> tensor_pb2.Dtype:
     """
     if dtype not in WIRE_BY_TORCH:
         raise InvalidRequestError(
-            f"tensors of {dtype} do not travel; convert to one of {_names(list(WIRE_BY_TORCH))}",
+            f"tensors of {dtype} cannot be sent; convert to one of {_names(list(WIRE_BY_TORCH))}",
             reason="INVALID_DTYPE",
             metadata={"got": str(dtype), "allowed": _names(list(WIRE_BY_TORCH))},
         )

@@ -47,7 +47,7 @@ _AT_MOST = frozenset({"d_ffn", "span"})
 
 @dataclass(frozen=True)
 class Expected:
-    """One value."""
+    """One value that was asked for: what its header must say."""
 
     name: str
     """Of the method."""
@@ -110,7 +110,7 @@ class Answer:
         self._require_complete(place)
         came = 0 if place is None else place.value + 1
         if came != len(self._values):
-            raise ProtocolError(f"{came} values came, {len(self._values)} were asked for")
+            raise ProtocolError(f"received {came} values, {len(self._values)} were asked for")
 
     def _next_factor(self, place: Place | None, method: str, factor: str) -> Place | None:
         """A further factor of the value that is under way."""
@@ -127,13 +127,13 @@ class Answer:
         self._require_complete(place)
         index = 0 if place is None else place.value + 1
         if index == len(self._values):
-            raise ProtocolError(f"{quoted(name)} came after all {index} values that were asked for")
+            raise ProtocolError(f"{quoted(name)} arrived after all {index} values that were asked for")
         value = self._values[index]
         if method == value.name and not factor:
             return Place(index, None)
         if method == value.name and value.factors and factor == value.factors[0].name:
             return Place(index, 0)
-        raise ProtocolError(f"{quoted(name)} came where {value.name} was asked for")
+        raise ProtocolError(f"{quoted(name)} arrived where {value.name} was asked for")
 
     def _require_complete(self, place: Place | None) -> None:
         if place is None or place.factor is None:
@@ -141,7 +141,7 @@ class Answer:
         value = self._values[place.value]
         missing = [kind.name for kind in value.factors[place.factor + 1 :] if not kind.optional]
         if missing:
-            raise ProtocolError(f"{value.name} came without its factor {missing[0]}")
+            raise ProtocolError(f"{value.name} arrived without its factor {missing[0]}")
 
     def _require_fits(self, place: Place, head: tensor_pb2.TensorHeader) -> None:
         value, kind = self._values[place.value], None

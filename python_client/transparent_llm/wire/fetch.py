@@ -37,7 +37,7 @@ def reads(message: ReadsRequest, start: int = 0, stop: int = MOST_ITEMS) -> list
         raise InvalidRequestError(f"{rpc} needs at least one item")
     if len(message.items) > MOST_ITEMS:
         raise TooLargeError(
-            f"{rpc} takes at most {MOST_ITEMS} items at once, got {len(message.items)}; ask several times",
+            f"{rpc} takes at most {MOST_ITEMS} items at once, got {len(message.items)}; split it into several calls",
             metadata={"needed": str(len(message.items)), "allowed": str(MOST_ITEMS)},
         )
     options = message.options if isinstance(message, service_pb2.FetchRequest) else None

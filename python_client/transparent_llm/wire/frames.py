@@ -40,7 +40,7 @@ class Frame:
 
 
 def frame(header: bytes | None, offset: int, data: memoryview | bytes) -> bytes:
-    """A serialized TensorChunk."""
+    """A serialized TensorChunk with these fields."""
     parts = [] if header is None else [_HEADER, _varint(len(header)), header]
     if offset:
         parts += (_OFFSET, _varint(offset))

@@ -66,4 +66,4 @@ def _parsed(kind: type[_Message], data: bytes) -> _Message:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise ProtocolError(f"{len(data)} bytes that are no {kind.DESCRIPTOR.name}: {error}") from None
+        raise ProtocolError(f"{len(data)} bytes that are not a valid {kind.DESCRIPTOR.name}: {error}") from None

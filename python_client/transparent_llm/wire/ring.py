@@ -85,7 +85,7 @@ def begin(file: FileIO, nonce: bytes) -> None:
 
 
 def nonce(file: FileIO) -> bytes:
-    """What `begin` wrote."""
+    """The bytes that `begin` wrote at the beginning of the file."""
     return os.pread(file.fileno(), NONCE_BYTES, 0)
 
 

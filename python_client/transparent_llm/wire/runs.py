@@ -58,7 +58,7 @@ class RunResult:
     """[batch pos], int64."""
 
     mask: torch.Tensor | None
-    """[batch pos], bool; None where the model does not tell padding from tokens."""
+    """[batch pos], bool; None where the model does not distinguish padding from tokens."""
 
     token_strings: tuple[str, ...]
     """Of all tokens, row by row."""
@@ -69,7 +69,7 @@ class RunResult:
     """What should be known before its values are believed."""
 
     def to_wire(self) -> service_pb2.RunResponse:
-        """As a message."""
+        """The message that answers a request for this run."""
         return service_pb2.RunResponse(
             run_id=self.run_id,
             batch_size=self.tokens.shape[0],
@@ -92,7 +92,7 @@ def from_response(message: service_pb2.RunResponse, run_input: RunInput) -> RunR
     shape, count = (message.batch_size, message.n_pos), len(message.token_ids)
     if count != shape[0] * shape[1] or len(message.mask) not in (0, count) or len(message.token_strings) != count:
         raise ProtocolError(
-            f"{count} tokens, {len(message.mask)} places of a mask and {len(message.token_strings)} strings for "
+            f"{count} tokens, {len(message.mask)} mask entries and {len(message.token_strings)} strings for "
             f"{shape[0]} rows of {shape[1]} positions"
         )
     if not 0 < len(message.run_id) <= _LONGEST_ID or len(message.model_digest) > _LONGEST_ID:
@@ -124,9 +124,9 @@ def _require_of(run_input: RunInput, tokens: torch.Tensor, mask: torch.Tensor | 
         raise ProtocolError(f"{tokens.shape[1]} positions for rows of at most {max(map(len, rows), default=0)}")
     for i, row in enumerate(rows or ()):
         if tokens[i, : len(row)].tolist() != list(row) or (mask is not None and int(mask[i].sum()) != len(row)):
-            raise ProtocolError(f"other tokens in row {i} than were sent")
+            raise ProtocolError(f"tokens in row {i} other than those sent")
     if mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        raise ProtocolError("padding before a token: it is on the right")
+        raise ProtocolError("padding before a token: it belongs on the right")
 
 
 def strings_from_response(message: service_pb2.TokensToStringsResponse, count: int) -> list[str]:

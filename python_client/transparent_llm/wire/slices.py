@@ -55,6 +55,6 @@ def _python_slice(part: tensor_pb2.AxisSlice) -> slice:
 def _within(axis: str, part: slice, size: int) -> slice:
     """The same part, with bounds within the axis: torch overflows where Python does not."""
     if part.step is not None and part.step < 1:
-        raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step is at least 1")
+        raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step must be at least 1")
     start, stop, step = part.indices(size)
     return slice(start, stop, min(step, max(size, 1)))

@@ -62,11 +62,11 @@ _TLS_FAILURES = (
     ("certificate has expired", f"{_NOT_TRUSTED}, as it has expired; its operator must renew it"),
     ("certificate is not yet valid", f"{_NOT_TRUSTED}, as it is not yet valid; is this machine's clock right?"),
     ("CERTIFICATE_VERIFY_FAILED", f"{_NOT_TRUSTED}: no authority in tls_ca has signed it"),
-    ("Hostname Verification Check failed", f"{_NOT_TRUSTED}: it was made for another name than the target's"),
-    ("WRONG_VERSION_NUMBER", "it does not speak TLS; leave tls_ca out, or ask for TLS there"),
+    ("Hostname Verification Check failed", f"{_NOT_TRUSTED}: it was issued for a name other than the target's"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; leave out tls_ca, or turn on TLS there"),
     (
         "failed to connect .*(Socket closed|Connection reset|Broken pipe)",
-        "it closed the connection at once; is it up, and does it want TLS (tls_ca) or another client certificate "
+        "it closed the connection at once; is it up, and does it require TLS (tls_ca) or another client certificate "
         "(tls_cert, tls_key)?",
     ),
 )
@@ -178,9 +178,9 @@ def _plain_message(code: grpc.StatusCode, details: str, target: str) -> str:
                 return f"no connection to {target}: {meaning} ({details})"
         return f"no server answers at {target} ({details}); is it running, and is the address right?"
     if _was_reset(code, details):
-        return f"{target} broke the call off ({details}); has a proxy lost the server behind it?"
+        return f"{target} broke off the call ({details}); has a proxy lost the server behind it?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{target} did not answer within the time allowed ({details}); raise timeout_s if the work is long"
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"the server at {target} does not know this call ({details}); is it older than this client?"
+        return f"the server at {target} does not know this method ({details}); is it older than this client?"
     return f"{code.name} from {target}: {details}"

@@ -34,7 +34,7 @@ _LAST_WORDS_S = 2.0
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 Tell = Callable[..., None]
-"""Is told of an event, and of facts about it by name."""
+"""Called with an event, and with facts about it by name."""
 
 
 def tell_nobody(event: str, **facts: object) -> None:
@@ -44,7 +44,7 @@ def tell_nobody(event: str, **facts: object) -> None:
 class AuditLog:
     """Hears of calls as a listener of `Observed`, and by `tell` of all else. Without a path it writes nothing.
 
-    The file is appended to and, once it was moved away (as logrotate does), made anew, for its owner alone. While it
+    The file is appended to and, once it was moved away (as logrotate does), made again, for its owner alone. While it
     cannot be written, lines are lost; how many stands in the next line that can be, with the event `lost`.
 
     Raises:
@@ -145,7 +145,7 @@ class _AuditFile:
         found = os.fstat(self._file)
         if not stat.S_ISREG(found.st_mode) or found.st_mode & stat.S_IWOTH:
             os.close(self._file)
-            raise InvalidRequestError(f"{path} is no plain file that only some may write: an audit log must be one")
+            raise InvalidRequestError(f"{path} must be a regular file that not everyone may write, as an audit log")
 
     def append(self, line: bytes) -> None:
         """Write a line, or count it as lost."""
@@ -164,7 +164,7 @@ class _AuditFile:
             self.lost, self._told = 0, False
 
     def _current(self) -> int:
-        """The file that stands under the path, made anew where there is none."""
+        """The file that stands under the path, made again where there is none."""
         if self._file is not None and _is_at(self._path, self._file):
             return self._file
         if self._file is not None:
@@ -177,7 +177,7 @@ class _AuditFile:
         self.lost += 1
         if not self._told:
             self._told = True
-            log.error("cannot write the audit log %s: %s; lines are lost until that ends", self._path, why)
+            log.error("cannot write the audit log %s: %s; lines are lost until this is fixed", self._path, why)
 
 
 def _opened(path: Path) -> int:

@@ -97,7 +97,8 @@ class BearerTokens:
             named = ", ".join(f"{owner} on {expires.strftime(_TIME)}" for expires, owner in near[:_MOST_NAMED])
             more = f" and {len(near) - _MOST_NAMED} more" if len(near) > _MOST_NAMED else ""
             log.warning(
-                "%d tokens expire within %d days or have: %s%s; `transparent-llm token OWNER --days N` makes another",
+                "%d tokens have expired or will within %d days: %s%s; `transparent-llm token OWNER --days N` makes "
+                "another",
                 *(len(near), _WARNED_BEFORE.days, named, more),
             )
 
@@ -132,7 +133,7 @@ def _read(path: Path) -> Mapping[bytes, _Entry]:
     try:
         text = trusted_files.read(path, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InvalidRequestError(f"cannot read the tokens in {path}: it is no UTF-8 text") from None
+        raise InvalidRequestError(f"cannot read the tokens in {path}: it is not UTF-8 text") from None
     entries: dict[bytes, _Entry] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.partition("#")[0].split()
@@ -143,11 +144,11 @@ def _read(path: Path) -> Mapping[bytes, _Entry]:
         except ValueError as error:
             raise _malformed(path, number, str(error)) from None
         if digest in entries:
-            raise _malformed(path, number, "this token stands on an earlier line too")
+            raise _malformed(path, number, "this token is on an earlier line too")
         entries[digest] = entry
     if not entries:
         raise InvalidRequestError(
-            f"{path} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
+            f"{path} has no tokens, so nobody could call; `transparent-llm token OWNER` prints a line for it"
         )
     trusted_files.warn_of(path)
     return entries
@@ -156,12 +157,12 @@ def _read(path: Path) -> Mapping[bytes, _Entry]:
 def _parsed(words: list[str]) -> tuple[bytes, _Entry]:
     """One line. The message of a ValueError says what is wrong with it."""
     if len(words) not in (2, 3):
-        raise ValueError(f"{len(words)} words, where OWNER SHA256HEX belong, and perhaps expires=TIME")
+        raise ValueError(f"{len(words)} words, not OWNER SHA256HEX and perhaps expires=TIME")
     owner, digest, *rest = words
     if not OWNER.fullmatch(owner):
         raise ValueError("an owner has 1 to 64 letters, digits, dots, dashes, underscores or @")
     if not _SHA256_HEX.fullmatch(digest):
-        raise ValueError("the second word is no SHA-256 in 64 hexadecimal digits")
+        raise ValueError("the second word is not a SHA-256 in 64 hexadecimal digits")
     return bytes.fromhex(digest), _Entry(owner, _time(rest[0]) if rest else None)
 
 
@@ -173,11 +174,11 @@ def _time(word: str) -> datetime:
             return datetime.strptime(told[1], _TIME).replace(tzinfo=timezone.utc)
     except ValueError:
         pass  # a 31st of February
-    raise ValueError("the third word is no time like expires=2027-01-31T00:00:00Z")
+    raise ValueError("the third word is not a time like expires=2027-01-31T00:00:00Z")
 
 
 def _malformed(path: Path, number: int, what: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{path}, line {number}: {what}; `transparent-llm token OWNER` prints a line that is right",
+        f"{path}, line {number}: {what}; `transparent-llm token OWNER` prints a valid line",
         metadata={"file": str(path), "line": str(number)},
     )

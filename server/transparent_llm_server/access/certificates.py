@@ -48,10 +48,10 @@ class Certificates:
         """Say now what new connections will get."""
         try:
             self._read()
-            log.info("%s was read again: it holds for new connections", self._cert)
+            log.info("%s was read again: it applies to new connections", self._cert)
             self._warn()
         except InvalidRequestError as error:
-            log.warning("%s; what was read before still counts", error)
+            log.warning("%s; what was read before stays in effect", error)
 
     def _changed(self, files: WatchedFiles, lock: threading.Lock) -> grpc.ServerCertificateConfiguration | None:
         """What to go on with, None for what there was: asked by gRPC before each handshake of a port."""
@@ -61,7 +61,7 @@ class Certificates:
             try:
                 changed = self._read()
             except InvalidRequestError as error:
-                log.warning("%s; what was read before still counts", error)
+                log.warning("%s; what was read before stays in effect", error)
                 self._tell("not read", file=str(self._cert), why=str(error))
                 return None
             log.info("%s was read again", self._cert)
@@ -95,7 +95,7 @@ def certificates(config: ServerConfig, tell: Tell = tell_nobody) -> Certificates
     if config.tls_cert is None and config.tls_key is None and config.tls_client_ca is None:
         return None
     if config.tls_cert is None or config.tls_key is None:
-        raise InvalidRequestError("TLS needs both --tls-cert and --tls-key: the certificate's file and its key's")
+        raise InvalidRequestError("TLS requires both --tls-cert and --tls-key: the certificate file and its key file")
     return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca, tell)
 
 
@@ -111,7 +111,7 @@ def _require_pair(cert: Path, key: Path) -> None:
     except (ssl.SSLError, _IsEncryptedError) as error:
         why = getattr(error, "reason", None) or error
         raise InvalidRequestError(
-            f"{key} is no private key in PEM form, unencrypted, of the first certificate in {cert} ({why})"
+            f"{key} is not the unencrypted PEM private key of the first certificate in {cert} ({why})"
         ) from None
 
 

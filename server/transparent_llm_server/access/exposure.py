@@ -26,14 +26,14 @@ def require_protected(config: ServerConfig) -> None:
     where = f"{config.listen} can be reached from other hosts"
     if not config.has_authentication:
         raise InvalidRequestError(
-            f"{where}, and everybody there could use the models: ask for tokens over TLS (--tokens, --tls-cert, "
-            "--tls-key) or for client certificates (--tls-client-ca), listen on 127.0.0.1 or unix:PATH, or say "
+            f"{where}, and everybody there could use the models: require tokens over TLS (--tokens, --tls-cert, "
+            "--tls-key) or client certificates (--tls-client-ca), listen on 127.0.0.1 or unix:PATH, or pass "
             "--insecure"
         )
     if config.tls_cert is None:
         raise InvalidRequestError(
-            f"{where}, and tokens would travel in the clear: add --tls-cert and --tls-key, listen on 127.0.0.1 or "
-            "unix:PATH, or say --insecure"
+            f"{where}, and tokens would be sent in the clear: add --tls-cert and --tls-key, listen on 127.0.0.1 or "
+            "unix:PATH, or pass --insecure"
         )
 
 

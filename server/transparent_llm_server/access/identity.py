@@ -39,7 +39,7 @@ class Identity:
         certificates: bool = False,
     ) -> None:
         if revoked is not None and bearer_tokens is None and not certificates:
-            raise InvalidRequestError("revoked takes nothing from anybody here: ask for tokens or client certificates")
+            raise InvalidRequestError("revoked has no effect here: require tokens or client certificates")
         self._bearer_tokens = bearer_tokens
         self._revoked = revoked
         self._certificates = certificates
@@ -81,14 +81,14 @@ class Identity:
             return None
         if not values:
             raise AuthError(
-                "this server wants a token: pass token=... or set TRANSPARENT_LLM_TOKEN (on the wire: the metadata "
+                "this server requires a token: pass token=... or set TRANSPARENT_LLM_TOKEN (on the wire: the metadata "
                 "`authorization: Bearer TOKEN`); its operator makes one with `transparent-llm token OWNER`",
                 metadata={"problem": "missing"},
             )
         scheme, _, bearer_token = values[0].partition(" ")
         if len(values) > 1 or scheme.lower() != "bearer":
             raise AuthError(
-                "the metadata `authorization` must be there once and be `Bearer TOKEN`",
+                "the metadata `authorization` must be present exactly once and be `Bearer TOKEN`",
                 metadata={"problem": "malformed"},
             )
         owner = self._bearer_tokens.owner_of(bearer_token.strip())

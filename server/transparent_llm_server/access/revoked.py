@@ -70,7 +70,9 @@ class RevokedList:
             AuthError: they are.
         """
         if owner in self._file.contents().owners:
-            raise AuthError("this server lets this owner in no more; ask its operator", metadata={"problem": "revoked"})
+            raise AuthError(
+                "this server no longer admits this owner; ask its operator", metadata={"problem": "revoked"}
+            )
 
     def require_certificate(self, pem: bytes) -> None:
         """Refuse a certificate that is on the list.
@@ -89,13 +91,14 @@ def _read(path: Path) -> _Entries:
     try:
         text = trusted_files.read(path, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InvalidRequestError(f"cannot read who is revoked in {path}: it is no UTF-8 text") from None
+        raise InvalidRequestError(f"cannot read who is revoked in {path}: it is not UTF-8 text") from None
     entries = _Entries()
     for number, line in enumerate(text.splitlines(), start=1):
         entry = _COMMENT.sub("", line).strip()
         if entry and not _add(entry, entries):
             raise InvalidRequestError(
-                f"{path}, line {number}: write sha256:FINGERPRINT, serial:NUMBER, or an owner's name as the log has it",
+                f"{path}, line {number}: write sha256:FINGERPRINT, serial:NUMBER, or an owner's name as it is in the "
+                "log",
                 metadata={"file": str(path), "line": str(number)},
             )
     trusted_files.warn_of(path)
@@ -131,7 +134,7 @@ def _serial(der: bytes) -> int:
 def _entered(der: bytes, at: int, tag: int) -> tuple[int, int]:
     """Where the contents of the element at this place begin and end."""
     if der[at] != tag:
-        raise AuthError("the client certificate has no number that can be read", metadata={"problem": "unnamed"})
+        raise AuthError("the client certificate has no readable serial number", metadata={"problem": "unnamed"})
     length, start = der[at + 1], at + 2
     if length & 0x80:
         count = length & 0x7F

@@ -81,7 +81,7 @@ class WatchedFile(Generic[_Contents]):
         try:
             self._contents = self._read(self._path)
         except InvalidRequestError as error:
-            log.warning("%s; the %s read before still count", error, self._what)
+            log.warning("%s; the %s read before stay in effect", error, self._what)
             self._tell("not read", file=str(self._path), why=str(error))
             return
         log.info("%s was read again: %d %s", self._path, len(self._contents), self._what)

@@ -94,5 +94,5 @@ def _value(place: str, key: str, value: object, kind: object) -> object:
             raise InvalidRequestError(f'{place} is {value!r}: it must be a list like ["NAME", "NAME"]')
         return tuple(value)
     if value == "":
-        raise InvalidRequestError(f"{place} is empty: leave it out, or write what it must be")
+        raise InvalidRequestError(f"{place} is empty: leave it out, or give it a value")
     return typed(place, value, kind)

@@ -45,9 +45,7 @@ def require_known(settings: Mapping[str, object], cls: type, of: str = "") -> di
     unknown = sorted(set(settings) - set(kinds))
     if unknown:
         whose = f" of {of}" if of else ""
-        raise InvalidRequestError(
-            f"there is no setting {', '.join(unknown)}{whose}; there are {', '.join(sorted(kinds))}"
-        )
+        raise InvalidRequestError(f"unknown setting {', '.join(unknown)}{whose}; known are {', '.join(sorted(kinds))}")
     return kinds
 
 

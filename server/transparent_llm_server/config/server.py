@@ -61,19 +61,19 @@ class ServerConfig:
     unloaded, the least recently used first. Unset: no limit."""
 
     model_retry_s: float = file_only(60.0)
-    """How long a model that could not be loaded is not tried again."""
+    """How long to wait before loading a model again after that has failed."""
 
     max_streams: int = 160
-    """Calls under way at the same time; one more is told to come back. Each has a thread."""
+    """Calls under way at the same time; one more is told to retry later. Each has a thread."""
 
     spare_threads: int = file_only(16)
-    """Threads beside those of `max_streams`, which tell calls over that limit at once to come back."""
+    """Threads beside those of `max_streams`, which tell calls over that limit at once to retry later."""
 
     max_streams_per_owner: int = 64
     """Calls under way at the same time for one owner, where callers say who they are."""
 
     queue_length: int = 32
-    """Runs that wait for the model; one more is told to come back. Fewer than `max_streams`, so that reads go on."""
+    """Runs that wait for the model; one more is told to retry later. Fewer than `max_streams`, so that reads go on."""
 
     shared_positions: int | None = None
     """Positions, padding included, of one forward pass that runs of several clients share; values then differ by
@@ -95,7 +95,7 @@ class ServerConfig:
     """Stored runs of one owner together. Unset: as many as `run_store_bytes`."""
 
     run_ttl_s: float = 3600.0
-    """A run that nobody read for so long is dropped."""
+    """A run that nobody has read for this long is dropped."""
 
     max_tokens_per_run: int = 65_536
     """Tokens of one run, padding included."""
@@ -128,7 +128,7 @@ class ServerConfig:
     """How long calls that are under way may go on once the server, which is to end, takes no new ones."""
 
     stall_s: float = 60.0
-    """A stream that its client did not read for so long is cancelled, which frees its thread. 0: never."""
+    """A stream that its client has not read for this long is cancelled, which frees its thread. 0: never."""
 
     request_arrival_s: float = 20.0
     """How long the request of a call may take to come, whole; then the call is cancelled. Where its place is needed by
@@ -144,17 +144,17 @@ class ServerConfig:
 
     hang_s: float = 0.0
     """A piece of work on the model thread that takes longer ends the process with the exit code 72, so that it is
-    started anew. 0: never."""
+    restarted. 0: never."""
 
     shortest_ping_s: float = file_only(5.0)
-    """Clients that ask more often than this whether the connection lives are sent away."""
+    """Clients that ping more often than this are disconnected."""
 
     tokens_file: Path | None = setting(None, flag="--tokens")
     """Calls must bring a bearer token of this file: lines OWNER SHA256HEX, as `transparent-llm token` prints them.
     Unset: no token is asked for."""
 
     revoked_file: Path | None = setting(None, flag="--revoked")
-    """Whom this file names is let in no more: lines sha256:FINGERPRINT, serial:NUMBER, or owners as the log has them.
+    """Refuse everyone whom this file names: lines sha256:FINGERPRINT, serial:NUMBER, or owners as logged.
     Unset: nobody is named."""
 
     tls_cert: Path | None = None
@@ -164,10 +164,10 @@ class ServerConfig:
     """The private key of the server's certificate (PEM, without password)."""
 
     tls_client_ca: Path | None = None
-    """Clients must show a certificate of the authorities in this file (PEM). Unset: none is asked for."""
+    """Clients must present a certificate from the authorities in this file (PEM). Unset: none is asked for."""
 
     insecure: bool = False
-    """Listen beyond this host also without authentication, or with tokens but without TLS."""
+    """Listen beyond this host even without authentication, or with tokens but without TLS."""
 
     log_prompts: bool = False
     """Write sentences, and the words of incidents, into the log; otherwise they are never there."""
@@ -199,7 +199,7 @@ class ServerConfig:
     """Where spans are sent to by OTLP/gRPC: http://HOST:PORT, or https:// for TLS. Unset: no traces."""
 
     access_log: Literal["text", "json"] = "text"
-    """The form of the whole log, which has a line for each call: text, or json for one JSON object a line."""
+    """The format of the whole log, which has a line for each call: text, or json for one JSON object per line."""
 
     audit_log: Path | None = None
     """A file that lines of JSON are appended to: who called what, who was refused and why, which files of tokens and
@@ -208,7 +208,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise InvalidRequestError(f"{name} is {value}: it must be 0 or more, and a number")
+                raise InvalidRequestError(f"{name} is {value}: it must be a number, 0 or more")
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> ServerConfig:

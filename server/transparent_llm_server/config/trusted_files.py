@@ -26,7 +26,7 @@ def read(path: Path, most_bytes: int) -> bytes:
     except OSError as error:
         raise InvalidRequestError(f"cannot read {path}: {error.strerror}") from None
     if len(data) > most_bytes:
-        raise InvalidRequestError(f"{path} has more than {most_bytes} bytes: is it the file that was meant?")
+        raise InvalidRequestError(f"{path} has more than {most_bytes} bytes: is it the right file?")
     return data
 
 
@@ -51,7 +51,9 @@ def warn_of(path: Path, *, is_secret: bool = False) -> None:
             "%s belongs to the user %d, who can change it: chown it to root or to the server", path, found.st_uid
         )
     if found.st_mode & stat.S_IWGRP and found.st_gid != _ROOT:
-        log.warning("%s can be changed by the group %d: chmod g-w it, if these are not all trusted", path, found.st_gid)
+        log.warning(
+            "%s can be changed by the group %d: chmod g-w it, unless its members are all trusted", path, found.st_gid
+        )
     if is_secret and found.st_mode & stat.S_IROTH:
         log.warning("%s can be read by every user of this host: chmod o-r it", path)
 
@@ -63,5 +65,5 @@ def _without_waiting(path: str, flags: int) -> int:
 
 def _require_trustworthy(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise InvalidRequestError(f"{path} is no plain file: name one, which may be a link")
+        raise InvalidRequestError(f"{path} is not a regular file: name one; a link to one will do")
     require_not_everybodys(path, found)

@@ -48,7 +48,7 @@ class Canary(grpc.ServerInterceptor):
             self._folder = tempfile.mkdtemp(prefix="transparent-llm-")
             server.add_insecure_port(f"unix:{self._folder}/canary")
         except (OSError, RuntimeError) as error:
-            log.warning("no socket file for the canary (%s): whether calls are answered is not watched", error)
+            log.warning("no socket file for the canary (%s): nothing checks whether calls are answered", error)
             self._every_s = 0.0
 
     def start(self) -> None:

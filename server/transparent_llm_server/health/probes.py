@@ -52,7 +52,7 @@ class Probes:
         try:
             port = listen_on(self._grpc, self._listen)
         except RuntimeError as error:
-            raise InvalidRequestError(f"cannot listen on {self._listen} for probes: is it taken? ({error})") from error
+            raise InvalidRequestError(f"cannot listen on {self._listen} for probes: is it in use? ({error})") from error
         self._grpc.start()
         return bound_address(self._listen, port)
 

@@ -222,7 +222,7 @@ class ServedTransformerLens(ServedModel):
         self.renew()
         if any(run.digest != self.description.digest for run in prepared):
             raise NotFoundError(
-                "the model's weights were changed after this run was asked for; ask for it again",
+                "the model's weights were changed after this run was requested; request it again",
                 reason="MODEL_CHANGED",
             )
         return completed

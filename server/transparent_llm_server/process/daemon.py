@@ -140,9 +140,9 @@ def _stop(server: Server, config: ServerConfig) -> None:
         faulthandler.dump_traceback_later(limit_s, exit=True, file=STANDARD_ERROR)  # needs no interpreter's lock
     try:
         for what in server.stop():
-            log.warning("given up, as it did not end in time: %s", what)
+            log.warning("abandoned, as it did not end in time: %s", what)
     except Exception:
-        log.exception("could not end in order")
+        log.exception("could not shut down cleanly")
     faulthandler.cancel_dump_traceback_later()
     log.info("stopped")
 
@@ -155,7 +155,7 @@ def _form_of(access_log: str) -> logging.Formatter:
 
 def _lost_line(form: logging.Formatter, count: int) -> str:
     """What stands in the log instead of lines that it did not take."""
-    message = "%d lines of this log were lost: nobody took them"
+    message = "%d lines of this log were lost: nothing read them"
     return form.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, (count,), None)) + "\n"
 
 
@@ -192,6 +192,6 @@ def _let_torch_speak_through_ours() -> None:
 
 def _fail(exit_code: int, streams: StandardStreams) -> NoReturn:
     """Without draining, nor freeing what is on a device that does not answer."""
-    log.critical("nothing can be computed any more: ending with exit code %d", exit_code)
+    log.critical("nothing can be computed any more: exiting with code %d", exit_code)
     time.sleep(_LAST_WORDS_S)
     streams.end(exit_code)

@@ -75,7 +75,7 @@ def _connect_to_nothing(fd: int) -> None:
 def _never_wait(fd: int) -> None:
     """C libraries write there by themselves, and would wait in the midst of their work for a pipe that nobody reads.
 
-    The pipe is opened anew where that can be done: others who have it count on waiting.
+    The pipe is opened again where that can be done: others who have it count on waiting.
     """
     with suppress(OSError):
         own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)

@@ -47,7 +47,7 @@ class LoadRules:
     """What a call is told to wait for a model that is being loaded."""
 
     failed_retry_s: float = 60.0
-    """How long a model that could not be loaded is not tried again."""
+    """How long to wait before loading a model again after that has failed."""
 
 
 class Registry:
@@ -156,7 +156,7 @@ class Registry:
             slot = self._by_name.get(model.name)
             if slot is None or slot.model is not model:
                 raise NotFoundError(
-                    f"the run is not here: its model {model.name!r} was unloaded; send Run again",
+                    f"the run is gone: its model {model.name!r} was unloaded; send Run again",
                     reason="RUN_NOT_FOUND",
                     metadata={"model": model.name},
                 )
@@ -265,7 +265,7 @@ class Registry:
         names = ", ".join(self._by_name)
         if name:
             raise NotFoundError(
-                f"there is no model {quoted(name)}; served are: {names}",
+                f"there is no model {quoted(name)}; the models are: {names}",
                 reason="MODEL_NOT_FOUND",
                 metadata={"model": name, "models": names},
             )

@@ -85,7 +85,7 @@ class Caller:
 
 
 def _late(remaining_s: float) -> DeadlineError:
-    return DeadlineError(f"not done within the {remaining_s:.1f} s that the call had left")
+    return DeadlineError(f"not finished within the {remaining_s:.1f} s that the call had left")
 
 
 def kind_of_peer(peer: str) -> str:

@@ -60,7 +60,9 @@ def host_and_port(what: str, listen: str, form: str = "HOST:PORT") -> tuple[str,
     host, _, port = listen.rpartition(":")
     if host and _PORT.fullmatch(port) and int(port) <= _LAST_PORT:
         return host.removeprefix("[").removesuffix("]"), int(port)
-    raise InvalidRequestError(f"{what} {listen!r}: write {form} with a port from 0 to {_LAST_PORT}, as 127.0.0.1:50051")
+    raise InvalidRequestError(
+        f"{what} {listen!r}: write {form} with a port from 0 to {_LAST_PORT}, as in 127.0.0.1:50051"
+    )
 
 
 def _make_way(path: str) -> None:
@@ -70,13 +72,13 @@ def _make_way(path: str) -> None:
     if not os.path.isdir(folder):
         raise InvalidRequestError(f"{where}: there is no folder {folder}")
     if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise InvalidRequestError(f"{where}: a socket's path has {_LONGEST_PATH} bytes at the most")
+        raise InvalidRequestError(f"{where}: a socket's path has at most {_LONGEST_PATH} bytes")
     if os.path.islink(path):
         raise InvalidRequestError(f"{where}: a symbolic link is there; remove it, or name what it points to")
     if not os.path.exists(path):
         return
     if not stat.S_ISSOCK(os.stat(path).st_mode):
-        raise InvalidRequestError(f"{where}: a file that is no socket is there")
+        raise InvalidRequestError(f"{where}: a file that is not a socket is there")
     try:
         if _has_listener(path):
             raise InvalidRequestError(f"{where}: another server listens there")

@@ -292,7 +292,7 @@ def _require_digest(wanted: str, model: ServedModel) -> str:
     served = model.description.digest
     if wanted not in ("", served):
         raise NotFoundError(
-            "another model is served under this name than the one that was meant; run again to read it",
+            "a different model is now served under this name; run again to read it",
             reason="MODEL_CHANGED",
             metadata={"was": wanted, "is": served},
         )

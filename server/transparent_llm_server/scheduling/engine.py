@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 _Job = tuple[Callable[[], Any], "Future[Any]"]
 
 DEVICE_LOST, THREAD_DIED, THREAD_HUNG = 70, 71, 72
-"""Exit codes of a process that can compute no more, for a supervisor that starts it anew."""
+"""Exit codes of a process that can no longer compute, for a supervisor that restarts it."""
 
 _READS_IN_A_ROW = 8
 """Reads that overtake a waiting run; then it has its turn, however many more there are."""
@@ -189,7 +189,7 @@ class Engine:
 
     def _busy(self) -> BusyError:
         return BusyError(
-            f"{self._queue_length} calls wait for the model already; try again in {self._retry_after_s:g} s",
+            f"{self._queue_length} calls are already waiting for the model; try again in {self._retry_after_s:g} s",
             metadata={"queue_length": str(self._queue_length)},
             retry_after_s=self._retry_after_s,
         )
@@ -252,7 +252,7 @@ def _with_standard_numerics(work: Callable[[], _Result]) -> _Result:
 
 def _lost() -> UnavailableError:
     return UnavailableError(
-        "the server can compute no more and ends; ask again when it was started anew", reason="DRAINING"
+        "the server can no longer compute and is shutting down; retry once it has restarted", reason="DRAINING"
     )
 
 

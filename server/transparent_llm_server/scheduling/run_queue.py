@@ -216,7 +216,7 @@ class RunQueue:
             waiter.set_exception(self._engine.translate(error))
 
     def _answered(self, entry: _Entry) -> list[Future[CompletedRun]]:
-        """Those who still wait; from here on, whoever comes finds the run in the store or asks anew."""
+        """Those who still wait; from here on, whoever comes finds the run in the store or asks again."""
         with self._changed:
             self._computed.pop(entry.run_id, None)
             waiters, entry.waiters = entry.waiters, []

@@ -37,7 +37,7 @@ class StoreCounts:
 
     misses: int = 0
     recomputations: int = 0
-    """Runs stored anew that had been dropped, as far as their ids are remembered."""
+    """Runs stored again that had been dropped, as far as their ids are remembered."""
 
     evictions: dict[EvictionReason, int] = field(default_factory=lambda: dict.fromkeys(get_args(EvictionReason), 0))
 
@@ -137,7 +137,7 @@ class RunStore(Generic[_Run]):
         run = self.find(run_id, owner)
         if run is None:
             raise NotFoundError(
-                f"run {quoted(run_id)} is not here: never made, evicted, expired or released; send Run again",
+                f"run {quoted(run_id)} was not found: never made, evicted, expired or released; send Run again",
                 reason="RUN_NOT_FOUND",
                 metadata={"run_id": run_id},
             )

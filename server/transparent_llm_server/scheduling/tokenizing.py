@@ -93,7 +93,7 @@ class Tokenizing:
 
     def _busy(self) -> BusyError:
         return BusyError(
-            f"{self._queue_length} calls wait for a tokenizer already; try again in {self._retry_after_s:g} s",
+            f"{self._queue_length} calls are already waiting for a tokenizer; try again in {self._retry_after_s:g} s",
             metadata={"queue_length": str(self._queue_length)},
             retry_after_s=self._retry_after_s,
         )

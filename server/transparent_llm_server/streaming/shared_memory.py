@@ -98,7 +98,7 @@ class OfferedRing:
         pause, began = _SHORTEST_PAUSE_S, time.monotonic()
         while self._written - ring.read_count(file) >= self._slots:
             if not self._is_active():
-                raise CancelledError("the client left while its shared memory was full")
+                raise CancelledError("the client disconnected while its shared memory was full")
             if self._stall_s and time.monotonic() - began > self._stall_s:
                 log.warning("shared memory: nobody read for %g s, cancelled", self._stall_s)
                 raise CancelledError(f"nobody read from shared memory for {self._stall_s:g} s: the stream is cancelled")

@@ -51,12 +51,12 @@ class Telemetry:
             self._metrics.watch(engine, runs, registry)
 
     def stalled(self, streams: int) -> None:
-        """Count streams that were cancelled as nobody read them."""
+        """Count streams that were cancelled because nobody read them."""
         if self._metrics is not None:
             self._metrics.stalled(streams)
 
     def late(self, calls: int) -> None:
-        """Count calls that were cancelled as their request did not come."""
+        """Count calls that were cancelled because their request did not arrive."""
         if self._metrics is not None:
             self._metrics.late(calls)
 
@@ -102,4 +102,6 @@ def _traces(endpoint: str) -> Traces:
 
 
 def _needed(flag: str, error: ModuleNotFoundError) -> InvalidRequestError:
-    return InvalidRequestError(f"{flag} needs more: pip install 'transparent-llm[observability]' ({error})")
+    return InvalidRequestError(
+        f"{flag} requires the [observability] extra: pip install 'transparent-llm[observability]' ({error})"
+    )

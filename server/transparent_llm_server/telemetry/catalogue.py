@@ -39,20 +39,20 @@ ACTIVE_CALLS = Metric("transparent_llm_active_calls", "gauge", "calls under way,
 CANCELLATIONS = Metric(
     "transparent_llm_cancellations_total",
     "counter",
-    "calls that the client left, or whose stream was cancelled as nobody read it",
+    "calls that the client left, or whose stream was cancelled because nobody read it",
     ("method",),
 )
 REFUSALS = Metric(
     "transparent_llm_refusals_total",
     "counter",
-    "calls that were refused, by the reason of errors.proto; INTERNAL, CANCELLED and DEADLINE_EXCEEDED are none",
+    "calls that were refused, by the reason of errors.proto; INTERNAL, CANCELLED and DEADLINE_EXCEEDED do not count",
     ("reason",),
 )
 STALLED_STREAMS = Metric(
-    "transparent_llm_stalled_streams_total", "counter", "streams that were cancelled as nobody read them"
+    "transparent_llm_stalled_streams_total", "counter", "streams that were cancelled because nobody read them"
 )
 LATE_REQUESTS = Metric(
-    "transparent_llm_late_requests_total", "counter", "calls that were cancelled as their request did not come"
+    "transparent_llm_late_requests_total", "counter", "calls that were cancelled because their request did not arrive"
 )
 QUEUE_WAIT = Metric(
     "transparent_llm_queue_wait_seconds",
@@ -74,8 +74,8 @@ STORE_MISSES = Metric(
 STORE_EVICTIONS = Metric(
     "transparent_llm_run_store_evictions_total",
     "counter",
-    "runs that were dropped: for `room`, for `age` as nobody read them, as their owner `released` them, or as their "
-    "model was `unloaded`",
+    "runs that were dropped: for `room`, for `age` because nobody read them, because their owner `released` them, "
+    "or because their model was `unloaded`",
     ("why",),
 )
 RECOMPUTATIONS = Metric(

@@ -15,7 +15,7 @@ from transparent_llm_server.rpc.listener import bound_address, host_and_port
 
 log = logging.getLogger(__name__)
 _SLOWEST_READER_S = 10.0
-"""A connection that says nothing for so long is closed, which frees its thread."""
+"""A connection that says nothing for this long is closed, which frees its thread."""
 
 _POLL_S = 0.1
 """How soon a stop is seen."""
@@ -47,7 +47,7 @@ class Endpoint:
             self._server = self._bound()
         except OSError as error:
             raise InvalidRequestError(
-                f"cannot serve metrics on {self._listen}: is it taken by another server? ({error})"
+                f"cannot serve metrics on {self._listen}: is it in use by another server? ({error})"
             ) from error
         self.address = bound_address(self._listen, self._server.server_port)
         serve = self._server.serve_forever
@@ -71,7 +71,7 @@ class Endpoint:
 
             def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
                 """A reader that went or said nothing; wsgiref would print a traceback."""
-                log.debug("a reader of metrics at %s failed", client_address, exc_info=True)
+                log.debug("a metrics scrape from %s failed", client_address, exc_info=True)
 
         app = make_wsgi_app(self._registry)
         return make_server(str(address[0]), self._port, app, _Server, _Handler)

@@ -111,7 +111,7 @@ class Metrics:
         self._stalled.add(streams)
 
     def late(self, calls: int) -> None:
-        """Count calls that were cancelled as their request did not come."""
+        """Count calls that were cancelled because their request did not arrive."""
         self._late.add(calls)
 
     def stop(self) -> None:

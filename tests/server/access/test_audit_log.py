@@ -135,7 +135,7 @@ def test_files_that_are_read_again(path: Path, tmp_path: Path) -> None:
         host, _, port = server.address.rpartition(":")
         assert shown_serial((host, int(port))) == renewed.serial
     told = [facts(line) for line in lines(path) if line["event"] in ("read again", "not read")]
-    why = f"{file.path} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
+    why = f"{file.path} has no tokens, so nobody could call; `transparent-llm token OWNER` prints a line for it"
     assert told == [
         {"event": "read again", "file": str(file.path), "entries": 2},
         {"event": "not read", "file": str(file.path), "why": why},
@@ -183,7 +183,7 @@ def test_what_is_no_file_of_its_own_is_refused(path: Path, tmp_path: Path) -> No
     path.touch()
     path.chmod(0o602)
     for refused in (path, Path("/dev/full")):
-        with pytest.raises(InvalidRequestError, match="is no plain file that only some may write"):
+        with pytest.raises(InvalidRequestError, match="must be a regular file that not everyone may write"):
             AuditLog(refused)
     for refused, why in (
         (tmp_path / "pipe", "No such device"),

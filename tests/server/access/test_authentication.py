@@ -28,10 +28,10 @@ from transparent_llm_server.config.server import ServerConfig
 RPCS = list(service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"].methods)
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 NO_TOKEN = (
-    "this server wants a token: pass token=... or set TRANSPARENT_LLM_TOKEN (on the wire: the metadata "
+    "this server requires a token: pass token=... or set TRANSPARENT_LLM_TOKEN (on the wire: the metadata "
     "`authorization: Bearer TOKEN`); its operator makes one with `transparent-llm token OWNER`"
 )
-NO_BEARER = "the metadata `authorization` must be there once and be `Bearer TOKEN`"
+NO_BEARER = "the metadata `authorization` must be present exactly once and be `Bearer TOKEN`"
 WRONG = "this server does not know the token; ask its operator whether it was replaced"
 
 

@@ -16,7 +16,7 @@ import pytest
 from transparent_llm.errors import AuthError, InvalidRequestError
 from transparent_llm_server.access.bearer_tokens import BearerTokens, new_bearer_token
 
-NO_TIME = "the third word is no time like expires=2027-01-31T00:00:00Z"
+NO_TIME = "the third word is not a time like expires=2027-01-31T00:00:00Z"
 NO_TIMES = [
     "more",
     "2027-01-31T00:00:00Z",
@@ -100,26 +100,26 @@ def test_one_of_10_000_tokens_is_looked_up(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("alice", "1 words, where OWNER SHA256HEX belong, and perhaps expires=TIME"),
+        ("alice", "1 words, not OWNER SHA256HEX and perhaps expires=TIME"),
         (
             f"alice {digest('x')} expires=2027-01-31T00:00:00Z more",
-            "4 words, where OWNER SHA256HEX belong, and perhaps expires=TIME",
+            "4 words, not OWNER SHA256HEX and perhaps expires=TIME",
         ),
         *((f"alice {digest('x')} {word}", NO_TIME) for word in NO_TIMES),
         (f"al/ice {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
         (f"CN=alice {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
         (f"{'a' * 65} {digest('x')}", "an owner has 1 to 64 letters, digits, dots, dashes, underscores or @"),
-        ("alice secret-token", "the second word is no SHA-256 in 64 hexadecimal digits"),
-        (f"alice {digest('x')[:-1]}", "the second word is no SHA-256 in 64 hexadecimal digits"),
-        (f"alice {digest('x')[:-1]}g", "the second word is no SHA-256 in 64 hexadecimal digits"),
-        (f"bob {digest('one').upper()}", "this token stands on an earlier line too"),
+        ("alice secret-token", "the second word is not a SHA-256 in 64 hexadecimal digits"),
+        (f"alice {digest('x')[:-1]}", "the second word is not a SHA-256 in 64 hexadecimal digits"),
+        (f"alice {digest('x')[:-1]}g", "the second word is not a SHA-256 in 64 hexadecimal digits"),
+        (f"bob {digest('one').upper()}", "this token is on an earlier line too"),
     ],
 )
 def test_a_malformed_line_is_named_and_not_quoted(line: str, what: str, file: Path) -> None:
     file.write_text(f"# people\nalice {digest('one')}\n{line}\n")
     with pytest.raises(InvalidRequestError) as refused:
         BearerTokens(file)
-    assert str(refused.value) == (f"{file}, line 3: {what}; `transparent-llm token OWNER` prints a line that is right")
+    assert str(refused.value) == (f"{file}, line 3: {what}; `transparent-llm token OWNER` prints a valid line")
     assert refused.value.metadata == {"file": str(file), "line": "3"}
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"cannot read .*none.txt: No such file or directory"):
         BearerTokens(tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*binary: it is no UTF-8 text"):
+    with pytest.raises(InvalidRequestError, match=r"cannot read the tokens in .*binary: it is not UTF-8 text"):
         BearerTokens(tmp_path / "binary")
 
 
@@ -137,7 +137,7 @@ def test_a_file_without_tokens_lets_no_server_start(text: str, file: Path) -> No
     with pytest.raises(InvalidRequestError) as refused:
         BearerTokens(file)
     assert str(refused.value) == (
-        f"{file} has no tokens, so that nobody could call; `transparent-llm token OWNER` prints a line for it"
+        f"{file} has no tokens, so nobody could call; `transparent-llm token OWNER` prints a line for it"
     )
 
 
@@ -198,8 +198,8 @@ def test_the_log_warns_a_week_before_and_once_a_day(
             (record,) = caplog.records
             assert record.levelno == logging.WARNING
             assert record.getMessage() == (
-                "1 tokens expire within 7 days or have: alice on 2027-01-31T00:00:00Z; `transparent-llm token OWNER "
-                "--days N` makes another"
+                "1 tokens have expired or will within 7 days: alice on 2027-01-31T00:00:00Z; `transparent-llm token "
+                "OWNER --days N` makes another"
             )
 
 
@@ -208,7 +208,7 @@ def test_the_log_warns_at_the_start_and_names_few(file: Path, caplog: pytest.Log
     file.write_text("".join(lines))
     with caplog.at_level(logging.WARNING):
         BearerTokens(file, now=Calendar(ENDS))
-    assert "12 tokens expire within 7 days or have: owner-0 on 2027-01-01T00:00:00Z, owner-1 on" in caplog.text
+    assert "12 tokens have expired or will within 7 days: owner-0 on 2027-01-01T00:00:00Z, owner-1 on" in caplog.text
     assert "owner-9 on 2027-01-10T00:00:00Z and 2 more;" in caplog.text
 
 
@@ -264,7 +264,7 @@ def test_a_file_that_went_bad_leaves_what_was_good(
             assert tokens.owner_of("one") == "alice"
         assert len(caplog.records) == 1  # told once, not at every call
         assert caplog.records[0].levelno == logging.WARNING
-        assert "the tokens read before still count" in caplog.text
+        assert "the tokens read before stay in effect" in caplog.text
         replace(file, f"bob {digest('one')}\n")
         clock.now = 4.0
         assert tokens.owner_of("one") == "bob"

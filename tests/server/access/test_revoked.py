@@ -23,7 +23,7 @@ from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 
 REVOKED = "the client certificate was revoked; ask the server's operator for another"
-LET_IN_NO_MORE = "this server lets this owner in no more; ask its operator"
+LET_IN_NO_MORE = "this server no longer admits this owner; ask its operator"
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_line_that_says_nothing_is_named(line: str, file: Path) -> None:
     file.write_text(f"alice\n{line}\n")
     with pytest.raises(InvalidRequestError) as refused:
         RevokedList(file)
-    wanted = "write sha256:FINGERPRINT, serial:NUMBER, or an owner's name as the log has it"
+    wanted = "write sha256:FINGERPRINT, serial:NUMBER, or an owner's name as it is in the log"
     assert str(refused.value) == f"{file}, line 2: {wanted}"
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_went_bad_leaves_who_was_revoked(file: Path, caplog: pytest.
         now[0] = float(at)
         with caplog.at_level(logging.WARNING), pytest.raises(AuthError):
             revoked.require_owner("mallory")
-        assert "the revocations read before still count" in caplog.text
+        assert "the revocations read before stay in effect" in caplog.text
         caplog.clear()
     replace(file, "# pardoned\n")
     now[0] = 3.0
@@ -137,7 +137,7 @@ def test_a_file_that_went_bad_leaves_who_was_revoked(file: Path, caplog: pytest.
 
 
 def test_nobody_can_be_revoked_where_nobody_is_known(file: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="ask for tokens or client certificates"):
+    with pytest.raises(InvalidRequestError, match="require tokens or client certificates"):
         Server(ServerConfig(revoked_file=file))
 
 

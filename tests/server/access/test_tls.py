@@ -77,7 +77,7 @@ def test_a_server_of_a_foreign_authority_is_not_trusted(own: Pair, stranger: Aut
 def test_a_server_of_another_name_is_not_trusted(authority: Authority) -> None:
     with running(**authority.issue("gpu-box.example").as_server) as server:
         told = refused(server.address, tls_ca=str(authority.path))
-    assert "its certificate was not accepted: it was made for another name than the target's (" in str(told)
+    assert "its certificate was not accepted: it was issued for a name other than the target's (" in str(told)
 
 
 def test_a_server_whose_certificate_has_expired_is_not_trusted(authority: Authority) -> None:
@@ -89,13 +89,13 @@ def test_a_server_whose_certificate_has_expired_is_not_trusted(authority: Author
 def test_a_server_without_tls_is_not_spoken_to_with_tls(authority: Authority) -> None:
     with running() as server:
         told = refused(server.address, tls_ca=str(authority.path), token="secret")
-    assert "it does not speak TLS; leave tls_ca out, or ask for TLS there (" in str(told)
+    assert "it does not speak TLS; leave out tls_ca, or turn on TLS there (" in str(told)
 
 
 def test_a_server_with_tls_answers_nobody_without(own: Pair) -> None:
     with running(**own.as_server) as server:
         told = refused(server.address)
-    assert "it closed the connection at once; is it up, and does it want TLS (tls_ca)" in str(told)
+    assert "it closed the connection at once; is it up, and does it require TLS (tls_ca)" in str(told)
 
 
 # Clients
@@ -140,7 +140,7 @@ def test_a_client_whose_certificate_will_not_do_is_refused(
         told = refused(server.address, **options)
         with RemoteTransparentLlm(server.address, **options) as llm, pytest.raises(errors.UnavailableError):
             llm.is_serving()  # health is no way in: TLS comes first
-    assert "it closed the connection at once; is it up, and does it want TLS (tls_ca) or another client" in str(told)
+    assert "it closed the connection at once; is it up, and does it require TLS (tls_ca) or another client" in str(told)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
         replace(files.cert, renewed.cert.read_bytes())  # for a moment the key is another's
         with caplog.at_level(logging.WARNING, "transparent_llm_server"):
             assert served_serial(server.address) == own.serial
-        assert "what was read before still counts" in caplog.text
+        assert "what was read before stays in effect" in caplog.text
         assert "PRIVATE KEY" not in caplog.text
         replace(files.key, renewed.key.read_bytes())
         assert served_serial(server.address) == renewed.serial
@@ -272,15 +272,15 @@ BREAK: dict[str, tuple[Callable[[Pair], object], str]] = {
     ),
     "garbage for key": (
         lambda files: files.key.write_text("garbage"),
-        "{key} is no private key in PEM form, unencrypted, of the first certificate in {cert} (",
+        "{key} is not the unencrypted PEM private key of the first certificate in {cert} (",
     ),
     "encrypted key": (
         lambda files: files.key.write_bytes(encrypted(files.key.read_bytes())),
-        "{key} is no private key in PEM form, unencrypted, of the first certificate in {cert} (it is encrypted)",
+        "{key} is not the unencrypted PEM private key of the first certificate in {cert} (it is encrypted)",
     ),
     "another's key": (
         lambda files: files.key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes()),
-        "{key} is no private key in PEM form, unencrypted, of the first certificate in {cert} (KEY_VALUES_MISMATCH)",
+        "{key} is not the unencrypted PEM private key of the first certificate in {cert} (KEY_VALUES_MISMATCH)",
     ),
 }
 
@@ -296,7 +296,7 @@ def test_a_server_does_not_start_with_files_that_do_not_fit(how: str, files: Pai
 
 def test_a_server_does_not_start_with_half_of_what_tls_needs(files: Pair) -> None:
     for half in ({"tls_cert": files.cert}, {"tls_key": files.key}, {"tls_client_ca": files.cert}):
-        with pytest.raises(errors.InvalidRequestError, match="TLS needs both --tls-cert and --tls-key"):
+        with pytest.raises(errors.InvalidRequestError, match="TLS requires both --tls-cert and --tls-key"):
             Server(ServerConfig(**half))
 
 
@@ -324,20 +324,20 @@ def test_files_of_a_client_that_do_not_fit_are_named(how: str, files: Pair, auth
 
 @pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
 def test_a_client_needs_a_certificate_and_its_key(half: str, authority: Authority, files: Pair) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="needs both tls_cert and tls_key"):
+    with pytest.raises(errors.InvalidRequestError, match="requires both tls_cert and tls_key"):
         RemoteTransparentLlm("localhost:1", tls_ca=str(authority.path), **{half: files.as_client[half]})
 
 
 def test_a_client_shows_its_certificate_over_tls_only(files: Pair) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="set tls_ca to the file of the server's authority"):
+    with pytest.raises(errors.InvalidRequestError, match="set tls_ca to the server's CA file"):
         RemoteTransparentLlm("localhost:1", **files.as_client)
 
 
 # Being reached by others
 
 
-OPEN = "and everybody there could use the models: ask for tokens over TLS (--tokens, --tls-cert, --tls-key)"
-CLEAR = "and tokens would travel in the clear: add --tls-cert and --tls-key"
+OPEN = "and everybody there could use the models: require tokens over TLS (--tokens, --tls-cert, --tls-key)"
+CLEAR = "and tokens would be sent in the clear: add --tls-cert and --tls-key"
 EXPOSED = ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "[2001:db8::1]:0", "no-such-host.invalid:0", "unix-abstract:x"]
 
 

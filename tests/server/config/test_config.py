@@ -130,7 +130,7 @@ def test_a_file_has_tables_of_models(folder: Path) -> None:
         ({}, r'models\[1\] has no source: write source = "NAME_OR_DIR"'),
         ({"source": ""}, r"models\[1\] has no source"),
         ({"source": 7}, r"models\[1\] has no source"),
-        ({"source": "a", "alais": "b"}, r"there is no setting alais of models\[1\]; there are alias, aliases, "),
+        ({"source": "a", "alais": "b"}, r"unknown setting alais of models\[1\]; known are alias, aliases, "),
         ({"source": "a", "alias": 1}, r"models\[1\]\.alias is 1: it must be text"),
         ({"source": "a", "alias": ""}, r"models\[1\]\.alias is empty: leave it out"),
         (
@@ -156,11 +156,11 @@ def test_a_table_that_cannot_be_is_refused_by_its_place(table: dict[str, object]
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_read_byte": 1}, "there is no setting max_read_byte; there are access_log, "),
+        ({"max_read_byte": 1}, "unknown setting max_read_byte; known are access_log, "),
         ({"max_read_bytes": "1"}, "max_read_bytes is '1': it must be a whole number"),
         ({"max_read_bytes": True}, "max_read_bytes is True: it must be a whole number"),
-        ({"max_read_bytes": -1}, "max_read_bytes is -1: it must be 0 or more"),
-        ({"drain_s": float("nan")}, "drain_s is nan: it must be 0 or more"),
+        ({"max_read_bytes": -1}, "max_read_bytes is -1: it must be a number, 0 or more"),
+        ({"drain_s": float("nan")}, "drain_s is nan: it must be a number, 0 or more"),
         ({"drain_s": "long"}, "drain_s is 'long': it must be a number"),
         ({"insecure": 1}, "insecure is 1: it must be true or false"),
         ({"listen": 50051}, "listen is 50051: it must be text"),

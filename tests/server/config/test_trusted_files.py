@@ -72,7 +72,7 @@ def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(InvalidRequestError) as refused:
             BearerTokens(path)
-        assert str(refused.value) == f"{path} is no plain file: name one, which may be a link"
+        assert str(refused.value) == f"{path} is not a regular file: name one; a link to one will do"
     with pytest.raises(InvalidRequestError, match=f"cannot read {tmp_path}: Is a directory"):
         BearerTokens(tmp_path)
 
@@ -80,7 +80,7 @@ def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "tokens").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(InvalidRequestError, match=r"tokens has more than 1048576 bytes: is it the file that was meant"):
+    with pytest.raises(InvalidRequestError, match=r"tokens has more than 1048576 bytes: is it the right file"):
         BearerTokens(tmp_path / "tokens")
 
 
@@ -99,7 +99,7 @@ def test_the_log_warns_of_others_who_may_change_it(tmp_path: Path, caplog: pytes
     assert warnings(caplog, path) == []  # of root's group
     os.chown(path, 0, NOBODY)
     (told,) = warnings(caplog, path)
-    assert told == f"{path} can be changed by the group {NOBODY}: chmod g-w it, if these are not all trusted"
+    assert told == f"{path} can be changed by the group {NOBODY}: chmod g-w it, unless its members are all trusted"
     path.chmod(0o640)
     os.chown(path, NOBODY, NOBODY)
     (told,) = warnings(caplog, path)

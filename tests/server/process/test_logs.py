@@ -91,7 +91,7 @@ def test_neither_prompts_nor_tokens_are_logged(
         incidents = live_through_all(server.address, token, monkeypatch)
         file.path.write_text(f"alice {token}\n")  # in the wrong place
         with RemoteTransparentLlm(server.address, token=token) as llm:
-            wait_until(lambda: llm.is_serving() and llm.model_info() and "still count" in everything.text)
+            wait_until(lambda: llm.is_serving() and llm.model_info() and "stay in effect" in everything.text)
     log = everything.text + "".join(capfd.readouterr())
     for expected in ("Run OK", "Run UNAUTHENTICATED", "ResidualIn OUT_OF_RANGE", "Run INTERNAL", " of alice"):
         assert expected in log

@@ -178,7 +178,7 @@ def test_a_model_has_several_names(folders: dict[str, Path]) -> None:
         with client(server, "a") as other:
             other.run_tokens(ROWS)
             assert other.run_id() == llm.run_id()
-        with pytest.raises(LookupError, match="served are: a, first, small, b"):
+        with pytest.raises(LookupError, match="the models are: a, first, small, b"):
             connect(server.address, model="third")
 
 

@@ -81,7 +81,7 @@ def test_an_empty_name_is_refused_where_there_are_several(registry: Registry) ->
 def test_an_unknown_name_is_refused_with_those_that_exist(registry: Registry, name: str) -> None:
     with pytest.raises(NotFoundError) as refused:
         named(registry, name)
-    assert refused.value.message == f"there is no model {name!r}; served are: small, large"
+    assert refused.value.message == f"there is no model {name!r}; the models are: small, large"
     assert refused.value.reason == "MODEL_NOT_FOUND"
     assert refused.value.metadata == {"model": name, "models": "small, large"}
 
@@ -89,7 +89,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist(registry: Registry, na
 def test_an_unknown_name_is_refused_also_where_there_is_only_one_model(models: dict[str, ServedModel]) -> None:
     registry = Registry()
     registry.add(models["small"])
-    with pytest.raises(NotFoundError, match=r"^there is no model 'large'; served are: small$"):
+    with pytest.raises(NotFoundError, match=r"^there is no model 'large'; the models are: small$"):
         named(registry, "large")
 
 

@@ -41,12 +41,12 @@ def test_a_model_with_a_device_of_its_own_is_not_spread() -> None:
 @pytest.mark.parametrize(
     ("server", "model", "message"),
     [
-        ({"max_memory": "cpu=1GiB"}, {}, "max_memory means nothing without device_map; give one, for example auto"),
-        ({}, {"device": "cpu", "offload_dir": Path("x")}, "offload_dir means nothing without device_map"),
-        ({}, {"device_map": "none"}, "device_map 'none' is none of auto"),
+        ({"max_memory": "cpu=1GiB"}, {}, "max_memory requires device_map; give one, for example auto"),
+        ({}, {"device": "cpu", "offload_dir": Path("x")}, "offload_dir requires device_map"),
+        ({}, {"device_map": "none"}, "device_map 'none' is neither auto"),
         ({}, {"device": "gpu:0"}, "device 'gpu:0' is unknown"),
         ({"device_map": "auto"}, {"quantization": "quanto-int8"}, "quantization together with device_map"),
-        ({"quantization": "int3"}, {}, "quantization 'int3' is unknown; there are quanto-int8, torchao-int8"),
+        ({"quantization": "int3"}, {}, "quantization 'int3' is unknown; known are quanto-int8, torchao-int8"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(

@@ -224,7 +224,7 @@ def test_a_call_ends_when_its_time_is_over_and_its_work_is_dropped(engine: Engin
             call(b"", timeout=SOON)
             error = answers.next()
     assert type(error) is DeadlineError
-    assert error.message == "not done within the 0.1 s that the call had left"
+    assert error.message == "not finished within the 0.1 s that the call had left"
     engine.submit(lambda: None).result(SOON)
     assert not ran.is_set()
 
@@ -257,7 +257,7 @@ def test_a_client_that_leaves_shortly_before_its_time_is_over_leaves_because_of_
         answer.cancel()
         error = answers.next()
     assert type(error) is DeadlineError
-    assert error.message == "not done within the 2.0 s that the call had left"
+    assert error.message == "not finished within the 2.0 s that the call had left"
 
 
 def test_a_client_whose_own_time_is_over_leaves_no_work_behind(engine: Engine) -> None:

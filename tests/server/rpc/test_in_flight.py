@@ -37,7 +37,7 @@ def test_calls_at_work_keep_their_places() -> None:
     calls = Calls(most=2)
     calls.working("a"), calls.working("b")
     calls.arrived()
-    with pytest.raises(BusyError, match="2 calls are under way already"):
+    with pytest.raises(BusyError, match="2 calls are already under way"):
         calls.enter("c")
     assert calls.left == []
     assert len(calls.in_flight) == 2
@@ -63,7 +63,7 @@ def test_an_owner_gives_way_to_itself_before_others_do() -> None:
     assert calls.left == ["a"]
     for name in "de":
         calls.working(name, owner="third")
-    with pytest.raises(BusyError, match="2 calls of this owner are under way"):
+    with pytest.raises(BusyError, match="2 calls of this owner are already under way"):
         calls.working("f", owner="third")
 
 

@@ -40,7 +40,7 @@ def test_a_name_of_which_one_address_is_taken_is_taken(address: str) -> None:
     with closing(taken(address)) as holder:
         listen = f"localhost:{holder.getsockname()[1]}"
         server = Server(ServerConfig(listen=listen))
-        with pytest.raises(InvalidRequestError, match=f"cannot listen on {listen}: is it taken by another server"):
+        with pytest.raises(InvalidRequestError, match=f"cannot listen on {listen}: is it in use by another server"):
             server.start()
 
 
@@ -147,7 +147,7 @@ def test_a_socket_in_a_folder_that_is_not_there_is_an_error(server: grpc.Server,
 
 def test_a_path_that_is_too_long_for_a_socket_is_an_error(server: grpc.Server, path: Path) -> None:
     long = path.with_name("x" * 108)
-    assert refusal(server, long) == f"cannot listen on unix:{long}: a socket's path has 107 bytes at the most"
+    assert refusal(server, long) == f"cannot listen on unix:{long}: a socket's path has at most 107 bytes"
 
 
 def test_a_socket_of_another_kind_is_an_error(server: grpc.Server, path: Path) -> None:

@@ -54,5 +54,5 @@ def test_an_error_says_what_is_wrong(url: str) -> None:
     refused = curl("--data", json.dumps({"run_id": run["runId"], "layer": 9}), f"{url}/{SERVICE}/ResidualOut")
     error = json.loads(refused.stderr)
     assert error["code"] == "out_of_range"
-    assert error["message"] == "layer 9 is out of range: valid are 0 to 1"
+    assert error["message"] == "layer 9 is out of range: valid indices are 0 to 1"
     assert "google.rpc.ErrorInfo" in [detail["type"] for detail in error["details"]]

@@ -195,7 +195,7 @@ def test_an_index_error_names_axis_size_and_index(service: Any, run: Any) -> Non
     request = service_pb2.ResidualInRequest(run_id=run.run_id, layer=9)
     code, status, details = failure(lambda: service.ResidualIn(request))
     assert code is grpc.StatusCode.OUT_OF_RANGE
-    assert status.message == "layer 9 is out of range: valid are 0 to 1"
+    assert status.message == "layer 9 is out of range: valid indices are 0 to 1"
     info = details["ErrorInfo"]
     assert (info.domain, info.reason) == ("transparent-llm", "INDEX_OUT_OF_RANGE")
     assert dict(info.metadata) == {"axis": "layer", "size": "2", "got": "9"}
@@ -229,7 +229,7 @@ def test_an_unknown_run_is_not_found(service: Any) -> None:
         (
             tensor_pb2.TensorOptions(slices=[tensor_pb2.AxisSlice(axis="pos", step=0)]),
             "INVALID_SLICE",
-            "step 0 on axis 'pos': a step is at least 1",
+            "step 0 on axis 'pos': a step must be at least 1",
         ),
         (
             tensor_pb2.TensorOptions(dtype=tensor_pb2.DTYPE_I64),
@@ -309,7 +309,7 @@ def test_a_full_queue_is_busy_and_says_when_to_come_back() -> None:
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details["ErrorInfo"].reason == "BUSY"
     assert details["RetryInfo"].retry_delay.ToMilliseconds() == 2500
-    assert status.message == "1 calls wait for the model already; try again in 2.5 s"
+    assert status.message == "1 calls are already waiting for the model; try again in 2.5 s"
 
 
 def test_queued_work_whose_deadline_passed_is_never_done() -> None:

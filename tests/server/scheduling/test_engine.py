@@ -166,7 +166,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(engine: Engine) -> None:
         with pytest.raises(BusyError) as refused:
             engine.submit(lambda: None)
     assert type(refused.value) is BusyError
-    assert refused.value.message == "3 calls wait for the model already; try again in 1.5 s"
+    assert refused.value.message == "3 calls are already waiting for the model; try again in 1.5 s"
     assert refused.value.reason == "BUSY"
     assert refused.value.metadata == {"queue_length": "3"}
     assert refused.value.retry_after_s == 1.5
@@ -548,7 +548,7 @@ def failing() -> tuple[Engine, list[int], threading.Event]:
 @pytest.mark.parametrize("error", LOST, ids=["its class", "its words"])
 def test_a_lost_device_is_told_as_the_end(error: RuntimeError) -> None:
     engine, codes, _ = failing()
-    with pytest.raises(UnavailableError, match="the server can compute no more and ends"):
+    with pytest.raises(UnavailableError, match="the server can no longer compute and is shutting down"):
         engine.submit(raising(error)).result(SOON)
     assert codes == [DEVICE_LOST]
     engine.close()
@@ -581,7 +581,7 @@ def test_a_thread_that_dies_refuses_all_who_wait_or_come() -> None:
     assert told.wait(SOON)
     assert codes == [THREAD_DIED]
     for future in waiting:
-        with pytest.raises(UnavailableError, match="the server can compute no more"):
+        with pytest.raises(UnavailableError, match="the server can no longer compute"):
             future.result(SOON)
     with pytest.raises(UnavailableError):
         engine.submit(lambda: 3)

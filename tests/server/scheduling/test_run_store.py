@@ -70,7 +70,7 @@ def test_a_stored_run_is_found(store: RunStore[StoredRun]) -> None:
 def test_an_unknown_run_is_refused(store: RunStore[StoredRun]) -> None:
     with pytest.raises(NotFoundError) as refused:
         store.get("a")
-    assert refused.value.message == "run 'a' is not here: never made, evicted, expired or released; send Run again"
+    assert refused.value.message == "run 'a' was not found: never made, evicted, expired or released; send Run again"
     assert refused.value.reason == "RUN_NOT_FOUND"
     assert refused.value.metadata == {"run_id": "a"}
     assert store.find("a") is None
@@ -359,7 +359,7 @@ def test_a_run_is_seen_and_released_by_its_owner_only(shared: RunStore[StoredRun
     assert shared.find("a", "bob") is None
     assert shared.find("a") is None
     assert not shared.release("a", "bob")
-    with pytest.raises(NotFoundError, match="run 'a' is not here"):
+    with pytest.raises(NotFoundError, match="run 'a' was not found"):
         shared.get("a", "bob")
     assert shared.get("a", "ann").nbytes == 1
     assert shared.release("a", "ann")

@@ -314,7 +314,7 @@ def test_a_value_that_is_no_product_is_sent_whole() -> None:
 
 def test_an_unknown_encoding_is_refused() -> None:
     options = TensorOptions.FromString(b"\x30\x63")
-    assert refusal(torch.zeros(2), options).message == "encoding 99 is unknown; allowed are DENSE and FACTORED"
+    assert refusal(torch.zeros(2), options).message == "unknown encoding 99; allowed are DENSE and FACTORED"
 
 
 def test_the_encoding_changes_the_etag() -> None:

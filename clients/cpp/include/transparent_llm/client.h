@@ -35,7 +35,7 @@ struct TensorHeader {
 };
 
 /// Takes the chunks of a value, in order and without gaps: `offset` is the place of the first byte.
-/// It is called with offset 0 once more if the value had to be read anew from its beginning (see
+/// It is called with offset 0 once more if the value had to be read again from its beginning (see
 /// `Client::read_chunks`). It runs on the thread that reads. `header` and `bytes` are valid until
 /// it returns: what is needed longer must be copied.
 using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t offset,
@@ -94,7 +94,7 @@ class Client {
   ///
   /// Throws InvalidRequestError for no sentence, one without any token (EMPTY_INPUT), or text that
   /// is not UTF-8; TooLargeError (TOO_LONG) for a sentence longer than the model's context: nothing
-  /// is ever cut silently.
+  /// is ever truncated silently.
   void run(const std::vector<std::string>& sentences, const CallOptions& options = {});
   /// Runs token ids, one list a row; nothing is put before them. Throws as `run`, and
   /// InvalidRequestError (UNKNOWN_TOKEN).
@@ -166,8 +166,8 @@ class Client {
   /// apply.
   ///
   /// A cut transfer goes on where it broke off. If the server cannot promise the same bits again,
-  /// or has to run the input again, the value begins anew at offset 0, and what came before must be
-  /// thrown away. What `sink` throws ends the transfer and comes out of here.
+  /// or has to run the input again, the value begins again at offset 0, and what came before must
+  /// be thrown away. What `sink` throws ends the transfer and comes out of here.
   void read_chunks(const Read& read, const ChunkSink& sink, const ReadOptions& options = {});
 
  private:

@@ -25,7 +25,7 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("%s takes %d bytes, this client takes at most %d: read a part of it by Slice, in a smaller "+
+	return fmt.Sprintf("%s takes %d bytes, but this client accepts at most %d: read a part of it by Slice, in a smaller "+
 		"WireDtype, or raise WithMaxBytes", e.Name, e.Needed, e.Allowed)
 }
 

@@ -30,7 +30,7 @@ function whatToDo(error: TransparentLlmError): string {
     return "A page talks to Envoy, not to the server itself. Start both, and check the address in the field.";
   }
   if (error instanceof AuthError) {
-    return "This page brings no token, and Envoy lets in pages of this host only; see the CORS policy in envoy.yaml.";
+    return "This page sends no token, and Envoy admits pages of this host only; see the CORS policy in envoy.yaml.";
   }
   if (error instanceof TooLargeError) {
     return "Take a shorter sentence.";

@@ -154,7 +154,7 @@ describe("a cut stream", () => {
     ]);
   });
 
-  test("begins anew with another etag, as does its progress", async () => {
+  test("begins again with another etag, as does its progress", async () => {
     let calls = 0;
     const llm = await client({
       async *residualIn() {

@@ -160,7 +160,7 @@ describe("taken up after a cut", () => {
     expect(tensorsOf(assembler)).toEqual([[1, 2, 3]]);
   });
 
-  test("with another etag it begins anew", () => {
+  test("with another etag it begins again", () => {
     const other = head(2, { etag: "f" });
     const assembler = cut([chunk(head(3), 0, 1, 2)], [chunk(other, 0, 8), chunk(undefined, 1, 9)]);
     expect(tensorsOf(assembler)).toEqual([[8, 9]]);

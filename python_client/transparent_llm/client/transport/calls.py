@@ -83,7 +83,7 @@ class Calls:
                 return self._unary_once(method, request, run_key, deadline)
             except (UnavailableError, DeadlineError, CancelledError) as error:
                 retries.backoff(error, deadline, by_us=self.channel.is_closed)
-            log.debug("the connection was lost during a call, asking again")
+            log.debug("the connection was lost during a call; retrying")
 
     def _unary_once(self, method: Unary, request: Request, run_key: str, deadline: float) -> bytes:
         with Interruptible() as interruptible:

@@ -22,7 +22,7 @@ from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
 _RING_HASH = {"ring_hash_experimental": {"requestHashHeader": methods.RUN_KEY_HEADER}}
-"""Of several servers the one is asked that the run's key falls to, on a ring of gRPC's own."""
+"""Of several servers, the run's key picks one on a hash ring of gRPC's own."""
 
 _RING_HASH_SINCE = (1, 70)
 """The first grpcio with which it was tested; 1.62 does not know the header."""
@@ -31,10 +31,10 @@ _RING_HASH_SWITCH = "GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY"
 """gRPC honours the header only with this in the environment."""
 
 _RESOLVE_EVERY_MS = 2_000
-"""Names are looked up again when a server is lost, but not more often; gRPC's own bound is 30 s."""
+"""Names are looked up again when a server is lost, but no more often than this; gRPC's default is 30 s."""
 
 LONGEST_CONNECT_MS = 5_000
-"""A server that does not finish the handshake in that time is not there."""
+"""A server that does not finish the handshake within this time counts as absent."""
 
 _inherited: list[object] = []  # channels of a parent process: closing or collecting them in a child would hang
 _open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()
@@ -85,7 +85,7 @@ class LazyChannel:
             self._channel = self._stub = None
 
     def leave_parent(self) -> None:
-        """In a forked child: what was inherited is kept alive unused, and the next call opens anew."""
+        """In a forked child: what was inherited is kept alive unused, and the next call opens again."""
         _inherited.append((self._channel, self._stub))
         self._lock, self._channel, self._stub = threading.Lock(), None, None
 
@@ -161,7 +161,7 @@ def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
         except (OSError, ValueError) as error:
             raise InvalidRequestError(
                 f"cannot use the client certificate {config.tls_cert} with the key {config.tls_key}: {_why(error)}; "
-                "both are PEM, the key without password"
+                "both must be PEM, the key without a password"
             ) from error
     return grpc.ssl_channel_credentials(roots, key, chain)
 

@@ -13,8 +13,8 @@ try:
 except ModuleNotFoundError as error:
     missing = str(error.name).partition(".")[0]
     raise ImportError(
-        f"transparent_llm.integrations.transformer_lens needs TransformerLens 4.3, and {missing} is not here: "
-        "pip install 'transparent-llm[transformer-lens]'"
+        f"transparent_llm.integrations.transformer_lens requires TransformerLens 4.3, but {missing} is not "
+        "installed: pip install 'transparent-llm[transformer-lens]'"
     ) from error
 
 __all__ = ["TransparentLlmBridge", "TransparentLlmDriver", "boot_transparent_llm"]

@@ -36,7 +36,7 @@ class Rows:
         ids = ids[None] if ids.ndim == 1 else ids
         if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise InvalidRequestError(
-                f"input_ids are integers of shape [batch pos] or [pos], got {ids.dtype} of shape {list(ids.shape)}"
+                f"input_ids must be integers of shape [batch pos] or [pos], got {ids.dtype} of shape {list(ids.shape)}"
             )
         mask = torch.ones_like(ids) if attention_mask is None else torch.as_tensor(attention_mask)
         mask = mask[None] if mask.ndim == 1 else mask
@@ -63,7 +63,7 @@ class Rows:
         if sizes != [len(self.token_ids), *(self.n_pos for _ in pos_axes)]:
             raise InvalidRequestError(
                 f"a value of shape {list(value.shape)} came for {len(self.token_ids)} rows of {self.n_pos} positions: "
-                "make the bridge outside of `reading` blocks that cut axes; run_with_cache has pos_slice"
+                "make the bridge outside of `reading` blocks that slice axes; run_with_cache has pos_slice"
             )
         if all(len(row) == self.length for row in self.token_ids):
             return value
@@ -82,7 +82,7 @@ def _span(index: int, mask: list[Any]) -> tuple[int, int]:
     """First token of a row and the position after its last."""
     where = [position for position, held in enumerate(mask) if held]
     if any(held not in (0, 1) for held in mask):
-        raise InvalidRequestError(f"attention_mask of row {index} has other values than 0 and 1")
+        raise InvalidRequestError(f"attention_mask of row {index} has values other than 0 and 1")
     if not where:
         raise InvalidRequestError(f"attention_mask leaves row {index} without a token", reason="EMPTY_INPUT")
     if where[-1] - where[0] + 1 != len(where):

@@ -17,7 +17,7 @@ from transparent_llm_server.models.values.value import Piece, Value, as_slice, c
 _BlockPart = tuple[int, int, range]
 _BLOCK_BYTES = 8 * 2**20
 """Never a setting, nor the two below: blocks decide the last bits of logits, and two servers of one model, or one
-before and after it was started anew, must agree to the bit."""
+before and after it was restarted, must agree to the bit."""
 
 _MOST_POSITIONS, _LEAST_POSITIONS = 32, 4
 

@@ -43,7 +43,7 @@ class BridgedModel:
         regimes: Regimes,
     ) -> None:
         if any(hasattr(module, "original_component") for module in hf_model.modules()):
-            raise InvalidRequestError("hf_model is bridged already; load it anew, a bridge takes it over in place")
+            raise InvalidRequestError("hf_model is already bridged; load it again, as a bridge takes it over in place")
         count_writes(hf_model)
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())

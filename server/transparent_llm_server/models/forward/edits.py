@@ -70,7 +70,7 @@ class EditDetector:
             return self.generation
         with self._lock:
             if list(map(id, self._model.modules())) != self._modules:
-                raise _cannot_follow("modules were put into it or taken out of it")
+                raise _cannot_follow("modules were added to it or removed")
             if not self._weights.are_same or not self._weights.sample_is_same():
                 self._renew()
             return self.generation
@@ -82,10 +82,10 @@ class EditDetector:
             InvalidRequestError: somebody put hooks on the model, or took them off, or set another attention.
         """
         if self.is_watching and _hooks(self._model) != self._hooks:
-            raise _cannot_follow("hooks were put on its modules, or taken off them")
+            raise _cannot_follow("hooks were added to its modules or removed")
         attention = self._model.config._attn_implementation
         if attention != "eager":
-            raise _cannot_follow(f"its attention was set to {attention}, which shows no patterns")
+            raise _cannot_follow(f"its attention was set to {attention}, which exposes no patterns")
 
     def require_unchanged(self, generation: int, *modules: torch.nn.Module) -> None:
         """Look whether weights are those of a generation: at writes that torch counts, and closer at some modules.
@@ -98,7 +98,7 @@ class EditDetector:
         weights = self._weights
         if generation != self.generation or not weights.are_same or not all(map(weights.sample_is_same, modules)):
             raise NotFoundError(
-                "the model's weights were changed since this was run: run it again to read what it gives now",
+                "the model's weights were changed since this was run: run it again to read its values now",
                 reason="MODEL_CHANGED",
             )
 
@@ -112,7 +112,9 @@ class EditDetector:
         if now.kinds != before.kinds:
             raise _cannot_follow("it was cast, moved or reshaped")
         if not before.are_same_of(self._split):
-            raise _cannot_follow("a weight was written to of which the model computes with parts copied at load")
+            raise _cannot_follow(
+                "a weight was written to, but the model computes with copies of its parts, made at load"
+            )
         self._weights = now
         self._digest = hashlib.sha256(uuid.uuid4().bytes).hexdigest()  # hashing all weights would take seconds
         self.generation += 1
@@ -242,6 +244,6 @@ def count_writes(hf_model: torch.nn.Module) -> None:
 
 def _cannot_follow(what: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"the model was changed after it was loaded in a way that its values could be wrong: {what}. Take that back, "
-        "or load the model anew"
+        f"the model was changed after it was loaded, so its values could be wrong: {what}. Undo that, or load the "
+        "model again"
     )

@@ -64,7 +64,8 @@ class Regimes:
         if self.borders:
             border = ", ".join(map(str, self.borders))
             return (
-                f"{_PADDED}, those of at most {border} tokens apart from longer ones, which the model treats otherwise"
+                f"{_PADDED}, those of at most {border} tokens apart from longer ones, which the model treats "
+                "differently"
             )
         return _PADDED
 

@@ -61,7 +61,9 @@ def outline(config: PretrainedConfig, name: str) -> torch.nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    with refusing(lambda words: f"{name!r} is not served: no language model can be built of its config.json: {words}"):
+    with refusing(
+        lambda words: f"{name!r} is not served: no language model can be built from its config.json: {words}"
+    ):
         with alone(), torch.device("meta"):
             model: torch.nn.Module = AutoModelForCausalLM.from_config(
                 copy.deepcopy(config), dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
@@ -90,7 +92,7 @@ def require_fitting(stored: _Stored, model: torch.nn.Module, config: PretrainedC
         if not tensor.is_plain and places[key] not in buffers and not is_known(key, LEFT_OVER):
             raise ModelRefusedError(
                 f"{name!r} is not served: tensor {printable(key)} has the type {tensor.kind}, where weights must be "
-                "floating numbers of 16 bits or more; if it is quantized, fetch the model that it was made of",
+                "floating numbers of 16 bits or more; if it is quantized, fetch the model that it was made from",
                 metadata={"tensor": printable(key), "dtype": tensor.kind},
             )
 
@@ -121,9 +123,9 @@ def require_ready(model: PreTrainedModel) -> None:
     """
     name = type(model).__name__
     if getattr(model, "peft_config", None) or getattr(model, "_hf_peft_config_loaded", False):
-        raise ModelRefusedError(f"{name} has an adapter: merge it (peft: merge_and_unload), and hand over the result")
+        raise ModelRefusedError(f"{name} has an adapter: merge it (peft: merge_and_unload), and pass the result")
     if not hasattr(model, "config") or not hasattr(model, "get_output_embeddings"):
-        raise ModelRefusedError(f"{name} is no causal language model of transformers")
+        raise ModelRefusedError(f"{name} is not a causal language model of transformers")
     empty = [
         key
         for owner, module in model.named_modules()
@@ -132,7 +134,7 @@ def require_ready(model: PreTrainedModel) -> None:
     ]
     if empty:
         raise ModelRefusedError(
-            f"{name} is not served: {len(empty)} of its weights have no numbers yet: {listed(empty)}; load them first",
+            f"{name} is not served: {len(empty)} of its weights have no values yet: {listed(empty)}; load them first",
             metadata={"missing": str(len(empty))},
         )
     if model.get_output_embeddings() is None:
@@ -156,8 +158,8 @@ def _require_room(stored: _Stored, model: torch.nn.Module, name: str) -> None:
     wanted = sum(parameter.numel() for parameter in model.parameters())
     if wanted > _SPARE * held:
         raise ModelRefusedError(
-            f"{name!r} is not served: its config.json describes {wanted} weights, its files hold {held}: one of them "
-            "is of another model, or incomplete",
+            f"{name!r} is not served: its config.json describes {wanted} weights, its files hold {held}: one of "
+            "them belongs to another model, or is incomplete",
             metadata={"described": str(wanted), "held": str(held)},
         )
     buffers = sum(buffer.nbytes for buffer in model.buffers())
@@ -217,15 +219,17 @@ def _advice(model: PreTrainedModel, missing: set[str], left_over: set[str]) -> s
     """What it looks like, and what to do."""
     layers = {layer_of(key) for key in model.state_dict()} - {""}
     if any(_HEADS.search(key) for key in left_over):
-        return "it looks like a classifier, or another model that is no language model"
+        return "it looks like a classifier, or another model that is not a language model"
     if any(layer_of(key) and layer_of(key) not in layers for key in left_over):
-        return f"its config.json says {len(layers)} layers, its files have more: correct it, or fetch the model again"
+        return (
+            f"its config.json says {len(layers)} layers, but its files have more: correct it, or fetch the model again"
+        )
     if missing and missing <= _head(model):
         return "it looks like a base model: save it with its language-model head (AutoModelForCausalLM)"
     whole = {layer for layer in layers if all(key in missing for key in model.state_dict() if layer_of(key) == layer)}
     if whole:
-        return f"nothing is there of {listed(whole)}: correct the number of layers in config.json, or fetch it again"
-    return "fetch it again, or save it anew from the model that was trained"
+        return f"there is nothing for {listed(whole)}: correct the number of layers in config.json, or fetch it again"
+    return "fetch it again, or save it again from the model that was trained"
 
 
 def _head(model: PreTrainedModel) -> set[str]:
@@ -240,7 +244,7 @@ def _wrong_shape(name: str, shapes: Mapping[str, tuple[tuple[int, ...], tuple[in
     more = f", and {len(shapes) - 1} more" if len(shapes) > 1 else ""
     return ModelRefusedError(
         f"{name!r} is not served: tensor {printable(key)} has the shape {list(got)}, by its config.json it is "
-        f"{list(wanted)}{more}; one of them is of another model",
+        f"{list(wanted)}{more}; one of them belongs to another model",
         metadata={"tensor": printable(key), "got": str(list(got)), "expected": str(list(wanted))},
     )
 

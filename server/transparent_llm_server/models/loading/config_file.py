@@ -49,7 +49,9 @@ def read_settings(folder: Path, name: str) -> dict[str, object]:
     _require_own_files(held["tokenizer_config.json"] or {}, name)
     for setting in _OTHER_WEIGHTS:
         if config.get(setting) is not None:
-            raise _refused(name, f"sets {setting}; its weights are read from safetensors files of the usual names only")
+            raise _refused(
+                name, f"sets {setting}; its weights are read from safetensors files with the usual names only"
+            )
     for where, value in _sizes(config):
         _require_size(where, value, name)
     return config
@@ -79,7 +81,7 @@ def _require_known(config: Mapping[str, object], name: str) -> None:
     if config.get("auto_map"):
         raise _refused(
             name,
-            "wants code of its own to be run (auto_map), which is never done, and transformers "
+            "requires running its own code (auto_map), which is never done, and transformers "
             f"{__version__} has none for model_type {printable(repr(kind))}",
         )
     raise _refused(name, f"says model_type {printable(repr(kind))}, which transformers {__version__} does not know")
@@ -90,7 +92,7 @@ def _require_own_files(tokenizer_config: Mapping[str, object], name: str) -> Non
     files = tokenizer_config.get("fast_tokenizer_files") or []
     if not isinstance(files, list) or any(not isinstance(file, str) or Path(file).name != file for file in files):
         raise ModelRefusedError(
-            f"{name!r} is not served: its tokenizer_config.json names other files than those of its folder "
+            f"{name!r} is not served: its tokenizer_config.json names files other than those in its folder "
             "(fast_tokenizer_files)",
             metadata={"file": "tokenizer_config.json"},
         )

@@ -26,7 +26,7 @@ def model_digest(
     """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape.
 
     Raises:
-        ModelRefusedError: a weight has elements that are no finite numbers.
+        ModelRefusedError: a weight has elements that are not finite.
     """
     digest = hashlib.sha256()
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_MODEL}
@@ -50,7 +50,7 @@ def _require_finite(name: str, part: torch.Tensor) -> None:
     extremes = torch.stack(torch.aminmax(part.detach()))  # NaN if there is one, and no tensor of the size of the weight
     if not extremes.isfinite().all():
         raise ModelRefusedError(
-            f"the weight {name} has elements that are no finite numbers ({extremes[0].item():g} to "
+            f"the weight {name} has elements that are not finite ({extremes[0].item():g} to "
             f"{extremes[1].item():g} as {part.dtype}): load it as a wider type, or fetch it again",
             metadata={"tensor": name},
         )

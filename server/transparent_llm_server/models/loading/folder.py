@@ -103,7 +103,7 @@ def settings_of(folder: Path, file: str, name: str) -> dict[str, object] | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _refused(name, file, f"is no JSON: {told(error)}") from error
+        raise _refused(name, file, f"is not JSON: {told(error)}") from error
     if not isinstance(held, dict):
         raise _refused(name, file, f"holds a {type(held).__name__}, not an object of settings")
     return held
@@ -114,14 +114,14 @@ def _require_plain_file(path: Path, roots: tuple[Path, ...], name: str) -> None:
         target = path.resolve(strict=True)
         status = target.stat()
     except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
-        raise _refused(name, path.name, "is a link that leads nowhere") from error
+        raise _refused(name, path.name, "is a broken link") from error
     if not any(target.is_relative_to(root) for root in roots):
-        raise _refused(name, path.name, "is a link out of the model's folder; put the file itself there")
+        raise _refused(name, path.name, "is a link that leads outside the model's folder; put the file itself there")
     if not stat.S_ISREG(status.st_mode):
         kind = next((words for matches, words in _KINDS if matches(status.st_mode)), "no file")
         raise _refused(name, path.name, f"is {kind}, not a file")
     if not os.access(target, os.R_OK):
-        raise _refused(name, path.name, "may not be read by this user")
+        raise _refused(name, path.name, "cannot be read by this user")
     if path.suffix == ".json" and status.st_size > LARGEST_JSON_BYTES:
         raise _refused(name, path.name, f"has {status.st_size} bytes, over {LARGEST_JSON_BYTES}, too many for JSON")
 

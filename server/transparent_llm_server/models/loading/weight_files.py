@@ -99,9 +99,9 @@ def _places(folder: Path, name: str) -> dict[str, str] | None:
         raise _refused(name, f"{INDEX} has no metadata")
     for file in sorted(set(places.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise _refused(name, f"{INDEX} names {printable(file)}, which is no safetensors file of this folder")
+            raise _refused(name, f"{INDEX} names {printable(file)}, which is not a safetensors file in this folder")
         if not (folder / file).exists():
-            raise _refused(name, f"{INDEX} names {printable(file)}, which is not there; fetch it again")
+            raise _refused(name, f"{INDEX} names {printable(file)}, which is missing; fetch it again")
     return places
 
 

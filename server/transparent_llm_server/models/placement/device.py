@@ -21,6 +21,6 @@ def resolve_device(name: str) -> torch.device:
         raise InvalidRequestError(f"device {name!r} is unknown; use cpu, cuda, cuda:INDEX, gpu or auto")
     if torch_name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise InvalidRequestError(
-            f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices are visible; use cpu or auto"
+            f"device {name!r} is not available: {torch.cuda.device_count()} CUDA devices are visible; use cpu or auto"
         )
     return torch.device(torch_name)

@@ -27,10 +27,10 @@ def device_map_of(text: str) -> str | dict[str, str | int]:
         written = json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidRequestError(
-            f"device_map {text!r} is none of {', '.join(AUTOMATIC)}, and no JSON file {{module: device}}: {error}"
+            f"device_map {text!r} is neither {', '.join(AUTOMATIC)} nor a JSON file {{module: device}}: {error}"
         ) from error
     if not isinstance(written, dict) or not written:
-        raise InvalidRequestError(f"device_map {text!r} holds no object {{module: device}}")
+        raise InvalidRequestError(f"device_map {text!r} does not hold an object {{module: device}}")
     return {module: _device(text, module, device) for module, device in written.items()}
 
 

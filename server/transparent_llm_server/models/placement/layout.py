@@ -42,7 +42,7 @@ class DeviceLayout:
                 return self._places[name]
         within = [place for name, place in self._places.items() if name.startswith(f"{module}.")]
         if not within:
-            raise InvalidRequestError(f"device_map says nothing of {module}: name it, or something that it is part of")
+            raise InvalidRequestError(f"device_map does not mention {module}: name it, or a module that contains it")
         return within[0]
 
     def device(self, module: str) -> torch.device:

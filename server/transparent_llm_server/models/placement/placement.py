@@ -38,10 +38,10 @@ class Placement:
             resolve_device(self.device)
             for name in ("max_memory", "offload_dir"):
                 if getattr(self, name) is not None:
-                    raise InvalidRequestError(f"{name} means nothing without device_map; give one, for example auto")
+                    raise InvalidRequestError(f"{name} requires device_map; give one, for example auto")
         elif self.quantization is not None:
             raise InvalidRequestError(
-                "quantization together with device_map has not been shown to be right; leave one of them out"
+                "quantization together with device_map has not been shown to be correct; leave one of them out"
             )
         self.load_options()
 

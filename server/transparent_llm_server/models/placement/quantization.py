@@ -62,10 +62,10 @@ def quantization_of(name: str) -> Quantization:
     """
     found = QUANTIZATIONS.get(name)
     if found is None:
-        raise InvalidRequestError(f"quantization {name!r} is unknown; there are {', '.join(QUANTIZATIONS)}")
+        raise InvalidRequestError(f"quantization {name!r} is unknown; known are {', '.join(QUANTIZATIONS)}")
     if not _is_here(found.module):
         raise InvalidRequestError(
-            f"quantization {name!r} needs a package that is not here: pip install {found.package}"
+            f"quantization {name!r} requires a package that is not installed: pip install {found.package}"
         )
     return found
 
@@ -83,7 +83,7 @@ def refuse_if_quantized(hf_model: PreTrainedModel) -> None:
         method = config.get("quant_method") if isinstance(config, dict) else config.quant_method
         name = str(getattr(method, "value", method))
         raise ModelRefusedError(
-            f"{type(hf_model).__name__} is quantized already ({name}), and its weights cannot be read; load plain "
+            f"{type(hf_model).__name__} is already quantized ({name}), and its weights cannot be read; load plain "
             f"ones, and quantize them here if need be: {', '.join(QUANTIZATIONS)}",
             metadata={"quantization": name},
         )

@@ -60,7 +60,7 @@ class Bounds:
     """Of answers that no client has taken, all together. Over it the oldest are dropped."""
 
     retry_after_s: float = 1.0
-    """What a refused call is told to wait."""
+    """How long a refused call is told to wait."""
 
 
 @dataclass(eq=False)
@@ -164,7 +164,7 @@ class InFlight:
             )
             call.cancel()
         if found[Phase.ARRIVING]:
-            log.warning("%d calls whose request did not come were cancelled", found[Phase.ARRIVING])
+            log.warning("%d calls whose request did not arrive were cancelled", found[Phase.ARRIVING])
         return found
 
     def _part_is_over(self, call: CallInFlight) -> None:
@@ -232,7 +232,7 @@ class InFlight:
 
     def _busy(self, whose: str, allowed: int) -> BusyError:
         return BusyError(
-            f"{allowed} calls {whose}are under way already, more are not answered at once; try again in "
+            f"{allowed} calls {whose}are already under way, more are not answered at once; try again in "
             f"{self.bounds.retry_after_s:g} s",
             metadata={"allowed": str(allowed)},
             retry_after_s=self.bounds.retry_after_s,

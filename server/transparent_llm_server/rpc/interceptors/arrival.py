@@ -60,7 +60,7 @@ def _with_the_only(
 ) -> object:
     for request in _requests(parse, method, messages):
         return work(request, context)
-    raise InvalidRequestError(f"{method} takes one request, and the call ended without any")
+    raise InvalidRequestError(f"{method} takes one request, and the call ended without one")
 
 
 def _requests(parse: _Parse, method: str, messages: Iterator[bytes]) -> Iterator[object]:
@@ -71,7 +71,7 @@ def _requests(parse: _Parse, method: str, messages: Iterator[bytes]) -> Iterator
         except StopIteration:
             return
         except grpc.RpcError:
-            raise CancelledError(f"the call of {method} was cancelled before its request came") from None
+            raise CancelledError(f"the call of {method} was cancelled before its request arrived") from None
         yield _parsed(parse, method, data)
 
 
@@ -93,7 +93,7 @@ def _require_measure(method: str, data: bytes) -> None:
         )
     if rpc in _WITH_ITEMS and count_entries(data, (), _MOST_FIELDS) == _MOST_FIELDS:
         raise TooLargeError(
-            f"far more items at once than {method} takes, {MOST_ITEMS}; ask several times",
+            f"far more items at once than {method} takes, {MOST_ITEMS}; split it into several calls",
             metadata={"needed": f"more than {MOST_ITEMS}", "allowed": str(MOST_ITEMS)},
         )
 
@@ -102,4 +102,4 @@ def _message(parse: _Parse, method: str, data: bytes) -> object:
     try:
         return data if parse is None else parse(data)
     except DecodeError as error:
-        raise InvalidRequestError(f"these {len(data)} bytes are no request of {method}: {error}") from None
+        raise InvalidRequestError(f"these {len(data)} bytes are not a valid request of {method}: {error}") from None
