@@ -49,5 +49,5 @@ def test_a_dtype_of_a_newer_client_is_refused() -> None:
 def test_an_encoding_of_a_newer_client_is_refused() -> None:
     with pytest.raises(InvalidRequestError) as refused:
         form_of(TensorOptions.FromString(b"\x30\x63"))
-    assert refused.value.message == "encoding 99 is unknown; allowed are DENSE and FACTORED"
+    assert refused.value.message == "unknown encoding 99; allowed are DENSE and FACTORED"
     assert refused.value.metadata == {"got": "99"}

@@ -71,5 +71,5 @@ def _is_factored(encoding: tensor_pb2.Encoding) -> bool:
     if encoding == tensor_pb2.ENCODING_FACTORED:
         return True
     raise InvalidRequestError(
-        f"encoding {encoding} is unknown; allowed are DENSE and FACTORED", metadata={"got": str(encoding)}
+        f"unknown encoding {encoding}; allowed are DENSE and FACTORED", metadata={"got": str(encoding)}
     )
