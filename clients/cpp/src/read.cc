@@ -14,7 +14,7 @@ Read Read::named(std::string_view method, std::vector<std::optional<Index>> indi
     for (const internal::Method& one : internal::methods())
       if (one.of_run) known += (known.empty() ? "" : ", ") + one.name;
     throw InvalidRequestError("there is no '" + std::string(method) +
-                              "' to read of a run; there are " + known);
+                              "' to read of a run; known are " + known);
   }
   if (indices.size() < row->least_arguments || indices.size() > row->arguments.size()) {
     throw InvalidRequestError(row->name + " takes " + std::to_string(row->arguments.size()) +
