@@ -16,9 +16,9 @@ from support.models.tensors import assert_same_bits
 from support.servers.engines import SOON
 from support.servers.servers import served, tiny
 from transparent_llm import TransparentLlm
+from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.numerics import standard_numerics
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [9, 8, 7]]
 OF_ALL_KINDS = ["gpt2", "gemma2", "granite", "mixtral", "gpt_oss", "phi3_longrope", "bloom", "mpt", "falcon", "opt"]

@@ -16,6 +16,7 @@ from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ParityCheck
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.runtime.current import Current
+from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.derived.run import RunValues
@@ -28,7 +29,6 @@ from transparent_llm_server.models.loading.digest import model_digest
 from transparent_llm_server.models.loading.huggingface import context_length, display_name, load_model, load_tokenizer
 from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
-from transparent_llm_server.models.numerics import standard_numerics
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.values.value import Value

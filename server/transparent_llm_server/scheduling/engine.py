@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from transparent_llm.errors import BusyError, CapacityError, UnavailableError
+from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm_server.events import Wait, WorkEvents
 from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.forward.cancellation import cancellable
-from transparent_llm_server.models.numerics import standard_numerics
 from transparent_llm_server.scheduling.device_errors import device_is_lost, is_out_of_memory
 from transparent_llm_server.scheduling.turns import Turns
 
