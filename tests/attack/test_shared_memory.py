@@ -25,7 +25,6 @@ from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.demo import server_process
 from transparent_llm.network.proxies import Route
 from transparent_llm.wire import methods, requests, ring
-from transparent_llm.wire._gen import tensor_pb2
 
 pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
 
@@ -70,10 +69,11 @@ class Stalled:
         self._thread.join()
 
     def _read(self, attacked: Victim, run_id: str) -> None:
-        options, began = tensor_pb2.TensorOptions(), time.monotonic()
+        began = time.monotonic()
         with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
-            offered.fill(options.shared_memory)
-            request = requests.of_method("logits", run_id, options=options)
+            offered.begin()
+            request = requests.of_method("logits", run_id)
+            requests.offer(request, offered.offer)
             call = methods.Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
             try:
                 for _ in call:
@@ -111,11 +111,10 @@ def test_slots_of_a_byte_are_declined() -> None:
         with attacked.client(ATTACKER) as llm:
             llm.run_tokens(ROWS)
             run_id = llm.run_id()
-        options = tensor_pb2.TensorOptions()
         with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
-            offered.fill(options.shared_memory)
-            options.shared_memory.slots, options.shared_memory.slot_bytes = 2**20, 1
-            request = requests.of_method("logits", run_id, options=options)
+            offered.begin()
+            request = requests.of_method("logits", run_id)
+            requests.offer(request, offered.offer._replace(slots=2**20, slot_bytes=1))
             call = methods.Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
             assert sum(1 for _ in call) < 100
 

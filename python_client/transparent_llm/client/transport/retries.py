@@ -71,8 +71,8 @@ class Retries:
         if is_unreached and self._in_a_row < _TRIES_UNREACHED and now < deadline:
             return
         was_lost = failure.reason in _PASSING and (self._was_reached or has_begun)
-        was_cut = (has_begun or self._loss is not None) and isinstance(failure, UnavailableError | CancelledError)
-        if by_us or not (was_cut or was_lost) or now - self._since > self._config.reconnect_s:
+        was_broken = (has_begun or self._loss is not None) and isinstance(failure, UnavailableError | CancelledError)
+        if by_us or not (was_broken or was_lost) or now - self._since > self._config.reconnect_s:
             raise failure from None
         self._loss = self._loss or failure
         pause = min(_FIRST_PAUSE_S * 2**self._in_a_row, _LONGEST_PAUSE_S) if self._in_a_row else self._rest(now)

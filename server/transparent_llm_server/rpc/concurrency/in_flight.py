@@ -76,7 +76,7 @@ class CallInFlight:
 
     phase: Phase = Phase.ARRIVING
     unread_bytes: int = 0
-    was_cut: bool = False
+    was_cancelled: bool = False
     parts_left: int = 2
     """The server's work on it and gRPC's own: it is over when both are."""
 
@@ -105,7 +105,7 @@ class InFlight:
         with self._lock:
             leaving = self._make_room(call)
             for each in leaving:
-                each.was_cut = True
+                each.was_cancelled = True
                 self._calls.pop(each, None)
             self._gave_way += len(leaving)
             self._calls[call] = None
@@ -156,7 +156,7 @@ class InFlight:
             self._gave_way = 0
             late = [call for call in self._calls if self._is_late(call)]
             for call in late:
-                call.was_cut = True
+                call.was_cancelled = True
                 found[call.phase] += 1
         for call in late:
             log.warning(
@@ -175,11 +175,11 @@ class InFlight:
 
     def _too_much_unread(self, newest: CallInFlight) -> list[CallInFlight]:
         """The oldest answers that nobody reads, as many as it takes."""
-        unread = [call for call in self._calls if call.unread_bytes and not call.was_cut]
+        unread = [call for call in self._calls if call.unread_bytes and not call.was_cancelled]
         too_much, dropped = sum(call.unread_bytes for call in unread) - self.bounds.unread_bytes, []
         for call in unread:
             if too_much > 0 and call is not newest:
-                call.was_cut = True
+                call.was_cancelled = True
                 too_much -= call.unread_bytes
                 dropped.append(call)
         return dropped
@@ -214,7 +214,9 @@ class InFlight:
 
     def _first_to_leave(self, calls: Iterable[CallInFlight]) -> list[CallInFlight]:
         begun_before = self._clock() - self.bounds.grace_s
-        may_leave = (c for c in calls if c.phase in self.bounds.give_way and c.since <= begun_before and not c.was_cut)
+        may_leave = (
+            c for c in calls if c.phase in self.bounds.give_way and c.since <= begun_before and not c.was_cancelled
+        )
         first = next(may_leave, None)
         return [] if first is None else [first]
 
@@ -223,7 +225,7 @@ class InFlight:
 
     def _is_late(self, call: CallInFlight) -> bool:
         limit = self._limit_of(call)
-        return bool(limit) and not call.was_cut and self._clock() - call.since > limit
+        return bool(limit) and not call.was_cancelled and self._clock() - call.since > limit
 
     def _limit_of(self, call: CallInFlight) -> float:
         if call.phase is Phase.WORKING:
