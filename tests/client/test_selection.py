@@ -92,7 +92,7 @@ def test_a_dtype_that_is_not_floating_is_refused(dtype: torch.dtype) -> None:
 def test_an_axis_that_no_value_has_is_refused() -> None:
     with pytest.raises(errors.InvalidRequestError) as refused:
         Selection().narrowed(None, {"pos": slice(1), "layer": slice(1)}, KNOWN)
-    assert str(refused.value) == "no tensor has an axis 'layer'; there are batch, d_model, pos"
+    assert str(refused.value) == "no tensor has an axis 'layer'; the axes are batch, d_model, pos"
     assert (refused.value.reason, refused.value.metadata) == ("INVALID_SLICE", {"axis": "layer"})
 
 

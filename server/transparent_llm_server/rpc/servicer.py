@@ -253,8 +253,8 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         )
 
 
-def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, Any, _Context], _Frames]:
-    def read(self: TransparentLlmServicer, request: Any, context: _Context) -> _Frames:
+def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, _OfRun, _Context], _Frames]:
+    def read(self: TransparentLlmServicer, request: _OfRun, context: _Context) -> _Frames:
         return self._of_run(name, request, context)
 
     return read
