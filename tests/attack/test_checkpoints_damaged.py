@@ -82,7 +82,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a pickle by the name of weights": (written(WEIGHTS, b"\x80\x04N."), rf"{WEIGHTS} is damaged: "),
     "a file of the index that is missing": (
         all_of(sharded(), removed("b.saf*")),
-        r"names b\.safetensors, which is not the",
+        r"names b\.safetensors, which is mis",
     ),
     "a tensor in another file": (
         sharded(elsewhere("transformer.wpe.weight")),
@@ -104,7 +104,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "an index of nothing": (sharded(index_says(weight_map={})), r"has no weight_map"),
     "an index of numbers": (sharded(index_says(weight_map={"x": 3})), r"has no weight_map"),
     "an index without metadata": (sharded(index_says(metadata=None)), r"has no metadata"),
-    "an index that is no JSON": (all_of(sharded(), written(INDEX, "{")), rf"its file {INDEX} is no JSON"),
+    "an index that is no JSON": (all_of(sharded(), written(INDEX, "{")), rf"its file {INDEX} is not JSON"),
     "a configuration that is no JSON": (written("config.json", "{"), r"its file config\.json is not JSON: Expecting"),
     "a configuration without a byte": (written("config.json", ""), r"its file config\.json is not JSON"),
     "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its file config\.json is not JSON"),
@@ -112,11 +112,11 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its file config\.json is not JSON"),
     "settings of text that are no JSON": (
         written("generation_config.json", "{"),
-        r"generation_config\.json is no JSON",
+        r"generation_config\.json is not JSON",
     ),
     "settings of a tokenizer that are no JSON": (
         written("tokenizer_config.json", "{"),
-        r"tokenizer_config\.json is no J",
+        r"tokenizer_config\.json is not J",
     ),
     "a tokenizer that is no JSON": (written("tokenizer.json", "{"), r"no tokenizer for 'model': "),
     "a tokenizer that is none": (written("tokenizer.json", "{}"), r"no tokenizer for 'model': "),

@@ -166,7 +166,7 @@ def test_what_is_no_version_is_one_harmless_error() -> None:
         return response
 
     with running(Liar({"ServerInfo": other})) as server:
-        with pytest.raises(errors.InvalidRequestError, match="is no version") as caught:
+        with pytest.raises(errors.InvalidRequestError, match="is not a version") as caught:
             connect(server.address)
     assert is_harmless(str(caught.value))
 
