@@ -37,7 +37,7 @@ _INDEX_HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error and exit code 1."""
-    parser = _parser()
+    parser = _parser(sys.argv[1:] if argv is None else argv)
     arguments, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(arguments, "sentences") or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -56,16 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    from transparent_llm_server.config.flags import add_serve_flags
-
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Of all commands; that of `serve` knows its flags only where it is named, as they are made of the settings."""
     parser = argparse.ArgumentParser(
         prog="transparent-llm", description="Look inside a language model that runs somewhere else."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="load models and serve them over gRPC")
-    add_serve_flags(serve)
+    if "serve" in argv:
+        from transparent_llm_server.config.flags import add_serve_flags
+
+        add_serve_flags(serve)
     serve.set_defaults(command=_serve)
 
     token = commands.add_parser("token", help="print a new token, and the line that makes a server accept it")

@@ -24,7 +24,8 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.demo import server_process
 from transparent_llm.network.proxies import Route
-from transparent_llm.wire import methods, requests, ring
+from transparent_llm.wire import requests, ring
+from transparent_llm.wire.rpcs import Stub
 
 pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
 
@@ -74,7 +75,7 @@ class Stalled:
             offered.begin()
             request = requests.of_method("logits", run_id)
             requests.offer(request, offered.offer)
-            call = methods.Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
+            call = Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
             try:
                 for _ in call:
                     self.messages += 1
@@ -115,7 +116,7 @@ def test_slots_of_a_byte_are_declined() -> None:
             offered.begin()
             request = requests.of_method("logits", run_id)
             requests.offer(request, offered.offer._replace(slots=2**20, slot_bytes=1))
-            call = methods.Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
+            call = Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
             assert sum(1 for _ in call) < 100
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from support.servers.engines import SOON
 from support.servers.owners import TokenFile
+from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 
 ATTACKER, OTHER = "attacker", "other"
@@ -182,11 +182,11 @@ def standing_by(attacked: Victim) -> Iterator[Bystander]:
 
 
 def _await_memory(attacked: Victim, before: int) -> None:
-    deadline = time.monotonic() + SOON
-    while (now := attacked.resident_bytes) >= before * MEMORY_RETURNS_TO:
-        if time.monotonic() >= deadline:
-            raise MissedBoundError(f"{now / 2**20:.0f} MiB are resident, {before / 2**20:.0f} were before")
-        threading.Event().wait(0.02)
+    try:
+        wait_until(lambda: attacked.resident_bytes < before * MEMORY_RETURNS_TO)
+    except AssertionError:
+        now = attacked.resident_bytes
+        raise MissedBoundError(f"{now / 2**20:.0f} MiB are resident, {before / 2**20:.0f} were before") from None
 
 
 def _idle_p99_s(llm: RemoteTransparentLlm) -> float:

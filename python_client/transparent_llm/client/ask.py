@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import SupportsIndex
 
 import torch
@@ -64,15 +65,19 @@ class Ask:
                 return Ask(self.run, ("residual_in", (layer + 1,)), self.selection)
         return self
 
+    @cached_property
+    def _form(self) -> Form:
+        return form(self.name, self.selection)
+
     @property
-    def axes(self) -> dict[str, slice]:
+    def axes(self) -> Mapping[str, slice]:
         """The parts of the value's axes that are asked for."""
-        return self.selection.of(METHODS[self.name].dims or ())
+        return self._form.axes
 
     @property
     def dtype(self) -> torch.dtype | None:
         """That the value shall have; None: the one that the server holds it in."""
-        return None if METHODS[self.name].integers else self.selection.dtype
+        return self._form.dtype
 
     @property
     def sizes(self) -> Indices:
@@ -93,5 +98,5 @@ class Ask:
                 they are small: what is asked for is cut out here.
         """
         if not factored:
-            return Item(*self.read, form(self.name, self.selection))
+            return Item(*self.read, self._form)
         return Item(*self.read, Form({} if METHODS[self.name].weights else self.axes, factored=True))

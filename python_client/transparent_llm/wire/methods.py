@@ -8,7 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import torch
 from google.protobuf.message import Message
 
@@ -164,19 +163,3 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (_of_rpc(rpc) for rpc in _RPCS.methods if _option(rpc, method_pb2.method) is not None)
 }
-
-
-def message_class(descriptor: Any) -> Any:
-    """The generated class of a message of service.proto."""
-    return getattr(service_pb2, descriptor.name)
-
-
-class Stub:
-    """One callable for each RPC of a channel. They give messages as they came: gRPC would say of one that cannot be
-    parsed only that something is wrong."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        for rpc in _RPCS.methods:
-            path, serialize = f"/{SERVICE}/{rpc.name}", message_class(rpc.input_type).SerializeToString
-            begin = channel.unary_stream if rpc.server_streaming else channel.unary_unary
-            setattr(self, rpc.name, begin(path, request_serializer=serialize))

@@ -20,7 +20,7 @@ from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedR
 PIECE_BYTES = 4 * 2**20
 """What is computed at a time of a value that does not lie in memory.
 
-No setting: no value depends on it, and the memory that it takes is bounded by the number of calls, which is one.
+No setting: no value depends on it. One is in memory for each call that computes, and `max_streams` bounds those.
 """
 
 

@@ -17,11 +17,12 @@ from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.network.proxies import Route
 from transparent_llm.runtime import memory
-from transparent_llm.wire import methods
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
+from transparent_llm.wire.methods import RUN_KEY_HEADER
+from transparent_llm.wire.rpcs import Stub
 
 _SERVICE_CONFIG = (Path(__file__).parent / "service_config.json").read_text(encoding="utf-8")
-_RING_HASH = {"ring_hash_experimental": {"requestHashHeader": methods.RUN_KEY_HEADER}}
+_RING_HASH = {"ring_hash_experimental": {"requestHashHeader": RUN_KEY_HEADER}}
 """Of several servers, the run's key picks one on a hash ring of gRPC's own."""
 
 _RING_HASH_SINCE = (1, 70)
@@ -51,7 +52,7 @@ class LazyChannel:
         self._closed = False
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._stub: methods.Stub | None = None
+        self._stub: Stub | None = None
         _open_ones.add(self)
 
     def get(self) -> grpc.Channel:
@@ -63,12 +64,12 @@ class LazyChannel:
         with self._lock:
             return self._opened()
 
-    def stub(self) -> methods.Stub:
+    def stub(self) -> Stub:
         """The service's calls on the open channel, made once."""
         with self._lock:
             channel = self._opened()
             if self._stub is None:
-                self._stub = methods.Stub(channel)
+                self._stub = Stub(channel)
             return self._stub
 
     @property
