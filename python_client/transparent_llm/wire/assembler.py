@@ -136,20 +136,20 @@ class Assembler:
 
     @staticmethod
     def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:
-        dtype, shape = checked_header(head)
-        if (head.name, shape, dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
+        sent = checked_header(head)
+        if (sent.name, sent.shape, sent.dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
             raise ProtocolError("a header with the etag of the broken stream describes another tensor")
 
     def _allocated(self, head: tensor_pb2.TensorHeader) -> _Tensor:
         """Memory for what a header announces, which may come from anyone."""
-        dtype, shape = checked_header(head)
-        place = None
-        if self._answer is not None:
+        if self._answer is None:
+            place, header = None, checked_header(head)
+        else:
             goes_on = head.etag == self._etag and self._tensors
-            place = self._answer.follow(self._tensors[-1].place if goes_on else None, head)
+            place, header = self._answer.follow(self._tensors[-1].place if goes_on else None, head)
         require_within(head.name, head.total_bytes, self._max_bytes)
         try:
-            tensor = memory.empty(shape, dtype)
+            tensor = memory.empty(header.shape, header.dtype)
         except (MemoryError, OverflowError, RuntimeError, TypeError):
             raise ProtocolError(f"no memory for the {head.total_bytes} bytes that were announced") from None
         return _Tensor(head.name, head.total_bytes, tensor, bytes_of(tensor), place)

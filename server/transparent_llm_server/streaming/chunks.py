@@ -12,10 +12,11 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes, frames, slices, tensors
+from transparent_llm.wire import ring as shared_ring
 from transparent_llm.wire.form import Delivery, RequestedForm
 from transparent_llm_server.models.values.value import Piece, Value
 from transparent_llm_server.streaming.host_copy import on_host
-from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedRing
+from transparent_llm_server.streaming.shared_memory import OfferedRing
 
 PIECE_BYTES = 4 * 2**20
 """What is computed at a time of a value that does not lie in memory.
@@ -102,7 +103,7 @@ def stream(
         end = start + last.nbytes
         if end > offset or (start == end == offset):
             skipped = max(0, offset - start)
-            by_ring = ring is not None and last.nbytes - skipped >= WORTH_BYTES and ring.claim()
+            by_ring = ring is not None and last.nbytes - skipped >= shared_ring.WORTH_BYTES and ring.claim()
             yield from _messages(last, tag, skipped, chunk_bytes, take, ring if by_ring else None)
         start = end
     if offset > start:
