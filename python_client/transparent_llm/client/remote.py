@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -199,8 +199,9 @@ class RemoteTransparentLlm(TransparentLlm):
         with self._own_selection.within(lambda before: before.narrowed(dtype, axes, _AXES)):
             yield self
 
-    def fetch(self, reads: Sequence[ReadSpec]) -> list[Result]:
-        """Many values of the current run in one stream: each is what the method of that name returns.
+    def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor | Any]:
+        """Many values of the current run in one stream: each is what the method of that name returns, a tensor for all
+        methods so far.
 
         Args:
             reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
