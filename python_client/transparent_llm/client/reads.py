@@ -90,11 +90,9 @@ def of_parts(method: Method, named: Mapping[str, torch.Tensor]) -> Result:
     return _named_tuple(method.name)(*(named.get(part.name) for part in parts))
 
 
-def each(result: Result, change: Callable[[torch.Tensor], torch.Tensor]) -> Result:
-    """The same with its tensor, or with all of its tensors, changed."""
-    if isinstance(result, torch.Tensor):
-        return change(result)
-    return type(result)(*(None if tensor is None else change(tensor) for tensor in result))
+def each(several: Result, change: Callable[[torch.Tensor], torch.Tensor]) -> Result:
+    """The same named tuple with all of its tensors changed."""
+    return type(several)(*(None if tensor is None else change(tensor) for tensor in several))
 
 
 @cache

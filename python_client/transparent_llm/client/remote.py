@@ -313,4 +313,6 @@ class RemoteTransparentLlm(TransparentLlm):
             return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 
     def _to_device(self, value: Result) -> Result:
-        return each(value, lambda tensor: tensor.to(self._device))
+        if isinstance(value, tuple):
+            return each(value, lambda tensor: tensor.to(self._device))
+        return value.to(self._device)
