@@ -185,7 +185,7 @@ def test_what_is_known_to_be_small_is_offered_no_ring(folder: Path, monkeypatch:
         monkeypatch.setattr(ring, "WORTH_BYTES", 60 * 60 * 8 + 1)
         llm.attention_matrix(3, 0, 1)
         assert not list(folder.iterdir())
-        monkeypatch.setattr(ring, "WORTH_BYTES", 60 * 60 * 8)
+        monkeypatch.setattr(ring, "WORTH_BYTES", 1)
         llm.attention_matrix(2, 0, 1)
         assert list(folder.iterdir())
 

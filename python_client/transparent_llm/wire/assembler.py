@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from google.protobuf.message import DecodeError
@@ -134,6 +135,13 @@ class Assembler:
         self._tensors.append(begun)
         self.total_bytes += head.total_bytes
 
+    def _before(self, place: Place | None) -> int:
+        """Bytes of the tensors before this one that are one value together with it, as parts and not as factors."""
+        if place is None or not place.part or self._answer is None or not self._answer.is_parts(place):
+            return 0
+        of_value = takewhile(lambda held: held.place and held.place.value == place.value, reversed(self._tensors))
+        return sum(held.total_bytes for held in of_value)
+
     @staticmethod
     def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:
         sent = checked_header(head)
@@ -147,7 +155,7 @@ class Assembler:
         else:
             goes_on = head.etag == self._etag and self._tensors
             place, header = self._answer.follow(self._tensors[-1].place if goes_on else None, head)
-        require_within(head.name, head.total_bytes, self._max_bytes)
+        require_within(head.name, self._before(place) + head.total_bytes, self._max_bytes)
         try:
             tensor = memory.empty(header.shape, header.dtype)
         except (MemoryError, OverflowError, RuntimeError, TypeError):

@@ -84,6 +84,10 @@ class Answer:
         self._require_fits(found, header)
         return found, header
 
+    def is_parts(self, place: Place) -> bool:
+        """Whether the value is several tensors, which are no factors."""
+        return not self._values[place.value].comes_whole
+
     def require_whole(self, place: Place | None) -> None:
         """To be called when the answer is at its end.
 

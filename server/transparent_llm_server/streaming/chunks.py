@@ -10,11 +10,14 @@ from itertools import chain
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InternalError, InvalidRequestError
+from transparent_llm.quoting import quoted
+from transparent_llm.selection import invalid_slice
 from transparent_llm.wire import dtypes, frames, slices, tensors
 from transparent_llm.wire import ring as shared_ring
 from transparent_llm.wire.form import Delivery, RequestedForm
-from transparent_llm_server.models.values.value import Piece, Value
+from transparent_llm.wire.methods import Method
+from transparent_llm_server.models.values.value import Found, Piece, Value
 from transparent_llm_server.streaming.host_copy import on_host
 from transparent_llm_server.streaming.shared_memory import OfferedRing
 
@@ -83,6 +86,32 @@ def outgoing(name: str, dims: tuple[str, ...], value: Value, form: RequestedForm
     if factors:
         return [Outgoing(f"{name}.{f.name}", f.dims, f.value, f.value.dtype) for f in factors]
     return [Outgoing(name, dims, part, dtype)]
+
+
+def outgoing_parts(method: Method, found: Found, form: RequestedForm) -> list[Outgoing]:
+    """The same of a value that is several tensors: each is cut along those of the axes that it has.
+
+    Raises:
+        InvalidRequestError: slices or a dtype that do not fit.
+        InternalError: the model gave something else than the method's parts.
+    """
+    names = ", ".join(part.name for part in method.parts)
+    if not isinstance(found, tuple) or len(found) != len(method.parts):
+        got = f"{len(found)} tensors" if isinstance(found, tuple) else "one tensor"
+        raise InternalError(f"the model gave {got} for {method.name}, which consists of {len(method.parts)}: {names}")
+    for axis, _ in form.axes:
+        if axis not in method.value_dims:
+            raise invalid_slice(
+                axis, f"there is no axis {quoted(axis)}; {names} of {method.name} have {', '.join(method.value_dims)}"
+            )
+    made: list[Outgoing] = []
+    for part, value in zip(method.parts, found, strict=True):
+        if value is not None:
+            dims = part.dims if value.shape else ()  # an optional one may be a scalar
+            axes = tuple(each for each in form.axes if each[0] in dims)
+            of_part = RequestedForm(axes, form.dtype if part.dtype is None else None)
+            made += outgoing(f"{method.name}.{part.name}", dims, value, of_part)
+    return made
 
 
 def stream(
