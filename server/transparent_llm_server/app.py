@@ -159,7 +159,7 @@ class Server:
         return self.address
 
     def load(self) -> None:
-        """Load and prove the pinned models, offer those that are loaded on demand, then serve.
+        """Load and check the pinned models, offer those that are loaded on demand, then serve.
 
         Raises:
             InvalidRequestError: a model that is not there.

@@ -20,7 +20,6 @@ from support.models.checkpoints import (
     Damage,
     all_of,
     config,
-    cut,
     damaged,
     foldered,
     linked,
@@ -30,6 +29,7 @@ from support.models.checkpoints import (
     settings_of,
     sharded,
     tensors,
+    truncated,
     without,
     written,
 )
@@ -68,8 +68,8 @@ def header(size: int, text: bytes = b"{}") -> bytes:
 
 
 DAMAGED: dict[str, tuple[Damage, str]] = {
-    "weights that end early": (cut(WEIGHTS, 20_000), rf"{WEIGHTS} is damaged: "),
-    "weights without a byte": (cut(WEIGHTS, 0), rf"{WEIGHTS} is damaged: "),
+    "weights that end early": (truncated(WEIGHTS, 20_000), rf"{WEIGHTS} is damaged: "),
+    "weights without a byte": (truncated(WEIGHTS, 0), rf"{WEIGHTS} is damaged: "),
     "a header of 2**63 bytes": (written(WEIGHTS, header(2**63)), rf"{WEIGHTS} is damaged: "),
     "a header of 99 MB that is not there": (written(WEIGHTS, header(99_000_000)), rf"{WEIGHTS} is damaged: "),
     "a header that is no JSON": (written(WEIGHTS, header(2, b"{]")), rf"{WEIGHTS} is damaged: "),
@@ -287,7 +287,7 @@ def test_whoever_asks_for_a_model_on_demand_is_told_why_without_where(
     faults = {
         "missing": without("ln_f"),
         "piped": piped("config.json"),
-        "cut": cut(WEIGHTS, 2000),
+        "truncated": truncated(WEIGHTS, 2000),
         "tokenless": removed("tokenizer*"),
         "odd": config(activation_function="x"),
         "bare": removed("*"),

@@ -1,4 +1,4 @@
-"""A list of tokens that is emptied, cut off or taken away while a server reads it locks nobody out."""
+"""A list of tokens that is emptied, truncated or taken away while a server reads it locks nobody out."""
 
 from __future__ import annotations
 

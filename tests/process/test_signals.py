@@ -63,7 +63,7 @@ def test_it_waits_for_no_thread_of_a_library() -> None:
         assert "given up" not in log_of(running)
 
 
-def test_what_holds_up_the_end_itself_is_cut_off_with_a_word_where_it_was() -> None:
+def test_what_holds_up_the_end_itself_is_stopped_with_a_word_where_it_was() -> None:
     with at("never_stops") as running:
         running.send_signal(signal.SIGTERM)
         assert running.wait(TIMEOUT_S) == 1

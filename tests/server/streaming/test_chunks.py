@@ -1,4 +1,4 @@
-"""From values to messages: cut, cast, cut into chunks, several in a stream, resumed, as factors."""
+"""From values to messages: sliced, cast, divided into chunks, several in a stream, resumed, as factors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def refusal(value: torch.Tensor, options: TensorOptions) -> InvalidRequestError:
 # The way of a value
 
 
-def test_a_value_is_sliced_then_cast_then_cut_into_chunks() -> None:
+def test_a_value_is_sliced_then_cast_then_divided_into_chunks() -> None:
     value = torch.tensor([[1.0, 2.0, 4.0], [8.0, -2.0, 0.5]])
     options = TensorOptions(slices=[AxisSlice(axis="pos", start=1)], dtype=DTYPE_F16, max_chunk_bytes=5)
     header = TensorHeader(name="value", dtype=DTYPE_F16, shape=[2, 2], dims=DIMS, total_bytes=8, etag="tag")
@@ -130,7 +130,7 @@ def test_a_request_gets_the_size_it_asks_for_up_to_the_largest(requested: int, g
     assert SIZES.choose(requested) == got
 
 
-def test_a_default_above_the_largest_is_cut_down_too() -> None:
+def test_a_default_above_the_largest_is_lowered_too() -> None:
     assert ChunkSizes(default=32, most=16).choose(0) == 16
 
 
@@ -189,7 +189,7 @@ def test_whatever_changes_the_bits_changes_the_etag() -> None:
 
 
 @pytest.mark.parametrize("offset", [1, 7, 8, 39, 40])
-def test_a_stream_with_the_same_bits_goes_on_where_it_was_cut(offset: int) -> None:
+def test_a_stream_with_the_same_bits_goes_on_where_it_was_interrupted(offset: int) -> None:
     value = torch.arange(5)
     first, *rest = messages(value, TensorOptions(resume_offset=offset, etag="tag"))
     assert (first.offset, first.header.etag, first.header.total_bytes) == (offset, "tag", 40)
