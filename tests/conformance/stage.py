@@ -17,7 +17,7 @@ from support.deploy.envoy import envoy_before
 from support.models.families import build_model, build_tokenizer, hybrid_config
 from support.network.gate import Gate, gate
 from support.servers.certificates import Authority
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import Listener, running, tiny, when_over
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
@@ -111,10 +111,10 @@ class Stage:
 @contextmanager
 def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
     """All of it, until the block ends."""
-    authority, tokens = Authority(folder / "authority"), TokenFile(folder / "tokens", "owner")
+    authority, bearer_tokens = Authority(folder / "authority"), BearerTokenFile(folder / "tokens", "owner")
     certificate = authority.issue("localhost", "127.0.0.1")
     settings: dict[str, Any] = {
-        "secure": {**certificate.as_server, "tokens_file": tokens.path, "listen": "localhost:0"},
+        "secure": {**certificate.as_server, "tokens_file": bearer_tokens.path, "listen": "localhost:0"},
         "sleeping": {"models": (ModelConfig(str(DEMO_MODEL), "demo", load=ON_DEMAND),), "device": "cpu"},
     }
     ears, direct, fronts = Ears(), dict[str, str](), dict[str, str]()
@@ -128,5 +128,5 @@ def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
             fronts[name] = direct[name].replace("localhost", "127.0.0.1")
             if through_envoy:
                 fronts[name] = stack.enter_context(envoy_before(direct[name], folder / name)).address
-        access = {"tls_ca": str(authority.path), "token": tokens.tokens["owner"]}
+        access = {"tls_ca": str(authority.path), "token": bearer_tokens.bearer_tokens["owner"]}
         yield Stage(stack.enter_context(gate(fronts["main"])), direct["main"], fronts, ears, access)

@@ -17,7 +17,7 @@ import torch
 from support.network.gate import Gate, gate
 from support.servers.engines import held
 from support.servers.figures import LOOPBACK, figures, settled
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, errors
@@ -423,11 +423,11 @@ def test_memory_of_a_gpu_is_shown() -> None:
 
 
 def test_refused_tokens_are_counted(tmp_path: Any) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(metrics_listen=LOOPBACK, tokens_file=file.path) as server:
         with client(server, token="wrong") as stranger, pytest.raises(errors.AuthError):
             stranger.model_info()
-        with client(server, token=file.tokens["alice"]) as alice:
+        with client(server, token=file.bearer_tokens["alice"]) as alice:
             alice.model_info()
         settled(server, {"UNAUTHENTICATED": 1}, REFUSALS, "reason")
         assert figures(server).by("code", CALLS) == {"UNAUTHENTICATED": 1, "OK": 1}

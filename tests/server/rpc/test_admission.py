@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from support.servers.engines import held
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
@@ -132,9 +132,9 @@ def test_one_call_more_than_may_be_under_way_is_told_to_come_back() -> None:
 
 
 def test_an_owner_leaves_room_for_the_others(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice", "bob")
+    file = BearerTokenFile(tmp_path / "tokens", "alice", "bob")
     with running(tokens_file=file.path, max_streams_per_owner=1) as server:
-        alice, bob = (RemoteTransparentLlm(server.address, token=token) for token in file.tokens.values())
+        alice, bob = (RemoteTransparentLlm(server.address, token=token) for token in file.bearer_tokens.values())
         with alice, bob:
             with ThreadPoolExecutor(1) as threads, held(server._engine):
                 waiting = threads.submit(alice.copy().run_tokens, ROWS)
