@@ -19,9 +19,9 @@ from support.network.gate import Gate, gate
 from support.servers.certificates import Authority
 from support.servers.owners import BearerTokenFile
 from support.servers.servers import Listener, running, tiny, when_over
+from support.servers.stub import stub
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
@@ -103,9 +103,9 @@ class Stage:
     def release(self, run_input: RunInput) -> None:
         """Make the server "main" forget a run, whose id is known from running it once more."""
         with grpc.insecure_channel(self._main) as channel:
-            stub: Any = TransparentLlmServiceStub(channel)
-            run_id = stub.Run(requests.run(run_input, ""), timeout=60).run_id
-            assert stub.ReleaseRun(requests.release(run_id), timeout=60).released
+            service = stub(channel)
+            run_id = service.Run(requests.run(run_input, ""), timeout=60).run_id
+            assert service.ReleaseRun(requests.release(run_id), timeout=60).released
 
 
 @contextmanager

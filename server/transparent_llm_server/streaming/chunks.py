@@ -12,7 +12,7 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes, frames, slices, tensors
-from transparent_llm.wire.form import Delivery, RequestedForm
+from transparent_llm.wire.form import Delivery, Form
 from transparent_llm_server.models.values.value import Piece, Value
 from transparent_llm_server.streaming.host_copy import on_host
 from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedRing
@@ -60,7 +60,7 @@ Taker = Callable[[Value, Piece], torch.Tensor]
 """Computes a piece of a value, where and when that may be done."""
 
 
-def etag(identity: str, request_name: str, arguments: object, form: RequestedForm) -> str:
+def etag(identity: str, request_name: str, arguments: object, form: Form) -> str:
     """Names the bits of a stream: the same only for the same value, cut, cast and encoded in the same way.
 
     `identity` names where the bits come from: one forward pass, or the weights.
@@ -69,7 +69,7 @@ def etag(identity: str, request_name: str, arguments: object, form: RequestedFor
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def outgoing(name: str, dims: tuple[str, ...], value: Value, form: RequestedForm) -> list[Outgoing]:
+def outgoing(name: str, dims: tuple[str, ...], value: Value, form: Form) -> list[Outgoing]:
     """What a request asks to be sent of a value: the part, in its type and form.
 
     Raises:

@@ -13,9 +13,9 @@ from google.rpc import error_details_pb2, status_pb2
 from support.servers.engines import SOON
 from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
+from support.servers.stub import stub
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
@@ -74,7 +74,7 @@ def server(bearer_tokens: BearerTokenFile) -> Iterator[Server]:
 def owners(server: Server, bearer_tokens: BearerTokenFile) -> Iterator[tuple[Owner, Owner]]:
     """Alice and Bob, each with the same sentences run."""
     with grpc.insecure_channel(server.address) as channel:
-        service = TransparentLlmServiceStub(channel)
+        service = stub(channel)
         alice, bob = (Owner(token, service, server.address) for token in bearer_tokens.bearer_tokens.values())
         for owner in (alice, bob):
             owner.run_id = owner.run()

@@ -14,12 +14,12 @@ from support.servers.engines import held
 from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
+from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, TooLargeError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.status import from_rpc_error
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
@@ -64,13 +64,13 @@ def narrow() -> Iterator[Server]:
 
 def stream(server: Server, rpc: str, request: Any) -> list[Any]:
     with grpc.insecure_channel(server.address) as channel:
-        return list(getattr(TransparentLlmServiceStub(channel), rpc)(request, timeout=30))
+        return list(getattr(stub(channel), rpc)(request, timeout=30))
 
 
 def run_of(server: Server) -> str:
     with grpc.insecure_channel(server.address) as channel:
         request = requests.run(RunInput.of_tokens(ROWS), "")
-        return str(TransparentLlmServiceStub(channel).Run(request, timeout=30).run_id)
+        return str(stub(channel).Run(request, timeout=30).run_id)
 
 
 def test_a_dense_read_of_too_many_bytes_is_refused_before_anything_is_computed(narrow: Server) -> None:

@@ -21,7 +21,7 @@ from transparent_llm.wire._gen.tensor_pb2 import (
     TensorOptions,
 )
 from transparent_llm.wire.assembler import Assembler
-from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
+from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm_server.models.values.value import Computed, Factor, Piece, Stored, Value
 from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, outgoing, resume_offset, stream
 from transparent_llm_server.streaming.chunks import etag as etag_of_form
@@ -298,7 +298,7 @@ class Product(Stored):
 
 
 def test_a_product_is_sent_as_its_factors_if_that_is_asked_for() -> None:
-    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), RequestedForm(factored=True))
+    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), Form(factored=True))
     assert [(part.name, part.dims) for part in parts] == [("value.left", ("pos",)), ("value.right", ())]
 
 
@@ -308,7 +308,7 @@ def test_a_product_is_sent_whole_otherwise(options: TensorOptions) -> None:
 
 
 def test_a_value_that_is_no_product_is_sent_whole() -> None:
-    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), RequestedForm(factored=True))
+    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), Form(factored=True))
     assert [part.name for part in parts] == ["value"]
 
 
