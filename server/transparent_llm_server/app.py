@@ -289,7 +289,7 @@ class Server:
 
 
 def _until(moment: float) -> float:
-    """Seconds that are left."""
+    """Seconds from now to a moment of the monotonic clock; 0 once it is past."""
     return max(0.0, moment - time.monotonic())
 
 
