@@ -174,4 +174,4 @@ def test_a_socket_without_a_file_is_told_as_it_was_given() -> None:
     with running(listen=listen, insecure=True) as server:
         assert server.address == listen
         with RemoteTransparentLlm(server.address, timeout_s=30) as llm:
-            assert llm.server_info().version == __version__
+            assert llm.server_info().server_version == __version__
