@@ -112,7 +112,7 @@ func TestArgumentsThatCanNeverBeRight(t *testing.T) {
 		"INVALID_DTYPE none":        {second(llm.Logits(background, transparentllm.WireDtype(0))), transparentllm.ErrInvalidRequest},
 		"INVALID_SHAPE":             {second(llm.Unembed(background, transparentllm.NewVector([]float32{1}), true)), transparentllm.ErrInvalidRequest},
 		"INDEX_OUT_OF_RANGE":        {second(llm.ResidualIn(background, 99)), transparentllm.ErrIndexOutOfRange},
-		"INDEX_OUT_OF_RANGE minus":  {second(llm.DecomposedFfnOut(background, 0, -1, 0)), transparentllm.ErrIndexOutOfRange},
+		"INDEX_OUT_OF_RANGE minus":  {second(llm.DecomposedFfnOut(background, 0, -99, 0)), transparentllm.ErrIndexOutOfRange},
 		"INDEX_OUT_OF_RANGE int32":  {second(llm.ResidualIn(background, 1<<31)), transparentllm.ErrIndexOutOfRange},
 		"INDEX_OUT_OF_RANGE neuron": {second(llm.NeuronOutput(background, 0, 1<<20)), transparentllm.ErrIndexOutOfRange},
 		"EMPTY_INPUT":               {llm.Run(background, nil), transparentllm.ErrInvalidRequest},

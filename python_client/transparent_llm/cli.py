@@ -28,7 +28,7 @@ _LONGEST_LINE = 2000
 """Characters that are shown of one thing that a server says."""
 
 _INDEX_HELP = {
-    "layer": "layer, from 0",
+    "layer": "layer, from 0; -1 is the last, and so for all that follow",
     "batch_i": "which sentence, from 0 (default 0)",
     "pos": "position in the sentence, from 0",
     "head": "attention head, from 0",
@@ -272,7 +272,8 @@ def _named_tensors(method: Method, value: Result) -> dict[str, tuple[torch.Tenso
 def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> torch.Tensor:
     residual = llm.residual_out(arguments.layer)
     batch_i = checked_index("batch_i", arguments.batch_i, residual.shape[0])
-    vector = residual[batch_i, checked_index("pos", arguments.pos, residual.shape[1])]
+    n_tokens = int(llm.last()[batch_i]) + 1
+    vector = residual[batch_i, checked_index("pos", arguments.pos, residual.shape[1], n_tokens)]
     return llm.unembed(vector, normalize=not arguments.no_normalize)
 
 

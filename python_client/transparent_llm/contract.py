@@ -10,8 +10,9 @@ Conventions, true for every method:
   `unembed` and `neuron_output` read that batch and raise `NotRunError` before the first `run`.
 * Sentences of different length are padded on the right, so that position `p` of a batch row is position
   `p` of the sentence alone. Values at padded positions are computed but mean nothing.
-* Layers, heads, neurons, positions and batch indices count from 0; a negative or too large index raises
-  `IndexOutOfRangeError` (an `IndexError`).
+* Layers, heads, neurons, positions and batch indices count from 0, negative ones from the end: `residual_out(-1)`
+  is the last layer's. A negative position counts from the last token of its row, which padding may follow. What
+  lies outside raises `IndexOutOfRangeError` (an `IndexError`).
 * Floating results have the dtype that the model was loaded with. Sums that a definition asks for are
   accumulated in float32 and rounded once.
 * The residual stream of layer `l`: `residual_in(l)` enters the block, attention adds its output and gives
@@ -107,7 +108,8 @@ class TransparentLlm(ABC):
 
     @abstractmethod
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
-        """Project a vector of the residual stream to the vocabulary.
+        """Project a vector of the residual stream to the vocabulary; or each row of a matrix [n d_model], which gives
+        [n vocab].
 
         With `normalize` the final norm and the model's own post-processing of logits (soft cap, scale) are
         applied, so that the last layer's `residual_out` gives the model's output. Without, the result is
@@ -199,3 +201,10 @@ class TransparentLlm(ABC):
         Not every implementation knows; one that does not raises `NotSupportedError`.
         """
         raise NotSupportedError(f"{type(self).__name__} does not distinguish padding from tokens")
+
+    def last(self) -> Int[torch.Tensor, "batch"]:
+        """The position of the last token of each row (int64), which padding may follow: `logits()[range(n), last()]`.
+
+        Raises as `mask` does, where it is not known.
+        """
+        return self.mask().sum(dim=1) - 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.errors import InternalError
 from transparent_llm.quoting import quoted
+from transparent_llm.table import Table
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,38 @@ class ModelDescription:
         """What a run of `batch` rows, padded to `n_pos` positions, takes of the server's store."""
         return batch * n_pos * (self.run_bytes_per_position + n_pos * self.run_bytes_per_position_pair)
 
+    def table(self) -> Table:
+        """What is known of it, a line for each fact; `print(description)` and notebooks show it."""
+        info, d_ffn = self.info, "/".join(str(size) for size in sorted(set(self.d_ffn)))
+        facts: dict[str, object] = {
+            "state": f"{self.state.value} {self.detail}".strip(),
+            "aliases": ", ".join(self.aliases),
+            "architecture": self.architecture,
+            "parameters": f"{info.n_params_estimate:,}" if info.n_params_estimate else "",
+            "layers, heads": f"{info.n_layers}, {info.n_heads}" if info.n_layers else "",
+            "d_model, d_ffn, d_vocab": f"{info.d_model}, {d_ffn}, {info.d_vocab}" if info.d_model else "",
+            "context": f"{self.n_ctx} tokens" if self.n_ctx else "",
+            "dtype, device": f"{str(self.dtype).removeprefix('torch.')}, {self.device}" if self.digest else "",
+            "devices": ", ".join(f"{n} layers on {device}" for device, n in sorted(self.devices.items())),
+            "quantization": self.quantization,
+            "revision": self.revision,
+            "beginning token": ("put before text" if self.prepends_bos else "none") if self.digest else "",
+            "digest": self.digest,
+            **{f"check {c.name}": f"{c.max_abs_error:.2g}, allowed {c.tolerance:.2g}" for c in self.parity},
+            **{f"without {method}": why for method, why in self.unsupported.items()},
+            **{f"convention {name}": words for name, words in self.conventions.items()},
+        }
+        return Table.of(f"model {info.name}", (), [fact for fact in facts.items() if fact[1]])
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - IPython's protocol
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -171,3 +205,26 @@ class ServerInfo:
         if found is None:
             raise InternalError(f"the server answers calls for {quoted(name)} and does not describe it")
         return found
+
+    def table(self) -> Table:
+        """Its models, a line for each; `print(info)` and notebooks show it."""
+        rows = [
+            (m.info.name, m.state.value, m.architecture, _size(m.info.n_params_estimate), m.info.n_layers, m.device)
+            for m in self.models
+        ]
+        used = f"{self.stored_runs} runs stored, {self.stored_run_bytes:,} of {self.limits.run_store_bytes:,} bytes"
+        title = f"server {self.server_version}, API {self.api_version}; {used}"
+        return Table.of(title, ("model", "state", "architecture", "parameters", "layers", "device"), rows)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - IPython's protocol
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def _size(count: int) -> str:
+    return f"{count:,}" if count else ""

@@ -14,6 +14,17 @@ def quoted(text: str) -> str:
     return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}..."
 
 
+def kind_of(value: object) -> str:
+    """What somebody gave that cannot be used: its type, and itself where that is short."""
+    kind = type(value).__name__
+    if isinstance(value, str):
+        return f"{kind} {quoted(value)}"
+    if isinstance(value, int | float | complex):
+        return f"{kind} {value!r}"
+    shape = getattr(value, "shape", None)
+    return kind if shape is None else f"{kind} of shape {listed(tuple(shape))}"
+
+
 def listed(names: Sequence[object]) -> str:
     """The first few of some sizes or names, in brackets, and that there are more."""
     first = [name if isinstance(name, int) else quoted(str(name)) for name in islice(names, _MOST_SIZES)]

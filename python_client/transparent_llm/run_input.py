@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import operator
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.quoting import kind_of
 
 _TOKEN_ID_LIMIT = 2**31
 
@@ -31,6 +33,11 @@ class RunInput:
         if isinstance(sentences, str | bytes) or not isinstance(sentences, Iterable):
             raise InvalidRequestError(
                 f"run takes a list of sentences, got {type(sentences).__name__}; for one sentence write run([sentence])"
+            )
+        if isinstance(sentences, Mapping) or getattr(sentences, "ndim", 1) != 1:  # whose keys or columns would be run
+            raise InvalidRequestError(
+                f"run takes a list of sentences, got {type(sentences).__name__}; write list(...) of the part that has "
+                "them"
             )
         held = tuple(sentences)
         for index, sentence in enumerate(held):
@@ -76,6 +83,26 @@ class RunInput:
         else:
             yield b"tokens"
             yield from (struct.pack(f">{len(row)}i", *row) for row in self.token_ids)
+
+
+def ids_of(tokens: Iterable[SupportsIndex]) -> list[int]:
+    """Plain numbers of a tensor of token ids [pos], or of a list of them.
+
+    Raises:
+        InvalidRequestError: something else, or what no vocabulary has.
+    """
+    shape = getattr(tokens, "shape", None)
+    if isinstance(tokens, str) or not isinstance(tokens, Iterable) or (shape is not None and len(shape) != 1):
+        raise InvalidRequestError(
+            f"tokens must be one row of token ids [pos], such as llm.tokens()[0], got {kind_of(tokens)}"
+        )
+    try:
+        ids = [operator.index(token) for token in tokens]
+    except TypeError:
+        wrong = next(token for token in tokens if not hasattr(token, "__index__") or shape is not None)
+        raise InvalidRequestError(f"tokens must be integers, got {kind_of(wrong)}") from None
+    require_token_ids(ids)
+    return ids
 
 
 def require_token_ids(token_ids: Sequence[int]) -> None:

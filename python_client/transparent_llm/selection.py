@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.quoting import quoted
+from transparent_llm.quoting import kind_of, quoted
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,77 @@ class Selection:
         Raises:
             InvalidRequestError: an axis that no tensor has, something else than a slice, or no floating dtype.
         """
+        require_dtype("reading", dtype)
         if dtype is not None and not dtype.is_floating_point:
             raise InvalidRequestError(f"reading takes a floating dtype, got {dtype}", reason="INVALID_DTYPE")
-        for axis, part in axes.items():
+        named = _named_once(axes)
+        for axis, part in named.items():
             if axis not in known:
-                raise invalid_slice(
-                    axis, f"no tensor has an axis {quoted(axis)}; the axes are {', '.join(sorted(known))}"
-                )
+                names = ", ".join(sorted(known - {_OTHER_NAME}))
+                raise invalid_slice(axis, f"no tensor has an axis {quoted(axis)}; the axes are {names}")
             if not isinstance(part, slice):
                 raise invalid_slice(
                     axis, f"reading takes a slice for {axis!r}, got {part!r}; for one index write slice(i, i + 1)"
                 )
+            for bound in (part.start, part.stop, part.step):
+                if bound is not None and not hasattr(bound, "__index__"):
+                    raise invalid_slice(axis, f"a slice of {axis!r} has integers, got {kind_of(bound)}")
             if part.step is not None and part.step < 1:
                 raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step must be at least 1")
-        merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in axes.items()}}
+        merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in named.items()}}
         return Selection(dtype or self.dtype, tuple(merged.items()))
+
+    def cut(self, name: str, dims: tuple[str, ...]) -> dict[str, slice]:
+        """The slices for a tensor with these axes.
+
+        Raises:
+            InvalidRequestError: one is for an axis that it does not have: it would come whole, as if nothing had been
+                asked for.
+        """
+        found = self.of(dims)
+        if len(found) < len(self.axes):
+            wrong = next(axis for axis, _ in self.axes if axis not in map(_one_name, dims))
+            has = ", ".join(map(_one_name, dims)) or "none"
+            raise invalid_slice(
+                wrong,
+                f"{name} has no axis {wrong!r}, which this reading block cuts; its axes are {has}: read it outside, or "
+                "in a block of its own",
+            )
+        return found
 
     def of(self, dims: tuple[str, ...]) -> dict[str, slice]:
         """The slices that concern a tensor with these axes."""
-        return {axis: slice(*part) for axis, part in self.axes if axis in dims}
+        asked = dict(self.axes)
+        return {axis: slice(*asked[_one_name(axis)]) for axis in dims if _one_name(axis) in asked}
+
+
+_OTHER_NAME = "vocab"
+"""What the annotation of `unembed` calls the axis that is d_vocab elsewhere."""
+
+
+def _one_name(axis: str) -> str:
+    return "d_vocab" if axis == _OTHER_NAME else axis
+
+
+def _named_once(axes: Mapping[str, slice]) -> dict[str, slice]:
+    """Under the names by which axes are kept."""
+    if {_OTHER_NAME, _one_name(_OTHER_NAME)} <= axes.keys():
+        raise invalid_slice(_OTHER_NAME, "vocab and d_vocab are two names of one axis: give it once")
+    return {_one_name(axis): part for axis, part in axes.items()}
+
+
+def require_dtype(taker: str, dtype: object) -> None:
+    """Refuse what is neither a dtype of torch nor None, such as the name of one.
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        meant = str(dtype).removeprefix("torch.") if isinstance(dtype, str) else "bfloat16"
+        written = meant if isinstance(getattr(torch, meant, None), torch.dtype) else "bfloat16"
+        raise InvalidRequestError(
+            f"{taker} takes a dtype of torch, got {kind_of(dtype)}: write dtype=torch.{written}", reason="INVALID_DTYPE"
+        )
 
 
 def invalid_slice(axis: str, message: str) -> InvalidRequestError:

@@ -51,6 +51,7 @@ OTHER_METHODS = {
         "(self, batch_i: int, layer: int, pos: int, head: int) -> Float[torch.Tensor, 'd_model']"
     ),
     "copy": "(self: _Self) -> _Self",
+    "last": "(self) -> Int[torch.Tensor, 'batch']",
     "run_tokens": "(self, token_ids: list[list[int]]) -> None",
     "mask": "(self) -> Bool[torch.Tensor, 'batch pos']",
 }

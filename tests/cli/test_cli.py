@@ -126,8 +126,8 @@ def test_a_file_that_cannot_be_written_is_one_line(address: str, tmp_path: Path)
             "pos 99 is out of range: valid indices are 0 to ",
         ),
         (
-            ["get", "unembed", "--layer", "0", "--pos", "-1", SENTENCE],
-            "pos -1 is out of range: valid indices are 0 to ",
+            ["get", "unembed", "--layer", "0", "--pos", "-99", SENTENCE],
+            "pos -99 is out of range: valid indices are 0 to ",
         ),
         (["get", "unembed", "--layer", "0", "--pos", "9" * 30, SENTENCE], "is out of range: valid indices are 0 to "),
         (["get", "unembed", "--layer", "0", "--pos", "0", "--batch", "1", SENTENCE], "batch_i 1 is out of range"),

@@ -131,7 +131,7 @@ def test_what_leaves_the_last_layer_is_a_value_of_its_own() -> None:
         assert torch.equal(llm.residual_in(1), local.residual_in(1))
         assert torch.equal(llm.residual_out(1), local.residual_out(1))
         assert torch.equal(llm.residual_in(0), local.residual_in(0))
-        for layer in (2, -1):
+        for layer in (2, -3):
             with pytest.raises(errors.IndexOutOfRangeError, match=f"layer {layer} is out of range"):
                 llm.residual_out(layer)
 
@@ -443,26 +443,47 @@ def test_what_cannot_be_fetched_is_refused(name: str) -> None:
         for call in (llm.fetch, llm.prefetch):
             with pytest.raises(errors.InvalidRequestError) as refused:
                 call(["logits", (name,)])
-            assert str(refused.value) == f"{name!r} cannot be fetched; these can: {known}"
+            assert str(refused.value) == f"{name!r} cannot be fetched; call it by itself; these can: {known}"
         assert data_calls(watcher) == []
 
 
-@pytest.mark.parametrize("read", ["nothing", "copy", "__init__", "mask", ("residual_in", 0, 1), ("logits", 0)], ids=str)
-def test_what_is_no_read_is_refused(read: Any) -> None:
-    name, *arguments = [read] if isinstance(read, str) else read
+NO_READS: list[tuple[Any, str]] = [
+    ([name], f"{name!r} cannot be fetched; these can: {', '.join(sorted(FETCHED_METHODS))}")
+    for name in ("nothing", "copy", "__init__", "mask")
+]
+NO_READS += [
+    ([("unembed", torch.zeros(64), True)], "'unembed' cannot be fetched; call it by itself; these can: "),
+    ([("residual_in", 0, 1)], "residual_in takes layer; got 2 arguments"),
+    ([("logits", 0)], "logits takes no argument; got 1 arguments"),
+    ("logits", "this takes a list of reads, got one: write ['logits']"),
+    (("residual_in", 1), "this takes a list of reads, got one: write [('residual_in', ...)]"),
+    (7, "this takes a list of reads, got int 7"),
+    ([3], "fetch takes method names, or tuples of a name and its arguments, got '3'"),
+    ([()], "fetch takes method names, or tuples of a name and its arguments, got '()'"),
+    ([("residual_in", "one")], "layer must be an integer, got str 'one'"),
+    ([("attention_matrix", 0, 1.0, 2)], "layer must be an integer, got float 1.0"),
+]
+
+
+@pytest.mark.parametrize(("reads", "said"), NO_READS, ids=str)
+def test_what_is_no_read_is_refused(reads: Any, said: str) -> None:
     with watched() as (llm, watcher):
-        with pytest.raises(errors.InvalidRequestError) as refused:
-            llm.fetch([read])
-        assert str(refused.value) == f"there is no {name}{tuple(arguments)} to read"
+        for call in (llm.fetch, llm.prefetch, llm.plan):
+            with pytest.raises(errors.InvalidRequestError) as refused:
+                call(reads)
+            assert str(refused.value).startswith(said)
         assert watcher.names == ["Run"]
 
 
-@pytest.mark.parametrize("read", [(), ("residual_in", "one"), ("residual_in", 1.0), 3], ids=str)
-def test_what_is_not_even_a_name_with_integers_is_refused(read: Any) -> None:
+def test_an_index_from_the_end_is_kept_as_the_one_that_it_stands_for() -> None:
+    local = local_run()
     with watched() as (llm, watcher):
-        with pytest.raises((TypeError, ValueError)):
-            llm.fetch([read])
-        assert watcher.names == ["Run"]
+        assert torch.equal(llm.attention_matrix(-1, -1, -1), local.attention_matrix(1, 1, 3))
+        assert torch.equal(llm.attention_matrix(1, 1, 3), local.attention_matrix(1, 1, 3))
+        assert torch.equal(llm.residual_out(-2), local.residual_out(0))
+        assert torch.equal(llm.residual_in(-1), local.residual_in(1))
+        llm.fetch([("attention_matrix", 1, -1, 3), ("residual_in", 1)])
+        assert data_calls(watcher) == ["AttentionMatrix", "ResidualOut"]
 
 
 def test_a_missing_index_is_told() -> None:

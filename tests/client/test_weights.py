@@ -147,7 +147,7 @@ def test_what_the_caller_writes_harms_no_later_read() -> None:
                 got.zero_()
 
 
-@pytest.mark.parametrize(("layer", "neuron"), [(1, 256), (1, -1), (2, 0), (-1, 0)])
+@pytest.mark.parametrize(("layer", "neuron"), [(1, 256), (1, -257), (2, 0), (-3, 0)])
 def test_a_neuron_that_is_not_there_is_told_as_ever(layer: int, neuron: int) -> None:
     with watched() as (llm, _):
         llm.decomposed_ffn_out(0, 1, 0)
@@ -158,7 +158,7 @@ def test_a_neuron_that_is_not_there_is_told_as_ever(layer: int, neuron: int) -> 
 
 def test_an_index_that_is_out_of_range_fetches_no_weights() -> None:
     with watched() as (llm, watcher):
-        for read in [(0, 2, 0), (0, -1, 0), (0, 1, 4), (2, 1, 0)]:
+        for read in [(0, 2, 0), (0, -3, 0), (0, 1, 4), (2, 1, 0)]:
             with pytest.raises(errors.IndexOutOfRangeError, match="is out of range: valid indices are 0 to "):
                 llm.decomposed_ffn_out(*read)
         assert weight_calls(watcher) == []

@@ -12,6 +12,7 @@ import torch
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.read_ahead import Indices
 from transparent_llm.client.reads import Read, integers
+from transparent_llm.runtime.indexing import counted
 from transparent_llm.selection import Selection
 from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import METHODS
@@ -19,8 +20,12 @@ from transparent_llm.wire.requests import Item
 
 
 def form(name: str, selection: Selection) -> Form:
-    """What a selection asks for of a method's value: nothing of axes that it does not have, no type of integers."""
-    axes = tuple(selection.of(METHODS[name].value_dims).items())
+    """What a selection asks for of a method's value: no type of integers.
+
+    Raises:
+        InvalidRequestError: a part of an axis that the value does not have.
+    """
+    axes = tuple(selection.cut(name, METHODS[name].value_dims).items())
     return Form(axes, None if METHODS[name].integers else selection.dtype)
 
 
@@ -31,16 +36,23 @@ class Ask:
     run: CurrentRun
     read: Read
     selection: Selection
-    """What is asked for of all values, also of axes that this one does not have."""
+    """What is asked for of all values."""
 
     @classmethod
     def of(cls, run: CurrentRun, name: str, indices: Sequence[SupportsIndex | None], selection: Selection) -> Ask:
-        """From what a caller wrote.
+        """From what a caller wrote. A negative index becomes the one that it stands for, as a server has it; so both
+        are one value here. For some of them the run's model is asked for once.
 
         Raises:
-            InvalidRequestError: there is no such method, or it has fewer arguments.
+            InvalidRequestError: there is no such method, or it has fewer arguments, or one that is no integer; or the
+                selection has an axis that its value does not have.
         """
-        return cls(run, (name, integers(name, indices)), selection)
+        given = integers(name, indices)
+        if any(index is not None and index < 0 for index in given):
+            run.find_model()
+            given = _counted(run, name, given)
+        form(name, selection)
+        return cls(run, (name, given), selection)
 
     @property
     def name(self) -> str:
@@ -102,3 +114,16 @@ class Ask:
         if not factored:
             return Item(*self.read, self._form)
         return Item(*self.read, Form(() if METHODS[self.name].weights else self._form.axes, factored=True))
+
+
+def _counted(run: CurrentRun, name: str, indices: Indices) -> Indices:
+    """The same indices from the start; those outside, or of an axis whose size is not known, stay for the server."""
+    (batch, n_pos), info, method = run.shape, run.model.info, METHODS[name]
+    named = dict(zip(method.arguments, indices, strict=True))
+    row = named.get("batch_i")
+    row = None if row is None else counted(row, batch)
+    sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
+    if row is not None and 0 <= row < batch:
+        sizes["pos"] = run.n_tokens(row)
+    axes = zip(method.axes, indices, strict=True)
+    return tuple(None if index is None else counted(index, sizes[axis]) for axis, index in axes)

@@ -11,6 +11,7 @@ from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.description import ServerInfo
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import shown
+from transparent_llm.runtime.short_tracebacks import short_traceback
 from transparent_llm.version import API_VERSION
 
 _Arguments = ParamSpec("_Arguments")
@@ -29,6 +30,7 @@ def _takes(made: _Made[_Arguments]) -> Callable[[Callable[..., RemoteTransparent
     return decorate
 
 
+@short_traceback
 @_takes(RemoteTransparentLlm)
 def connect(target: str | None = None, **options: object) -> RemoteTransparentLlm:
     """A client that has spoken to its server: reachable, of a known API version, with the wanted model.
@@ -57,10 +59,10 @@ def _compare_versions(info: ServerInfo) -> None:
     theirs, ours, told = _version(info.api_version), _version(API_VERSION), shown(info.api_version)
     if theirs[0] != ours[0]:
         message = f"server speaks API {told}, this client {API_VERSION}: calls may fail; install matching versions"
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=4)
     elif theirs < ours:
         message = f"server speaks API {told}, older than this client's {API_VERSION}: new calls will fail"
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=4)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -37,3 +37,8 @@ class CurrentRun:
         """How many rows it has, and how many positions each, padding included."""
         batch, n_pos = self.result.tokens.shape
         return batch, n_pos
+
+    def n_tokens(self, row: int) -> int:
+        """How many tokens a row has before its padding; all positions, where the model does not tell them apart."""
+        mask = self.result.mask
+        return self.shape[1] if mask is None else int(mask[row].sum())

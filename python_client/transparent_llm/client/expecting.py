@@ -11,7 +11,7 @@ from transparent_llm.client.models import UNKNOWN_MODEL
 from transparent_llm.description import ModelDescription
 from transparent_llm.selection import Selection
 from transparent_llm.wire.expected import Expected
-from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.methods import METHODS, ROWS
 
 
 def of_run(ask: Ask, *, factored: bool = False) -> Expected:
@@ -26,10 +26,13 @@ def of_run(ask: Ask, *, factored: bool = False) -> Expected:
     return Expected(ask.name, method.dims or (), sizes, dtype, method.parts if factored or method.is_parts else ())
 
 
-def of_model(name: str, model: ModelDescription, selection: Selection) -> Expected:
-    """What a read of the model alone brings."""
-    dims = METHODS[name].dims or ()
+def of_model(name: str, model: ModelDescription, selection: Selection, n: int | None = None) -> Expected:
+    """What a read of the model alone brings: asked of `n` vectors at once, so many rows."""
+    method = METHODS[name]
+    dims = method.dims_of(len(method.dims or ()) + (n is not None))
     sizes = _cut(_sizes(None, model, None), selection.of(dims))
+    if n is not None:
+        sizes[ROWS] = n
     return Expected(name, dims, sizes, _dtype(name, model, selection.dtype))
 
 

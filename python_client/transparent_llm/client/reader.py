@@ -18,11 +18,12 @@ from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.prefetch import Prefetches
 from transparent_llm.client.products import Products
 from transparent_llm.client.read_ahead import AccessPattern
-from transparent_llm.client.reads import WHOLE, Result, grouped, of_parts
+from transparent_llm.client.reads import WHOLE, Result, grouped, not_fetched, of_parts
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.client.weights import Weights
-from transparent_llm.errors import InternalError, InvalidRequestError, NotSupportedError, TransparentLlmError
+from transparent_llm.errors import InternalError, NotSupportedError, TransparentLlmError
+from transparent_llm.runtime.indexing import counted
 from transparent_llm.selection import Selection
 from transparent_llm.wire import requests
 from transparent_llm.wire.fetch import FETCHED_METHODS
@@ -115,10 +116,12 @@ class RunReader:
         request = planning.request(run.result.run_id, asks, items)
         return self._shared.calls.unary("Plan", request, partial(planning.planned, asks=asks, items=items), run.key)
 
-    def of_model(self, run: CurrentRun | None, name: str, request: Request, selection: Selection) -> torch.Tensor:
-        """A value of the model alone, that of the run if there is one."""
+    def of_model(
+        self, run: CurrentRun | None, name: str, request: Request, selection: Selection, n: int | None = None
+    ) -> torch.Tensor:
+        """A value of the model alone, that of the run if there is one; `n` where it is asked of so many vectors."""
         model = UNKNOWN_MODEL if run is None else run.model
-        return self._shared.calls.tensor(METHODS[name].rpc, request, expecting.of_model(name, model, selection))
+        return self._shared.calls.tensor(METHODS[name].rpc, request, expecting.of_model(name, model, selection, n))
 
     def neuron_output(self, run: CurrentRun | None, layer: int | None, neuron: int | None) -> torch.Tensor | None:
         """A row of weights that are kept, if they are or should be."""
@@ -127,6 +130,9 @@ class RunReader:
         run.find_model()
         if not self._shared.models.has("neuron_outputs"):
             return None
+        if layer is not None and neuron is not None:
+            layer = counted(layer, len(run.model.d_ffn))
+            neuron = counted(neuron, run.model.d_ffn[layer]) if 0 <= layer < len(run.model.d_ffn) else neuron
         row = self._shared.weights.row_if_kept(run.model, layer, neuron)
         return None if row is None else row.clone()
 
@@ -198,9 +204,7 @@ class RunReader:
     def _item(self, ask: Ask) -> Item:
         """Of a Fetch or a Plan."""
         if ask.name not in FETCHED_METHODS:
-            raise InvalidRequestError(
-                f"{ask.name!r} cannot be fetched; these can: {', '.join(sorted(FETCHED_METHODS))}"
-            )
+            raise not_fetched(ask.name)
         return ask.item(factored=self._is_factored(ask))
 
     def _is_factored(self, ask: Ask) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, SupportsIndex, TypeVar, cast, get_type_hints
 
@@ -12,6 +11,9 @@ import torch
 from transparent_llm.client.read_ahead import Indices
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InternalError, InvalidRequestError
+from transparent_llm.quoting import kind_of, quoted
+from transparent_llm.runtime.indexing import integer
+from transparent_llm.wire.fetch import FETCHED_METHODS
 from transparent_llm.wire.methods import METHODS, Method
 
 Read = tuple[str, Indices]
@@ -32,16 +34,32 @@ Result = torch.Tensor | Any
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
 
-def as_read(read: ReadSpec) -> tuple[str, Arguments]:
-    """The method that a caller names, and the arguments as they stand there.
+def as_reads(reads: Sequence[ReadSpec]) -> list[tuple[str, Arguments]]:
+    """The methods that a caller names, and their arguments as they stand there.
 
     Raises:
-        InvalidRequestError: it is neither.
+        InvalidRequestError: something else than a list of method names, and tuples of a name and its arguments.
     """
+    if isinstance(reads, str):
+        raise InvalidRequestError(f"this takes a list of reads, got one: write [{quoted(reads)}]")
+    if not isinstance(reads, Iterable):
+        raise InvalidRequestError(f"this takes a list of reads, got {kind_of(reads)}")
+    if isinstance(reads, tuple) and len(reads) > 1 and isinstance(reads[0], str) and not _is_read(reads[1]):
+        raise InvalidRequestError(f"this takes a list of reads, got one: write [({quoted(reads[0])}, ...)]")
+    return [_as_read(read) for read in reads]
+
+
+def _is_read(read: object) -> bool:
+    return isinstance(read, str | tuple)
+
+
+def _as_read(read: ReadSpec) -> tuple[str, Arguments]:
     if isinstance(read, str):
         return read, ()
     if not isinstance(read, tuple) or not read or not isinstance(read[0], str):
-        raise InvalidRequestError(f"fetch takes method names, or tuples of a name and its arguments, got {read!r}")
+        raise InvalidRequestError(
+            f"fetch takes method names, or tuples of a name and its arguments, got {quoted(repr(read))}"
+        )
     return read[0], cast(Arguments, read[1:])
 
 
@@ -49,12 +67,25 @@ def integers(name: str, indices: Sequence[SupportsIndex | None]) -> Indices:
     """All indices of a method; None for those that are left out.
 
     Raises:
-        InvalidRequestError: there is no such method, or it has fewer arguments.
+        InvalidRequestError: it cannot be read, or has fewer arguments, or one of these is no integer.
     """
-    if name not in METHODS or len(indices) > len(METHODS[name].arguments):
-        raise InvalidRequestError(f"there is no {name}{tuple(indices)} to read")
-    given = tuple(None if index is None else operator.index(index) for index in indices)
-    return given + (None,) * (len(METHODS[name].arguments) - len(given))
+    if name not in METHODS or (indices and not METHODS[name].arguments and name not in FETCHED_METHODS):
+        raise not_fetched(name)
+    arguments = METHODS[name].arguments
+    if len(indices) > len(arguments):
+        taken = ", ".join(arguments) or "no argument"
+        raise InvalidRequestError(f"{name} takes {taken}; got {len(indices)} arguments")
+    named = zip(arguments, indices, strict=False)
+    given = tuple(None if index is None else integer(argument, index) for argument, index in named)
+    return given + (None,) * (len(arguments) - len(given))
+
+
+def not_fetched(name: str) -> InvalidRequestError:
+    """The error for what is no read of a run."""
+    hint = "; call it by itself" if name in METHODS and METHODS[name].of_class else ""
+    return InvalidRequestError(
+        f"{quoted(name)} cannot be fetched{hint}; these can: {', '.join(sorted(FETCHED_METHODS))}"
+    )
 
 
 def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[dict[str, _Part]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -15,20 +13,23 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm.client.ask import Ask, form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
+from transparent_llm.client.connected import Connected
 from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.device import device_of
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reader import RunReader, Shared
-from transparent_llm.client.reads import ReadSpec, Result, as_read, each, integers
+from transparent_llm.client.reads import ReadSpec, Result, as_reads, each, integers
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
-from transparent_llm.contract import ModelInfo, TransparentLlm
-from transparent_llm.description import ModelDescription, ServerInfo
+from transparent_llm.contract import ModelInfo
 from transparent_llm.errors import NotSupportedError
-from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.run_input import RunInput, ids_of
 from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
+from transparent_llm.runtime.residual import require_residual
 from transparent_llm.runtime.run_warning import warn_of_run
+from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import Selection
 from transparent_llm.wire import requests, responses
 from transparent_llm.wire.methods import METHODS
@@ -38,7 +39,8 @@ _Result = TypeVar("_Result")
 _AXES = frozenset(axis for method in METHODS.values() for axis in method.value_dims)
 
 
-class RemoteTransparentLlm(TransparentLlm):
+@short_tracebacks
+class RemoteTransparentLlm(Connected):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
@@ -120,7 +122,7 @@ class RemoteTransparentLlm(TransparentLlm):
         self._shared = Shared(self._calls, self._config)
         self._reader = RunReader(self._shared, self._config)
         self._own_selection = OwnSelection()
-        self._model, self._device = model or "", torch.device(device)
+        self._model, self._device = model or "", device_of(device)
         self._runs = Runs(self._calls, self._shared.models, self._model, self._reader)
 
     def __repr__(self) -> str:
@@ -128,35 +130,6 @@ class RemoteTransparentLlm(TransparentLlm):
         batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
         run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection, also of all copies."""
-        self._calls.channel.close()
-
-    def server_info(self) -> ServerInfo:
-        """What the server serves and allows, and how exact its models were at load."""
-        return self._shared.models.ask()
-
-    def describe(self) -> ModelDescription:
-        """Everything the server says about this object's model.
-
-        Raises:
-            NotFoundError: it serves no such model.
-            InvalidRequestError: it serves several and none was named.
-        """
-        return self.server_info().model(self.model_info().name)
-
-    def is_serving(self) -> bool:
-        """Whether the server has loaded its models and answers calls (the standard health check)."""
-        return self._calls.is_serving()
 
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
@@ -181,12 +154,11 @@ class RemoteTransparentLlm(TransparentLlm):
         twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
         return twin
 
-    @contextmanager
-    def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> Iterator[_Self]:
+    def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> AbstractContextManager[_Self]:
         """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.
 
         Values keep their axes, which are shorter: `with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16): ...`.
-        A value without such an axis comes whole. The server cuts before it sends or computes. Blocks can be nested. A
+        A value without such an axis is refused. The server cuts before it sends or computes. Blocks can be nested. A
         block is for the thread that opens it; while it is open, reads of this object by others raise.
 
         Args:
@@ -196,8 +168,8 @@ class RemoteTransparentLlm(TransparentLlm):
         Raises:
             InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
         """
-        with self._own_selection.within(lambda before: before.narrowed(dtype, axes, _AXES)):
-            yield self
+        Selection().narrowed(dtype, axes, _AXES)  # said where the block is written, not where it begins
+        return self._within(lambda before: before.narrowed(dtype, axes, _AXES))
 
     def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor | Any]:
         """Many values of the current run in one stream: each is what the method of that name returns, a tensor for all
@@ -231,17 +203,16 @@ class RemoteTransparentLlm(TransparentLlm):
         return self._runs.current().result.tokens.shape[0]
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._part(self._runs.current().result.tokens)
+        return self._part("tokens", self._runs.current().result.tokens)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
         mask = self._runs.current().result.mask
         if mask is None:
             raise NotSupportedError("the served model does not distinguish padding from tokens")
-        return self._part(mask)
+        return self._part("mask", mask)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
-        ids = [operator.index(token) for token in tokens]
-        require_token_ids(ids)
+        ids = ids_of(tokens)
         request = requests.tokens_to_strings(self._model, self._runs.digest, ids)
         read = partial(responses.strings, count=len(ids))
         return self._calls.unary("TokensToStrings", request, read)
@@ -251,9 +222,11 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
+        require_residual(t, normalize)
         selection, digest = self._own_selection.get(), self._runs.digest
         request = requests.unembed(self._model, digest, t, normalize=normalize, form=form("unembed", selection))
-        return self._to_device(self._reader.of_model(self._runs.latest, "unembed", request, selection))
+        n = t.shape[0] if t.ndim == 2 else None
+        return self._to_device(self._reader.of_model(self._runs.latest, "unembed", request, selection, n))
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:
         return self._read("residual_in", layer)
@@ -294,21 +267,26 @@ class RemoteTransparentLlm(TransparentLlm):
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
 
+    @contextmanager
+    def _within(self: _Self, narrow: Callable[[Selection], Selection]) -> Iterator[_Self]:
+        with self._own_selection.within(narrow):
+            yield self
+
     def _read(self, name: str, *indices: int | None) -> Result:
         """One value of the current run."""
         return self._of_reads([(name, *indices)], lambda _, asks: self._to_device(self._reader.read(asks[0])))
 
     def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
         """What becomes of some reads of the current run."""
-        wanted = [as_read(read) for read in reads]
+        wanted = as_reads(reads)
         return self._runs.read(lambda run: use(run, [Ask.of(run, *read, self._own_selection.get()) for read in wanted]))
 
     def _begin(self, run_input: RunInput) -> None:
         warn_of_run(self._runs.begin(run_input).result.warnings)
 
-    def _part(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _part(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
-        axes = self._own_selection.get().of(("batch", "pos"))
+        axes = self._own_selection.get().cut(name, ("batch", "pos"))
         with plain_torch():
             return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 

@@ -13,6 +13,7 @@ class RunWarning(UserWarning):
 
 
 def warn_of_run(found: Iterable[str]) -> None:
-    """Warn the code that called the method that called this one's caller: of `run`, as it is written there."""
+    """Warn the code that called the method that called this one's caller: of `run`, as it is written there. Between
+    them is what shortens its tracebacks."""
     for words in found:
-        warnings.warn(shown(words), RunWarning, stacklevel=4)
+        warnings.warn(shown(words), RunWarning, stacklevel=5)

@@ -21,6 +21,10 @@ RUN_KEY_HEADER = "x-transparent-llm-run-key"
 """Request metadata: a hint for proxies, the same for a run and all reads of it."""
 
 
+ROWS = "n"
+"""The axis that comes before those of a method where it was asked of several vectors at once: of `unembed`."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One tensor of several that are a value together, or a factor of one."""
@@ -87,6 +91,11 @@ class Method:
         if not self.is_parts:
             return self.dims or ()
         return tuple(dict.fromkeys(axis for part in self.parts for axis in part.dims))
+
+    def dims_of(self, n_axes: int) -> tuple[str, ...]:
+        """Names of the axes of a value with so many: one that is asked of `n` vectors at once has an axis more."""
+        dims = self.dims or ()
+        return (ROWS, *dims) if n_axes == len(dims) + 1 else dims
 
     def begins_with(self, part: str) -> bool:
         """Whether this is the first of its parts."""

@@ -17,6 +17,7 @@ import torch
 from transparent_llm.description import ParityCheck
 from transparent_llm.errors import ModelRefusedError
 from transparent_llm_server.models.derived.run import RunValues
+from transparent_llm_server.models.derived.unembedded import Unembedded
 from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.regimes import Regimes
@@ -191,7 +192,8 @@ def _pairs(model: BridgedModel, values: RunValues, expected: Reference) -> _Pair
             total = values.residual_after_attn(index).tensor().float() + values.ffn_out(index).tensor().float()
             yield "residual_sum", total[real], values.residual_out(index).tensor()[real]
     last = values.residual_out(len(model.layers) - 1).tensor()
-    yield "unembed_of_last_residual", model.unembed(last[0, 0], normalize=True), values.logits().tensor()[0, 0]
+    scores = Unembedded(model, last[0, 0], normalize=True).tensor()
+    yield "unembed_of_last_residual", scores, values.logits().tensor()[0, 0]
 
 
 def _attention_pairs(model: BridgedModel, values: RunValues, expected: Reference, layer: int) -> _Pairs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +13,13 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ParityCheck
-from transparent_llm.run_input import RunInput, require_token_ids
+from transparent_llm.run_input import RunInput, ids_of
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
+from transparent_llm.runtime.residual import require_residual
 from transparent_llm.runtime.run_warning import warn_of_run
+from transparent_llm.runtime.short_tracebacks import short_tracebacks
+from transparent_llm.selection import require_dtype
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.derived.unsupported import unsupported_values
@@ -49,6 +51,7 @@ CONVENTIONS = {
 EDITED = "edited since the model was loaded; what its checks measured was measured before"
 
 
+@short_tracebacks
 class TransformerLensTransparentLlm(TransparentLlm):
     """A model in this process, run through TransformerLens without any weight processing.
 
@@ -92,6 +95,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         offload_dir: str | Path | None = None,
         quantization: str | None = None,
     ) -> None:
+        require_dtype(type(self).__name__, dtype)
         folder = None if offload_dir is None else Path(offload_dir)
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
         step("reading the tokenizer")
@@ -210,9 +214,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._read("mask").to(self._model.device)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
-        ids = [operator.index(token) for token in tokens]
-        require_token_ids(ids)
-        return self.strings(ids)
+        return self.strings(ids_of(tokens))
 
     def strings(self, ids: Sequence[int]) -> list[str]:
         """As `tokens_to_strings`, of plain numbers."""
@@ -222,6 +224,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._read("logits")
 
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
+        require_residual(t, normalize)
         return self._read_model("unembed", t, normalize)
 
     def residual_in(self, layer: int) -> Float[torch.Tensor, "batch pos d_model"]:

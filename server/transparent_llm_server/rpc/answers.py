@@ -64,7 +64,7 @@ class Answers:
             found = read(name, *arguments)
             if method.is_parts or isinstance(found, tuple):
                 return outgoing_parts(method, found, form)
-            return outgoing(name, method.dims or (), found, form)
+            return outgoing(name, method.dims_of(len(found.shape)), found, form)
 
         return self._computed(find, caller, is_quick=read.reads_are_quick)
 

@@ -28,7 +28,7 @@ test.each<[string, (of: RemoteTransparentLlm) => Promise<unknown>, object]>([
     (of) => of.residualIn(99),
     { name: "IndexOutOfRangeError", metadata: { axis: "layer", got: "99" } },
   ],
-  ["a negative one", (of) => of.residualIn(-1), { name: "IndexOutOfRangeError" }],
+  ["one before the first", (of) => of.residualIn(-99), { name: "IndexOutOfRangeError" }],
   [
     "one of more than 32 bits",
     (of) => of.residualIn(2 ** 31),

@@ -29,8 +29,7 @@ class Logits(Value):
         self._model, self._residual = model, residual
         self._ranges = ranges or [range(n) for n in (*residual.shape[:2], model.d_vocab)]
         self.shape, self.dtype = tuple(map(len, self._ranges)), model.dtype
-        fitting = _BLOCK_BYTES // (model.d_vocab * self.dtype.itemsize)
-        self._block = min(max(fitting, _LEAST_POSITIONS), _MOST_POSITIONS)
+        self._block = block_length(model.d_vocab, self.dtype)
         self._block_bytes = self._block * model.d_vocab * self.dtype.itemsize
 
     def select(self, index: Sequence[slice]) -> Value:
@@ -90,3 +89,8 @@ class Logits(Value):
 
 def _count(parts_of_blocks: list[_BlockPart]) -> int:
     return sum(len(positions) for _, _, positions in parts_of_blocks)
+
+
+def block_length(d_vocab: int, dtype: torch.dtype) -> int:
+    """Vectors whose scores are computed together: it depends on the model alone."""
+    return min(max(_BLOCK_BYTES // (d_vocab * dtype.itemsize), _LEAST_POSITIONS), _MOST_POSITIONS)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.runtime.indexing import checked_index
+from transparent_llm_server.models.derived.unembedded import Unembedded
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.neurons import Neurons
 from transparent_llm_server.models.values.decompositions import ByRows
-from transparent_llm_server.models.values.value import Computed, Stored, Value
+from transparent_llm_server.models.values.value import Stored, Value
 
 
 class ModelValues:
@@ -22,13 +21,14 @@ class ModelValues:
         self._model = model
 
     def unembed(self, t: torch.Tensor, normalize: bool) -> Value:
-        """Vocabulary scores of a residual vector; with `normalize`, the model's own last step."""
+        """Vocabulary scores of a residual vector, or of each of some; with `normalize`, the model's own last step."""
         d_model = self._model.d_model
-        if tuple(t.shape) != (d_model,):
+        if t.ndim not in (1, 2) or t.shape[-1] != d_model:
             raise InvalidRequestError(
-                f"unembed takes a vector of d_model = {d_model} elements, got shape {list(t.shape)}",
+                f"unembed takes a vector of d_model = {d_model} elements, or a matrix of such rows, got shape "
+                f"{list(t.shape)}",
                 reason="INVALID_SHAPE",
-                metadata={"expected": f"[{d_model}]", "got": str(list(t.shape))},
+                metadata={"expected": f"[{d_model}] or [n {d_model}]", "got": str(list(t.shape))},
             )
         if not t.is_floating_point():
             raise InvalidRequestError(
@@ -36,8 +36,7 @@ class ModelValues:
                 reason="INVALID_DTYPE",
                 metadata={"got": str(t.dtype), "allowed": "F16, BF16, F32, F64"},
             )
-        compute = partial(self._model.unembed, t, normalize=normalize)
-        return Computed((self._model.d_vocab,), self._model.dtype, compute)
+        return Unembedded(self._model, t, normalize=normalize)
 
     def neuron_output(self, layer: int, neuron: int) -> Value:
         """Raw output vector of one neuron [d_model]."""

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 
 import torch
 
-from transparent_llm.runtime.indexing import checked_index
+from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm_server.models.derived.logits import Logits
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
@@ -200,7 +200,9 @@ class RunValues:
 
     def _checked(self, batch_i: int, pos: int) -> tuple[int, int]:
         batch, n_pos = self._capture.tokens.shape
-        return checked_index("batch_i", batch_i, batch), checked_index("pos", pos, n_pos)
+        row = checked_index("batch_i", batch_i, batch)
+        n_tokens = int(self._capture.mask[row].sum()) if integer("pos", pos) < 0 else None
+        return row, checked_index("pos", pos, n_pos, n_tokens)
 
     def _heads(self, method: str, layer: int) -> tuple[Layer, torch.Tensor, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)

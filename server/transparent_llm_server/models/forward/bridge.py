@@ -138,14 +138,15 @@ class BridgedModel:
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, cache[self._last], generation)
 
-    def unembed(self, vector: torch.Tensor, *, normalize: bool) -> torch.Tensor:
-        """Vocabulary scores [vocab] of a residual vector [d_model]; with `normalize`, the model's own output."""
-        x = vector.to(self._last_device, self.dtype)[None]
-        if normalize:
-            return self.unembed_rows(x)[0]
-        with self._materialized(self._bridge.unembed):
-            scores: torch.Tensor = unbridged(self._bridge.unembed)(x[None])[0, 0]
-        return scores
+    def unembed(self, residual: torch.Tensor, *, normalize: bool, tokens: range) -> torch.Tensor:
+        """Scores [n tokens] of residual vectors [n d_model] for consecutive tokens of the vocabulary; with `normalize`,
+        the model's own output."""
+        x = residual.to(self._last_device, self.dtype)[None]
+        with self._materialized(self._bridge.ln_final, self._bridge.unembed):
+            if normalize:
+                x = unbridged(self._bridge.ln_final)(x)
+            scores = _scores(unbridged(self._bridge.unembed), x, tokens)[0]
+        return finish_logits(scores, self.text_config) if normalize else scores
 
     def unembed_rows(self, residual: torch.Tensor) -> torch.Tensor:
         """The model's own output [n d_vocab] for vectors that left its last block [n d_model]."""
@@ -168,6 +169,17 @@ class BridgedModel:
                 "cannot be read. The model is not served.",
                 metadata={"missing": ", ".join(missing)},
             )
+
+
+def _scores(unembedding: Any, x: torch.Tensor, tokens: range) -> torch.Tensor:
+    """The product with the columns of these tokens alone, where the module is a plain one that can be cut."""
+    is_plain = type(unembedding) is torch.nn.Linear and type(unembedding.weight) in (torch.Tensor, torch.nn.Parameter)
+    part = slice(tokens.start, tokens.stop)
+    if not is_plain or unembedding.weight.is_meta or "forward" in vars(unembedding):  # offloaded: loaded by its forward
+        scores: torch.Tensor = unembedding(x)[..., part]
+        return scores
+    bias = unembedding.bias
+    return torch.nn.functional.linear(x, unembedding.weight[part], None if bias is None else bias[part])
 
 
 @contextmanager
