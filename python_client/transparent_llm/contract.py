@@ -34,7 +34,9 @@ from typing import TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.quoting import quoted
+from transparent_llm.table import Table
 
 _Self = TypeVar("_Self", bound="TransparentLlm")
 
@@ -208,3 +210,53 @@ class TransparentLlm(ABC):
         Raises as `mask` does, where it is not known.
         """
         return self.mask().sum(dim=1) - 1
+
+    def to_tokens(self, text: str, *, add_bos: bool | None = None) -> Int[torch.Tensor, "pos"]:  # noqa: ARG002 - names for those who implement it
+        """Token ids of a text (int64), as `run([text])` would have them. No run is made.
+
+        Not every implementation can; one that cannot raises `NotSupportedError`.
+
+        Args:
+            text: One string. One that starts with the beginning token as it is gets no second one.
+            add_bos: Whether the beginning token is put before. None: as the model wants it, as `run` does.
+
+        Raises:
+            InvalidRequestError: no text, one without any token, or there is no beginning token to put before.
+            TooLargeError: it is longer than the model's context.
+        """
+        raise NotSupportedError(f"{type(self).__name__} does not tokenize without a run")
+
+    def to_str_tokens(self, text: str, *, add_bos: bool | None = None) -> list[str]:
+        """The text of each of the tokens that `to_tokens` gives; it raises the same."""
+        return self.tokens_to_strings(self.to_tokens(text, add_bos=add_bos))
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token, such as " Mary"; the space in front belongs to it.
+
+        Raises:
+            InvalidRequestError: it is none or several, which the message names. Otherwise as `to_tokens`.
+        """
+        tokens = self.to_tokens(text, add_bos=False)
+        if len(tokens) != 1:
+            pieces = ", ".join(f"{token!r}" for token in self.tokens_to_strings(tokens[:10]))
+            raise InvalidRequestError(
+                f"{quoted(text)} is {len(tokens)} tokens, not one: {pieces}", metadata={"tokens": str(len(tokens))}
+            )
+        return int(tokens[0])
+
+    def describe_run(self) -> Table:
+        """The tokens of the current run, id beside text, a line for each; `print` and notebooks show it.
+
+        Padding is left out, where it is known.
+        """
+        tokens = self.tokens()
+        try:
+            lengths = [int(last) + 1 for last in self.last()]
+        except NotSupportedError:
+            lengths = [tokens.shape[1]] * tokens.shape[0]
+        rows = [
+            (row, pos, int(tokens[row, pos]), repr(string))
+            for row, length in enumerate(lengths)
+            for pos, string in enumerate(self.tokens_to_strings(tokens[row, :length]))
+        ]
+        return Table.of(f"run of {tokens.shape[0]} sentences", ("row", "pos", "id", "token"), rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import SupportsIndex
 
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.quoting import kind_of
 
 _TOKEN_ID_LIMIT = 2**31
@@ -22,9 +22,11 @@ class RunInput:
 
     sentences: tuple[str, ...] | None = None
     token_ids: tuple[tuple[int, ...], ...] | None = None
+    add_bos: bool | None = None
+    """Of sentences: whether the beginning token is put before. None: as the model wants it."""
 
     @classmethod
-    def of_sentences(cls, sentences: Sequence[str]) -> RunInput:
+    def of_sentences(cls, sentences: Sequence[str], add_bos: bool | None = None) -> RunInput:
         """Input from a list of sentences.
 
         Raises:
@@ -42,7 +44,7 @@ class RunInput:
         held = tuple(sentences)
         for index, sentence in enumerate(held):
             _require_text(index, sentence)
-        return cls(sentences=held)
+        return cls(sentences=held, add_bos=checked_bos(add_bos))
 
     @classmethod
     def of_tokens(cls, token_ids: Sequence[Sequence[int]]) -> RunInput:
@@ -61,6 +63,8 @@ class RunInput:
 
     def run_on(self, llm: TransparentLlm) -> None:
         """Make it the current run of a model."""
+        if self.add_bos is not None:
+            raise NotSupportedError(f"{type(llm).__name__} cannot be told whether to add_bos: leave it out")
         if self.token_ids is not None:
             llm.run_tokens([list(row) for row in self.token_ids])
         else:
@@ -83,6 +87,29 @@ class RunInput:
         else:
             yield b"tokens"
             yield from (struct.pack(f">{len(row)}i", *row) for row in self.token_ids)
+
+
+def one_text(text: object) -> str:
+    """A text, checked.
+
+    Raises:
+        InvalidRequestError: something else, or text that is no valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"text must be one string, got {kind_of(text)}")
+    _require_text(0, text)
+    return text
+
+
+def checked_bos(add_bos: object) -> bool | None:
+    """Whether the beginning token is put before, as it was asked for.
+
+    Raises:
+        InvalidRequestError: neither yes nor no nor None.
+    """
+    if add_bos is None or isinstance(add_bos, bool):
+        return add_bos
+    raise InvalidRequestError(f"add_bos must be True, False or None, got {kind_of(add_bos)}")
 
 
 def ids_of(tokens: Iterable[SupportsIndex]) -> list[int]:

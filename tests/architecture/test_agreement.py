@@ -23,7 +23,7 @@ from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 PROTO = Path(__file__).parents[2] / "protos/transparent_llm/v1/service.proto"
 SCHEMA = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"]
 RPCS = {rpc.name: rpc for rpc in SCHEMA.methods}
-RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan"}
+RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize"}
 """About the server and about runs, or several values at once: no part of the contract."""
 
 ABSTRACT = sorted(TransparentLlm.__abstractmethods__)
@@ -98,7 +98,11 @@ def test_implementations_have_the_methods_themselves(implementation: type[Transp
 @pytest.mark.parametrize("name", ABSTRACT)
 @pytest.mark.parametrize("implementation", [RemoteTransparentLlm, TransformerLensTransparentLlm])
 def test_implementations_have_the_signature_of_the_contract(implementation: type, name: str) -> None:
-    assert inspect.signature(getattr(implementation, name)) == inspect.signature(getattr(TransparentLlm, name))
+    signature = inspect.signature(getattr(implementation, name))
+    further = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is None]
+    assert [p.name for p in further] == (["add_bos"] if name == "run" else [])
+    signature = signature.replace(parameters=[p for p in signature.parameters.values() if p not in further])
+    assert signature == inspect.signature(getattr(TransparentLlm, name))
 
 
 def test_methods_with_other_arguments_than_indices() -> None:
@@ -128,7 +132,7 @@ def test_arguments_are_optional_where_they_are_in_the_contract(name: str) -> Non
 
 
 def test_other_requests_have_the_fields_of_their_methods() -> None:
-    assert request_fields("run") == ["sentences", "tokens"]  # one or the other: run, or run_tokens
+    assert request_fields("run") == ["sentences", "tokens", "add_bos"]  # one or the other: run, or run_tokens
     assert request_fields("tokens_to_strings") == ["token_ids"]
     assert request_fields("unembed") == [p.name for p in parameters("unembed")] == ["t", "normalize"]
 

@@ -52,6 +52,10 @@ OTHER_METHODS = {
     ),
     "copy": "(self: _Self) -> _Self",
     "last": "(self) -> Int[torch.Tensor, 'batch']",
+    "to_tokens": "(self, text: str, *, add_bos: bool | None = None) -> Int[torch.Tensor, 'pos']",
+    "to_str_tokens": "(self, text: str, *, add_bos: bool | None = None) -> list[str]",
+    "to_single_token": "(self, text: str) -> int",
+    "describe_run": "(self) -> Table",
     "run_tokens": "(self, token_ids: list[list[int]]) -> None",
     "mask": "(self) -> Bool[torch.Tensor, 'batch pos']",
 }
@@ -189,7 +193,7 @@ def documented_elsewhere() -> set[str]:
         "transparent_llm_server.models.transformer_lens.TransformerLensTransparentLlm",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
-    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan")
+    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize")
     return methods | rpcs | {f"{servicer}.{rpc}" for rpc in others}
 
 

@@ -74,6 +74,8 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request.list_services = "*"
     if rpc.name == "Unembed":
         request.t.CopyFrom(tensors.encode(torch.ones(d_model)))
+    if rpc.name == "Tokenize":
+        request.text = "The river"
     if rpc.name == "TokensToStrings":
         request.token_ids.extend([1, 2, 3])
     return request

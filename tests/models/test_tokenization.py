@@ -80,6 +80,46 @@ def test_a_tokenizer_without_bos_puts_nothing_before() -> None:
     assert not tokens.prepends_bos
 
 
+@pytest.mark.parametrize("adds_itself", [True, False])
+@pytest.mark.parametrize("wants_bos", [True, False])
+def test_a_text_that_starts_with_bos_gets_no_second_one(wants_bos: bool, adds_itself: bool) -> None:
+    """A chat template, rendered, begins with it."""
+    tokens = tokenization(tokenizer_that_adds_bos() if adds_itself else None, wants_bos=wants_bos)
+    begun, rest = f"{SPECIAL_TOKEN}A mill", plain_ids("A mill")
+    for add_bos in (None, True, False):
+        assert tokens.encode([begun], add_bos) == [[BOS, *rest]]
+        assert tokens.encode([SPECIAL_TOKEN + begun], add_bos) == [[BOS, BOS, *rest]]  # which somebody wrote twice
+
+
+@pytest.mark.parametrize("adds_itself", [True, False])
+@pytest.mark.parametrize("wants_bos", [True, False])
+def test_whether_bos_is_put_before_can_be_said(wants_bos: bool, adds_itself: bool) -> None:
+    tokens = tokenization(tokenizer_that_adds_bos() if adds_itself else None, wants_bos=wants_bos)
+    rest = plain_ids("A mill")
+    assert tokens.encode(["A mill"], True) == [[BOS, *rest]]
+    assert tokens.encode(["A mill"], False) == [rest]
+    assert tokens.encode(["A mill"]) == [[BOS, *rest] if wants_bos or adds_itself else rest]
+
+
+def test_a_bos_that_there_is_not_cannot_be_put_before() -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.bos_token = None
+    with pytest.raises(InvalidRequestError, match="add_bos is True, but this model's tokenizer has no beginning token"):
+        tokenization(tokenizer).encode(["A mill"], True)
+
+
+def test_ids_that_fill_up_a_vocabulary_are_named() -> None:
+    tokens = tokenization(d_vocab=D_VOCAB)
+    n_known = len(build_tokenizer().get_vocab())
+    assert n_known < D_VOCAB
+    padded, mask = tokens.pad([[5, n_known, 6], [D_VOCAB - 1]])
+    assert tokens.warnings(padded, mask) == (
+        f"the tokenizer defines no token [{n_known}, {D_VOCAB - 1}]: such ids fill up the vocabulary, and the model "
+        "was not trained on them",
+    )
+    assert tokens.warnings(*tokens.pad([[5, n_known - 1]])) == ()
+
+
 def test_an_empty_sentence_is_its_bos_where_there_is_one() -> None:
     assert tokenization(wants_bos=True).encode([""]) == [[BOS]]
 

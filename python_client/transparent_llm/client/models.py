@@ -7,6 +7,7 @@ import threading
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
+from transparent_llm.errors import NotSupportedError
 from transparent_llm.wire import requests, responses
 
 UNKNOWN_MODEL = ModelDescription(ModelInfo("", 0, 0, 0, 0, 0), digest="", dtype=None)
@@ -40,6 +41,17 @@ class Models:
     def known(self, digest: str) -> ModelDescription:
         """The model with this digest, if it was asked for. No call is made."""
         return self._by_digest.get(digest, UNKNOWN_MODEL)
+
+    def require(self, feature: str) -> None:
+        """Ask, if that was not done yet, whether the server can do this: an older one would do something else.
+
+        Raises:
+            NotSupportedError: it cannot.
+        """
+        if not self._features:
+            self.ask()
+        if feature not in self._features:
+            raise NotSupportedError(f"this server knows no {feature}; its version is too old")
 
     def has(self, feature: str) -> bool:
         """Whether the server, if it was asked for a model, said that it can do this. No call is made."""

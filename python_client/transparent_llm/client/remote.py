@@ -24,7 +24,7 @@ from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo
 from transparent_llm.errors import NotSupportedError
-from transparent_llm.run_input import RunInput, ids_of
+from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
 from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.residual import require_residual
@@ -189,8 +189,11 @@ class RemoteTransparentLlm(Connected):
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
         return self._of_reads(reads, self._reader.plan)
 
-    def run(self, sentences: list[str]) -> None:
-        self._begin(RunInput.of_sentences(sentences))
+    def run(self, sentences: list[str], *, add_bos: bool | None = None) -> None:
+        run_input = RunInput.of_sentences(sentences, add_bos)
+        if add_bos is not None:
+            self._shared.models.require("add_bos")
+        self._begin(run_input)
 
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         self._begin(RunInput.of_tokens(token_ids))
@@ -216,6 +219,23 @@ class RemoteTransparentLlm(Connected):
         request = requests.tokens_to_strings(self._model, self._runs.digest, ids)
         read = partial(responses.strings, count=len(ids))
         return self._calls.unary("TokensToStrings", request, read)
+
+    @plain_torch()
+    def to_tokens(self, text: str, *, add_bos: bool | None = None) -> Int[torch.Tensor, "pos"]:
+        return self._to_device(torch.tensor(self._tokenized(text, add_bos)[0], dtype=torch.int64))
+
+    def to_str_tokens(self, text: str, *, add_bos: bool | None = None) -> list[str]:
+        return self._tokenized(text, add_bos)[1]
+
+    def _tokenized(self, text: str, add_bos: bool | None) -> tuple[list[int], list[str]]:
+        request = requests.tokenize(self._model, self._runs.digest, one_text(text), checked_bos(add_bos))
+        return self._calls.unary("Tokenize", request, responses.tokenized)
+
+    def last(self) -> Int[torch.Tensor, "batch"]:
+        mask = self._runs.current().result.mask
+        if mask is None:
+            return super().last()
+        return self._to_device(mask.sum(dim=1) - 1)  # of whole rows, whatever a `reading` block cuts
 
     def logits(self) -> Float[torch.Tensor, "batch pos d_vocab"]:
         return self._read("logits")

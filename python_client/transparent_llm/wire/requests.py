@@ -53,6 +53,8 @@ def run(run_input: RunInput, model: str) -> Request:
     if run_input.sentences is not None:
         request.sentences.SetInParent()
         request.sentences.sentences.extend(run_input.sentences)
+        if run_input.add_bos is not None:
+            request.add_bos = run_input.add_bos
     else:
         request.tokens.SetInParent()
         for row in run_input.token_ids or ():
@@ -68,6 +70,14 @@ def release(run_id: str) -> Request:
 def tokens_to_strings(model: str, digest: str, token_ids: Sequence[int]) -> Request:
     """Asks for the text of tokens; the digest, if it is not empty, says which model is meant."""
     return service_pb2.TokensToStringsRequest(model=model, model_digest=digest, token_ids=token_ids)
+
+
+def tokenize(model: str, digest: str, text: str, add_bos: bool | None) -> Request:
+    """Asks for the token ids of a text."""
+    request = service_pb2.TokenizeRequest(model=model, model_digest=digest, text=text)
+    if add_bos is not None:
+        request.add_bos = add_bos
+    return request
 
 
 def unembed(model: str, digest: str, t: torch.Tensor, *, normalize: bool, form: Form) -> Request:

@@ -51,6 +51,11 @@ def strings(data: bytes, count: int) -> list[str]:
     return runs.strings_from_response(_parsed(service_pb2.TokensToStringsResponse, data), count)
 
 
+def tokenized(data: bytes) -> tuple[list[int], list[str]]:
+    """The token ids of a text, and the text of each."""
+    return runs.tokenized_from_response(_parsed(service_pb2.TokenizeResponse, data))
+
+
 def plan(data: bytes, expected: Sequence[Expected]) -> list[Header]:
     """The headers of the tensors that a fetch of these values would bring."""
     answer, place, headers = Answer(expected), None, []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import digests
@@ -43,10 +44,17 @@ def n_tokens(request: service_pb2.RunRequest) -> int:
 
 
 def from_request(request: service_pb2.RunRequest) -> RunInput:
-    """The input in a request; one without any input has no sentences."""
+    """The input in a request; one without any input has no sentences.
+
+    Raises:
+        InvalidRequestError: something is to be put before token ids.
+    """
     if request.WhichOneof("input") == "tokens":
+        if request.HasField("add_bos"):
+            raise InvalidRequestError("add_bos is for sentences: nothing is put before token ids")
         return RunInput(token_ids=tuple(tuple(sequence.token_ids) for sequence in request.tokens.sequences))
-    return RunInput(sentences=tuple(request.sentences.sentences))
+    add_bos = request.add_bos if request.HasField("add_bos") else None
+    return RunInput(sentences=tuple(request.sentences.sentences), add_bos=add_bos)
 
 
 @dataclass(frozen=True)
@@ -138,3 +146,15 @@ def strings_from_response(message: service_pb2.TokensToStringsResponse, count: i
     if len(message.strings) != count:
         raise ProtocolError(f"{len(message.strings)} strings for {count} tokens")
     return list(message.strings)
+
+
+def tokenized_from_response(message: service_pb2.TokenizeResponse) -> tuple[list[int], list[str]]:
+    """The token ids of a text, and the text of each.
+
+    Raises:
+        ProtocolError: there are more of one than of the other, or an id that is none.
+    """
+    ids, strings = list(message.token_ids), list(message.token_strings)
+    if len(ids) != len(strings) or not ids or min(ids) < 0:
+        raise ProtocolError(f"{len(strings)} strings for {len(ids)} tokens of a text, or a negative token id")
+    return ids, strings

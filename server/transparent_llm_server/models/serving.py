@@ -171,6 +171,10 @@ class ServedModel(ABC):
         """The text of each token id by itself. Any thread but the model's."""
         return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
 
+    def tokenize(self, text: str, add_bos: bool | None) -> Sequence[int]:
+        """Token ids of a text, as a run would have them. Any thread but the model's."""
+        return [int(token) for token in self.llm.to_tokens(text, add_bos=add_bos)]
+
     @abstractmethod
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
         """Run them, in one forward pass if the model can. Model thread."""
@@ -202,7 +206,7 @@ class ServedTransformerLens(ServedModel):
             rows = run_input.token_ids
             self.llm.check_tokens(rows)
         else:
-            rows = self.llm.encode(list(run_input.sentences or ()))
+            rows = self.llm.encode(list(run_input.sentences or ()), run_input.add_bos)
         held = tuple(tuple(row) for row in rows)
         self.renew()
         return PreparedRun(run_input, held, json.dumps(held), self.description.digest)
@@ -213,6 +217,10 @@ class ServedTransformerLens(ServedModel):
         if known is not self._known:
             self._known, conventions = known, known.conventions
             self.description = dataclasses.replace(self.description, digest=known.digest, conventions=conventions)
+
+    def tokenize(self, text: str, add_bos: bool | None) -> Sequence[int]:
+        """From the tokenizer."""
+        return self.llm.encode([text], add_bos)[0]
 
     def strings(self, ids: Sequence[int]) -> list[str]:
         """From the tokenizer, once for each id."""
@@ -234,7 +242,7 @@ class ServedTransformerLens(ServedModel):
         tokens, mask = values.tokens().tensor(), values.mask().tensor()
         read = ValuesReader(values, reads_are_quick=self._reads_are_quick)
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, values.warnings)
+        return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, self.llm.warnings_of(values))
 
     def _reader(self) -> Reader:
         return ValuesReader(ModelValues(self.llm.bridged), reads_are_quick=self._reads_are_quick)

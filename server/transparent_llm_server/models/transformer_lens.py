@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ParityCheck
-from transparent_llm.run_input import RunInput, ids_of
+from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.runtime.residual import require_residual
@@ -155,8 +155,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def model_info(self) -> ModelInfo:
         return self._description.info
 
-    def run(self, sentences: list[str]) -> None:
-        self._begin(self.encode(sentences))
+    def run(self, sentences: list[str], *, add_bos: bool | None = None) -> None:
+        self._begin(self.encode(sentences, checked_bos(add_bos)))
 
     def run_tokens(self, token_ids: list[list[int]]) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
@@ -166,17 +166,24 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def _begin(self, rows: Sequence[Sequence[int]]) -> None:
         with standard_numerics():
             (values,) = self.run_batches([self.prepare(rows)])
-            found = values.warnings
+            found = self.warnings_of(values)
         self._current_run.begin(values)
         warn_of_run(found)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""
-        return self.values().warnings
+        return self.warnings_of(self.values())
 
-    def encode(self, sentences: list[str]) -> list[list[int]]:
+    def warnings_of(self, values: RunValues) -> tuple[str, ...]:
+        """What should be known before the values of a run are believed."""
+        return (*values.warnings, *self._tokenization.warnings(values.tokens().tensor(), values.mask().tensor()))
+
+    def encode(self, sentences: list[str], add_bos: bool | None = None) -> list[list[int]]:
         """Token ids of each sentence as `run` would use them, checked but not run."""
-        return self._tokenization.encode(RunInput.of_sentences(sentences).sentences or ())
+        return self._tokenization.encode(RunInput.of_sentences(sentences).sentences or (), add_bos)
+
+    def to_tokens(self, text: str, *, add_bos: bool | None = None) -> Int[torch.Tensor, "pos"]:
+        return torch.tensor(self.encode([one_text(text)], checked_bos(add_bos))[0], dtype=torch.int64)
 
     def check_tokens(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Refuse what `run_tokens` would refuse, without running it."""

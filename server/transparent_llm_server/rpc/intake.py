@@ -42,7 +42,7 @@ class Intake:
                 self._admission.require_entries(wire_runs.n_entries(data, self._admission.most_entries))
             return parse(data)
 
-        return measured if rpc in ("Run", "TokensToStrings") else parse
+        return measured if rpc in ("Run", "TokensToStrings", "Tokenize") else parse
 
     def prepared(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> PreparedRun:
         """The input of a `RunRequest`.
@@ -68,6 +68,25 @@ class Intake:
 
         is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
         return self._done(prepare, is_little, caller)
+
+    def tokenized(
+        self, model: ServedModel, request: service_pb2.TokenizeRequest, caller: Caller
+    ) -> service_pb2.TokenizeResponse:
+        """The answer to a `TokenizeRequest`. Raises as `prepared` does."""
+        text_bytes = len(request.text.encode())
+        self._admission.require_text(text_bytes)
+        add_bos = request.add_bos if request.HasField("add_bos") else None
+
+        def tokenize() -> service_pb2.TokenizeResponse:
+            try:
+                ids = model.tokenize(request.text, add_bos)
+            finally:
+                if text_bytes > _MUCH_TEXT_BYTES:
+                    memory.give_back()
+            return service_pb2.TokenizeResponse(token_ids=ids, token_strings=model.strings(ids))
+
+        is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently
+        return self._done(tokenize, is_little, caller)
 
     def answer(self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller) -> _Result:
         """An answer with the text of so many token ids, as `make` makes it.

@@ -66,6 +66,8 @@ FEATURES = (
     "neuron_outputs",
     "plan",
     "model_states",
+    "tokenize",
+    "add_bos",
 )
 
 
@@ -151,6 +153,12 @@ class TransparentLlmServicer:
                 return service_pb2.TokensToStringsResponse(strings=model.strings(list(request.token_ids)))
 
             return self.intake.answer(model, len(request.token_ids), answer, caller)
+
+    def Tokenize(self, request: service_pb2.TokenizeRequest, context: _Context) -> service_pb2.TokenizeResponse:
+        caller = self._caller(context)
+        with self._registry.use(request.model) as model:
+            _require_digest(request.model_digest, model)
+            return self.intake.tokenized(model, request, caller)
 
     def Unembed(self, request: service_pb2.UnembedRequest, context: _Context) -> _Frames:
         arguments = (tensors.decode(request.t), request.normalize)

@@ -319,7 +319,7 @@ type ModelDescription struct {
 	NCtx uint32 `protobuf:"varint,6,opt,name=n_ctx,json=nCtx,proto3" json:"n_ctx,omitempty"`
 	// Neurons of each layer, as neuron_activations counts them. 0 where a layer has none that can be told apart.
 	DFfn []uint32 `protobuf:"varint,7,rep,packed,name=d_ffn,json=dFfn,proto3" json:"d_ffn,omitempty"`
-	// Whether a beginning-of-sequence token is put before every sentence.
+	// Whether a beginning-of-sequence token is put before every sentence that does not start with it.
 	PrependsBos bool `protobuf:"varint,8,opt,name=prepends_bos,json=prependsBos,proto3" json:"prepends_bos,omitempty"`
 	// The id of padded positions.
 	PadTokenId int32 `protobuf:"varint,9,opt,name=pad_token_id,json=padTokenId,proto3" json:"pad_token_id,omitempty"`

@@ -31,6 +31,8 @@ type TransparentLlmServiceClient interface {
 	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (TransparentLlmService_TokensClient, error)
 	// The text of each token by itself, leading space included.
 	TokensToStrings(ctx context.Context, in *TokensToStringsRequest, opts ...grpc.CallOption) (*TokensToStringsResponse, error)
+	// Token ids of a text by itself, as Run would make them, and the text of each.
+	Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error)
 	// The model's output.
 	Logits(ctx context.Context, in *LogitsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitsClient, error)
 	// Projects a vector of the residual stream to the vocabulary.
@@ -153,6 +155,15 @@ func (x *transparentLlmServiceTokensClient) Recv() (*TensorChunk, error) {
 func (c *transparentLlmServiceClient) TokensToStrings(ctx context.Context, in *TokensToStringsRequest, opts ...grpc.CallOption) (*TokensToStringsResponse, error) {
 	out := new(TokensToStringsResponse)
 	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/TokensToStrings", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transparentLlmServiceClient) Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error) {
+	out := new(TokenizeResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/Tokenize", in, out, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -634,6 +645,8 @@ type TransparentLlmServiceServer interface {
 	Tokens(*TokensRequest, TransparentLlmService_TokensServer) error
 	// The text of each token by itself, leading space included.
 	TokensToStrings(context.Context, *TokensToStringsRequest) (*TokensToStringsResponse, error)
+	// Token ids of a text by itself, as Run would make them, and the text of each.
+	Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error)
 	// The model's output.
 	Logits(*LogitsRequest, TransparentLlmService_LogitsServer) error
 	// Projects a vector of the residual stream to the vocabulary.
@@ -693,6 +706,9 @@ func (UnimplementedTransparentLlmServiceServer) Tokens(*TokensRequest, Transpare
 }
 func (UnimplementedTransparentLlmServiceServer) TokensToStrings(context.Context, *TokensToStringsRequest) (*TokensToStringsResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method TokensToStrings not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Tokenize not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) Logits(*LogitsRequest, TransparentLlmService_LogitsServer) error {
 	return status.Errorf(codes.Unimplemented, "method Logits not implemented")
@@ -877,6 +893,24 @@ func _TransparentLlmService_TokensToStrings_Handler(srv interface{}, ctx context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TransparentLlmServiceServer).TokensToStrings(ctx, req.(*TokensToStringsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransparentLlmService_Tokenize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).Tokenize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/Tokenize",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).Tokenize(ctx, req.(*TokenizeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1220,6 +1254,10 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TokensToStrings",
 			Handler:    _TransparentLlmService_TokensToStrings_Handler,
+		},
+		{
+			MethodName: "Tokenize",
+			Handler:    _TransparentLlmService_Tokenize_Handler,
 		},
 		{
 			MethodName: "Plan",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.quoting import listed
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.fair_lock import FairLock
 
@@ -41,28 +43,39 @@ class Tokenization:
         self._d_vocab = d_vocab
         self._most_bytes = max(_BYTES_OF_ANY_SENTENCE, n_ctx * _BYTES_OF_A_TOKEN)
         bos = tokenizer.bos_token_id
-        adds_bos_itself = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
-        self._bos = [bos] if wants_bos and bos is not None and not adds_bos_itself else []
-        self.prepends_bos = bool(self._bos) or adds_bos_itself
+        self._bos = [] if bos is None else [bos]
+        self._adds_bos_itself = bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos]
+        self.prepends_bos = self._adds_bos_itself or (wants_bos and bool(self._bos))
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self._anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])[-1:]
         self._anchor_text = self._decode(self._anchor)
         self.pad_token_id = int(pad) if pad is not None and pad < d_vocab else 0
 
-    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+    def encode(self, sentences: Sequence[str], add_bos: bool | None = None) -> list[list[int]]:
         """Token ids of each sentence, each checked as `check` does before the next one is looked at.
 
+        Args:
+            sentences: One that starts with the beginning token as it is, such as a rendered chat template, gets no
+                second one.
+            add_bos: Whether to put it before the others; None: as the model wants it.
+
         Raises:
+            InvalidRequestError: as `check`; or there is no beginning token to put before.
             AbandonedError: nobody waits for them any more.
         """
         _require_some(sentences)
-        return [self._row(index, sentence) for index, sentence in enumerate(sentences)]
+        if add_bos and not self._bos:
+            raise InvalidRequestError("add_bos is True, but this model's tokenizer has no beginning token")
+        bos = self._bos if (self.prepends_bos if add_bos is None else add_bos) else []
+        return [self._row(index, sentence, bos) for index, sentence in enumerate(sentences)]
 
-    def _row(self, index: int, sentence: str) -> list[int]:
+    def _row(self, index: int, sentence: str, bos: list[int]) -> list[int]:
         raise_if_cancelled()
         self._check_text(index, sentence)
         with self._turn:
-            row = self._bos + list(self._tokenizer(sentence, verbose=False)["input_ids"])
+            row = list(self._tokenizer(sentence, verbose=False)["input_ids"])
+        own = row[1:] if self._adds_bos_itself and row[:1] == self._bos else row
+        row = own if own[:1] == self._bos else bos + own
         self._check_row(index, row)
         return row
 
@@ -112,6 +125,20 @@ class Tokenization:
                 reason="UNKNOWN_TOKEN",
                 metadata={"token": str(wrong), "size": str(self._d_vocab)},
             )
+
+    def warnings(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[str, ...]:
+        """Words about ids of a run [batch pos] that the tokenizer does not define: rows that fill up a vocabulary."""
+        wrong = sorted(self._undefined.intersection(tokens[mask].tolist()))
+        if not wrong:
+            return ()
+        return (
+            f"the tokenizer defines no token {listed(wrong)}: such ids fill up the vocabulary, and the model was not "
+            "trained on them",
+        )
+
+    @cached_property
+    def _undefined(self) -> frozenset[int]:
+        return frozenset(range(self._d_vocab)).difference(self._tokenizer.get_vocab().values())
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids [batch pos] (int64) and the mask of real ones [batch pos] (bool), padded on the right."""

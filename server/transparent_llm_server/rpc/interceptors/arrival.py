@@ -29,7 +29,14 @@ from transparent_llm_server.rpc.interceptors.base import (
 _SMALL_BYTES = 64 * 2**10
 """What the request of a call that names one value can never need."""
 
-_MOST_BYTES = {"TokensToStrings": 2**20, "Unembed": 2**20, "Fetch": 2**20, "Plan": 2**20, "Run": 2**31}
+_MOST_BYTES = {
+    "TokensToStrings": 2**20,
+    "Unembed": 2**22,
+    "Fetch": 2**20,
+    "Plan": 2**20,
+    "Run": 2**31,
+    "Tokenize": 2**31,
+}
 """Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
 
 _WITH_ITEMS, _MOST_FIELDS = ("Fetch", "Plan"), MOST_ITEMS + 64

@@ -185,7 +185,7 @@ export type ModelDescription = Message<"transparent_llm.v1.ModelDescription"> & 
   dFfn: number[];
 
   /**
-   * Whether a beginning-of-sequence token is put before every sentence.
+   * Whether a beginning-of-sequence token is put before every sentence that does not start with it.
    *
    * @generated from field: bool prepends_bos = 8;
    */
