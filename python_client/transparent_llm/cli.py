@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from transparent_llm import tensor_file
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, Access
 from transparent_llm.client.connect import connect
 from transparent_llm.client.reads import Result
@@ -38,15 +39,15 @@ _INDEX_HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of a terminal that has not all letters
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser(sys.argv[1:] if argv is None else argv)
     arguments, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(arguments, "sentences") or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # sentences that stand behind options, which argparse leaves over
         arguments.sentences = [*arguments.sentences, *rest]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # of a terminal that has not all letters
-            stream.reconfigure(errors="backslashreplace")
     try:
         code: int = arguments.command(arguments)
     except (TransparentLlmError, OSError) as error:
@@ -231,9 +232,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     name, method = arguments.tensor, METHODS[arguments.tensor]
     with _connect(arguments) as llm:
         if arguments.sentences:
@@ -252,12 +250,10 @@ def _get(arguments: argparse.Namespace) -> int:
     metadata = {f"dims{header.removeprefix(name)}": ",".join(dims) for header, (_, dims) in named.items()}
     metadata.update(model=model.info.name, model_digest=model.digest)
     metadata.update({argument: str(value) for argument, value in indices.items() if value is not None})
-    try:
-        save_file({header: t.contiguous() for header, (t, _) in named.items()}, arguments.output, metadata=metadata)
-    except (SafetensorError, OSError) as error:
-        raise InvalidRequestError(f"cannot write {arguments.output}: {error}") from error
+    stays = tensor_file.write(arguments.output, {header: t for header, (t, _) in named.items()}, metadata)
     for header, (tensor, dims) in named.items():
-        print(f"{arguments.output}: {header} {dtypes.name(tensor.dtype)} {list(tensor.shape)} ({','.join(dims)})")
+        line = f"{arguments.output}: {header} {dtypes.name(tensor.dtype)} {list(tensor.shape)} ({','.join(dims)})"
+        print(line, file=sys.stdout if stays else sys.stderr)  # standard output may be what was written to
     return 0
 
 

@@ -6,9 +6,13 @@ What it does as a process is tested in processes, one for each way to end; what 
 from __future__ import annotations
 
 import io
+import os
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load
 
 from transparent_llm import RemoteTransparentLlm, cli
 from transparent_llm.contract import ModelInfo
@@ -117,6 +122,72 @@ def test_a_file_that_cannot_be_written_is_one_line(address: str, tmp_path: Path)
     assert finished.stderr.startswith("transparent-llm: cannot write ")
 
 
+def get_tokens(address: str, output: Path) -> subprocess.CompletedProcess[str]:
+    return called("get", "tokens", SENTENCE, "-o", str(output), "--target", address)
+
+
+def names_in(data: bytes) -> set[str]:
+    """Of the tensors in a file of safetensors."""
+    return set(load(data))
+
+
+def test_a_link_stays_a_link_and_a_file_keeps_its_mode(address: str, tmp_path: Path) -> None:
+    there, link = tmp_path / "there.safetensors", tmp_path / "link"
+    there.write_bytes(b"x" * 10**6)
+    there.chmod(0o640)
+    link.symlink_to(there)
+    before = there.stat()
+    assert get_tokens(address, link).returncode == 0
+    after = there.stat()
+    assert link.is_symlink()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert names_in(there.read_bytes()) == {"tokens"}
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "new.safetensors")
+    assert get_tokens(address, dangling).returncode == 0
+    assert dangling.is_symlink()
+    assert names_in((tmp_path / "new.safetensors").read_bytes()) == {"tokens"}
+
+
+def test_a_pipe_is_written_into(address: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(pipe.read_bytes)
+        finished = get_tokens(address, pipe)
+        assert finished.returncode == 0, finished.stderr
+        assert names_in(taken.result(timeout=60)) == {"tokens"}
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert finished.stdout == ""  # which may be the pipe
+    assert finished.stderr.startswith(f"{pipe}: tokens I64 ")
+
+
+def test_a_device_stays_a_device(address: str, tmp_path: Path) -> None:
+    link = tmp_path / "null"
+    link.symlink_to(os.devnull)
+    assert get_tokens(address, link).returncode == 0
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+def test_what_is_no_file_is_not_written_over(address: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        for path, kind in ((tmp_path, "a folder"), (tmp_path / "s", "a socket")):
+            finished = get_tokens(address, path)
+            assert finished.returncode == 1
+            said = f"cannot write {path}: it is {kind}, which is not written over; name a file"
+            assert finished.stderr == f"transparent-llm: {said}\n"
+
+
+def test_help_and_mistakes_on_a_terminal_without_these_letters_are_written_out() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for arguments, code in ((["get", "Ä", "-o", "x"], 2), (["get", "--help"], 0), (["health", "--target", "Ä:x"], 1)):
+        whole = [sys.executable, "-m", "transparent_llm", *arguments]
+        finished = subprocess.run(whole, capture_output=True, timeout=120, env=environment, check=False)
+        assert finished.returncode == code, finished.stderr
+        assert b"Traceback" not in finished.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -132,6 +203,7 @@ def test_a_file_that_cannot_be_written_is_one_line(address: str, tmp_path: Path)
         (["get", "unembed", "--layer", "0", "--pos", "9" * 30, SENTENCE], "is out of range: valid indices are 0 to "),
         (["get", "unembed", "--layer", "0", "--pos", "0", "--batch", "1", SENTENCE], "batch_i 1 is out of range"),
         (["info", "--timeout-s", "nan"], "timeout_s is nan: it must be a number of seconds"),
+        (["info", "--timeout-s", "inf"], "timeout_s is inf: it must be a number of seconds"),
         (["info", "--tls-ca", "a\0b"], r"cannot read the CA certificates: a\x00b: embedded null byte"),
         (["info", "--model", "\x1b[2J"], r"there is no model '\x1b[2J'"),
         (["info", "--proxy", "socks5://x:1"], "proxy is not an HTTP proxy: write http://HOST:PORT"),
