@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformer_lens import patching
 from transformer_lens.model_bridge import RemoteBridge, TransformerBridge
 
 from support.models.families import FAMILIES
@@ -244,6 +245,60 @@ def test_the_callers_run_and_connection_stay_as_they_are(llm: RemoteTransparentL
         run(bridge, TOKENS)
     assert llm.tokens().tolist() == [[1, 2, 3]]
     assert llm.residual_out(0).shape == (1, 3, 64)
+
+
+def zeroed(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    return torch.zeros_like(value)
+
+
+def zeroed_in_place(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    value[:, 0] = 0
+    return value
+
+
+def zeroed_in_silence(value: torch.Tensor, hook: Any) -> None:
+    value[:, 0] = 0
+
+
+@pytest.mark.filterwarnings("ignore:RemoteBridge fwd_hooks")
+@pytest.mark.parametrize("change", [zeroed, zeroed_in_place, zeroed_in_silence])
+def test_a_hook_that_changes_its_value_is_an_error_not_a_patch_without_effect(
+    change: Any, bridge: TransparentLlmBridge
+) -> None:
+    name = "blocks.1.hook_resid_pre"
+    with pytest.raises(errors.NotSupportedError, match=r"a hook function changed blocks.1.hook_.*cannot be changed"):
+        bridge.run_with_hooks(TOKENS, fwd_hooks=[(name, change)])
+    bridge.add_hook(name, change)
+    with pytest.raises(errors.NotSupportedError, match="a hook function changed"):
+        bridge.forward(TOKENS)
+    bridge.reset_hooks()
+    assert bridge.run_with_cache(TOKENS)[1][name].shape == (2, 6, 64)
+
+
+@pytest.mark.filterwarnings("ignore:RemoteBridge fwd_hooks")
+@pytest.mark.parametrize("name", ["get_act_patch_resid_pre", "get_act_patch_mlp_out", "get_act_patch_attn_out"])
+def test_activation_patching_is_an_error_not_a_constant(name: str, bridge: TransparentLlmBridge) -> None:
+    _, clean = run(bridge, TOKENS[:1])
+    with pytest.raises(errors.NotSupportedError, match="cannot be changed"):
+        getattr(patching, name)(bridge, TOKENS[1:], clean, lambda logits: logits[0, -1, 0])
+
+
+def test_words_and_the_unembedding_are_those_of_a_local_bridge(both: Bridges) -> None:
+    remote, local = both.remote, both.local
+    assert repr(remote).startswith("<TransparentLlmBridge of <RemoteTransparentLlm(")
+    assert remote.to_str_tokens(TEXTS[0]) == local.to_str_tokens(TEXTS[0])
+    assert remote.to_str_tokens(TEXTS[:2]) == local.to_str_tokens(TEXTS[:2])
+    ids = local.to_tokens(TEXTS[0], prepend_bos=False)
+    assert remote.to_str_tokens(ids) == local.to_str_tokens(ids)
+    assert remote.to_string(ids[0]) == local.to_string(ids[0])
+    word = remote.to_str_tokens(ids)[-1]
+    assert remote.to_single_token(word) == local.to_single_token(word)
+    with pytest.raises(errors.InvalidRequestError, match="tokens, not one"):
+        remote.to_single_token(TEXTS[0])
+    assert (remote.W_U - local.W_U).abs().max().item() <= TOLERANCE
+    residual = torch.linspace(-1, 1, 2 * 3 * remote.cfg.d_model).reshape(2, 3, -1)
+    wanted = local.unembed(residual).detach()
+    assert (remote.unembed(residual) - wanted).abs().max().item() <= 10 * TOLERANCE * wanted.abs().max().item()
 
 
 def test_a_hook_function_sees_what_was_read(bridge: TransparentLlmBridge) -> None:

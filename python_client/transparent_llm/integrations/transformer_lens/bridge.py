@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformer_lens.model_bridge import RemoteBridge
 
-from transparent_llm.errors import InvalidRequestError
-from transparent_llm.integrations.transformer_lens.driver import not_served
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.integrations.transformer_lens.driver import LOCAL, not_served
 
 
 class TransparentLlmBridge(RemoteBridge):  # type: ignore[misc]  # TransformerLens has no types here
@@ -37,6 +37,77 @@ class TransparentLlmBridge(RemoteBridge):  # type: ignore[misc]  # TransformerLe
         elif prepend_bos is not None:
             raise InvalidRequestError("prepend_bos is for texts: token ids are run as they are")
         return super().forward(input, **options)
+
+    def __repr__(self) -> str:
+        cfg = self.cfg
+        shape = f"{cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, d_vocab {cfg.d_vocab}"
+        return f"<TransparentLlmBridge of {self._driver.llm!r}: {shape}>"
+
+    @property
+    def W_U(self) -> torch.Tensor:
+        """The unembedding matrix [d_model d_vocab], read once: as large as the model's vocabulary times its width."""
+        matrix: torch.Tensor = self._driver.unembedding[0]
+        return matrix
+
+    @property
+    def b_U(self) -> torch.Tensor:
+        """The bias of the unembedding [d_vocab]; zeros where the model has none."""
+        bias: torch.Tensor = self._driver.unembedding[1]
+        return bias
+
+    def unembed(self, residual: torch.Tensor) -> torch.Tensor:
+        """The product of residual vectors [..., d_model] with the unembedding, bias included [..., d_vocab]."""
+        scores: torch.Tensor = self._driver.unembed(residual)
+        return scores
+
+    def to_string(self, tokens: Any) -> Any:
+        """The text of token ids [pos], or of each row of [batch pos]."""
+        ids = torch.as_tensor(tokens)
+        decode = self.tokenizer.batch_decode if ids.ndim == 2 else self.tokenizer.decode
+        return decode(ids, clean_up_tokenization_spaces=False)
+
+    def to_str_tokens(self, input: Any, prepend_bos: bool | None = None, padding_side: str | None = None) -> Any:
+        """The text of each token of a text, or of token ids [pos] or [1 pos]; of a list, of each of its items.
+
+        Raises:
+            InvalidRequestError: ids of several rows.
+        """
+        if isinstance(input, list) and any(isinstance(item, (str, list)) for item in input):
+            return [self.to_str_tokens(item, prepend_bos, padding_side) for item in input]
+        given = self.to_tokens(input, prepend_bos=prepend_bos) if isinstance(input, str) else torch.as_tensor(input)
+        if given.ndim == 2 and len(given) == 1:
+            given = given[0]
+        if given.ndim > 1:
+            raise InvalidRequestError(f"to_str_tokens takes one row of ids, got shape {list(given.shape)}")
+        return self._driver.llm.tokens_to_strings(given.reshape(-1))
+
+    def to_single_token(self, string: str) -> int:
+        """The id of a text that is one token.
+
+        Raises:
+            InvalidRequestError: it is none or several.
+        """
+        token: int = self._driver.llm.to_single_token(string)
+        return token
+
+    def _replay_captures(self, captured: Mapping[str, Any]) -> None:
+        """Every hook function that is called is called here.
+
+        Raises:
+            NotSupportedError: one has changed its value, or returned another. The values that follow, and the logits,
+                would be those of the model as it is, and a patch would seem to have no effect.
+        """
+        for name, value in captured.items():
+            point = self._hook_registry.get(name)
+            if point is None:
+                continue
+            before = value._version
+            if point(value) is not value or value._version != before:
+                raise NotSupportedError(
+                    f"a hook function changed {name}, and the served model cannot be changed: its logits are those "
+                    f"without the change. Return None to look only; to patch or ablate, {LOCAL}",
+                    metadata={"hook": name},
+                )
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether `attn.hook_result`, what each head adds, is read; it is as large as the stream times the heads."""

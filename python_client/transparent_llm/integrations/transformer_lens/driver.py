@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ from transparent_llm.integrations.transformer_lens.hooks import HOOKS, RESULT, H
 from transparent_llm.integrations.transformer_lens.rows import Rows
 from transparent_llm.wire.methods import METHODS
 
-_LOCAL = "load the model into this process, TransformerBridge.boot_transformers(...), for that"
+_ROW_BYTES = 2**20
+"""Of vectors that are sent in one call."""
+
+LOCAL = "load the model into this process, TransformerBridge.boot_transformers(...), for that"
 
 
 class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens has no types here
@@ -41,7 +45,9 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
 
     def __init__(self, llm: TransparentLlm, adapter: Any, tokenizer: Any, unsupported: Mapping[str, str]) -> None:
         super().__init__(adapter.cfg, tokenizer)
-        self._llm = llm.copy()
+        self.llm = llm.copy()
+        """The model, with a current run of its own."""
+
         info = llm.model_info()
         self._n_heads = info.n_heads
         self._points: dict[str, HookPoint] = {}
@@ -88,7 +94,7 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
         points = {name: self._point(name) for name in capture}
         wanted = {name: point for name, point in points.items() if self._fires(point)}
         rows = Rows.of(input_ids, attention_mask)
-        self._llm.run_tokens(rows.token_ids)
+        self.llm.run_tokens(rows.token_ids)
         sizes = {"batch_i": len(rows.token_ids), "pos": rows.n_pos, "head": self._n_heads}
         reads = {name: point.reads(sizes) for name, point in wanted.items()}
         read_logits: list[Read] = [("logits", ())] if return_logits else []
@@ -99,6 +105,20 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
             value = point.value([next(arrived) for _ in reads[name]], sizes)
             captured[name] = rows.place(value, point.hook.pos_axes)
         return ForwardResult(logits=logits, captured=captured)
+
+    def unembed(self, residual: torch.Tensor) -> torch.Tensor:
+        """Residual vectors [..., d_model] times the unembedding, bias included [..., d_vocab]."""
+        rows = residual.reshape(-1, residual.shape[-1])
+        at_once = max(1, _ROW_BYTES // (rows.shape[1] * rows.element_size()))
+        scores = [self.llm.unembed(part, normalize=False) for part in torch.split(rows, at_once)]
+        return torch.cat(scores).reshape(*residual.shape[:-1], -1)
+
+    @cached_property
+    def unembedding(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The matrix [d_model d_vocab] and its bias [d_vocab]: what the service makes of each direction, and of 0."""
+        d_model = self.llm.model_info().d_model
+        bias = self.unembed(torch.zeros(d_model))
+        return self.unembed(torch.eye(d_model)) - bias, bias
 
     def _point(self, name: str) -> HookPoint:
         if name not in self._points:
@@ -112,9 +132,9 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
     def _read(self, reads: Sequence[Read]) -> list[torch.Tensor]:
         if not reads:
             return []
-        if isinstance(self._llm, RemoteTransparentLlm):
-            return self._llm.fetch([(name, *indices) for name, indices in reads])
-        return [getattr(self._llm, name)(*indices) for name, indices in reads]
+        if isinstance(self.llm, RemoteTransparentLlm):
+            return self.llm.fetch([(name, *indices) for name, indices in reads])
+        return [getattr(self.llm, name)(*indices) for name, indices in reads]
 
 
 def canonical_name(block: Any, hook: str) -> str | None:
@@ -143,7 +163,7 @@ def not_served(names: Sequence[str], served: frozenset[str]) -> NotSupportedErro
     kinds = sorted({".".join(("blocks.LAYER", *name.split(".")[2:])) for name in served})
     return NotSupportedError(
         f"{', '.join(names)} cannot be read from the service. These can: {', '.join(kinds)}, also under their "
-        f"HookedTransformer names, and the logits, which are returned. For others, {_LOCAL}",
+        f"HookedTransformer names, and the logits, which are returned. For others, {LOCAL}",
         metadata={"hooks": ", ".join(names)},
     )
 
@@ -151,11 +171,11 @@ def not_served(names: Sequence[str], served: frozenset[str]) -> NotSupportedErro
 def _refuse(intervene: Mapping[str, Any] | None, max_new_tokens: int, others: Mapping[str, Any]) -> None:
     if intervene:
         raise NotSupportedError(
-            f"the service cannot change what the model computes ({', '.join(intervene)}): it only reads; {_LOCAL}"
+            f"the service cannot change what the model computes ({', '.join(intervene)}): it only reads; {LOCAL}"
         )
     if max_new_tokens != 1:
-        raise NotSupportedError(f"the service runs a text once and generates none; {_LOCAL}")
+        raise NotSupportedError(f"the service runs a text once and generates none; {LOCAL}")
     if others:
         raise NotSupportedError(
-            f"the service runs token ids with a mask and takes no {', '.join(sorted(others))}; {_LOCAL}"
+            f"the service runs token ids with a mask and takes no {', '.join(sorted(others))}; {LOCAL}"
         )
