@@ -41,7 +41,7 @@ class Answers:
         at_once = _READS_AT_ONCE if read.reads_are_quick else 1
         for start in range(0, max(1, wire_fetch.count(request)), at_once):
             caller.require_there()
-            with self._floor.turn(caller.owner) if read.reads_are_quick else nullcontext():
+            with self._floor.turn(caller.flow) if read.reads_are_quick else nullcontext():
                 reads = wire_fetch.reads(request, start, start + at_once)
                 found = deque(part for each in reads for part in self.parts(read, *each, caller))
             while found:
@@ -84,4 +84,4 @@ class Answers:
         """
         if is_quick:
             return self._engine.run_inline(work)
-        return caller.result_of(self._engine.submit_read(work, caller.owner))
+        return caller.result_of(self._engine.submit_read(work, caller.flow))

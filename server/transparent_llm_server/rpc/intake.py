@@ -82,4 +82,4 @@ class Intake:
         """A call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
         if is_little:
             return work()
-        return caller.result_of(self._tokenizing.submit(caller.owner, work))
+        return caller.result_of(self._tokenizing.submit(caller.flow, work))

@@ -122,7 +122,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         if self._config.log_prompts:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, caller.owner, given.sentences or given.token_ids)
-        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), caller.owner)
+        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
         return run_id, caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
