@@ -116,6 +116,7 @@ class Server:
         servicer = TransparentLlmServicer(
             config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
         )
+        self._quotas = servicer.quotas
         add_servicer(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -251,6 +252,7 @@ class Server:
         while not self._stopped.wait(pause_s):
             try:
                 self._runs.expire()
+                self._quotas.forget()
                 memory.give_back()
                 self._cancel_overdue()
                 self._end_if_hung()

@@ -83,7 +83,10 @@ def test_every_line_is_an_object_and_calls_have_their_figures(tmp_path: Path) ->
     took_ms = (time.perf_counter() - began) * 1000
     by_outcome = {(call["method"], call["code"]): call for call in calls(log)}
     run, read, refused, stranger_call, unknown = (by_outcome[outcome] for outcome in OUTCOMES)
-    assert run.keys() == read.keys() == CALL | {"owner"}
+    assert run.keys() == CALL | {"owner", "positions"}
+    assert read.keys() == CALL | {"owner", "value_bytes"}
+    assert run["positions"] > 1
+    assert read["value_bytes"] == run["positions"] * 128 * 4  # of the demo model's width
     assert (run["owner"], run["level"]) == ("alice", "INFO")
     assert 0 < run["milliseconds"] < took_ms
     assert read["sent_bytes"] > run["sent_bytes"] > 0

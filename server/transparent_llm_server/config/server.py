@@ -94,6 +94,19 @@ class ServerConfig:
     run_bytes_per_owner: int | None = None
     """Stored runs of one owner together. Unset: as many as `run_store_bytes`."""
 
+    owner_positions_per_minute: int | None = None
+    """Positions (rows times tokens of the longest) that one owner may have computed within a minute; a run beyond that is
+    told when to come again. Here and in the next three, owners are told apart by tokens or certificates. Unset: no limit."""
+
+    owner_positions_per_hour: int | None = None
+    """The same within an hour."""
+
+    owner_bytes_per_minute: int | None = None
+    """Bytes of tensors that one owner may be sent within a minute; a read beyond that is told when to come again."""
+
+    owner_bytes_per_hour: int | None = None
+    """The same within an hour."""
+
     run_ttl_s: float = 3600.0
     """A run that nobody has read for this long is dropped."""
 

@@ -81,8 +81,8 @@ class Admission:
         """
         _require("tokens", count, self._max_tokens, " (padding included)")
 
-    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> None:
-        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages.
+    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> int:
+        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages; how many they are.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.
@@ -99,6 +99,7 @@ class Admission:
                 f"for max_chunk_bytes of {needed // self._most_messages + 1} or more",
                 metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(self._most_messages)},
             )
+        return needed
 
     def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
         shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))

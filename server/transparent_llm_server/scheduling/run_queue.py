@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 
-from transparent_llm.errors import BusyError, NotFoundError
-from transparent_llm_server.events import Wait
+from transparent_llm.errors import BusyError, NotFoundError, TransparentLlmError
+from transparent_llm_server.events import Call, Wait, current
 from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable
 from transparent_llm_server.models.serving import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.quotas import Quotas
 from transparent_llm_server.scheduling.run_store import RunStore
 
 
@@ -41,6 +42,9 @@ class _Entry:
     owner: str
     wait: Wait | None
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
+    call: Call | None = field(default_factory=current.get)
+    """That brought it."""
+
     jobs: dict[str, Future[None]] = field(default_factory=dict)
     """In the engine's queue, one of each flow that asked for it: it is computed when the first has its turn."""
 
@@ -68,7 +72,9 @@ class RunQueue:
         engine: Engine,
         runs: RunStore[CompletedRun],
         hold: Callable[[ServedModel], AbstractContextManager[None]] = lambda _: nullcontext(),
+        quotas: Quotas | None = None,
     ) -> None:
+        self._quotas = quotas or Quotas(time.monotonic)
         self._engine = engine
         self._work_events = engine.work_events
         self._runs = runs
@@ -90,7 +96,9 @@ class RunQueue:
         otherwise) have the model in turn, by positions.
 
         Raises:
-            BusyError: the queue is full. Also by the future: another flow's run takes its place.
+            BusyError: the queue is full, or QUOTA_EXCEEDED: the owner has had too much. Also by the future: another
+                flow's run takes its place.
+            TooLargeError: an owner may never have so much at once.
             UnavailableError: DRAINING, at once or by the future: the engine is closed.
         """
         flow = owner if flow is None else flow
@@ -103,9 +111,7 @@ class RunQueue:
                 return waiter
             if entry is None:
                 entry = _Entry(model, prepared, run_id, owner, self._work_events.begin_wait("run"))
-                job = self._queued(entry, flow, sharing)
-                self._waiting[run_id] = entry
-                self._changed.notify_all()
+                job = self._begun(entry, flow, sharing)
             elif run_id in self._waiting and flow not in entry.jobs:
                 with suppress(BusyError):  # then it waits for the other's turn
                     job = self._queued(entry, flow, sharing)
@@ -114,6 +120,25 @@ class RunQueue:
         if job is not None:
             job.add_done_callback(partial(self._refused, run_id))
         return waiter
+
+    def _begun(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
+        """Its owner is charged with it; what then does not come to be computed is given back."""
+        self._quotas.take(entry.owner, "positions", entry.cost)
+        if entry.call is not None:
+            entry.call.positions = entry.cost
+        try:
+            job = self._queued(entry, flow, sharing)
+        except TransparentLlmError:
+            self._give_back(entry)
+            raise
+        self._waiting[entry.run_id] = entry
+        self._changed.notify_all()
+        return job
+
+    def _give_back(self, entry: _Entry) -> None:
+        self._quotas.give_back(entry.owner, "positions", entry.cost)
+        if entry.call is not None:
+            entry.call.positions = 0
 
     def _queued(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
         job = self._engine.submit(partial(self._turn, entry.run_id, sharing), flow, entry.cost)
@@ -129,6 +154,8 @@ class RunQueue:
             if waiting is not None and not all(other.done() for other in waiting.jobs.values()):
                 return  # it has a turn of another flow, and may be at it
             refused = [self._waiting.pop(run_id)] if waiting is not None else list(self._computed.values())
+            if waiting is not None:
+                self._give_back(waiting)
         for entry in refused:
             self._fail(entry, error)
 
@@ -139,6 +166,7 @@ class RunQueue:
             if entry.is_abandoned:
                 if self._waiting.get(entry.run_id) is entry:
                     del self._waiting[entry.run_id]
+                    self._give_back(entry)
                     self._changed.notify_all()
                 _cancel(entry)
 
