@@ -6,10 +6,12 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from transparent_llm.admin import add_admin_commands
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, Access
 from transparent_llm.client.connect import connect
 from transparent_llm.client.remote import RemoteTransparentLlm
@@ -96,18 +98,27 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     health = commands.add_parser("health", help="exit 0 if the server answers calls, 1 if not")
     _add_connection(health, command=_health, timeout_s=5.0)
 
+    admin = commands.add_parser("admin", help="what an administrator sees of a server, and can have it do")
+    add_admin_commands(admin, partial(_add_connection, timeout_s=30.0), _access)
+
     demo = commands.add_parser("demo", help="start a server on the embedded model and look inside it")
     demo.set_defaults(command=_demo)
     return parser
 
 
-def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+def _add_connection(
+    parser: argparse.ArgumentParser,
+    command: object,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    token_from: str = "TRANSPARENT_LLM_TOKEN",
+) -> None:
     parser.add_argument(
         "--target", help=f"HOST:PORT or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
     )
-    parser.add_argument("--model", help="name of the model, if several are served")
+    if token_from == "TRANSPARENT_LLM_TOKEN":
+        parser.add_argument("--model", help="name of the model, if several are served")
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
-    parser.add_argument("--token", help="bearer token (default TRANSPARENT_LLM_TOKEN)")
+    parser.add_argument("--token", help=f"bearer token (default {token_from})")
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
     parser.add_argument("--tls-cert", help="file of the client certificate (default TRANSPARENT_LLM_TLS_CERT)")
     parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")

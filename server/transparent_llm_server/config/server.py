@@ -95,8 +95,9 @@ class ServerConfig:
     """Stored runs of one owner together. Unset: as many as `run_store_bytes`."""
 
     owner_positions_per_minute: int | None = None
-    """Positions (rows times tokens of the longest) that one owner may have computed within a minute; a run beyond that is
-    told when to come again. Here and in the next three, owners are told apart by tokens or certificates. Unset: no limit."""
+    """Positions (rows times tokens of the longest) that one owner may have computed within a minute; a run beyond that
+    is told when to come again. This and the next three need tokens or certificates, which tell who the owner is. Unset:
+    no limit."""
 
     owner_positions_per_hour: int | None = None
     """The same within an hour."""
@@ -165,6 +166,10 @@ class ServerConfig:
     tokens_file: Path | None = setting(None, flag="--tokens")
     """Calls must bring a bearer token of this file: lines OWNER SHA256HEX, as `transparent-llm token` prints them.
     Unset: no token is asked for."""
+
+    admin_tokens_file: Path | None = setting(None, flag="--admin-tokens")
+    """Who brings a token of this file, of the same form, may list runs and owners and have the server drain
+    (`transparent-llm admin`), and nothing else. Unset: nobody may."""
 
     revoked_file: Path | None = setting(None, flag="--revoked")
     """Refuse everyone whom this file names: lines sha256:FINGERPRINT, serial:NUMBER, or owners as logged.

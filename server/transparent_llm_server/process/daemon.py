@@ -55,7 +55,14 @@ class _Failed:
     exit_code: int
 
 
-_Event = signal.Signals | _Failed | BaseException
+@dataclass(frozen=True)
+class _Drain:
+    """An administrator has the server end."""
+
+    name = "an administrator"
+
+
+_Event = signal.Signals | _Drain | _Failed | BaseException
 """What the main thread is to hear of."""
 
 
@@ -86,7 +93,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         server.read_files_again()
     if isinstance(event, _Failed):
         _fail(event.exit_code, streams)
-    if isinstance(event, signal.Signals):
+    if isinstance(event, signal.Signals | _Drain):
         log.info("%s: draining for up to %g s", event.name, config.drain_s)
         _stop(server, config)
         streams.end(0)
@@ -104,7 +111,8 @@ def _live(server: Server, load: Callable[[Server], None], streams: StandardStrea
         load(server)
         memory.set_aside()
         streams.announce(f"ready: {address}")
-        events.put(_Failed(server.wait_for_failure()))
+        exit_code = server.wait_for_end()
+        events.put(_Failed(exit_code) if exit_code else _Drain())
     except BaseException as error:
         events.put(error)
 

@@ -82,7 +82,7 @@ class Admission:
         _require("tokens", count, self._max_tokens, " (padding included)")
 
     def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> int:
-        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages; how many they are.
+        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages; their number.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.

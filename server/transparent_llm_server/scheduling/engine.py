@@ -71,6 +71,13 @@ class Engine:
             return sum(not future.cancelled() for _, future in self._runs)
 
     @property
+    def waiting_flows(self) -> int:
+        """Of how many flows there are runs that wait."""
+        with self._changed:
+            self._runs.drop(_is_cancelled)
+            return self._runs.n_flows
+
+    @property
     def busy_s(self) -> float:
         """How long the model thread has been at the work that it does now; 0 if it does none."""
         began = self._began
@@ -102,7 +109,7 @@ class Engine:
     def _make_room(self, flow: str) -> _Job | None:
         """The run that is given up, if one has to be."""
         if len(self._runs) >= self._queue_length:
-            self._runs.drop(lambda job: job[1].cancelled())
+            self._runs.drop(_is_cancelled)
         if len(self._runs) < self._queue_length:
             return None
         given_up = self._runs.make_room(flow)
@@ -248,7 +255,7 @@ class Engine:
             return self._runs.take() if self._runs else None
 
     def _has_work_or_closes(self) -> bool:
-        self._runs.drop(lambda job: job[1].cancelled())  # which is nobody's turn
+        self._runs.drop(_is_cancelled)  # which is nobody's turn
         return bool(self._runs or self._reads or self._closing)
 
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
@@ -264,6 +271,10 @@ class Engine:
             del result
         finally:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+
+
+def _is_cancelled(job: _Job) -> bool:
+    return job[1].cancelled()
 
 
 def _with_standard_numerics(work: Callable[[], _Result]) -> _Result:

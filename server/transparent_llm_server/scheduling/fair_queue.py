@@ -32,6 +32,11 @@ class FairQueue(Generic[_Job]):
     def __iter__(self) -> Iterator[_Job]:
         return (job for jobs in self._jobs.values() for job, _ in jobs)
 
+    @property
+    def n_flows(self) -> int:
+        """Of how many flows jobs wait."""
+        return len(self._jobs)
+
     def put(self, flow: str, job: _Job, cost: int = 1) -> None:
         """Behind the other jobs of its flow."""
         if flow not in self._jobs:

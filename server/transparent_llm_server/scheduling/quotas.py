@@ -1,4 +1,4 @@
-"""What each owner takes of a server over time, and the most that they may: positions computed, bytes of tensors sent."""
+"""What each owner takes of a server over time, and may take at most: positions computed, bytes of tensors sent."""
 
 from __future__ import annotations
 
@@ -182,15 +182,15 @@ def _require(window: _Window, quantity: Quantity, period: Period, amount: int, a
     if amount > allowed:
         reason, instead = _INSTEAD[quantity]
         raise TooLargeError(
-            f"this takes {amount} {quantity}, and an owner may take {allowed} a {period} on this server; {instead}",
+            f"this takes {amount} {quantity}, and an owner may take {allowed} per {period} here; {instead}",
             reason=reason,
             metadata=metadata,
         )
     wait_s = window.until_at_most(allowed - amount, now)
     if wait_s > 0:
         raise BusyError(
-            f"this takes {amount} {quantity}; you have taken {window.total} of the {allowed} that an owner may take a "
-            f"{period} on this server; try again in {wait_s:.0f} s",
+            f"this takes {amount} {quantity}; you have taken {window.total} of the {allowed} that an owner may take "
+            f"per {period} here; try again in {wait_s:.0f} s",
             reason="QUOTA_EXCEEDED",
             metadata={**metadata, "used": str(window.total)},
             retry_after_s=wait_s,

@@ -80,6 +80,9 @@ class RunQueue:
         self._runs = runs
         self._hold = hold
         self._changed = threading.Condition()
+        self.computed_positions = 0
+        """Of all runs so far, padding included."""
+
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
 
@@ -120,6 +123,11 @@ class RunQueue:
         if job is not None:
             job.add_done_callback(partial(self._refused, run_id))
         return waiter
+
+    def waiting(self) -> Counter[str]:
+        """How many runs of each owner wait or are computed."""
+        with self._changed:
+            return Counter(entry.owner for entry in (*self._waiting.values(), *self._computed.values()))
 
     def _begun(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
         """Its owner is charged with it; what then does not come to be computed is given back."""
@@ -254,7 +262,9 @@ class RunQueue:
     def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
         model, waits = group[0].model, [entry.wait for entry in group]
         with self._work_events.forward(model.name, model.description.device, waits):
-            return model.execute([entry.prepared for entry in group])
+            results = model.execute([entry.prepared for entry in group])
+        self.computed_positions += sum(entry.prepared.n_tokens for entry in group)
+        return results
 
     def _is_wanted(self, group: Sequence[_Entry]) -> bool:
         with self._changed:

@@ -35,7 +35,7 @@ def test_what_is_over_the_quota_is_refused_with_the_numbers_and_a_time(clock: Cl
     with pytest.raises(BusyError) as refused:
         quotas.take("alice", "positions", 50)
     assert refused.value.message == (
-        "this takes 50 positions; you have taken 100 of the 100 that an owner may take a minute on this server; "
+        "this takes 50 positions; you have taken 100 of the 100 that an owner may take per minute here; "
         "try again in 41 s"
     )
     assert refused.value.reason == "QUOTA_EXCEEDED"
@@ -70,7 +70,7 @@ def test_what_can_never_fit_is_told_so(clock: Clock) -> None:
     with pytest.raises(TooLargeError) as refused:
         quotas.take("alice", "positions", 11)
     assert refused.value.message == (
-        "this takes 11 positions, and an owner may take 10 a hour on this server; run fewer or shorter sentences at once"
+        "this takes 11 positions, and an owner may take 10 per hour here; run fewer or shorter sentences at once"
     )
     assert (refused.value.reason, refused.value.retry_after_s) == ("TOO_LONG", None)
     with pytest.raises(TooLargeError) as refused:
@@ -119,12 +119,14 @@ def test_within_no_minute_more_is_taken_than_allowed_and_who_comes_as_told_gets_
     quotas, taken = Quotas(clock, {("positions", "minute"): 100}), list[tuple[float, int]]()
     for amount, pause_s in steps:
         clock.now += pause_s
+        wait_s = 0.0
         try:
             quotas.take("alice", "positions", amount)
         except BusyError as error:
-            assert error.retry_after_s is not None
-            assert 0 < error.retry_after_s <= 61
-            clock.now += error.retry_after_s + 1e-6
+            wait_s = error.retry_after_s or 0.0
+        assert 0 <= wait_s <= 61
+        if wait_s:
+            clock.now += wait_s + 1e-6
             quotas.take("alice", "positions", amount)
         taken.append((clock.now, amount))
     for first, last in itertools.combinations_with_replacement(range(len(taken)), 2):
