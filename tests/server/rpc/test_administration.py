@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +70,11 @@ def test_owners_are_listed_with_what_waits_and_what_they_took(place: Place) -> N
         before = {owner.owner: owner for owner in administrator.owners()}
         alice.run_tokens([[11, 12, 13, 14]])
         nbytes = alice.residual_in(0).nbytes
-        with held(place.server._engine):
-            thread = threading.Thread(target=alice.copy().run_tokens, args=([[15, 16]],))
-            thread.start()
+        with ThreadPoolExecutor(1) as threads, held(place.server._engine):
+            waiting = threads.submit(alice.copy().run_tokens, [[15, 16]])
             wait_until(lambda: place.server._engine.queued_runs == 1)
             (during,) = (owner for owner in administrator.owners() if owner.owner == "alice")
-        thread.join(SOON)
+        waiting.result(SOON)
     used, allowed = during.usage["positions_per_minute"]
     was = {quota: taken[0] for quota, taken in before["alice"].usage.items()} if "alice" in before else {}
     assert (used - was.get("positions_per_minute", 0), allowed) == (4 + 2, 1000)
@@ -109,16 +108,15 @@ def test_it_opens_nothing_else(place: Place) -> None:
 
 
 def test_a_full_server_answers_its_administrators(place: Place) -> None:
-    with place.user("alice") as alice, place.administrator() as administrator, held(place.server._engine):
-        threads = [threading.Thread(target=alice.copy().run_tokens, args=([[20, i]],)) for i in range(2)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: place.server._engine.queued_runs == 2)
-        with pytest.raises(errors.BusyError):
-            alice.server_info()
-        assert [owner.waiting_runs for owner in administrator.owners() if owner.owner == "alice"] == [2]
-    for thread in threads:
-        thread.join(SOON)
+    with place.user("alice") as alice, place.administrator() as administrator, ThreadPoolExecutor(2) as threads:
+        with held(place.server._engine):
+            waiting = [threads.submit(alice.copy().run_tokens, [[20, i]]) for i in range(2)]
+            wait_until(lambda: place.server._engine.queued_runs == 2)
+            with pytest.raises(errors.BusyError):
+                alice.server_info()
+            assert [owner.waiting_runs for owner in administrator.owners() if owner.owner == "alice"] == [2]
+        for each in waiting:
+            each.result(SOON)
 
 
 def test_a_revoked_administrator_is_let_in_no_more(tmp_path: Path) -> None:
