@@ -18,9 +18,8 @@ from transparent_llm.wire.methods import ADMIN_SERVICE, SERVICE
 from transparent_llm_server.access.access import Access
 from transparent_llm_server.access.audit_log import AuditLog
 from transparent_llm_server.access.exposure import require_protected, socket_file_mode
-from transparent_llm_server.config.model import ModelConfig
+from transparent_llm_server.config.model import DEMO, ModelConfig
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.health.canary import Canary
 from transparent_llm_server.health.probes import Probes
 from transparent_llm_server.health.service import HealthService
@@ -165,14 +164,14 @@ class Server:
         return self.address
 
     def load(self) -> None:
-        """Load and prove the pinned models, offer those that are loaded on demand, then serve.
+        """Load and check the pinned models, offer those that are loaded on demand, then serve.
 
         Raises:
             InvalidRequestError: a model that is not there.
             TooLargeError: the pinned models do not fit into `model_bytes`.
             ModelRefusedError: a model that fails its checks.
         """
-        for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
+        for model in self._config.models or (ModelConfig.parse(DEMO),):
             self._registry.offer(model_source(self._config, model, self._engine.paused))
         self._registry.load_pinned()
         self.ready()
@@ -298,7 +297,7 @@ class Server:
 
 
 def _until(moment: float) -> float:
-    """Seconds that are left."""
+    """Seconds from now to a moment of the monotonic clock; 0 once it is past."""
     return max(0.0, moment - time.monotonic())
 
 

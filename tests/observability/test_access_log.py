@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import grpc
 import pytest
 
 from support.servers.collector import collecting
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
@@ -61,23 +62,24 @@ def serving(log: Path, *arguments: str) -> Iterator[str]:
 def calls(log: Path) -> list[dict[str, Any]]:
     """The lines of calls; every line of the log must be an object."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert {line["logger"].partition(".")[0] for line in lines} == {"transparent_llm_server"}  # none of libraries' own
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     return [line for line in lines if "method" in line]
 
 
 def test_every_line_is_an_object_and_calls_have_their_figures(tmp_path: Path) -> None:
-    log, file = tmp_path / "log", TokenFile(tmp_path / "tokens", "alice")
+    log, file = tmp_path / "log", BearerTokenFile(tmp_path / "tokens", "alice")
     arguments = ("--access-log", "json", "--tokens", str(file.path), "--metrics-listen", "localhost:0")
     began = time.perf_counter()
     with serving(log, *arguments) as address:
-        with RemoteTransparentLlm(address, token=file.tokens["alice"], shared_memory=False) as llm:
+        with RemoteTransparentLlm(address, token=file.bearer_tokens["alice"], shared_memory=False) as llm:
             llm.run([SENTENCE])
             llm.residual_in(0)
             with pytest.raises(errors.IndexOutOfRangeError):
                 llm.residual_in(99)
         with RemoteTransparentLlm(address, token="wrong") as stranger, pytest.raises(errors.AuthError):
             stranger.model_info()
-        alice = [("authorization", f"Bearer {file.tokens['alice']}")]
+        alice = [("authorization", f"Bearer {file.bearer_tokens['alice']}")]
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
             channel.unary_unary(f"/{SERVICE}/Zanzibar")(b"", timeout=30, metadata=alice)
     took_ms = (time.perf_counter() - began) * 1000
@@ -97,7 +99,7 @@ def test_every_line_is_an_object_and_calls_have_their_figures(tmp_path: Path) ->
     assert "owner" not in stranger_call
     assert unknown["sent_bytes"] == 0
     text = log.read_text(encoding="utf-8")
-    assert not any(word in text.lower() for word in (*SENTENCE.split(), file.tokens["alice"]))
+    assert not any(word in text.lower() for word in (*SENTENCE.split(), file.bearer_tokens["alice"]))
     assert '"message": "metrics on http://localhost:' in text
 
 
@@ -134,7 +136,11 @@ def test_text_is_the_default_and_says_the_same_in_words(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with serving(log) as address, RemoteTransparentLlm(address) as llm:
         llm.model_info()
-    (line,) = (line for line in log.read_text(encoding="utf-8").splitlines() if "ModelInfo" in line)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert [
+        line for line in lines if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO transparent_llm", line)
+    ] == []
+    (line,) = (line for line in lines if "ModelInfo" in line)
     assert " INFO transparent_llm_server.telemetry.access_log: ModelInfo OK " in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)

@@ -1,4 +1,4 @@
-"""Streams put together: one tensor or many, cut anywhere, begun again, and refused where they make no sense."""
+"""Streams put together: one tensor or many, interrupted anywhere, begun again, and refused where they make no sense."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.models.tensors import any_tensors, assert_same_bits, bits
+from transparent_llm.errors import TooLargeError
 from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_F32, TensorChunk, TensorHeader
 from transparent_llm.wire.assembler import Assembler
+from transparent_llm.wire.expected import Answer, Expected
+from transparent_llm.wire.methods import Part
 from transparent_llm.wire.protocol_error import ProtocolError
 
 
@@ -148,7 +151,7 @@ def test_total_bytes_are_those_of_all_headers_so_far() -> None:
     assert (assembler.received, assembler.total_bytes) == (12, 20)
 
 
-# Cuts
+# Interruptions
 
 
 def test_a_second_stream_with_the_same_etag_goes_on() -> None:
@@ -199,7 +202,7 @@ def test_a_resumed_stream_without_a_header_is_refused() -> None:
         assembled([TensorChunk(offset=4, data=b"ab")], assembler)
 
 
-def test_another_tensor_under_the_etag_of_the_cut_one_is_refused() -> None:
+def test_another_tensor_under_the_etag_of_the_interrupted_one_is_refused() -> None:
     assembler = assembled(sent(torch.zeros(6, dtype=torch.uint8), chunk_bytes=4)[:1])
     assembler.resume()
     with pytest.raises(ProtocolError, match=r"^a header with the etag of the broken stream describes another tensor$"):
@@ -309,7 +312,7 @@ def test_a_header_that_announces_more_than_any_memory_is_refused(n_bytes: int) -
     assert text.startswith(("no memory for the ", "no tensor can have the shape "))
 
 
-# Any tensors, any cut
+# Any tensors, any interruption
 
 
 @given(st.lists(any_tensors(), min_size=1, max_size=4), st.integers(1, 700))
@@ -323,13 +326,13 @@ def test_any_tensors_come_back_from_chunks_of_any_size(tensors: list[torch.Tenso
 
 @given(st.lists(any_tensors(), min_size=1, max_size=4), st.integers(1, 50), st.data())
 @settings(deadline=None)
-def test_any_tensors_come_back_after_cuts_anywhere(
+def test_any_tensors_come_back_after_interruptions_anywhere(
     tensors: list[torch.Tensor], chunk_bytes: int, data: st.DataObject
 ) -> None:
     assembler = Assembler()
-    for _ in range(data.draw(st.integers(0, 3), label="cuts")):
+    for _ in range(data.draw(st.integers(0, 3), label="interruptions")):
         messages = sent_all(tensors, chunk_bytes, assembler.received)
-        arriving = data.draw(st.integers(0, len(messages)), label="messages before the cut")
+        arriving = data.draw(st.integers(0, len(messages)), label="messages before the interruption")
         assembled(messages[:arriving], assembler)
         assembler.resume()
     assembled(sent_all(tensors, chunk_bytes, assembler.received), assembler)
@@ -342,12 +345,25 @@ def test_any_tensors_come_back_after_cuts_anywhere(
 @given(any_tensors(), any_tensors(), st.integers(0, 50), st.integers(1, 50))
 @settings(deadline=None)
 def test_any_restart_gives_the_new_bits(
-    old: torch.Tensor, new: torch.Tensor, before_cut: int, chunk_bytes: int
+    old: torch.Tensor, new: torch.Tensor, before_interruption: int, chunk_bytes: int
 ) -> None:
-    assembler = assembled(sent(old, chunk_bytes)[:before_cut])
+    assembler = assembled(sent(old, chunk_bytes)[:before_interruption])
     assembler.resume()
     assembled(sent(new, chunk_bytes, etag="two"), assembler)
     assert_same_bits(only(assembler), new)
+
+
+# Several tensors that are one value
+
+
+def test_parts_of_a_value_must_fit_together() -> None:
+    part = Part("a", ("axis0",)), Part("b", ("axis0",))
+    one, two = (Expected(name, (), {}, parts=part) for name in ("one", "two"))
+    names = ("one.a", "one.b", "two.a", "two.b")
+    messages = [message for name in names for message in sent(torch.zeros(3), 12, name=name)]
+    assert len(assembled(messages, Assembler(24, answer=Answer([one, two]))).tensors()) == 4
+    with pytest.raises(TooLargeError, match=r"^one\.b .*24 bytes"):
+        assembled(messages, Assembler(23, answer=Answer([one, two])))
 
 
 # Shared memory

@@ -1,7 +1,7 @@
 """The ring of shared memory through which a client and a server of one host and one user pass large tensors.
 
 A file in memory: what proves that both see the same one, how many pieces the client has read, and the slots. Both
-sides read and write it by system calls and never map it, so no side can harm the other by cutting it short. All that is
+sides read and write it by system calls and never map it, so no side can harm the other by truncating it. All that is
 done with a file that was closed raises a ValueError: its number may be another file's by then.
 """
 
@@ -27,6 +27,12 @@ NONCE_BYTES = 32
 
 LEAST_SLOT_BYTES, MOST_BYTES = 2**16, 2**26
 """Of a slot, as each costs a message; and of all slots of a ring together."""
+
+WORTH_BYTES = 16 * 2**20
+"""Of a tensor: a ring costs a file and its pages, and is no faster for less.
+
+No setting: it is a property of the way, as it was measured (ADR 10); who wants no rings sets `shared_memory`.
+"""
 
 _MOST_NAMES = 10_000
 """That are looked at for files to sweep away."""

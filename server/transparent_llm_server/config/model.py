@@ -12,6 +12,10 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.parsing import require_known, typed
+from transparent_llm_server.demo import DEMO_MODEL
+
+DEMO: Final = "demo"
+"""The embedded model's name."""
 
 PINNED: Final = "pinned"
 ON_DEMAND: Final = "on_demand"
@@ -22,7 +26,7 @@ class ModelConfig:
     """One model to serve. What is unset is as the server's settings of the same name say."""
 
     source: str
-    """A local folder or a hub name."""
+    """A local folder, a hub name, or `demo` for the embedded model, unless a folder of that name is here."""
 
     alias: str
     """The name that clients use."""
@@ -55,7 +59,7 @@ class ModelConfig:
             alias, source = "", text
         if not source or (equals and not alias and not os.path.exists(text)):
             raise InvalidRequestError(f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR")
-        return cls(source=source, alias=alias or _own_name(source))
+        return cls(source=_located(source), alias=alias or _own_name(source))
 
     @classmethod
     def of(cls, table: Mapping[str, object], place: str) -> ModelConfig:
@@ -71,7 +75,7 @@ class ModelConfig:
         settings: dict[str, Any] = {
             key: _value(f"{place}.{key}", key, value, kinds[key]) for key, value in table.items()
         }
-        return cls(**{"alias": _own_name(source), **settings})
+        return cls(**{"alias": _own_name(source), **settings, "source": _located(source)})
 
     @property
     def is_on_demand(self) -> bool:
@@ -82,6 +86,10 @@ class ModelConfig:
     def is_local(self) -> bool:
         """Whether it is a folder on this machine."""
         return os.path.isdir(self.source)
+
+
+def _located(source: str) -> str:
+    return str(DEMO_MODEL) if source == DEMO and not os.path.isdir(source) else source
 
 
 def _own_name(source: str) -> str:

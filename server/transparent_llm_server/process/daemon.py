@@ -171,9 +171,8 @@ def _log_to(streams: StandardStreams, form: logging.Formatter) -> None:
     handler = logging.StreamHandler(streams.error)
     handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    if isinstance(form, JsonLines):
-        logging.captureWarnings(True)
-        _quiet_libraries()
+    logging.captureWarnings(True)
+    _quiet_libraries()
 
 
 def _quiet_libraries() -> None:

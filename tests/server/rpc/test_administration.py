@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.servers.engines import SOON, held
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, cli, errors
@@ -28,20 +28,21 @@ class Place:
     """A server with owners and an administrator."""
 
     server: Server
-    users: TokenFile
-    administrators: TokenFile
+    users: BearerTokenFile
+    administrators: BearerTokenFile
 
     def user(self, owner: str) -> RemoteTransparentLlm:
-        return RemoteTransparentLlm(self.server.address, token=self.users.tokens[owner], cache_bytes=0)
+        return RemoteTransparentLlm(self.server.address, token=self.users.bearer_tokens[owner], cache_bytes=0)
 
     def administrator(self) -> Administrator:
-        return Administrator(self.server.address, token=self.administrators.tokens["ops"])
+        return Administrator(self.server.address, token=self.administrators.bearer_tokens["ops"])
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("administration")
-    users, administrators = TokenFile(folder / "users", "alice", "bob"), TokenFile(folder / "administrators", "ops")
+    users = BearerTokenFile(folder / "users", "alice", "bob")
+    administrators = BearerTokenFile(folder / "administrators", "ops")
     settings = {"tokens_file": users.path, "admin_tokens_file": administrators.path, "max_streams": 2}
     with running(owner_positions_per_minute=1000, **settings) as server:
         yield Place(server, users, administrators)
@@ -93,7 +94,7 @@ def test_owners_are_listed_with_what_waits_and_what_they_took(place: Place) -> N
     ],
 )
 def test_nobody_elses_token_opens_it(place: Place, token: str, words: str) -> None:
-    with Administrator(place.server.address, token=place.users.tokens.get(token, token)) as stranger:
+    with Administrator(place.server.address, token=place.users.bearer_tokens.get(token, token)) as stranger:
         for ask in (stranger.runs, stranger.owners, stranger.drain):
             with pytest.raises(errors.AuthError) as refused:
                 ask()
@@ -102,7 +103,7 @@ def test_nobody_elses_token_opens_it(place: Place, token: str, words: str) -> No
 
 
 def test_it_opens_nothing_else(place: Place) -> None:
-    token = place.administrators.tokens["ops"]
+    token = place.administrators.bearer_tokens["ops"]
     with RemoteTransparentLlm(place.server.address, token=token) as llm, pytest.raises(errors.AuthError):
         llm.model_info()
 
@@ -120,11 +121,12 @@ def test_a_full_server_answers_its_administrators(place: Place) -> None:
 
 
 def test_a_revoked_administrator_is_let_in_no_more(tmp_path: Path) -> None:
-    administrators, revoked = TokenFile(tmp_path / "administrators", "ops"), tmp_path / "revoked"
+    administrators, revoked = BearerTokenFile(tmp_path / "administrators", "ops"), tmp_path / "revoked"
     revoked.write_text("ADMIN=ops\n", encoding="utf-8")
-    users = TokenFile(tmp_path / "users", "alice")
+    users = BearerTokenFile(tmp_path / "users", "alice")
     files = {"tokens_file": users.path, "admin_tokens_file": administrators.path, "revoked_file": revoked}
-    with running(**files) as server, Administrator(server.address, token=administrators.tokens["ops"]) as administrator:
+    token = administrators.bearer_tokens["ops"]
+    with running(**files) as server, Administrator(server.address, token=token) as administrator:
         with pytest.raises(errors.AuthError) as refused:
             administrator.owners()
     assert refused.value.metadata["problem"] == "revoked"
@@ -139,8 +141,8 @@ def test_without_a_file_of_administrators_there_is_no_such_service() -> None:
 def test_the_command_lists_and_drains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    administrators = TokenFile(tmp_path / "administrators", "ops")
-    monkeypatch.setenv("TRANSPARENT_LLM_ADMIN_TOKEN", administrators.tokens["ops"])
+    administrators = BearerTokenFile(tmp_path / "administrators", "ops")
+    monkeypatch.setenv("TRANSPARENT_LLM_ADMIN_TOKEN", administrators.bearer_tokens["ops"])
     with server_process("--admin-tokens", str(administrators.path), "--drain-s", "5") as address:
         with RemoteTransparentLlm(address) as llm:
             llm.run_tokens(ROWS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.servers.engines import held
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
@@ -22,8 +22,8 @@ POSITIONS = 6
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> TokenFile:
-    return TokenFile(tmp_path / "tokens", "alice", "bob")
+def file(tmp_path: Path) -> BearerTokenFile:
+    return BearerTokenFile(tmp_path / "tokens", "alice", "bob")
 
 
 @pytest.fixture
@@ -61,18 +61,18 @@ def test_without_owners_connections_take_turns() -> None:
     assert all("127.0.0.1" in flow or "::1" in flow for flow in flows)
 
 
-def test_owners_take_turns_whatever_the_number_of_their_connections(file: TokenFile) -> None:
+def test_owners_take_turns_whatever_the_number_of_their_connections(file: BearerTokenFile) -> None:
     with running(tokens_file=file.path) as server:
         owners = ("alice", "alice", "bob")
-        clients = [RemoteTransparentLlm(server.address, token=file.tokens[owner]) for owner in owners]
+        clients = [RemoteTransparentLlm(server.address, token=file.bearer_tokens[owner]) for owner in owners]
         assert sorted(flows_waiting(server, *clients)) == ["alice", "bob"]
         for llm in clients:
             llm.close()
 
 
-def test_an_owner_whose_queue_is_full_keeps_no_other_out(file: TokenFile) -> None:
+def test_an_owner_whose_queue_is_full_keeps_no_other_out(file: BearerTokenFile) -> None:
     with running(tokens_file=file.path, queue_length=2) as server:
-        alice, bob = (RemoteTransparentLlm(server.address, token=file.tokens[name]) for name in ("alice", "bob"))
+        alice, bob = (RemoteTransparentLlm(server.address, token=file.bearer_tokens[name]) for name in ("alice", "bob"))
         with alice, bob, ThreadPoolExecutor(4) as threads:
             with held(server._engine):
                 hers = [threads.submit(alice.copy().run_tokens, [[i]]) for i in (1, 2)]
@@ -87,9 +87,9 @@ def test_an_owner_whose_queue_is_full_keeps_no_other_out(file: TokenFile) -> Non
     assert refused.reason == "BUSY"
 
 
-def test_positions_over_the_quota_are_refused_and_runs_that_are_there_cost_nothing(file: TokenFile) -> None:
+def test_positions_over_the_quota_are_refused_and_runs_that_are_there_cost_nothing(file: BearerTokenFile) -> None:
     with running(tokens_file=file.path, owner_positions_per_minute=2 * POSITIONS) as server:
-        alice, bob = (RemoteTransparentLlm(server.address, token=file.tokens[name]) for name in ("alice", "bob"))
+        alice, bob = (RemoteTransparentLlm(server.address, token=file.bearer_tokens[name]) for name in ("alice", "bob"))
         with alice, bob:
             for _ in range(5):
                 alice.run_tokens(ROWS)
@@ -106,16 +106,16 @@ def test_positions_over_the_quota_are_refused_and_runs_that_are_there_cost_nothi
     assert never.value.reason == "TOO_LONG"
 
 
-def test_bytes_over_the_quota_are_refused_before_they_are_computed(file: TokenFile) -> None:
+def test_bytes_over_the_quota_are_refused_before_they_are_computed(file: BearerTokenFile) -> None:
     with (
         running(tokens_file=file.path) as server,
-        RemoteTransparentLlm(server.address, token=file.tokens["bob"]) as llm,
+        RemoteTransparentLlm(server.address, token=file.bearer_tokens["bob"]) as llm,
     ):
         llm.run_tokens(ROWS)
         nbytes = llm.residual_in(0).nbytes
     with running(tokens_file=file.path, owner_bytes_per_hour=3 * nbytes + 1) as server:
         for shared_memory in (True, False):
-            token = file.tokens["alice" if shared_memory else "bob"]
+            token = file.bearer_tokens["alice" if shared_memory else "bob"]
             with RemoteTransparentLlm(server.address, token=token, cache_bytes=0, shared_memory=shared_memory) as llm:
                 llm.run_tokens(ROWS)
                 for _ in range(3):
@@ -128,9 +128,9 @@ def test_bytes_over_the_quota_are_refused_before_they_are_computed(file: TokenFi
                 assert llm.batch_size() == 2
 
 
-def test_a_run_that_nobody_waits_for_any_more_is_not_charged(file: TokenFile) -> None:
+def test_a_run_that_nobody_waits_for_any_more_is_not_charged(file: BearerTokenFile) -> None:
     with running(tokens_file=file.path, owner_positions_per_minute=100) as server:
-        with RemoteTransparentLlm(server.address, token=file.tokens["alice"], timeout_s=0.5) as llm:
+        with RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"], timeout_s=0.5) as llm:
             llm.model_info()
             with held(server._engine):
                 with pytest.raises(errors.DeadlineError):
@@ -138,10 +138,10 @@ def test_a_run_that_nobody_waits_for_any_more_is_not_charged(file: TokenFile) ->
                 wait_until(lambda: not server._quotas.taken())
 
 
-def test_the_access_log_tells_what_a_call_took(file: TokenFile, ended: Iterator[list[Call]]) -> None:
+def test_the_access_log_tells_what_a_call_took(file: BearerTokenFile, ended: Iterator[list[Call]]) -> None:
     (calls,) = ended
     with running(tokens_file=file.path) as server:
-        with RemoteTransparentLlm(server.address, token=file.tokens["alice"], cache_bytes=0) as llm:
+        with RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"], cache_bytes=0) as llm:
             for _ in range(2):
                 llm.run_tokens(ROWS)
             nbytes = llm.residual_in(0).nbytes

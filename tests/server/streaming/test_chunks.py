@@ -1,4 +1,4 @@
-"""From values to messages: cut, cast, cut into chunks, several in a stream, resumed, as factors."""
+"""From values to messages: sliced, cast, divided into chunks, several in a stream, resumed, as factors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InternalError, InvalidRequestError
 from transparent_llm.wire._gen.tensor_pb2 import (
     DTYPE_BF16,
     DTYPE_F16,
@@ -21,9 +21,17 @@ from transparent_llm.wire._gen.tensor_pb2 import (
     TensorOptions,
 )
 from transparent_llm.wire.assembler import Assembler
-from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
-from transparent_llm_server.models.values.value import Computed, Factor, Piece, Stored, Value
-from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, outgoing, resume_offset, stream
+from transparent_llm.wire.form import Form, delivery_of, form_of
+from transparent_llm.wire.methods import Method, Part
+from transparent_llm_server.models.values.value import Computed, Factor, Found, Piece, Stored, Value
+from transparent_llm_server.streaming.chunks import (
+    ChunkSizes,
+    Outgoing,
+    outgoing,
+    outgoing_parts,
+    resume_offset,
+    stream,
+)
 from transparent_llm_server.streaming.chunks import etag as etag_of_form
 from transparent_llm_server.streaming.host_copy import on_host
 
@@ -71,7 +79,7 @@ def refusal(value: torch.Tensor, options: TensorOptions) -> InvalidRequestError:
 # The way of a value
 
 
-def test_a_value_is_sliced_then_cast_then_cut_into_chunks() -> None:
+def test_a_value_is_sliced_then_cast_then_divided_into_chunks() -> None:
     value = torch.tensor([[1.0, 2.0, 4.0], [8.0, -2.0, 0.5]])
     options = TensorOptions(slices=[AxisSlice(axis="pos", start=1)], dtype=DTYPE_F16, max_chunk_bytes=5)
     header = TensorHeader(name="value", dtype=DTYPE_F16, shape=[2, 2], dims=DIMS, total_bytes=8, etag="tag")
@@ -130,7 +138,7 @@ def test_a_request_gets_the_size_it_asks_for_up_to_the_largest(requested: int, g
     assert SIZES.choose(requested) == got
 
 
-def test_a_default_above_the_largest_is_cut_down_too() -> None:
+def test_a_default_above_the_largest_is_lowered_too() -> None:
     assert ChunkSizes(default=32, most=16).choose(0) == 16
 
 
@@ -189,7 +197,7 @@ def test_whatever_changes_the_bits_changes_the_etag() -> None:
 
 
 @pytest.mark.parametrize("offset", [1, 7, 8, 39, 40])
-def test_a_stream_with_the_same_bits_goes_on_where_it_was_cut(offset: int) -> None:
+def test_a_stream_with_the_same_bits_goes_on_where_it_was_interrupted(offset: int) -> None:
     value = torch.arange(5)
     first, *rest = messages(value, TensorOptions(resume_offset=offset, etag="tag"))
     assert (first.offset, first.header.etag, first.header.total_bytes) == (offset, "tag", 40)
@@ -298,7 +306,7 @@ class Product(Stored):
 
 
 def test_a_product_is_sent_as_its_factors_if_that_is_asked_for() -> None:
-    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), RequestedForm(factored=True))
+    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), Form(factored=True))
     assert [(part.name, part.dims) for part in parts] == [("value.left", ("pos",)), ("value.right", ())]
 
 
@@ -308,7 +316,7 @@ def test_a_product_is_sent_whole_otherwise(options: TensorOptions) -> None:
 
 
 def test_a_value_that_is_no_product_is_sent_whole() -> None:
-    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), RequestedForm(factored=True))
+    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), Form(factored=True))
     assert [part.name for part in parts] == ["value"]
 
 
@@ -320,6 +328,77 @@ def test_an_unknown_encoding_is_refused() -> None:
 def test_the_encoding_changes_the_etag() -> None:
     tags = {etag("run", "decomposed_attn", (), TensorOptions(encoding=e)) for e in (0, ENCODING_FACTORED)}
     assert len(tags) == 2
+
+
+# Several tensors
+
+
+TOP = Method(
+    "top",
+    dims=(),
+    parts=(
+        Part("values", ("pos", "k")),
+        Part("ids", ("pos", "k"), torch.int64),
+        Part("sums", ("pos",), torch.float32),
+        Part("gain", ("k",), torch.float32, optional=True),
+    ),
+)
+VALUES, IDS, SUMS = torch.arange(6.0).view(2, 3), torch.arange(6).view(2, 3), torch.tensor([3.0, 12.0])
+
+
+def top(gain: torch.Tensor | None = None) -> tuple[Value | None, ...]:
+    return (Stored(VALUES), Stored(IDS), Stored(SUMS), None if gain is None else Stored(gain))
+
+
+def arrived(parts: list[Outgoing]) -> dict[str, torch.Tensor]:
+    assembler = Assembler()
+    for message in stream(parts, "tag", 0, 8, computed):
+        assembler.add(message)
+    return dict(assembler.tensors())
+
+
+def test_a_value_of_several_tensors_is_sent_as_its_parts() -> None:
+    parts = outgoing_parts(TOP, top(), Form())
+    assert [(part.name, part.dims) for part in parts] == [
+        ("top.values", ("pos", "k")),
+        ("top.ids", ("pos", "k")),
+        ("top.sums", ("pos",)),
+    ]
+    held = arrived(parts)
+    assert torch.equal(held["top.values"], VALUES)
+    assert torch.equal(held["top.ids"], IDS)
+    assert torch.equal(held["top.sums"], SUMS)
+
+
+def test_each_part_is_cut_along_the_axes_that_it_has_and_cast_if_its_type_is_open() -> None:
+    form = Form((("pos", slice(1, None)), ("k", slice(0, 2))), torch.float64)
+    held = arrived(outgoing_parts(TOP, top(torch.ones(3)), form))
+    assert held["top.values"].dtype == torch.float64
+    assert held["top.values"].tolist() == [[3, 4]]
+    assert held["top.ids"].dtype == torch.int64
+    assert held["top.ids"].tolist() == [[3, 4]]
+    assert held["top.sums"].dtype == torch.float32
+    assert held["top.sums"].tolist() == [12]
+    assert held["top.gain"].tolist() == [1, 1]
+
+
+def test_an_optional_part_that_is_a_scalar_has_no_axis_to_cut() -> None:
+    *_, gain = outgoing_parts(TOP, top(torch.tensor(2.0)), Form((("k", slice(0, 2)),)))
+    assert (gain.name, gain.dims, gain.value.shape) == ("top.gain", (), ())
+
+
+@pytest.mark.parametrize(("found", "got"), [(Stored(VALUES), "one tensor"), (top()[:2], "2 tensors")])
+def test_a_value_that_is_not_its_parts_is_a_broken_model(found: Found, got: str) -> None:
+    with pytest.raises(InternalError) as refused:
+        outgoing_parts(TOP, found, Form())
+    assert str(refused.value) == f"the model gave {got} for top, which consists of 4: values, ids, sums, gain"
+
+
+def test_an_axis_that_no_part_has_is_refused() -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        outgoing_parts(TOP, top(), Form((("head", slice(1)),)))
+    assert refused.value.message == "there is no axis 'head'; values, ids, sums, gain of top have pos, k"
+    assert refused.value.metadata == {"axis": "head"}
 
 
 # Memory

@@ -12,6 +12,7 @@ from transparent_llm_server.models.families import refuse_if_known_wrong
 from transparent_llm_server.models.loading.completeness import outline, require_exact, require_fitting, require_ready
 from transparent_llm_server.models.loading.config_file import read_settings, require_held
 from transparent_llm_server.models.loading.folder import model_folder
+from transparent_llm_server.models.loading.optional_library import import_quietly
 from transparent_llm_server.models.loading.progress import build_alone
 from transparent_llm_server.models.loading.refusal import display_name, refusing
 from transparent_llm_server.models.loading.vocabulary import require_vocabulary
@@ -37,6 +38,7 @@ def load_model(
         ModelRefusedError: a family that is known to give wrong values, files that are damaged, or files that are not
             exactly those of the model.
     """
+    import_quietly()
     build_alone()
     if hf_model is None:
         hf_model = _from_files(model_name, placement, revision)

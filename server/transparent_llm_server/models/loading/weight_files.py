@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError, ModelRefusedError, TransparentLlmError
+from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm_server.models.loading.folder import INDEX, WEIGHTS, cannot_load, require_plain, settings_of
-from transparent_llm_server.models.loading.refusal import listed, printable, told
+from transparent_llm_server.models.loading.refusal import listed, printable, refused, told
 
 PLAIN_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Types of weights that are what they say; others stand for numbers only together with scales."""
@@ -66,11 +66,11 @@ def stored_tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
     for file in [WEIGHTS] if places is None else sorted(set(places.values())):
         for tensor, stored in _headers(folder / file, name):
             if tensor in found:
-                raise _refused(name, f"tensor {printable(tensor)} is both in {found[tensor].file} and in {file}")
+                raise refused(name, f"tensor {printable(tensor)} is both in {found[tensor].file} and in {file}")
             found[tensor] = stored
     for tensor, file in (places or {}).items():
         if tensor not in found or found[tensor].file != file:
-            raise _refused(name, f"tensor {printable(tensor)} is not in {file}, where {INDEX} says it is")
+            raise refused(name, f"tensor {printable(tensor)} is not in {file}, where {INDEX} says it is")
     _require_names(found, name)
     return found
 
@@ -94,14 +94,14 @@ def _places(folder: Path, name: str) -> dict[str, str] | None:
         raise InvalidRequestError(cannot_load(str(folder), _without_weights(folder)))
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
-        raise _refused(name, f"{INDEX} has no weight_map {{tensor: file}}")
+        raise refused(name, f"{INDEX} has no weight_map {{tensor: file}}")
     if not isinstance(index.get("metadata"), dict):
-        raise _refused(name, f"{INDEX} has no metadata")
+        raise refused(name, f"{INDEX} has no metadata")
     for file in sorted(set(places.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise _refused(name, f"{INDEX} names {printable(file)}, which is not a safetensors file in this folder")
+            raise refused(name, f"{INDEX} names {printable(file)}, which is not a safetensors file in this folder")
         if not (folder / file).exists():
-            raise _refused(name, f"{INDEX} names {printable(file)}, which is missing; fetch it again")
+            raise refused(name, f"{INDEX} names {printable(file)}, which is missing; fetch it again")
     return places
 
 
@@ -124,24 +124,20 @@ def _headers(path: Path, name: str) -> Iterator[tuple[str, StoredTensor]]:
                 part = file.get_slice(tensor)
                 yield tensor, StoredTensor(path.name, str(part.get_dtype()), tuple(part.get_shape()))
     except (OSError, ValueError, SafetensorError) as error:
-        raise _refused(name, f"{printable(path.name)} is damaged: {told(error)}; fetch it again") from error
+        raise refused(name, f"{printable(path.name)} is damaged: {told(error)}; fetch it again") from error
 
 
 def _require_names(found: Mapping[str, StoredTensor], name: str) -> None:
     if not found:
-        raise _refused(name, f"{WEIGHTS} holds no tensor")
+        raise refused(name, f"{WEIGHTS} holds no tensor")
     for tensor in found:
         for prefix, wrapper in _WRAPPERS.items():
             if re.search(rf"(?:^|\.){re.escape(prefix)}", tensor):
-                raise _refused(
+                raise refused(
                     name,
                     f"the names of its weights begin with {prefix!r} ({printable(tensor)}), as {wrapper} has them: "
                     "save the model that it wraps",
                 )
-
-
-def _refused(name: str, why: str) -> ModelRefusedError:
-    return ModelRefusedError(f"{name!r} is not served: {why}")
 
 
 def _width(kind: str) -> int:

@@ -48,7 +48,7 @@ class Value(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Of the whole value."""
+        """Bytes of the whole value in its own type, whether it is computed or not."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @abstractmethod
@@ -70,6 +70,10 @@ class Value(ABC):
     def factors(self) -> tuple[Factor, ...]:
         """What it is the product of, if it is one; see ENCODING_FACTORED in tensor.proto. Nothing is computed yet."""
         return ()
+
+
+Found = Value | tuple[Value | None, ...]
+"""What a method gives: its value, or one for each of its parts; None for a part that is absent."""
 
 
 class Stored(Value):
