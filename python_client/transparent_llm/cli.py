@@ -16,6 +16,7 @@ from transparent_llm.client.config import DEFAULT_TIMEOUT_S, Access
 from transparent_llm.client.connect import connect
 from transparent_llm.client.reads import Result
 from transparent_llm.client.remote import RemoteTransparentLlm
+from transparent_llm.cluster import add_cluster_command
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.network.target import DEFAULT_TARGET
@@ -72,6 +73,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
         add_serve_flags(serve)
     serve.set_defaults(command=_serve)
+
+    add_cluster_command(commands.add_parser("cluster", help="serve by several processes on this machine, behind Envoy"))
 
     token = commands.add_parser("token", help="print a new token, and the line that makes a server accept it")
     token.add_argument("owner", metavar="OWNER", help="who will use it; runs are visible to their owner only")
