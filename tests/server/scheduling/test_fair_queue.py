@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transparent_llm_server.scheduling.fair_queue import FairQueue
@@ -107,6 +107,7 @@ def test_connections_that_come_once_are_forgotten_and_keep_nobody_from_a_turn() 
     assert turns.index("steady 2") < 12
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(FLOWS), st.integers(1, 50)), min_size=1, max_size=60))
 def test_of_flows_that_wait_none_has_had_more_than_a_job_beyond_another(jobs: list[tuple[str, int]]) -> None:
     """The bound of fair queueing, whatever the jobs: while two flows wait, they differ by no more than two jobs."""

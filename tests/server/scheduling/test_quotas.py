@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transparent_llm.errors import BusyError, InvalidRequestError, TooLargeError
@@ -111,6 +111,7 @@ def test_owners_are_forgotten_an_hour_after_they_took_something(clock: Clock) ->
     quotas.give_back("alice", "positions", 5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.floats(0, 30)), min_size=1, max_size=40))
 def test_within_no_minute_more_is_taken_than_allowed_and_who_comes_as_told_gets_it(
     steps: list[tuple[int, float]],
