@@ -26,6 +26,7 @@ class AdminServicer:
         self._runs, self._queue, self._quotas, self._drain = runs, queue, quotas, drain
 
     def ListRuns(self, request: admin_pb2.ListRunsRequest, context: _Context) -> admin_pb2.ListRunsResponse:
+        """Runs that are kept, those that were used last first."""
         stored = [run for run in self._runs.stored() if request.owner in ("", run.owner)]
         listed = stored[: min(request.limit or _MOST_RUNS, _MOST_RUNS)]
         return admin_pb2.ListRunsResponse(
@@ -33,6 +34,7 @@ class AdminServicer:
         )
 
     def ListOwners(self, request: admin_pb2.ListOwnersRequest, context: _Context) -> admin_pb2.ListOwnersResponse:
+        """Owners with runs kept or waiting, or who took something within the last hour."""
         waiting, taken = self._queue.waiting(), self._quotas.taken()
         owners = {*waiting, *taken, *(run.owner for run in self._runs.stored())}
         return admin_pb2.ListOwnersResponse(
@@ -50,6 +52,7 @@ class AdminServicer:
         )
 
     def Drain(self, request: admin_pb2.DrainRequest, context: _Context) -> admin_pb2.DrainResponse:
+        """Have the server end."""
         self._drain()
         return admin_pb2.DrainResponse()
 
