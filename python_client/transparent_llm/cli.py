@@ -12,6 +12,7 @@ import torch
 
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, Access
 from transparent_llm.client.connect import connect
+from transparent_llm.client.reads import Result
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
@@ -20,7 +21,7 @@ from transparent_llm.quoting import shown
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes
-from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.methods import METHODS, Method
 
 TENSORS = [name for name, method in METHODS.items() if method.dims is not None and method.of_class]
 _LONGEST_LINE = 2000
@@ -245,17 +246,27 @@ def _get(arguments: argparse.Namespace) -> int:
         missing = [a for a, v in indices.items() if v is None and not (name == "attention_output" and a == "head")]
         if missing:
             raise InvalidRequestError(f"{name} needs {', '.join(f'--{argument}' for argument in missing)}")
-        tensor = _logit_lens(llm, arguments) if name == "unembed" else getattr(llm, name)(**indices)
+        value = _logit_lens(llm, arguments) if name == "unembed" else getattr(llm, name)(**indices)
         model = llm.describe()
-    dims = ",".join(method.dims or ())
-    metadata = {"dims": dims, "model": model.info.name, "model_digest": model.digest}
+    named = _named_tensors(method, value)
+    metadata = {f"dims{header.removeprefix(name)}": ",".join(dims) for header, (_, dims) in named.items()}
+    metadata.update(model=model.info.name, model_digest=model.digest)
     metadata.update({argument: str(value) for argument, value in indices.items() if value is not None})
     try:
-        save_file({name: tensor.contiguous()}, arguments.output, metadata=metadata)
+        save_file({header: t.contiguous() for header, (t, _) in named.items()}, arguments.output, metadata=metadata)
     except (SafetensorError, OSError) as error:
         raise InvalidRequestError(f"cannot write {arguments.output}: {error}") from error
-    print(f"{arguments.output}: {name} {dtypes.name(tensor.dtype)} {list(tensor.shape)} ({dims})")
+    for header, (tensor, dims) in named.items():
+        print(f"{arguments.output}: {header} {dtypes.name(tensor.dtype)} {list(tensor.shape)} ({','.join(dims)})")
     return 0
+
+
+def _named_tensors(method: Method, value: Result) -> dict[str, tuple[torch.Tensor, tuple[str, ...]]]:
+    """Those of a value with the names of their axes, under the names that they have in headers."""
+    if not method.is_parts:
+        return {method.name: (value, method.dims or ())}
+    given = zip(method.parts, value, strict=True)
+    return {f"{method.name}.{part.name}": (tensor, part.dims) for part, tensor in given if tensor is not None}
 
 
 def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import get_type_hints
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from transparent_llm import RemoteTransparentLlm, TransparentLlm
+from transparent_llm import RemoteTransparentLlm, TransparentLlm, contract
 from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -135,13 +135,25 @@ def test_other_requests_have_the_fields_of_their_methods() -> None:
     assert request_fields("unembed") == [p.name for p in parameters("unembed")] == ["t", "normalize"]
 
 
+def dims_of(annotation: str) -> tuple[str, ...] | None:
+    """Of one tensor."""
+    shape = re.fullmatch(r"\w+\[torch\.Tensor, '([^']*)'\](?: \| None)?", annotation)
+    return None if shape is None else tuple(shape[1].split())
+
+
 @pytest.mark.parametrize("name", ABSTRACT)
 def test_dims_are_those_of_the_annotation(name: str) -> None:
     require_row(name)
     annotation = inspect.signature(getattr(TransparentLlm, name)).return_annotation
-    shape = re.fullmatch(r"\w+\[torch\.Tensor, '([^']*)'\]", annotation)
-    dims = None if shape is None else tuple(shape[1].split())
-    assert METHODS[name].dims == dims, f"METHODS[{name!r}].dims differ from the contract's {annotation}"
+    several = getattr(contract, annotation, None)
+    if not (isinstance(several, type) and issubclass(several, tuple)):
+        dims = dims_of(annotation)
+        assert METHODS[name].dims == dims, f"METHODS[{name!r}].dims differ from the contract's {annotation}"
+        return
+    fields = [(field, dims_of(of.__forward_arg__)) for field, of in several.__annotations__.items()]
+    parts = [(part.name, part.dims) for part in METHODS[name].parts]
+    assert METHODS[name].is_parts, f"METHODS[{name!r}] has dims or no parts, the contract says {annotation}"
+    assert parts == fields, f"METHODS[{name!r}].parts differ from the contract's {annotation}"
 
 
 @pytest.mark.parametrize("name", TENSOR_ROWS)

@@ -1,7 +1,8 @@
 """A new method of a run is one small piece in each of five files; everything else reads the table.
 
-It is added to a copy of the repository, whose server then serves it and whose client then reads it. Needs the generator
-of the stubs, whose environment `make check` and `make gen` make; it is made here if it is not there.
+The method that is added here to a copy of the repository answers two tensors of different types, which is the most
+that there is to say of one; new_method_script.py reads it from the copy's server by the copy's client. Needs the
+generator of the stubs, whose environment `make check` and `make gen` make; it is made here if it is not there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import filecmp
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -20,25 +22,37 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("protos", "python_client", "server", "scripts")
 GENERATED = "python_client/transparent_llm/wire/_gen/"
 
-OF_THE_CLASS = """
-    def residual_norm(self, layer: int) -> Float[torch.Tensor, "batch pos"]:
-        return self._read("residual_norm", layer)
+IMPORTED = [
+    (
+        "from transparent_llm.contract import ModelInfo, TransparentLlm",
+        "from transparent_llm.contract import LargestElements, ModelInfo, TransparentLlm",
+    ),
+    (
+        "\n    def decomposed_attn(",
+        """
+    def largest_elements(self, layer: int) -> LargestElements:
+        return LargestElements(*self._read("largest_elements", layer))
 
-    def decomposed_attn("""
+    def decomposed_attn(""",
+    ),
+]
 
 ADDED = {  # file: what stands there, and what stands there with the method
     "protos/transparent_llm/v1/service.proto": [
         (
             "  // The output vectors of all neurons",
-            """  // Length of the residual stream as it enters a layer.
-  rpc ResidualNorm(ResidualNormRequest) returns (stream TensorChunk) {
-    option (method).dims = "batch pos";
+            """  // The three largest elements of the residual stream as it enters a layer, and where they are.
+  rpc LargestElements(LargestElementsRequest) returns (stream TensorChunk) {
+    option (method) = {
+      parts: {name: "values", dims: "batch pos rank"}
+      parts: {name: "ids", dims: "batch pos rank", dtype: DTYPE_I64}
+    };
   }
   // The output vectors of all neurons""",
         ),
         (
             "message NeuronOutputsRequest {",
-            """message ResidualNormRequest {
+            """message LargestElementsRequest {
   string run_id = 1;
   optional int32 layer = 2 [(index) = {axis: "layer"}];
   TensorOptions options = 15;
@@ -48,66 +62,56 @@ message NeuronOutputsRequest {""",
         ),
         (
             "    DecomposedAttnRequest decomposed_attn = 11;",
-            "    DecomposedAttnRequest decomposed_attn = 11;\n    ResidualNormRequest residual_norm = 12;",
+            "    DecomposedAttnRequest decomposed_attn = 11;\n    LargestElementsRequest largest_elements = 12;",
         ),
     ],
     "python_client/transparent_llm/contract.py": [
+        ("from typing import TypeVar", "from typing import NamedTuple, TypeVar"),
+        (
+            "\nclass TransparentLlm(ABC):",
+            '''
+class LargestElements(NamedTuple):
+    """The largest elements of vectors, in falling order."""
+
+    values: Float[torch.Tensor, "batch pos rank"]
+    ids: Int[torch.Tensor, "batch pos rank"]
+
+
+class TransparentLlm(ABC):''',
+        ),
         (
             "\n    @abstractmethod\n    def decomposed_attn(",
             '''
     @abstractmethod
-    def residual_norm(self, layer: int) -> Float[torch.Tensor, "batch pos"]:
-        """Length of the residual stream as it enters a layer."""
+    def largest_elements(self, layer: int) -> LargestElements:
+        """The three largest elements of the residual stream as it enters block `layer`, and where they are."""
 
     @abstractmethod
     def decomposed_attn(''',
         ),
     ],
-    "python_client/transparent_llm/client/remote.py": [("\n    def decomposed_attn(", OF_THE_CLASS)],
-    "server/transparent_llm_server/models/transformer_lens.py": [("\n    def decomposed_attn(", OF_THE_CLASS)],
+    "python_client/transparent_llm/client/remote.py": IMPORTED,
+    "server/transparent_llm_server/models/transformer_lens.py": IMPORTED,
     "server/transparent_llm_server/models/derived/run.py": [
         (
             "\n    def decomposed_attn(",
             '''
-    def residual_norm(self, layer: int) -> Value:
+    def largest_elements(self, layer: int) -> tuple[Value, Value]:
         """See the contract."""
-        return Stored(self._at(layer)[1].residual_in.norm(dim=-1))
+        values, ids = self._at(layer)[1].residual_in.topk(3)
+        return self._unchanged(Stored(values)), self._unchanged(Stored(ids))
 
     def decomposed_attn(''',
         ),
     ],
 }
 
-READ = """
-import torch
-from transparent_llm.testing import serve_in_process
-from transparent_llm.wire.methods import METHODS
-from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.demo import DEMO_MODEL
-
-local = TransformerLensTransparentLlm(str(DEMO_MODEL))
-with serve_in_process(local) as remote:
-    for llm in (local, remote):
-        llm.run(["The cat sat on the mat", "Hello"])
-    assert torch.equal(remote.residual_norm(1), local.residual_norm(1))
-    assert torch.equal(remote.fetch([("residual_norm", 0), "tokens"])[0], local.residual_norm(0))
-    with remote.reading(pos=slice(0, 2), dtype=torch.float64):
-        assert torch.equal(remote.residual_norm(1), local.residual_norm(1)[:, :2].double())
-    assert remote.plan([("residual_norm", 0)])[0].dims == METHODS["residual_norm"].dims == ("batch", "pos")
-    try:
-        remote.residual_norm(99)
-    except IndexError as error:
-        assert "layer 99" in str(error), error
-    else:
-        raise AssertionError("a layer that is not there was read")
-"""
-
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     for folder in COPIED:
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    subprocess.run([sys.executable, ROOT / "scripts" / "generate_stubs.py", "--check"], check=True)
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.egg-info"))
+    runpy.run_path(str(ROOT / "scripts" / "generate_stubs.py"))["generator"]()
     (tmp_path / ".venv-gen").symlink_to(ROOT / ".venv-gen")
     return tmp_path
 
@@ -131,8 +135,13 @@ def test_a_new_method_of_a_run_touches_five_files_and_is_read_remotely(copy: Pat
         (copy / name).write_text(text, encoding="utf-8")
     subprocess.run([sys.executable, copy / "scripts" / "generate_stubs.py"], check=True)
 
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (copy / "python_client", copy / "server")))}
-    subprocess.run([sys.executable, "-c", READ], check=True, env=environment, cwd=copy)
+    paths = os.pathsep.join(map(str, (copy / "python_client", copy / "server")))
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    tests = copy / "tests" / "architecture"
+    tests.mkdir(parents=True)
+    for script in ("new_method_script.py", "test_agreement.py"):
+        shutil.copy(Path(__file__).with_name(script), tests)
+    subprocess.run([sys.executable, tests / "new_method_script.py", copy], check=True, env=environment, cwd=tests)
 
     by_hand = {name for name in differing(copy) if not name.startswith(GENERATED)}
     assert by_hand == ADDED.keys()

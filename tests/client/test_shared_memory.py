@@ -21,7 +21,6 @@ from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
 from transparent_llm.client.transport.shared_memory import Ring
 from transparent_llm.wire import ring
-from transparent_llm_server.streaming import chunks as streaming
 
 pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
 
@@ -33,7 +32,7 @@ READS = [("logits",), ("residual_in", 1), ("decomposed_attn", 3, 1), ("attention
 
 @pytest.fixture(autouse=True)
 def _everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "WORTH_BYTES", 1)
+    monkeypatch.setattr(ring, "WORTH_BYTES", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -180,10 +179,21 @@ def test_nothing_is_left_behind(folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
+def test_what_is_known_to_be_small_is_offered_no_ring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(shared_memory=False) as server, RemoteTransparentLlm(server.address) as llm:
+        llm.run_tokens(ROWS)
+        monkeypatch.setattr(ring, "WORTH_BYTES", 60 * 60 * 8 + 1)
+        llm.attention_matrix(3, 0, 1)
+        assert not list(folder.iterdir())
+        monkeypatch.setattr(ring, "WORTH_BYTES", 1)
+        llm.attention_matrix(2, 0, 1)
+        assert list(folder.iterdir())
+
+
 def test_a_process_that_ends_without_closing_leaves_nothing(folder: Path) -> None:
     script = (
         "import os, pathlib, sys; from transparent_llm import RemoteTransparentLlm; "
-        "from transparent_llm.wire import ring; ring.DIRECTORY = pathlib.Path(sys.argv[2]); "
+        "from transparent_llm.wire import ring; ring.DIRECTORY = pathlib.Path(sys.argv[2]); ring.WORTH_BYTES = 1; "
         "llm = RemoteTransparentLlm(sys.argv[1]); llm.run(['a b']); llm.attention_matrix(0, 0, 0); "
         "assert os.listdir(sys.argv[2])"
     )

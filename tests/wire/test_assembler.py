@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.models.tensors import any_tensors, assert_same_bits, bits
+from transparent_llm.errors import TooLargeError
 from transparent_llm.wire import dtypes, frames
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_F32, TensorChunk, TensorHeader
 from transparent_llm.wire.assembler import Assembler
+from transparent_llm.wire.expected import Answer, Expected
+from transparent_llm.wire.methods import Part
 from transparent_llm.wire.protocol_error import ProtocolError
 
 
@@ -348,6 +351,19 @@ def test_any_restart_gives_the_new_bits(
     assembler.resume()
     assembled(sent(new, chunk_bytes, etag="two"), assembler)
     assert_same_bits(only(assembler), new)
+
+
+# Several tensors that are one value
+
+
+def test_parts_of_a_value_must_fit_together() -> None:
+    part = Part("a", ("axis0",)), Part("b", ("axis0",))
+    one, two = (Expected(name, (), {}, parts=part) for name in ("one", "two"))
+    names = ("one.a", "one.b", "two.a", "two.b")
+    messages = [message for name in names for message in sent(torch.zeros(3), 12, name=name)]
+    assert len(assembled(messages, Assembler(24, answer=Answer([one, two]))).tensors()) == 4
+    with pytest.raises(TooLargeError, match=r"^one\.b .*24 bytes"):
+        assembled(messages, Assembler(23, answer=Answer([one, two])))
 
 
 # Shared memory

@@ -41,7 +41,7 @@ SPANS = head("decomposed_ffn_out.spans", (2, 2), ("span", "bound"), torch.int64)
 def held_to(expected: Sequence[Expected], headers: Sequence[TensorHeader]) -> None:
     answer, place = Answer(expected), None
     for each in headers:
-        place = answer.follow(place, each)
+        place, _ = answer.follow(place, each)
     answer.require_whole(place)
 
 

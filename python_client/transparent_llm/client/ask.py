@@ -19,7 +19,7 @@ from transparent_llm.wire.requests import Form, Item
 
 def form(name: str, selection: Selection) -> Form:
     """What a selection asks for of a method's value: nothing of axes that it does not have, no type of integers."""
-    return Form(selection.of(METHODS[name].dims or ()), None if METHODS[name].integers else selection.dtype)
+    return Form(selection.of(METHODS[name].value_dims), None if METHODS[name].integers else selection.dtype)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Prefetches:
 
     def wait_for(self, key: Hashable) -> None:
         """Until this one has come, or has failed to. Returns at once if it is not under way."""
-        fetch = self._fetches.pop(key, None)
+        fetch = self._fetches.pop(key, None) if self._fetches else None
         if fetch is not None:
             fetch.wait(self._patience_s)
 

@@ -18,7 +18,7 @@ from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.prefetch import Prefetches
 from transparent_llm.client.products import Products
 from transparent_llm.client.read_ahead import AccessPattern
-from transparent_llm.client.reads import WHOLE, grouped
+from transparent_llm.client.reads import WHOLE, Result, grouped, of_parts
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.client.weights import Weights
@@ -30,7 +30,7 @@ from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.requests import Item, Request
 
 Named = dict[str, torch.Tensor]
-"""What came for one read: the value, or its factors under their names."""
+"""What came for one read: the value, or its factors or parts under their names."""
 
 _WALKED = frozenset(FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
@@ -77,7 +77,7 @@ class RunReader:
         if run is not None:
             self._shared.cache.forget(lambda key: key.run is run)
 
-    def read(self, ask: Ask) -> torch.Tensor:
+    def read(self, ask: Ask) -> Result:
         """One value. It belongs to the caller, who may write to it."""
         self._find_model([ask])
         key, walk = ask.key, self._walk(ask)
@@ -89,7 +89,7 @@ class RunReader:
             self._begin_ahead(ask, walk)
         return self._value(ask, held, is_kept=is_kept)
 
-    def read_many(self, asks: Sequence[Ask]) -> list[torch.Tensor]:
+    def read_many(self, asks: Sequence[Ask]) -> list[Result]:
         """Values in order; what is not kept comes in one stream."""
         held = self._all(asks)
         return [self._value(ask, held[ask], is_kept=True) for ask in asks]
@@ -219,9 +219,11 @@ class RunReader:
             return False  # the server says what is wrong
         return weights.has_layer(model, layer) if ask.axes else weights.keeps_layer(model, layer)
 
-    def _value(self, ask: Ask, named: Named, *, is_kept: bool) -> torch.Tensor:
+    def _value(self, ask: Ask, named: Named, *, is_kept: bool) -> Result:
         if WHOLE in named:
             value = named[WHOLE].clone() if is_kept else named[WHOLE]
+        elif (method := METHODS[ask.name]).is_parts:
+            return of_parts(method, {part: tensor.clone() for part, tensor in named.items()} if is_kept else named)
         elif "pattern" in named:
             value = self._products.attn(ask, named)
         else:

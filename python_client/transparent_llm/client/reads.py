@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import SupportsIndex, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, SupportsIndex, TypeVar, cast, get_type_hints
+
+import torch
 
 from transparent_llm.client.read_ahead import Indices
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InternalError, InvalidRequestError
-from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.methods import METHODS, Method
 
 Read = tuple[str, Indices]
 """A method and its indices."""
@@ -21,6 +25,9 @@ Arguments = tuple["SupportsIndex | None", ...]
 
 WHOLE = "value"
 """The name of what comes for a read, if it is one tensor."""
+
+Result = torch.Tensor | Any
+"""What a method returns: a tensor, or the named tuple of several that the class says."""
 
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
@@ -66,3 +73,30 @@ def grouped(names: Sequence[str], arrived: Sequence[tuple[str, _Part]]) -> list[
         if WHOLE not in named and not METHODS[name].can_be(named):
             raise InternalError(f"the server sent {', '.join(named)} of {name}, which do not make up a value")
     return [named for _, named in groups]
+
+
+def of_parts(method: Method, named: Mapping[str, torch.Tensor]) -> Result:
+    """What a method returns whose value is several tensors; None stands for one that is absent.
+
+    Raises:
+        InternalError: axes of the same name differ in length.
+    """
+    parts, lengths = method.parts, dict[str, int]()
+    for part in parts:
+        if part.name in named and not part.sparse:
+            for axis, n in zip(part.dims, named[part.name].shape, strict=False):  # an optional one may be a scalar
+                if lengths.setdefault(axis, n) != n:
+                    raise InternalError(f"the server sent {method.name} with {lengths[axis]} and with {n} of {axis}")
+    return _named_tuple(method.name)(*(named.get(part.name) for part in parts))
+
+
+def each(several: Result, change: Callable[[torch.Tensor], torch.Tensor]) -> Result:
+    """The same named tuple with all of its tensors changed."""
+    return type(several)(*(None if tensor is None else change(tensor) for tensor in several))
+
+
+@cache
+def _named_tuple(name: str) -> Callable[..., Result]:
+    """That the class says a method returns."""
+    kind: Callable[..., Result] = get_type_hints(getattr(TransparentLlm, name))["return"]
+    return kind

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reader import RunReader, Shared
-from transparent_llm.client.reads import ReadSpec, as_read, integers
+from transparent_llm.client.reads import ReadSpec, Result, as_read, each, integers
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo, TransparentLlm
@@ -35,7 +35,7 @@ from transparent_llm.wire.methods import METHODS
 
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 _Result = TypeVar("_Result")
-_AXES = frozenset(axis for method in METHODS.values() for axis in method.dims or ())
+_AXES = frozenset(axis for method in METHODS.values() for axis in method.value_dims)
 
 
 class RemoteTransparentLlm(TransparentLlm):
@@ -199,14 +199,15 @@ class RemoteTransparentLlm(TransparentLlm):
         with self._own_selection.within(lambda before: before.narrowed(dtype, axes, _AXES)):
             yield self
 
-    def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor]:
-        """Many values of the current run in one stream: each is what the method of that name returns.
+    def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor | Any]:
+        """Many values of the current run in one stream: each is what the method of that name returns, a tensor for all
+        methods so far.
 
         Args:
             reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
                 and its arguments.
         """
-        return self._of_reads(reads, lambda _, asks: [self._to_device(t) for t in self._reader.read_many(asks)])
+        return self._of_reads(reads, lambda _, asks: [self._to_device(value) for value in self._reader.read_many(asks)])
 
     def prefetch(self, reads: Sequence[ReadSpec]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
@@ -250,7 +251,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def unembed(self, t: Float[torch.Tensor, "d_model"], normalize: bool) -> Float[torch.Tensor, "vocab"]:
-        selection, digest = self._selection, self._runs.digest
+        selection, digest = self._own_selection.get(), self._runs.digest
         request = requests.unembed(self._model, digest, t, normalize=normalize, form=form("unembed", selection))
         return self._to_device(self._reader.of_model(self._runs.latest, "unembed", request, selection))
 
@@ -274,7 +275,7 @@ class RemoteTransparentLlm(TransparentLlm):
 
     @plain_torch()
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        selection, (at_layer, at_neuron) = self._selection, integers("neuron_output", (layer, neuron))
+        selection, (at_layer, at_neuron) = self._own_selection.get(), integers("neuron_output", (layer, neuron))
         wanted = form("neuron_output", selection)
         request = requests.neuron_output(self._model, self._runs.digest, at_layer, at_neuron, wanted)
         kept = self._reader.neuron_output(self._runs.latest, at_layer, at_neuron) if selection == Selection() else None
@@ -293,27 +294,25 @@ class RemoteTransparentLlm(TransparentLlm):
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
 
-    def _read(self, name: str, *indices: int | None) -> torch.Tensor:
+    def _read(self, name: str, *indices: int | None) -> Result:
         """One value of the current run."""
         return self._of_reads([(name, *indices)], lambda _, asks: self._to_device(self._reader.read(asks[0])))
 
     def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
         """What becomes of some reads of the current run."""
         wanted = [as_read(read) for read in reads]
-        return self._runs.read(lambda run: use(run, [Ask.of(run, *read, self._selection) for read in wanted]))
+        return self._runs.read(lambda run: use(run, [Ask.of(run, *read, self._own_selection.get()) for read in wanted]))
 
     def _begin(self, run_input: RunInput) -> None:
         warn_of_run(self._runs.begin(run_input).result.warnings)
 
-    @property
-    def _selection(self) -> Selection:
-        return self._own_selection.get()
-
     def _part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""
-        axes = self._selection.of(("batch", "pos"))
+        axes = self._own_selection.get().of(("batch", "pos"))
         with plain_torch():
             return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
 
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._device)
+    def _to_device(self, value: Result) -> Result:
+        if isinstance(value, tuple):
+            return each(value, lambda tensor: tensor.to(self._device))
+        return value.to(self._device)

@@ -43,10 +43,11 @@ class _Setting(Generic[_Value]):
 
     def take(self) -> None:
         self._found = self._get()
-        self._put(self._needed)
+        if self._found != self._needed:
+            self._put(self._needed)
 
     def give_back(self) -> None:
-        if self.is_right:
+        if self._found != self._needed and self.is_right:
             self._put(self._found)
 
 

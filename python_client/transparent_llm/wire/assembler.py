@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from google.protobuf.message import DecodeError
@@ -134,22 +135,29 @@ class Assembler:
         self._tensors.append(begun)
         self.total_bytes += head.total_bytes
 
+    def _before(self, place: Place | None) -> int:
+        """Bytes of the tensors before this one that are one value together with it, as parts and not as factors."""
+        if place is None or not place.part or self._answer is None or not self._answer.is_parts(place):
+            return 0
+        of_value = takewhile(lambda held: held.place and held.place.value == place.value, reversed(self._tensors))
+        return sum(held.total_bytes for held in of_value)
+
     @staticmethod
     def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:
-        dtype, shape = checked_header(head)
-        if (head.name, shape, dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
+        sent = checked_header(head)
+        if (sent.name, sent.shape, sent.dtype) != (held.name, tuple(held.tensor.shape), held.tensor.dtype):
             raise ProtocolError("a header with the etag of the broken stream describes another tensor")
 
     def _allocated(self, head: tensor_pb2.TensorHeader) -> _Tensor:
         """Memory for what a header announces, which may come from anyone."""
-        dtype, shape = checked_header(head)
-        place = None
-        if self._answer is not None:
+        if self._answer is None:
+            place, header = None, checked_header(head)
+        else:
             goes_on = head.etag == self._etag and self._tensors
-            place = self._answer.follow(self._tensors[-1].place if goes_on else None, head)
-        require_within(head.name, head.total_bytes, self._max_bytes)
+            place, header = self._answer.follow(self._tensors[-1].place if goes_on else None, head)
+        require_within(head.name, self._before(place) + head.total_bytes, self._max_bytes)
         try:
-            tensor = memory.empty(shape, dtype)
+            tensor = memory.empty(header.shape, header.dtype)
         except (MemoryError, OverflowError, RuntimeError, TypeError):
             raise ProtocolError(f"no memory for the {head.total_bytes} bytes that were announced") from None
         return _Tensor(head.name, head.total_bytes, tensor, bytes_of(tensor), place)

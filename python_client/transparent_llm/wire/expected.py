@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from transparent_llm.quoting import listed, quoted
 from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import tensor_pb2
-from transparent_llm.wire.headers import checked_header
+from transparent_llm.wire.headers import Header, checked_header
 from transparent_llm.wire.methods import Part
 from transparent_llm.wire.protocol_error import ProtocolError
+
+_LARGEST_ITEM_BYTES = 8
+"""Of any element."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,20 @@ class Expected:
         )
 
     @property
+    def most_bytes(self) -> int | None:
+        """That it can take; None: that depends on what is not known here."""
+        if self.parts or not self.sizes.keys() >= set(self.dims):
+            return None
+        itemsize = _LARGEST_ITEM_BYTES if self.dtype is None else self.dtype.itemsize
+        return math.prod([self.sizes[axis] for axis in self.dims]) * itemsize
+
+    @property
     def comes_whole(self) -> bool:
         """Whether it can come as one tensor."""
         return bool(self.dims) or not self.parts
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """How far an answer has come: the value, and which of its parts was the last; None if it came whole."""
 
     value: int
@@ -58,8 +70,8 @@ class Answer:
     def __init__(self, values: Sequence[Expected]) -> None:
         self._values = values
 
-    def follow(self, place: Place | None, head: tensor_pb2.TensorHeader) -> Place:
-        """Where the answer is with one tensor more.
+    def follow(self, place: Place | None, head: tensor_pb2.TensorHeader) -> tuple[Place, Header]:
+        """Where the answer is with one tensor more, and what is known of that one.
 
         Raises:
             ProtocolError: it is not what comes next, or has another shape or type.
@@ -68,8 +80,13 @@ class Answer:
         found = self._next_part(place, method, part)
         if found is None:
             found = self._next_value(place, head.name, method, part)
-        self._require_fits(found, head)
-        return found
+        header = checked_header(head)
+        self._require_fits(found, header)
+        return found, header
+
+    def is_parts(self, place: Place) -> bool:
+        """Whether the value is several tensors, which are no factors."""
+        return not self._values[place.value].comes_whole
 
     def require_whole(self, place: Place | None) -> None:
         """To be called when the answer is at its end.
@@ -113,15 +130,14 @@ class Answer:
         if missing:
             raise ProtocolError(f"{value.name} arrived without its {'factor' if value.dims else 'part'} {missing[0]}")
 
-    def _require_fits(self, place: Place, head: tensor_pb2.TensorHeader) -> None:
+    def _require_fits(self, place: Place, head: Header) -> None:
         value = self._values[place.value]
         part = None if place.part is None else value.parts[place.part]
-        dtype, shape = checked_header(head)
-        if not (_fits_type(dtype, value, part) and _fits_shape(tuple(head.dims), shape, value, part)):
+        if not (_fits_type(head.dtype, value, part) and _fits_shape(head.dims, head.shape, value, part)):
             sizes = [value.sizes.get(axis, axis) for axis in (part.dims if part else value.dims)]
             wanted = dtypes.name(value.dtype) if part is None and value.dtype is not None else ""
             raise ProtocolError(
-                f"{quoted(head.name)} is {dtypes.name(dtype)} {listed(shape)} {listed(head.dims)}, where "
+                f"{quoted(head.name)} is {dtypes.name(head.dtype)} {listed(head.shape)} {listed(head.dims)}, where "
                 f"{wanted} {listed(sizes)} {listed(part.dims if part else value.dims)} was asked for"
             )
 

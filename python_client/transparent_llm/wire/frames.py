@@ -6,7 +6,7 @@ A tensor's elements are joined to the few bytes in front of them in one step, an
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -26,8 +26,7 @@ _LENGTH_BYTES, _NUMBER_BYTES = 4, 9
 """Of the longest length and the longest number that are read here."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A chunk as it arrived."""
 
     header: bytes | None

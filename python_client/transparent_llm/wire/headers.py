@@ -31,8 +31,8 @@ class Header(NamedTuple):
     total_bytes: int
 
 
-def checked_header(head: tensor_pb2.TensorHeader) -> tuple[torch.dtype, tuple[int, ...]]:
-    """The type and shape that a header tells.
+def checked_header(head: tensor_pb2.TensorHeader) -> Header:
+    """What a header tells.
 
     Raises:
         ProtocolError: it contradicts itself, or tells of what cannot be.
@@ -40,12 +40,12 @@ def checked_header(head: tensor_pb2.TensorHeader) -> tuple[torch.dtype, tuple[in
     if head.dtype not in dtypes.TORCH_BY_WIRE:
         raise ProtocolError(f"unknown dtype {head.dtype} in the header")
     try:
-        dtype, shape = dtypes.TORCH_BY_WIRE[head.dtype], checked_shape(head.shape)
+        dtype, shape, dims = dtypes.TORCH_BY_WIRE[head.dtype], checked_shape(head.shape), tuple(head.dims)
     except ShapeError as error:
         raise ProtocolError(str(error)) from None
-    if math.prod(shape) * dtype.itemsize != head.total_bytes or len(head.dims) != len(shape):
-        what = f"{dtypes.name(dtype)} {list(shape)} {listed(head.dims)}"
+    if math.prod(shape) * dtype.itemsize != head.total_bytes or len(dims) != len(shape):
+        what = f"{dtypes.name(dtype)} {list(shape)} {listed(dims)}"
         raise ProtocolError(f"header contradicts itself: {what} in {head.total_bytes} bytes")
-    if len(head.etag) > _LONGEST_ETAG or max(map(len, (head.name, *head.dims))) > _LONGEST_NAME:
-        raise ProtocolError(f"no tensor has such names: {quoted(head.name)} {listed(head.dims)} {quoted(head.etag)}")
-    return dtype, shape
+    if len(head.etag) > _LONGEST_ETAG or max(map(len, (head.name, *dims))) > _LONGEST_NAME:
+        raise ProtocolError(f"no tensor has such names: {quoted(head.name)} {listed(dims)} {quoted(head.etag)}")
+    return Header(head.name, dtype, shape, dims, head.total_bytes)

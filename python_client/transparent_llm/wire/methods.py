@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -79,6 +80,13 @@ class Method:
     def is_parts(self) -> bool:
         """Whether its value is several tensors, which always come."""
         return bool(self.parts) and not self.dims
+
+    @cached_property
+    def value_dims(self) -> tuple[str, ...]:
+        """Names of the axes of its value: those of all its tensors, if that is several."""
+        if not self.is_parts:
+            return self.dims or ()
+        return tuple(dict.fromkeys(axis for part in self.parts for axis in part.dims))
 
     def begins_with(self, part: str) -> bool:
         """Whether this is the first of its parts."""

@@ -13,7 +13,7 @@ from transparent_llm.run_input import RunInput
 from transparent_llm.wire import health, model, runs
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.expected import Answer, Expected
-from transparent_llm.wire.headers import Header, checked_header
+from transparent_llm.wire.headers import Header
 from transparent_llm.wire.protocol_error import ProtocolError
 from transparent_llm.wire.runs import RunResult
 
@@ -55,9 +55,8 @@ def plan(data: bytes, expected: Sequence[Expected]) -> list[Header]:
     """The headers of the tensors that a fetch of these values would bring."""
     answer, place, headers = Answer(expected), None, []
     for head in _parsed(service_pb2.PlanResponse, data).tensors:
-        place = answer.follow(place, head)
-        dtype, shape = checked_header(head)
-        headers.append(Header(head.name, dtype, shape, tuple(head.dims), head.total_bytes))
+        place, header = answer.follow(place, head)
+        headers.append(header)
     answer.require_whole(place)
     return headers
 

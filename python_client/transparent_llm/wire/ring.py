@@ -28,6 +28,12 @@ NONCE_BYTES = 32
 LEAST_SLOT_BYTES, MOST_BYTES = 2**16, 2**26
 """Of a slot, as each costs a message; and of all slots of a ring together."""
 
+WORTH_BYTES = 16 * 2**20
+"""Of a tensor: a ring costs a file and its pages, and is no faster for less.
+
+No setting: it is a property of the way, as it was measured (ADR 10); who wants no rings sets `shared_memory`.
+"""
+
 _MOST_NAMES = 10_000
 """That are looked at for files to sweep away."""
 

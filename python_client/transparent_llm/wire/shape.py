@@ -27,6 +27,6 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if len(shape) > MOST_AXES:
         raise ShapeError(f"no tensor has {len(shape)} axes, at most {MOST_AXES}")
     sizes = tuple(shape)
-    if math.prod(max(size, 1) for size in sizes) >= _SIZE_LIMIT or any(size < 0 for size in sizes):
+    if math.prod([max(size, 1) for size in sizes]) >= _SIZE_LIMIT or min(sizes, default=0) < 0:
         raise ShapeError(f"no tensor can have the shape {listed(sizes)}")
     return sizes

@@ -24,7 +24,7 @@ from transparent_llm.run_input import RunInput
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
-from transparent_llm_server.models.values.value import Stored, Value
+from transparent_llm_server.models.values.value import Found, Stored
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Reader(Protocol):
     reads_are_quick: bool
     """Whether a call is little work, whatever the work of taking the value is."""
 
-    def __call__(self, name: str, *arguments: object) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Found:
         """What the method of that name returns for these arguments."""
 
 
@@ -74,10 +74,10 @@ class ValuesReader:
         self._values = values
         self.reads_are_quick = reads_are_quick
 
-    def __call__(self, name: str, *arguments: object) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Found:
         """Call it: it says what is wrong with the arguments, and computes little."""
-        value: Value = getattr(self._values, name)(*arguments)
-        return value
+        found: Found = getattr(self._values, name)(*arguments)
+        return found
 
 
 class ContractReader:
@@ -88,7 +88,7 @@ class ContractReader:
     def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
         self._llm, self._run = llm, run
 
-    def __call__(self, name: str, *arguments: object) -> Value:
+    def __call__(self, name: str, *arguments: object) -> Found:
         """Call it. `run` are the tokens of the run that is meant, if one is.
 
         Raises:
@@ -103,7 +103,10 @@ class ContractReader:
             raise NotSupportedError(
                 f"{type(self._llm).__name__} has no {name}; read neuron_output one by one", metadata={"method": name}
             )
-        return Stored(getattr(self._llm, name)(*arguments))
+        result = getattr(self._llm, name)(*arguments)
+        if isinstance(result, tuple):
+            return tuple(None if tensor is None else Stored(tensor) for tensor in result)
+        return Stored(result)
 
 
 @dataclass(frozen=True)

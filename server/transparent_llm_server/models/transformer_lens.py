@@ -7,7 +7,7 @@ import operator
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,7 +31,7 @@ from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
-from transparent_llm_server.models.values.value import Value
+from transparent_llm_server.models.values.value import Found
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -258,11 +258,11 @@ class TransformerLensTransparentLlm(TransparentLlm):
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
 
-    def _read(self, name: str, *indices: int | None) -> torch.Tensor:
-        """A value of the current run, in memory that belongs to the caller."""
+    def _read(self, name: str, *indices: int | None) -> torch.Tensor | Any:
+        """A value of the current run, or its parts, in memory that belongs to the caller."""
         return _taken(self.values(), name, *indices)
 
-    def _read_model(self, name: str, *arguments: torch.Tensor | int) -> torch.Tensor:
+    def _read_model(self, name: str, *arguments: torch.Tensor | int) -> torch.Tensor | Any:
         """A value that needs no run, in memory that belongs to the caller."""
         return _taken(ModelValues(self._model), name, *arguments)
 
@@ -294,7 +294,9 @@ class TransformerLensTransparentLlm(TransparentLlm):
 
 
 @standard_numerics()
-def _taken(values: RunValues | ModelValues, name: str, *arguments: torch.Tensor | int | None) -> torch.Tensor:
-    """What the method of that name returns, computed."""
-    value: Value = getattr(values, name)(*arguments)
-    return value.own_tensor()
+def _taken(values: RunValues | ModelValues, name: str, *arguments: torch.Tensor | int | None) -> torch.Tensor | Any:
+    """What the method of that name returns, computed: a tensor, or a tuple of several."""
+    found: Found = getattr(values, name)(*arguments)
+    if isinstance(found, tuple):
+        return tuple(None if value is None else value.own_tensor() for value in found)
+    return found.own_tensor()

@@ -20,7 +20,14 @@ from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.floor import Floor
-from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, outgoing, resume_offset, stream
+from transparent_llm_server.streaming.chunks import (
+    ChunkSizes,
+    Outgoing,
+    outgoing,
+    outgoing_parts,
+    resume_offset,
+    stream,
+)
 from transparent_llm_server.streaming.shared_memory import OfferedRing
 
 _Result = TypeVar("_Result")
@@ -51,10 +58,13 @@ class Answers:
         self, read: Reader, name: str, arguments: tuple[object, ...], form: RequestedForm, caller: Caller
     ) -> list[Outgoing]:
         """The tensors that a request is answered with, found and cut but not yet computed."""
-        dims = METHODS[name].dims or ()
+        method = METHODS[name]
 
         def find() -> list[Outgoing]:
-            return outgoing(name, dims, read(name, *arguments), form)
+            found = read(name, *arguments)
+            if method.is_parts or isinstance(found, tuple):
+                return outgoing_parts(method, found, form)
+            return outgoing(name, method.dims or (), found, form)
 
         return self._computed(find, caller, is_quick=read.reads_are_quick)
 

@@ -10,12 +10,16 @@ from itertools import chain
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InternalError, InvalidRequestError
+from transparent_llm.quoting import quoted
+from transparent_llm.selection import invalid_slice
 from transparent_llm.wire import dtypes, frames, slices, tensors
+from transparent_llm.wire import ring as shared_ring
 from transparent_llm.wire.form import Delivery, RequestedForm
-from transparent_llm_server.models.values.value import Piece, Value
+from transparent_llm.wire.methods import Method
+from transparent_llm_server.models.values.value import Found, Piece, Value
 from transparent_llm_server.streaming.host_copy import on_host
-from transparent_llm_server.streaming.shared_memory import WORTH_BYTES, OfferedRing
+from transparent_llm_server.streaming.shared_memory import OfferedRing
 
 PIECE_BYTES = 4 * 2**20
 """What is computed at a time of a value that does not lie in memory.
@@ -84,6 +88,32 @@ def outgoing(name: str, dims: tuple[str, ...], value: Value, form: RequestedForm
     return [Outgoing(name, dims, part, dtype)]
 
 
+def outgoing_parts(method: Method, found: Found, form: RequestedForm) -> list[Outgoing]:
+    """The same of a value that is several tensors: each is cut along those of the axes that it has.
+
+    Raises:
+        InvalidRequestError: slices or a dtype that do not fit.
+        InternalError: the model gave something else than the method's parts.
+    """
+    names = ", ".join(part.name for part in method.parts)
+    if not isinstance(found, tuple) or len(found) != len(method.parts):
+        got = f"{len(found)} tensors" if isinstance(found, tuple) else "one tensor"
+        raise InternalError(f"the model gave {got} for {method.name}, which consists of {len(method.parts)}: {names}")
+    for axis, _ in form.axes:
+        if axis not in method.value_dims:
+            raise invalid_slice(
+                axis, f"there is no axis {quoted(axis)}; {names} of {method.name} have {', '.join(method.value_dims)}"
+            )
+    made: list[Outgoing] = []
+    for part, value in zip(method.parts, found, strict=True):
+        if value is not None:
+            dims = part.dims if value.shape else ()  # an optional one may be a scalar
+            axes = tuple(each for each in form.axes if each[0] in dims)
+            of_part = RequestedForm(axes, form.dtype if part.dtype is None else None)
+            made += outgoing(f"{method.name}.{part.name}", dims, value, of_part)
+    return made
+
+
 def stream(
     parts: Iterable[Outgoing],
     tag: str,
@@ -102,7 +132,7 @@ def stream(
         end = start + last.nbytes
         if end > offset or (start == end == offset):
             skipped = max(0, offset - start)
-            by_ring = ring is not None and last.nbytes - skipped >= WORTH_BYTES and ring.claim()
+            by_ring = ring is not None and last.nbytes - skipped >= shared_ring.WORTH_BYTES and ring.claim()
             yield from _messages(last, tag, skipped, chunk_bytes, take, ring if by_ring else None)
         start = end
     if offset > start:

@@ -14,12 +14,6 @@ from transparent_llm.errors import CancelledError
 from transparent_llm.wire import frames, ring
 from transparent_llm.wire.ring import Offer
 
-WORTH_BYTES = 16 * 2**20
-"""Of a tensor: a ring costs a file and its pages, and is no faster for less.
-
-No setting: it is a property of the way, as it was measured (ADR 10); who wants no rings sets `shared_memory`.
-"""
-
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 20e-6, 10e-3
 """Between two looks at a slot. A client that is so slow waits no longer for it."""
 

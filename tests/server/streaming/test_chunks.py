@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InternalError, InvalidRequestError
 from transparent_llm.wire._gen.tensor_pb2 import (
     DTYPE_BF16,
     DTYPE_F16,
@@ -22,8 +22,16 @@ from transparent_llm.wire._gen.tensor_pb2 import (
 )
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
-from transparent_llm_server.models.values.value import Computed, Factor, Piece, Stored, Value
-from transparent_llm_server.streaming.chunks import ChunkSizes, Outgoing, outgoing, resume_offset, stream
+from transparent_llm.wire.methods import Method, Part
+from transparent_llm_server.models.values.value import Computed, Factor, Found, Piece, Stored, Value
+from transparent_llm_server.streaming.chunks import (
+    ChunkSizes,
+    Outgoing,
+    outgoing,
+    outgoing_parts,
+    resume_offset,
+    stream,
+)
 from transparent_llm_server.streaming.chunks import etag as etag_of_form
 from transparent_llm_server.streaming.host_copy import on_host
 
@@ -320,6 +328,77 @@ def test_an_unknown_encoding_is_refused() -> None:
 def test_the_encoding_changes_the_etag() -> None:
     tags = {etag("run", "decomposed_attn", (), TensorOptions(encoding=e)) for e in (0, ENCODING_FACTORED)}
     assert len(tags) == 2
+
+
+# Several tensors
+
+
+TOP = Method(
+    "top",
+    dims=(),
+    parts=(
+        Part("values", ("pos", "k")),
+        Part("ids", ("pos", "k"), torch.int64),
+        Part("sums", ("pos",), torch.float32),
+        Part("gain", ("k",), torch.float32, optional=True),
+    ),
+)
+VALUES, IDS, SUMS = torch.arange(6.0).view(2, 3), torch.arange(6).view(2, 3), torch.tensor([3.0, 12.0])
+
+
+def top(gain: torch.Tensor | None = None) -> tuple[Value | None, ...]:
+    return (Stored(VALUES), Stored(IDS), Stored(SUMS), None if gain is None else Stored(gain))
+
+
+def arrived(parts: list[Outgoing]) -> dict[str, torch.Tensor]:
+    assembler = Assembler()
+    for message in stream(parts, "tag", 0, 8, computed):
+        assembler.add(message)
+    return dict(assembler.tensors())
+
+
+def test_a_value_of_several_tensors_is_sent_as_its_parts() -> None:
+    parts = outgoing_parts(TOP, top(), RequestedForm())
+    assert [(part.name, part.dims) for part in parts] == [
+        ("top.values", ("pos", "k")),
+        ("top.ids", ("pos", "k")),
+        ("top.sums", ("pos",)),
+    ]
+    held = arrived(parts)
+    assert torch.equal(held["top.values"], VALUES)
+    assert torch.equal(held["top.ids"], IDS)
+    assert torch.equal(held["top.sums"], SUMS)
+
+
+def test_each_part_is_cut_along_the_axes_that_it_has_and_cast_if_its_type_is_open() -> None:
+    form = RequestedForm((("pos", slice(1, None)), ("k", slice(0, 2))), torch.float64)
+    held = arrived(outgoing_parts(TOP, top(torch.ones(3)), form))
+    assert held["top.values"].dtype == torch.float64
+    assert held["top.values"].tolist() == [[3, 4]]
+    assert held["top.ids"].dtype == torch.int64
+    assert held["top.ids"].tolist() == [[3, 4]]
+    assert held["top.sums"].dtype == torch.float32
+    assert held["top.sums"].tolist() == [12]
+    assert held["top.gain"].tolist() == [1, 1]
+
+
+def test_an_optional_part_that_is_a_scalar_has_no_axis_to_cut() -> None:
+    *_, gain = outgoing_parts(TOP, top(torch.tensor(2.0)), RequestedForm((("k", slice(0, 2)),)))
+    assert (gain.name, gain.dims, gain.value.shape) == ("top.gain", (), ())
+
+
+@pytest.mark.parametrize(("found", "got"), [(Stored(VALUES), "one tensor"), (top()[:2], "2 tensors")])
+def test_a_value_that_is_not_its_parts_is_a_broken_model(found: Found, got: str) -> None:
+    with pytest.raises(InternalError) as refused:
+        outgoing_parts(TOP, found, RequestedForm())
+    assert str(refused.value) == f"the model gave {got} for top, which consists of 4: values, ids, sums, gain"
+
+
+def test_an_axis_that_no_part_has_is_refused() -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        outgoing_parts(TOP, top(), RequestedForm((("head", slice(1)),)))
+    assert refused.value.message == "there is no axis 'head'; values, ids, sums, gain of top have pos, k"
+    assert refused.value.metadata == {"axis": "head"}
 
 
 # Memory

@@ -118,10 +118,10 @@ class Calls:
         deadline = time.monotonic() + self.config.timeout_s
         assembler = Assembler(self.config.max_bytes, answer=Answer(expected))
         retries = Retries(self.config, was_reached=self._has_answered)
-        meter = Meter(rpc, self.config.progress)
+        meter, sizes = Meter(rpc, self.config.progress), [value.most_bytes for value in expected]
         try:
             while True:
-                before, ring, ended_well = assembler.received, self._rings.lend(), False
+                before, ring, ended_well = assembler.received, self._rings.lend(sizes), False
                 take_shared = ring.take if ring is not None else None
                 requests.offer(request, ring.offer if ring is not None else None)
                 try:

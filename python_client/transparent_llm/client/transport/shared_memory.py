@@ -7,6 +7,7 @@ import os
 import secrets
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from io import FileIO
 
 from transparent_llm.errors import UnavailableError
@@ -29,9 +30,13 @@ class SharedMemoryPool:
         self._has_swept = False
         weakref.finalize(self, _close_all, self._idle)
 
-    def lend(self) -> Ring | None:
-        """A ring for one call, to be given back after it; None where no server could take it."""
-        if not self._enabled:
+    def lend(self, sizes: Iterable[int | None]) -> Ring | None:
+        """A ring for one call, to be given back after it; None where no server could or would take it.
+
+        Args:
+            sizes: The most bytes of each of its tensors, as far as they are known.
+        """
+        if not self._enabled or all(size is not None and size < ring.WORTH_BYTES for size in sizes):
             return None
         try:
             lent = self._idle_one() or self._new_one()

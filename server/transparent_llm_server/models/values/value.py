@@ -72,6 +72,10 @@ class Value(ABC):
         return ()
 
 
+Found = Value | tuple[Value | None, ...]
+"""What a method gives: its value, or one for each of its parts; None for a part that is absent."""
+
+
 class Stored(Value):
     """A tensor that is there, or a view of it."""
 

@@ -16,7 +16,15 @@ from google.protobuf.message import DecodeError
 from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
 from transparent_llm.wire.entries import count_entries
 from transparent_llm.wire.fetch import MOST_ITEMS
-from transparent_llm_server.rpc.interceptors.base import Continuation, Handler, Request, Response, Work, rewrapped
+from transparent_llm_server.rpc.interceptors.base import (
+    Continuation,
+    Handler,
+    Request,
+    Response,
+    Work,
+    WrappedHandlers,
+    rewrapped,
+)
 
 _SMALL_BYTES = 64 * 2**10
 """What the request of a call that names one value can never need."""
@@ -33,20 +41,24 @@ _one_at_a_time = threading.Lock()  # nobody else gets to run while one is parsed
 class Arrival(grpc.ServerInterceptor):
     """Stands nearest to the handlers, of all services; to gRPC and those before it all requests are streams."""
 
+    def __init__(self) -> None:
+        self._handlers = WrappedHandlers(_unparsed)
+
     def intercept_service(
         self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
     ) -> Handler[Request, Response] | None:
         """Take the waiting and the parsing over from gRPC."""
-        handler = continuation(details)
-        if handler is None:
-            return None
-        take = _with_all if handler.request_streaming else _with_the_only
-        taking = partial(take, handler.request_deserializer, str(details.method))
-        return rewrapped(handler, once=taking, stream=taking, unparsed=True)
+        return self._handlers.of(continuation, details)
 
 
 _Parse = Callable[[bytes], object] | None
 """None: the handler wants bytes."""
+
+
+def _unparsed(handler: Handler[Request, Response], method: str) -> Handler[Request, Response]:
+    take = _with_all if handler.request_streaming else _with_the_only
+    taking = partial(take, handler.request_deserializer, method)
+    return rewrapped(handler, once=taking, stream=taking, unparsed=True)
 
 
 def _with_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial, update_wrapper
+from functools import cached_property, partial, update_wrapper
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
@@ -54,6 +54,26 @@ def size_of(message: bytes | _Message) -> int:
     return len(message) if isinstance(message, bytes) else message.ByteSize()
 
 
+class WrappedHandlers:
+    """The handlers of an interceptor, each wrapped once: at the first call of its method."""
+
+    def __init__(self, wrap: Callable[[Handler[Any, Any], str], Handler[Any, Any]]) -> None:
+        self._wrap = wrap
+        self._known: dict[str, tuple[Handler[Any, Any], Handler[Any, Any]]] = {}  # with what each was made of
+
+    def of(
+        self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
+    ) -> Handler[Request, Response] | None:
+        """Instead of the handler that the rest of the chain found; None where nobody handles the call."""
+        handler, method = continuation(details), str(details.method)
+        if handler is None:
+            return None
+        known = self._known.get(method)
+        if known is None or known[0] is not handler:
+            known = self._known[method] = (handler, self._wrap(handler, method))
+        return known[1]
+
+
 class ContextInterceptor(grpc.ServerInterceptor, ABC):
     """An interceptor that is a context manager around the work of a call."""
 
@@ -65,8 +85,13 @@ class ContextInterceptor(grpc.ServerInterceptor, ABC):
         self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
     ) -> Handler[Request, Response] | None:
         """Wrap the handler that the rest of the chain found."""
-        handler, method = continuation(details), str(details.method)
+        return self._handlers.of(continuation, details)
 
+    @cached_property
+    def _handlers(self) -> WrappedHandlers:
+        return WrappedHandlers(self._wrapped)
+
+    def _wrapped(self, handler: Handler[Request, Response], method: str) -> Handler[Request, Response]:
         def once(work: Work, request: object, context: grpc.ServicerContext) -> object:
             with self.around(method, context):
                 return work(request, context)
@@ -75,4 +100,4 @@ class ContextInterceptor(grpc.ServerInterceptor, ABC):
             with self.around(method, context):
                 yield from work(request, context)
 
-        return None if handler is None else rewrapped(handler, once, stream)
+        return rewrapped(handler, once, stream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -22,6 +22,7 @@ from transparent_llm_server.rpc.interceptors.base import (
     Request,
     Response,
     Work,
+    WrappedHandlers,
     rewrapped,
     size_of,
 )
@@ -44,24 +45,26 @@ class CallEvents(grpc.ServerInterceptor):
     def __init__(self, listeners: Sequence[CallListener], identity: Identity) -> None:
         self._listeners = listeners
         self._identity = identity
+        self._handlers = WrappedHandlers(self._told)
 
     def intercept_service(
         self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
     ) -> Handler[Request, Response] | None:
         """Wrap the handler; what nobody handles is told at once."""
-        handler = continuation(details)
+        handler = self._handlers.of(continuation, details)
         if handler is None:
             self._tell_unknown(details)
-            return None
+        return handler
 
+    def _told(self, handler: Handler[Request, Response], path: str) -> Handler[Request, Response]:
         def once(work: Work, request: object, context: grpc.ServicerContext) -> object:
-            with self._observed(details, context) as call:
+            with self._observed(path, context) as call:
                 response = work(request, context)
                 call.sent_bytes = size_of(response)
                 return response
 
         def stream(work: Work, request: object, context: grpc.ServicerContext) -> Iterator[object]:
-            with self._observed(details, context) as call:
+            with self._observed(path, context) as call:
                 for message in work(request, context):
                     yield message
                     call.sent_bytes += size_of(message)
@@ -69,8 +72,8 @@ class CallEvents(grpc.ServerInterceptor):
         return rewrapped(handler, once, stream)
 
     @contextmanager
-    def _observed(self, details: grpc.HandlerCallDetails, context: grpc.ServicerContext) -> Iterator[Call]:
-        call, deadline, started = _call(details), Deadline(context), time.perf_counter()
+    def _observed(self, path: str, context: grpc.ServicerContext) -> Iterator[Call]:
+        call, deadline, started = _call(path, context.invocation_metadata()), Deadline(context), time.perf_counter()
         call.address = context.peer()
         call.peer = kind_of_peer(call.address)
         self._begin(call)
@@ -86,7 +89,7 @@ class CallEvents(grpc.ServerInterceptor):
             self._end(call)
 
     def _tell_unknown(self, details: grpc.HandlerCallDetails) -> None:
-        call = _call(details)
+        call = _call(str(details.method), details.invocation_metadata)
         call.code = grpc.StatusCode.UNIMPLEMENTED.name
         self._begin(call)
         self._end(call)
@@ -100,9 +103,9 @@ class CallEvents(grpc.ServerInterceptor):
             listener.ended(call)
 
 
-def _call(details: grpc.HandlerCallDetails) -> Call:
-    service, method = KNOWN.get(str(details.method), (OTHER, OTHER))
-    headers = {str(key): str(value) for key, value in details.invocation_metadata if key in _KEPT_HEADERS}
+def _call(path: str, metadata: Iterable[tuple[str, str | bytes]]) -> Call:
+    service, method = KNOWN.get(path, (OTHER, OTHER))
+    headers = {str(key): str(value) for key, value in metadata if key in _KEPT_HEADERS}
     return Call(service, method, headers, trace_id=trace_id_of(headers.get("traceparent", "")))
 
 

@@ -15,6 +15,7 @@ from transparent_llm_server.rpc.interceptors.base import (
     Request,
     Response,
     Work,
+    WrappedHandlers,
     rewrapped,
     size_of,
 )
@@ -25,14 +26,15 @@ class Concurrency(grpc.ServerInterceptor):
 
     def __init__(self, lane_of: Callable[[str], Lane]) -> None:
         self._lane_of = lane_of
+        self._handlers = WrappedHandlers(self._counting)
 
     def intercept_service(
         self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
     ) -> Handler[Request, Response] | None:
         """Wrap the handler, and give it the threads of its lane."""
-        handler, method = continuation(details), str(details.method)
-        if handler is None:
-            return None
+        return self._handlers.of(continuation, details)
+
+    def _counting(self, handler: Handler[Request, Response], method: str) -> Handler[Request, Response]:
         lane = self._lane_of(method)
         counting = rewrapped(handler, partial(_once, lane, method), partial(_stream, lane, method))
         if lane.threads is not None:
