@@ -41,6 +41,9 @@ class ServerConfig:
     """A LoRA adapter (PEFT) that is merged into the model, which must be the only one. Of several models, each has its
     own in its table. Unset: none."""
 
+    fetch_only: bool = False
+    """Fetch what the hub has of the models into its cache (HF_HOME), and end, with 0 if all of it is there."""
+
     device: str = "auto"
     """The device of the models: cpu, cuda, cuda:INDEX, gpu (the same as cuda) or auto (a GPU if there is one)."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription
 from transparent_llm_server.config.model import ModelConfig
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.models.loading.origin import split_name
+from transparent_llm_server.models.loading.origin import origin_of, split_name
 from transparent_llm_server.models.loading.progress import LoadProgress, reporting_to
 from transparent_llm_server.models.loading.refusal import display_name
 from transparent_llm_server.models.loading.size import weight_bytes
@@ -18,6 +20,8 @@ from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.serving import ServedModel, served_model
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.registry.slot import ModelSource
+
+log = logging.getLogger(__name__)
 
 Alone = Callable[[], AbstractContextManager[object]]
 """Within it, no model computes."""
@@ -53,6 +57,22 @@ def model_source(config: ServerConfig, model: ModelConfig, alone: Alone) -> Mode
     tells_size = is_local and place.device_map is None and place.quantization is None
     size = weight_bytes(model.source, place.dtype) if tells_size else None
     return ModelSource(model.alias, load, model.aliases, model.is_on_demand, size, known)
+
+
+def fetch(config: ServerConfig) -> None:
+    """Have the files of all models here, and load none of them.
+
+    Raises:
+        InvalidRequestError: a model that is nowhere, or that cannot be fetched.
+        ModelRefusedError: files that cannot be read safely.
+    """
+    for model in config.models:
+        log.info("%s: finding its files", model.alias)
+        with reporting_to(LoadProgress(partial(log.info, "%s: %s", model.alias), nullcontext)):
+            origin_of(model.source, model.revision)
+            adapter = model.adapter or config.adapter
+            if adapter is not None:
+                origin_of(adapter, is_adapter=True)
 
 
 def placement(config: ServerConfig, model: ModelConfig) -> Placement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -212,3 +213,19 @@ def test_the_command_asks_the_hub_that_the_environment_names(hub: Hub, tmp_path:
     assert len(lines) == 1
     assert f"{hub.address} knows no such model" in lines[0]
     assert [line for line in hub.asked if "/models/" in line] == ["GET api/models/org/nothing"]
+
+
+def test_models_are_fetched_by_a_command_that_serves_nothing(hub: Hub, tmp_path: Path) -> None:
+    """As an init container does; then the cache is all that a server needs."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    command = [sys.executable, "-m", "transparent_llm", "serve", "--fetch-only", "--model", "org/tiny"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    weights = tmp_path / "home" / "hub" / "models--org--tiny" / "snapshots" / COMMIT / "model.safetensors"
+    assert weights.exists()
+    assert re.search(rf"org/tiny: fetching \d+ bytes from {hub.address}", ended.stderr)
