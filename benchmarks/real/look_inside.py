@@ -108,9 +108,8 @@ def walk(address: str) -> dict[str, float]:
         sent = relay.bytes_of(lambda: found.append(graph(llm)))
         seconds = time.perf_counter() - began
     dense = 18 * n_tokens * n_tokens * 4 * 640 * 4
-    print(
-        f"\ngraph of {n_tokens} tokens: {found[0][0]} nodes, {found[0][1]} edges, {seconds:.2f} s, {sent} bytes on the wire"
-    )
+    nodes, edges = found[0]
+    print(f"\ngraph of {n_tokens} tokens: {nodes} nodes, {edges} edges, {seconds:.2f} s, {sent} bytes on the wire")
     return {"graph_tokens": n_tokens, "graph_s": round(seconds, 2), "graph_bytes": sent, "decomposed_attn_bytes": dense}
 
 
