@@ -51,7 +51,7 @@ suites: $(READY) ## attack, chaos, cluster, fuzz and soak in their short form, a
 attack: $(READY) ## what would starve, crash or deceive a server, a client or its user: the long form
 	$(BIN)/python -m pytest tests/attack --long -s --timeout=1800 $(ARGS)
 
-chaos: $(READY) ## cut streams, kill servers, stall readers: the long form
+chaos: $(READY) ## interrupt streams, kill servers, stall readers: the long form
 	$(BIN)/python -m pytest tests/chaos --long -s --timeout=1800 $(ARGS)
 
 cluster: $(READY) ## three replicas behind Envoy, killed, restarted and stopped under load: the long form

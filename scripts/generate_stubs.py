@@ -37,16 +37,13 @@ def generator() -> Path:
 def generate(target: Path) -> None:
     """Write the stubs below `target`, importing one another from inside the package."""
     protos = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
-    outputs = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
+    outputs = [f"--{kind}_out={target}" for kind in ("python", "pyi")]
     command = [generator(), "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
     subprocess.run(command, check=True)
     for path in sorted(target.rglob("*.py*")):
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"^from transparent_llm\.v1 import", "from . import", text, flags=re.MULTILINE)
         path.write_text(text, encoding="utf-8")
-    for path in target.rglob("*_pb2_grpc.py"):
-        if path.name != "service_pb2_grpc.py":  # the only proto with a service in it
-            path.unlink()
 
 
 def contents(folder: Path) -> dict[str, str]:

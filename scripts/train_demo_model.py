@@ -174,12 +174,12 @@ class Corpus:
     @classmethod
     def read(cls, path: Path) -> Corpus:
         text = path.read_text(encoding="utf-8")
-        cut = int(len(text) * (1 - HELD_OUT_FRACTION))
-        tokenizer = train_tokenizer(text[:cut])
+        split = int(len(text) * (1 - HELD_OUT_FRACTION))
+        tokenizer = train_tokenizer(text[:split])
         train_ids, held_ids = (
-            torch.tensor(tokenizer.encode(part, add_special_tokens=False)) for part in (text[:cut], text[cut:])
+            torch.tensor(tokenizer.encode(part, add_special_tokens=False)) for part in (text[:split], text[split:])
         )
-        return cls(tokenizer, train_ids, held_ids, len(text) - cut)
+        return cls(tokenizer, train_ids, held_ids, len(text) - split)
 
 
 def losses_of_a_step(

@@ -130,7 +130,7 @@ func (c *calls) isServing(ctx context.Context) (bool, error) {
 func (c *calls) tensors(ctx context.Context, request request, most int, progress func(received, total int64)) ([]wire.Tensor, error) {
 	assembler := wire.NewAssembler(uint64(c.maxBytes))
 	assembler.Most = most
-	stream := c.stream(ctx, request, assembler.Tracker, assembler.Cut)
+	stream := c.stream(ctx, request, assembler.Tracker, assembler.Interrupted)
 	defer stream.close()
 	for {
 		chunk, err := stream.next()

@@ -9,24 +9,24 @@ import (
 )
 
 // proxy lies between a client and a server. It closes its connections once they carried as many bytes to the client as
-// cuts say next.
+// after says next.
 type proxy struct {
 	target   string
 	listener net.Listener
 	mutex    sync.Mutex
-	cuts     []int64
+	after    []int64
 	made     int
 	carried  int64
 	links    []net.Conn
 }
 
-func proxied(t *testing.T, target string, cuts ...int64) *proxy {
+func proxied(t *testing.T, target string, after ...int64) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := &proxy{target: target, listener: listener, cuts: cuts}
+	made := &proxy{target: target, listener: listener, after: after}
 	t.Cleanup(made.close)
 	go made.accept()
 	return made
@@ -34,13 +34,13 @@ func proxied(t *testing.T, target string, cuts ...int64) *proxy {
 
 func (p *proxy) address() string { return p.listener.Addr().String() }
 
-func (p *proxy) cutNext(after ...int64) {
+func (p *proxy) interruptNext(after ...int64) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	p.cuts, p.carried = append(p.cuts, after...), 0
+	p.after, p.carried = append(p.after, after...), 0
 }
 
-func (p *proxy) cutsMade() int {
+func (p *proxy) interruptions() int {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	return p.made
@@ -81,8 +81,8 @@ func (p *proxy) carry(client, server net.Conn) {
 		if err != nil {
 			return
 		}
-		allowed, cut := p.allowed(int64(count))
-		if _, err := client.Write(buffer[:allowed]); err != nil || cut {
+		allowed, ends := p.allowed(int64(count))
+		if _, err := client.Write(buffer[:allowed]); err != nil || ends {
 			return
 		}
 	}
@@ -92,12 +92,12 @@ func (p *proxy) carry(client, server net.Conn) {
 func (p *proxy) allowed(count int64) (int64, bool) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if len(p.cuts) == 0 || p.carried+count <= p.cuts[0] {
+	if len(p.after) == 0 || p.carried+count <= p.after[0] {
 		p.carried += count
 		return count, false
 	}
-	rest := p.cuts[0] - p.carried
-	p.cuts, p.carried = p.cuts[1:], 0
+	rest := p.after[0] - p.carried
+	p.after, p.carried = p.after[1:], 0
 	p.made++
 	return rest, true
 }

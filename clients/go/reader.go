@@ -40,7 +40,7 @@ type TensorReader struct {
 // Open begins to read one value of the current run. The time of the call, that of its context or WithTimeout, is for all
 // of the reading. The caller closes the reader.
 //
-// A cut is mended, and a lost run is run again, as long as the server promises the same bits; otherwise Read returns
+// An interruption is mended, and a lost run is run again, as long as the server promises the same bits; otherwise Read returns
 // ErrUnavailable, unless none of the old ones was given out yet. Errors: those of the read.
 func (c *Client) Open(ctx context.Context, read Read, options ...ReadOption) (*TensorReader, error) {
 	reading, err := readingOf(options)
@@ -72,7 +72,7 @@ func (c *Client) open(ctx context.Context, held *run, read Read, reading *readin
 	tracker := wire.NewTracker(uint64(c.calls.maxBytes))
 	tracker.Most = 1
 	opened := &TensorReader{client: c, ctx: ctx, run: held, tracker: tracker, reading: reading}
-	opened.stream = c.calls.stream(ctx, made, tracker, func() { tracker.Cut() })
+	opened.stream = c.calls.stream(ctx, made, tracker, func() { tracker.Interrupted() })
 	if err := opened.begin(); err != nil {
 		opened.stream.close()
 		return nil, err

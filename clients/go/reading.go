@@ -40,7 +40,7 @@ func WireDtype(dtype Dtype) ReadOption {
 }
 
 // Progress is called after each piece that came, with the bytes received so far and the bytes of all tensors of the
-// stream whose header has come. After a cut they can be less than before. It is called by the goroutine that reads.
+// stream whose header has come. After an interruption they can be less than before. It is called by the goroutine that reads.
 func Progress(report func(received, total int64)) ReadOption {
 	return func(r *reading) { r.progress = report }
 }

@@ -50,10 +50,10 @@ func whole() *pb.TensorChunk {
 	return &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2, 3, 4}}
 }
 
-func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
+func TestAStreamIsTakenUpAgainWhateverInterruptedIt(t *testing.T) {
 	first := &pb.TensorChunk{Header: logitsHead("x", 4), Data: []byte{1, 2}}
 	rest := &pb.TensorChunk{Header: logitsHead("x", 4), Offset: 2, Data: []byte{3, 4}}
-	for name, cut := range map[string]error{
+	for name, lost := range map[string]error{
 		"unavailable":               status.Error(codes.Unavailable, "transport is closing"),
 		"reset by a proxy":          status.Error(codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR"),
 		"reset within a message":    status.Error(codes.Internal, "unexpected EOF"),
@@ -62,7 +62,7 @@ func TestAStreamIsTakenUpAgainWhateverCutIt(t *testing.T) {
 		"the server starts again":   refusal(codes.Unavailable, "LOADING", nil),
 		"the model is loaded again": refusal(codes.Unavailable, "LOADING", map[string]string{"model": "demo"}),
 	} {
-		p := &peer{logits: []logitsCall{sends(cut, first), sends(nil, rest)}}
+		p := &peer{logits: []logitsCall{sends(lost, first), sends(nil, rest)}}
 		got, err := begun(t, p).Logits(background)
 		if err != nil || string(got.Bytes()) != "\x01\x02\x03\x04" {
 			t.Errorf("%s: %v, %v", name, got, err)
@@ -130,42 +130,42 @@ func TestALostRunIsMadeAgainThreeTimes(t *testing.T) {
 	}
 }
 
-// cutAtZero sends a header, is cut before any byte, and then does something else.
-func cutAtZero(head *pb.TensorHeader, end error, then ...*pb.TensorChunk) *peer {
+// interruptedAtZero sends a header, is interrupted before any byte, and then does something else.
+func interruptedAtZero(head *pb.TensorHeader, end error, then ...*pb.TensorChunk) *peer {
 	return &peer{logits: []logitsCall{sends(status.Error(codes.Unavailable, "gone"), &pb.TensorChunk{Header: head}), sends(end, then...)}}
 }
 
-func TestAStreamThatEndsAfterACutBeforeItsFirstByte(t *testing.T) {
-	if got, err := begun(t, cutAtZero(logitsHead("x", 4), nil)).Logits(background); !errors.Is(err, transparentllm.ErrInternal) {
+func TestAStreamThatEndsAfterAnInterruptionBeforeItsFirstByte(t *testing.T) {
+	if got, err := begun(t, interruptedAtZero(logitsHead("x", 4), nil)).Logits(background); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("%v, %v", got, err)
 	}
-	reader := must(begun(t, cutAtZero(logitsHead("x", 4), nil)).Open(background, transparentllm.Logits()))(t)
+	reader := must(begun(t, interruptedAtZero(logitsHead("x", 4), nil)).Open(background, transparentllm.Logits()))(t)
 	defer reader.Close()
 	if got, err := io.ReadAll(reader); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("as a stream: %v, %v", got, err)
 	}
 }
 
-func TestAReaderThatIsCutBeforeItsFirstByte(t *testing.T) {
+func TestAReaderThatIsInterruptedBeforeItsFirstByte(t *testing.T) {
 	read := func(p *peer) ([]byte, error) {
 		reader := must(begun(t, p).Open(background, transparentllm.Logits()))(t)
 		defer reader.Close()
 		return io.ReadAll(reader)
 	}
 	for _, etag := range []string{"x", "y"} { // of bits of which none were given out
-		if got, err := read(cutAtZero(logitsHead("x", 4), nil, &pb.TensorChunk{Header: logitsHead(etag, 4), Data: []byte{1, 2, 3, 4}})); err != nil || len(got) != 4 {
+		if got, err := read(interruptedAtZero(logitsHead("x", 4), nil, &pb.TensorChunk{Header: logitsHead(etag, 4), Data: []byte{1, 2, 3, 4}})); err != nil || len(got) != 4 {
 			t.Errorf("%s: %v, %v", etag, got, err)
 		}
 	}
 	longer := &pb.TensorChunk{Header: logitsHead("x", 6), Data: []byte{1, 2, 3, 4, 5, 6}}
-	if got, err := read(cutAtZero(logitsHead("x", 4), nil, longer)); !errors.Is(err, transparentllm.ErrInternal) {
+	if got, err := read(interruptedAtZero(logitsHead("x", 4), nil, longer)); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("another tensor under the etag: %v, %v", got, err)
 	}
 	if got, err := read(&peer{logits: []logitsCall{sends(nil, &pb.TensorChunk{Header: logitsHead("x", 0)}, longer)}}); !errors.Is(err, transparentllm.ErrInternal) {
 		t.Errorf("another tensor after an empty one: %v, %v", got, err)
 	}
 	longer.Header.Etag = "y"
-	if got, err := read(cutAtZero(logitsHead("x", 4), nil, longer)); !errors.Is(err, transparentllm.ErrUnavailable) {
+	if got, err := read(interruptedAtZero(logitsHead("x", 4), nil, longer)); !errors.Is(err, transparentllm.ErrUnavailable) {
 		t.Errorf("another tensor under another etag: %v, %v", got, err)
 	}
 }
@@ -203,8 +203,8 @@ func TestACallWaitsForAModelThatIsLoaded(t *testing.T) {
 	}
 }
 
-func TestACallThatAServerCutsOffBeforeItBeginsIsMadeAgain(t *testing.T) {
-	for name, cut := range map[string]error{
+func TestACallThatAServerEndsBeforeItBeginsIsMadeAgain(t *testing.T) {
+	for name, lost := range map[string]error{
 		"cancelled":   status.Error(codes.Canceled, "cancelled"),
 		"draining":    refusal(codes.Unavailable, "DRAINING", nil),
 		"unavailable": status.Error(codes.Unavailable, "gone"),
@@ -212,10 +212,10 @@ func TestACallThatAServerCutsOffBeforeItBeginsIsMadeAgain(t *testing.T) {
 		p := &peer{
 			runs: []func() (*pb.RunResponse, error){
 				func() (*pb.RunResponse, error) { return aRun("model"), nil },
-				func() (*pb.RunResponse, error) { return nil, cut },
+				func() (*pb.RunResponse, error) { return nil, lost },
 				func() (*pb.RunResponse, error) { return aRun("model"), nil },
 			},
-			logits: []logitsCall{sends(cut), sends(nil, whole())},
+			logits: []logitsCall{sends(lost), sends(nil, whole())},
 		}
 		llm := begun(t, p)
 		run(t, llm, "once more")

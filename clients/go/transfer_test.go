@@ -24,7 +24,7 @@ func large(t *testing.T, llm *transparentllm.Client) {
 	}
 }
 
-// direct is the value as it comes without a cut.
+// direct is the value as it comes without an interruption.
 func direct(t *testing.T) []byte {
 	t.Helper()
 	llm := dial(t, address(t, "float32"))
@@ -32,16 +32,16 @@ func direct(t *testing.T) []byte {
 	return must(llm.Logits(background))(t).Bytes()
 }
 
-func TestACutValueIsTakenUpWhereItBrokeOff(t *testing.T) {
+func TestAnInterruptedValueIsTakenUpWhereItBrokeOff(t *testing.T) {
 	want := direct(t)
 	proxy := proxied(t, address(t, "float32"))
 	llm := dial(t, proxy.address())
 	large(t, llm)
-	proxy.cutNext(1<<20, 3<<20)
+	proxy.interruptNext(1<<20, 3<<20)
 	var reports []int64
 	got := must(llm.Logits(background, transparentllm.Progress(func(received, total int64) { reports = append(reports, received) })))(t)
-	if !bytes.Equal(got.Bytes(), want) || proxy.cutsMade() != 2 {
-		t.Errorf("another value, after %d cuts", proxy.cutsMade())
+	if !bytes.Equal(got.Bytes(), want) || proxy.interruptions() != 2 {
+		t.Errorf("another value, after %d interruptions", proxy.interruptions())
 	}
 	for i := 1; i < len(reports); i++ {
 		if reports[i] < reports[i-1] {
@@ -69,40 +69,40 @@ func TestAValueThatAProxyResetsIsTakenUpWhereItBrokeOff(t *testing.T) {
 	}
 }
 
-func TestACutFetchIsTakenUpWhereItBrokeOff(t *testing.T) {
+func TestAnInterruptedFetchIsTakenUpWhereItBrokeOff(t *testing.T) {
 	proxy := proxied(t, address(t, "float32"))
 	llm := dial(t, proxy.address())
 	large(t, llm)
 	reads := []transparentllm.Read{transparentllm.ResidualIn(0), transparentllm.DecomposedAttn(0, 1), transparentllm.FfnOut(3)}
 	want := must(llm.Fetch(background, reads))(t)
-	proxy.cutNext(300<<10, 900<<10)
+	proxy.interruptNext(300<<10, 900<<10)
 	for i, got := range must(llm.Fetch(background, reads))(t) {
 		if !bytes.Equal(got.Bytes(), want[i].Bytes()) {
 			t.Errorf("value %d is another one", i)
 		}
 	}
-	if proxy.cutsMade() != 2 {
-		t.Errorf("%d cuts", proxy.cutsMade())
+	if proxy.interruptions() != 2 {
+		t.Errorf("%d interruptions", proxy.interruptions())
 	}
 }
 
-func TestACutRunIsAskedForAgain(t *testing.T) {
+func TestAnInterruptedRunIsAskedForAgain(t *testing.T) {
 	proxy := proxied(t, address(t, "float32"))
 	llm := dial(t, proxy.address())
 	large(t, llm)
-	proxy.cutNext(2000)
+	proxy.interruptNext(2000)
 	run(t, llm, "My lord", "What say you?")
 	large(t, llm)
-	if proxy.cutsMade() != 1 {
-		t.Errorf("%d cuts", proxy.cutsMade())
+	if proxy.interruptions() != 1 {
+		t.Errorf("%d interruptions", proxy.interruptions())
 	}
 }
 
-func TestAConnectionThatIsCutAtItsBeginning(t *testing.T) {
+func TestAConnectionThatIsInterruptedAtItsBeginning(t *testing.T) {
 	proxy := proxied(t, address(t, "float32"), 5, 5)
 	run(t, dial(t, proxy.address()), "My lord")
-	if proxy.cutsMade() != 2 {
-		t.Errorf("%d cuts", proxy.cutsMade())
+	if proxy.interruptions() != 2 {
+		t.Errorf("%d interruptions", proxy.interruptions())
 	}
 }
 
@@ -111,7 +111,7 @@ func TestAReaderGivesTheElementsAsTheyCome(t *testing.T) {
 	proxy := proxied(t, address(t, "float32"))
 	llm := dial(t, proxy.address())
 	large(t, llm)
-	proxy.cutNext(1<<20, 3<<20)
+	proxy.interruptNext(1<<20, 3<<20)
 	reader := must(llm.Open(background, transparentllm.Logits()))(t)
 	head := reader.Header()
 	if head.Name != "logits" || head.Dtype != transparentllm.F32 || head.TotalBytes != int64(len(want)) || len(head.Shape) != 3 || head.Dims[2] != "d_vocab" {
@@ -121,8 +121,8 @@ func TestAReaderGivesTheElementsAsTheyCome(t *testing.T) {
 	if count, err := io.Copy(got, reader); err != nil || count != head.TotalBytes || !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("%d bytes, %v, the same: %v", count, err, bytes.Equal(got.Bytes(), want))
 	}
-	if proxy.cutsMade() != 2 {
-		t.Errorf("%d cuts", proxy.cutsMade())
+	if proxy.interruptions() != 2 {
+		t.Errorf("%d interruptions", proxy.interruptions())
 	}
 	if _, err := reader.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("after the end: %v", err)
@@ -192,7 +192,7 @@ func TestWeightsAreKeptWithinTheirLimit(t *testing.T) {
 	read := func(llm *transparentllm.Client) (carried int64) {
 		run(t, llm, "My lord")
 		must(llm.DecomposedFfnOut(background, 0, 0, 0))(t)
-		proxy.cutNext()
+		proxy.interruptNext()
 		must(llm.DecomposedFfnOut(background, 0, 0, 1))(t)
 		must(llm.Copy().DecomposedFfnOut(background, 0, 0, 0))(t)
 		proxy.mutex.Lock()

@@ -159,7 +159,7 @@ class Server:
         return self.address
 
     def load(self) -> None:
-        """Load and prove the pinned models, offer those that are loaded on demand, then serve.
+        """Load and check the pinned models, offer those that are loaded on demand, then serve.
 
         Raises:
             InvalidRequestError: a model that is not there.
@@ -289,7 +289,7 @@ class Server:
 
 
 def _until(moment: float) -> float:
-    """Seconds that are left."""
+    """Seconds from now to a moment of the monotonic clock; 0 once it is past."""
     return max(0.0, moment - time.monotonic())
 
 

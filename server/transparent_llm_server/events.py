@@ -72,7 +72,7 @@ class CallListener(Protocol):
     """Is told of every call, on the call's own thread, and must be quick."""
 
     def began(self, call: Call) -> None:
-        """Its work begins now."""
+        """The work of a call begins, on the thread that answers it."""
 
     def ended(self, call: Call) -> None:
         """Its last message has gone, or it failed."""
@@ -100,7 +100,7 @@ class WorkListener(Protocol):
     """Is told on the model thread, and must be quick."""
 
     def waited(self, wait: Wait, seconds: float) -> None:
-        """Its turn has come."""
+        """Work that waited for the model has its turn, after so many seconds."""
 
     def ran(self, model: str, waits: Sequence[Wait], seconds: float) -> None:
         """A forward pass of the model of that alias is done, for the work that had waited so."""
@@ -117,7 +117,7 @@ class WorkEvents:
         return Wait(kind, current.get()) if self._listeners else None
 
     def end_wait(self, wait: Wait | None) -> None:
-        """Its turn has come."""
+        """Tell the listeners how long work waited that has its turn now."""
         if wait is not None:
             seconds = time.perf_counter() - wait.since
             for listener in self._listeners:

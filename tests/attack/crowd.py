@@ -20,7 +20,7 @@ from attack.victim import ATTACKER, Victim
 def crowd(attacked: Victim, rpc: str, request: bytes, threads: int, rounds: int, timeout_s: float) -> Counter[str]:
     """Let them come; how their calls ended."""
     path = f"/transparent_llm.v1.TransparentLlmService/{rpc}"
-    arguments = [attacked.address, attacked.tokens[ATTACKER], path, str(threads), str(rounds), str(timeout_s)]
+    arguments = [attacked.address, attacked.bearer_tokens[ATTACKER], path, str(threads), str(rounds), str(timeout_s)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "attack.crowd", *arguments]
     done = subprocess.run(command, input=request, stdout=subprocess.PIPE, env=environment, check=True, timeout=120)

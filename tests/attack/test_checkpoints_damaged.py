@@ -20,7 +20,6 @@ from support.models.checkpoints import (
     Damage,
     all_of,
     config,
-    cut,
     damaged,
     foldered,
     linked,
@@ -30,6 +29,7 @@ from support.models.checkpoints import (
     settings_of,
     sharded,
     tensors,
+    truncated,
     without,
     written,
 )
@@ -74,32 +74,32 @@ def header(size: int, text: bytes = b"{}") -> bytes:
 
 DAMAGED: dict[str, tuple[Damage, str]] = {
     "weights that end early": (
-        cut(WEIGHTS, 20_000),
+        truncated(WEIGHTS, 20_000),
         rf"{WEIGHTS} is damaged: it ends early, after 20000 of 5\d{{5}} bytes; fetch it again",
     ),
     "weights that end within their header": (
-        cut(WEIGHTS, 200),
+        truncated(WEIGHTS, 200),
         rf"{WEIGHTS} is damaged: it ends within its header, after 200 bytes; fetch it again",
     ),
     "weights without a byte": (
-        cut(WEIGHTS, 0),
+        truncated(WEIGHTS, 0),
         rf"{WEIGHTS} is damaged: it ends within its header, after 0 bytes; fetch",
     ),
     "weights that Git LFS did not fetch": (
         written(WEIGHTS, POINTER),
-        r"its file model\.safetensors is a pointer of Git LFS, not the file itself: run git lfs pull in its folder",
+        r"its model\.safetensors is a pointer of Git LFS, not the file itself: run git lfs pull in its folder",
     ),
     "one of two files that Git LFS did not fetch": (
         all_of(sharded(), written("b.safetensors", POINTER)),
-        r"its file b\.safetensors is a pointer of Git LFS",
+        r"its b\.safetensors is a pointer of Git LFS",
     ),
     "a configuration that Git LFS did not fetch": (
         written("config.json", POINTER),
-        r"its file config\.json is a pointer of",
+        r"its config\.json is a pointer of",
     ),
     "a tokenizer that Git LFS did not fetch": (
         written("tokenizer.json", POINTER),
-        r"its file tokenizer\.json is a pointer of",
+        r"its tokenizer\.json is a pointer of",
     ),
     "a header of 2**63 bytes": (written(WEIGHTS, header(2**63)), rf"{WEIGHTS} is damaged: "),
     "a header of 99 MB that is not there": (written(WEIGHTS, header(99_000_000)), rf"{WEIGHTS} is damaged: "),
@@ -139,12 +139,12 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "an index of nothing": (sharded(index_says(weight_map={})), r"has no weight_map"),
     "an index of numbers": (sharded(index_says(weight_map={"x": 3})), r"has no weight_map"),
     "an index without metadata": (sharded(index_says(metadata=None)), r"has no metadata"),
-    "an index that is no JSON": (all_of(sharded(), written(INDEX, "{")), rf"its file {INDEX} is not JSON"),
-    "a configuration that is no JSON": (written("config.json", "{"), r"its file config\.json is not JSON: Expecting"),
-    "a configuration without a byte": (written("config.json", ""), r"its file config\.json is not JSON"),
-    "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its file config\.json is not JSON"),
-    "a configuration that is a list": (written("config.json", "[1]"), r"its file config\.json holds a list"),
-    "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its file config\.json is not JSON"),
+    "an index that is no JSON": (all_of(sharded(), written(INDEX, "{")), rf"its {INDEX} is not JSON"),
+    "a configuration that is no JSON": (written("config.json", "{"), r"its config\.json is not JSON: Expecting"),
+    "a configuration without a byte": (written("config.json", ""), r"its config\.json is not JSON"),
+    "a configuration that is no text": (written("config.json", b"\xff\xfe\x00"), r"its config\.json is not JSON"),
+    "a configuration that is a list": (written("config.json", "[1]"), r"its config\.json holds a list"),
+    "a configuration 100,000 deep": (written("config.json", "[" * 100_000), r"its config\.json is not JSON"),
     "settings of text that are no JSON": (
         written("generation_config.json", "{"),
         r"generation_config\.json is not JSON",
@@ -155,7 +155,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "a tokenizer that is no JSON": (
         written("tokenizer.json", "{"),
-        r"its file tokenizer\.json is not JSON: Expecting property name",
+        r"its tokenizer\.json is not JSON: Expecting property name",
     ),
     "a tokenizer that is none": (written("tokenizer.json", "{}"), r"no tokenizer for 'model': "),
     "no heads": (config(n_head=0), r"says n_head = 0; it must be a number from 1"),
@@ -203,13 +203,13 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         ),
         r"requires running its own code \(auto_map\), which is never done",
     ),
-    "a pipe in place of the configuration": (piped("config.json"), r"its file config\.json is a pipe, not a file"),
-    "a pipe in place of the weights": (piped(WEIGHTS), r"its file model\.safetensors is a pipe"),
-    "a pipe in place of the tokenizer": (piped("tokenizer.json"), r"its file tokenizer\.json is a pipe"),
-    "a pipe that is not asked for": (piped("chat_template.jinja"), r"its file chat_template\.jinja is a pipe"),
-    "a pipe in place of an index": (all_of(removed(WEIGHTS), piped(INDEX)), rf"its file {INDEX} is a pipe"),
-    "a folder in place of the configuration": (foldered("config.json"), r"its file config\.json is a folder"),
-    "a folder in place of the weights": (foldered(WEIGHTS), r"its file model\.safetensors is a folder"),
+    "a pipe in place of the configuration": (piped("config.json"), r"its config\.json is a pipe, not a file"),
+    "a pipe in place of the weights": (piped(WEIGHTS), r"its model\.safetensors is a pipe"),
+    "a pipe in place of the tokenizer": (piped("tokenizer.json"), r"its tokenizer\.json is a pipe"),
+    "a pipe that is not asked for": (piped("chat_template.jinja"), r"its chat_template\.jinja is a pipe"),
+    "a pipe in place of an index": (all_of(removed(WEIGHTS), piped(INDEX)), rf"its {INDEX} is a pipe"),
+    "a folder in place of the configuration": (foldered("config.json"), r"its config\.json is a folder"),
+    "a folder in place of the weights": (foldered(WEIGHTS), r"its model\.safetensors is a folder"),
     "a link to a file of the machine": (
         linked("config.json", "/etc/passwd"),
         r"config\.json is a link that leads outside the model's",
@@ -227,7 +227,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "a link among the templates": (
         lambda folder: (foldered("additional_chat_templates")(folder), linked(TEMPLATE, "/etc/passwd")(folder))[1],
-        r"its file a\.jinja is a link that leads outside the model's folder",
+        r"its a\.jinja is a link that leads outside the model's folder",
     ),
     "a tokenizer in another folder": (
         settings_of("tokenizer_config.json", fast_tokenizer_files=["../other/tokenizer.4.0.0.json"]),
@@ -307,7 +307,7 @@ def test_a_name_of_nothing_is_told_at_once(name: str, whole: Callable[[str], Pat
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(whole: Callable[[str], Path], tmp_path: Path) -> None:
     folder = damaged(whole("gpt2"), tmp_path / "model", lambda folder: (folder / WEIGHTS).chmod(0))
-    with pytest.raises(ModelRefusedError, match=r"its file model\.safetensors cannot be read by this user"):
+    with pytest.raises(ModelRefusedError, match=r"its model\.safetensors cannot be read by this user"):
         load(folder)
 
 
@@ -356,7 +356,7 @@ def test_whoever_asks_for_a_model_on_demand_is_told_why_without_where(
     faults = {
         "missing": without("ln_f"),
         "piped": piped("config.json"),
-        "cut": cut(WEIGHTS, 2000),
+        "truncated": truncated(WEIGHTS, 2000),
         "tokenless": removed("tokenizer*"),
         "odd": config(activation_function="x"),
         "bare": removed("*"),

@@ -187,7 +187,7 @@ def test_links_of_the_hubs_cache_are_followed(
     (tmp_path / "cache" / "secret.json").write_text("{}")
     linked("config.json", "../../../secret.json")(snapshot)
     with pytest.raises(
-        ModelRefusedError, match=r"'org/tiny' is not served: its file config\.json is a link that leads outside"
+        ModelRefusedError, match=r"'org/tiny' is not served: its config\.json is a link that leads outside"
     ):
         TransformerLensTransparentLlm("org/tiny")
 

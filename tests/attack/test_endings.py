@@ -15,6 +15,7 @@ from attack.victim import Victim, victim
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import SERVICE
 
 DRAIN_S = 3.0
@@ -57,7 +58,7 @@ def sentences_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -
 
 def fetches_given_up(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[Any]:
     run_id = a_run(attacked)
-    item = requests.Item("attention_output", (0, 0, 1, 0), requests.Form())
+    item = requests.Item("attention_output", (0, 0, 1, 0), Form())
     request = requests.fetch(run_id, [item] * 100_000)
     return give_up(attacked, channel, "Fetch", [request] * (48 if is_long else 16))
 

@@ -32,7 +32,7 @@ def attacked() -> Iterator[Victim]:
 
 
 def through(proxy: Envoy, attacked: Victim) -> RemoteTransparentLlm:
-    return RemoteTransparentLlm(proxy.address, token=attacked.tokens[OTHER], timeout_s=SOON)
+    return RemoteTransparentLlm(proxy.address, token=attacked.bearer_tokens[OTHER], timeout_s=SOON)
 
 
 def test_silent_calls_leave_a_replica_healthy(attacked: Victim, tmp_path: Path, is_long: bool) -> None:

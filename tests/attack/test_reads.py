@@ -13,10 +13,10 @@ import pytest
 from attack.crowd import crowd
 from attack.victim import ATTACKER, Victim, standing_by, victim
 from support.servers.polling import wait_until
+from support.servers.stub import stub
 from transparent_llm.errors import TooLargeError
 from transparent_llm.wire import status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.fetch import MOST_ITEMS
 
 THREADS = 16
@@ -37,7 +37,7 @@ def run_of(attacked: Victim, n_pos: int = 100, rows: int = 1) -> Iterator[tuple[
     """The service's calls, and a run of the attacker's to read."""
     with attacked.client(ATTACKER) as llm, grpc.insecure_channel(attacked.address) as channel:
         llm.run_tokens([[1 + (row + pos) % 100 for pos in range(n_pos)] for row in range(rows)])
-        yield TransparentLlmServiceStub(channel), llm.run_id()
+        yield stub(channel), llm.run_id()
 
 
 def items_of(count: int, n_pos: int = 100) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Clients that offer shared memory and do not read it, cut it short, lie about it, or are killed."""
+"""Clients that offer shared memory and do not read it, truncate it, lie about it, or are killed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def nothing(_: FileIO) -> None:
     """Pieces come, and none is counted as read."""
 
 
-def cut_short(file: FileIO) -> None:
+def truncated(file: FileIO) -> None:
     os.ftruncate(file.fileno(), 0)
 
 
@@ -86,9 +86,9 @@ class Stalled:
 
 
 @pytest.mark.parametrize(
-    "misuse", [nothing, cut_short, made_huge, counted_backwards], ids=lambda misuse: misuse.__name__
+    "misuse", [nothing, truncated, made_huge, counted_backwards], ids=lambda misuse: misuse.__name__
 )
-def test_streams_whose_shared_memory_nobody_reads_are_cut_off(misuse: Misuse, is_long: bool) -> None:
+def test_streams_whose_shared_memory_nobody_reads_are_cancelled(misuse: Misuse, is_long: bool) -> None:
     with victim("--stall-s", str(STALL_S)) as attacked:
         with attacked.client(ATTACKER) as llm:
             llm.run_tokens(ROWS)
@@ -100,10 +100,10 @@ def test_streams_whose_shared_memory_nobody_reads_are_cut_off(misuse: Misuse, is
                 stream.join()
         slowest = max(stream.ended_after_s for stream in stalled)
         print(f"{len(stalled)} streams held a thread for {slowest:.1f} s at most (stall_s {STALL_S:g})")
-        cut = [stream for stream in stalled if stream.code is grpc.StatusCode.CANCELLED]
+        cancelled = [stream for stream in stalled if stream.code is grpc.StatusCode.CANCELLED]
         assert slowest < PATIENCE_S / 2
-        assert cut or misuse is counted_backwards
-        assert "shared memory: nobody read for 1 s, cancelled" in attacked.log or not cut
+        assert cancelled or misuse is counted_backwards
+        assert "shared memory: nobody read for 1 s, cancelled" in attacked.log or not cancelled
 
 
 def test_slots_of_a_byte_are_declined() -> None:

@@ -116,7 +116,7 @@ def test_tokens_keep_their_look() -> None:
     assert r"\n\x1b[1A" in out
 
 
-def test_a_token_as_long_as_a_message_is_cut() -> None:
+def test_a_token_as_long_as_a_message_is_shortened() -> None:
     def long(response: Any) -> Any:
         response.strings[:] = ["x" * 10**5 for _ in response.strings]
         return response
@@ -133,7 +133,7 @@ def test_a_token_as_long_as_a_message_is_cut() -> None:
     "code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN], ids=str
 )
 def test_errors_are_one_harmless_line_and_a_harmless_traceback(code: grpc.StatusCode, is_rich: bool) -> None:
-    words = EVIL.replace("\x00", "")  # which gRPC cuts off
+    words = EVIL.replace("\x00", "")  # at which gRPC ends a text
     with running(Refusing(code, words, rich(code) if is_rich else [])) as server:
         ended, out, err = called("info", "--target", server.address)
         with RemoteTransparentLlm(server.address) as llm, pytest.raises(errors.TransparentLlmError) as caught:

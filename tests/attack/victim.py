@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 
@@ -46,8 +46,8 @@ class MissedBoundError(AssertionError):
 class Victim:
     """A server of the demo model on loopback for two owners, `ATTACKER` and `OTHER`, with a port for probes."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path, tokens: dict[str, str]) -> None:
-        self.process, self._log, self.tokens = process, log, tokens
+    def __init__(self, process: subprocess.Popen[str], log: Path, bearer_tokens: dict[str, str]) -> None:
+        self.process, self._log, self.bearer_tokens = process, log, bearer_tokens
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready: "), self.log
@@ -72,11 +72,11 @@ class Victim:
 
     def metadata(self, owner: str = ATTACKER) -> list[tuple[str, str]]:
         """For calls made by hand."""
-        return [("authorization", f"Bearer {self.tokens[owner]}")]
+        return [("authorization", f"Bearer {self.bearer_tokens[owner]}")]
 
     def client(self, owner: str = OTHER, **settings: float) -> RemoteTransparentLlm:
         """A client of an owner with a connection of its own."""
-        return RemoteTransparentLlm(self.address, token=self.tokens[owner], **{"timeout_s": 60.0, **settings})  # type: ignore[arg-type]
+        return RemoteTransparentLlm(self.address, token=self.bearer_tokens[owner], **{"timeout_s": 60.0, **settings})  # type: ignore[arg-type]
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
@@ -93,10 +93,10 @@ def victim(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server may run as another user
-        tokens = TokenFile(folder / "tokens.txt", ATTACKER, OTHER)
+        bearer_tokens = BearerTokenFile(folder / "tokens.txt", ATTACKER, OTHER)
         program = ["-m", "transparent_llm"] if script is None else [str(script)]
         serve = [sys.executable, *program, "serve", "--device", "cpu", "--listen", "127.0.0.1:0"]
-        access = ["--tokens", str(tokens.path)] if owners else []
+        access = ["--tokens", str(bearer_tokens.path)] if owners else []
         flags = ["--probe-listen", "127.0.0.1:0", *access, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"}
         with (folder / "log").open("w") as log:
@@ -104,7 +104,7 @@ def victim(
                 [*before, *serve, *flags], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )
         try:
-            yield Victim(process, folder / "log", tokens.tokens)
+            yield Victim(process, folder / "log", bearer_tokens.bearer_tokens)
         finally:
             process.kill()
             process.wait()

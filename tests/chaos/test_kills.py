@@ -12,7 +12,7 @@ import pytest
 from support.models.families import save
 from support.models.tensors import assert_same_bits
 from support.network.ports import free_port
-from support.network.proxy import cutting
+from support.network.proxy import interrupting
 from support.servers.patience import waiting
 from support.servers.replicas import Replica
 from transparent_llm import RemoteTransparentLlm
@@ -52,11 +52,11 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 class Restart(threading.Thread):
-    """Waits for a cut, then kills the server and starts it again."""
+    """Waits for an interruption, then kills the server and starts it again."""
 
-    def __init__(self, server: Server, was_cut: threading.Event) -> None:
+    def __init__(self, server: Server, was_interrupted: threading.Event) -> None:
         super().__init__()
-        self._server, self._was_cut = server, was_cut
+        self._server, self._was_cut = server, was_interrupted
         self.restarts = 0
 
     def run(self) -> None:
@@ -72,18 +72,18 @@ def test_the_client_ends_with_the_right_values(server: Server, is_long: bool) ->
         direct.run_tokens(ROWS)
         expected = direct.residual_out(1)
     for _ in range(20 if is_long else 2):
-        with cutting(server.address, [chance.randrange(RUN_BYTES, expected.nbytes)]) as proxy:
-            restart = Restart(server, proxy.was_cut)
+        with interrupting(server.address, [chance.randrange(RUN_BYTES, expected.nbytes)]) as proxy:
+            restart = Restart(server, proxy.was_interrupted)
             restart.start()
             try:
                 settings = {"timeout_s": 120, "reconnect_s": STARTS_WITHIN_S, "shared_memory": False}
                 with RemoteTransparentLlm(proxy.address, **settings) as llm:
                     llm.run_tokens(ROWS)
-                    assert not proxy.was_cut.is_set()
+                    assert not proxy.was_interrupted.is_set()
                     assert_same_bits(llm.residual_out(1), expected)
-                    assert proxy.cuts_made == 1
+                    assert proxy.interruptions == 1
             finally:
-                proxy.was_cut.set()
+                proxy.was_interrupted.set()
                 restart.join()
             restarts += restart.restarts
     print(f"\n{restarts} servers killed and started again, seed {SEED}")

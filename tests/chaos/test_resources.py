@@ -12,9 +12,9 @@ import grpc
 from support.models.tensors import assert_same_bits
 from support.servers.polling import wait_until
 from support.servers.servers import running, tiny
+from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server.app import Server
 
 ROWS = [list(range(1, 61)) for _ in range(64)]
@@ -39,7 +39,7 @@ def drop(server: Server, run_id: str, number: int) -> None:
     with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         request = service_pb2.ResidualOutRequest(run_id=run_id, layer=1)
         request.options.max_chunk_bytes = 1000
-        stream = TransparentLlmServiceStub(channel).ResidualOut(request, timeout=60)
+        stream = stub(channel).ResidualOut(request, timeout=60)
         if number % 3:
             next(stream)
         if number % 3 == 1:
@@ -76,7 +76,7 @@ def test_a_reader_that_stops_holds_nobody_up() -> None:
         llm.run_tokens(ROWS)
         with grpc.insecure_channel(server.address) as channel:
             request = service_pb2.LogitsRequest(run_id=llm.run_id())
-            stalled = [TransparentLlmServiceStub(channel).Logits(request, timeout=60) for _ in range(8)]
+            stalled = [stub(channel).Logits(request, timeout=60) for _ in range(8)]
             for stream in stalled:
                 next(stream)
             other = llm.copy()

@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_is_refused_and_an_empty_name_is_none(monkeypatc
 
 @pytest.mark.parametrize("port", ["99999", "65536", "0", "-1", "", "1e3", " 1", "1 ", "+1", "\u0661", "9" * 5000])
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "[::1]:{}", "box:{}", "dns:///box:{}", "ipv4:1.1.1.1:1,1.1.1.1:{}"])
-def test_a_port_that_is_none_is_refused_and_not_cut_to_another(form: str, port: str) -> None:
+def test_a_port_that_is_none_is_refused_and_not_shortened_to_another(form: str, port: str) -> None:
     with pytest.raises(errors.InvalidRequestError, match=r"its port is|is not a server address"):
         RemoteTransparentLlm(form.format(port))
 

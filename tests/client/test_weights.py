@@ -68,7 +68,7 @@ class Cut(Listener):
 
     def __init__(self, axis: str) -> None:
         super().__init__()
-        self._part = slices.to_wire({axis: slice(0, 1)})
+        self._part = slices.to_wire([(axis, slice(0, 1))])
 
     def _streamed(
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext

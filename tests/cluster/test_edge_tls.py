@@ -20,7 +20,7 @@ from support.deploy.envoy import Envoy, envoy
 from support.deploy.envoy import install as install_config
 from support.models.tensors import assert_same_bits
 from support.servers.certificates import Authority, Pair
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.replicas import Replica, replicas
 from transparent_llm import RemoteTransparentLlm, errors
@@ -53,13 +53,13 @@ def install(pair: Pair, folder: Path) -> None:
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     folder = tmp_path_factory.mktemp("edge")
     outside, inside = Authority(folder / "outside"), Authority(folder / "inside")
-    file, own = TokenFile(folder / "tokens", "alice"), inside.issue(REPLICA_NAME)
+    file, own = BearerTokenFile(folder / "tokens", "alice"), inside.issue(REPLICA_NAME)
     install(outside.issue("localhost"), folder / "tls")
     (folder / "upstream").mkdir()
     (folder / "upstream" / "ca.crt").write_bytes(inside.path.read_bytes())
     access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tokens", str(file.path))
     with replicas(1, folder, *access) as (replica,), before(replica, folder, folder) as proxy:
-        yield Edge(proxy, replica, outside, folder, file.tokens["alice"])
+        yield Edge(proxy, replica, outside, folder, file.bearer_tokens["alice"])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from cluster.conftest import Cluster
 from cluster.load import load
 from support.deploy.envoy import envoy_before
 from support.models.tensors import assert_same_bits
-from support.network.proxy import cutting
+from support.network.proxy import interrupting
 from transparent_llm import RemoteTransparentLlm
 
 
@@ -52,17 +52,17 @@ def test_a_rolling_restart_fails_no_call(cluster: Cluster, way: str, is_long: bo
 
 
 def test_a_stream_that_the_proxy_breaks_off_is_taken_up_again(cluster: Cluster, tmp_path: Path) -> None:
-    """Behind it connections are cut at a byte; the proxy says so by resetting the stream."""
+    """Behind it connections are interrupted at a byte; the proxy says so by resetting the stream."""
     batch = [list(range(1, 101))] * 32
     with RemoteTransparentLlm(cluster.replicas[0].address) as direct:
         direct.run_tokens(batch)
         wanted = direct.logits()
-    with cutting(cluster.replicas[0].address, [wanted.nbytes // 3] * 2) as cutter:
-        with envoy_before(cutter.address, tmp_path) as proxy:
+    with interrupting(cluster.replicas[0].address, [wanted.nbytes // 3] * 2) as interrupter:
+        with envoy_before(interrupter.address, tmp_path) as proxy:
             with RemoteTransparentLlm(proxy.address, shared_memory=False, timeout_s=60) as llm:
                 llm.run_tokens(batch)
                 assert_same_bits(llm.logits(), wanted)
-        assert cutter.cuts_made >= 1
+        assert interrupter.interruptions >= 1
 
 
 def test_a_replica_that_hangs_is_taken_out(cluster: Cluster) -> None:

@@ -30,7 +30,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 
 import google.protobuf
-from _gen import errors_pb2, method_pb2, model_pb2, service_pb2, service_pb2_grpc, tensor_pb2
+from _gen import errors_pb2, method_pb2, model_pb2, service_pb2, tensor_pb2
 
 assert google.protobuf.__version__ == sys.argv[2], google.protobuf.__version__
 assert "torch" not in sys.modules and "transparent_llm" not in sys.modules

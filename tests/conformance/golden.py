@@ -54,7 +54,7 @@ def tensor_cases() -> list[Fields]:
 
 
 def stream_cases() -> list[Fields]:
-    """Chunks, several tensors, cuts, and what no server may send."""
+    """Chunks, several tensors, interruptions, and what no server may send."""
     return [*_chunked(), *_resumed(), *_broken()]
 
 
@@ -138,7 +138,7 @@ def _resumed() -> list[Fields]:
         _came("broken after the header", [[_message(header=HEAD)], [whole]], [SIX], [(0, "one")]),
         _came("broken within an element", [[_message(a, 0, HEAD)], [_message(rest, 7, HEAD)]], [SIX], [(7, "one")]),
         _came(
-            "cut twice",
+            "interrupted twice",
             [[_message(a, 0, HEAD)], [_message(rest[:10], 7, HEAD)], [_message(rest[10:], 12, HEAD)]],
             [SIX],
             [(7, "one"), (12, "one")],

@@ -52,7 +52,7 @@ class Play:
         self._models: dict[str, str] = {}
         self._inputs: dict[str, RunInput] = {}
         self._local: dict[tuple[str, str, RunInput | None], TransparentLlm] = {}
-        self._heard = self._carried = self._cuts = 0
+        self._heard = self._carried = self._interruptions = 0
 
     def findings(self) -> Iterator[str]:
         """What was not as it must be; nothing, if the client passes."""
@@ -132,7 +132,8 @@ class Play:
     def _mark(self) -> None:
         """What is looked at later counts from here."""
         gate = self._stage.gate
-        self._heard, self._carried, self._cuts = len(self._stage.ears.calls), gate.to_client, gate.cuts
+        self._heard, self._carried = len(self._stage.ears.calls), gate.to_client
+        self._interruptions = gate.interruptions
         self._stage.ears.someone_left.clear()
 
     def _release(self) -> None:
@@ -140,10 +141,10 @@ class Play:
         self._stage.release(self._inputs["main"])
         self._mark()
 
-    def _cut_after(self, bytes: int, silence_s: float = 0.0) -> None:
+    def _interrupt_after(self, bytes: int, silence_s: float = 0.0) -> None:
         """A browser drops what a page has not read when its connection breaks, so `silence_s` lets it read."""
         self._mark()
-        self._stage.gate.cut_after(bytes, silence_s)
+        self._stage.gate.interrupt_after(bytes, silence_s)
 
     def _hold_after(self, bytes: int) -> None:
         self._mark()
@@ -157,10 +158,10 @@ class Play:
         assert about is None or about in {**lies.HEADERS, **lies.ANSWERS}, about
         self._stage.ears.lie = about
 
-    def _expect_cuts(self, count: int) -> Iterator[str]:
-        made = self._stage.gate.cuts - self._cuts
+    def _expect_interruptions(self, count: int) -> Iterator[str]:
+        made = self._stage.gate.interruptions - self._interruptions
         if made != count:
-            yield f"{made} cuts were made, not {count}"
+            yield f"{made} interruptions were made, not {count}"
 
     def _expect_carried(self, at_most: int) -> Iterator[str]:
         carried = self._stage.gate.to_client - self._carried

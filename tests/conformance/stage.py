@@ -17,11 +17,11 @@ from support.deploy.envoy import envoy_before
 from support.models.families import build_model, build_tokenizer, hybrid_config
 from support.network.gate import Gate, gate
 from support.servers.certificates import Authority
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import Listener, running, tiny, when_over
+from support.servers.stub import stub
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
@@ -103,18 +103,18 @@ class Stage:
     def release(self, run_input: RunInput) -> None:
         """Make the server "main" forget a run, whose id is known from running it once more."""
         with grpc.insecure_channel(self._main) as channel:
-            stub: Any = TransparentLlmServiceStub(channel)
-            run_id = stub.Run(requests.run(run_input, ""), timeout=60).run_id
-            assert stub.ReleaseRun(requests.release(run_id), timeout=60).released
+            service = stub(channel)
+            run_id = service.Run(requests.run(run_input, ""), timeout=60).run_id
+            assert service.ReleaseRun(requests.release(run_id), timeout=60).released
 
 
 @contextmanager
 def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
     """All of it, until the block ends."""
-    authority, tokens = Authority(folder / "authority"), TokenFile(folder / "tokens", "owner")
+    authority, bearer_tokens = Authority(folder / "authority"), BearerTokenFile(folder / "tokens", "owner")
     certificate = authority.issue("localhost", "127.0.0.1")
     settings: dict[str, Any] = {
-        "secure": {**certificate.as_server, "tokens_file": tokens.path, "listen": "localhost:0"},
+        "secure": {**certificate.as_server, "tokens_file": bearer_tokens.path, "listen": "localhost:0"},
         "sleeping": {"models": (ModelConfig(str(DEMO_MODEL), "demo", load=ON_DEMAND),), "device": "cpu"},
     }
     ears, direct, fronts = Ears(), dict[str, str](), dict[str, str]()
@@ -128,5 +128,5 @@ def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
             fronts[name] = direct[name].replace("localhost", "127.0.0.1")
             if through_envoy:
                 fronts[name] = stack.enter_context(envoy_before(direct[name], folder / name)).address
-        access = {"tls_ca": str(authority.path), "token": tokens.tokens["owner"]}
+        access = {"tls_ca": str(authority.path), "token": bearer_tokens.bearer_tokens["owner"]}
         yield Stage(stack.enter_context(gate(fronts["main"])), direct["main"], fronts, ears, access)

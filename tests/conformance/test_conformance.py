@@ -185,7 +185,7 @@ MISDEEDS: dict[str, list[dict[str, Any]]] = {
     "one_run_key": [RUN, AGAIN, {"runner": "expect_one_run_key"}],
     "run_keys": [RUN, AGAIN, {"runner": "expect_run_keys", "keys": ["one", "another"]}],
     "calls": [RUN, LOGITS, {"runner": "expect_calls", "names": ["Run"]}],
-    "cuts": [RUN, LOGITS, {"runner": "expect_cuts", "count": 1}],
+    "interruptions": [RUN, LOGITS, {"runner": "expect_interruptions", "count": 1}],
     "carried": [RUN, LOGITS, {"runner": "expect_carried", "at_most": 100}],
     "no error": [{**RUN, "expect": {"error": {"class": "BusyError", "reason": "BUSY"}}}],
     "an error": [LOGITS],

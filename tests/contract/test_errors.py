@@ -144,7 +144,7 @@ def test_an_argument_that_can_never_be_right(action: Action, reason: str, text: 
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_sentence_longer_than_the_context_is_refused_not_cut(fresh: TransparentLlm) -> None:
+def test_a_sentence_longer_than_the_context_is_refused_not_truncated(fresh: TransparentLlm) -> None:
     with pytest.raises(errors.TooLargeError) as caught:
         fresh.run_tokens([[1], [7] * 65])
     assert str(caught.value) == (

@@ -11,7 +11,7 @@ import pytest
 from support.deploy.commands import Command, of_compose, of_overlay, started
 from support.deploy.secret_volume import SecretVolume
 from support.servers.certificates import Authority, shown_serial
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from transparent_llm import connect
 from transparent_llm.errors import AuthError
@@ -36,15 +36,15 @@ def test_the_command_serves_probes_metrics_and_leaves_in_order(command: Command,
 
 
 def test_with_tls_and_tokens_the_probe_needs_neither_and_secrets_may_change(tmp_path: Path) -> None:
-    authority, tokens = Authority(tmp_path / "authority"), TokenFile(tmp_path / "tokens.txt", "alice")
+    authority, bearer_tokens = Authority(tmp_path / "authority"), BearerTokenFile(tmp_path / "tokens.txt", "alice")
     first, second = (authority.issue("transparent-llm-servers", "localhost") for _ in range(2))
     certificate = SecretVolume(tmp_path / "tls", first.as_secret)
-    access = SecretVolume(tmp_path / "tokens", {"tokens.txt": tokens.path.read_bytes()})
+    access = SecretVolume(tmp_path / "tokens", {"tokens.txt": bearer_tokens.path.read_bytes()})
     places = {f"{SECRETS}/tls": certificate.folder, f"{SECRETS}/tokens": access.folder}
     with started(of_overlay("tls"), tmp_path, places) as server:
         server.await_serving()
         target = f"localhost:{server.ports['--listen']}"
-        with connect(target, token=tokens.tokens["alice"], tls_ca=str(authority.path)) as llm:
+        with connect(target, token=bearer_tokens.bearer_tokens["alice"], tls_ca=str(authority.path)) as llm:
             assert llm.model_info().name == "demo"
         with pytest.raises(AuthError):
             connect(target, tls_ca=str(authority.path))
@@ -52,8 +52,8 @@ def test_with_tls_and_tokens_the_probe_needs_neither_and_secrets_may_change(tmp_
         assert shown_serial(address) == first.serial
         certificate.put(second.as_secret)
         wait_until(lambda: shown_serial(address) == second.serial)
-        newcomer = tokens.add("bob")
-        access.put({"tokens.txt": tokens.path.read_bytes()})
+        newcomer = bearer_tokens.add("bob")
+        access.put({"tokens.txt": bearer_tokens.path.read_bytes()})
         wait_until(lambda: is_let_in(target, newcomer, authority))
 
 

@@ -27,8 +27,7 @@ def table() -> str:
     rows = []
     for setting in settings_in(ServerConfig):
         words = setting.meaning.replace("|", "\\|")
-        flag = f"`{setting.flag}`" if setting.flag is not None else ""
-        rows.append(f"| `{setting.name}` | {flag} | {shown(setting.default)} | {words} |\n")
+        rows.append(f"| `{setting.name}` | `{setting.flag}` | {shown(setting.default)} | {words} |\n")
     return HEAD + "".join(rows)
 
 

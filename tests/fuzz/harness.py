@@ -39,7 +39,7 @@ _EXPECTED = [
 
 
 def assemble(data: bytes) -> None:
-    """Messages of a stream, each behind two bytes of its length; an empty one is a cut."""
+    """Messages of a stream, each behind two bytes of its length; an empty one is an interruption."""
     for answer in (None, Answer(_EXPECTED)):
         assembler = Assembler(MOST_BYTES, most=8, answer=answer)
         with contextlib.suppress(ProtocolError, InvalidRequestError):
@@ -77,7 +77,7 @@ def tensor(data: bytes) -> None:
     assert tensors.encode(decoded).data == message.data
 
 
-def cut(data: bytes) -> None:
+def slice_axes(data: bytes) -> None:
     """Slices of a request."""
     options = tensor_pb2.TensorOptions.FromString(data)
     index = slices.cut((3, 0, 5), ("batch", "pos", "d_model"), slices.from_wire(options.slices))
@@ -158,7 +158,7 @@ def tokenize(data: bytes) -> None:
 
 HARNESSES: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
-    for each in (assemble, frame, tensor, cut, reads, run_request, run_response, server_info, failure, tokenize)
+    for each in (assemble, frame, tensor, slice_axes, reads, run_request, run_response, server_info, failure, tokenize)
 }
 MEANT = (TransparentLlmError, ProtocolError, DecodeError)
 """What may come out of them."""
@@ -190,7 +190,7 @@ def seeds(name: str) -> Iterator[bytes]:
         "assemble": len(chunk).to_bytes(2, "big") + chunk,
         "frame": chunk,
         "tensor": tensors.encode(value).SerializeToString(),
-        "cut": options.SerializeToString(),
+        "slice_axes": options.SerializeToString(),
         "reads": service_pb2.FetchRequest(run_id="r", items=items).SerializeToString(),
         "run_request": requests.run(RunInput.of_tokens(ROWS), "m").SerializeToString(),
         "run_response": service_pb2.RunResponse(**answer).SerializeToString(),

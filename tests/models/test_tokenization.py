@@ -84,10 +84,10 @@ def test_an_empty_sentence_is_its_bos_where_there_is_one() -> None:
     assert tokenization(wants_bos=True).encode([""]) == [[BOS]]
 
 
-# Nothing is cut or padded on the way
+# Nothing is truncated or padded on the way
 
 
-def test_settings_for_cutting_and_padding_of_a_published_tokenizer_do_not_apply() -> None:
+def test_settings_for_truncation_and_padding_of_a_published_tokenizer_do_not_apply() -> None:
     tokenizer = build_tokenizer()
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding(direction="left", length=50)

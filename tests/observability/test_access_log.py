@@ -19,7 +19,7 @@ import grpc
 import pytest
 
 from support.servers.collector import collecting
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
@@ -66,18 +66,18 @@ def calls(log: Path) -> list[dict[str, Any]]:
 
 
 def test_every_line_is_an_object_and_calls_have_their_figures(tmp_path: Path) -> None:
-    log, file = tmp_path / "log", TokenFile(tmp_path / "tokens", "alice")
+    log, file = tmp_path / "log", BearerTokenFile(tmp_path / "tokens", "alice")
     arguments = ("--access-log", "json", "--tokens", str(file.path), "--metrics-listen", "localhost:0")
     began = time.perf_counter()
     with serving(log, *arguments) as address:
-        with RemoteTransparentLlm(address, token=file.tokens["alice"], shared_memory=False) as llm:
+        with RemoteTransparentLlm(address, token=file.bearer_tokens["alice"], shared_memory=False) as llm:
             llm.run([SENTENCE])
             llm.residual_in(0)
             with pytest.raises(errors.IndexOutOfRangeError):
                 llm.residual_in(99)
         with RemoteTransparentLlm(address, token="wrong") as stranger, pytest.raises(errors.AuthError):
             stranger.model_info()
-        alice = [("authorization", f"Bearer {file.tokens['alice']}")]
+        alice = [("authorization", f"Bearer {file.bearer_tokens['alice']}")]
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
             channel.unary_unary(f"/{SERVICE}/Zanzibar")(b"", timeout=30, metadata=alice)
     took_ms = (time.perf_counter() - began) * 1000
@@ -94,7 +94,7 @@ def test_every_line_is_an_object_and_calls_have_their_figures(tmp_path: Path) ->
     assert "owner" not in stranger_call
     assert unknown["sent_bytes"] == 0
     text = log.read_text(encoding="utf-8")
-    assert not any(word in text.lower() for word in (*SENTENCE.split(), file.tokens["alice"]))
+    assert not any(word in text.lower() for word in (*SENTENCE.split(), file.bearer_tokens["alice"]))
     assert '"message": "metrics on http://localhost:' in text
 
 

@@ -17,14 +17,15 @@ import torch
 from support.network.gate import Gate, gate
 from support.servers.engines import held
 from support.servers.figures import LOOPBACK, figures, settled
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import Watcher, running, tiny
+from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
-from transparent_llm.wire._gen import service_pb2_grpc, tensor_pb2
+from transparent_llm.wire._gen import tensor_pb2
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
@@ -170,7 +171,7 @@ def test_a_call_past_its_deadline_is_told_from_one_that_was_left() -> None:
         deafening.way = way
         grpc.channel_ready_future(to).result(30)
         with held(server._engine):
-            call = service_pb2_grpc.TransparentLlmServiceStub(to).Run.future(RUN, timeout=2.0)
+            call = stub(to).Run.future(RUN, timeout=2.0)
             settled(server, {"DEADLINE_EXCEEDED": 1}, CALLS, "code")
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert figures(server)("transparent_llm_cancellations_total") == 0
@@ -189,7 +190,7 @@ def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
         deafening.way = way
         with grpc.insecure_channel(way.address) as to:
             grpc.channel_ready_future(to).result(30)
-            call = service_pb2_grpc.TransparentLlmServiceStub(to).Logits(request, timeout=2.0)
+            call = stub(to).Logits(request, timeout=2.0)
             assert watcher.holding.wait(30)
             now = settled(server, {"Run": 1, "Logits": 1}, CALLS, "method")
             assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -423,11 +424,11 @@ def test_memory_of_a_gpu_is_shown() -> None:
 
 
 def test_refused_tokens_are_counted(tmp_path: Any) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(metrics_listen=LOOPBACK, tokens_file=file.path) as server:
         with client(server, token="wrong") as stranger, pytest.raises(errors.AuthError):
             stranger.model_info()
-        with client(server, token=file.tokens["alice"]) as alice:
+        with client(server, token=file.bearer_tokens["alice"]) as alice:
             alice.model_info()
         settled(server, {"UNAUTHENTICATED": 1}, REFUSALS, "reason")
         assert figures(server).by("code", CALLS) == {"UNAUTHENTICATED": 1, "OK": 1}

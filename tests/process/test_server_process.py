@@ -17,7 +17,7 @@ import torch
 
 from support.models.families import save
 from support.servers.certificates import Authority
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.patience import waiting
 from support.servers.server_processes import TIMEOUT_S, log_of, process, ready_address
 from transparent_llm import RemoteTransparentLlm, connect
@@ -258,13 +258,13 @@ def test_a_server_that_others_can_reach_wants_protection_or_a_word(tiny_folder: 
 
 
 def test_tokens_and_certificates_are_options_of_the_command(tiny_folder: Path, tmp_path: Path) -> None:
-    authority, file = Authority(tmp_path / "authority"), TokenFile(tmp_path / "tokens", "alice")
+    authority, file = Authority(tmp_path / "authority"), BearerTokenFile(tmp_path / "tokens", "alice")
     own, client = authority.issue("localhost"), authority.issue("a.example", common_name="alice")
     tls = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", str(authority.path))
     arguments = ("--listen", "0.0.0.0:0", "--model", str(tiny_folder), "--tokens", str(file.path), *tls)
     with process(*arguments) as running:
         target = f"localhost:{ready_address(running).rpartition(':')[2]}"
-        access = {"token": file.tokens["alice"], "tls_ca": str(authority.path), **client.as_client}
+        access = {"token": file.bearer_tokens["alice"], "tls_ca": str(authority.path), **client.as_client}
         with connect(target, **access) as llm:
             assert llm.model_info().name == "tiny"
         flags = [word for name, value in access.items() for word in (f"--{name.replace('_', '-')}", value)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.server_processes import TIMEOUT_S, log_of, process, ready_address
 from transparent_llm import connect
@@ -63,7 +63,7 @@ def test_it_waits_for_no_thread_of_a_library() -> None:
         assert "given up" not in log_of(running)
 
 
-def test_what_holds_up_the_end_itself_is_cut_off_with_a_word_where_it_was() -> None:
+def test_what_holds_up_the_end_itself_is_stopped_with_a_word_where_it_was() -> None:
     with at("never_stops") as running:
         running.send_signal(signal.SIGTERM)
         assert running.wait(TIMEOUT_S) == 1
@@ -83,7 +83,7 @@ def test_a_signal_is_heard_by_whichever_thread_it_reaches() -> None:
 
 
 def test_sighup_has_tokens_read_again_and_ends_nothing(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with process(*SERVE, "--tokens", str(file.path), start_new_session=True) as running:
         address = ready_address(running)
         bob = file.add("bob")

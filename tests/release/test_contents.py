@@ -20,7 +20,6 @@ NEEDED = {
     "transparent_llm/client/transport/service_config.json",
     "transparent_llm/wire/_gen/service_pb2.py",
     "transparent_llm/wire/_gen/service_pb2.pyi",
-    "transparent_llm/wire/_gen/service_pb2_grpc.py",
     "transparent_llm/integrations/transformer_lens/driver.py",
     "transparent_llm_server/py.typed",
     "transparent_llm_server/demo/model/config.json",

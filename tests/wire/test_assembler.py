@@ -1,4 +1,4 @@
-"""Streams put together: one tensor or many, cut anywhere, begun again, and refused where they make no sense."""
+"""Streams put together: one tensor or many, interrupted anywhere, begun again, and refused where they make no sense."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_total_bytes_are_those_of_all_headers_so_far() -> None:
     assert (assembler.received, assembler.total_bytes) == (12, 20)
 
 
-# Cuts
+# Interruptions
 
 
 def test_a_second_stream_with_the_same_etag_goes_on() -> None:
@@ -202,7 +202,7 @@ def test_a_resumed_stream_without_a_header_is_refused() -> None:
         assembled([TensorChunk(offset=4, data=b"ab")], assembler)
 
 
-def test_another_tensor_under_the_etag_of_the_cut_one_is_refused() -> None:
+def test_another_tensor_under_the_etag_of_the_interrupted_one_is_refused() -> None:
     assembler = assembled(sent(torch.zeros(6, dtype=torch.uint8), chunk_bytes=4)[:1])
     assembler.resume()
     with pytest.raises(ProtocolError, match=r"^a header with the etag of the broken stream describes another tensor$"):
@@ -312,7 +312,7 @@ def test_a_header_that_announces_more_than_any_memory_is_refused(n_bytes: int) -
     assert text.startswith(("no memory for the ", "no tensor can have the shape "))
 
 
-# Any tensors, any cut
+# Any tensors, any interruption
 
 
 @given(st.lists(any_tensors(), min_size=1, max_size=4), st.integers(1, 700))
@@ -326,13 +326,13 @@ def test_any_tensors_come_back_from_chunks_of_any_size(tensors: list[torch.Tenso
 
 @given(st.lists(any_tensors(), min_size=1, max_size=4), st.integers(1, 50), st.data())
 @settings(deadline=None)
-def test_any_tensors_come_back_after_cuts_anywhere(
+def test_any_tensors_come_back_after_interruptions_anywhere(
     tensors: list[torch.Tensor], chunk_bytes: int, data: st.DataObject
 ) -> None:
     assembler = Assembler()
-    for _ in range(data.draw(st.integers(0, 3), label="cuts")):
+    for _ in range(data.draw(st.integers(0, 3), label="interruptions")):
         messages = sent_all(tensors, chunk_bytes, assembler.received)
-        arriving = data.draw(st.integers(0, len(messages)), label="messages before the cut")
+        arriving = data.draw(st.integers(0, len(messages)), label="messages before the interruption")
         assembled(messages[:arriving], assembler)
         assembler.resume()
     assembled(sent_all(tensors, chunk_bytes, assembler.received), assembler)
@@ -345,9 +345,9 @@ def test_any_tensors_come_back_after_cuts_anywhere(
 @given(any_tensors(), any_tensors(), st.integers(0, 50), st.integers(1, 50))
 @settings(deadline=None)
 def test_any_restart_gives_the_new_bits(
-    old: torch.Tensor, new: torch.Tensor, before_cut: int, chunk_bytes: int
+    old: torch.Tensor, new: torch.Tensor, before_interruption: int, chunk_bytes: int
 ) -> None:
-    assembler = assembled(sent(old, chunk_bytes)[:before_cut])
+    assembler = assembled(sent(old, chunk_bytes)[:before_interruption])
     assembler.resume()
     assembled(sent(new, chunk_bytes, etag="two"), assembler)
     assert_same_bits(only(assembler), new)

@@ -15,7 +15,7 @@ from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.wire import fetch, requests
 from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, LogitsRequest, PlanRequest, ResidualInRequest
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_BF16, ENCODING_DENSE, ENCODING_FACTORED, AxisSlice, TensorOptions
-from transparent_llm.wire.form import RequestedForm, form_of
+from transparent_llm.wire.form import Form, form_of
 from transparent_llm.wire.methods import METHODS
 
 _Message = TypeVar("_Message", bound=Message)
@@ -72,12 +72,11 @@ def test_every_method_comes_back(name: str) -> None:
     method = METHODS[name]
     indices = tuple(range(len(method.arguments)))
     axis = (method.dims or ())[0]
-    form = requests.Form({axis: slice(1, None, 2)}, torch.float64, factored=True)
-    asked = RequestedForm(((axis, slice(1, None, 2)),), torch.float64, factored=True)
+    form = Form(((axis, slice(1, None, 2)),), torch.float64, factored=True)
     item = requests.Item(name, indices, form)
     for message in (requests.fetch("a run", [item]), requests.plan("a run", [item])):
         assert message.run_id == "a run"
-        assert fetch.reads(sent(message)) == [(name, indices, asked)]
+        assert fetch.reads(sent(message)) == [(name, indices, form)]
 
 
 def test_an_index_that_may_be_left_out_comes_back_as_none() -> None:

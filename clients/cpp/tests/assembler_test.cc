@@ -120,7 +120,7 @@ TEST_F(AssemblerTest, RefusesMoreThanMaxBytesBeforeItTakesMemory) {
   }
 }
 
-TEST_F(AssemblerTest, GoesOnAfterACut) {
+TEST_F(AssemblerTest, GoesOnAfterAnInterruption) {
   assembler.add(bytes_header(4, "ab"));
   assembler.resume();
   EXPECT_EQ(assembler.received(), 2u);
@@ -169,7 +169,7 @@ TEST_F(AssemblerTest, ATensorWithoutBytesIsSentAgain) {
   EXPECT_EQ(finished(1), "cde");
 }
 
-TEST_F(AssemblerTest, ACutBeforeTheFirstHeaderAsksFromTheBeginning) {
+TEST_F(AssemblerTest, AnInterruptionBeforeTheFirstHeaderAsksFromTheBeginning) {
   assembler.resume();
   EXPECT_EQ(assembler.received(), 0u);
   EXPECT_EQ(assembler.etag(), "");

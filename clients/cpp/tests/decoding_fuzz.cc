@@ -93,7 +93,7 @@ const Expected& expected() {
   return kExpected;
 }
 
-/// Messages of a stream; one of no length is a cut.
+/// Messages of a stream; one of no length is an interruption.
 void take_stream(Source source) {
   Collector collector(4);
   const bool is_checked = (source.next() & 1) != 0;

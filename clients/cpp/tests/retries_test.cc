@@ -7,7 +7,7 @@
 #include <map>
 #include <thread>
 
-#include "cutting_proxy.h"
+#include "interrupting_proxy.h"
 #include "real_server.h"
 #include "scripted_server.h"
 #include "transparent_llm/client.h"
@@ -17,7 +17,7 @@ namespace transparent_llm {
 namespace {
 
 using namespace std::chrono_literals;
-using test::CuttingProxy;
+using test::InterruptingProxy;
 using test::ScriptedServer;
 using test::Writer;
 
@@ -31,41 +31,41 @@ const std::vector<std::string> kLong = {
     "My lord, I have remembrances of yours that I have longed long to redeliver, I pray you now "
     "receive them"};
 
-TEST(CutsTest, ACutValueGoesOnWhereItBroke) {
+TEST(InterruptionsTest, AnInterruptedValueGoesOnWhereItBroke) {
   Client direct = Client::connect(test::real_server());
   direct.run(kLong);
   const std::string expected = raw(direct.logits());
   ASSERT_GT(expected.size(), 150'000u);
-  CuttingProxy proxy(test::real_server(), {70'000, 1'000, 60'000});
+  InterruptingProxy proxy(test::real_server(), {70'000, 1'000, 60'000});
   Client llm = Client::connect(proxy.address());
   llm.run(kLong);
   std::vector<std::uint64_t> reports;
   const Tensor logits = llm.logits(
       {.on_progress = [&](std::uint64_t received, std::uint64_t) { reports.push_back(received); }});
   EXPECT_EQ(raw(logits), expected);
-  EXPECT_EQ(proxy.cuts_made(), 3u);
+  EXPECT_EQ(proxy.interruptions(), 3u);
   EXPECT_TRUE(std::is_sorted(reports.begin(), reports.end()));  // nothing began again
   EXPECT_EQ(reports.back(), expected.size());
 }
 
-TEST(CutsTest, ACutFetchGoesOnWhereItBroke) {
+TEST(InterruptionsTest, AnInterruptedFetchGoesOnWhereItBroke) {
   Client direct = Client::connect(test::real_server());
   direct.run(kLong);
-  CuttingProxy proxy(test::real_server(), {40'000, 40'000, 40'000});
+  InterruptingProxy proxy(test::real_server(), {40'000, 40'000, 40'000});
   Client llm = Client::connect(proxy.address());
   llm.run(kLong);
   const std::vector<Tensor> fetched =
       llm.fetch({Read::residual_in(0), Read::residual_in(1), Read::logits()});
-  EXPECT_GT(proxy.cuts_made(), 0u);
+  EXPECT_GT(proxy.interruptions(), 0u);
   EXPECT_EQ(raw(fetched[0]), raw(direct.residual_in(0)));
   EXPECT_EQ(raw(fetched[1]), raw(direct.residual_in(1)));
   EXPECT_EQ(raw(fetched[2]), raw(direct.logits()));
 }
 
-TEST(CutsTest, ChunksGoOnWithoutAGap) {
+TEST(InterruptionsTest, ChunksGoOnWithoutAGap) {
   Client direct = Client::connect(test::real_server());
   direct.run(kLong);
-  CuttingProxy proxy(test::real_server(), {70'000, 60'000});
+  InterruptingProxy proxy(test::real_server(), {70'000, 60'000});
   Client llm = Client::connect(proxy.address());
   llm.run(kLong);
   std::string joined;
@@ -75,20 +75,20 @@ TEST(CutsTest, ChunksGoOnWithoutAGap) {
                     joined.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
                   });
   EXPECT_EQ(joined, raw(direct.logits()));
-  EXPECT_EQ(proxy.cuts_made(), 2u);
+  EXPECT_EQ(proxy.interruptions(), 2u);
 }
 
-TEST(CutsTest, ARunOverALostConnectionIsAskedForAgain) {
-  CuttingProxy proxy(test::real_server(), {1'000});
+TEST(InterruptionsTest, ARunOverALostConnectionIsAskedForAgain) {
+  InterruptingProxy proxy(test::real_server(), {1'000});
   Client llm = Client::connect(proxy.address());
-  for (int runs = 0; proxy.cuts_made() == 0 && runs < 100; ++runs) llm.run({"My lord"});
-  EXPECT_EQ(proxy.cuts_made(), 1u);
+  for (int runs = 0; proxy.interruptions() == 0 && runs < 100; ++runs) llm.run({"My lord"});
+  EXPECT_EQ(proxy.interruptions(), 1u);
   llm.run({"My lord"});
   EXPECT_EQ(llm.batch_size(), 1u);
 }
 
-TEST(CutsTest, AClosedClientLetsItsConnectionGo) {
-  CuttingProxy proxy(test::real_server(), {});
+TEST(InterruptionsTest, AClosedClientLetsItsConnectionGo) {
+  InterruptingProxy proxy(test::real_server(), {});
   Client llm = Client::connect(proxy.address());
   llm.run({"My lord"});
   llm.close();
@@ -96,14 +96,14 @@ TEST(CutsTest, AClosedClientLetsItsConnectionGo) {
   EXPECT_THROW(llm.is_serving(), InvalidRequestError);
 }
 
-TEST(CutsTest, NewBitsBeginAnew) {
+TEST(InterruptionsTest, NewBitsBeginAnew) {
   ScriptedServer server;
   std::vector<std::pair<std::uint64_t, std::string>> asked;
   server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
     asked.emplace_back(request.options().resume_offset(), request.options().etag());
     if (asked.size() == 1) {
       writer->Write(test::residual(4, "ab", "old"));
-      return grpc::Status(grpc::UNAVAILABLE, "cut");
+      return grpc::Status(grpc::UNAVAILABLE, "lost");
     }
     writer->Write(test::residual(4, "wxyz", "new"));
     return grpc::Status::OK;
@@ -122,7 +122,7 @@ TEST(CutsTest, NewBitsBeginAnew) {
   EXPECT_EQ(asked[1], (std::pair<std::uint64_t, std::string>{2, "old"}));
 }
 
-TEST(CutsTest, AStreamInCrumbsIsNotAskedForWithoutAPause) {
+TEST(InterruptionsTest, AStreamInCrumbsIsNotAskedForWithoutAPause) {
   ScriptedServer server;
   std::atomic<int> calls = 0;
   server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
@@ -138,12 +138,12 @@ TEST(CutsTest, AStreamInCrumbsIsNotAskedForWithoutAPause) {
   EXPECT_LE(calls, 25);
 }
 
-TEST(CutsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
+TEST(InterruptionsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
   ScriptedServer server;
   int calls = 0;
   server.on_residual_in = [&](const v1::ResidualInRequest&, Writer* writer) {
     if (++calls == 1) return test::status_of(grpc::UNAVAILABLE, "DRAINING");
-    if (calls == 2) return grpc::Status(grpc::CANCELLED, "cut off before it began");
+    if (calls == 2) return grpc::Status(grpc::CANCELLED, "ended before it began");
     if (calls == 3) return grpc::Status(grpc::INTERNAL, "Received RST_STREAM with error code 2");
     writer->Write(test::residual(4, "abcd"));
     return grpc::Status::OK;
@@ -154,7 +154,7 @@ TEST(CutsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
   EXPECT_EQ(calls, 4);
 }
 
-TEST(CutsTest, AServerThatHasSentAValueHasAnswered) {
+TEST(InterruptionsTest, AServerThatHasSentAValueHasAnswered) {
   ScriptedServer server;
   int calls = 0;
   server.on_neuron_output = [&](const v1::NeuronOutputRequest&, Writer* writer) {
@@ -168,7 +168,7 @@ TEST(CutsTest, AServerThatHasSentAValueHasAnswered) {
   EXPECT_EQ(calls, 8);
 }
 
-TEST(CutsTest, ABusyServerIsNotAskedAgain) {
+TEST(InterruptionsTest, ABusyServerIsNotAskedAgain) {
   ScriptedServer server;
   int calls = 0;
   server.on_residual_in = [&](const v1::ResidualInRequest&, Writer*) {
@@ -186,7 +186,7 @@ TEST(CutsTest, ABusyServerIsNotAskedAgain) {
   EXPECT_EQ(calls, 1);
 }
 
-TEST(CutsTest, AServerThatNeverAnsweredIsTriedFiveTimes) {
+TEST(InterruptionsTest, AServerThatNeverAnsweredIsTriedFiveTimes) {
   ScriptedServer server;
   int calls = 0;
   server.on_run = [&](const v1::RunRequest&, v1::RunResponse*) {
@@ -198,7 +198,7 @@ TEST(CutsTest, AServerThatNeverAnsweredIsTriedFiveTimes) {
   EXPECT_EQ(calls, 5);
 }
 
-TEST(CutsTest, AClientThatIsClosedWhileItWaitsCancelsTheCall) {
+TEST(InterruptionsTest, AClientThatIsClosedWhileItWaitsCancelsTheCall) {
   std::atomic<int> calls = 0;
   ScriptedServer server;  // which may still count when the client has left
   server.on_residual_in = [&](const v1::ResidualInRequest&, Writer*) {
@@ -216,7 +216,7 @@ TEST(CutsTest, AClientThatIsClosedWhileItWaitsCancelsTheCall) {
   EXPECT_THROW(llm.residual_in(0), CancelledError);
 }
 
-TEST(CutsTest, AServerThatStaysAwayMissesTheDeadline) {
+TEST(InterruptionsTest, AServerThatStaysAwayMissesTheDeadline) {
   ScriptedServer server;
   server.on_residual_in = [&](const v1::ResidualInRequest& request, Writer* writer) {
     if (request.options().resume_offset() == 0) writer->Write(test::residual(4, "ab"));

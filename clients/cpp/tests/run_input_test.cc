@@ -40,7 +40,7 @@ TEST(RunInputTest, RefusesTextThatIsNotUtf8) {
     }
   };
   refuses("\xff");
-  refuses("a\xc3");             // cut off
+  refuses("a\xc3");             // truncated
   refuses("\xc0\xaf");          // overlong
   refuses("\xe0\x80\xaf");      // overlong
   refuses("\xed\xa0\x80");      // a surrogate

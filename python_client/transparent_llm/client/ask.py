@@ -13,13 +13,15 @@ from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.read_ahead import Indices
 from transparent_llm.client.reads import Read, integers
 from transparent_llm.selection import Selection
+from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import METHODS
-from transparent_llm.wire.requests import Form, Item
+from transparent_llm.wire.requests import Item
 
 
 def form(name: str, selection: Selection) -> Form:
     """What a selection asks for of a method's value: nothing of axes that it does not have, no type of integers."""
-    return Form(selection.of(METHODS[name].value_dims), None if METHODS[name].integers else selection.dtype)
+    axes = tuple(selection.of(METHODS[name].value_dims).items())
+    return Form(axes, None if METHODS[name].integers else selection.dtype)
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class Ask:
     def _form(self) -> Form:
         return form(self.name, self.selection)
 
-    @property
+    @cached_property
     def axes(self) -> Mapping[str, slice]:
         """The parts of the value's axes that are asked for."""
-        return self._form.axes
+        return dict(self._form.axes)
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -99,4 +101,4 @@ class Ask:
         """
         if not factored:
             return Item(*self.read, self._form)
-        return Item(*self.read, Form({} if METHODS[self.name].weights else self.axes, factored=True))
+        return Item(*self.read, Form(() if METHODS[self.name].weights else self._form.axes, factored=True))

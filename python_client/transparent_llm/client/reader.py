@@ -220,15 +220,16 @@ class RunReader:
         return weights.has_layer(model, layer) if ask.axes else weights.keeps_layer(model, layer)
 
     def _value(self, ask: Ask, named: Named, *, is_kept: bool) -> Result:
+        method = METHODS[ask.name]
+        if method.is_parts:
+            return of_parts(method, {part: tensor.clone() for part, tensor in named.items()} if is_kept else named)
         if WHOLE in named:
             value = named[WHOLE].clone() if is_kept else named[WHOLE]
-        elif (method := METHODS[ask.name]).is_parts:
-            return of_parts(method, {part: tensor.clone() for part, tensor in named.items()} if is_kept else named)
         elif "pattern" in named:
             value = self._products.attn(ask, named)
         else:
             value = self._products.ffn(ask, named)
-        if not expecting.of_run(ask).is_shape(value.shape):
+        if method.parts and not expecting.of_run(ask).is_shape(value.shape):
             raise InternalError(
                 f"{self._shared.calls.config.target} broke the protocol: {ask.name} is {list(value.shape)}, unsliced, "
                 "or of another shape than its factors implied"

@@ -127,7 +127,7 @@ def _kept_one(n_bytes: int) -> mmap.mmap | None:
 
 
 def _keep(region: mmap.mmap) -> None:
-    """A result was freed."""
+    """Keep the block of a result that was freed for the next result of its size, or give it back."""
     if len(region) > _KEPT_BYTES:
         return
     with contextlib.suppress(OSError):

@@ -53,7 +53,7 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """(number, position behind it)."""
+    """The number that begins at a position, and the position behind it."""
     number = 0
     for i in range(_LONGEST_VARINT):
         byte = data[position + i]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.wire._gen import service_pb2
-from transparent_llm.wire.form import RequestedForm, form_of
+from transparent_llm.wire.form import Form, form_of
 from transparent_llm.wire.methods import METHODS
 
 MOST_ITEMS = 4096
@@ -12,7 +12,7 @@ MOST_ITEMS = 4096
 
 _READS = tuple(field.name for field in service_pb2.FetchItem.DESCRIPTOR.fields)
 ReadsRequest = service_pb2.FetchRequest | service_pb2.PlanRequest
-Read = tuple[str, tuple[int | None, ...], RequestedForm]
+Read = tuple[str, tuple[int | None, ...], Form]
 """A method, its indices, and the form of its value."""
 
 FETCHED_METHODS = frozenset(_READS)

@@ -13,14 +13,14 @@ from transparent_llm.wire.ring import Offer
 
 
 @dataclass(frozen=True)
-class RequestedForm:
+class Form:
     """Which part of a value is sent, and how it is encoded: with the value itself, all that its bits depend on.
 
-    What a client asks for with `requests.Form`, as a server gets it: from anyone, with an axis twice perhaps.
+    A client asks with it, and a server reads it out of a request, which may come from anyone.
     """
 
     axes: tuple[tuple[str, slice], ...] = ()
-    """Parts of axes by name, not yet compared with any tensor."""
+    """Parts of axes by name, not yet compared with any tensor: an axis that is there twice is refused only then."""
 
     dtype: torch.dtype | None = None
     """Element type on the wire. None: as held."""
@@ -46,14 +46,14 @@ class Delivery:
     """Shared memory in which the client can take large tensors."""
 
 
-def form_of(options: tensor_pb2.TensorOptions) -> RequestedForm:
+def form_of(options: tensor_pb2.TensorOptions) -> Form:
     """The form in which a request wants its value.
 
     Raises:
         InvalidRequestError: a dtype or an encoding that is unknown.
     """
     dtype = None if options.dtype == tensor_pb2.DTYPE_UNSPECIFIED else dtypes.from_wire(options.dtype)
-    return RequestedForm(slices.from_wire(options.slices), dtype, _is_factored(options.encoding))
+    return Form(slices.from_wire(options.slices), dtype, _is_factored(options.encoding))
 
 
 def delivery_of(options: tensor_pb2.TensorOptions) -> Delivery:

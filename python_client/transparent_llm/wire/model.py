@@ -42,7 +42,7 @@ def info_from_response(message: service_pb2.ModelInfoResponse) -> ModelInfo:
 
 
 def info_from_wire(message: model_pb2.ModelInfo) -> ModelInfo:
-    """ModelInfo from a message."""
+    """The shape of a model, as a server told it."""
     return ModelInfo(**{field.name: getattr(message, field.name) for field in dataclasses.fields(ModelInfo)})
 
 

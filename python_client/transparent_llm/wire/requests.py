@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,24 +13,11 @@ from transparent_llm.errors import IndexOutOfRangeError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes, health, ring, slices, tensors
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import METHODS
 
 Request = Message
 """Without its fields: outside `wire` nobody sets or reads them."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """What is asked for of a value beyond the arguments of its method."""
-
-    axes: Mapping[str, slice] = field(default_factory=dict)
-    """Parts of axes, by their names."""
-
-    dtype: torch.dtype | None = None
-    """None: as the server holds it."""
-
-    factored: bool = False
-    """Whether the factors of the value will do."""
 
 
 class Item(NamedTuple):
@@ -112,7 +98,7 @@ def neuron_output(model: str, digest: str, layer: int | None, neuron: int | None
 def neuron_outputs(model: str, digest: str, layer: int, neurons: slice) -> Request:
     """Asks for the output vectors of some neurons of a layer."""
     request = service_pb2.NeuronOutputsRequest(model=model, model_digest=digest, layer=layer)
-    _fill(request.options, Form({"d_ffn": neurons}))
+    _fill(request.options, Form((("d_ffn", neurons),)))
     return request
 
 

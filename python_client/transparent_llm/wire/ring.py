@@ -1,7 +1,7 @@
 """The ring of shared memory through which a client and a server of one host and one user pass large tensors.
 
 A file in memory: what proves that both see the same one, how many pieces the client has read, and the slots. Both
-sides read and write it by system calls and never map it, so no side can harm the other by cutting it short. All that is
+sides read and write it by system calls and never map it, so no side can harm the other by truncating it. All that is
 done with a file that was closed raises a ValueError: its number may be another file's by then.
 """
 

@@ -14,7 +14,7 @@ from transparent_llm.wire.methods import SERVICE
 
 @dataclass(frozen=True)
 class Rpc:
-    """One of the service."""
+    """One RPC of the service: its messages, and whether it streams."""
 
     name: str
     """`ResidualIn`."""

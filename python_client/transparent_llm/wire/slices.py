@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from transparent_llm.quoting import quoted
@@ -33,11 +33,9 @@ def cut(shape: Sequence[int], dims: Sequence[str], axes: Axes) -> tuple[slice, .
     return tuple(index) if seen else None
 
 
-def to_wire(axes: Mapping[str, slice]) -> list[tensor_pb2.AxisSlice]:
+def to_wire(axes: Axes) -> list[tensor_pb2.AxisSlice]:
     """Python slices of named axes, as messages."""
-    return [
-        tensor_pb2.AxisSlice(axis=axis, start=part.start, stop=part.stop, step=part.step) for axis, part in axes.items()
-    ]
+    return [tensor_pb2.AxisSlice(axis=axis, start=part.start, stop=part.stop, step=part.step) for axis, part in axes]
 
 
 def from_wire(messages: Iterable[tensor_pb2.AxisSlice]) -> tuple[tuple[str, slice], ...]:

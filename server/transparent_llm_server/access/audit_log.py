@@ -94,7 +94,7 @@ class AuditLog:
         self.tell("refused" if is_refused else "call", method=call.method, code=call.code, **facts, **size)
 
     def tell(self, event: str, **facts: object) -> None:
-        """Write a line, soon."""
+        """Have the log's own thread write a line of this event and its facts; never waits for the disk."""
         if self._file is None:
             return
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")

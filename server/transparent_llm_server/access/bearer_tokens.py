@@ -167,7 +167,11 @@ def _parsed(words: list[str]) -> tuple[bytes, _Entry]:
 
 
 def _time(word: str) -> datetime:
-    """In UTC, of `expires=TIME`."""
+    """The moment that a word `expires=TIME` names, in UTC.
+
+    Raises:
+        ValueError: it is another word, or there is no such moment.
+    """
     told = _EXPIRES.fullmatch(word)
     try:
         if told is not None:

@@ -35,7 +35,7 @@ _ASK = "ask the server's operator for another"
 
 @dataclass
 class _Entries:
-    """What the lines say."""
+    """Everyone whom the lines of the file name, by the three ways of naming."""
 
     fingerprints: set[bytes] = field(default_factory=set)
     serials: set[int] = field(default_factory=set)
@@ -106,7 +106,7 @@ def _read(path: Path) -> _Entries:
 
 
 def _add(line: str, entries: _Entries) -> bool:
-    """Whether it says anything."""
+    """Put what a line names into the entries; False if it is none of the three forms."""
     kind, _, number = line.partition(":")
     plain = f"{kind}:{number.replace(':', '')}"
     if (fingerprint := _FINGERPRINT.fullmatch(plain)) is not None:

@@ -31,8 +31,7 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
         help="Read settings from this TOML file; those given here come first.",
     )
     for setting in settings_in(ServerConfig):
-        if setting.flag is not None:
-            parser.add_argument(setting.flag, dest=setting.name, default=None, help=_help(setting), **_form(setting))
+        parser.add_argument(setting.flag, dest=setting.name, default=None, help=_help(setting), **_form(setting))
 
 
 def _form(setting: Setting) -> _Form:

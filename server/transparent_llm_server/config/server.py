@@ -15,7 +15,7 @@ from transparent_llm.network.target import DEFAULT_TARGET
 from transparent_llm_server.config.model import ModelConfig as ModelConfig
 from transparent_llm_server.config.parsing import require_known, typed
 from transparent_llm_server.config.parsing import settings_of as settings_of
-from transparent_llm_server.config.setting import file_only, setting
+from transparent_llm_server.config.setting import setting
 
 MIB = 2**20
 DEFAULT_SHARED_POSITIONS = 8192
@@ -67,13 +67,13 @@ class ServerConfig:
     """Weights of all loaded models together. Over it, those that are loaded on demand and that nobody uses are
     unloaded, the least recently used first. Unset: no limit."""
 
-    model_retry_s: float = file_only(60.0)
+    model_retry_s: float = 60.0
     """How long to wait before loading a model again after that has failed."""
 
     max_streams: int = 160
     """Calls under way at the same time; one more is told to retry later. Each has a thread."""
 
-    spare_threads: int = file_only(16)
+    spare_threads: int = 16
     """Threads beside those of `max_streams`, which tell calls over that limit at once to retry later."""
 
     max_streams_per_owner: int = 64
@@ -89,10 +89,10 @@ class ServerConfig:
     share_window_s: float = 0.002
     """How long the model waits for more runs to share a forward pass with."""
 
-    sweep_s: float = file_only(10.0)
+    sweep_s: float = 10.0
     """How often runs that are older than `run_ttl_s` are looked for."""
 
-    busy_retry_s: float = file_only(1.0)
+    busy_retry_s: float = 1.0
     """How long a call that was refused for want of room is told to wait."""
 
     run_store_bytes: int = 4 * 2**30
@@ -116,16 +116,16 @@ class ServerConfig:
     max_read_bytes: int = 16 * 2**30
     """One answer: a tensor, or all of a Fetch."""
 
-    chunk_bytes: int = file_only(MIB)
+    chunk_bytes: int = MIB
     """Data in one message of a stream, unless the client asks for another size."""
 
-    max_chunk_bytes: int = file_only(4 * MIB)
+    max_chunk_bytes: int = 4 * MIB
     """Data in one message of a stream that a client can ask for at most."""
 
     shared_memory: bool = True
     """Send large tensors through shared memory to clients of the same host and user that offer it."""
 
-    max_request_bytes: int = file_only(4 * MIB)
+    max_request_bytes: int = 4 * MIB
     """One message from a client; a larger one is refused."""
 
     drain_announce_s: float = 0.0
@@ -141,7 +141,7 @@ class ServerConfig:
     """How long the request of a call may take to come, whole; then the call is cancelled. Where its place is needed by
     another call, it is cancelled at once. 0: for ever."""
 
-    max_unread_bytes: int = file_only(64 * MIB)
+    max_unread_bytes: int = 64 * MIB
     """Answers of calls without streaming that their clients do not read, all together; over it the oldest are
     dropped."""
 
@@ -153,7 +153,7 @@ class ServerConfig:
     """A piece of work on the model thread that takes longer ends the process with the exit code 72, so that it is
     restarted. 0: never."""
 
-    shortest_ping_s: float = file_only(5.0)
+    shortest_ping_s: float = 5.0
     """Clients that ping more often than this are disconnected."""
 
     tokens_file: Path | None = setting(None, flag="--tokens")
@@ -179,24 +179,24 @@ class ServerConfig:
     log_prompts: bool = False
     """Write sentences, and the words of incidents, into the log; otherwise they are never there."""
 
-    max_metadata_bytes: int = file_only(16 * 2**10)
+    max_metadata_bytes: int = 16 * 2**10
     """Headers of a call; one with more is refused."""
 
-    max_streams_per_connection: int = file_only(128)
+    max_streams_per_connection: int = 128
     """Calls under way at the same time on one connection; its client keeps more of them back."""
 
-    connection_age_s: float = file_only(3600.0)
+    connection_age_s: float = 3600.0
     """After this time, give or take a tenth, a connection takes no new calls and clients open another, which proves
     again who they are. 0: never."""
 
-    connection_grace_s: float = file_only(300.0)
+    connection_grace_s: float = 300.0
     """How long calls may go on on a connection older than `connection_age_s`. A transfer that takes longer is taken up
     again where it was."""
 
-    connection_idle_s: float = file_only(1800.0)
+    connection_idle_s: float = 1800.0
     """A connection without calls is closed after this time. 0: never."""
 
-    handshake_s: float = file_only(20.0)
+    handshake_s: float = 20.0
     """How long a client that has connected may take to begin to speak."""
 
     metrics_listen: str | None = setting(None, metavar="HOST:PORT")

@@ -27,8 +27,8 @@ class Setting:
     meaning: str
     """In one line; empty where the source of the dataclass is not there to be read."""
 
-    flag: str | None
-    """On the command line. None: it is set in files alone."""
+    flag: str
+    """On the command line."""
 
     metavar: str | None
     """What stands for its value in help texts, where its type does not tell."""
@@ -37,11 +37,6 @@ class Setting:
 def setting(default: _T, *, flag: str | None = None, metavar: str | None = None) -> _T:
     """A field whose flag has another name than the field, or whose value has a name in help texts."""
     return dataclasses.field(default=default, metadata={_FLAG: flag, _METAVAR: metavar})
-
-
-def file_only(default: _T) -> _T:
-    """A field without a flag: what few ever set, and only for long."""
-    return dataclasses.field(default=default, metadata={_FLAG: ""})
 
 
 def settings_in(cls: type) -> list[Setting]:
@@ -60,10 +55,8 @@ def settings_in(cls: type) -> list[Setting]:
     ]
 
 
-def _flag(name: str, default: object, told: str | None) -> str | None:
-    if told is not None:
-        return told or None
-    return f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
+def _flag(name: str, default: object, told: str | None) -> str:
+    return told or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
 
 
 def _meanings(cls: type) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Registry:
         self._is_closing = False
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """Those that are loaded."""
+        """The models that are loaded at this moment; others may be loaded or go while they are looked at."""
         with self._lock:
             return iter([slot.model for slot in self._slots.values() if slot.model is not None])
 
@@ -199,7 +199,7 @@ class Registry:
         return slot.loading_error(now, retry_after_s)
 
     def _load(self, slot: ModelSlot, leaving: list[ServedModel]) -> None:
-        """On the loader's thread."""
+        """Make room and load a model, or note why that failed. Runs on the loader's thread."""
         try:
             self._free(leaving, slot.tell)
             self._settle(slot, slot.offer.load(partial(self._step, slot)))

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from transparent_llm.wire import fetch as wire_fetch
-from transparent_llm.wire.form import Delivery, RequestedForm
+from transparent_llm.wire.form import Delivery, Form
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import Reader
@@ -55,7 +55,7 @@ class Answers:
                 yield found.popleft()
 
     def parts(
-        self, read: Reader, name: str, arguments: tuple[object, ...], form: RequestedForm, caller: Caller
+        self, read: Reader, name: str, arguments: tuple[object, ...], form: Form, caller: Caller
     ) -> list[Outgoing]:
         """The tensors that a request is answered with, found and cut but not yet computed."""
         method = METHODS[name]

@@ -59,7 +59,7 @@ class Caller:
         return kind_of_peer(self._context.peer()) != "remote"
 
     def is_there(self) -> bool:
-        """Whether somebody waits still."""
+        """Whether the client still waits for an answer: it has not left, and its deadline is not over."""
         return self._context.is_active()
 
     def require_there(self) -> None:

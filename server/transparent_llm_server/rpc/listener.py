@@ -14,6 +14,9 @@ import grpc
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.access.exposure import addresses_of
 
+_SOCKETS = ("unix:", "unix-abstract:")
+"""A file, and a name that the kernel keeps without one."""
+
 _PORT = re.compile(r"[0-9]{1,5}")
 _LAST_PORT = 65_535
 _LONGEST_PATH = 107
@@ -34,7 +37,7 @@ def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None 
     """
     if listen.startswith("unix:"):
         _make_way(listen.removeprefix("unix:"))
-    if listen.startswith(("unix:", "unix-abstract:")):
+    if listen.startswith(_SOCKETS):
         return _add(server, listen, credentials)
     host, port = host_and_port("cannot listen on", listen, "HOST:PORT or unix:PATH")
     addresses = _addresses(host)
@@ -48,7 +51,7 @@ def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None 
 
 def bound_address(listen: str, port: int) -> str:
     """Where a server listens that was told to at `listen` and found this port: what clients can be told."""
-    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+    return listen if listen.startswith(_SOCKETS) else f"{listen.rpartition(':')[0]}:{port}"
 
 
 def host_and_port(what: str, listen: str, form: str = "HOST:PORT") -> tuple[str, int]:

@@ -22,8 +22,8 @@ from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, service_pb2_grpc, tensor_pb2
-from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
 from transparent_llm_server.models.serving import CompletedRun, Reader, ServedModel
@@ -69,7 +69,7 @@ FEATURES = (
 )
 
 
-class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
+class TransparentLlmServicer:
     """Answers the RPCs of service.proto. Those that read a tensor of a run are alike: the table makes them below."""
 
     def __init__(
@@ -216,7 +216,7 @@ class TransparentLlmServicer(service_pb2_grpc.TransparentLlmServiceServicer):
         arguments: tuple[object, ...],
         request: _OfRun | _OfModel,
         context: _Context,
-        tag_of: Callable[[RequestedForm], str],
+        tag_of: Callable[[Form], str],
     ) -> _Frames:
         """One value in the form that the request wants, under the etag that `tag_of` gives it in that form."""
         caller, form = self._caller(context), form_of(request.options)

@@ -13,7 +13,7 @@ from transparent_llm.quoting import quoted
 
 
 class Sized(Protocol):
-    """What can be stored."""
+    """What the store can count: anything that knows how many bytes it keeps alive."""
 
     @property
     def nbytes(self) -> int:

@@ -15,7 +15,7 @@ from transparent_llm.quoting import quoted
 from transparent_llm.selection import invalid_slice
 from transparent_llm.wire import dtypes, frames, slices, tensors
 from transparent_llm.wire import ring as shared_ring
-from transparent_llm.wire.form import Delivery, RequestedForm
+from transparent_llm.wire.form import Delivery, Form
 from transparent_llm.wire.methods import Method
 from transparent_llm_server.models.values.value import Found, Piece, Value
 from transparent_llm_server.streaming.host_copy import on_host
@@ -64,7 +64,7 @@ Taker = Callable[[Value, Piece], torch.Tensor]
 """Computes a piece of a value, where and when that may be done."""
 
 
-def etag(identity: str, request_name: str, arguments: object, form: RequestedForm) -> str:
+def etag(identity: str, request_name: str, arguments: object, form: Form) -> str:
     """Names the bits of a stream: the same only for the same value, cut, cast and encoded in the same way.
 
     `identity` names where the bits come from: one forward pass, or the weights.
@@ -73,7 +73,7 @@ def etag(identity: str, request_name: str, arguments: object, form: RequestedFor
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def outgoing(name: str, dims: tuple[str, ...], value: Value, form: RequestedForm) -> list[Outgoing]:
+def outgoing(name: str, dims: tuple[str, ...], value: Value, form: Form) -> list[Outgoing]:
     """What a request asks to be sent of a value: the part, in its type and form.
 
     Raises:
@@ -88,7 +88,7 @@ def outgoing(name: str, dims: tuple[str, ...], value: Value, form: RequestedForm
     return [Outgoing(name, dims, part, dtype)]
 
 
-def outgoing_parts(method: Method, found: Found, form: RequestedForm) -> list[Outgoing]:
+def outgoing_parts(method: Method, found: Found, form: Form) -> list[Outgoing]:
     """The same of a value that is several tensors: each is cut along those of the axes that it has.
 
     Raises:
@@ -109,7 +109,7 @@ def outgoing_parts(method: Method, found: Found, form: RequestedForm) -> list[Ou
         if value is not None:
             dims = part.dims if value.shape else ()  # an optional one may be a scalar
             axes = tuple(each for each in form.axes if each[0] in dims)
-            of_part = RequestedForm(axes, form.dtype if part.dtype is None else None)
+            of_part = Form(axes, form.dtype if part.dtype is None else None)
             made += outgoing(f"{method.name}.{part.name}", dims, value, of_part)
     return made
 

@@ -13,7 +13,7 @@ class AccessLog:
     """Logs calls at level INFO: as text, and in the record's `fields` by name, for logs of JSON lines."""
 
     def began(self, call: Call) -> None:
-        """Nothing is logged yet."""
+        """A call has one line, which is written when it is over."""
 
     def ended(self, call: Call) -> None:
         """Write the line of a call that is over."""

@@ -84,7 +84,7 @@ class Metrics:
                 self._active += 1
 
     def ended(self, call: Call) -> None:
-        """Count how it ended."""
+        """Count the call by its method and status code, and note its time and bytes."""
         if call.service == SERVICE:
             with self._lock:
                 self._active -= 1
@@ -103,7 +103,7 @@ class Metrics:
         self._waits.record(seconds, {"kind": wait.kind})
 
     def ran(self, model: str, waits: Sequence[Wait], seconds: float) -> None:  # noqa: ARG002 - for traces
-        """Count a forward pass."""
+        """Note how long a forward pass of a model took."""
         self._forwards.record(seconds, {"model": model})
 
     def stalled(self, streams: int) -> None:

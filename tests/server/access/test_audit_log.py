@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support.servers.certificates import Authority, shown_serial
 from support.servers.engines import SOON
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
@@ -63,9 +63,9 @@ def facts(line: Line) -> Line:
 
 
 def test_who_did_what_and_who_was_refused(path: Path, tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(tokens_file=file.path, audit_log=path) as server:
-        with RemoteTransparentLlm(server.address, token=file.tokens["alice"]) as llm:
+        with RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"]) as llm:
             llm.run([SENTENCE])
             llm.residual_out(0)
             with pytest.raises(errors.IndexOutOfRangeError):
@@ -102,8 +102,8 @@ def test_who_did_what_and_who_was_refused(path: Path, tmp_path: Path) -> None:
 
 
 def test_neither_prompts_nor_tokens_are_in_it(path: Path, tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
-    token = file.tokens["alice"]
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
+    token = file.bearer_tokens["alice"]
     with running(tokens_file=file.path, audit_log=path) as server:
         with RemoteTransparentLlm(server.address, token=token) as llm:
             llm.run([SENTENCE])
@@ -122,9 +122,9 @@ def test_neither_prompts_nor_tokens_are_in_it(path: Path, tmp_path: Path) -> Non
 def test_files_that_are_read_again(path: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair, renewed = authority.issue("localhost"), authority.issue("localhost")
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(**pair.as_server, tokens_file=file.path, audit_log=path) as server:
-        options = {"tls_ca": str(authority.path), "token": file.tokens["alice"]}
+        options = {"tls_ca": str(authority.path), "token": file.bearer_tokens["alice"]}
         with RemoteTransparentLlm(server.address, **options) as llm:  # type: ignore[arg-type]
             file.add("alice")
             wait_until(lambda: llm.model_info() and "read again" in events(path))

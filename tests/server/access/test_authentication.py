@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from support.servers.engines import SOON
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, connect, errors
@@ -36,12 +36,12 @@ WRONG = "this server does not know the token; ask its operator whether it was re
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
-    return TokenFile(tmp_path_factory.mktemp("access") / "tokens", "alice", "bob")
+def file(tmp_path_factory: pytest.TempPathFactory) -> BearerTokenFile:
+    return BearerTokenFile(tmp_path_factory.mktemp("access") / "tokens", "alice", "bob")
 
 
 @pytest.fixture(scope="module")
-def server(file: TokenFile) -> Iterator[Server]:
+def server(file: BearerTokenFile) -> Iterator[Server]:
     with running(tokens_file=file.path) as server:
         yield server
 
@@ -89,26 +89,26 @@ def test_every_call_of_the_service_needs_a_token(
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
-def test_a_token_opens_every_call(rpc: Any, channel: grpc.Channel, file: TokenFile) -> None:
+def test_a_token_opens_every_call(rpc: Any, channel: grpc.Channel, file: BearerTokenFile) -> None:
     """To an answer, or to a refusal of the empty request."""
-    call = called(channel, rpc, [("authorization", f"bearer {file.tokens['alice']}")])  # a scheme has no case
+    call = called(channel, rpc, [("authorization", f"bearer {file.bearer_tokens['alice']}")])  # a scheme has no case
     with suppress(grpc.RpcError):
         list(call)
     assert call.code() in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 
 
-def test_two_tokens_are_none(channel: grpc.Channel, file: TokenFile) -> None:
-    metadata = [("authorization", f"Bearer {token}") for token in file.tokens.values()]
+def test_two_tokens_are_none(channel: grpc.Channel, file: BearerTokenFile) -> None:
+    metadata = [("authorization", f"Bearer {token}") for token in file.bearer_tokens.values()]
     code, _, message = refusal(called(channel, RPCS[0], metadata))
     assert (code, message) == (grpc.StatusCode.UNAUTHENTICATED, NO_BEARER)
 
 
-def test_reflection_needs_a_token_too(channel: grpc.Channel, file: TokenFile) -> None:
+def test_reflection_needs_a_token_too(channel: grpc.Channel, file: BearerTokenFile) -> None:
     ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     code, _, message = refusal(ask(iter([request]), timeout=SOON))
     assert (code, message) == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
-    token = [("authorization", f"Bearer {file.tokens['bob']}")]
+    token = [("authorization", f"Bearer {file.bearer_tokens['bob']}")]
     (answer,) = ask(iter([request]), metadata=token, timeout=SOON)
     assert SERVICE in {service.name for service in answer.list_services_response.service}
 
@@ -129,7 +129,7 @@ def channel_target(channel: Any) -> str:
     return target.removeprefix("dns:///")
 
 
-def test_a_client_is_told_what_to_do(server: Server, file: TokenFile) -> None:
+def test_a_client_is_told_what_to_do(server: Server, file: BearerTokenFile) -> None:
     with pytest.raises(errors.AuthError) as caught:
         connect(server.address)
     assert str(caught.value) == NO_TOKEN
@@ -137,19 +137,19 @@ def test_a_client_is_told_what_to_do(server: Server, file: TokenFile) -> None:
     assert isinstance(caught.value, PermissionError)
     with pytest.raises(errors.AuthError, match="does not know the token"):
         connect(server.address, token="wrong")
-    with connect(server.address, token=file.tokens["alice"]) as llm:
+    with connect(server.address, token=file.bearer_tokens["alice"]) as llm:
         llm.run_tokens([[1, 2, 3]])
         assert llm.residual_out(1).shape == (1, 3, 64)
 
 
 def test_a_token_is_asked_for_before_the_models_are_there(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     server = Server(ServerConfig(listen="localhost:0", tokens_file=file.path))
     server.start()
     try:
         with RemoteTransparentLlm(server.address) as llm, pytest.raises(errors.AuthError):
             llm.model_info()
-        with RemoteTransparentLlm(server.address, token=file.tokens["alice"], timeout_s=SOON) as llm:
+        with RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"], timeout_s=SOON) as llm:
             with pytest.raises(errors.UnavailableError) as caught:
                 llm.model_info()
             assert caught.value.reason == "LOADING"
@@ -158,9 +158,9 @@ def test_a_token_is_asked_for_before_the_models_are_there(tmp_path: Path) -> Non
 
 
 def test_tokens_change_while_the_server_runs(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(tokens_file=file.path) as server:
-        old = file.tokens["alice"]
+        old = file.bearer_tokens["alice"]
         new = file.add("alice")
         with RemoteTransparentLlm(server.address, token=old) as before:
             before.run_tokens([[1, 2, 3]])
@@ -179,7 +179,7 @@ def is_let_in(llm: RemoteTransparentLlm) -> bool:
     return True
 
 
-def test_who_is_refused_holds_no_thread(file: TokenFile) -> None:
+def test_who_is_refused_holds_no_thread(file: BearerTokenFile) -> None:
     """They begin calls and never send a request. Else as many as there are threads would end all service."""
     with running(tokens_file=file.path, max_streams=1, spare_threads=1, queue_length=1) as server:
         with grpc.insecure_channel(server.address) as channel:
@@ -192,7 +192,7 @@ def test_who_is_refused_holds_no_thread(file: TokenFile) -> None:
                 for call in calls[:6]:
                     code, _, message = refusal(call)
                     assert (code, message) == (grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
-                with RemoteTransparentLlm(server.address, token=file.tokens["bob"], timeout_s=SOON) as llm:
+                with RemoteTransparentLlm(server.address, token=file.bearer_tokens["bob"], timeout_s=SOON) as llm:
                     llm.run_tokens([[1, 2]])
             finally:
                 for call in calls:
@@ -232,9 +232,9 @@ def is_logged(caplog: pytest.LogCaptureFixture, beginning: str, end: str) -> boo
     return any(line.startswith(beginning) and line.endswith(end) for line in lines)
 
 
-def test_the_log_names_the_owner(file: TokenFile, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_the_owner(file: BearerTokenFile, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "transparent_llm_server"):
-        with RemoteTransparentLlm(server.address, token=file.tokens["bob"]) as llm:
+        with RemoteTransparentLlm(server.address, token=file.bearer_tokens["bob"]) as llm:
             llm.run_tokens([[1, 2]])
         with RemoteTransparentLlm(server.address) as llm, pytest.raises(errors.AuthError):
             llm.model_info()

@@ -72,8 +72,8 @@ def test_a_token_has_the_owner_of_its_line(file: Path) -> None:
         f"# people\n\nalice {digest('one')}\n\talice\t{digest('two').upper()}   # her laptop\r\n"
         f"bob@example.org {digest('three')}"
     )
-    tokens = BearerTokens(file)
-    assert [tokens.owner_of(token) for token in ("one", "two", "three")] == ["alice", "alice", "bob@example.org"]
+    bearer_tokens = BearerTokens(file)
+    assert [bearer_tokens.owner_of(token) for token in ("one", "two", "three")] == ["alice", "alice", "bob@example.org"]
 
 
 @pytest.mark.parametrize("token", ["", "One", "one ", digest("one"), "alice", "\udc80", "文字"])
@@ -84,16 +84,16 @@ def test_any_other_token_is_nobodys(token: str, file: Path) -> None:
 def test_one_of_10_000_tokens_is_looked_up(file: Path) -> None:
     """However many there are, a call that brings a wrong one costs no more: none is compared one by one."""
     file.write_text("".join(f"owner-{number} {number:064x}\n" for number in range(10_000)) + f"alice {digest('one')}\n")
-    tokens, compared = BearerTokens(file), []
+    bearer_tokens, compared = BearerTokens(file), []
 
     class Watched(dict[bytes, Any]):
         def __iter__(self) -> Any:
             compared.append("all of them")
             return super().__iter__()
 
-    tokens._file._contents = Watched(tokens._file._contents)
-    assert tokens.owner_of("one") == "alice"
-    assert tokens.owner_of("two") is None
+    bearer_tokens._file._contents = Watched(bearer_tokens._file._contents)
+    assert bearer_tokens.owner_of("one") == "alice"
+    assert bearer_tokens.owner_of("two") is None
     assert compared == []
 
 
@@ -232,20 +232,20 @@ def test_there_is_no_token_for_such_days(days: int) -> None:
 
 
 def test_a_changed_file_counts_after_a_second_at_most(file: Path, clock: Clock) -> None:
-    tokens = BearerTokens(file, clock)
+    bearer_tokens = BearerTokens(file, clock)
     replace(file, f"bob {digest('two')}\n")
     clock.now = 0.5
-    assert [tokens.owner_of(token) for token in ("one", "two")] == ["alice", None]
+    assert [bearer_tokens.owner_of(token) for token in ("one", "two")] == ["alice", None]
     clock.now = 1.0
-    assert [tokens.owner_of(token) for token in ("one", "two")] == [None, "bob"]
+    assert [bearer_tokens.owner_of(token) for token in ("one", "two")] == [None, "bob"]
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
-    tokens, before = BearerTokens(file, clock), os.stat(file)
+    bearer_tokens, before = BearerTokens(file, clock), os.stat(file)
     replace(file, f"alice {digest('two')}\n")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     clock.now = 1.0
-    assert [tokens.owner_of(token) for token in ("one", "two")] == [None, "alice"]
+    assert [bearer_tokens.owner_of(token) for token in ("one", "two")] == [None, "alice"]
 
 
 @pytest.mark.parametrize(
@@ -254,20 +254,20 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, cl
 def test_a_file_that_went_bad_leaves_what_was_good(
     text: str | None, file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tokens = BearerTokens(file, clock)
+    bearer_tokens = BearerTokens(file, clock)
     if text is None:
         file.unlink()
     else:
         replace(file, text)
     with caplog.at_level(logging.DEBUG):
         for clock.now in (1.0, 2.0, 3.0):
-            assert tokens.owner_of("one") == "alice"
+            assert bearer_tokens.owner_of("one") == "alice"
         assert len(caplog.records) == 1  # told once, not at every call
         assert caplog.records[0].levelno == logging.WARNING
         assert "the tokens read before stay in effect" in caplog.text
         replace(file, f"bob {digest('one')}\n")
         clock.now = 4.0
-        assert tokens.owner_of("one") == "bob"
+        assert bearer_tokens.owner_of("one") == "bob"
     assert "secret-token" not in caplog.text
     assert digest("one") not in caplog.text
 

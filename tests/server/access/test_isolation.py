@@ -11,11 +11,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from support.servers.engines import SOON
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
+from support.servers.stub import stub
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
@@ -60,22 +60,22 @@ class Owner:
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
-    return TokenFile(tmp_path_factory.mktemp("owners") / "tokens", "alice", "bob")
+def bearer_tokens(tmp_path_factory: pytest.TempPathFactory) -> BearerTokenFile:
+    return BearerTokenFile(tmp_path_factory.mktemp("owners") / "tokens", "alice", "bob")
 
 
 @pytest.fixture(scope="module")
-def server(tokens: TokenFile) -> Iterator[Server]:
-    with running(tokens_file=tokens.path) as server:
+def server(bearer_tokens: BearerTokenFile) -> Iterator[Server]:
+    with running(tokens_file=bearer_tokens.path) as server:
         yield server
 
 
 @pytest.fixture
-def owners(server: Server, tokens: TokenFile) -> Iterator[tuple[Owner, Owner]]:
+def owners(server: Server, bearer_tokens: BearerTokenFile) -> Iterator[tuple[Owner, Owner]]:
     """Alice and Bob, each with the same sentences run."""
     with grpc.insecure_channel(server.address) as channel:
-        service = TransparentLlmServiceStub(channel)
-        alice, bob = (Owner(token, service, server.address) for token in tokens.tokens.values())
+        service = stub(channel)
+        alice, bob = (Owner(token, service, server.address) for token in bearer_tokens.bearer_tokens.values())
         for owner in (alice, bob):
             owner.run_id = owner.run()
         yield alice, bob

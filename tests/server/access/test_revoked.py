@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from support.servers.certificates import Authority, Pair
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
@@ -178,10 +178,10 @@ def test_who_is_revoked_is_let_in_no_more_over_an_open_connection(
 def test_a_token_does_not_make_a_revoked_certificate_good(
     mutual: dict[str, Any], file: Path, authority: Authority, alice: Pair, tmp_path: Path
 ) -> None:
-    tokens = TokenFile(tmp_path / "tokens", "alice")
+    bearer_tokens = BearerTokenFile(tmp_path / "tokens", "alice")
     replace(file, f"sha256:{fingerprint(alice)}\n")
-    options: dict[str, Any] = {"tls_ca": str(authority.path), "token": tokens.tokens["alice"]}
-    with running(**mutual, tokens_file=tokens.path) as server:
+    options: dict[str, Any] = {"tls_ca": str(authority.path), "token": bearer_tokens.bearer_tokens["alice"]}
+    with running(**mutual, tokens_file=bearer_tokens.path) as server:
         with RemoteTransparentLlm(server.address, **options, **alice.as_client) as llm:
             assert not is_let_in(llm)
         with RemoteTransparentLlm(server.address, **options, **authority.issue("c.example").as_client) as llm:
@@ -189,13 +189,13 @@ def test_a_token_does_not_make_a_revoked_certificate_good(
 
 
 def test_all_tokens_of_an_owner_end_by_one_line(file: Path, tmp_path: Path) -> None:
-    tokens = TokenFile(tmp_path / "tokens", "alice", "bob")
-    second = tokens.add("alice")
+    bearer_tokens = BearerTokenFile(tmp_path / "tokens", "alice", "bob")
+    second = bearer_tokens.add("alice")
     with (
-        running(tokens_file=tokens.path, revoked_file=file) as server,
-        RemoteTransparentLlm(server.address, token=tokens.tokens["alice"]) as one,
+        running(tokens_file=bearer_tokens.path, revoked_file=file) as server,
+        RemoteTransparentLlm(server.address, token=bearer_tokens.bearer_tokens["alice"]) as one,
         RemoteTransparentLlm(server.address, token=second) as two,
-        RemoteTransparentLlm(server.address, token=tokens.tokens["bob"]) as bob,
+        RemoteTransparentLlm(server.address, token=bearer_tokens.bearer_tokens["bob"]) as bob,
     ):
         assert all(is_let_in(llm) for llm in (one, two, bob))
         replace(file, "alice\n")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from support.servers.certificates import Authority, Pair
 from support.servers.engines import SOON
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running, tiny
 from transparent_llm import RemoteTransparentLlm, connect, errors
@@ -166,11 +166,11 @@ def test_a_token_says_more_than_a_certificate(
     mutual: dict[str, Any], authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The certificate's holder has the name of a token's owner: another owner nevertheless."""
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     options = {"tls_ca": str(authority.path), **authority.issue("a.example", common_name="alice").as_client}
     with running(**mutual, tokens_file=file.path) as server:
         with (
-            RemoteTransparentLlm(server.address, token=file.tokens["alice"], **options) as by_token,
+            RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"], **options) as by_token,
             RemoteTransparentLlm(server.address, **options) as by_certificate,
             RemoteTransparentLlm(server.address, token="wrong", **options) as by_wrong_token,
         ):
@@ -343,13 +343,13 @@ EXPOSED = ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "[2001:db8::1]:0", "no-su
 
 @pytest.mark.parametrize("listen", EXPOSED)
 def test_nobody_is_let_in_from_outside_without_a_word(listen: str, files: Pair, tmp_path: Path) -> None:
-    tokens = TokenFile(tmp_path / "tokens", "alice").path
-    for settings, told in (({}, OPEN), (files.as_server, OPEN), ({"tokens_file": tokens}, CLEAR)):
+    bearer_tokens = BearerTokenFile(tmp_path / "tokens", "alice").path
+    for settings, told in (({}, OPEN), (files.as_server, OPEN), ({"tokens_file": bearer_tokens}, CLEAR)):
         with pytest.raises(errors.InvalidRequestError) as caught:
             Server(ServerConfig(listen=listen, **settings))
         assert str(caught.value).startswith(f"{listen} can be reached from other hosts, {told}")
         Server(ServerConfig(listen=listen, insecure=True, **settings)).stop()
-    for enough in ({"tokens_file": tokens}, {"tls_client_ca": files.cert}):
+    for enough in ({"tokens_file": bearer_tokens}, {"tls_client_ca": files.cert}):
         Server(ServerConfig(listen=listen, **files.as_server, **enough)).stop()
 
 
@@ -368,20 +368,20 @@ def test_a_name_with_an_address_of_another_network_is_no_loopback(monkeypatch: p
 def test_a_server_that_listens_everywhere_with_tokens_over_tls_serves(
     authority: Authority, own: Pair, tmp_path: Path
 ) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(listen="0.0.0.0:0", tokens_file=file.path, **own.as_server) as server:
         target = f"localhost:{server.address.rpartition(':')[2]}"
-        with connect(target, tls_ca=str(authority.path), token=file.tokens["alice"]) as llm:
+        with connect(target, tls_ca=str(authority.path), token=file.bearer_tokens["alice"]) as llm:
             assert llm.model_info().name == "tiny"
 
 
 def test_a_socket_file_is_its_users_own_unless_callers_say_who_they_are(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     mask = os.umask(0o022)
     os.umask(mask)
     for settings, mode in (({}, 0o600), ({"tokens_file": file.path}, 0o666)):
         with running(listen=f"unix:{tmp_path}/llm.sock", **settings) as server:
             assert stat.S_IMODE(os.stat(f"{tmp_path}/llm.sock").st_mode) == mode
-            with RemoteTransparentLlm(server.address, token=file.tokens["alice"]) as llm:
+            with RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"]) as llm:
                 assert llm.model_info().name == "tiny"
     assert os.umask(mask) == mask

@@ -16,7 +16,6 @@ from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, Serve
 from transparent_llm_server.config.setting import Setting, settings_in
 
 SETTINGS = settings_in(ServerConfig)
-WITH_FLAGS = [setting for setting in SETTINGS if setting.flag is not None]
 
 
 @pytest.fixture
@@ -43,20 +42,16 @@ def other_value(setting: Setting) -> bool | int | float | str | list[str]:
 def words_for(setting: Setting) -> list[str]:
     """The same on a command line."""
     value = other_value(setting)
-    assert setting.flag is not None
     if isinstance(value, bool):
         return [setting.flag]
     values = value if isinstance(value, list) else [value]
     return [word for one in values for word in (setting.flag, str(one))]
 
 
-def test_there_is_a_flag_for_each_field_that_is_not_for_files_alone_and_no_other(
-    parser: argparse.ArgumentParser,
-) -> None:
+def test_there_is_a_flag_for_each_field_and_no_other(parser: argparse.ArgumentParser) -> None:
     flags = {action.dest: action.option_strings for action in parser._actions}
     assert flags.pop("config") == ["--config"]
-    assert flags == {setting.name: [setting.flag] for setting in WITH_FLAGS}
-    assert {setting.name for setting in SETTINGS if setting.flag is None} >= {"sweep_s", "handshake_s"}
+    assert flags == {setting.name: [setting.flag] for setting in SETTINGS}
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
@@ -67,9 +62,8 @@ def test_a_file_sets_each_field_and_a_flag_sets_the_same(
     file.write_text(f"{setting.name} = {json.dumps(other_value(setting))}\n", encoding="utf-8")
     by_file = ServerConfig.of(settings_of(file))
     assert by_file != ServerConfig()
-    if setting.flag is not None:
-        given = vars(parser.parse_args(words_for(setting)))
-        assert ServerConfig.of({name: value for name, value in given.items() if value is not None}) == by_file
+    given = vars(parser.parse_args(words_for(setting)))
+    assert ServerConfig.of({name: value for name, value in given.items() if value is not None}) == by_file
 
 
 def test_no_flag_has_a_default_of_its_own(parser: argparse.ArgumentParser) -> None:

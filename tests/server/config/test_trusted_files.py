@@ -10,7 +10,7 @@ import pytest
 
 from support.deploy.secret_volume import SecretVolume
 from support.servers.certificates import Authority
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.access.bearer_tokens import BearerTokens, new_bearer_token
 from transparent_llm_server.app import Server
@@ -27,8 +27,8 @@ def files(tmp_path: Path) -> dict[str, Path]:
     authority = Authority(tmp_path)
     pair = authority.issue("localhost")
     (tmp_path / "revoked").write_text("mallory\n")
-    tokens = TokenFile(tmp_path / "tokens", "alice").path
-    access = {"tls_client_ca": authority.path, "tokens_file": tokens, "revoked_file": tmp_path / "revoked"}
+    bearer_tokens = BearerTokenFile(tmp_path / "tokens", "alice").path
+    access = {"tls_client_ca": authority.path, "tokens_file": bearer_tokens, "revoked_file": tmp_path / "revoked"}
     return {**pair.as_server, **access}
 
 
@@ -55,16 +55,16 @@ def test_nor_with_settings_that_everybody_may_change(tmp_path: Path) -> None:
 
 def test_a_file_that_everybody_may_change_is_not_read_again(tmp_path: Path) -> None:
     now = [0.0]
-    file = TokenFile(tmp_path / "tokens", "alice")
-    tokens = BearerTokens(file.path, lambda: now[0])
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
+    bearer_tokens = BearerTokens(file.path, lambda: now[0])
     added = file.add("mallory")
     file.path.chmod(0o666)
     now[0] = 1.0
-    assert tokens.owner_of(added) is None
-    assert tokens.owner_of(file.tokens["alice"]) == "alice"
+    assert bearer_tokens.owner_of(added) is None
+    assert bearer_tokens.owner_of(file.bearer_tokens["alice"]) == "alice"
     file.path.chmod(0o600)
     now[0] = 2.0
-    assert tokens.owner_of(added) == "mallory"
+    assert bearer_tokens.owner_of(added) == "mallory"
 
 
 def test_what_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_a_secret_of_kubernetes_is_taken_and_read_again(tmp_path: Path, caplog: 
     volume = SecretVolume(tmp_path / "secret", {"tokens.txt": line.encode()})
     volume.folder.chmod(0o1777)
     with caplog.at_level(logging.WARNING):
-        tokens = BearerTokens(volume.folder / "tokens.txt", lambda: now[0])
-        assert tokens.owner_of(token) == "alice"
+        bearer_tokens = BearerTokens(volume.folder / "tokens.txt", lambda: now[0])
+        assert bearer_tokens.owner_of(token) == "alice"
         volume.put({"tokens.txt": later_line.encode()})
         now[0] = 1.0
-        assert [tokens.owner_of(each) for each in (token, later)] == [None, "alice"]
+        assert [bearer_tokens.owner_of(each) for each in (token, later)] == [None, "alice"]
     assert caplog.records == []

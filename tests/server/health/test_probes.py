@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import AuthError, InvalidRequestError, NotSupportedError
@@ -38,7 +38,7 @@ def test_a_probe_follows_the_servers_life() -> None:
 
 
 def test_probes_bring_no_token_and_get_nothing_else(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
     with running(probe_listen="127.0.0.1:0", tokens_file=file.path) as server:
         assert health_at(server.probe_address) == Response.SERVING
         with RemoteTransparentLlm(server.probe_address) as llm, pytest.raises(NotSupportedError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
@@ -85,8 +85,8 @@ def test_neither_prompts_nor_tokens_are_logged(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
-    token = file.tokens["alice"]
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
+    token = file.bearer_tokens["alice"]
     with running(tokens_file=file.path) as server:
         incidents = live_through_all(server.address, token, monkeypatch)
         file.path.write_text(f"alice {token}\n")  # in the wrong place
@@ -105,8 +105,8 @@ def test_neither_prompts_nor_tokens_are_logged(
 def test_prompts_are_logged_where_that_is_wanted_and_tokens_are_not(
     everything: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice")
-    token = file.tokens["alice"]
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
+    token = file.bearer_tokens["alice"]
     with running(tokens_file=file.path, log_prompts=True) as server:
         live_through_all(server.address, token, monkeypatch)
     runs = [record.getMessage() for record in everything.records if record.name.endswith("servicer")]

@@ -12,13 +12,13 @@ import pytest
 from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from support.servers.servers import tiny
+from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.run_input import RunInput
 from transparent_llm.testing import serve_in_process
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen.service_pb2 import LogitsRequest
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
@@ -93,7 +93,7 @@ def test_whoever_waits_for_the_model_is_told_that_the_server_drains(go_on: threa
 def a_run(channel: grpc.Channel, rows: list[list[int]]) -> Any:
     """A call that is under way."""
     request = requests.run(RunInput.of_tokens(rows), "tiny")
-    return TransparentLlmServiceStub(channel).Run.future(request, timeout=SOON)
+    return stub(channel).Run.future(request, timeout=SOON)
 
 
 def test_work_that_nobody_waits_for_is_not_waited_for(go_on: threading.Event) -> None:
@@ -114,7 +114,7 @@ def test_streams_that_say_nothing_or_are_not_read_end_with_the_drain_time() -> N
         with RemoteTransparentLlm(server.address) as llm:
             llm.run_tokens([list(range(1, 61))] * 512)  # more than lies in connections
             run_id = llm.run_id()
-        unread = TransparentLlmServiceStub(channel).Logits(LogitsRequest(run_id=run_id))
+        unread = stub(channel).Logits(LogitsRequest(run_id=run_id))
         next(unread)
         assert soon(server.stop) == []
         for call in (silent, unread):

@@ -11,15 +11,15 @@ import grpc
 import pytest
 
 from support.servers.engines import held
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import running
+from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, TooLargeError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub
 from transparent_llm.wire.status import from_rpc_error
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
@@ -64,13 +64,13 @@ def narrow() -> Iterator[Server]:
 
 def stream(server: Server, rpc: str, request: Any) -> list[Any]:
     with grpc.insecure_channel(server.address) as channel:
-        return list(getattr(TransparentLlmServiceStub(channel), rpc)(request, timeout=30))
+        return list(getattr(stub(channel), rpc)(request, timeout=30))
 
 
 def run_of(server: Server) -> str:
     with grpc.insecure_channel(server.address) as channel:
         request = requests.run(RunInput.of_tokens(ROWS), "")
-        return str(TransparentLlmServiceStub(channel).Run(request, timeout=30).run_id)
+        return str(stub(channel).Run(request, timeout=30).run_id)
 
 
 def test_a_dense_read_of_too_many_bytes_is_refused_before_anything_is_computed(narrow: Server) -> None:
@@ -132,9 +132,9 @@ def test_one_call_more_than_may_be_under_way_is_told_to_come_back() -> None:
 
 
 def test_an_owner_leaves_room_for_the_others(tmp_path: Path) -> None:
-    file = TokenFile(tmp_path / "tokens", "alice", "bob")
+    file = BearerTokenFile(tmp_path / "tokens", "alice", "bob")
     with running(tokens_file=file.path, max_streams_per_owner=1) as server:
-        alice, bob = (RemoteTransparentLlm(server.address, token=token) for token in file.tokens.values())
+        alice, bob = (RemoteTransparentLlm(server.address, token=token) for token in file.bearer_tokens.values())
         with alice, bob:
             with ThreadPoolExecutor(1) as threads, held(server._engine):
                 waiting = threads.submit(alice.copy().run_tokens, ROWS)

@@ -81,7 +81,7 @@ class HeldUntilCut(Listener):
 
 
 def test_a_connection_that_grows_old_does_not_end_a_long_transfer() -> None:
-    """The connection is cut again and again within it; each time the stream goes on where it was."""
+    """The connection is interrupted again and again within it; each time the stream goes on where it was."""
     slow = HeldUntilCut(times=3)
     aged = {"connection_age_s": 0.2, "connection_grace_s": 0.1, "chunk_bytes": 1024}
     with running(slow, **aged) as server, RemoteTransparentLlm(server.address, progress=False) as llm:

@@ -1,4 +1,4 @@
-"""Who is let in, who gives way, and who is cut off: by a clock of the test's own."""
+"""Who is let in, who gives way, and who is cancelled: by a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_unread_answers_are_dropped_from_the_oldest_on() -> None:
     assert calls.left == ["a", "b", "c"]  # but never the newest, however large it is
 
 
-def test_calls_that_wait_too_long_for_their_client_are_cut_off_once() -> None:
+def test_calls_that_wait_too_long_for_their_client_are_cancelled_once() -> None:
     calls = Calls(arrival_s=5.0, stall_s=10.0)
     calls.enter("silent"), calls.working("at work")
     offered = calls.in_flight.offers(calls.working("stalled"), iter(["message", "another"]))
@@ -128,7 +128,7 @@ def test_calls_that_wait_too_long_for_their_client_are_cut_off_once() -> None:
     assert calls.left == ["silent", "stalled", "unread"]
 
 
-def test_a_stream_that_is_taken_is_not_cut_off_while_the_server_works_on_it() -> None:
+def test_a_stream_that_is_taken_is_not_cancelled_while_the_server_works_on_it() -> None:
     calls = Calls(stall_s=1.0)
     call = calls.working("a")
 
@@ -141,7 +141,7 @@ def test_a_stream_that_is_taken_is_not_cut_off_while_the_server_works_on_it() ->
     assert list(calls.in_flight.offers(call, messages())) == ["first", "second"]
 
 
-def test_without_limits_nothing_is_cut_off() -> None:
+def test_without_limits_nothing_is_cancelled() -> None:
     calls = Calls()
     calls.enter("a")
     calls.now = 1e9

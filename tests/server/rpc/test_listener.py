@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -14,7 +15,9 @@ import grpc
 import pytest
 
 from support.servers.servers import running
+from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.version import __version__
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.rpc.listener import host_and_port, listen_on
@@ -164,3 +167,11 @@ def test_a_host_that_nobody_knows_is_an_error(server: grpc.Server) -> None:
 
 def test_a_socket_file_is_no_name(server: grpc.Server, tmp_path: object) -> None:
     assert listen_on(server, f"unix:{tmp_path}/socket") == 1
+
+
+def test_a_socket_without_a_file_is_told_as_it_was_given() -> None:
+    listen = f"unix-abstract:transparent-llm-{uuid.uuid4()}"
+    with running(listen=listen, insecure=True) as server:
+        assert server.address == listen
+        with RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+            assert llm.server_info().server_version == __version__

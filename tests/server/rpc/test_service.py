@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from support.servers.servers import Watcher, running, tiny
+from support.servers.stub import stub
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire._gen.service_pb2_grpc import TransparentLlmServiceStub as stub
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm.wire.tensors import encode

@@ -1,4 +1,4 @@
-"""A stream that its client does not read is cut off; one that moves, however slowly, is not."""
+"""A stream that its client does not read is cancelled; one that moves, however slowly, is not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def watched(server: Server) -> int:
     return len(server._lanes.calls)
 
 
-def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
+def test_a_stream_that_nobody_reads_is_cancelled_while_others_are_served() -> None:
     with running(stall_s=60, sweep_s=0.1) as server, RemoteTransparentLlm(server.address) as llm:
         stream = long_stream(llm)
         next(stream)
@@ -44,9 +44,9 @@ def test_a_stream_that_nobody_reads_is_cut_while_others_are_served() -> None:
             server._lanes.calls.bounds, stall_s=0.1
         )  # the other read is done, however long it took
         wait_until(lambda: not watched(server))
-        with pytest.raises(grpc.RpcError) as cut:
+        with pytest.raises(grpc.RpcError) as cancelled:
             list(stream)
-        assert cut.value.code() is grpc.StatusCode.CANCELLED
+        assert cancelled.value.code() is grpc.StatusCode.CANCELLED
 
 
 def test_without_a_limit_it_waits() -> None:

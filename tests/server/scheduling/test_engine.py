@@ -146,7 +146,7 @@ def test_running_out_of_memory_is_a_capacity_error(engine: Engine, error: BaseEx
     assert engine.submit(lambda: "alive").result(SOON) == "alive"
 
 
-def test_a_long_message_of_the_device_is_cut(engine: Engine) -> None:
+def test_a_long_message_of_the_device_is_shortened(engine: Engine) -> None:
     got = engine.submit(raising(MemoryError("x" * 5000))).exception(SOON)
     assert isinstance(got, CapacityError)
     assert got.metadata == {"device_message": "x" * 200}

@@ -1,4 +1,4 @@
-"""From values to messages: cut, cast, cut into chunks, several in a stream, resumed, as factors."""
+"""From values to messages: sliced, cast, divided into chunks, several in a stream, resumed, as factors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transparent_llm.wire._gen.tensor_pb2 import (
     TensorOptions,
 )
 from transparent_llm.wire.assembler import Assembler
-from transparent_llm.wire.form import RequestedForm, delivery_of, form_of
+from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import Method, Part
 from transparent_llm_server.models.values.value import Computed, Factor, Found, Piece, Stored, Value
 from transparent_llm_server.streaming.chunks import (
@@ -79,7 +79,7 @@ def refusal(value: torch.Tensor, options: TensorOptions) -> InvalidRequestError:
 # The way of a value
 
 
-def test_a_value_is_sliced_then_cast_then_cut_into_chunks() -> None:
+def test_a_value_is_sliced_then_cast_then_divided_into_chunks() -> None:
     value = torch.tensor([[1.0, 2.0, 4.0], [8.0, -2.0, 0.5]])
     options = TensorOptions(slices=[AxisSlice(axis="pos", start=1)], dtype=DTYPE_F16, max_chunk_bytes=5)
     header = TensorHeader(name="value", dtype=DTYPE_F16, shape=[2, 2], dims=DIMS, total_bytes=8, etag="tag")
@@ -138,7 +138,7 @@ def test_a_request_gets_the_size_it_asks_for_up_to_the_largest(requested: int, g
     assert SIZES.choose(requested) == got
 
 
-def test_a_default_above_the_largest_is_cut_down_too() -> None:
+def test_a_default_above_the_largest_is_lowered_too() -> None:
     assert ChunkSizes(default=32, most=16).choose(0) == 16
 
 
@@ -197,7 +197,7 @@ def test_whatever_changes_the_bits_changes_the_etag() -> None:
 
 
 @pytest.mark.parametrize("offset", [1, 7, 8, 39, 40])
-def test_a_stream_with_the_same_bits_goes_on_where_it_was_cut(offset: int) -> None:
+def test_a_stream_with_the_same_bits_goes_on_where_it_was_interrupted(offset: int) -> None:
     value = torch.arange(5)
     first, *rest = messages(value, TensorOptions(resume_offset=offset, etag="tag"))
     assert (first.offset, first.header.etag, first.header.total_bytes) == (offset, "tag", 40)
@@ -306,7 +306,7 @@ class Product(Stored):
 
 
 def test_a_product_is_sent_as_its_factors_if_that_is_asked_for() -> None:
-    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), RequestedForm(factored=True))
+    parts = outgoing("value", ("pos",), Product(torch.zeros(2)), Form(factored=True))
     assert [(part.name, part.dims) for part in parts] == [("value.left", ("pos",)), ("value.right", ())]
 
 
@@ -316,7 +316,7 @@ def test_a_product_is_sent_whole_otherwise(options: TensorOptions) -> None:
 
 
 def test_a_value_that_is_no_product_is_sent_whole() -> None:
-    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), RequestedForm(factored=True))
+    parts = outgoing("value", ("pos",), Stored(torch.zeros(2)), Form(factored=True))
     assert [part.name for part in parts] == ["value"]
 
 
@@ -358,7 +358,7 @@ def arrived(parts: list[Outgoing]) -> dict[str, torch.Tensor]:
 
 
 def test_a_value_of_several_tensors_is_sent_as_its_parts() -> None:
-    parts = outgoing_parts(TOP, top(), RequestedForm())
+    parts = outgoing_parts(TOP, top(), Form())
     assert [(part.name, part.dims) for part in parts] == [
         ("top.values", ("pos", "k")),
         ("top.ids", ("pos", "k")),
@@ -371,7 +371,7 @@ def test_a_value_of_several_tensors_is_sent_as_its_parts() -> None:
 
 
 def test_each_part_is_cut_along_the_axes_that_it_has_and_cast_if_its_type_is_open() -> None:
-    form = RequestedForm((("pos", slice(1, None)), ("k", slice(0, 2))), torch.float64)
+    form = Form((("pos", slice(1, None)), ("k", slice(0, 2))), torch.float64)
     held = arrived(outgoing_parts(TOP, top(torch.ones(3)), form))
     assert held["top.values"].dtype == torch.float64
     assert held["top.values"].tolist() == [[3, 4]]
@@ -383,20 +383,20 @@ def test_each_part_is_cut_along_the_axes_that_it_has_and_cast_if_its_type_is_ope
 
 
 def test_an_optional_part_that_is_a_scalar_has_no_axis_to_cut() -> None:
-    *_, gain = outgoing_parts(TOP, top(torch.tensor(2.0)), RequestedForm((("k", slice(0, 2)),)))
+    *_, gain = outgoing_parts(TOP, top(torch.tensor(2.0)), Form((("k", slice(0, 2)),)))
     assert (gain.name, gain.dims, gain.value.shape) == ("top.gain", (), ())
 
 
 @pytest.mark.parametrize(("found", "got"), [(Stored(VALUES), "one tensor"), (top()[:2], "2 tensors")])
 def test_a_value_that_is_not_its_parts_is_a_broken_model(found: Found, got: str) -> None:
     with pytest.raises(InternalError) as refused:
-        outgoing_parts(TOP, found, RequestedForm())
+        outgoing_parts(TOP, found, Form())
     assert str(refused.value) == f"the model gave {got} for top, which consists of 4: values, ids, sums, gain"
 
 
 def test_an_axis_that_no_part_has_is_refused() -> None:
     with pytest.raises(InvalidRequestError) as refused:
-        outgoing_parts(TOP, top(), RequestedForm((("head", slice(1)),)))
+        outgoing_parts(TOP, top(), Form((("head", slice(1)),)))
     assert refused.value.message == "there is no axis 'head'; values, ids, sums, gain of top have pos, k"
     assert refused.value.metadata == {"axis": "head"}
 

@@ -196,6 +196,6 @@ def test_where_there_is_no_room_the_piece_goes_in_the_message(mine: Ring, monkey
         assert taken.frame(b"", 5, memoryview(b"data")) == frames.frame(b"", 5, b"data")
 
 
-def test_a_piece_that_was_cut_off_is_an_error_not_zeros(mine: Ring) -> None:
+def test_a_piece_that_was_truncated_is_an_error_not_zeros(mine: Ring) -> None:
     with pytest.raises(errors.UnavailableError, match="lost"):
         mine.take(3, memoryview(bytearray(SLOT_BYTES)))

@@ -128,7 +128,7 @@ def foldered(file: str) -> Damage:
     return damage
 
 
-def cut(file: str, size: int) -> Damage:
+def truncated(file: str, size: int) -> Damage:
     """A file ends early."""
     return lambda folder: os.truncate(folder / file, size)
 

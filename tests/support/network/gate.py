@@ -1,4 +1,4 @@
-"""A TCP proxy that a test opens, holds or cuts while connections are under way."""
+"""A TCP proxy that a test opens, holds or interrupts while connections are under way."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Gate(Forwarder):
     """Forwards to `target`, which may be changed between two connections."""
 
     def __init__(self, target: str) -> None:
-        self.cuts = 0
+        self.interruptions = 0
         self.to_client = 0
         """Bytes that all connections together have carried to clients."""
-        self._cut_at: int | None = None
+        self._interrupt_at: int | None = None
         self._silence_s = 0.0
         self._hold_at: int | None = None
         self._is_deaf = False
@@ -25,10 +25,10 @@ class Gate(Forwarder):
         self._closing = threading.Event()
         super().__init__(target)
 
-    def cut_after(self, count: int, silence_s: float = 0.0) -> None:
+    def interrupt_after(self, count: int, silence_s: float = 0.0) -> None:
         """Close the connection that carries the byte after so many more to a client, which has time to read those."""
         with self._changed:
-            self._cut_at = self.to_client + count
+            self._interrupt_at = self.to_client + count
             self._silence_s = silence_s
 
     def hold_after(self, count: int) -> None:
@@ -44,7 +44,7 @@ class Gate(Forwarder):
     def open(self) -> None:
         """Carry everything, also what was held."""
         with self._changed:
-            self._cut_at = self._hold_at = None
+            self._interrupt_at = self._hold_at = None
             self._is_deaf = False
             self._changed.notify_all()
 
@@ -75,15 +75,16 @@ class Gate(Forwarder):
                 self._changed.wait_for(lambda: self._hold_at is None or self.to_client < self._hold_at)
                 if self._closing.is_set():
                     return False
-                allowed = min(end - self.to_client for end in (self._cut_at, self._hold_at, 2**62) if end is not None)
+                ends = (self._interrupt_at, self._hold_at, 2**62)
+                allowed = min(end - self.to_client for end in ends if end is not None)
                 part, data = data[:allowed], data[allowed:]
                 self.to_client += len(part)
-                is_cut = self._cut_at is not None and self.to_client >= self._cut_at and bool(data)
-                if is_cut:
-                    self._cut_at = None
-                    self.cuts += 1
+                is_interrupted = self._interrupt_at is not None and self.to_client >= self._interrupt_at and bool(data)
+                if is_interrupted:
+                    self._interrupt_at = None
+                    self.interruptions += 1
             sink.sendall(part)
-            if is_cut:
+            if is_interrupted:
                 self._closing.wait(self._silence_s)
                 return False
         return True

@@ -1,4 +1,4 @@
-"""A TCP proxy between client and server that cuts connections where a test wants it."""
+"""A TCP proxy between client and server that interrupts connections where a test wants it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from contextlib import contextmanager
 from support.network.forwarding import Carrier, Forwarder
 
 
-class CuttingProxy(Forwarder):
-    """Forwards to `target`; closes a connection once it carried as many bytes to the client as `cuts` says next."""
+class InterruptingProxy(Forwarder):
+    """Forwards to `target`; closes a connection once it carried as many bytes to the client as `after` says next."""
 
-    def __init__(self, target: str, cuts: list[int]) -> None:
-        self._cuts = list(cuts)
-        self.cuts_made = 0
-        self.was_cut = threading.Event()
+    def __init__(self, target: str, after: list[int]) -> None:
+        self._after = list(after)
+        self.interruptions = 0
+        self.was_interrupted = threading.Event()
         super().__init__(target)
 
     def _carrier(self) -> Carrier:
-        left = self._cuts.pop(0) if self._cuts else None
+        left = self._after.pop(0) if self._after else None
 
         def carry(data: bytes, sink: socket.socket) -> bool:
             nonlocal left
             if left is not None and len(data) > left:
                 sink.sendall(data[:left])
                 with self._lock:
-                    self.cuts_made += 1
-                self.was_cut.set()
+                    self.interruptions += 1
+                self.was_interrupted.set()
                 return False
             sink.sendall(data)
             left = None if left is None else left - len(data)
@@ -38,9 +38,9 @@ class CuttingProxy(Forwarder):
 
 
 @contextmanager
-def cutting(target: str, cuts: list[int]) -> Iterator[CuttingProxy]:
+def interrupting(target: str, after: list[int]) -> Iterator[InterruptingProxy]:
     """Such a proxy for the length of a block."""
-    proxy = CuttingProxy(target, cuts)
+    proxy = InterruptingProxy(target, after)
     try:
         yield proxy
     finally:

@@ -16,7 +16,7 @@ import torch
 
 from support.deploy.envoy import envoy_before
 from support.servers.certificates import Authority
-from support.servers.owners import TokenFile
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
@@ -92,12 +92,12 @@ def _tls(served: Served) -> Iterator[Backend]:
     """Certificates both ways, and a token."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        authority, file = Authority(folder / "authority"), TokenFile(folder / "tokens", "owner")
+        authority, file = Authority(folder / "authority"), BearerTokenFile(folder / "tokens", "owner")
         ca, own = str(authority.path), authority.issue("localhost")
         client = authority.issue("client.example", common_name="client")
         access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", ca)
         arguments = (*model_arguments(served.folders), *access, "--tokens", str(file.path), "--listen", "localhost:0")
-        options = {"tls_ca": ca, **client.as_client, "token": file.tokens["owner"]}
+        options = {"tls_ca": ca, **client.as_client, "token": file.bearer_tokens["owner"]}
         with server_process(*arguments) as address, _remote("tls", address, **options) as backend:
             yield backend
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from transparent_llm_server.access.bearer_tokens import new_bearer_token
 
 
-class TokenFile:
+class BearerTokenFile:
     """A file for `--tokens`, which is replaced whole when something in it changes."""
 
     def __init__(self, path: Path, *owners: str) -> None:
         self.path = path
         self._lines: dict[str, str] = {}
         self._write()
-        self.tokens = {owner: self.add(owner) for owner in owners}
+        self.bearer_tokens = {owner: self.add(owner) for owner in owners}
 
     def add(self, owner: str) -> str:
         """One more token of this owner."""

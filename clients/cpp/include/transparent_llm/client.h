@@ -165,9 +165,9 @@ class Client {
   /// end within an element; an empty value gives one empty chunk. `Options::max_bytes` does not
   /// apply.
   ///
-  /// A cut transfer goes on where it broke off. If the server cannot promise the same bits again,
-  /// or has to run the input again, the value begins again at offset 0, and what came before must
-  /// be thrown away. What `sink` throws ends the transfer and comes out of here.
+  /// An interrupted transfer goes on where it broke off. If the server cannot promise the same bits
+  /// again, or has to run the input again, the value begins again at offset 0, and what came before
+  /// must be thrown away. What `sink` throws ends the transfer and comes out of here.
   void read_chunks(const Read& read, const ChunkSink& sink, const ReadOptions& options = {});
 
  private:

@@ -15,7 +15,7 @@ func decode(asked *request) (any, error) {
 	assembler, resumes := wire.NewAssembler(asked.MaxBytes), []fields{}
 	for number, messages := range asked.Streams {
 		if number > 0 {
-			assembler.Cut()
+			assembler.Interrupted()
 			resumes = append(resumes, fields{"offset": assembler.Received, "etag": assembler.Etag()})
 		}
 		for _, message := range messages {

@@ -42,9 +42,9 @@ func (a *Assembler) Add(chunk *pb.TensorChunk) error {
 	return nil
 }
 
-// Cut says that the stream was cut and is asked for again from Received on.
-func (a *Assembler) Cut() {
-	a.held = a.held[:len(a.held)-a.Tracker.Cut()]
+// Interrupted says that the stream was and is asked for again from Received on.
+func (a *Assembler) Interrupted() {
+	a.held = a.held[:len(a.held)-a.Tracker.Interrupted()]
 }
 
 // Tensors gives what arrived. A StreamError: there is none, or the last one is not finished.

@@ -34,13 +34,13 @@ func chunk(head *pb.TensorHeader, offset uint64, data ...byte) *pb.TensorChunk {
 	return &pb.TensorChunk{Header: head, Offset: offset, Data: data}
 }
 
-var cut = &pb.TensorChunk{} // stands for the end of a connection
+var interruption = &pb.TensorChunk{} // stands for the end of a connection
 
 func assembled(chunks []*pb.TensorChunk, maxBytes uint64) (string, error) {
 	assembler := NewAssembler(maxBytes)
 	for _, message := range chunks {
-		if message == cut {
-			assembler.Cut()
+		if message == interruption {
+			assembler.Interrupted()
 			continue
 		}
 		if err := assembler.Add(message); err != nil {
@@ -60,18 +60,18 @@ func TestStreamsThatFollowTheProtocol(t *testing.T) {
 		chunks []*pb.TensorChunk
 		wanted string
 	}{
-		"one message":         {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6)}, "value[1 2 3 4 5 6] "},
-		"header alone":        {[]*pb.TensorChunk{chunk(value("x"), 0), chunk(nil, 0, 1, 2), chunk(nil, 2), chunk(nil, 2, 3, 4, 5, 6)}, "value[1 2 3 4 5 6] "},
-		"scalar and empty":    {[]*pb.TensorChunk{chunk(scalar("x"), 0, 1, 2), chunk(empty("x"), 0), chunk(second("x"), 0, 3, 4)}, "scalar[1 2] empty[] second[3 4] "},
-		"only an empty one":   {[]*pb.TensorChunk{chunk(empty("x"), 0)}, "empty[] "},
-		"taken up":            {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2), cut, chunk(value("x"), 2, 3, 4, 5, 6)}, "value[1 2 3 4 5 6] "},
-		"taken up at its end": {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), cut, chunk(value("x"), 6)}, "value[1 2 3 4 5 6] "},
-		"etag changed":        {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2), cut, chunk(value("y"), 0, 6, 5, 4, 3, 2, 1)}, "value[6 5 4 3 2 1] "},
-		"cut in the second":   {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("x"), 0, 7), cut, chunk(second("x"), 1, 8)}, "value[1 2 3 4 5 6] second[7 8] "},
-		"cut between two":     {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("x"), 0), cut, chunk(second("x"), 0, 7, 8)}, "value[1 2 3 4 5 6] second[7 8] "},
-		"cut after an empty":  {[]*pb.TensorChunk{chunk(empty("x"), 0), chunk(second("x"), 0), cut, chunk(empty("x"), 0), chunk(second("x"), 0, 7, 8)}, "empty[] second[7 8] "},
-		"cut before all":      {[]*pb.TensorChunk{cut, chunk(second("x"), 0, 7, 8)}, "second[7 8] "},
-		"changed, several":    {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("x"), 0, 7), cut, chunk(value("y"), 0, 6, 5, 4, 3, 2, 1), chunk(second("y"), 0, 8, 7)}, "value[6 5 4 3 2 1] second[8 7] "},
+		"one message":                {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6)}, "value[1 2 3 4 5 6] "},
+		"header alone":               {[]*pb.TensorChunk{chunk(value("x"), 0), chunk(nil, 0, 1, 2), chunk(nil, 2), chunk(nil, 2, 3, 4, 5, 6)}, "value[1 2 3 4 5 6] "},
+		"scalar and empty":           {[]*pb.TensorChunk{chunk(scalar("x"), 0, 1, 2), chunk(empty("x"), 0), chunk(second("x"), 0, 3, 4)}, "scalar[1 2] empty[] second[3 4] "},
+		"only an empty one":          {[]*pb.TensorChunk{chunk(empty("x"), 0)}, "empty[] "},
+		"taken up":                   {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2), interruption, chunk(value("x"), 2, 3, 4, 5, 6)}, "value[1 2 3 4 5 6] "},
+		"taken up at its end":        {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), interruption, chunk(value("x"), 6)}, "value[1 2 3 4 5 6] "},
+		"etag changed":               {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2), interruption, chunk(value("y"), 0, 6, 5, 4, 3, 2, 1)}, "value[6 5 4 3 2 1] "},
+		"interrupted in the second":  {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("x"), 0, 7), interruption, chunk(second("x"), 1, 8)}, "value[1 2 3 4 5 6] second[7 8] "},
+		"interrupted between two":    {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("x"), 0), interruption, chunk(second("x"), 0, 7, 8)}, "value[1 2 3 4 5 6] second[7 8] "},
+		"interrupted after an empty": {[]*pb.TensorChunk{chunk(empty("x"), 0), chunk(second("x"), 0), interruption, chunk(empty("x"), 0), chunk(second("x"), 0, 7, 8)}, "empty[] second[7 8] "},
+		"interrupted before all":     {[]*pb.TensorChunk{interruption, chunk(second("x"), 0, 7, 8)}, "second[7 8] "},
+		"changed, several":           {[]*pb.TensorChunk{chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("x"), 0, 7), interruption, chunk(value("y"), 0, 6, 5, 4, 3, 2, 1), chunk(second("y"), 0, 8, 7)}, "value[6 5 4 3 2 1] second[8 7] "},
 	} {
 		got, err := assembled(c.chunks, 0)
 		if err != nil || got != c.wanted {
@@ -87,25 +87,25 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 		return head
 	}
 	for name, chunks := range map[string][]*pb.TensorChunk{
-		"nothing":                 {},
-		"no header":               {chunk(nil, 0, 1)},
-		"a gap":                   {chunk(value("x"), 0, 1), chunk(nil, 2, 3)},
-		"a step back":             {chunk(value("x"), 0, 1, 2), chunk(nil, 1, 2)},
-		"surplus":                 {chunk(second("x"), 0, 1, 2, 3)},
-		"surplus after the end":   {chunk(second("x"), 0, 1, 2), chunk(nil, 2, 3)},
-		"an early end":            {chunk(value("x"), 0, 1, 2)},
-		"an early next":           {chunk(value("x"), 0, 1, 2), chunk(second("x"), 0, 1, 2)},
-		"an offset at first":      {chunk(value("x"), 2, 1, 2)},
-		"another etag, no cut":    {chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("y"), 0, 1, 2)},
-		"no header after a break": {chunk(value("x"), 0, 1, 2), cut, chunk(nil, 2, 3, 4, 5, 6)},
-		"another after a cut":     {chunk(value("x"), 0, 1, 2), cut, chunk(with(func(h *pb.TensorHeader) { h.Shape = []uint64{3, 2} }), 2, 3)},
-		"begun again, same etag":  {chunk(value("x"), 0, 1, 2), cut, chunk(value("x"), 0, 1, 2, 3, 4, 5, 6)},
-		"a gap after a cut":       {chunk(value("x"), 0, 1, 2), cut, chunk(value("x"), 3, 4, 5, 6)},
-		"nothing after a cut":     {chunk(value("x"), 0), cut},
-		"too few bytes":           {chunk(with(func(h *pb.TensorHeader) { h.TotalBytes = 5 }), 0)},
-		"too few dims":            {chunk(with(func(h *pb.TensorHeader) { h.Dims = h.Dims[:1] }), 0)},
-		"no dtype":                {chunk(with(func(h *pb.TensorHeader) { h.Dtype = 0 }), 0)},
-		"a dtype of tomorrow":     {chunk(with(func(h *pb.TensorHeader) { h.Dtype = 77 }), 0)},
+		"nothing":                       {},
+		"no header":                     {chunk(nil, 0, 1)},
+		"a gap":                         {chunk(value("x"), 0, 1), chunk(nil, 2, 3)},
+		"a step back":                   {chunk(value("x"), 0, 1, 2), chunk(nil, 1, 2)},
+		"surplus":                       {chunk(second("x"), 0, 1, 2, 3)},
+		"surplus after the end":         {chunk(second("x"), 0, 1, 2), chunk(nil, 2, 3)},
+		"an early end":                  {chunk(value("x"), 0, 1, 2)},
+		"an early next":                 {chunk(value("x"), 0, 1, 2), chunk(second("x"), 0, 1, 2)},
+		"an offset at first":            {chunk(value("x"), 2, 1, 2)},
+		"another etag, no interruption": {chunk(value("x"), 0, 1, 2, 3, 4, 5, 6), chunk(second("y"), 0, 1, 2)},
+		"no header after a break":       {chunk(value("x"), 0, 1, 2), interruption, chunk(nil, 2, 3, 4, 5, 6)},
+		"another after an interruption": {chunk(value("x"), 0, 1, 2), interruption, chunk(with(func(h *pb.TensorHeader) { h.Shape = []uint64{3, 2} }), 2, 3)},
+		"begun again, same etag":        {chunk(value("x"), 0, 1, 2), interruption, chunk(value("x"), 0, 1, 2, 3, 4, 5, 6)},
+		"a gap after an interruption":   {chunk(value("x"), 0, 1, 2), interruption, chunk(value("x"), 3, 4, 5, 6)},
+		"nothing after an interruption": {chunk(value("x"), 0), interruption},
+		"too few bytes":                 {chunk(with(func(h *pb.TensorHeader) { h.TotalBytes = 5 }), 0)},
+		"too few dims":                  {chunk(with(func(h *pb.TensorHeader) { h.Dims = h.Dims[:1] }), 0)},
+		"no dtype":                      {chunk(with(func(h *pb.TensorHeader) { h.Dtype = 0 }), 0)},
+		"a dtype of tomorrow":           {chunk(with(func(h *pb.TensorHeader) { h.Dtype = 77 }), 0)},
 		"an overflow to 6": {chunk(with(func(h *pb.TensorHeader) {
 			h.Shape = []uint64{6, 1<<63 + 1, 2}
 			h.Dims = append(h.Dims, "c")
@@ -186,9 +186,9 @@ func TestALargerTensorThanAllowedIsRefusedByItsHeader(t *testing.T) {
 	}
 }
 
-func TestWhatIsAskedForAfterACut(t *testing.T) {
+func TestWhatIsAskedForAfterAnInterruption(t *testing.T) {
 	assembler := NewAssembler(0)
-	asked := func() string { assembler.Cut(); return fmt.Sprint(assembler.Received, " ", assembler.Etag()) }
+	asked := func() string { assembler.Interrupted(); return fmt.Sprint(assembler.Received, " ", assembler.Etag()) }
 	if got := asked(); got != "0 " {
 		t.Errorf("of nothing %q", got)
 	}

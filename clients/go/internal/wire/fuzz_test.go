@@ -11,7 +11,7 @@ import (
 // fuzzBytes is the most that a tensor may take while it is fuzzed.
 const fuzzBytes = 1 << 20
 
-// FuzzAssembler puts together what comes of a stream: messages of a length in two bytes each; one of no length is a cut.
+// FuzzAssembler puts together what comes of a stream: messages of a length in two bytes each; one of no length is an interruption.
 func FuzzAssembler(f *testing.F) {
 	for _, chunks := range [][]*pb.TensorChunk{
 		{chunk(value("x"), 0, 1, 2, 3), nil, chunk(value("x"), 3, 4, 5, 6)},
@@ -27,7 +27,7 @@ func FuzzAssembler(f *testing.F) {
 			length := int(binary.LittleEndian.Uint16(data))
 			data = data[2:]
 			if length == 0 {
-				assembler.Cut()
+				assembler.Interrupted()
 				continue
 			}
 			message := &pb.TensorChunk{}

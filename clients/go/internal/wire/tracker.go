@@ -4,7 +4,7 @@ import (
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
 
-// Tracker follows the messages of a stream, of several calls if it was cut, and checks them. It keeps no data.
+// Tracker follows the messages of a stream, of several calls if it was interrupted, and checks them. It keeps no data.
 type Tracker struct {
 	// Most is how many tensors were asked for, so that nobody can fill the memory with headers; 0: no limit.
 	Most int
@@ -49,7 +49,7 @@ func (t *Tracker) Complete() bool { return len(t.tensors) > 0 && t.Received == t
 // Step takes the next message.
 //
 // Errors: a StreamError for no header, a gap, more data than announced, a header that contradicts itself or the one
-// before the cut; a TooLargeError; those of Check. The stream is of no use then.
+// before the interruption; a TooLargeError; those of Check. The stream is of no use then.
 func (t *Tracker) Step(chunk *pb.TensorChunk) (Step, error) {
 	if chunk.Shared != nil {
 		return Step{}, broken("data in shared memory that was not offered")
@@ -75,8 +75,8 @@ func (t *Tracker) Step(chunk *pb.TensorChunk) (Step, error) {
 	return step, nil
 }
 
-// Cut says that the stream was cut and is asked for again from Received on. What has no bytes yet will be sent again.
-func (t *Tracker) Cut() (dropped int) {
+// Interrupted says that the stream was and is asked for again from Received on. What has no bytes yet will be sent again.
+func (t *Tracker) Interrupted() (dropped int) {
 	for len(t.tensors) > 0 && t.tensors[len(t.tensors)-1].received == 0 {
 		t.Total -= t.tensors[len(t.tensors)-1].head.TotalBytes
 		t.tensors = t.tensors[:len(t.tensors)-1]

@@ -1,5 +1,5 @@
 /**
- * Both drivers of the conformance suite, behind a proxy that cuts: in Node by gRPC, in Chromium by gRPC-Web through
+ * Both drivers of the conformance suite, behind a proxy that interrupts: in Node by gRPC, in Chromium by gRPC-Web through
  * Envoy.
  */
 
@@ -60,11 +60,11 @@ describe.each([
     expect(numbers.reduce((a, b) => a + b)).toBeCloseTo(1, 1);
   });
 
-  test("a cut transfer goes on where it was", async () => {
+  test("an interrupted transfer goes on where it was", async () => {
     const wanted = await driver.call("decomposed_attn", [0, 1], DENSE);
-    proxy.cutAfter(3_000_000, 2_000_000);
+    proxy.interruptAfter(3_000_000, 2_000_000);
     const { ok } = await driver.call("decomposed_attn", [0, 1], { ...DENSE, progress: true });
-    expect(proxy.cuts).toBe(2);
+    expect(proxy.interruptions).toBe(2);
     expect(ok.tensor.data === wanted.ok.tensor.data).toBe(true);
     const received = ok.progress.map(([bytes]: [number, number]) => bytes);
     expect(received).toEqual([...received].sort((a, b) => a - b));

@@ -1,5 +1,5 @@
 /**
- * Lost runs, lost connections, cancelled calls and time that is over, with the real server behind a proxy that cuts.
+ * Lost runs, lost connections, cancelled calls and time that is over, with the real server behind a proxy that interrupts.
  */
 
 import { afterEach, beforeEach, describe, expect, inject, test } from "vitest";
@@ -55,12 +55,12 @@ describe("a lost connection", () => {
   test("in the middle of a tensor, again and again", async () => {
     const wanted = await llm.decomposedAttn(0, 1, { slices: { d_model: { start: 0 } } });
     const seen: Progress[] = [];
-    proxy.cutAfter(3_000_000, 1_000_000, 2_000_000);
+    proxy.interruptAfter(3_000_000, 1_000_000, 2_000_000);
     const value = await llm.decomposedAttn(0, 1, {
       slices: { d_model: { start: 0 } },
       onProgress: (each) => seen.push(each),
     });
-    expect(proxy.cuts).toBe(3);
+    expect(proxy.interruptions).toBe(3);
     expectSame(value, wanted);
     const received = seen.map(({ receivedBytes }) => receivedBytes);
     expect(received).toEqual([...received].sort((a, b) => a - b)); // nothing was thrown away
@@ -70,20 +70,20 @@ describe("a lost connection", () => {
     const reads = [["logits"], ["residualIn", 0], ["decomposedAttn", 0, 1], ["logits"]] as const;
     const wanted = await llm.fetch(reads);
     for (const first of [100, 10_000, 400_000, 700_000, 1_000_000]) {
-      const before = proxy.cuts;
-      proxy.cutAfter(first, 50_000);
+      const before = proxy.interruptions;
+      proxy.interruptAfter(first, 50_000);
       const values = await llm.fetch(reads);
       for (const [i, value] of values.entries()) {
         expectSame(value, wanted[i] as Tensor);
       }
-      expect(proxy.cuts - before).toBe(2);
+      expect(proxy.interruptions - before).toBe(2);
     }
   });
 
   test("before a small answer", async () => {
-    proxy.cutAfter(1, 1, 1);
+    proxy.interruptAfter(1, 1, 1);
     expect((await llm.modelInfo()).name).toBe("demo");
-    expect(proxy.cuts).toBe(3);
+    expect(proxy.interruptions).toBe(3);
   });
 
   test("to a server that never answered is not waited for", async () => {

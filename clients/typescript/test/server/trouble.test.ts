@@ -133,7 +133,7 @@ describe("a server that was reached before", () => {
   });
 });
 
-describe("a cut stream", () => {
+describe("an interrupted stream", () => {
   test("is taken up with what came and its etag", async () => {
     const asked: [bigint, string][] = [];
     const llm = await client({

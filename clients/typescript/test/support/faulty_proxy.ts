@@ -4,12 +4,12 @@ import { type AddressInfo, createServer, connect as dial, type Server, type Sock
 
 /** A running one. */
 export class FaultyProxy {
-  /** Connections that were cut. */
-  cuts = 0;
+  /** Connections that were interrupted. */
+  interruptions = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #clients = new Set<Socket>();
-  /** Bytes to let through before each of the next cuts. */
+  /** Bytes to let through before each of the next interruptions. */
   #plan: number[] = [];
   #holds = false;
   readonly #held: [Buffer, Socket][] = [];
@@ -28,8 +28,8 @@ export class FaultyProxy {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Cut the connection in use after so many bytes to the client, the next one after so many more, and so on. */
-  cutAfter(...bytes: number[]): void {
+  /** Interrupt the connection in use after so many bytes to the client, the next one after so many more, and so on. */
+  interruptAfter(...bytes: number[]): void {
     this.#plan = bytes;
   }
 
@@ -91,7 +91,7 @@ export class FaultyProxy {
       return;
     }
     this.#plan = this.#plan.slice(1);
-    this.cuts++;
+    this.interruptions++;
     client.write(data.subarray(0, left), () => client.resetAndDestroy());
   }
 }

@@ -138,8 +138,8 @@ test("a larger tensor than allowed is refused before its memory is taken", () =>
   expect(() => new Assembler(10).add(chunk(head(2 ** 47)))).toThrow(TooLargeError);
 });
 
-describe("taken up after a cut", () => {
-  function cut(before: TensorChunk[], after: TensorChunk[]): Assembler {
+describe("taken up after an interruption", () => {
+  function resumed(before: TensorChunk[], after: TensorChunk[]): Assembler {
     const assembler = new Assembler();
     for (const each of before) {
       assembler.add(each);
@@ -156,13 +156,13 @@ describe("taken up after a cut", () => {
   }
 
   test("with the same etag it goes on", () => {
-    const assembler = cut([chunk(head(3), 0, 1, 2)], [chunk(head(3), 2, 3)]);
+    const assembler = resumed([chunk(head(3), 0, 1, 2)], [chunk(head(3), 2, 3)]);
     expect(tensorsOf(assembler)).toEqual([[1, 2, 3]]);
   });
 
   test("with another etag it begins again", () => {
     const other = head(2, { etag: "f" });
-    const assembler = cut([chunk(head(3), 0, 1, 2)], [chunk(other, 0, 8), chunk(undefined, 1, 9)]);
+    const assembler = resumed([chunk(head(3), 0, 1, 2)], [chunk(other, 0, 8), chunk(undefined, 1, 9)]);
     expect(tensorsOf(assembler)).toEqual([[8, 9]]);
     expect(assembler.etag).toBe("f");
   });
@@ -178,7 +178,7 @@ describe("taken up after a cut", () => {
   });
 
   test("after the last byte", () => {
-    expect(tensorsOf(cut([chunk(head(1), 0, 1)], [chunk(head(1), 1)]))).toEqual([[1]]);
+    expect(tensorsOf(resumed([chunk(head(1), 0, 1)], [chunk(head(1), 1)]))).toEqual([[1]]);
   });
 
   test.each<[string, TensorChunk[]]>([
@@ -191,6 +191,6 @@ describe("taken up after a cut", () => {
     ["the beginning with the same etag", [chunk(head(3), 0, 1, 2, 3)]],
     ["another etag and an offset", [chunk(head(3, { etag: "f" }), 2, 3)]],
   ])("%s is refused", (_, after) => {
-    expect(() => cut([chunk(head(3), 0, 1, 2)], after)).toThrow(StreamError);
+    expect(() => resumed([chunk(head(3), 0, 1, 2)], after)).toThrow(StreamError);
   });
 });

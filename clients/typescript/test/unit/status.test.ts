@@ -96,7 +96,7 @@ describe("what Connect throws", () => {
     ["a lost connection in Node", new ConnectError("x", Code.Aborted, undefined, undefined, network)],
     ["one in a browser", new TypeError("network error")],
     ["a stream without an end", ConnectError.from("missing trailer")],
-    ["a cut message", new ConnectError("protocol error: promised 10 bytes, received 3", Code.InvalidArgument)],
+    ["a truncated message", new ConnectError("protocol error: promised 10 bytes, received 3", Code.InvalidArgument)],
     ["a reset stream", new ConnectError("http/2 stream closed with error code INTERNAL_ERROR (0x2)", Code.Internal)],
     ["a closed connection", new ConnectError("http/2 stream closed with error code CANCEL (0x8)", Code.Canceled)],
     ["a proxy without a server", new ConnectError("HTTP 503", Code.Unavailable)],

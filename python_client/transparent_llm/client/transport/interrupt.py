@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Cancellable(Protocol):
-    """A call of gRPC."""
+    """What can be ended from another thread: a call of gRPC, of either kind."""
 
     def cancel(self) -> bool:
         """End it, if it has not ended; whether that had an effect."""

@@ -76,7 +76,7 @@ class RunValues:
         )
 
     def batch_size(self) -> int:
-        """Rows of the batch."""
+        """How many sentences the run has: rows of the batch."""
         return self._capture.tokens.shape[0]
 
     def tokens(self) -> Value:

@@ -25,7 +25,7 @@ class Batch:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """How many tokens each row has, without its padding."""
         lengths: list[int] = self.mask.sum(dim=1).tolist()
         return lengths
 

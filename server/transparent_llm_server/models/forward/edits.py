@@ -148,7 +148,7 @@ class _Snapshot:
         return self._now() == self._fingerprints
 
     def changed(self) -> frozenset[tuple[int, str]]:
-        """What was written since."""
+        """The weights, as (id of the parameters' dictionary, name), that are written to now or were found changed."""
         found = zip(self._watched, self._fingerprints, self._now(), strict=True)
         return self.written | {(id(held), name) for (held, name), was, now in found if was != now}
 

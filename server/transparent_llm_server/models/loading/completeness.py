@@ -22,7 +22,7 @@ from transparent_llm_server.models.loading.known_tensors import (
     next_token_layers,
 )
 from transparent_llm_server.models.loading.progress import alone
-from transparent_llm_server.models.loading.refusal import listed, printable, refusing
+from transparent_llm_server.models.loading.refusal import listed, printable, refused, refusing
 from transparent_llm_server.models.loading.weight_files import StoredTensor
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def require_exact(model: PreTrainedModel, info: LoadingInfo, stored: _Stored, na
         ModelRefusedError: weights that are missing, left over, of another shape, or not tied although they should be.
     """
     if info["error_msgs"]:
-        raise ModelRefusedError(f"{name!r} is not served: {printable(' '.join(info['error_msgs']))[:300]}")
+        raise refused(name, printable(" ".join(info["error_msgs"]))[:300])
     if info["mismatched_keys"]:
         raise _wrong_shape(name, {key: (tuple(got), tuple(wanted)) for key, got, wanted in info["mismatched_keys"]})
     missing = _missing(model, info, stored)
@@ -259,7 +259,7 @@ def _require_experts(stored: _Stored, name: str) -> None:
     for experts, seen in numbers.items():
         lacking = next((number for number in range(len(seen)) if number not in seen), None)
         if lacking is not None:
-            raise ModelRefusedError(f"{name!r} is not served: its files lack {printable(experts)}{lacking}")
+            raise refused(name, f"its files lack {printable(experts)}{lacking}")
 
 
 def _require_tied(model: PreTrainedModel, name: str) -> None:
@@ -267,7 +267,7 @@ def _require_tied(model: PreTrainedModel, name: str) -> None:
     for target, source in model.all_tied_weights_keys.items():
         one, other = (model.get_parameter_or_buffer(key) for key in (target, source))
         if one is not other and not one.is_meta and not other.is_meta and not torch.equal(one, other):
-            raise ModelRefusedError(f"{name!r} is not served: {target} is not {source}, to which it is tied")
+            raise refused(name, f"{target} is not {source}, to which it is tied")
 
 
 def _own_tensors(owner: str, module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.loading.folder import CONFIG, SETTINGS, cannot_load, settings_of, without_config
-from transparent_llm_server.models.loading.refusal import printable
+from transparent_llm_server.models.loading.refusal import printable, refused
 
 LAYERS = frozenset({"num_hidden_layers", "n_layer", "n_layers", "num_layers"})
 """Each is at least one tensor of the files."""
@@ -49,8 +49,8 @@ def read_settings(folder: Path, name: str) -> dict[str, object]:
     _require_own_files(held["tokenizer_config.json"] or {}, name)
     for setting in _OTHER_WEIGHTS:
         if config.get(setting) is not None:
-            raise _refused(
-                name, f"sets {setting}; its weights are read from safetensors files with the usual names only"
+            raise refused(
+                name, f"sets {setting}; its weights are read from safetensors files with the usual names only", CONFIG
             )
     require_sizes(config, name)
     return config
@@ -77,7 +77,7 @@ def require_held(config: Mapping[str, object], tensors: int, numbers: int, name:
         largest = tensors if key in LAYERS else numbers if key in WIDTHS else _LARGEST
         if any(isinstance(number, int) and number > largest for number in _numbers(value)):
             what = f"{tensors} tensors" if key in LAYERS else f"{numbers} numbers"
-            raise _refused(name, f"says {where} = {printable(str(value))}, but the files hold {what} in all")
+            raise refused(name, f"says {where} = {printable(str(value))}, but the files hold {what} in all", CONFIG)
 
 
 def _require_known(config: Mapping[str, object], name: str) -> None:
@@ -88,22 +88,23 @@ def _require_known(config: Mapping[str, object], name: str) -> None:
     if isinstance(kind, str) and kind in CONFIG_MAPPING:
         return
     if config.get("auto_map"):
-        raise _refused(
+        raise refused(
             name,
             "requires running its own code (auto_map), which is never done, and transformers "
             f"{__version__} has none for model_type {printable(repr(kind))}",
+            CONFIG,
         )
-    raise _refused(name, f"says model_type {printable(repr(kind))}, which transformers {__version__} does not know")
+    raise refused(
+        name, f"says model_type {printable(repr(kind))}, which transformers {__version__} does not know", CONFIG
+    )
 
 
 def _require_own_files(tokenizer_config: Mapping[str, object], name: str) -> None:
     """Transformers reads the tokenizer from a file that is named here, wherever that is."""
     files = tokenizer_config.get("fast_tokenizer_files") or []
     if not isinstance(files, list) or any(not isinstance(file, str) or Path(file).name != file for file in files):
-        raise ModelRefusedError(
-            f"{name!r} is not served: its tokenizer_config.json names files other than those in its folder "
-            "(fast_tokenizer_files)",
-            metadata={"file": "tokenizer_config.json"},
+        raise refused(
+            name, "names files other than those in its folder (fast_tokenizer_files)", "tokenizer_config.json"
         )
 
 
@@ -119,13 +120,11 @@ def _require_size(where: str, value: object, name: str) -> None:
     smallest = 0 if where.rpartition(".")[2] in _MAY_BE_ZERO else 1
     numbers = list(_numbers(value))
     if not numbers or any(type(number) is not int or not smallest <= number <= _LARGEST for number in numbers):
-        raise _refused(name, f"says {where} = {printable(repr(value))[:40]}; it must be a number from {smallest}")
+        raise refused(
+            name, f"says {where} = {printable(repr(value))[:40]}; it must be a number from {smallest}", CONFIG
+        )
 
 
 def _numbers(value: object) -> list[object]:
     """Some families have a size for each layer."""
     return value if isinstance(value, list) else [value]
-
-
-def _refused(name: str, why: str) -> ModelRefusedError:
-    return ModelRefusedError(f"{name!r} is not served: its {CONFIG} {why}", metadata={"file": CONFIG})

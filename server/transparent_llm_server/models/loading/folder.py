@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from transparent_llm.errors import ModelRefusedError
-from transparent_llm_server.models.loading.refusal import listed, printable, refusing, told
+from transparent_llm_server.models.loading.refusal import listed, refused, refusing, told
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 
@@ -98,9 +98,9 @@ def settings_of(folder: Path, file: str, name: str) -> dict[str, object] | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _refused(name, file, f"is not JSON: {told(error)}") from error
+        raise refused(name, f"is not JSON: {told(error)}", file) from error
     if not isinstance(held, dict):
-        raise _refused(name, file, f"holds a {type(held).__name__}, not an object of settings")
+        raise refused(name, f"holds a {type(held).__name__}, not an object of settings", file)
     return held
 
 
@@ -126,24 +126,18 @@ def require_plain_file(path: Path, roots: tuple[Path, ...], name: str) -> None:
         target = path.resolve(strict=True)
         status = target.stat()
     except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
-        raise _refused(name, path.name, "is a broken link") from error
+        raise refused(name, "is a broken link", path.name) from error
     if not any(target.is_relative_to(root) for root in roots):
-        raise _refused(name, path.name, "is a link that leads outside the model's folder; put the file itself there")
+        raise refused(name, "is a link that leads outside the model's folder; put the file itself there", path.name)
     if not stat.S_ISREG(status.st_mode):
         kind = next((words for matches, words in _KINDS if matches(status.st_mode)), "no file")
-        raise _refused(name, path.name, f"is {kind}, not a file")
+        raise refused(name, f"is {kind}, not a file", path.name)
     if not os.access(target, os.R_OK):
-        raise _refused(name, path.name, "cannot be read by this user")
+        raise refused(name, "cannot be read by this user", path.name)
     if status.st_size <= _LARGEST_POINTER_BYTES and target.read_bytes().startswith(_LFS):
-        raise _refused(name, path.name, "is a pointer of Git LFS, not the file itself: run git lfs pull in its folder")
+        raise refused(name, "is a pointer of Git LFS, not the file itself: run git lfs pull in its folder", path.name)
     if path.suffix == ".json" and status.st_size > LARGEST_JSON_BYTES:
-        raise _refused(name, path.name, f"has {status.st_size} bytes, over {LARGEST_JSON_BYTES}, too many for JSON")
-
-
-def _refused(name: str, file: str, why: str) -> ModelRefusedError:
-    return ModelRefusedError(
-        f"{name!r} is not served: its file {printable(file)} {why}", metadata={"file": printable(file)}
-    )
+        raise refused(name, f"has {status.st_size} bytes, over {LARGEST_JSON_BYTES}, too many for JSON", path.name)
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:

@@ -45,7 +45,7 @@ def reporting_to(progress: LoadProgress) -> Iterator[None]:
 
 
 def step(words: str) -> None:
-    """Something begins: "reading weights"."""
+    """Tell whoever watches this load what begins now, in words such as "reading weights"."""
     progress = _progress.get()
     if progress is not None:
         progress.on_step(words)

@@ -40,6 +40,13 @@ def refusing(
         raise kind(say(told(error))) from error
 
 
+def refused(name: str, why: str, file: str | None = None) -> ModelRefusedError:
+    """The error for a model that is not served as its files are; `file` is the one to blame, where it is one alone."""
+    if file is None:
+        return ModelRefusedError(f"{name!r} is not served: {why}")
+    return ModelRefusedError(f"{name!r} is not served: its {printable(file)} {why}", metadata={"file": printable(file)})
+
+
 def told(error: Exception) -> str:
     """What an error says, in one line, of paths no more than the last part; with its class where that says more. Of one
     that says nothing, where it was raised."""

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.loading.folder import INDEX, WEIGHTS, cannot_load, settings_of
-from transparent_llm_server.models.loading.refusal import listed, printable, told
+from transparent_llm_server.models.loading.refusal import listed, printable, refused, told
 
 PLAIN_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Types of weights that are what they say; others stand for numbers only together with scales."""
@@ -68,11 +68,11 @@ def stored_tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
     for file in [WEIGHTS] if places is None else sorted(set(places.values())):
         for tensor, stored in tensors_of(folder / file, name):
             if tensor in found:
-                raise _refused(name, f"tensor {printable(tensor)} is both in {found[tensor].file} and in {file}")
+                raise refused(name, f"tensor {printable(tensor)} is both in {found[tensor].file} and in {file}")
             found[tensor] = stored
     for tensor, file in (places or {}).items():
         if tensor not in found or found[tensor].file != file:
-            raise _refused(name, f"tensor {printable(tensor)} is not in {file}, where {INDEX} says it is")
+            raise refused(name, f"tensor {printable(tensor)} is not in {file}, where {INDEX} says it is")
     _require_names(found, name)
     return found
 
@@ -86,17 +86,17 @@ def _places(folder: Path, name: str) -> dict[str, str] | None:
         raise InvalidRequestError(cannot_load(name, without_weights([path.name for path in folder.iterdir()])))
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
-        raise _refused(name, f"{INDEX} has no weight_map {{tensor: file}}")
+        raise refused(name, f"{INDEX} has no weight_map {{tensor: file}}")
     if not isinstance(index.get("metadata"), dict):
-        raise _refused(name, f"{INDEX} has no metadata")
+        raise refused(name, f"{INDEX} has no metadata")
     for file in sorted(set(places.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise _refused(name, f"{INDEX} names {printable(file)}, which is not a safetensors file in this folder")
+            raise refused(name, f"{INDEX} names {printable(file)}, which is not a safetensors file in this folder")
     files = sorted(set(places.values()))
     missing = [file for file in files if not (folder / file).exists()]
     if missing:
         many = f"{listed(missing)}, of which none is here" if len(missing) > 1 else f"{missing[0]}, which is missing"
-        raise _refused(name, f"{INDEX} names {many} ({len(missing)} of {len(files)} files): fetch what is missing")
+        raise refused(name, f"{INDEX} names {many} ({len(missing)} of {len(files)} files): fetch what is missing")
     return places
 
 
@@ -126,7 +126,7 @@ def tensors_of(path: Path, name: str) -> Iterator[tuple[str, StoredTensor]]:
                 yield tensor, StoredTensor(path.name, str(part.get_dtype()), tuple(part.get_shape()))
     except (OSError, ValueError, SafetensorError) as error:
         why = _ends_early(path) or told(error)
-        raise _refused(name, f"{printable(path.name)} is damaged: {why}; fetch it again") from error
+        raise refused(name, f"{printable(path.name)} is damaged: {why}; fetch it again") from error
 
 
 def _ends_early(path: Path) -> str:
@@ -147,19 +147,15 @@ def _ends_early(path: Path) -> str:
 
 def _require_names(found: Mapping[str, StoredTensor], name: str) -> None:
     if not found:
-        raise _refused(name, f"{WEIGHTS} holds no tensor")
+        raise refused(name, f"{WEIGHTS} holds no tensor")
     for tensor in found:
         for prefix, wrapper in _WRAPPERS.items():
             if re.search(rf"(?:^|\.){re.escape(prefix)}", tensor):
-                raise _refused(
+                raise refused(
                     name,
                     f"the names of its weights begin with {prefix!r} ({printable(tensor)}), as {wrapper} has them: "
                     "save the model that it wraps",
                 )
-
-
-def _refused(name: str, why: str) -> ModelRefusedError:
-    return ModelRefusedError(f"{name!r} is not served: {why}")
 
 
 def _width(kind: str) -> int:

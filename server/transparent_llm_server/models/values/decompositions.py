@@ -155,7 +155,7 @@ class ByRows(Value):
         self.shape = tuple(map(len, self._ranges))
 
     def select(self, index: Sequence[slice]) -> Value:
-        """Some rows, some coordinates."""
+        """The part that two slices name; nothing is computed for it yet."""
         return ByRows(self._whole, self.dtype, self._rows, cut_ranges(self._ranges, index))
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:

@@ -48,7 +48,7 @@ class Value(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Of the whole value."""
+        """Bytes of the whole value in its own type, whether it is computed or not."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @abstractmethod

@@ -20,7 +20,7 @@ class Availability(ContextInterceptor):
 
     @contextmanager
     def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:  # noqa: ARG002
-        """Refuse, or let pass."""
+        """Refuse calls of this service while the server loads or drains; health and reflection are always answered."""
         if method.startswith(f"/{SERVICE}/"):
             self._lifecycle.require_serving()
         yield

@@ -1,4 +1,4 @@
-"""Transfers: cut and resumed, cancelled, timed out, shown in a bar."""
+"""Transfers: interrupted and resumed, cancelled, timed out, shown in a bar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from support.network.proxy import cutting
+from support.network.proxy import interrupting
 from support.servers.engines import SOON
 from support.servers.patience import waiting
 from support.servers.servers import Watcher, running, served, tiny
@@ -25,25 +25,25 @@ def wanted() -> torch.Tensor:
     return local.logits()
 
 
-@pytest.mark.parametrize("cut", [50_000, 500_000, 1_500_000, 3_600_000])
-def test_a_cut_stream_goes_on_where_it_broke_off(cut: int) -> None:
-    with running(chunk_bytes=16_384) as server, cutting(server.address, [cut]) as proxy:
+@pytest.mark.parametrize("after", [50_000, 500_000, 1_500_000, 3_600_000])
+def test_an_interrupted_stream_goes_on_where_it_broke_off(after: int) -> None:
+    with running(chunk_bytes=16_384) as server, interrupting(server.address, [after]) as proxy:
         with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
             llm.run_tokens(ROWS)
             assert torch.equal(llm.logits(), wanted())
-            assert proxy.cuts_made == 1
+            assert proxy.interruptions == 1
 
 
-def test_a_stream_that_is_cut_again_and_again_ends_bit_identical() -> None:
+def test_a_stream_that_is_interrupted_again_and_again_ends_bit_identical() -> None:
     watcher = Watcher()
     received: list[int] = []
-    cuts = [300_000, 400_000, 500_000, 600_000]
-    with running(watcher, chunk_bytes=16_384) as server, cutting(server.address, cuts) as proxy:
+    after = [300_000, 400_000, 500_000, 600_000]
+    with running(watcher, chunk_bytes=16_384) as server, interrupting(server.address, after) as proxy:
         with RemoteTransparentLlm(proxy.address, timeout_s=30, progress=lambda *now: received.append(now[1])) as llm:
             llm.run_tokens(ROWS)
             assert torch.equal(llm.logits(), wanted())
-            assert proxy.cuts_made == len(cuts)
-    assert watcher.names.count("Logits") == len(cuts) + 1
+            assert proxy.interruptions == len(after)
+    assert watcher.names.count("Logits") == len(after) + 1
     offsets = [request.options.resume_offset for request in watcher.requests]
     assert offsets == sorted(offsets)
     assert offsets[-1] > 0
@@ -51,16 +51,16 @@ def test_a_stream_that_is_cut_again_and_again_ends_bit_identical() -> None:
     assert received == sorted(received)
 
 
-@pytest.mark.parametrize("cut", [20_000, 60_000, 150_000, 260_000])
-def test_a_cut_stream_of_many_tensors_goes_on_where_it_broke_off(cut: int) -> None:
+@pytest.mark.parametrize("after", [20_000, 60_000, 150_000, 260_000])
+def test_an_interrupted_stream_of_many_tensors_goes_on_where_it_broke_off(after: int) -> None:
     reads = [("residual_in", 1), ("decomposed_attn", 3, 1), ("attention_matrix", 2, 0, 1), ("decomposed_attn", 2, 0)]
     local = tiny().copy()
     local.run_tokens(ROWS[:4])
-    with running(chunk_bytes=4096) as server, cutting(server.address, [cut]) as proxy:
+    with running(chunk_bytes=4096) as server, interrupting(server.address, [after]) as proxy:
         with RemoteTransparentLlm(proxy.address, timeout_s=30) as llm:
             llm.run_tokens(ROWS[:4])
             got = llm.fetch(reads)
-            assert proxy.cuts_made == 1
+            assert proxy.interruptions == 1
     for read, value in zip(reads, got, strict=True):
         assert torch.equal(value, getattr(local, read[0])(*read[1:]))
 

@@ -1,4 +1,4 @@
-#include "cutting_proxy.h"
+#include "interrupting_proxy.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -8,8 +8,8 @@
 
 namespace transparent_llm::test {
 
-struct CuttingProxy::Link {
-  Link(CuttingProxy& proxy, int client_fd, int server_fd, std::optional<std::size_t> allowed)
+struct InterruptingProxy::Link {
+  Link(InterruptingProxy& proxy, int client_fd, int server_fd, std::optional<std::size_t> allowed)
       : client(client_fd),
         server(server_fd),
         up([this, &proxy] { proxy.carry(client, server, std::nullopt); }),
@@ -27,35 +27,35 @@ struct CuttingProxy::Link {
   std::thread down;
 };
 
-CuttingProxy::CuttingProxy(const std::string& target, std::vector<std::size_t> cuts)
+InterruptingProxy::InterruptingProxy(const std::string& target, std::vector<std::size_t> after)
     : target_port_(std::stoi(target.substr(target.rfind(':') + 1))),
-      cuts_(std::move(cuts)),
+      after_(std::move(after)),
       listener_(listening()),
       address_("127.0.0.1:" + std::to_string(port_of(listener_.fd()))),
       acceptor_([this] { accept_all(); }) {}
 
-CuttingProxy::~CuttingProxy() {
+InterruptingProxy::~InterruptingProxy() {
   listener_.shut_down();
   acceptor_.join();
   links_.clear();
 }
 
-std::size_t CuttingProxy::cuts_made() const {
+std::size_t InterruptingProxy::interruptions() const {
   const std::lock_guard lock(mutex_);
-  return cuts_made_;
+  return interruptions_;
 }
 
-std::optional<std::size_t> CuttingProxy::next_cut() {
+std::optional<std::size_t> InterruptingProxy::next_end() {
   const std::lock_guard lock(mutex_);
-  return next_ < cuts_.size() ? std::optional(cuts_[next_++]) : std::nullopt;
+  return next_ < after_.size() ? std::optional(after_[next_++]) : std::nullopt;
 }
 
-void CuttingProxy::wait_for_end() const {
+void InterruptingProxy::wait_for_end() const {
   std::unique_lock lock(mutex_);
   ended_.wait(lock, [this] { return n_carried_ == 0; });
 }
 
-void CuttingProxy::accept_all() {
+void InterruptingProxy::accept_all() {
   for (;;) {
     const int client = accept(listener_.fd(), nullptr, nullptr);
     if (client < 0) return;
@@ -70,11 +70,12 @@ void CuttingProxy::accept_all() {
       const std::lock_guard lock(mutex_);
       n_carried_ += 2;
     }
-    links_.push_back(std::make_unique<Link>(*this, client, server, next_cut()));
+    links_.push_back(std::make_unique<Link>(*this, client, server, next_end()));
   }
 }
 
-void CuttingProxy::carry(const Socket& from, const Socket& to, std::optional<std::size_t> allowed) {
+void InterruptingProxy::carry(const Socket& from, const Socket& to,
+                              std::optional<std::size_t> allowed) {
   std::array<char, 65536> buffer;
   std::size_t carried = 0;
   for (ssize_t got = 0; (got = recv(from.fd(), buffer.data(), buffer.size(), 0)) > 0;) {
@@ -82,7 +83,7 @@ void CuttingProxy::carry(const Socket& from, const Socket& to, std::optional<std
     if (allowed && carried + size > *allowed) {
       send_all(to.fd(), buffer.data(), *allowed - carried);
       const std::lock_guard lock(mutex_);
-      ++cuts_made_;
+      ++interruptions_;
       break;
     }
     if (!send_all(to.fd(), buffer.data(), size)) break;

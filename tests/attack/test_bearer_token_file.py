@@ -1,4 +1,4 @@
-"""A list of tokens that is emptied, cut off or taken away while a server reads it locks nobody out."""
+"""A list of bearer tokens that is emptied, truncated or taken away while a server reads it locks nobody out."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_list_that_is_emptied_locks_nobody_out() -> None:
                 replace(file, bad)
                 wait_until(
                     lambda told=told: (
-                        call(channel, attacked.tokens[OTHER]) is grpc.StatusCode.OK  # type: ignore[misc]
+                        call(channel, attacked.bearer_tokens[OTHER]) is grpc.StatusCode.OK  # type: ignore[misc]
                         and attacked.log.count("the tokens read before stay in effect") > told
                     )
                 )
             file.unlink()
             file.mkdir()
-            wait_until(lambda: call(channel, attacked.tokens[OTHER]) and f"cannot read {file}" in attacked.log)
-            assert call(channel, attacked.tokens[OTHER]) is grpc.StatusCode.OK
+            wait_until(lambda: call(channel, attacked.bearer_tokens[OTHER]) and f"cannot read {file}" in attacked.log)
+            assert call(channel, attacked.bearer_tokens[OTHER]) is grpc.StatusCode.OK
             file.rmdir()

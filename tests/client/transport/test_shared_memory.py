@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.network.proxy import cutting
+from support.network.proxy import interrupting
 from support.servers.patience import waiting
 from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, errors
@@ -125,13 +125,13 @@ def test_a_unix_socket_has_it_too(taken: list[int], tmp_path: os.PathLike[str]) 
     assert taken
 
 
-@pytest.mark.parametrize("cut", [40_000, 60_000, 80_000])
-def test_a_cut_stream_goes_on_with_another_ring(cut: int, taken: list[int]) -> None:
+@pytest.mark.parametrize("after", [40_000, 60_000, 80_000])
+def test_an_interrupted_stream_goes_on_with_another_ring(after: int, taken: list[int]) -> None:
     watcher = Watcher()
-    with running(watcher, chunk_bytes=1000) as server, cutting(server.address, [cut]) as proxy:
+    with running(watcher, chunk_bytes=1000) as server, interrupting(server.address, [after]) as proxy:
         with client_of(proxy.address) as llm:
             assert torch.equal(llm.logits(), local_run().logits())
-        assert proxy.cuts_made == 1
+        assert proxy.interruptions == 1
     assert taken
 
 

@@ -1,4 +1,4 @@
-// A TCP proxy between client and server that cuts connections where a test wants it.
+// A TCP proxy between client and server that interrupts connections where a test wants it.
 
 #pragma once
 
@@ -15,15 +15,15 @@
 
 namespace transparent_llm::test {
 
-/// Forwards to `target` (127.0.0.1:PORT). Each entry of `cuts` is for one connection, in their
-/// order: after so many bytes to the client it is cut. Later connections are not cut.
-class CuttingProxy {
+/// Forwards to `target` (127.0.0.1:PORT). Each entry of `after` is for one connection, in their
+/// order: after so many bytes to the client it is closed. Later connections are not.
+class InterruptingProxy {
  public:
-  CuttingProxy(const std::string& target, std::vector<std::size_t> cuts);
-  ~CuttingProxy();
+  InterruptingProxy(const std::string& target, std::vector<std::size_t> after);
+  ~InterruptingProxy();
 
   const std::string& address() const { return address_; }
-  std::size_t cuts_made() const;
+  std::size_t interruptions() const;
   /// Until every connection that was made has ended.
   void wait_for_end() const;
 
@@ -32,13 +32,13 @@ class CuttingProxy {
 
   void accept_all();
   void carry(const Socket& from, const Socket& to, std::optional<std::size_t> allowed);
-  std::optional<std::size_t> next_cut();
+  std::optional<std::size_t> next_end();
 
   const int target_port_;
   mutable std::mutex mutex_;
-  std::vector<std::size_t> cuts_;
+  std::vector<std::size_t> after_;
   std::size_t next_ = 0;
-  std::size_t cuts_made_ = 0;
+  std::size_t interruptions_ = 0;
   std::size_t n_carried_ = 0;  // directions that bytes may still come in
   mutable std::condition_variable ended_;
   Socket listener_;

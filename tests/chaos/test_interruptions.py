@@ -1,4 +1,4 @@
-"""Connections are cut at random bytes: every transfer ends all the same, with the same bits."""
+"""Connections are interrupted at random bytes: every transfer ends all the same, with the same bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from support.models.tensors import assert_same_bits
-from support.network.proxy import cutting
+from support.network.proxy import interrupting
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm_server.app import Server
@@ -47,7 +47,7 @@ def client(address: str) -> RemoteTransparentLlm:
     )
 
 
-def test_every_cut_transfer_ends_with_the_same_bits(servers: dict[int, Server], is_long: bool) -> None:
+def test_every_interrupted_transfer_ends_with_the_same_bits(servers: dict[int, Server], is_long: bool) -> None:
     chance = random.Random(SEED)
     transfers, planned, made, sent = 200 if is_long else 25, 0, 0, 0
     for _ in range(transfers):
@@ -58,14 +58,14 @@ def test_every_cut_transfer_ends_with_the_same_bits(servers: dict[int, Server], 
             direct.run_tokens(rows)
             expected = read(direct, reads)
             nbytes = sum(value.transfer_bytes for value in direct.plan(reads))
-        cuts = [chance.randrange(1, nbytes), *(chance.randrange(nbytes) for _ in range(chance.choice((0, 0, 1, 2))))]
-        with cutting(server.address, cuts) as proxy, client(proxy.address) as llm, llm.reading(dtype=dtype):
+        after = [chance.randrange(1, nbytes), *(chance.randrange(nbytes) for _ in range(chance.choice((0, 0, 1, 2))))]
+        with interrupting(server.address, after) as proxy, client(proxy.address) as llm, llm.reading(dtype=dtype):
             llm.run_tokens(rows)
             for value, wanted in zip(read(llm, reads), expected, strict=True):
                 assert_same_bits(value, wanted)
-            assert proxy.cuts_made >= 1, (reads, cuts)
-        planned, made, sent = planned + len(cuts), made + proxy.cuts_made, sent + nbytes
-    print(f"\n{transfers} transfers of {sent} bytes in all, {made} cuts of {planned} planned, seed {SEED}")
+            assert proxy.interruptions >= 1, (reads, after)
+        planned, made, sent = planned + len(after), made + proxy.interruptions, sent + nbytes
+    print(f"\n{transfers} transfers of {sent} bytes in all, {made} interruptions of {planned} planned, seed {SEED}")
     assert made >= transfers
 
 
