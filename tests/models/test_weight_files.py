@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from support.models.families import FAMILIES, build_model, save
+from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.models.loading.size import weight_bytes
 
 
@@ -40,3 +41,11 @@ def test_files_that_do_not_tell_are_left_to_the_load(tmp_path: Path) -> None:
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for(file: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / file)
     assert weight_bytes(str(tmp_path), torch.float32) is None
+
+
+def test_a_load_says_before_it_begins_what_it_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    wanted = weight_bytes(str(save("gpt2", tmp_path / "tiny")), torch.bfloat16)
+    with caplog.at_level("INFO", "transparent_llm_server.models.loading.memory"):
+        TransformerLensTransparentLlm(str(tmp_path / "tiny"), dtype=torch.bfloat16)
+    told = [record.getMessage() for record in caplog.records if record.name.endswith(".memory")]
+    assert told == [f"tiny: its weights take {wanted} bytes"]

@@ -77,7 +77,7 @@ def test_what_the_cache_has_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPat
     """Not one that answers with an error, none at all, and none that may be asked."""
     for name in ("org/tiny", "org/shards", "org/gguf", "org/gguf:a-Q8_0.gguf"):
         origin_of(name)
-        for status in (500, 503):
+        for status in (429, 503):
             hub.failing = status
             assert origin_of(name).folder.name == COMMIT
         hub.failing = 0

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 ASKED_S = 10.0
 """How long the hub may take to say what a model consists of."""
 
+_LATER = (408, 429)
+"""What is asked may be right, and can be answered another time."""
+
 _BAD_TOKEN = "Invalid credentials in Authorization header"
 """In the hub's words."""
 
@@ -82,7 +85,7 @@ def _asked(name: str, revision: str | None) -> ModelInfo | str:
     except errors.RevisionNotFoundError as error:
         raise _no_model(name, f"{at} has no revision {printable(str(revision))!r} of it") from error
     except errors.HfHubHTTPError as error:
-        if error.response.status_code >= 500:
+        if error.response.status_code >= 500 or error.response.status_code in _LATER:
             return f"{at} answers {error.response.status_code}"
         if error.response.status_code == 401 and error.response.headers.get("X-Error-Message") != _BAD_TOKEN:
             raise _unknown(name, at) from error  # so it says, to those without a token, of what it does not have

@@ -12,11 +12,12 @@ from transparent_llm_server.models.loading.completeness import outline, require_
 from transparent_llm_server.models.loading.config_file import read_settings, require_held
 from transparent_llm_server.models.loading.folder import TOKENIZER, settings_of
 from transparent_llm_server.models.loading.gguf_file import gguf_model, gguf_tokenizer
+from transparent_llm_server.models.loading.memory import tell_memory
 from transparent_llm_server.models.loading.origin import Origin, origin_of
 from transparent_llm_server.models.loading.progress import build_alone, quiet, step
 from transparent_llm_server.models.loading.refusal import display_name, refusing
 from transparent_llm_server.models.loading.vocabulary import require_vocabulary
-from transparent_llm_server.models.loading.weight_files import stored_tensors
+from transparent_llm_server.models.loading.weight_files import loaded_bytes, stored_tensors
 from transparent_llm_server.models.placement.placement import Placement
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def _from_files(origin: Origin, placement: Placement) -> PreTrainedModel:
     settings = read_settings(folder, name)
     stored = stored_tensors(folder, name)
     require_held(settings, len(stored), sum(tensor.nbytes * 2 for tensor in stored.values()), name)
+    if placement.quantization is None and placement.device_map is None:
+        tell_memory(loaded_bytes(stored.values(), placement.dtype), name)
     with refusing(lambda words: f"{name!r} is not served: its config.json cannot be read: {words}"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         refuse_if_known_wrong(config)

@@ -27,11 +27,17 @@ def require_memory(weights: int, passing: int, device: str, name: str) -> None:
     Raises:
         TooLargeError: with what it needs and what is free.
     """
-    log.info("%s: needs %d bytes for its weights, and %d more while it is loaded", name, weights, passing)
+    tell_memory(weights, name, passing)
     _require(weights + passing, _free_on_host(), "of the host", name)
     place = resolve_device(device)
     if place.type == "cuda":
         _require(weights, torch.cuda.mem_get_info(place)[0], f"of {place}", name)
+
+
+def tell_memory(weights: int, name: str, passing: int = 0) -> None:
+    """Say what a load takes, before it begins."""
+    more = f", and {passing} more for a moment" if passing else ""
+    log.info("%s: its weights take %d bytes%s", name, weights, more)
 
 
 def _require(wanted: int, free: int | None, whose: str, name: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from transparent_llm.errors import TransparentLlmError
 from transparent_llm_server.models.loading.gguf_header import read_header
 from transparent_llm_server.models.loading.origin import origin_of
-from transparent_llm_server.models.loading.weight_files import stored_tensors
+from transparent_llm_server.models.loading.weight_files import loaded_bytes, stored_tensors
 
 
 def weight_bytes(source: str, dtype: torch.dtype) -> int | None:
@@ -16,7 +16,6 @@ def weight_bytes(source: str, dtype: torch.dtype) -> int | None:
         origin = origin_of(source)
         if origin.gguf is not None:
             return read_header(origin.path, origin.name).elements * dtype.itemsize
-        stored = stored_tensors(origin.folder, origin.name).values()
+        return loaded_bytes(stored_tensors(origin.folder, origin.name).values(), dtype)
     except TransparentLlmError:
         return None  # loading it will say what is wrong
-    return sum(each.elements * dtype.itemsize if each.kind.startswith(("F", "BF")) else each.nbytes for each in stored)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.loading.folder import INDEX, WEIGHTS, cannot_load, settings_of
@@ -75,6 +77,11 @@ def stored_tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
             raise refused(name, f"tensor {printable(tensor)} is not in {file}, where {INDEX} says it is")
     _require_names(found, name)
     return found
+
+
+def loaded_bytes(stored: Iterable[StoredTensor], dtype: torch.dtype) -> int:
+    """Bytes of these tensors once they are loaded, floating numbers as `dtype`."""
+    return sum(each.elements * dtype.itemsize if each.kind.startswith(("F", "BF")) else each.nbytes for each in stored)
 
 
 def _places(folder: Path, name: str) -> dict[str, str] | None:
