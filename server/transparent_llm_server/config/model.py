@@ -26,7 +26,8 @@ class ModelConfig:
     """One model to serve. What is unset is as the server's settings of the same name say."""
 
     source: str
-    """A local folder, a hub name, or `demo` for the embedded model, unless a folder of that name is here."""
+    """A local folder, a hub name, a GGUF file, or `PLACE:FILE.gguf` for one in a folder or of the hub; or `demo`
+    for the embedded model, unless a folder of that name is here."""
 
     alias: str
     """The name that clients use."""
@@ -43,13 +44,15 @@ class ModelConfig:
     max_memory: str | None = None
     offload_dir: Path | None = None
     quantization: str | None = None
+    adapter: str | None = None
+    """A folder or hub name of a LoRA adapter (PEFT), merged into the model when it is loaded."""
 
     load: Literal["pinned", "on_demand"] = PINNED
     """When it is loaded: at the start and for good, or when it is asked for and until others need its memory."""
 
     @classmethod
     def parse(cls, text: str) -> ModelConfig:
-        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder is called by its own name.
+        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder or file is called by its own name.
 
         Raises:
             InvalidRequestError: one of the two sides is empty.
@@ -82,17 +85,18 @@ class ModelConfig:
         """Whether it is loaded when it is first asked for."""
         return self.load == ON_DEMAND
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a folder on this machine."""
-        return os.path.isdir(self.source)
-
 
 def _located(source: str) -> str:
     return str(DEMO_MODEL) if source == DEMO and not os.path.isdir(source) else source
 
 
 def _own_name(source: str) -> str:
+    """Of a folder, a file or a model of the hub; a GGUF file in one of these does not count."""
+    if os.path.isfile(source):
+        return Path(source).stem
+    place, colon, file = source.rpartition(":")
+    if colon and file.endswith(".gguf"):
+        return _own_name(place)
     return (Path(source).resolve().name if os.path.isdir(source) else source) or source
 
 

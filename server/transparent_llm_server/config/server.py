@@ -34,8 +34,15 @@ class ServerConfig:
     neither. Unset: nowhere."""
 
     models: tuple[ModelConfig, ...] = setting((), flag="--model", metavar="[ALIAS=]NAME_OR_DIR")
-    """Models to serve, by hub name or local folder, or `demo` for the embedded one; the flag is repeated for several.
-    Unset: the embedded one."""
+    """Models to serve, by hub name, local folder or GGUF file, or `demo` for the embedded one; the flag is repeated for
+    several. Unset: the embedded one."""
+
+    adapter: str | None = setting(None, metavar="NAME_OR_DIR")
+    """A LoRA adapter (PEFT) that is merged into the model, which must be the only one. Of several models, each has its
+    own in its table. Unset: none."""
+
+    fetch_only: bool = False
+    """Fetch what the hub has of the models into its cache (HF_HOME), and end, with 0 if all of it is there."""
 
     device: str = "auto"
     """The device of the models: cpu, cuda, cuda:INDEX, gpu (the same as cuda) or auto (a GPU if there is one)."""
@@ -227,6 +234,11 @@ class ServerConfig:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise InvalidRequestError(f"{name} is {value}: it must be a number, 0 or more")
+        if self.adapter is not None and len(self.models) > 1:
+            raise InvalidRequestError(
+                f"adapter belongs to one model, and there are {len(self.models)}: give each its own, "
+                'adapter = "NAME_OR_DIR" in its table [[models]] of a configuration file'
+            )
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> ServerConfig:

@@ -26,6 +26,7 @@ from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.process.limits import raise_limits
 from transparent_llm_server.process.mailbox import Mailbox
 from transparent_llm_server.process.standard_streams import STANDARD_ERROR, StandardStreams
+from transparent_llm_server.registry.source import fetch
 from transparent_llm_server.telemetry.json_log import JsonLines
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,9 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     form = _form_of(config.access_log)
     streams = StandardStreams(partial(_lost_line, form))
     _log_to(streams, form)
+    if config.fetch_only:
+        fetch(config)
+        streams.end(0)
     os.environ.setdefault(_PARALLELISM, "false")
     sys.setswitchinterval(_TURN_S)
     memory.share_heap()
