@@ -93,7 +93,7 @@ def _located(source: str) -> str:
 def _own_name(source: str) -> str:
     """Of a folder, a file or a model of the hub; a GGUF file in one of these does not count."""
     if os.path.isfile(source):
-        return Path(source).stem
+        return Path(source).name.removesuffix(".gguf")
     place, colon, file = source.rpartition(":")
     if colon and file.endswith(".gguf"):
         return _own_name(place)
