@@ -16,6 +16,7 @@ from transparent_llm.client.reads import Result
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.extras import missing
 from transparent_llm.network.target import DEFAULT_TARGET
 from transparent_llm.quoting import shown
 from transparent_llm.runtime.indexing import checked_index
@@ -104,7 +105,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
     parser.add_argument(
-        "--target", help=f"HOST:PORT or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
+        "--target", help=f"HOST[:PORT] or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
     )
     parser.add_argument("--model", help="name of the model, if several are served")
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
@@ -125,9 +126,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         from transparent_llm_server.config.server import ServerConfig, settings_of
         from transparent_llm_server.process.daemon import serve
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"serving requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("serving", "server", error)) from error
 
     flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "config")}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -140,9 +139,7 @@ def _token(arguments: argparse.Namespace) -> int:
     try:
         from transparent_llm_server.access.bearer_tokens import new_bearer_token
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"making tokens requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("making tokens", "server", error)) from error
 
     token, line = new_bearer_token(arguments.owner, arguments.days)
     print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
@@ -278,7 +275,7 @@ def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> tor
 
 def _health(arguments: argparse.Namespace) -> int:
     with RemoteTransparentLlm(arguments.target, timeout_s=arguments.timeout_s, **_access(arguments)) as llm:
-        serving = llm.is_serving()
+        serving = llm._calls.is_serving()  # which says why nobody answers
     print("serving" if serving else "not serving")
     return 0 if serving else 1
 

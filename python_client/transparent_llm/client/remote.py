@@ -21,7 +21,7 @@ from transparent_llm.client.progress import Report
 from transparent_llm.client.reads import ReadSpec, Result, as_read, each, integers
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
 from transparent_llm.run_input import RunInput, require_token_ids
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.run_warning import warn_of_run
@@ -130,7 +130,10 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
 
     def is_serving(self) -> bool:
         """Whether the server has loaded its models and answers calls (the standard check); False if none does."""
-        return self._calls.is_serving()
+        try:
+            return self._calls.is_serving()
+        except (UnavailableError, DeadlineError):
+            return False
 
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""

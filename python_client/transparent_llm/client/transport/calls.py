@@ -66,15 +66,12 @@ class Calls:
             meter.close()
 
     def is_serving(self) -> bool:
-        """Ask the standard health service; False where none answers."""
+        """Ask the standard health service, once."""
         deadline = time.monotonic() + self.config.timeout_s
         check: Unary = self.channel.get().unary_unary(
             health.CHECK, request_serializer=health.HealthCheckRequest.SerializeToString
         )
-        try:
-            data = self._unary_once(check, requests.is_serving(), "", deadline)
-        except (UnavailableError, DeadlineError):
-            return False
+        data = self._unary_once(check, requests.is_serving(), "", deadline)
         return self._read("Check", data, responses.is_serving)
 
     def _read(self, rpc: str, data: bytes, read: Callable[[bytes], _Answer]) -> _Answer:
