@@ -70,7 +70,7 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const Options& options) {
 }
 
 /// A target with the usual port, where it is a host without one: gRPC's own default is 443.
-std::string completed(std::string target) {
+std::string completed(const std::string& target) {
   if (target.starts_with("http://") || target.starts_with("https://")) {
     throw InvalidRequestError(target +
                               " is a URL, not a target: write HOST:PORT, and set tls_ca for TLS");
@@ -108,8 +108,8 @@ grpc::ChannelArguments arguments(const Route& route) {
 
 }  // namespace
 
-Connection::Connection(std::string target, Options options)
-    : target_(completed(std::move(target))), options_(std::move(options)) {
+Connection::Connection(const std::string& target, Options options)
+    : target_(completed(target)), options_(std::move(options)) {
   require_consistent(options_);
   route_ = route_to(target_, options_, [](const char* name) { return std::getenv(name); });
   channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments(route_));

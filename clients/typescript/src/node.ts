@@ -51,7 +51,9 @@ function urlOf(target: string, isSecure: boolean): string {
   const address = /^(\[[^\]]+\]|[^/:?#@[\]]+)$/.test(target) ? `${target}:${DEFAULT_PORT}` : target;
   const url = `${isSecure ? "https" : "http"}://${address}`;
   if (!/^(\[[^\]]+\]|[^/:?#@]+):\d+$/.test(address) || !URL.canParse(url)) {
-    throw new InvalidRequestError(`"${target}" is not an address; write HOST:PORT, as in 127.0.0.1:50051, and tlsCa for TLS`);
+    throw new InvalidRequestError(
+      `"${target}" is not an address; write HOST:PORT, as in 127.0.0.1:50051, and tlsCa for TLS`,
+    );
   }
   return url;
 }
