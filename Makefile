@@ -8,6 +8,7 @@ LISTEN ?= 127.0.0.1:50051
 ARGS ?=
 SUITES := tests/attack tests/chaos tests/cluster tests/fuzz tests/soak
 CLIENTS ?=
+WORKERS ?= 2
 VARIANT ?= cpu
 TORCH_INDEX_URL ?=
 PYTHON_IMAGE ?=
@@ -31,11 +32,12 @@ setup: $(READY) ## make .venv with pinned versions of everything
 demo: $(READY) ## start a server on the embedded model and look inside it
 	$(BIN)/transparent-llm demo
 
-test: $(READY) ## run the tests, over every backend
-	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) $(ARGS)
+test: $(READY) ## run the tests, over every backend, in two processes (WORKERS=0 for one that --pdb works in)
+	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) --numprocesses $(WORKERS) $(ARGS)
 
 suites: $(READY) ## attack, chaos, cluster, fuzz and soak in their short form, as CI does
-	$(BIN)/python -m pytest $(SUITES) -s $(ARGS)
+	$(BIN)/python -m pytest $(SUITES) -m 'not measured' --numprocesses $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest $(SUITES) -m measured -s $(ARGS)
 
 attack: $(READY) ## what would starve, crash or deceive a server, a client or its user: the long form
 	$(BIN)/python -m pytest tests/attack --long -s --timeout=1800 $(ARGS)

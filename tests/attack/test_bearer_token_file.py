@@ -7,11 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import pytest
 
 from attack.victim import OTHER, Victim, standing_by, victim
 from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from transparent_llm.wire.methods import SERVICE
+
+pytestmark = pytest.mark.measured
 
 
 def token_file(attacked: Victim) -> Path:

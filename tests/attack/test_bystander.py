@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from attack.victim import standing_by, victim
+
+pytestmark = pytest.mark.measured
 
 
 def test_without_an_attack_nobody_suffers() -> None:

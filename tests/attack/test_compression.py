@@ -18,6 +18,8 @@ from support.network.http2 import answering_with, bomb, call_with
 from support.servers.engines import SOON
 from transparent_llm.wire.methods import SERVICE
 
+pytestmark = pytest.mark.measured
+
 UNPACKED = 512 * 2**20
 GROWS_BY = 64 * 2**20
 """What all the attacks together may add to the most that a process ever had: far under one bomb."""

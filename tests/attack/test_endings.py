@@ -18,6 +18,8 @@ from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import SERVICE
 
+pytestmark = pytest.mark.measured
+
 DRAIN_S = 3.0
 REST_S = 2.0
 """What the end may take beyond the drain time."""
@@ -99,7 +101,12 @@ def everything(attacked: Victim, channel: grpc.Channel, is_long: bool) -> list[A
     return [kept for attack in ATTACKS for kept in attack(attacked, channel, is_long)]
 
 
-@pytest.mark.parametrize("attack", [*ATTACKS, everything], ids=lambda attack: attack.__name__)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each alone says which it was, and is of the long form: what ends with all of them ends with any."""
+    attacks = [*ATTACKS, everything] if metafunc.config.getoption("--long") else [everything]
+    metafunc.parametrize("attack", attacks, ids=lambda attack: attack.__name__)
+
+
 def test_the_process_ends_within_its_drain_time(attack: Attack, is_long: bool) -> None:
     with victim("--drain-s", f"{DRAIN_S:g}") as attacked:
         channel = grpc.insecure_channel(attacked.address)

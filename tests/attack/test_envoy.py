@@ -21,6 +21,8 @@ from support.servers.polling import wait_for, wait_until
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
 
+pytestmark = pytest.mark.measured
+
 CONNECTIONS, CALLS = 2, 12
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 

@@ -19,6 +19,8 @@ from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from transparent_llm_server.app import SERVING_LOST
 
+pytestmark = pytest.mark.measured
+
 NOBODY = 54_321
 """A user of no name: root may start as many threads as it likes, whatever the limit."""
 

@@ -7,8 +7,12 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from attack.victim import OTHER, Victim, victim
 from support.servers.polling import wait_until
+
+pytestmark = pytest.mark.measured
 
 COUNTING = Path(__file__).parent / "counting_server.py"
 COUNTED = re.compile(r"(\d+) objects are set aside, (\d+) are not")

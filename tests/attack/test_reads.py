@@ -19,6 +19,8 @@ from transparent_llm.wire import status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.fetch import MOST_ITEMS
 
+pytestmark = pytest.mark.measured
+
 THREADS = 16
 GIVEN_UP_AFTER_S = 0.5
 FACTORED = {"encoding": tensor_pb2.ENCODING_FACTORED}

@@ -18,6 +18,8 @@ from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests, status
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 
+pytestmark = pytest.mark.measured
+
 WITHIN_S = 2.0
 """Every refusal, and every answer to so small a run."""
 

@@ -27,7 +27,10 @@ from transparent_llm.network.proxies import Route
 from transparent_llm.wire import requests, ring
 from transparent_llm.wire.rpcs import Stub
 
-pytestmark = pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux")
+pytestmark = [
+    pytest.mark.measured,
+    pytest.mark.skipif(not ring.DIRECTORY.is_dir(), reason="shared memory files are a matter of Linux"),
+]
 
 ROWS = [list(range(2, 252))] * 18
 """Of the demo model: logits of 18 MB, which are worth a ring."""
@@ -85,39 +88,47 @@ class Stalled:
         self.ended_after_s = time.monotonic() - began
 
 
+@pytest.fixture(scope="module")
+def attacked() -> Iterator[Victim]:
+    with victim("--stall-s", str(STALL_S)) as started:
+        yield started
+
+
 @pytest.mark.parametrize(
     "misuse", [nothing, truncated, made_huge, counted_backwards], ids=lambda misuse: misuse.__name__
 )
-def test_streams_whose_shared_memory_nobody_reads_are_cancelled(misuse: Misuse, is_long: bool) -> None:
-    with victim("--stall-s", str(STALL_S)) as attacked:
-        with attacked.client(ATTACKER) as llm:
-            llm.run_tokens(ROWS)
-            run_id = llm.run_id()
-            llm.logits()  # once, so that the memory of a read counts as there before
-        with standing_by(attacked):
-            stalled = [Stalled(attacked, run_id, misuse) for _ in range(40 if is_long else 8)]
-            for stream in stalled:
-                stream.join()
-        slowest = max(stream.ended_after_s for stream in stalled)
-        print(f"{len(stalled)} streams held a thread for {slowest:.1f} s at most (stall_s {STALL_S:g})")
-        cancelled = [stream for stream in stalled if stream.code is grpc.StatusCode.CANCELLED]
-        assert slowest < PATIENCE_S / 2
-        assert cancelled or misuse is counted_backwards
-        assert "shared memory: nobody read for 1 s, cancelled" in attacked.log or not cancelled
+def test_streams_whose_shared_memory_nobody_reads_are_cancelled(
+    attacked: Victim, misuse: Misuse, is_long: bool
+) -> None:
+    said = "shared memory: nobody read for 1 s, cancelled"
+    told = attacked.log.count(said)
+    with attacked.client(ATTACKER) as llm:
+        llm.run_tokens(ROWS)
+        run_id = llm.run_id()
+        llm.logits()  # once, so that the memory of a read counts as there before
+    with standing_by(attacked):
+        stalled = [Stalled(attacked, run_id, misuse) for _ in range(40 if is_long else 8)]
+        for stream in stalled:
+            stream.join()
+    slowest = max(stream.ended_after_s for stream in stalled)
+    print(f"{len(stalled)} streams held a thread for {slowest:.1f} s at most (stall_s {STALL_S:g})")
+    cancelled = [stream for stream in stalled if stream.code is grpc.StatusCode.CANCELLED]
+    assert slowest < PATIENCE_S / 2
+    assert cancelled or misuse is counted_backwards
+    assert attacked.log.count(said) > told or not cancelled
 
 
-def test_slots_of_a_byte_are_declined() -> None:
+def test_slots_of_a_byte_are_declined(attacked: Victim) -> None:
     """Each would cost a message: 18 million of them for these logits."""
-    with victim() as attacked:
-        with attacked.client(ATTACKER) as llm:
-            llm.run_tokens(ROWS)
-            run_id = llm.run_id()
-        with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
-            offered.begin()
-            request = requests.of_method("logits", run_id)
-            requests.offer(request, offered.offer._replace(slots=2**20, slot_bytes=1))
-            call = Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
-            assert sum(1 for _ in call) < 100
+    with attacked.client(ATTACKER) as llm:
+        llm.run_tokens(ROWS)
+        run_id = llm.run_id()
+    with closing(Ring()) as offered, grpc.insecure_channel(attacked.address, Route("").options) as channel:
+        offered.begin()
+        request = requests.of_method("logits", run_id)
+        requests.offer(request, offered.offer._replace(slots=2**20, slot_bytes=1))
+        call = Stub(channel).Logits(request, timeout=PATIENCE_S, metadata=attacked.metadata(ATTACKER))
+        assert sum(1 for _ in call) < 100
 
 
 # Clients that were killed
@@ -125,6 +136,8 @@ def test_slots_of_a_byte_are_declined() -> None:
 CLIENT = """
 import os, sys
 from transparent_llm import RemoteTransparentLlm
+from transparent_llm.wire import ring
+ring.WORTH_BYTES = 1
 llm = RemoteTransparentLlm(sys.argv[1])
 llm.run(["a b"])
 llm.attention_matrix(0, 0, 0)
@@ -159,7 +172,9 @@ def killed(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("by", ["client", "server"])
-def test_files_of_killed_clients_are_swept_away_and_those_of_living_ones_are_not(by: str) -> None:
+def test_files_of_killed_clients_are_swept_away_and_those_of_living_ones_are_not(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running() as server:
         (dead, dead_file), (living, living_file) = client_process(server.address), client_process(server.address)
         try:
@@ -167,6 +182,7 @@ def test_files_of_killed_clients_are_swept_away_and_those_of_living_ones_are_not
             killed(dead)
             assert dead_file.is_file()
             if by == "client":
+                monkeypatch.setattr(ring, "WORTH_BYTES", 1)
                 with RemoteTransparentLlm(server.address) as llm:
                     llm.run(["a b"])
                     llm.attention_matrix(0, 0, 0)
@@ -196,8 +212,9 @@ def test_only_such_files_of_this_user_are_swept_away(folder: Path) -> None:
         assert mine._path.exists()
 
 
-def test_threads_at_once_leave_few_files_behind(folder: Path) -> None:
-    with running() as server, RemoteTransparentLlm(server.address, cache_bytes=0) as llm:
+def test_threads_at_once_leave_few_files_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "WORTH_BYTES", 1)
+    with running(shared_memory=False) as server, RemoteTransparentLlm(server.address, cache_bytes=0) as llm:
         llm.run(["a b"])
         start = threading.Barrier(40)
 
@@ -211,4 +228,4 @@ def test_threads_at_once_leave_few_files_behind(folder: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(list(folder.iterdir())) <= 16
+        assert 1 <= len(list(folder.iterdir())) <= 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -17,6 +18,8 @@ from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from transparent_llm.wire._gen import service_pb2
 
+pytestmark = pytest.mark.measured
+
 LASTS_S = 2.0
 """How long an attack goes on beside the bystander."""
 
@@ -26,22 +29,29 @@ def go_on() -> None:
     threading.Event().wait(LASTS_S)
 
 
+@pytest.fixture(scope="module")
+def attacked() -> Iterator[Victim]:
+    """One for all: what an attack leaves behind is there when the next one begins."""
+    with victim() as started:
+        yield started
+
+
 def addresses(attacked: Victim) -> dict[str, str]:
     return {"calls": attacked.address, "probes": attacked.probe_address}
 
 
 @pytest.mark.parametrize("port", ["calls", "probes"])
 @pytest.mark.parametrize("path", [CHECK, WATCH])
-def test_health_checks_that_send_no_request_do_not_end_health(port: str, path: str) -> None:
+def test_health_checks_that_send_no_request_do_not_end_health(attacked: Victim, port: str, path: str) -> None:
     """Two of them, of anybody, did."""
-    with victim() as attacked, standing_by(attacked):
+    with standing_by(attacked):
         with silent(addresses(attacked)[port], [path] * 100, connections=4) as calls:
             go_on()
             assert len(ended(calls)) > 50  # they gave way, each to the next
 
 
-def test_health_that_is_watched_by_many_is_told_to_those_who_ask_and_to_the_last_watcher() -> None:
-    with victim() as attacked, standing_by(attacked), grpc.insecure_channel(attacked.address) as channel:
+def test_health_that_is_watched_by_many_is_told_to_those_who_ask_and_to_the_last_watcher(attacked: Victim) -> None:
+    with standing_by(attacked), grpc.insecure_channel(attacked.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch
         watches = [watch(health_pb2.HealthCheckRequest(service=""), timeout=2 * SOON) for _ in range(100)]
         assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
@@ -64,9 +74,9 @@ def code_of(stream: Any) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("path", [RUN, LOGITS, REFLECTION])
-def test_calls_that_send_no_request_take_no_place_of_others(path: str) -> None:
+def test_calls_that_send_no_request_take_no_place_of_others(attacked: Victim, path: str) -> None:
     """200 of one owner took all threads."""
-    with victim() as attacked, standing_by(attacked):
+    with standing_by(attacked):
         with silent(attacked.address, [path] * 200, attacked.metadata(ATTACKER), connections=4) as calls:
             go_on()
             wait_until(lambda: len(ended(calls)) >= 200 - 64)
@@ -95,9 +105,9 @@ def test_a_request_that_does_not_come_in_time_is_waited_for_no_more() -> None:
             wait_until(lambda: len(ended(calls)) == 2)
 
 
-def test_answers_that_nobody_reads_are_kept_within_a_limit() -> None:
+def test_answers_that_nobody_reads_are_kept_within_a_limit(attacked: Victim) -> None:
     """200 of them took 113 MB, and would have taken more for ever."""
-    with victim() as attacked, standing_by(attacked), contextlib.ExitStack() as stack:
+    with standing_by(attacked), contextlib.ExitStack() as stack:
         before, most = attacked.resident_bytes, 0
         request = service_pb2.TokensToStringsRequest(token_ids=[11] * 60_000).SerializeToString()
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.lookahead_bytes", 1)]

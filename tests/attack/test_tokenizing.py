@@ -15,6 +15,8 @@ from attack.volleys import Call, Volleys
 from support.models.families import FAMILIES, build_model, build_tokenizer
 from transparent_llm.wire._gen import service_pb2
 
+pytestmark = pytest.mark.measured
+
 MIB = 2**20
 HUNG_AFTER_S = 3.0
 """`hang_s` of the server. Its passes take milliseconds."""

@@ -21,6 +21,8 @@ from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 
+pytestmark = pytest.mark.measured
+
 PAGE = "http://localhost:5173"
 WORDS = "the secret of the king"
 

@@ -25,6 +25,8 @@ from support.servers.polling import wait_until
 from support.servers.replicas import Replica, replicas
 from transparent_llm import RemoteTransparentLlm, errors
 
+pytestmark = pytest.mark.measured
+
 REPLICA_NAME = "transparent-llm-servers"
 
 

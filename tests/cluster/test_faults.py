@@ -13,6 +13,8 @@ from support.models.tensors import assert_same_bits
 from support.network.proxy import interrupting
 from transparent_llm import RemoteTransparentLlm
 
+pytestmark = pytest.mark.measured
+
 
 def direct_target(cluster: Cluster) -> str:
     return "ipv4:" + ",".join(replica.address for replica in cluster.replicas)

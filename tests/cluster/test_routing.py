@@ -17,6 +17,8 @@ from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 
+pytestmark = pytest.mark.measured
+
 RUNS, KEYS = 40, 600
 Calls = list[dict[str, Any]]
 

@@ -12,6 +12,8 @@ from cluster.load import rows
 from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 
+pytestmark = pytest.mark.measured
+
 LASTS_S = 5.0
 """Envoy looks at the health every second, and believes a failure after the second."""
 

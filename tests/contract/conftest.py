@@ -18,7 +18,7 @@ from transparent_llm import TransparentLlm
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "family" in metafunc.fixturenames:
+    if "family" in metafunc.fixturenames and "backend" not in metafunc.fixturenames:
         metafunc.parametrize("family", list(FAMILIES))
 
 

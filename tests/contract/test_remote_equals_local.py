@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from support.servers.backends import Backend, local_model, model_arguments
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.demo import server_process
+from transparent_llm.testing import serve_in_process
 
 SENTENCES = ["The river runs slowly to the sea", "a", "Why not? Because."]
 READS: list[tuple[str, tuple[Any, ...]]] = [
@@ -55,14 +54,16 @@ def test_float32(backend: Backend, family: str, family_folders: dict[str, Path])
     assert_bit_identical(backend.open(family), local, torch.float32)
 
 
-@pytest.fixture(scope="session")
-def bfloat16_server(family_folders: dict[str, Path]) -> Iterator[str]:
-    with server_process("--dtype", "bfloat16", *model_arguments(family_folders)) as address:
-        yield address
-
-
-def test_bfloat16(family: str, bfloat16_server: str, family_folders: dict[str, Path]) -> None:
-    local = local_model(family_folders[family], torch.bfloat16).copy()
-    with RemoteTransparentLlm(bfloat16_server, model=family) as remote:
-        assert_bit_identical(remote, local, torch.bfloat16)
+def test_bfloat16(family: str, family_folders: dict[str, Path]) -> None:
+    local = local_model(family_folders[family], torch.bfloat16)
+    with serve_in_process(local) as remote:
+        assert_bit_identical(remote, local.copy(), torch.bfloat16)
         assert remote.describe().dtype == torch.bfloat16
+
+
+def test_bfloat16_of_another_process(family_folders: dict[str, Path]) -> None:
+    folders = {family: family_folders[family] for family in ("gpt2", "gemma2", "gpt_oss")}
+    with server_process("--dtype", "bfloat16", *model_arguments(folders)) as address:
+        for family, folder in folders.items():
+            with RemoteTransparentLlm(address, model=family) as remote:
+                assert_bit_identical(remote, local_model(folder, torch.bfloat16).copy(), torch.bfloat16)

@@ -21,6 +21,8 @@ from soak.cases import CASES, FAMILIES, READS, key, rows
 from support.models.families import save
 from transparent_llm_server import TransformerLensTransparentLlm
 
+pytestmark = pytest.mark.measured
+
 PROCESSES, THREADS = 4, 16
 SEED = 20261124
 RUN_STORE_BYTES = 16_000_000

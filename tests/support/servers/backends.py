@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -23,23 +23,31 @@ from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 Folders = dict[str, Path]
+EVERYWHERE = "gpt2"
+"""The family that every backend has."""
 
 
 class Served:
-    """The families, and one server process of them for the backends that reach it in different ways."""
+    """The families of each backend, and one server process for those that reach it in different ways."""
 
-    def __init__(self, folders: Folders, stack: ExitStack) -> None:
-        self.folders = folders
+    def __init__(self, folders: Folders, asked: Mapping[str, Set[str]], stack: ExitStack) -> None:
+        self._folders = folders
+        self._asked = asked
         self._stack = stack
         self._address = ""
         self._starting = threading.Lock()
+
+    def of(self, *backends: str) -> Folders:
+        """The families that are asked of one of them."""
+        asked = set[str]().union(*(self._asked.get(backend, ()) for backend in backends))
+        return {name: folder for name, folder in self._folders.items() if name in asked}
 
     @property
     def address(self) -> str:
         """Of the process, which starts when it is first asked for and ends with the stack."""
         with self._starting:
             if not self._address:
-                self._address = self._stack.enter_context(server_process(*model_arguments(self.folders)))
+                self._address = self._stack.enter_context(server_process(*model_arguments(self.of("process", "envoy"))))
             return self._address
 
 
@@ -63,12 +71,12 @@ def local_model(folder: Path, dtype: torch.dtype = torch.float32) -> Transformer
 
 @contextmanager
 def _local(served: Served) -> Iterator[Backend]:
-    yield Backend("local", lambda name: local_model(served.folders[name]).copy())
+    yield Backend("local", lambda name: local_model(served.of("local")[name]).copy())
 
 
 @contextmanager
 def _inproc(served: Served) -> Iterator[Backend]:
-    models = {name: local_model(folder) for name, folder in served.folders.items()}
+    models = {name: local_model(folder) for name, folder in served.of("inproc").items()}
     with running(serving=models, listen="127.0.0.1:0") as server, _remote("inproc", server.address) as backend:
         yield backend
 
@@ -83,7 +91,8 @@ def _process(served: Served) -> Iterator[Backend]:
 def _unix(served: Served) -> Iterator[Backend]:
     with tempfile.TemporaryDirectory() as folder:
         listen = ("--listen", f"unix:{folder}/llm.sock")
-        with server_process(*model_arguments(served.folders), *listen) as address, _remote("unix", address) as backend:
+        models = model_arguments(served.of("unix"))
+        with server_process(*models, *listen) as address, _remote("unix", address) as backend:
             yield backend
 
 
@@ -96,7 +105,7 @@ def _tls(served: Served) -> Iterator[Backend]:
         ca, own = str(authority.path), authority.issue("localhost")
         client = authority.issue("client.example", common_name="client")
         access = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-client-ca", ca)
-        arguments = (*model_arguments(served.folders), *access, "--tokens", str(file.path), "--listen", "localhost:0")
+        arguments = (*model_arguments(served.of("tls")), *access, "--tokens", str(file.path), "--listen", "localhost:0")
         options = {"tls_ca": ca, **client.as_client, "token": file.bearer_tokens["owner"]}
         with server_process(*arguments) as address, _remote("tls", address, **options) as backend:
             yield backend
