@@ -67,8 +67,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="load models and serve them over gRPC")
     if "serve" in argv:
-        from transparent_llm_server.config.flags import add_serve_flags
-
+        try:
+            from transparent_llm_server.config.flags import add_serve_flags
+        except ModuleNotFoundError as error:
+            parser.exit(1, f"transparent-llm: {missing('serving', 'server', error)}\n")
         add_serve_flags(serve)
     serve.set_defaults(command=_serve)
 
