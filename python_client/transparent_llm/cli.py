@@ -19,6 +19,7 @@ from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.cluster import add_cluster_command
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.extras import missing
 from transparent_llm.network.target import DEFAULT_TARGET
 from transparent_llm.quoting import shown
 from transparent_llm.runtime.indexing import checked_index
@@ -69,8 +70,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="load models and serve them over gRPC")
     if "serve" in argv:
-        from transparent_llm_server.config.flags import add_serve_flags
-
+        try:
+            from transparent_llm_server.config.flags import add_serve_flags
+        except ModuleNotFoundError as error:
+            parser.exit(1, f"transparent-llm: {missing('serving', 'server', error)}\n")
         add_serve_flags(serve)
     serve.set_defaults(command=_serve)
 
@@ -117,7 +120,7 @@ def _add_connection(
     token_from: str = "TRANSPARENT_LLM_TOKEN",
 ) -> None:
     parser.add_argument(
-        "--target", help=f"HOST:PORT or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
+        "--target", help=f"HOST[:PORT] or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
     )
     if token_from == "TRANSPARENT_LLM_TOKEN":
         parser.add_argument("--model", help="name of the model, if several are served")
@@ -139,9 +142,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         from transparent_llm_server.config.server import ServerConfig, settings_of
         from transparent_llm_server.process.daemon import serve
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"serving requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("serving", "server", error)) from error
 
     flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "config")}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -154,9 +155,7 @@ def _token(arguments: argparse.Namespace) -> int:
     try:
         from transparent_llm_server.access.bearer_tokens import new_bearer_token
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"making tokens requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("making tokens", "server", error)) from error
 
     token, line = new_bearer_token(arguments.owner, arguments.days)
     for_people = sys.stderr.isatty()
@@ -296,7 +295,7 @@ def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> tor
 
 def _health(arguments: argparse.Namespace) -> int:
     with RemoteTransparentLlm(arguments.target, timeout_s=arguments.timeout_s, **_access(arguments)) as llm:
-        serving = llm.is_serving()
+        serving = llm._calls.is_serving()  # which says why nobody answers
     print("serving" if serving else "not serving")
     return 0 if serving else 1
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -15,18 +14,15 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm.client.ask import Ask, form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
+from transparent_llm.client.connected import Connected
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
-from transparent_llm.client.reader import RunReader, Shared
 from transparent_llm.client.reads import ReadSpec, Result, as_read, each, integers
-from transparent_llm.client.runs import Runs
-from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
 from transparent_llm.run_input import RunInput, require_token_ids
-from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.selection import Selection
@@ -38,15 +34,16 @@ _Result = TypeVar("_Result")
 _AXES = frozenset(axis for method in METHODS.values() for axis in method.value_dims)
 
 
-class RemoteTransparentLlm(TransparentLlm):
+class RemoteTransparentLlm(Connected, TransparentLlm):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
     a thread its own, on the same connection. A thread (or task of asyncio) whose run another one has replaced is told
-    so by `NotRunError`, and never gets values of the other's.
+    so by `NotRunError`, and never gets values of the other's. Pickled, for a worker process, it is its target and
+    settings, with a token only as the variable of the environment that has it; there it connects anew and has no run.
 
     Args:
-        target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
+        target: HOST[:PORT], unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
             ipv4:A:PORT,B:PORT and dns:///NAME:PORT name several servers, among which each run is given its own.
         model: Name of the model, needed only where several are served.
         timeout_s: For each call as a whole, transfer included.
@@ -98,7 +95,7 @@ class RemoteTransparentLlm(TransparentLlm):
         keepalive_timeout_s: float = ClientConfig.keepalive_timeout_s,
         reconnect_s: float = ClientConfig.reconnect_s,
     ) -> None:
-        self._config = ClientConfig.from_env(
+        config = ClientConfig.from_env(
             *(target, token, tls_ca, tls_cert, tls_key),
             proxy=proxy,
             weights_dir=weights_dir,
@@ -116,30 +113,7 @@ class RemoteTransparentLlm(TransparentLlm):
             keepalive_timeout_s=keepalive_timeout_s,
             reconnect_s=reconnect_s,
         )
-        self._calls = Calls(self._config)
-        self._shared = Shared(self._calls, self._config)
-        self._reader = RunReader(self._shared, self._config)
-        self._own_selection = OwnSelection()
-        self._model, self._device = model or "", torch.device(device)
-        self._runs = Runs(self._calls, self._shared.models, self._model, self._reader)
-
-    def __repr__(self) -> str:
-        model = f", model={self._model!r}" if self._model else ""
-        batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
-        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
-        return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection, also of all copies."""
-        self._calls.channel.close()
+        self._set_up(config, model or "", torch.device(device))
 
     def server_info(self) -> ServerInfo:
         """What the server serves and allows, and how exact its models were at load."""
@@ -155,8 +129,11 @@ class RemoteTransparentLlm(TransparentLlm):
         return self.server_info().model(self.model_info().name)
 
     def is_serving(self) -> bool:
-        """Whether the server has loaded its models and answers calls (the standard health check)."""
-        return self._calls.is_serving()
+        """Whether the server has loaded its models and answers calls (the standard check); False if none does."""
+        try:
+            return self._calls.is_serving()
+        except (UnavailableError, DeadlineError):
+            return False
 
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
@@ -173,13 +150,6 @@ class RemoteTransparentLlm(TransparentLlm):
 
     def model_info(self) -> ModelInfo:
         return self._calls.unary("ModelInfo", requests.model_info(self._model), responses.model_info)
-
-    def __copy__(self: _Self) -> _Self:
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._reader = RunReader(self._shared, self._config)
-        twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
-        return twin
 
     @contextmanager
     def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> Iterator[_Self]:

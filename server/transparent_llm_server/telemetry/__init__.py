@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.extras import missing
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import CallListener, WorkEvents
 from transparent_llm_server.models.serving import CompletedRun
@@ -103,6 +104,4 @@ def _traces(endpoint: str) -> Traces:
 
 
 def _needed(flag: str, error: ModuleNotFoundError) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{flag} requires the [observability] extra: pip install 'transparent-llm[observability]' ({error})"
-    )
+    return InvalidRequestError(missing(flag, "observability", error))

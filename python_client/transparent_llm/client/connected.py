@@ -1,0 +1,65 @@
+"""What a client object is made of, and how it is copied, pickled and closed."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+
+from transparent_llm.client.carrying import carried, restored
+from transparent_llm.client.config import ClientConfig
+from transparent_llm.client.reader import RunReader, Shared
+from transparent_llm.client.runs import Runs
+from transparent_llm.client.transport.calls import Calls
+from transparent_llm.runtime.current import OwnSelection
+
+_Self = TypeVar("_Self", bound="Connected")
+
+
+class Connected:
+    """The parts. A pickle has the server and the settings: where it is read there is a new connection and no run."""
+
+    def _set_up(self, config: ClientConfig, model: str, device: torch.device) -> None:
+        self._config = config
+        self._calls = Calls(config)
+        self._shared = Shared(self._calls, config)
+        self._reader = RunReader(self._shared, config)
+        self._own_selection = OwnSelection()
+        self._model, self._device = model, device
+        self._runs = Runs(self._calls, self._shared.models, model, self._reader)
+
+    def __repr__(self) -> str:
+        model = f", model={self._model!r}" if self._model else ""
+        batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
+        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
+        return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
+
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._reader = RunReader(self._shared, self._config)
+        twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
+        return twin
+
+    def __deepcopy__(self: _Self, memo: dict[int, Any]) -> _Self:
+        """As a copy: of what the two share nothing is ever changed, and a run is an object's own."""
+        return self.__copy__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": carried(self._config), "model": self._model, "device": str(self._device)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(restored(state["settings"]), state["model"], torch.device(state["device"]))
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, also of all copies."""
+        self._calls.channel.close()
