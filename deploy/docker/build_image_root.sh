@@ -62,7 +62,7 @@ if [[ -f $hashes ]]; then
     install "$prefix" --no-deps "${wheels[0]}"
     "$prefix/bin/python" -m pip check # whether the file has all that is needed here
 else
-    install "$prefix" "${wheels[0]}[server,observability]"
+    install "$prefix" "${wheels[0]}[server,gguf,observability]"
 fi
 
 {

@@ -6,17 +6,21 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from transparent_llm import tensor_file
+from transparent_llm.admin import add_admin_commands
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, Access
 from transparent_llm.client.connect import connect
 from transparent_llm.client.reads import Result
 from transparent_llm.client.remote import RemoteTransparentLlm
+from transparent_llm.cluster import add_cluster_command
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
+from transparent_llm.extras import missing
 from transparent_llm.network.target import DEFAULT_TARGET
 from transparent_llm.quoting import shown
 from transparent_llm.runtime.indexing import checked_index
@@ -67,10 +71,14 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="load models and serve them over gRPC")
     if "serve" in argv:
-        from transparent_llm_server.config.flags import add_serve_flags
-
+        try:
+            from transparent_llm_server.config.flags import add_serve_flags
+        except ModuleNotFoundError as error:
+            parser.exit(1, f"transparent-llm: {missing('serving', 'server', error)}\n")
         add_serve_flags(serve)
     serve.set_defaults(command=_serve)
+
+    add_cluster_command(commands.add_parser("cluster", help="serve by several processes on this machine, behind Envoy"))
 
     token = commands.add_parser("token", help="print a new token, and the line that makes a server accept it")
     token.add_argument("owner", metavar="OWNER", help="who will use it; runs are visible to their owner only")
@@ -98,18 +106,27 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     health = commands.add_parser("health", help="exit 0 if the server answers calls, 1 if not")
     _add_connection(health, command=_health, timeout_s=5.0)
 
+    admin = commands.add_parser("admin", help="what an administrator sees of a server, and can have it do")
+    add_admin_commands(admin, partial(_add_connection, timeout_s=30.0), _access)
+
     demo = commands.add_parser("demo", help="start a server on the embedded model and look inside it")
     demo.set_defaults(command=_demo)
     return parser
 
 
-def _add_connection(parser: argparse.ArgumentParser, command: object, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+def _add_connection(
+    parser: argparse.ArgumentParser,
+    command: object,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    token_from: str = "TRANSPARENT_LLM_TOKEN",
+) -> None:
     parser.add_argument(
-        "--target", help=f"HOST:PORT or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
+        "--target", help=f"HOST[:PORT] or unix:PATH (default TRANSPARENT_LLM_ADDRESS or {DEFAULT_TARGET})"
     )
-    parser.add_argument("--model", help="name of the model, if several are served")
+    if token_from == "TRANSPARENT_LLM_TOKEN":
+        parser.add_argument("--model", help="name of the model, if several are served")
     parser.add_argument("--timeout-s", type=float, default=timeout_s, help=f"for each call (default {timeout_s:g})")
-    parser.add_argument("--token", help="bearer token (default TRANSPARENT_LLM_TOKEN)")
+    parser.add_argument("--token", help=f"bearer token (default {token_from})")
     parser.add_argument("--tls-ca", help="file of CA certificates, or 'system' (default TRANSPARENT_LLM_TLS_CA)")
     parser.add_argument("--tls-cert", help="file of the client certificate (default TRANSPARENT_LLM_TLS_CERT)")
     parser.add_argument("--tls-key", help="file of its private key (default TRANSPARENT_LLM_TLS_KEY)")
@@ -126,9 +143,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         from transparent_llm_server.config.server import ServerConfig, settings_of
         from transparent_llm_server.process.daemon import serve
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"serving requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("serving", "server", error)) from error
 
     flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "config")}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -141,14 +156,16 @@ def _token(arguments: argparse.Namespace) -> int:
     try:
         from transparent_llm_server.access.bearer_tokens import new_bearer_token
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"making tokens requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("making tokens", "server", error)) from error
 
     token, line = new_bearer_token(arguments.owner, arguments.days)
-    print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
+    for_people = sys.stderr.isatty()
+    if for_people:
+        print("the token, for its owner, is shown once and stored nowhere:", file=sys.stderr, flush=True)
     print(token, flush=True)
-    print(f"the line for the server's --tokens file:\n{line}", file=sys.stderr)
+    if for_people:
+        print("the line for the server's file of tokens:", file=sys.stderr)
+    print(line, file=sys.stderr)
     return 0
 
 
@@ -275,7 +292,7 @@ def _logit_lens(llm: RemoteTransparentLlm, arguments: argparse.Namespace) -> tor
 
 def _health(arguments: argparse.Namespace) -> int:
     with RemoteTransparentLlm(arguments.target, timeout_s=arguments.timeout_s, **_access(arguments)) as llm:
-        serving = llm.is_serving()
+        serving = llm._calls.is_serving()  # which says why nobody answers
     print("serving" if serving else "not serving")
     return 0 if serving else 1
 

@@ -27,6 +27,7 @@ SHADES = " ░▒▓█"
 
 def demo() -> None:
     """Start, look, compare with the same model in this process, stop."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of the model that is loaded here to be compared with
     print("starting a server process on the embedded demo model ...", flush=True)
     with server_process() as address, connect(address, **NO_CREDENTIALS) as llm:
         print(f"ready: {address}\n\n{llm.model_info()}\n")

@@ -228,3 +228,43 @@ class ServerInfo:
 
 def _size(count: int) -> str:
     return f"{count:,}" if count else ""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that a server keeps, as its administrators see it."""
+
+    run_id: str
+    owner: str
+    """Empty where nobody has to say who they are."""
+
+    model: str
+    nbytes: int
+    age_s: float
+    """Since it was computed."""
+
+    idle_s: float
+    """Since it was last read or asked for."""
+
+
+@dataclass(frozen=True)
+class StoredRuns:
+    """Some of the runs that a server keeps, those that were read last first, and how many there are in all."""
+
+    runs: tuple[StoredRun, ...]
+    total: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class OwnerUsage:
+    """What an owner has of a server."""
+
+    owner: str
+    """Empty where nobody has to say who they are."""
+
+    waiting_runs: int
+    stored_runs: int
+    stored_run_bytes: int
+    usage: Mapping[str, tuple[int, int | None]]
+    """`positions_per_minute` and so on: how much was taken, and how much may be; None: there is no limit."""

@@ -14,13 +14,12 @@ from grpc_reflection.v1alpha import reflection
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.runtime import memory
-from transparent_llm.wire.methods import SERVICE
+from transparent_llm.wire.methods import ADMIN_SERVICE, SERVICE
 from transparent_llm_server.access.access import Access
 from transparent_llm_server.access.audit_log import AuditLog
 from transparent_llm_server.access.exposure import require_protected, socket_file_mode
-from transparent_llm_server.config.model import ModelConfig
+from transparent_llm_server.config.model import DEMO, ModelConfig
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.health.canary import Canary
 from transparent_llm_server.health.probes import Probes
 from transparent_llm_server.health.service import HealthService
@@ -29,6 +28,7 @@ from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.models.serving import CompletedRun, served_model
 from transparent_llm_server.registry.registry import LoadRules, Registry
 from transparent_llm_server.registry.source import model_source
+from transparent_llm_server.rpc.administration import AdminServicer
 from transparent_llm_server.rpc.channel_options import channel_options
 from transparent_llm_server.rpc.concurrency.in_flight import Phase
 from transparent_llm_server.rpc.concurrency.lanes import Lanes
@@ -40,7 +40,7 @@ from transparent_llm_server.rpc.interceptors.call_events import CallEvents
 from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
 from transparent_llm_server.rpc.interceptors.errors import Errors
 from transparent_llm_server.rpc.listener import bound_address, listen_on
-from transparent_llm_server.rpc.registration import add_servicer
+from transparent_llm_server.rpc.registration import add_admin_servicer, add_servicer
 from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 from transparent_llm_server.scheduling.engine import THREAD_HUNG, Engine
 from transparent_llm_server.scheduling.run_store import RunStore
@@ -82,7 +82,7 @@ class Server:
         self._telemetry = Telemetry(config)
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.work_events)
         self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
-        self._failed, self._failure = threading.Event(), 0
+        self._failed, self._failure, self._to_end = threading.Event(), 0, threading.Event()
         self._runs: RunStore[CompletedRun] = RunStore(
             config.run_store_bytes, config.run_ttl_s, time.monotonic, config.run_bytes_per_owner
         )
@@ -112,14 +112,19 @@ class Server:
             options=channel_options(config),
             maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
         )
-        self._telemetry.watch(self._engine, self._runs, self._registry)
         servicer = TransparentLlmServicer(
             config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
         )
+        self._quotas = servicer.quotas
+        self._telemetry.watch(self._engine, servicer.queue, self._runs, self._registry)
         add_servicer(servicer, self._grpc)
+        services = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if config.admin_tokens_file is not None:
+            admin = AdminServicer(self._runs, servicer.queue, servicer.quotas, self._to_end.set)
+            add_admin_servicer(admin, self._grpc)
+            services.append(ADMIN_SERVICE)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
+        reflection.enable_server_reflection(services, self._grpc)
         self._probes = Probes(config.probe_listen, self._health, config) if config.probe_listen is not None else None
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
@@ -166,7 +171,7 @@ class Server:
             TooLargeError: the pinned models do not fit into `model_bytes`.
             ModelRefusedError: a model that fails its checks.
         """
-        for model in self._config.models or (ModelConfig(str(DEMO_MODEL), "demo"),):
+        for model in self._config.models or (ModelConfig.parse(DEMO),):
             self._registry.offer(model_source(self._config, model, self._engine.paused))
         self._registry.load_pinned()
         self.ready()
@@ -187,9 +192,10 @@ class Server:
         """Where it serves metrics, once started: HOST:PORT; empty if it does not."""
         return self._telemetry.metrics_address
 
-    def wait_for_failure(self) -> int:
-        """Wait until nothing can be computed any more; the exit code that says why."""
-        self._failed.wait()
+    def wait_for_end(self) -> int:
+        """Wait until nothing can be computed any more: the exit code that says why; or until an administrator has the
+        server drain: 0."""
+        self._to_end.wait()
         return self._failure
 
     def read_files_again(self) -> None:
@@ -251,6 +257,7 @@ class Server:
         while not self._stopped.wait(pause_s):
             try:
                 self._runs.expire()
+                self._quotas.forget()
                 memory.give_back()
                 self._cancel_overdue()
                 self._end_if_hung()
@@ -276,6 +283,7 @@ class Server:
             self._failure = exit_code
             self._lifecycle.enter(State.DRAINING)
             self._failed.set()
+            self._to_end.set()
 
     def _tell_answering(self, answering: bool) -> None:
         """The canary's word, which health needs as well."""

@@ -53,6 +53,12 @@ class Call:
     sent_bytes: int = 0
     """Of all messages, without what went through shared memory."""
 
+    positions: int = 0
+    """Of a run that is computed because of it, padding included; of one that was there already, none."""
+
+    value_bytes: int = 0
+    """Of the tensors that it was sent, also through shared memory."""
+
     read_wait_s: float = 0.0
     """How long its reads waited for the model thread, together."""
 

@@ -245,6 +245,7 @@ def test_arguments_of_the_local_model() -> None:
         ("max_memory", None),
         ("offload_dir", None),
         ("quantization", None),
+        ("adapter", None),
     ]
     assert {p.kind for p in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 

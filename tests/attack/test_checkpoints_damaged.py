@@ -36,6 +36,7 @@ from support.models.checkpoints import (
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 
 TEMPLATE = "additional_chat_templates/a.jinja"
@@ -62,14 +63,44 @@ def index_says(**settings: Any) -> _Index:
     return lambda _, index: index.update(settings)
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 547400\n"
+"""What is in a folder for a file that Git LFS did not fetch."""
+
+
 def header(size: int, text: bytes = b"{}") -> bytes:
     """The beginning of a file of safetensors."""
     return size.to_bytes(8, "little") + text
 
 
 DAMAGED: dict[str, tuple[Damage, str]] = {
-    "weights that end early": (truncated(WEIGHTS, 20_000), rf"{WEIGHTS} is damaged: "),
-    "weights without a byte": (truncated(WEIGHTS, 0), rf"{WEIGHTS} is damaged: "),
+    "weights that end early": (
+        truncated(WEIGHTS, 20_000),
+        rf"{WEIGHTS} is damaged: it ends early, after 20000 of 5\d{{5}} bytes; fetch it again",
+    ),
+    "weights that end within their header": (
+        truncated(WEIGHTS, 200),
+        rf"{WEIGHTS} is damaged: it ends within its header, after 200 bytes; fetch it again",
+    ),
+    "weights without a byte": (
+        truncated(WEIGHTS, 0),
+        rf"{WEIGHTS} is damaged: it ends within its header, after 0 bytes; fetch",
+    ),
+    "weights that Git LFS did not fetch": (
+        written(WEIGHTS, POINTER),
+        r"its model\.safetensors is a pointer of Git LFS, not the file itself: run git lfs pull in its folder",
+    ),
+    "one of two files that Git LFS did not fetch": (
+        all_of(sharded(), written("b.safetensors", POINTER)),
+        r"its b\.safetensors is a pointer of Git LFS",
+    ),
+    "a configuration that Git LFS did not fetch": (
+        written("config.json", POINTER),
+        r"its config\.json is a pointer of",
+    ),
+    "a tokenizer that Git LFS did not fetch": (
+        written("tokenizer.json", POINTER),
+        r"its tokenizer\.json is a pointer of",
+    ),
     "a header of 2**63 bytes": (written(WEIGHTS, header(2**63)), rf"{WEIGHTS} is damaged: "),
     "a header of 99 MB that is not there": (written(WEIGHTS, header(99_000_000)), rf"{WEIGHTS} is damaged: "),
     "a header that is no JSON": (written(WEIGHTS, header(2, b"{]")), rf"{WEIGHTS} is damaged: "),
@@ -82,7 +113,11 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "a pickle by the name of weights": (written(WEIGHTS, b"\x80\x04N."), rf"{WEIGHTS} is damaged: "),
     "a file of the index that is missing": (
         all_of(sharded(), removed("b.saf*")),
-        r"names b\.safetensors, which is mis",
+        r"names b\.safetensors, which is missing \(1 of 2 files\): fetch what is missing",
+    ),
+    "all files of the index are missing": (
+        all_of(sharded(), removed("?.saf*")),
+        r"names a\.safetensors, b\.safetensors, of which none is here \(2 of 2 files\): fetch what is missing",
     ),
     "a tensor in another file": (
         sharded(elsewhere("transformer.wpe.weight")),
@@ -118,7 +153,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         written("tokenizer_config.json", "{"),
         r"tokenizer_config\.json is not J",
     ),
-    "a tokenizer that is no JSON": (written("tokenizer.json", "{"), r"no tokenizer for 'model': "),
+    "a tokenizer that is no JSON": (
+        written("tokenizer.json", "{"),
+        r"its tokenizer\.json is not JSON: Expecting property name",
+    ),
     "a tokenizer that is none": (written("tokenizer.json", "{}"), r"no tokenizer for 'model': "),
     "no heads": (config(n_head=0), r"says n_head = 0; it must be a number from 1"),
     "fewer than no heads": (config(n_head=-4), r"says n_head = -4; "),
@@ -144,15 +182,15 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "weights of another name": (config(transformers_weights="x.safetensors"), r"sets transformers_weights; "),
     "an adapter beside the model": (
         written("adapter_config.json", '{"peft_type": "LORA", "base_model_name_or_path": "x"}'),
-        r"holds an adapter \(adapter_config\.json\): merge it",
+        r"holds an adapter \(adapter_config\.json\) beside its model: move that into a folder of its own, and name",
     ),
     "an adapter alone": (
         all_of(removed("config.json", WEIGHTS), written("adapter_config.json", "{}")),
-        r"holds an adapter \(adapter_config\.json\): merge it",
+        r"holds an adapter \(adapter_config\.json\), which is no model by itself: .*--model NAME=BASE --adapter FOLDER",
     ),
     "an adapter without settings": (
         written("adapter_model.safetensors", ""),
-        r"holds an adapter \(adapter_model\.safeten",
+        r"holds an adapter \(adapter_model\.safetensors\) beside",
     ),
     "a distributed checkpoint": (
         written("shard-00000-model-00001-of-00001.safetensors", ""),
@@ -221,9 +259,17 @@ NOT_THERE: dict[str, tuple[Damage, str]] = {
     ),
     "no configuration": (
         removed("config.json"),
-        r"cannot load model 'model' from the folder: there is no config\.json",
+        r"cannot load model 'model' from the folder: there is no config\.json; it holds generation_config\.json",
     ),
-    "no tokenizer": (removed("tokenizer*"), r"no tokenizer for 'model': its files hold no words; give tokenizer="),
+    "nothing": (removed("*"), r"cannot load model 'model' from the folder: it is empty"),
+    "a folder of models": (
+        lambda folder: ([path.unlink() for path in folder.iterdir()], written("a/config.json", "{}")(folder))[1],
+        r"from the folder: there is no config\.json in it, but in its folders a: name one of them",
+    ),
+    "no tokenizer": (
+        removed("tokenizer*"),
+        r"no tokenizer for 'model': its files hold no words; put tokenizer\.json, or what else its",
+    ),
 }
 
 
@@ -233,6 +279,29 @@ def test_what_is_not_there_is_said(fault: str, whole: Callable[[str], Path], tmp
     with pytest.raises(InvalidRequestError, match=said) as refused:
         load(damaged(whole("gpt2"), tmp_path / "model", damage))
     require_one_line(refused.value, tmp_path)
+
+
+NAMES = {
+    "/models/nowhere": r"'nowhere': there is no such folder on the machine of the server$",
+    "./nowhere": r"'nowhere': there is no such folder on the machine of the server$",
+    "models/llama/7b": r"'models/llama/7b': there is no such folder on .*, and the hub's models are called NAME",
+    "my model": r"'my model': there is no such folder on the machine of the server, and the hub's",
+    "~/models/gpt2": r"'gpt2': '~' stands for the home folder only where a shell reads it unquoted; write the whole",
+    "nowhere.gguf": r"'nowhere\.gguf': there is no such file on the machine of the server",
+    "{folder}/config.json": r"'config\.json': it is a file: name the folder with its config\.json, or a file whose",
+    "{folder}:nowhere.gguf": r"'gpt2:nowhere\.gguf': there is no file nowhere\.gguf in its folder",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_nothing_is_told_at_once(name: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """However it is written; and nobody is asked for what cannot be a name of the hub."""
+    began = time.monotonic()
+    with pytest.raises(InvalidRequestError, match=rf"cannot load model {NAMES[name]}") as told:
+        TransformerLensTransparentLlm(name.format(folder=whole("gpt2")))
+    require_one_line(told.value, tmp_path)
+    assert str(whole("gpt2").parent) not in told.value.message
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

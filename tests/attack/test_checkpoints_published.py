@@ -38,7 +38,7 @@ from support.models.checkpoints import (
 from support.models.families import FAMILIES
 from transparent_llm.errors import ModelRefusedError
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.models.loading.huggingface import load_model
+from transparent_llm_server.models.loading.huggingface import load as load_files
 from transparent_llm_server.models.placement.placement import Placement
 
 
@@ -151,7 +151,7 @@ def test_floating_numbers_of_other_widths_are_the_numbers_of_the_file(
         tmp_path / "model",
         lambda folder: put(folder, {name: tensor.to(dtype) for name, tensor in tensors(folder).items()}),
     )
-    loaded = load_model(str(folder), None, Placement())
+    loaded = load_files(str(folder), None, None, Placement()).model
     for name, tensor in tensors(folder).items():
         assert torch.equal(loaded.state_dict()[name], tensor.float())
 

@@ -257,6 +257,12 @@ _ERRORS: list[tuple[type[errors.TransparentLlmError], str, dict[str, str], float
     (errors.NotFoundError, "RUN_NOT_FOUND", {"run_id": "0123"}, None),
     (errors.NotFoundError, "MODEL_CHANGED", {"was": "01", "is": "23"}, None),
     (errors.BusyError, "BUSY", {}, 1.5),
+    (
+        errors.BusyError,
+        "QUOTA_EXCEEDED",
+        {"quota": "bytes_per_hour", "needed": "2", "used": "9", "allowed": "10"},
+        40.0,
+    ),
     (errors.CapacityError, "OUT_OF_MEMORY", {}, 0.25),
     (errors.NotSupportedError, "NOT_SUPPORTED", {"method": "ffn_out", "architecture": "X"}, None),
     (errors.UnavailableError, "LOADING", {"model": "a", "state": "loading", "seconds": "3", "detail": "x"}, 2.0),

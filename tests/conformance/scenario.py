@@ -17,6 +17,7 @@ from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_finding
 from conformance.stage import MODELS, Stage
 from support.servers.engines import SOON
 from transparent_llm import TransparentLlm
+from transparent_llm.errors import BusyError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
 
@@ -63,6 +64,7 @@ class Play:
             for finding in self._played(step):
                 yield f"step {number} ({what}): {finding}"
         self._stage.gate.open()
+        self._stage.ears.refusals = []
         for llm in self._models:
             if error := self._driver.ask("close", llm=llm).get("error"):
                 yield f"{llm} could not be closed: {error}"
@@ -157,6 +159,11 @@ class Play:
         """What servers say from now on, by its name in lies.py; nothing but the truth with None."""
         assert about is None or about in {**lies.HEADERS, **lies.ANSWERS}, about
         self._stage.ears.lie = about
+
+    def _refuse(self, calls: int, retry_after_s: float) -> None:
+        """The next calls are told that there is no room, and when to come back."""
+        self._mark()
+        self._stage.ears.refusals = [BusyError("no room", retry_after_s=retry_after_s)] * calls
 
     def _expect_interruptions(self, count: int) -> Iterator[str]:
         made = self._stage.gate.interruptions - self._interruptions

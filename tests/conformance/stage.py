@@ -20,8 +20,9 @@ from support.servers.certificates import Authority
 from support.servers.owners import BearerTokenFile
 from support.servers.servers import Listener, running, tiny, when_over
 from support.servers.stub import stub
+from transparent_llm.errors import BusyError
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import requests
+from transparent_llm.wire import requests, status
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
@@ -53,12 +54,14 @@ MODELS: dict[str, Callable[[], Models]] = {
 
 
 class Ears(Listener):
-    """Also hears which streams their clients left early, and has the servers tell a lie (lies.py)."""
+    """Also hears which streams their clients left early, has the servers tell a lie (lies.py), or have no room."""
 
     def __init__(self) -> None:
         super().__init__()
         self.someone_left = threading.Event()
         self.lie: str | None = None
+        self.refusals: list[BusyError] = []
+        """Of the next calls, one each."""
 
     def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler: Any = super().intercept_service(continuation, details)
@@ -67,13 +70,21 @@ class Ears(Listener):
         rpc = str(details.method).rpartition("/")[2]
 
         def told(request: Any, context: grpc.ServicerContext) -> Any:
+            self._refuse(context)
             return lies.answer(self.lie, rpc, handler.unary_unary(request, context))
 
         return grpc.unary_unary_rpc_method_handler(told, handler.request_deserializer, handler.response_serializer)
 
+    def _refuse(self, context: grpc.ServicerContext) -> None:
+        if self.refusals:
+            refusal = self.refusals.pop()
+            context.set_trailing_metadata(((status.DETAILS_KEY, status.to_status(refusal).SerializeToString()),))
+            context.abort(status.code_of(refusal), refusal.message)
+
     def _streamed(
         self, answer: Callable[..., Iterator[Any]], request: Any, context: grpc.ServicerContext
     ) -> Iterator[Any]:
+        self._refuse(context)
         ended = threading.Event()
         when_over(context, lambda: None if ended.is_set() else self.someone_left.set())
         try:

@@ -16,6 +16,7 @@ WHY = {
     "falcon_new_decoder_no_mq": "Falcon with new_decoder_architecture",
     "bloom_post_ln_residual": "Bloom with apply_residual_connection_post_layernorm",
     "opt_post_norm": "OPT with do_layer_norm_before=False",
+    "gpt_neox_no_bias": "GPT-NeoX with attention_bias=False",
 }
 
 
@@ -39,6 +40,17 @@ def test_a_model_whose_bridge_computes_something_else(monkeypatch: pytest.Monkey
     with pytest.raises(errors.ModelRefusedError, match=r"logits_vs_huggingface: .* is over") as caught:
         TransformerLensTransparentLlm("falcon", hf_model=model, tokenizer=build_tokenizer())
     assert float(caught.value.metadata["logits_vs_huggingface"]) > 0.1
+
+
+def test_a_library_that_fails_without_a_word_is_told_by_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The NeoX that the bridge cannot split, let past the list: all that it raises is an empty AssertionError."""
+    monkeypatch.setattr("transparent_llm_server.models.families.REFUSALS", ())
+    model = build_model(REFUSED["gpt_neox_no_bias"]())
+    said = (
+        r"cannot bridge GPTNeoXForCausalLM: AssertionError without a word, in transformer_lens\..*\.split_qkv_matrix$"
+    )
+    with pytest.raises(errors.ModelRefusedError, match=said):
+        TransformerLensTransparentLlm("neox", hf_model=model, tokenizer=build_tokenizer())
 
 
 def test_a_model_whose_parts_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:

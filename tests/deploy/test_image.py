@@ -172,7 +172,7 @@ def image_root(pytestconfig: pytest.Config) -> Iterator[Path]:
     with read_only.reachable_folder() as folder:
         source, root = folder / "source", folder / "root"
         assert copy_to(source)
-        hash_archives(source / "deploy" / "docker" / "hashes.txt", ".[server,observability]")
+        hash_archives(source / "deploy" / "docker" / "hashes.txt", ".[server,gguf,observability]")
         environment = {**read_only.clean_environment(), "PYTHON": sys.executable}
         command = [source / "deploy" / "docker" / SCRIPT.name, root, "cpu"]
         finished = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=1200)

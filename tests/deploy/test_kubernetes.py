@@ -19,7 +19,7 @@ from support.deploy.manifests import (
     SERVER,
     Manifest,
     build,
-    build_with_tls,
+    build_with,
     container_of,
     named,
     of_kind,
@@ -39,13 +39,34 @@ def test_an_overlay_is_valid_and_holds_together(overlay: str) -> None:
 
 
 def test_tls_goes_with_gpus_too(tmp_path: Path) -> None:
-    objects = build_with_tls("gpu", tmp_path)
+    objects = build_with("tls", "gpu", tmp_path)
     assert faults(objects) == []
     arguments = container_of(named(objects, "Deployment", SERVER))["args"]
     assert "--insecure" not in arguments
     assert {"models", "certificate", "tokens"} <= {
         v["name"] for v in pod_of(named(objects, "Deployment", SERVER))["volumes"]
     }
+
+
+def test_models_of_the_hub_are_fetched_before_the_server_and_outlive_it(tmp_path: Path) -> None:
+    objects = build_with("hub", "cpu", tmp_path)
+    assert faults(objects) == []
+    pod, server = pod_of(named(objects, "Deployment", SERVER)), container_of(named(objects, "Deployment", SERVER))
+    (fetch,) = pod["initContainers"]
+    flags, unknown = serve_flags(fetch["args"])
+    assert (unknown, flags.fetch_only) == ([], True)
+    assert f"--config={flags.config}" in server["args"]
+    assert fetch["image"] == server["image"]
+    assert fetch["securityContext"] == server["securityContext"]
+    assert fetch["volumeMounts"] == server["volumeMounts"]
+    (cache,) = (volume for volume in pod["volumes"] if volume["name"] == "cache")
+    claim = named(objects, "PersistentVolumeClaim", cache["persistentVolumeClaim"]["claimName"])
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert "HF_TOKEN" in {each["name"] for each in fetch["env"]}
+    (policy,) = (each for each in of_kind(objects, "NetworkPolicy") if each["metadata"]["name"] == SERVER)
+    assert {"ports": [{"port": 443, "protocol": "TCP"}]} in policy["spec"]["egress"]
+    own = {each["name"]: each.get("value") for each in server["env"]}
+    assert (own.get("HF_HUB_OFFLINE"), "HF_TOKEN" in own) == ("1", False)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

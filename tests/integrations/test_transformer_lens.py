@@ -430,8 +430,9 @@ def test_without_transformer_lens_the_message_says_what_to_install() -> None:
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == (
-        "ImportError: transparent_llm.integrations.transformer_lens requires TransformerLens 4.3, but transformer_lens "
-        "is not installed: pip install 'transparent-llm[transformer-lens]'"
+        "ImportError: transparent_llm.integrations.transformer_lens requires the [transformer-lens] extra, and "
+        "transformer_lens is not installed: run pip install 'PATH[transformer-lens]', where PATH is the checkout or "
+        "the wheel that the client was installed from"
     )
 
 

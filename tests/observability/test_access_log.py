@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def serving(log: Path, *arguments: str) -> Iterator[str]:
 def calls(log: Path) -> list[dict[str, Any]]:
     """The lines of calls; every line of the log must be an object."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert {line["logger"].partition(".")[0] for line in lines} == {"transparent_llm_server"}  # none of libraries' own
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     return [line for line in lines if "method" in line]
 
@@ -83,7 +85,10 @@ def test_every_line_is_an_object_and_calls_have_their_figures(tmp_path: Path) ->
     took_ms = (time.perf_counter() - began) * 1000
     by_outcome = {(call["method"], call["code"]): call for call in calls(log)}
     run, read, refused, stranger_call, unknown = (by_outcome[outcome] for outcome in OUTCOMES)
-    assert run.keys() == read.keys() == CALL | {"owner"}
+    assert run.keys() == CALL | {"owner", "positions"}
+    assert read.keys() == CALL | {"owner", "value_bytes"}
+    assert run["positions"] > 1
+    assert read["value_bytes"] == run["positions"] * 128 * 4  # of the demo model's width
     assert (run["owner"], run["level"]) == ("alice", "INFO")
     assert 0 < run["milliseconds"] < took_ms
     assert read["sent_bytes"] > run["sent_bytes"] > 0
@@ -131,7 +136,11 @@ def test_text_is_the_default_and_says_the_same_in_words(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with serving(log) as address, RemoteTransparentLlm(address) as llm:
         llm.model_info()
-    (line,) = (line for line in log.read_text(encoding="utf-8").splitlines() if "ModelInfo" in line)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert [
+        line for line in lines if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO transparent_llm", line)
+    ] == []
+    (line,) = (line for line in lines if "ModelInfo" in line)
     assert " INFO transparent_llm_server.telemetry.access_log: ModelInfo OK " in line
     with pytest.raises(json.JSONDecodeError):
         json.loads(line)

@@ -159,7 +159,7 @@ except InvalidRequestError as error:
 """
     )
     assert said.startswith(
-        f"INVALID_REQUEST {flag} requires the [observability] extra: pip install 'transparent-llm[observability]' ("
+        f"INVALID_REQUEST {flag} requires the [observability] extra, and opentelemetry is not installed: run pip "
     )
 
 

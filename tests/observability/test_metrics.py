@@ -202,7 +202,7 @@ def test_a_stream_past_its_deadline_is_told_from_one_that_was_left() -> None:
 
 
 def test_refusals_are_counted_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {"max_tokens_per_run": 20, "max_read_bytes": 2000, "queue_length": 1}
+    limits = {"max_tokens_per_run": 20, "max_read_bytes": 2000, "queue_length": 1, "busy_retry_s": 3600.0}
     with running(metrics_listen=LOOPBACK, **limits) as server, client(server) as llm:
         with pytest.raises(errors.TooLargeError):
             llm.run_tokens([[1] * 11] * 2)

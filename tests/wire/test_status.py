@@ -48,6 +48,7 @@ TABLE: list[tuple[Kind, str, grpc.StatusCode]] = [
     (errors.NotFoundError, "RUN_NOT_FOUND", Code.NOT_FOUND),
     (errors.NotFoundError, "MODEL_CHANGED", Code.NOT_FOUND),
     (errors.BusyError, "BUSY", Code.RESOURCE_EXHAUSTED),
+    (errors.BusyError, "QUOTA_EXCEEDED", Code.RESOURCE_EXHAUSTED),
     (errors.CapacityError, "OUT_OF_MEMORY", Code.RESOURCE_EXHAUSTED),
     (errors.NotSupportedError, "NOT_SUPPORTED", Code.UNIMPLEMENTED),
     (errors.UnavailableError, "LOADING", Code.UNAVAILABLE),

@@ -139,7 +139,7 @@ bool is_serving(Connection& connection, const CallTerms& terms) {
       connection.channel());
   const client::HealthCheckRequest request;
   client::HealthCheckResponse response;
-  call_once(connection, terms, [&](grpc::ClientContext* context) {
+  const auto check = [&](grpc::ClientContext* context) {
     grpc::Status status;
     grpc::CompletionQueue queue;
     const auto call =
@@ -151,7 +151,14 @@ bool is_serving(Connection& connection, const CallTerms& terms) {
     for (bool ok = false; queue.Next(&tag, &ok);)
       continue;  // until the call is done and the queue empty
     return status;
-  });
+  };
+  try {
+    call_once(connection, terms, check);
+  } catch (const UnavailableError&) {
+    return false;
+  } catch (const DeadlineError&) {
+    return false;
+  }
   return response.status() == client::HealthCheckResponse::SERVING;
 }
 

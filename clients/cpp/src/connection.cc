@@ -69,6 +69,17 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const Options& options) {
   return grpc::SslCredentials(tls);
 }
 
+/// A target with the usual port, where it is a host without one: gRPC's own default is 443.
+std::string completed(const std::string& target) {
+  if (target.starts_with("http://") || target.starts_with("https://")) {
+    throw InvalidRequestError(target +
+                              " is a URL, not a target: write HOST:PORT, and set tls_ca for TLS");
+  }
+  const bool is_bracketed = target.starts_with('[') && target.find(']') == target.size() - 1;
+  const bool is_name = !target.empty() && target.find_first_of(":/[]%,") == std::string::npos;
+  return is_bracketed || is_name ? target + ":50051" : target;
+}
+
 InvalidRequestError closed() {
   return InvalidRequestError("this client is closed; make a new one with Client::connect");
 }
@@ -97,8 +108,8 @@ grpc::ChannelArguments arguments(const Route& route) {
 
 }  // namespace
 
-Connection::Connection(std::string target, Options options)
-    : target_(std::move(target)), options_(std::move(options)) {
+Connection::Connection(const std::string& target, Options options)
+    : target_(completed(target)), options_(std::move(options)) {
   require_consistent(options_);
   route_ = route_to(target_, options_, [](const char* name) { return std::getenv(name); });
   channel_ = grpc::CreateCustomChannel(target_, credentials(options_), arguments(route_));

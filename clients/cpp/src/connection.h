@@ -37,7 +37,7 @@ struct CallTerms {
 class Connection {
  public:
   /// Throws as `Client::connect` does. Nothing is sent yet.
-  Connection(std::string target, Options options);
+  Connection(const std::string& target, Options options);
 
   const std::string& target() const { return target_; }
   const Options& options() const { return options_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <random>
 
 namespace transparent_llm::internal {
 namespace {
@@ -29,6 +30,15 @@ bool loads_a_model(const Failure& failure) {
   return failure.details.reason == "LOADING" && failure.details.metadata.contains("model");
 }
 
+/// Whether it is that of a server that has no room for the call now.
+bool is_busy(const Failure& failure) { return failure.details.reason == "BUSY"; }
+
+/// Any part of a time.
+Clock::duration part_of(Clock::duration time) {
+  thread_local std::minstd_rand random(std::random_device{}());
+  return Clock::duration(std::uniform_int_distribution<Clock::rep>(0, time.count())(random));
+}
+
 Clock::duration pause_after(int in_a_row) {
   return std::min(kFirstPause * (1 << std::min(in_a_row, 10)), kLongestPause);
 }
@@ -37,7 +47,7 @@ Clock::duration pause_after(int in_a_row) {
 
 void Retries::backoff(const Failure& failure, const Transfer& transfer, bool progress) {
   require_wanted(failure);
-  if (loads_a_model(failure)) return wait_for_model(failure);
+  if (loads_a_model(failure) || is_busy(failure)) return wait_as_told(failure);
   const auto now = Clock::now();
   if (progress || !since_) {
     in_a_row_ = 0;
@@ -90,13 +100,14 @@ void Retries::raise_stayed_away(const Transfer& transfer) const {
                        .retry_after = {}});
 }
 
-/// As long as the server says; throws its own words if the call's time does not suffice.
-void Retries::wait_for_model(const Failure& failure) const {
+/// As long as the server says; throws its own words if the call's time does not suffice. For room up
+/// to as long again, so that those whom it sent away do not come back together.
+void Retries::wait_as_told(const Failure& failure) const {
   const Seconds asked = failure.details.retry_after.value_or(Seconds(0));
-  const auto pause =
-      asked > Seconds(0)
-          ? std::chrono::duration_cast<Clock::duration>(std::min(asked, Seconds(3600)))
-          : kLongestPause;
+  auto pause = asked > Seconds(0)
+                   ? std::chrono::duration_cast<Clock::duration>(std::min(asked, Seconds(3600)))
+                   : kLongestPause;
+  if (is_busy(failure)) pause += part_of(pause);
   if (terms_.deadline.is_within(pause)) failure.raise();
   this->pause(pause, failure);
 }

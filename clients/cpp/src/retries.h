@@ -32,7 +32,7 @@ class Retries {
   void require_wanted(const Failure& failure) const;
   void pause(Clock::duration time, const Failure& failure) const;
   [[noreturn]] void raise_stayed_away(const Transfer& transfer) const;
-  void wait_for_model(const Failure& failure) const;
+  void wait_as_told(const Failure& failure) const;
 
   const Connection& connection_;
   const CallTerms& terms_;

@@ -13,7 +13,7 @@ import {
 } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { Assembler, type NamedTensor, StreamError } from "./assembler.js";
-import { InternalError, InvalidRequestError, TransparentLlmError } from "./errors.js";
+import { DeadlineError, InternalError, InvalidRequestError, TransparentLlmError, UnavailableError } from "./errors.js";
 import type { Expected } from "./expected.js";
 import { errorOfFailure } from "./failures.js";
 import { Health, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
@@ -76,13 +76,20 @@ export class Calls {
     }
   }
 
-  /** Ask the standard health service, once. */
+  /** Ask the standard health service, once; false where none answers. */
   async isServing(scope: Scope): Promise<boolean> {
-    const response = await this.#unaryOnce(Health.method.check, create(HealthCheckRequestSchema), scope, "");
-    return response.status === HealthCheckResponse_ServingStatus.SERVING;
+    try {
+      const response = await this.#unaryOnce(Health.method.check, create(HealthCheckRequestSchema), scope, "");
+      return response.status === HealthCheckResponse_ServingStatus.SERVING;
+    } catch (error) {
+      if (error instanceof UnavailableError || error instanceof DeadlineError) {
+        return false;
+      }
+      throw error;
+    }
   }
 
-  /** Send one message, get one. Again, if a server that had answered was lost: equal requests have equal effects. */
+  /** Send one message, get one. Again, if a server was lost or had no room: equal requests have equal effects. */
   async unary<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
     request: MessageShape<I>,

@@ -26,10 +26,11 @@ export interface NodeOptions extends ClientOptions {
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
 /** When a call has received nothing for this long, the server is pinged. */
 const KEEPALIVE_MS = 20_000;
+const DEFAULT_PORT = 50051;
 const SYSTEM_CA = "system";
 
 /**
- * A client of the server at a target, HOST:PORT. Nothing is sent before the first call.
+ * A client of the server at a target, HOST:PORT or HOST (port 50051). Nothing is sent before the first call.
  *
  * @throws InvalidRequestError options that contradict each other, or certificates that cannot be used.
  */
@@ -47,9 +48,12 @@ export function connect(target: string, options: NodeOptions = {}): RemoteTransp
 }
 
 function urlOf(target: string, isSecure: boolean): string {
-  const url = `${isSecure ? "https" : "http"}://${target}`;
-  if (!/^(\[[^\]]+\]|[^/:?#@]+):\d+$/.test(target) || !URL.canParse(url)) {
-    throw new InvalidRequestError(`"${target}" is not an address; write HOST:PORT, as in 127.0.0.1:50051`);
+  const address = /^(\[[^\]]+\]|[^/:?#@[\]]+)$/.test(target) ? `${target}:${DEFAULT_PORT}` : target;
+  const url = `${isSecure ? "https" : "http"}://${address}`;
+  if (!/^(\[[^\]]+\]|[^/:?#@]+):\d+$/.test(address) || !URL.canParse(url)) {
+    throw new InvalidRequestError(
+      `"${target}" is not an address; write HOST:PORT, as in 127.0.0.1:50051, and tlsCa for TLS`,
+    );
   }
   return url;
 }

@@ -11,6 +11,9 @@ const LONGEST_PAUSE_MS = 1000;
 /** How long a call waits for a server that had answered before and was lost, within its own timeout. */
 const RECONNECT_MS = 30_000;
 
+/** The reason of a server that has no room for a call now. */
+const BUSY = "BUSY";
+
 /**
  * Reasons of a server that goes or comes, or cancels what it has not begun: where one was reached before, it or
  * another one will answer.
@@ -45,8 +48,8 @@ export class Retries {
     if (this.#scope.isCancelled) {
       throw failure;
     }
-    if (loadsAModel(failure)) {
-      await this.#waitForModel(failure);
+    if (loadsAModel(failure) || failure.reason === BUSY) {
+      await this.#waitAsTold(failure);
       return;
     }
     const now = performance.now();
@@ -99,9 +102,13 @@ export class Retries {
     await this.#scope.sleep(pauseMs);
   }
 
-  /** As long as the server says, but never at once; its own words, if the call's time does not suffice. */
-  async #waitForModel(failure: TransparentLlmError): Promise<void> {
-    const pauseMs = failure.retryAfterS ? Math.max(failure.retryAfterS * 1000, FIRST_PAUSE_MS) : LONGEST_PAUSE_MS;
+  /**
+   * As long as the server says, but never at once; its own words, if the call's time does not suffice. For room up to as
+   * long again, so that those whom it sent away do not come back together.
+   */
+  async #waitAsTold(failure: TransparentLlmError): Promise<void> {
+    const toldMs = failure.retryAfterS ? Math.max(failure.retryAfterS * 1000, FIRST_PAUSE_MS) : LONGEST_PAUSE_MS;
+    const pauseMs = failure.reason === BUSY ? toldMs * (1 + Math.random()) : toldMs;
     if (pauseMs >= this.#scope.remainingMs) {
       throw failure;
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from transparent_llm.runtime.forking import lock_of
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
@@ -22,7 +23,7 @@ class ByteLimitedCache(Generic[_Key, _Value]):
         self._size = size
         self._values: OrderedDict[_Key, _Value] = OrderedDict()  # least recently used first
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = lock_of(self)
 
     @property
     def nbytes(self) -> int:

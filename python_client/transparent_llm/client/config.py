@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from transparent_llm.client.progress import Report
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.network import proxies
-from transparent_llm.network.target import DEFAULT_TARGET, parsed
+from transparent_llm.network.target import DEFAULT_TARGET, completed, parsed
 
 DEFAULT_TIMEOUT_S = 300.0
 SYSTEM_CA = "system"
@@ -42,8 +42,8 @@ class ClientConfig:
     """A connection to one server. What is not given comes from the environment, then from the defaults."""
 
     target: str = DEFAULT_TARGET
-    """HOST:PORT, unix:PATH or any other gRPC target. Several servers of the same models: ipv4:A:PORT,B:PORT or
-    dns:///NAME:PORT; each run then lives on one of them. Environment: TRANSPARENT_LLM_ADDRESS."""
+    """HOST:PORT, HOST (port 50051), unix:PATH or any other gRPC target. Several servers of the same models:
+    ipv4:A:PORT,B:PORT or dns:///NAME:PORT; each run then lives on one of them. Environment: TRANSPARENT_LLM_ADDRESS."""
 
     token: str | None = field(default=None, repr=False)
     """Sent as a bearer token with every call. Environment: TRANSPARENT_LLM_TOKEN."""
@@ -190,7 +190,7 @@ class ClientConfig:
         folder = environ.get("TRANSPARENT_LLM_WEIGHTS_DIR") if weights_dir is None else os.fspath(weights_dir)
         return cls(
             weights_dir=Path(folder) if folder else None,
-            target=target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET,
+            target=completed(target or environ.get("TRANSPARENT_LLM_ADDRESS") or DEFAULT_TARGET),
             token=chosen(token, "TOKEN"),
             tls_ca=chosen(tls_ca, "TLS_CA"),
             tls_cert=chosen(tls_cert, "TLS_CERT"),

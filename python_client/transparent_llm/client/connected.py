@@ -1,26 +1,56 @@
-"""A client's connection: what can be asked of its server without any run."""
+"""What a client object is made of, and how it is copied, pickled and closed."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from transparent_llm.client.reader import Shared
+import torch
+
+from transparent_llm.client.carrying import carried, restored
+from transparent_llm.client.config import ClientConfig
+from transparent_llm.client.reader import RunReader, Shared
+from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
-from transparent_llm.contract import TransparentLlm
-from transparent_llm.description import ModelDescription, ServerInfo
-from transparent_llm.runtime.short_tracebacks import short_tracebacks
+from transparent_llm.runtime.current import OwnSelection
 
 _Self = TypeVar("_Self", bound="Connected")
 
 
-@short_tracebacks
-class Connected(TransparentLlm):
-    """A model that is served elsewhere: the part of `RemoteTransparentLlm` that reads no run."""
+class Connected:
+    """The parts. A pickle has the server and the settings: where it is read there is a new connection and no run."""
 
-    _calls: Calls
-    _shared: Shared
-    _model: str
+    def _set_up(self, config: ClientConfig, model: str, device: torch.device) -> None:
+        self._config = config
+        self._calls = Calls(config)
+        self._shared = Shared(self._calls, config)
+        self._reader = RunReader(self._shared, config)
+        self._own_selection = OwnSelection()
+        self._model, self._device = model, device
+        self._runs = Runs(self._calls, self._shared.models, model, self._reader)
+
+    def __repr__(self) -> str:
+        model = f", model={self._model!r}" if self._model else ""
+        batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
+        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
+        return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
+
+    def __copy__(self: _Self) -> _Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._reader = RunReader(self._shared, self._config)
+        twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
+        return twin
+
+    def __deepcopy__(self: _Self, memo: dict[int, Any]) -> _Self:
+        """As a copy: of what the two share nothing is ever changed, and a run is an object's own."""
+        return self.__copy__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": carried(self._config), "model": self._model, "device": str(self._device)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(restored(state["settings"]), state["model"], torch.device(state["device"]))
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -33,20 +63,3 @@ class Connected(TransparentLlm):
     def close(self) -> None:
         """Close the connection, also of all copies."""
         self._calls.channel.close()
-
-    def server_info(self) -> ServerInfo:
-        """What the server serves and allows, and how exact its models were at load."""
-        return self._shared.models.ask()
-
-    def describe(self) -> ModelDescription:
-        """Everything the server says about this object's model.
-
-        Raises:
-            NotFoundError: it serves no such model.
-            InvalidRequestError: it serves several and none was named.
-        """
-        return self.server_info().model(self.model_info().name)
-
-    def is_serving(self) -> bool:
-        """Whether the server has loaded its models and answers calls (the standard health check)."""
-        return self._calls.is_serving()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import NotSupportedError
+from transparent_llm.runtime.forking import lock_of
 from transparent_llm.wire import requests, responses
 
 UNKNOWN_MODEL = ModelDescription(ModelInfo("", 0, 0, 0, 0, 0), digest="", dtype=None)
@@ -22,7 +21,7 @@ class Models:
         self._calls = calls
         self._by_digest: dict[str, ModelDescription] = {}
         self._features: frozenset[str] = frozenset()
-        self._lock = threading.Lock()  # one question is enough for all threads
+        self._lock = lock_of(self)  # one question is enough for all threads
 
     def ask(self) -> ServerInfo:
         """What the server says about itself now; its models need not be asked for again."""

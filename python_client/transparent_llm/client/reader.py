@@ -22,7 +22,15 @@ from transparent_llm.client.reads import WHOLE, Result, grouped, not_fetched, of
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.client.weights import Weights
-from transparent_llm.errors import InternalError, NotSupportedError, TransparentLlmError
+from transparent_llm.errors import (
+    AuthError,
+    CancelledError,
+    DeadlineError,
+    InternalError,
+    NotSupportedError,
+    TransparentLlmError,
+    UnavailableError,
+)
 from transparent_llm.runtime.indexing import counted
 from transparent_llm.selection import Selection
 from transparent_llm.wire import requests
@@ -38,6 +46,9 @@ _WALKED = frozenset(FETCHED_METHODS - {"tokens", "logits"})
 
 _BY_MODEL = frozenset({"residual_out", *(name for name, method in METHODS.items() if method.parts)})
 """Methods whose values are named, or made here, by what is known of the model."""
+
+_NOT_OF_ONE_READ = (UnavailableError, DeadlineError, CancelledError, AuthError)
+"""Failures of a read together with others that it would have alone too."""
 
 _ITEMS_PER_CALL = 2000
 """Of a Fetch, or reads of a Plan, which has two items for each: no server refuses so many."""
@@ -155,7 +166,9 @@ class RunReader:
         if ahead:
             try:
                 return self._all([ask, *ahead])[ask], True
-            except TransparentLlmError:
+            except TransparentLlmError as error:
+                if isinstance(error, _NOT_OF_ONE_READ) or error.reason == "BUSY":
+                    raise
                 self._walking.walks.pop(ask.name, None)  # one of those ahead cannot be read; this one perhaps can
         run, factored = ask.run, self._is_factored(ask)
         request = requests.read(run.result.run_id, ask.item(factored=factored))

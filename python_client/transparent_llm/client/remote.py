@@ -18,14 +18,11 @@ from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.device import device_of
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
-from transparent_llm.client.reader import RunReader, Shared
 from transparent_llm.client.reads import ReadSpec, Result, as_reads, each, integers
-from transparent_llm.client.runs import Runs
-from transparent_llm.client.transport.calls import Calls
-from transparent_llm.contract import ModelInfo
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.description import ModelDescription, ServerInfo
+from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
 from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
-from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.residual import require_residual
 from transparent_llm.runtime.run_warning import warn_of_run
@@ -40,15 +37,16 @@ _AXES = frozenset(axis for method in METHODS.values() for axis in method.value_d
 
 
 @short_tracebacks
-class RemoteTransparentLlm(Connected):
+class RemoteTransparentLlm(Connected, TransparentLlm):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
     a thread its own, on the same connection. A thread (or task of asyncio) whose run another one has replaced is told
-    so by `NotRunError`, and never gets values of the other's.
+    so by `NotRunError`, and never gets values of the other's. Pickled, for a worker process, it is its target and
+    settings, with a token only as the variable of the environment that has it; there it connects anew and has no run.
 
     Args:
-        target: HOST:PORT, unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
+        target: HOST[:PORT], unix:PATH or another gRPC target. Default: TRANSPARENT_LLM_ADDRESS, else 127.0.0.1:50051.
             ipv4:A:PORT,B:PORT and dns:///NAME:PORT name several servers, among which each run is given its own.
         model: Name of the model, needed only where several are served.
         timeout_s: For each call as a whole, transfer included.
@@ -100,7 +98,7 @@ class RemoteTransparentLlm(Connected):
         keepalive_timeout_s: float = ClientConfig.keepalive_timeout_s,
         reconnect_s: float = ClientConfig.reconnect_s,
     ) -> None:
-        self._config = ClientConfig.from_env(
+        config = ClientConfig.from_env(
             *(target, token, tls_ca, tls_cert, tls_key),
             proxy=proxy,
             weights_dir=weights_dir,
@@ -118,18 +116,27 @@ class RemoteTransparentLlm(Connected):
             keepalive_timeout_s=keepalive_timeout_s,
             reconnect_s=reconnect_s,
         )
-        self._calls = Calls(self._config)
-        self._shared = Shared(self._calls, self._config)
-        self._reader = RunReader(self._shared, self._config)
-        self._own_selection = OwnSelection()
-        self._model, self._device = model or "", device_of(device)
-        self._runs = Runs(self._calls, self._shared.models, self._model, self._reader)
+        self._set_up(config, model or "", device_of(device))
 
-    def __repr__(self) -> str:
-        model = f", model={self._model!r}" if self._model else ""
-        batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
-        run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
-        return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
+    def server_info(self) -> ServerInfo:
+        """What the server serves and allows, and how exact its models were at load."""
+        return self._shared.models.ask()
+
+    def describe(self) -> ModelDescription:
+        """Everything the server says about this object's model.
+
+        Raises:
+            NotFoundError: it serves no such model.
+            InvalidRequestError: it serves several and none was named.
+        """
+        return self.server_info().model(self.model_info().name)
+
+    def is_serving(self) -> bool:
+        """Whether the server has loaded its models and answers calls (the standard check); False if none does."""
+        try:
+            return self._calls.is_serving()
+        except (UnavailableError, DeadlineError):
+            return False
 
     def release(self) -> None:
         """Tell the server that the current run is not needed any more. Reading it again runs it again."""
@@ -146,13 +153,6 @@ class RemoteTransparentLlm(Connected):
 
     def model_info(self) -> ModelInfo:
         return self._calls.unary("ModelInfo", requests.model_info(self._model), responses.model_info)
-
-    def __copy__(self: _Self) -> _Self:
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._reader = RunReader(self._shared, self._config)
-        twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
-        return twin
 
     def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> AbstractContextManager[_Self]:
         """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.

@@ -11,6 +11,7 @@ from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.weights_folder import Key, WeightsFolder
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import DeadlineError
+from transparent_llm.runtime.forking import lock_of
 from transparent_llm.wire import dtypes, requests
 from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.methods import METHODS
@@ -30,7 +31,7 @@ class Weights:
         )
         self._folder = WeightsFolder(config.weights_dir, config) if config.weights_dir is not None else None
         self._reads: dict[tuple[str, int, int], int] = {}
-        self._lock = threading.Lock()  # one download of a layer is enough for all threads
+        self._lock = lock_of(self)  # one download of a layer is enough for all threads
 
     def keeps_layer(self, model: ModelDescription, layer: int) -> bool:
         """Whether all output vectors of a layer can be kept."""

@@ -11,11 +11,15 @@ from transparent_llm.errors import InvalidRequestError
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-DEFAULT_TARGET = "127.0.0.1:50051"
+DEFAULT_PORT = 50_051
+DEFAULT_TARGET = f"127.0.0.1:{DEFAULT_PORT}"
 
 _OF_THIS_HOST = ("unix", "unix-abstract", "vsock")
 _OF_ADDRESSES = ("dns", "ipv4", "ipv6")
 _OTHERS = ("xds", "google-c2p")
+_WITHOUT_PORT = re.compile(r"[^:/\[\]%,]+|\[[^/\[\]]+\]")
+"""A name or an IPv4 address; an IPv6 address, which is in brackets where a port could follow."""
+
 _NUMBER = re.compile("[0-9]{1,5}")
 _LARGEST_PORT = 65_535
 _LONGEST_PATH = 107
@@ -126,11 +130,18 @@ def parsed(target: str) -> Target:
     elif rest.startswith("//"):
         rest = rest[2:].partition("/")[2]
     if "://" in rest:
-        raise InvalidRequestError(f"{target!r} is a URL, not a server address: write HOST:PORT, and set tls_ca for TLS")
+        place = target.partition("://")[2].partition("/")[0] or "HOST:PORT"
+        security = ', and set tls_ca, to "system" perhaps, for TLS' if target.startswith("https:") else ""
+        raise InvalidRequestError(f"{target!r} is a URL, not a server address: write {completed(place)!r}{security}")
     found = Target(scheme, tuple(host(part, target) for part in unquote(rest).split(",")))
     if scheme != "dns" and any(place.address is None for place in found.hosts):
         raise InvalidRequestError(f"cannot call {target!r}: {scheme}: takes numeric addresses only")
     return found
+
+
+def completed(target: str) -> str:
+    """A target with the usual port, where it is a host without one: gRPC's own default is 443, where no server is."""
+    return f"{target}:{DEFAULT_PORT}" if _WITHOUT_PORT.fullmatch(str(target)) else target
 
 
 def host(text: str, whole: str) -> Host:

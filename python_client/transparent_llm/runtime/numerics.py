@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 import torch
 
+from transparent_llm.runtime.forking import lock_of
 from transparent_llm.runtime.plain_torch import plain_torch
 
 _Value = TypeVar("_Value")
@@ -59,7 +59,7 @@ class _Process:
             _Setting(torch.float32, torch.get_default_dtype, torch.set_default_dtype),
             *_precisions(),
         ]
-        self._lock = threading.Lock()
+        self._lock = lock_of(self)
         self._open = 0
 
     def __enter__(self) -> None:

@@ -17,6 +17,7 @@ from transparent_llm.wire import dtypes
 from transparent_llm.wire._gen import method_pb2, service_pb2
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
+ADMIN_SERVICE = "transparent_llm.v1.TransparentLlmAdminService"
 RUN_KEY_HEADER = "x-transparent-llm-run-key"
 """Request metadata: a hint for proxies, the same for a run and all reads of it."""
 

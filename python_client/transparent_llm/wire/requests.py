@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from transparent_llm.errors import IndexOutOfRangeError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes, health, ring, slices, tensors
-from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire._gen import admin_pb2, service_pb2, tensor_pb2
 from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import METHODS
 
@@ -35,6 +35,21 @@ class Item(NamedTuple):
 def server_info() -> Request:
     """Asks what the server says about itself."""
     return service_pb2.ServerInfoRequest()
+
+
+def stored_runs(owner: str, limit: int) -> Request:
+    """Asks an administrator's question: which runs of an owner, or of all, are kept."""
+    return admin_pb2.ListRunsRequest(owner=owner, limit=limit)
+
+
+def owners() -> Request:
+    """Asks who uses the server, and how much."""
+    return admin_pb2.ListOwnersRequest()
+
+
+def drain() -> Request:
+    """Asks the server to end gracefully."""
+    return admin_pb2.DrainRequest()
 
 
 def is_serving() -> Request:

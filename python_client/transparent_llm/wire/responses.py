@@ -8,10 +8,10 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import ServerInfo
+from transparent_llm.description import OwnerUsage, ServerInfo, StoredRun, StoredRuns
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import health, model, runs
-from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire._gen import admin_pb2, service_pb2
 from transparent_llm.wire.expected import Answer, Expected
 from transparent_llm.wire.headers import Header
 from transparent_llm.wire.protocol_error import ProtocolError
@@ -23,6 +23,35 @@ _Message = TypeVar("_Message", bound=Message)
 def server_info(data: bytes) -> ServerInfo:
     """What a server says about itself. Raises `ProtocolError` as all functions here do: it is no answer to that."""
     return model.server_from_wire(_parsed(service_pb2.ServerInfoResponse, data))
+
+
+def stored_runs(data: bytes) -> StoredRuns:
+    """Runs that the server keeps."""
+    response = _parsed(admin_pb2.ListRunsResponse, data)
+    runs_of = tuple(
+        StoredRun(run.run_id, run.owner, run.model, run.bytes, run.age_seconds, run.idle_seconds)
+        for run in response.runs
+    )
+    return StoredRuns(runs_of, response.total, response.total_bytes)
+
+
+def owners(data: bytes) -> tuple[OwnerUsage, ...]:
+    """Who uses the server."""
+    return tuple(
+        OwnerUsage(
+            owner.owner,
+            owner.waiting_runs,
+            owner.stored_runs,
+            owner.stored_run_bytes,
+            {usage.quota: (usage.used, usage.allowed if usage.HasField("allowed") else None) for usage in owner.usage},
+        )
+        for owner in _parsed(admin_pb2.ListOwnersResponse, data).owners
+    )
+
+
+def drained(data: bytes) -> None:
+    """The server ends."""
+    _parsed(admin_pb2.DrainResponse, data)
 
 
 def is_serving(data: bytes) -> bool:

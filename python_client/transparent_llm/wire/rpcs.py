@@ -1,15 +1,15 @@
-"""The RPCs of service.proto, as the generated code describes them, and how a client calls them."""
+"""The RPCs of service.proto and admin.proto, as the generated code describes them, and how a client calls them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import grpc
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.message import Message
 
-from transparent_llm.wire._gen import service_pb2, tensor_pb2
-from transparent_llm.wire.methods import SERVICE
+from transparent_llm.wire._gen import admin_pb2, service_pb2, tensor_pb2
+from transparent_llm.wire.methods import ADMIN_SERVICE, SERVICE
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,20 @@ class Rpc:
 
 
 def _generated(message: Descriptor) -> type[Message]:
-    module = tensor_pb2 if message.file is tensor_pb2.DESCRIPTOR else service_pb2
+    module = next(module for module in (tensor_pb2, service_pb2, admin_pb2) if message.file is module.DESCRIPTOR)
     generated: type[Message] = getattr(module, message.name)
     return generated
 
 
-RPCS = tuple(
-    Rpc(rpc.name, _generated(rpc.input_type), _generated(rpc.output_type), rpc.server_streaming)
-    for rpc in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods
-)
+def _rpcs(file: FileDescriptor, service: str) -> tuple[Rpc, ...]:
+    return tuple(
+        Rpc(rpc.name, _generated(rpc.input_type), _generated(rpc.output_type), rpc.server_streaming)
+        for rpc in file.services_by_name[service.rpartition(".")[2]].methods
+    )
+
+
+RPCS = _rpcs(service_pb2.DESCRIPTOR, SERVICE)
+ADMIN_RPCS = _rpcs(admin_pb2.DESCRIPTOR, ADMIN_SERVICE)
 
 
 class Stub:
@@ -44,6 +49,8 @@ class Stub:
     parsed only that something is wrong."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        for rpc in RPCS:
-            begin = channel.unary_stream if rpc.streams else channel.unary_unary
-            setattr(self, rpc.name, begin(f"/{SERVICE}/{rpc.name}", request_serializer=rpc.request.SerializeToString))
+        for service, rpcs in ((SERVICE, RPCS), (ADMIN_SERVICE, ADMIN_RPCS)):
+            for rpc in rpcs:
+                begin = channel.unary_stream if rpc.streams else channel.unary_unary
+                path = f"/{service}/{rpc.name}"
+                setattr(self, rpc.name, begin(path, request_serializer=rpc.request.SerializeToString))

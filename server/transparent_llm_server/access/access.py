@@ -22,12 +22,20 @@ class Access:
         """For its ports; None: it speaks without TLS."""
 
         self._bearer_tokens = BearerTokens(config.tokens_file, tell=tell) if config.tokens_file is not None else None
+        self._admin_tokens = (
+            BearerTokens(config.admin_tokens_file, tell=tell) if config.admin_tokens_file is not None else None
+        )
         self._revoked = RevokedList(config.revoked_file, tell=tell) if config.revoked_file is not None else None
-        self.identity = Identity(self._bearer_tokens, self._revoked, certificates=config.tls_client_ca is not None)
+        self.identity = Identity(
+            self._bearer_tokens,
+            self._revoked,
+            administrators=self._admin_tokens,
+            certificates=config.tls_client_ca is not None,
+        )
         """Who calls."""
 
     def read_again(self) -> None:
         """Now, and say in the log what came of it; the files are also watched."""
-        for files in (self._bearer_tokens, self._revoked, self.certificates):
+        for files in (self._bearer_tokens, self._admin_tokens, self._revoked, self.certificates):
             if files is not None:
                 files.read_again()

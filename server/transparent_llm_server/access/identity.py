@@ -17,6 +17,9 @@ _TlsProperties = Mapping[str, Iterable[bytes]]
 ANYONE = ""
 """The one owner where nobody has to say who they are."""
 
+ADMINISTRATOR = "ADMIN="
+"""Before the name of an administrator, who is nobody's owner of runs."""
+
 _LONGEST_NAME = 200
 
 
@@ -36,11 +39,13 @@ class Identity:
         bearer_tokens: BearerTokens | None = None,
         revoked: RevokedList | None = None,
         *,
+        administrators: BearerTokens | None = None,
         certificates: bool = False,
     ) -> None:
         if revoked is not None and bearer_tokens is None and not certificates:
             raise InvalidRequestError("revoked has no effect here: require tokens or client certificates")
         self._bearer_tokens = bearer_tokens
+        self._administrators = administrators
         self._revoked = revoked
         self._certificates = certificates
         self._owners: weakref.WeakKeyDictionary[grpc.ServicerContext, str] = weakref.WeakKeyDictionary()
@@ -57,11 +62,40 @@ class Identity:
             owner = self.owner_of_bearer_token(context.invocation_metadata())
             if owner is None:
                 owner = _owner_of_certificate(_verified(context))
-            if self._revoked is not None:
-                _require_not_revoked(owner, _verified(context), self._revoked)
-            with self._lock:
-                self._owners[context] = owner
+            self._admit(context, owner)
         return owner
+
+    def admit_administrator(self, context: grpc.ServicerContext) -> None:
+        """From here on the call's owner is the administrator.
+
+        Raises:
+            AuthError: as `administrator_of_bearer_token`, or the certificate that the call came with is revoked.
+        """
+        self._admit(context, self.administrator_of_bearer_token(context.invocation_metadata()))
+
+    def _admit(self, context: grpc.ServicerContext, owner: str) -> None:
+        if self._revoked is not None:
+            _require_not_revoked(owner, _verified(context), self._revoked)
+        with self._lock:
+            self._owners[context] = owner
+
+    def administrator_of_bearer_token(self, metadata: Iterable[tuple[str, str | bytes]]) -> str:
+        """Which administrator a call's metadata says it is from, as the log has them.
+
+        Raises:
+            AuthError: there is no token, it is no administrator's, or has expired. Nobody else's token counts.
+        """
+        bearer_token = _bearer_token(metadata)
+        if bearer_token is None:
+            raise AuthError(
+                "administrators need a token of their own: pass --token or set TRANSPARENT_LLM_ADMIN_TOKEN; it is made "
+                "with `transparent-llm token NAME` and let in by the server's --admin-tokens file",
+                metadata={"problem": "missing"},
+            )
+        name = self._administrators.owner_of(bearer_token) if self._administrators is not None else None
+        if name is None:
+            raise AuthError("this is no token of an administrator of this server", metadata={"problem": "unknown"})
+        return f"{ADMINISTRATOR}{name}"
 
     def known(self, context: grpc.ServicerContext) -> str | None:
         """The owner, if the call was asked for it already."""
@@ -76,22 +110,16 @@ class Identity:
         """
         if self._bearer_tokens is None:
             return None if self._certificates else ANYONE
-        values = [str(value) for key, value in metadata if key == "authorization"]
-        if not values and self._certificates:
+        bearer_token = _bearer_token(metadata)
+        if bearer_token is None and self._certificates:
             return None
-        if not values:
+        if bearer_token is None:
             raise AuthError(
                 "this server requires a token: pass token=... or set TRANSPARENT_LLM_TOKEN (on the wire: the metadata "
                 "`authorization: Bearer TOKEN`); its operator makes one with `transparent-llm token OWNER`",
                 metadata={"problem": "missing"},
             )
-        scheme, _, bearer_token = values[0].partition(" ")
-        if len(values) > 1 or scheme.lower() != "bearer":
-            raise AuthError(
-                "the metadata `authorization` must be present exactly once and be `Bearer TOKEN`",
-                metadata={"problem": "malformed"},
-            )
-        owner = self._bearer_tokens.owner_of(bearer_token.strip())
+        owner = self._bearer_tokens.owner_of(bearer_token)
         if owner is None:
             raise AuthError(
                 "this server does not know the token; ask its operator whether it was replaced",
@@ -100,6 +128,20 @@ class Identity:
         if self._revoked is not None:
             self._revoked.require_owner(owner)
         return owner
+
+
+def _bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """That a call brings; None if it brings none."""
+    values = [str(value) for key, value in metadata if key == "authorization"]
+    if not values:
+        return None
+    scheme, _, bearer_token = values[0].partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer":
+        raise AuthError(
+            "the metadata `authorization` must be present exactly once and be `Bearer TOKEN`",
+            metadata={"problem": "malformed"},
+        )
+    return bearer_token.strip()
 
 
 def _verified(context: grpc.ServicerContext) -> _TlsProperties:

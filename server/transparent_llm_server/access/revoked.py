@@ -26,7 +26,7 @@ _SERIAL = re.compile(r"serial:([0-9A-Fa-f]{1,40})")
 _COMMENT = re.compile(r"(^|\s)#.*")
 """A `#` within a word is a part of it: names of certificates have such things."""
 
-_CERTIFICATE_OWNER = re.compile(r"(CN|SAN)=.{1,200}")
+_CERTIFICATE_OWNER = re.compile(r"(CN|SAN|ADMIN)=.{1,200}")
 _SEQUENCE, _INTEGER, _VERSION = 0x30, 0x02, 0xA0
 """Tags of DER."""
 

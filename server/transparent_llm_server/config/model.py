@@ -12,6 +12,10 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.parsing import require_known, typed
+from transparent_llm_server.demo import DEMO_MODEL
+
+DEMO: Final = "demo"
+"""The embedded model's name."""
 
 PINNED: Final = "pinned"
 ON_DEMAND: Final = "on_demand"
@@ -22,7 +26,8 @@ class ModelConfig:
     """One model to serve. What is unset is as the server's settings of the same name say."""
 
     source: str
-    """A local folder or a hub name."""
+    """A local folder, a hub name, a GGUF file, or `PLACE:FILE.gguf` for one in a folder or of the hub; or `demo`
+    for the embedded model, unless a folder of that name is here."""
 
     alias: str
     """The name that clients use."""
@@ -39,13 +44,15 @@ class ModelConfig:
     max_memory: str | None = None
     offload_dir: Path | None = None
     quantization: str | None = None
+    adapter: str | None = None
+    """A folder or hub name of a LoRA adapter (PEFT), merged into the model when it is loaded."""
 
     load: Literal["pinned", "on_demand"] = PINNED
     """When it is loaded: at the start and for good, or when it is asked for and until others need its memory."""
 
     @classmethod
     def parse(cls, text: str) -> ModelConfig:
-        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder is called by its own name.
+        """From `NAME_OR_DIR` or `ALIAS=NAME_OR_DIR`; a folder or file is called by its own name.
 
         Raises:
             InvalidRequestError: one of the two sides is empty.
@@ -55,7 +62,7 @@ class ModelConfig:
             alias, source = "", text
         if not source or (equals and not alias and not os.path.exists(text)):
             raise InvalidRequestError(f"--model {text!r}: write NAME_OR_DIR or ALIAS=NAME_OR_DIR")
-        return cls(source=source, alias=alias or _own_name(source))
+        return cls(source=_located(source), alias=alias or _own_name(source))
 
     @classmethod
     def of(cls, table: Mapping[str, object], place: str) -> ModelConfig:
@@ -71,20 +78,25 @@ class ModelConfig:
         settings: dict[str, Any] = {
             key: _value(f"{place}.{key}", key, value, kinds[key]) for key, value in table.items()
         }
-        return cls(**{"alias": _own_name(source), **settings})
+        return cls(**{"alias": _own_name(source), **settings, "source": _located(source)})
 
     @property
     def is_on_demand(self) -> bool:
         """Whether it is loaded when it is first asked for."""
         return self.load == ON_DEMAND
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a folder on this machine."""
-        return os.path.isdir(self.source)
+
+def _located(source: str) -> str:
+    return str(DEMO_MODEL) if source == DEMO and not os.path.isdir(source) else source
 
 
 def _own_name(source: str) -> str:
+    """Of a folder, a file or a model of the hub; a GGUF file in one of these does not count."""
+    if os.path.isfile(source):
+        return Path(source).name.removesuffix(".gguf")
+    place, colon, file = source.rpartition(":")
+    if colon and file.endswith(".gguf"):
+        return _own_name(place)
     return (Path(source).resolve().name if os.path.isdir(source) else source) or source
 
 

@@ -34,8 +34,15 @@ class ServerConfig:
     neither. Unset: nowhere."""
 
     models: tuple[ModelConfig, ...] = setting((), flag="--model", metavar="[ALIAS=]NAME_OR_DIR")
-    """Models to serve, by hub name or local folder; the flag is repeated for several. Unset: the embedded
-    demo model."""
+    """Models to serve, by hub name, local folder or GGUF file, or `demo` for the embedded one; the flag is repeated for
+    several. Unset: the embedded one."""
+
+    adapter: str | None = setting(None, metavar="NAME_OR_DIR")
+    """A LoRA adapter (PEFT) that is merged into the model, which must be the only one. Of several models, each has its
+    own in its table. Unset: none."""
+
+    fetch_only: bool = False
+    """Fetch what the hub has of the models into its cache (HF_HOME), and end, with 0 if all of it is there."""
 
     device: str = "auto"
     """The device of the models: cpu, cuda, cuda:INDEX, gpu (the same as cuda) or auto (a GPU if there is one)."""
@@ -93,6 +100,20 @@ class ServerConfig:
 
     run_bytes_per_owner: int | None = None
     """Stored runs of one owner together. Unset: as many as `run_store_bytes`."""
+
+    owner_positions_per_minute: int | None = None
+    """Positions (rows times tokens of the longest) that one owner may have computed within a minute; a run beyond that
+    is told when to come again. This and the next three need tokens or certificates, which tell who the owner is. Unset:
+    no limit."""
+
+    owner_positions_per_hour: int | None = None
+    """The same within an hour."""
+
+    owner_bytes_per_minute: int | None = None
+    """Bytes of tensors that one owner may be sent within a minute; a read beyond that is told when to come again."""
+
+    owner_bytes_per_hour: int | None = None
+    """The same within an hour."""
 
     run_ttl_s: float = 3600.0
     """A run that nobody has read for this long is dropped."""
@@ -153,6 +174,10 @@ class ServerConfig:
     """Calls must bring a bearer token of this file: lines OWNER SHA256HEX, as `transparent-llm token` prints them.
     Unset: no token is asked for."""
 
+    admin_tokens_file: Path | None = setting(None, flag="--admin-tokens")
+    """Who brings a token of this file, of the same form, may list runs and owners and have the server drain
+    (`transparent-llm admin`), and nothing else. Unset: nobody may."""
+
     revoked_file: Path | None = setting(None, flag="--revoked")
     """Refuse everyone whom this file names: lines sha256:FINGERPRINT, serial:NUMBER, or owners as logged.
     Unset: nobody is named."""
@@ -209,6 +234,11 @@ class ServerConfig:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise InvalidRequestError(f"{name} is {value}: it must be a number, 0 or more")
+        if self.adapter is not None and len(self.models) > 1:
+            raise InvalidRequestError(
+                f"adapter belongs to one model, and there are {len(self.models)}: give each its own, "
+                'adapter = "NAME_OR_DIR" in its table [[models]] of a configuration file'
+            )
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> ServerConfig:

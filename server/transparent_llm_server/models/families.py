@@ -42,6 +42,12 @@ REFUSALS = (
         "OPT with do_layer_norm_before=False (OPT-350m): the stream is normalised again after every addition, "
         "so there is no residual stream that the parts of a layer sum up to",
     ),
+    Refusal(
+        "gpt_neox",
+        lambda config: not config.attention_bias,
+        "GPT-NeoX with attention_bias=False: TransformerLens splits its fused query-key-value weights together with "
+        "biases that it does not have",
+    ),
 )
 
 

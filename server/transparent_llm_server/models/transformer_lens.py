@@ -28,7 +28,7 @@ from transparent_llm_server.models.forward.bridge import BridgedModel, entry_dev
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.models.loading.digest import model_digest
-from transparent_llm_server.models.loading.huggingface import context_length, display_name, load_model, load_tokenizer
+from transparent_llm_server.models.loading.huggingface import context_length, display_name, load
 from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
 from transparent_llm_server.models.parity import check_parity, reference
@@ -62,7 +62,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
     attention), its parts sum up. One that fails is refused.
 
     Args:
-        model_name: A local folder or a hub name. Weights are read from safetensors.
+        model_name: A local folder, a hub name, a GGUF file, or one in a folder or of the hub (NAME:FILE.gguf). Weights
+            are read from safetensors or GGUF; the latter are turned into floating numbers of `dtype`.
         hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: bridged,
             moved, cast, frozen and put into eval mode.
         tokenizer: Its tokenizer, if not the one beside the model.
@@ -74,6 +75,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         max_memory: What each device may hold of it, for example "0=20GiB,cpu=60GiB".
         quantization: Quantize weights at load: "quanto-int8" or "torchao-int8", which need packages of their own.
         offload_dir: Where weights that lie on disk are kept, as far as the model's own files cannot be used.
+        adapter: A folder or hub name of a LoRA adapter (PEFT) that is merged into the model.
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
@@ -94,16 +96,15 @@ class TransformerLensTransparentLlm(TransparentLlm):
         max_memory: str | None = None,
         offload_dir: str | Path | None = None,
         quantization: str | None = None,
+        adapter: str | None = None,
     ) -> None:
         require_dtype(type(self).__name__, dtype)
         folder = None if offload_dir is None else Path(offload_dir)
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
-        step("reading the tokenizer")
-        tokenizer = load_tokenizer(model_name, tokenizer, revision)
-        step("reading weights")
-        hf_model = load_model(model_name, hf_model, placement, revision)
+        loaded = load(model_name, hf_model, tokenizer, placement, revision, adapter)
+        hf_model, tokenizer = loaded.model, loaded.tokenizer
         step("hashing weights")
-        digest = model_digest(hf_model, hf_model.config, tokenizer, quantization)
+        digest = model_digest(hf_model, hf_model.config, tokenizer, loaded.quantization)
         config = hf_model.config.get_text_config()
         n_ctx = context_length(config, fallback=2048)
         step("computing the reference")
@@ -120,7 +121,8 @@ class TransformerLensTransparentLlm(TransparentLlm):
         (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
-        self._revision, self._quantization = revision or "", quantization or ""
+        self._revision, self._quantization = revision or "", loaded.quantization or ""
+        self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
         self._current_run: Current[RunValues] = Current()
 
@@ -291,7 +293,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
             pad_token_id=self._tokenization.pad_token_id,
             parity=parity,
             unsupported=unsupported_values(model),
-            conventions={**CONVENTIONS, "rows": str(model.regimes)},
+            conventions={**CONVENTIONS, "rows": str(model.regimes), **self._adapter},
             run_bytes_per_position=run.bytes_per_position,
             run_bytes_per_position_pair=run.bytes_per_position_pair,
             revision=self._revision,

@@ -26,6 +26,7 @@ from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.process.limits import raise_limits
 from transparent_llm_server.process.mailbox import Mailbox
 from transparent_llm_server.process.standard_streams import STANDARD_ERROR, StandardStreams
+from transparent_llm_server.registry.source import fetch
 from transparent_llm_server.telemetry.json_log import JsonLines
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,14 @@ class _Failed:
     exit_code: int
 
 
-_Event = signal.Signals | _Failed | BaseException
+@dataclass(frozen=True)
+class _Drain:
+    """An administrator has the server end."""
+
+    name = "an administrator"
+
+
+_Event = signal.Signals | _Drain | _Failed | BaseException
 """What the main thread is to hear of."""
 
 
@@ -72,6 +80,9 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
     form = _form_of(config.access_log)
     streams = StandardStreams(partial(_lost_line, form))
     _log_to(streams, form)
+    if config.fetch_only:
+        fetch(config)
+        streams.end(0)
     os.environ.setdefault(_PARALLELISM, "false")
     sys.setswitchinterval(_TURN_S)
     memory.share_heap()
@@ -86,7 +97,7 @@ def serve(config: ServerConfig, load: Callable[[Server], None] = Server.load) ->
         server.read_files_again()
     if isinstance(event, _Failed):
         _fail(event.exit_code, streams)
-    if isinstance(event, signal.Signals):
+    if isinstance(event, signal.Signals | _Drain):
         log.info("%s: draining for up to %g s", event.name, config.drain_s)
         _stop(server, config)
         streams.end(0)
@@ -104,7 +115,8 @@ def _live(server: Server, load: Callable[[Server], None], streams: StandardStrea
         load(server)
         memory.set_aside()
         streams.announce(f"ready: {address}")
-        events.put(_Failed(server.wait_for_failure()))
+        exit_code = server.wait_for_end()
+        events.put(_Failed(exit_code) if exit_code else _Drain())
     except BaseException as error:
         events.put(error)
 
@@ -163,9 +175,8 @@ def _log_to(streams: StandardStreams, form: logging.Formatter) -> None:
     handler = logging.StreamHandler(streams.error)
     handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    if isinstance(form, JsonLines):
-        logging.captureWarnings(True)
-        _quiet_libraries()
+    logging.captureWarnings(True)
+    _quiet_libraries()
 
 
 def _quiet_libraries() -> None:

@@ -16,6 +16,9 @@ _BYTES_AROUND_A_SENTENCE = 16
 _BYTES_BESIDES = 4096
 """For the name of the model, and fields that a newer client knows."""
 
+_MOST_ANSWER_BYTES = 4 * 2**20
+"""Of one message that is no tensor: what every gRPC library receives without being told otherwise."""
+
 _ENTRIES_BESIDES = 64
 _TOLD_EXACTLY = 8
 """How many times too many sentences may be for their number to be told: more are not even parsed."""
@@ -81,8 +84,21 @@ class Admission:
         """
         _require("tokens", count, self._max_tokens, " (padding included)")
 
-    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> None:
-        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages.
+    def require_answer(self, nbytes: int, n_tokens: int) -> None:
+        """Refuse an answer with the text of tokens that gRPC's clients would not take by their own default.
+
+        Raises:
+            TooLargeError: TOO_LARGE, with what is needed and what is allowed.
+        """
+        if nbytes > _MOST_ANSWER_BYTES:
+            raise TooLargeError(
+                f"the text of these {n_tokens} tokens makes an answer of {nbytes} bytes, and one message has at most "
+                f"{_MOST_ANSWER_BYTES}; send fewer tokens at once",
+                metadata={"needed": str(nbytes), "allowed": str(_MOST_ANSWER_BYTES)},
+            )
+
+    def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> int:
+        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages; their number.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.
@@ -99,6 +115,7 @@ class Admission:
                 f"for max_chunk_bytes of {needed // self._most_messages + 1} or more",
                 metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(self._most_messages)},
             )
+        return needed
 
     def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
         shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))

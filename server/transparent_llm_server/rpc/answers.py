@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -14,12 +14,14 @@ from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire.form import Delivery, Form
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.events import Call, current
 from transparent_llm_server.models.serving import Reader
 from transparent_llm_server.models.values.value import Piece, Value
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.floor import Floor
+from transparent_llm_server.scheduling.quotas import Quotas
 from transparent_llm_server.streaming.chunks import (
     ChunkSizes,
     Outgoing,
@@ -38,8 +40,8 @@ _READS_AT_ONCE = 32
 class Answers:
     """The work of calls that read: on the call's own thread what is little, on the model thread what is much."""
 
-    def __init__(self, config: ServerConfig, engine: Engine, admission: Admission) -> None:
-        self._engine, self._admission, self._floor = engine, admission, Floor()
+    def __init__(self, config: ServerConfig, engine: Engine, admission: Admission, quotas: Quotas) -> None:
+        self._engine, self._admission, self._quotas, self._floor = engine, admission, quotas, Floor()
         self._sizes = ChunkSizes(config.chunk_bytes, config.max_chunk_bytes)
         self._shared_memory, self._stall_s = config.shared_memory, config.stall_s
 
@@ -48,7 +50,7 @@ class Answers:
         at_once = _READS_AT_ONCE if read.reads_are_quick else 1
         for start in range(0, max(1, wire_fetch.count(request)), at_once):
             caller.require_there()
-            with self._floor.turn(caller.owner) if read.reads_are_quick else nullcontext():
+            with self._floor.turn(caller.flow) if read.reads_are_quick else nullcontext():
                 reads = wire_fetch.reads(request, start, start + at_once)
                 found = deque(part for each in reads for part in self.parts(read, *each, caller))
             while found:
@@ -73,13 +75,13 @@ class Answers:
     ) -> Iterator[bytes]:
         """What `parts` finds, costed before any of it is computed, and then found again one by one."""
         offset, chunk_bytes = resume_offset(delivery, tag), self._sizes.choose(delivery.max_chunk_bytes)
-        self._admission.require_read(parts(), chunk_bytes)
-        take = partial(self._take, caller)
-        if delivery.offer is not None and self._shared_memory and caller.is_local:
-            with closing(OfferedRing(delivery.offer, caller.is_there, self._stall_s)) as ring:
-                yield from stream(parts(), tag, offset, chunk_bytes, take, ring)
-        else:
-            yield from stream(parts(), tag, offset, chunk_bytes, take)
+        nbytes = max(0, self._admission.require_read(parts(), chunk_bytes) - offset)
+        with self._quotas.counted(caller.owner, "bytes", nbytes) as took, ExitStack() as stack:
+            ring = None
+            if delivery.offer is not None and self._shared_memory and caller.is_local:
+                ring = stack.enter_context(closing(OfferedRing(delivery.offer, caller.is_there, self._stall_s)))
+            take, sent = partial(self._take, caller), partial(_count, took, current.get())
+            yield from stream(parts(), tag, offset, chunk_bytes, take, ring, sent)
 
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
         caller.require_there()
@@ -94,4 +96,11 @@ class Answers:
         """
         if is_quick:
             return self._engine.run_inline(work)
-        return caller.result_of(self._engine.submit_read(work, caller.owner))
+        return caller.result_of(self._engine.submit_read(work, caller.flow))
+
+
+def _count(took: Callable[[int], None], call: Call | None, nbytes: int) -> None:
+    """Bytes that are on their way to the client now."""
+    took(nbytes)
+    if call is not None:
+        call.value_bytes += nbytes

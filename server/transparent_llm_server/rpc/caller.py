@@ -22,6 +22,9 @@ class Caller:
         self.owner = owner
         """Whose call it is."""
 
+        self.flow = owner or context.peer()
+        """Whom it takes turns with: its owner, or its connection where nobody says who they are."""
+
         self._context = context
         self._deadline = Deadline(context)
         self._cancel_awaited: Callable[[], bool] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from transparent_llm.runtime import memory
 from transparent_llm.wire import runs as wire_runs
@@ -15,6 +15,13 @@ from transparent_llm_server.scheduling.tokenizing import Tokenizing
 
 _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
+
+
+class _Message(Protocol):
+    def ByteSize(self) -> int: ...
+
+
+_Answer = TypeVar("_Answer", bound=_Message)
 
 _LITTLE_TEXT_BYTES = 2048
 _FEW_IDS = 1024
@@ -88,17 +95,20 @@ class Intake:
         is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently
         return self._done(tokenize, is_little, caller)
 
-    def answer(self, model: ServedModel, count: int, make: Callable[[], _Result], caller: Caller) -> _Result:
+    def answer(self, model: ServedModel, count: int, make: Callable[[], _Answer], caller: Caller) -> _Answer:
         """An answer with the text of so many token ids, as `make` makes it.
 
         Raises:
             InvalidRequestError: an id outside the model's vocabulary.
+            TooLargeError: the text is more than one message may have.
             BusyError: too many calls wait for a tokenizer.
         """
-        return self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller)
+        answer = self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller)
+        self._admission.require_answer(answer.ByteSize(), count)
+        return answer
 
     def _done(self, work: Callable[[], _Result], is_little: bool, caller: Caller) -> _Result:
         """A call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""
         if is_little:
             return work()
-        return caller.result_of(self._tokenizing.submit(caller.owner, work))
+        return caller.result_of(self._tokenizing.submit(caller.flow, work))

@@ -7,8 +7,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from transparent_llm.wire.methods import SERVICE
-from transparent_llm.wire.rpcs import RPCS
+from transparent_llm.wire.methods import ADMIN_SERVICE, SERVICE
+from transparent_llm.wire.rpcs import ADMIN_RPCS, RPCS
+from transparent_llm_server.rpc.administration import AdminServicer
 from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 
 
@@ -23,3 +24,14 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
         else:
             handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, rpc.response.SerializeToString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def add_admin_servicer(servicer: AdminServicer, server: grpc.Server) -> None:
+    """Register the service of administrators."""
+    handlers: dict[str, grpc.RpcMethodHandler[Message, Any]] = {
+        rpc.name: grpc.unary_unary_rpc_method_handler(
+            getattr(servicer, rpc.name), rpc.request.FromString, rpc.response.SerializeToString
+        )
+        for rpc in ADMIN_RPCS
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ADMIN_SERVICE, handlers),))

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import logging
 import platform
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.intake import Intake
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
 from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
@@ -83,9 +85,14 @@ class TransparentLlmServicer:
         tokenizing: Tokenizing,
         owner_of: Callable[[_Context], str],
     ) -> None:
-        self._queue = RunQueue(engine, runs, registry.hold)
+        self.quotas = Quotas(time.monotonic, allowed_by(config))
+        """What owners take over time."""
+
+        self.queue = RunQueue(engine, runs, registry.hold, self.quotas)
+        """Of runs that are to be computed."""
+
         self._admission = Admission(config)
-        self._answers = Answers(config, engine, self._admission)
+        self._answers = Answers(config, engine, self._admission, self.quotas)
         self.intake = Intake(self._admission, tokenizing)
         """Reads what calls bring for a tokenizer."""
 
@@ -124,7 +131,7 @@ class TransparentLlmServicer:
         if self._config.log_prompts:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, caller.owner, given.sentences or given.token_ids)
-        waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), caller.owner)
+        waiting = self.queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
         return run_id, caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from transparent_llm_server.events import Wait, WorkEvents
 from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.scheduling.device_errors import device_is_lost, is_out_of_memory
+from transparent_llm_server.scheduling.fair_queue import FairQueue
 from transparent_llm_server.scheduling.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ _READS_IN_A_ROW = 8
 
 
 class Engine:
-    """Runs submitted work in order of arrival, reads before runs, and of reads one of each owner in turn. Cancel a
-    future to drop work that has not begun.
+    """Runs submitted work, reads before runs; of runs those of whoever has had least of the model, and of reads one of
+    each flow in turn. A flow is whom work is done for: an owner, or a connection where nobody says who they are.
+    Cancel a future to drop work that has not begun.
 
     `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
     busy for too long calls that THREAD_HUNG.
@@ -53,7 +54,7 @@ class Engine:
 
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
-        self._jobs: deque[_Job] = deque()
+        self._runs: FairQueue[_Job] = FairQueue()
         self._reads: Turns[_Job] = Turns()
         self._reads_in_a_row = 0
         self._began: float | None = None
@@ -67,7 +68,14 @@ class Engine:
     def queued_runs(self) -> int:
         """Runs that wait for their turn."""
         with self._changed:
-            return sum(not future.cancelled() for _, future in self._jobs)
+            return sum(not future.cancelled() for _, future in self._runs)
+
+    @property
+    def waiting_flows(self) -> int:
+        """Of how many flows there are runs that wait."""
+        with self._changed:
+            self._runs.drop(_is_cancelled)
+            return self._runs.n_flows
 
     @property
     def busy_s(self) -> float:
@@ -75,26 +83,42 @@ class Engine:
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
-    def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Put a run into the queue.
+    def submit(self, work: Callable[[], _Result], flow: str = "", cost: int = 1) -> Future[_Result]:
+        """Put a run into the queue. In a full one, the flow that has most waiting makes room for others: its last run
+        is told BUSY.
 
         Raises:
-            BusyError: the queue is full.
+            BusyError: the queue is full, and no other flow has more in it.
             UnavailableError: the engine is closed.
         """
         future: Future[_Result] = Future()
         with self._changed:
             self._require_open()
-            if len(self._jobs) >= self._queue_length:
-                self._jobs = deque(job for job in self._jobs if not job[1].cancelled())
-            if len(self._jobs) >= self._queue_length:
-                raise self._busy()
-            self._jobs.append((work, future))
+            given_up = self._make_room(flow)
+            self._runs.put(flow, (work, future), cost)
             self._changed.notify()
+        if given_up is not None and given_up[1].set_running_or_notify_cancel():
+            given_up[1].set_exception(self._busy())
         return future
 
-    def submit_read(self, work: Callable[[], _Result], owner: str = "") -> Future[_Result]:
-        """Put a short piece of work before all runs that wait. As many can wait as there are calls; owners take turns.
+    def charge(self, flow: str, cost: int) -> None:
+        """A run of this flow was computed along with another one's."""
+        with self._changed:
+            self._runs.charge(flow, cost)
+
+    def _make_room(self, flow: str) -> _Job | None:
+        """The run that is given up, if one has to be."""
+        if len(self._runs) >= self._queue_length:
+            self._runs.drop(_is_cancelled)
+        if len(self._runs) < self._queue_length:
+            return None
+        given_up = self._runs.make_room(flow)
+        if given_up is None:
+            raise self._busy()
+        return given_up
+
+    def submit_read(self, work: Callable[[], _Result], flow: str = "") -> Future[_Result]:
+        """Put a short piece of work before all runs that wait. As many can wait as there are calls; flows take turns.
 
         Raises:
             UnavailableError: the engine is closed.
@@ -103,7 +127,7 @@ class Engine:
         wait = self.work_events.begin_wait("read")
         with self._changed:
             self._require_open()
-            self._reads.put(owner, (work if wait is None else partial(self._after, wait, work), future))
+            self._reads.put(flow, (work if wait is None else partial(self._after, wait, work), future))
             self._changed.notify()
         return future
 
@@ -205,8 +229,8 @@ class Engine:
     def _refuse_all(self, error: Callable[[], UnavailableError]) -> None:
         with self._changed:
             self._closing = True
-            left = [*self._reads, *self._jobs]
-            self._reads, self._jobs = Turns(), deque()
+            left = [*self._reads, *self._runs]
+            self._reads, self._runs = Turns(), FairQueue()
             self._changed.notify()
         for _, future in left:
             if future.set_running_or_notify_cancel():
@@ -223,12 +247,16 @@ class Engine:
 
     def _next(self) -> _Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._reads or self._closing)
-            if self._reads and not (self._jobs and self._reads_in_a_row >= _READS_IN_A_ROW):
+            self._changed.wait_for(self._has_work_or_closes)
+            if self._reads and not (self._runs and self._reads_in_a_row >= _READS_IN_A_ROW):
                 self._reads_in_a_row += 1
                 return self._reads.take()
             self._reads_in_a_row = 0
-            return self._jobs.popleft() if self._jobs else None
+            return self._runs.take() if self._runs else None
+
+    def _has_work_or_closes(self) -> bool:
+        self._runs.drop(_is_cancelled)  # which is nobody's turn
+        return bool(self._runs or self._reads or self._closing)
 
     def _finish(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
@@ -243,6 +271,10 @@ class Engine:
             del result
         finally:
             del future, work  # an exception knows this frame, and the future the exception: a circle that holds tensors
+
+
+def _is_cancelled(job: _Job) -> bool:
+    return job[1].cancelled()
 
 
 def _with_standard_numerics(work: Callable[[], _Result]) -> _Result:

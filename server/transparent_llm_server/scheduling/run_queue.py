@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 
-from transparent_llm.errors import NotFoundError
-from transparent_llm_server.events import Wait
+from transparent_llm.errors import BusyError, NotFoundError, TransparentLlmError
+from transparent_llm_server.events import Call, Wait, current
 from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable
 from transparent_llm_server.models.serving import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.quotas import Quotas
 from transparent_llm_server.scheduling.run_store import RunStore
 
 
@@ -39,7 +42,21 @@ class _Entry:
     owner: str
     wait: Wait | None
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
-    job: Future[None] | None = None
+    call: Call | None = field(default_factory=current.get)
+    """That brought it."""
+
+    jobs: dict[str, Future[None]] = field(default_factory=dict)
+    """In the engine's queue, one of each flow that asked for it: it is computed when the first has its turn."""
+
+    @property
+    def flow(self) -> str:
+        """Who asked first."""
+        return next(iter(self.jobs))
+
+    @property
+    def cost(self) -> int:
+        """What it takes of the model, in positions."""
+        return max(1, self.prepared.n_tokens)
 
     @property
     def is_abandoned(self) -> bool:
@@ -55,24 +72,39 @@ class RunQueue:
         engine: Engine,
         runs: RunStore[CompletedRun],
         hold: Callable[[ServedModel], AbstractContextManager[None]] = lambda _: nullcontext(),
+        quotas: Quotas | None = None,
     ) -> None:
+        self._quotas = quotas or Quotas(time.monotonic)
         self._engine = engine
         self._work_events = engine.work_events
         self._runs = runs
         self._hold = hold
         self._changed = threading.Condition()
+        self.computed_positions = 0
+        """Of all runs so far, padding included."""
+
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
 
     def submit(
-        self, model: ServedModel, prepared: PreparedRun, run_id: str, sharing: Sharing, owner: str = ""
+        self,
+        model: ServedModel,
+        prepared: PreparedRun,
+        run_id: str,
+        sharing: Sharing,
+        owner: str = "",
+        flow: str | None = None,
     ) -> Future[CompletedRun]:
-        """A future of the run, which is then in the store too. Cancel it to wait no longer.
+        """A future of the run, which is then in the store too. Cancel it to wait no longer. Flows (owners, unless told
+        otherwise) have the model in turn, by positions.
 
         Raises:
-            BusyError: the queue is full.
+            BusyError: the queue is full, or QUOTA_EXCEEDED: the owner has had too much. Also by the future: another
+                flow's run takes its place.
+            TooLargeError: an owner may never have so much at once.
             UnavailableError: DRAINING, at once or by the future: the engine is closed.
         """
+        flow = owner if flow is None else flow
         waiter: Future[CompletedRun] = Future()
         job: Future[None] | None = None
         with self._changed:
@@ -82,22 +114,56 @@ class RunQueue:
                 return waiter
             if entry is None:
                 entry = _Entry(model, prepared, run_id, owner, self._work_events.begin_wait("run"))
-                entry.job = job = self._engine.submit(partial(self._turn, run_id, sharing))
-                self._waiting[run_id] = entry
-                self._changed.notify_all()
+                job = self._begun(entry, flow, sharing)
+            elif run_id in self._waiting and flow not in entry.jobs:
+                with suppress(BusyError):  # then it waits for the other's turn
+                    job = self._queued(entry, flow, sharing)
             entry.waiters.append(waiter)
         waiter.add_done_callback(lambda future: self._left(entry, future) if future.cancelled() else None)
         if job is not None:
             job.add_done_callback(partial(self._refused, run_id))
         return waiter
 
+    def waiting(self) -> Counter[str]:
+        """How many runs of each owner wait or are computed."""
+        with self._changed:
+            return Counter(entry.owner for entry in (*self._waiting.values(), *self._computed.values()))
+
+    def _begun(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
+        """Its owner is charged with it; what then does not come to be computed is given back."""
+        self._quotas.take(entry.owner, "positions", entry.cost)
+        if entry.call is not None:
+            entry.call.positions = entry.cost
+        try:
+            job = self._queued(entry, flow, sharing)
+        except TransparentLlmError:
+            self._give_back(entry)
+            raise
+        self._waiting[entry.run_id] = entry
+        self._changed.notify_all()
+        return job
+
+    def _give_back(self, entry: _Entry) -> None:
+        self._quotas.give_back(entry.owner, "positions", entry.cost)
+        if entry.call is not None:
+            entry.call.positions = 0
+
+    def _queued(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
+        job = self._engine.submit(partial(self._turn, entry.run_id, sharing), flow, entry.cost)
+        entry.jobs[flow] = job
+        return job
+
     def _refused(self, run_id: str, job: Future[None]) -> None:
-        """The engine ends before this run's turn, or in the midst of it: no answer will come from there."""
+        """The engine gives this run's turn up, or ends in the midst of it: no answer will come from there."""
         if job.cancelled() or (error := job.exception()) is None:
             return
         with self._changed:
-            waiting = self._waiting.pop(run_id, None)
-            refused = [waiting] if waiting is not None else list(self._computed.values())
+            waiting = self._waiting.get(run_id)
+            if waiting is not None and not all(other.done() for other in waiting.jobs.values()):
+                return  # it has a turn of another flow, and may be at it
+            refused = [self._waiting.pop(run_id)] if waiting is not None else list(self._computed.values())
+            if waiting is not None:
+                self._give_back(waiting)
         for entry in refused:
             self._fail(entry, error)
 
@@ -105,11 +171,12 @@ class RunQueue:
         """One waits no longer. If nobody does, what has not begun need not begin."""
         with self._changed:
             entry.waiters = [other for other in entry.waiters if other is not waiter]
-            if entry.job is not None and entry.is_abandoned:
+            if entry.is_abandoned:
                 if self._waiting.get(entry.run_id) is entry:
                     del self._waiting[entry.run_id]
+                    self._give_back(entry)
                     self._changed.notify_all()
-                entry.job.cancel()
+                _cancel(entry)
 
     def _turn(self, run_id: str, sharing: Sharing) -> None:
         """On the model thread: compute this run, and those that can share its forward pass."""
@@ -136,17 +203,18 @@ class RunQueue:
                 group = self._fitting(first, sharing)
             for entry in group:
                 self._computed[entry.run_id] = self._waiting.pop(entry.run_id)
-                if entry is not first and entry.job is not None:
-                    entry.job.cancel()  # this is its turn: it no longer waits, nor takes a place in the queue
+                if not any(job.running() for job in entry.jobs.values()):  # it has no turn of its own
+                    self._engine.charge(entry.flow, entry.cost)
+                _cancel(entry)  # it no longer waits, nor takes places in the queue
             return group
 
     def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:
-        """The first and, in order of arrival, those that fit into one batch with it."""
+        """The first and, flows in turn, those that fit into one batch with it."""
         if self._waiting.get(first.run_id) is not first:  # its caller left during the window, and may have come back
             return []
         group, rows, longest = [first], first.prepared.n_rows, first.prepared.longest
-        for entry in self._waiting.values():
-            if entry is first or entry.model is not first.model or not first.model.shares_runs:
+        for entry in _in_turn(first, self._waiting.values()):
+            if entry.model is not first.model or not first.model.shares_runs:
                 continue
             more, wider = rows + entry.prepared.n_rows, max(longest, entry.prepared.longest)
             fits = more * wider <= sharing.positions
@@ -194,7 +262,9 @@ class RunQueue:
     def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
         model, waits = group[0].model, [entry.wait for entry in group]
         with self._work_events.forward(model.name, model.description.device, waits):
-            return model.execute([entry.prepared for entry in group])
+            results = model.execute([entry.prepared for entry in group])
+        self.computed_positions += sum(entry.prepared.n_tokens for entry in group)
+        return results
 
     def _is_wanted(self, group: Sequence[_Entry]) -> bool:
         with self._changed:
@@ -221,3 +291,19 @@ class RunQueue:
             self._computed.pop(entry.run_id, None)
             waiters, entry.waiters = entry.waiters, []
         return [waiter for waiter in waiters if waiter.set_running_or_notify_cancel()]
+
+
+def _cancel(entry: _Entry) -> None:
+    """Its turns that have not begun."""
+    for job in entry.jobs.values():
+        job.cancel()
+
+
+def _in_turn(first: _Entry, entries: Iterable[_Entry]) -> list[_Entry]:
+    """All but the first: of each flow in order of arrival, and next is whose have had fewest positions until then."""
+    had, ranked = Counter({first.flow: first.cost}), []
+    for entry in entries:
+        if entry is not first:
+            ranked.append((had[entry.flow], entry))
+            had[entry.flow] += entry.cost
+    return [entry for _, entry in sorted(ranked, key=itemgetter(0))]

@@ -47,7 +47,23 @@ class _Entry(Generic[_Run]):
     run: _Run
     owner: str
     nbytes: int
+    made_at: float
     used_at: float
+
+
+@dataclass(frozen=True)
+class Stored(Generic[_Run]):
+    """A run that is in the store, as whoever runs the server sees it."""
+
+    run_id: str
+    run: _Run
+    owner: str
+    nbytes: int
+    age_s: float
+    """Since it was put there."""
+
+    idle_s: float
+    """Since it was last looked for."""
 
 
 class RunStore(Generic[_Run]):
@@ -91,6 +107,16 @@ class RunStore(Generic[_Run]):
             self._expire()
             return len(self._ids_of.get(owner, ())), self._bytes_of[owner]
 
+    def stored(self) -> list[Stored[_Run]]:
+        """All runs, the most recently used first."""
+        with self._lock:
+            self._expire()
+            now = self._clock()
+            return [
+                Stored(run_id, entry.run, entry.owner, entry.nbytes, now - entry.made_at, now - entry.used_at)
+                for run_id, entry in reversed(self._entries.items())
+            ]
+
     def require_room(self, nbytes: int) -> None:
         """Refuse what can never be stored.
 
@@ -123,7 +149,7 @@ class RunStore(Generic[_Run]):
                 self._remove(next(iter(self._ids_of[owner])), "room")
             while self._bytes + nbytes > self._max_bytes:
                 self._remove(next(iter(self._entries)), "room")
-            self._entries[run_id] = _Entry(run, owner, nbytes, self._clock())
+            self._entries[run_id] = _Entry(run, owner, nbytes, self._clock(), self._clock())
             self._ids_of.setdefault(owner, OrderedDict())[run_id] = None
             self._bytes += nbytes
             self._bytes_of[owner] += nbytes

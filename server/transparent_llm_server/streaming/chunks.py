@@ -121,8 +121,10 @@ def stream(
     chunk_bytes: int,
     take: Taker,
     ring: OfferedRing | None = None,
+    sent: Callable[[int], object] = int,
 ) -> Iterator[bytes]:
     """The messages of some tensors from byte `offset` of the whole stream on; large ones by the ring, if there is one.
+    `sent` is told of the bytes of each.
 
     Raises:
         InvalidRequestError: the offset is past the end.
@@ -133,7 +135,9 @@ def stream(
         if end > offset or (start == end == offset):
             skipped = max(0, offset - start)
             by_ring = ring is not None and last.nbytes - skipped >= shared_ring.WORTH_BYTES and ring.claim()
-            yield from _messages(last, tag, skipped, chunk_bytes, take, ring if by_ring else None)
+            for nbytes, message in _messages(last, tag, skipped, chunk_bytes, take, ring if by_ring else None):
+                sent(nbytes)
+                yield message
         start = end
     if offset > start:
         raise invalid_resume(f"resume_offset {offset} is past the end: {start} bytes", offset, start)
@@ -161,18 +165,19 @@ def invalid_resume(message: str, offset: int, total_bytes: int) -> InvalidReques
 
 def _messages(
     part: Outgoing, tag: str, skipped: int, chunk_bytes: int, take: Taker, ring: OfferedRing | None
-) -> Iterator[bytes]:
-    """One tensor from its byte `skipped` on; the first message has its header."""
+) -> Iterator[tuple[int, bytes]]:
+    """One tensor from its byte `skipped` on; the first message has its header. With each, how many bytes of it."""
     header: bytes | None = part.header(tag)
     if not part.nbytes:
-        yield frames.frame(header, 0, b"")
+        yield 0, frames.frame(header, 0, b"")
         return
     pieces, start = _pieces_from(part, skipped)
     frame, chunk_bytes = (ring.frame, min(chunk_bytes, ring.slot_bytes)) if ring else (frames.frame, chunk_bytes)
     for tensor in on_host(cast for piece in pieces for cast in _cast(take(part.value, piece).detach(), part.dtype)):
         data = frames.bytes_of(tensor)
         for position in range(max(0, skipped - start), len(data), chunk_bytes):
-            yield frame(header, start + position, data[position : position + chunk_bytes])
+            part_of_it = data[position : position + chunk_bytes]
+            yield len(part_of_it), frame(header, start + position, part_of_it)
             header = None
         start += len(data)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.extras import missing
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import CallListener, WorkEvents
 from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -45,10 +47,10 @@ class Telemetry:
         """Where metrics are served, once started: HOST:PORT; empty if they are not."""
         return self._endpoint.address if self._endpoint is not None else ""
 
-    def watch(self, engine: Engine, runs: RunStore[CompletedRun], registry: Registry) -> None:
+    def watch(self, engine: Engine, queue: RunQueue, runs: RunStore[CompletedRun], registry: Registry) -> None:
         """Measure the queue, the stored runs and the models of a server."""
         if self._metrics is not None:
-            self._metrics.watch(engine, runs, registry)
+            self._metrics.watch(engine, queue, runs, registry)
 
     def stalled(self, streams: int) -> None:
         """Count streams that were cancelled because nobody read them."""
@@ -102,6 +104,4 @@ def _traces(endpoint: str) -> Traces:
 
 
 def _needed(flag: str, error: ModuleNotFoundError) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"{flag} requires the [observability] extra: pip install 'transparent-llm[observability]' ({error})"
-    )
+    return InvalidRequestError(missing(flag, "observability", error))

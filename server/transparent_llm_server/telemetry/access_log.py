@@ -24,6 +24,8 @@ class AccessLog:
             "code": call.code,
             "milliseconds": round(milliseconds, 3),
             "sent_bytes": call.sent_bytes,
+            "positions": call.positions or "",
+            "value_bytes": call.value_bytes or "",
             "peer": call.peer,
             "reason": call.reason,
             "owner": call.owner,

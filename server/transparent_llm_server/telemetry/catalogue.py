@@ -62,6 +62,14 @@ QUEUE_WAIT = Metric(
     "s",
 )
 QUEUED_RUNS = Metric("transparent_llm_queued_runs", "gauge", "runs that wait for the model thread")
+WAITING_OWNERS = Metric(
+    "transparent_llm_waiting_owners",
+    "gauge",
+    "owners that have runs waiting for the model thread; connections, where nobody says who they are",
+)
+POSITIONS = Metric(
+    "transparent_llm_positions_total", "counter", "positions of the runs that were computed, padding included"
+)
 FORWARD = Metric("transparent_llm_forward_seconds", "histogram", "how long forward passes took", ("model",), "s")
 STORE_BYTES = Metric("transparent_llm_run_store_bytes", "gauge", "bytes of all stored runs", unit="By")
 STORE_RUNS = Metric("transparent_llm_run_store_runs", "gauge", "stored runs")
@@ -105,6 +113,8 @@ CATALOGUE = (
     LATE_REQUESTS,
     QUEUE_WAIT,
     QUEUED_RUNS,
+    WAITING_OWNERS,
+    POSITIONS,
     FORWARD,
     STORE_BYTES,
     STORE_RUNS,

@@ -18,6 +18,7 @@ from transparent_llm_server.events import OTHER, Call, Wait
 from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.telemetry import catalogue
 from transparent_llm_server.telemetry.catalogue import Metric
@@ -64,10 +65,12 @@ class Metrics:
         for reason in sorted(REASONS - _NO_REFUSALS):
             self._refusals.add(0, {"reason": reason})
 
-    def watch(self, engine: Engine, runs: RunStore[CompletedRun], registry: Registry) -> None:
+    def watch(self, engine: Engine, queue: RunQueue, runs: RunStore[CompletedRun], registry: Registry) -> None:
         """Read these too, at each scrape."""
         counts = runs.counts
         self._read(catalogue.QUEUED_RUNS, lambda: [({}, engine.queued_runs)])
+        self._read(catalogue.WAITING_OWNERS, lambda: [({}, engine.waiting_flows)])
+        self._read(catalogue.POSITIONS, lambda: [({}, queue.computed_positions)])
         self._read(catalogue.STORE_BYTES, lambda: [({}, runs.nbytes)])
         self._read(catalogue.STORE_RUNS, lambda: [({}, len(runs))])
         self._read(catalogue.STORE_HITS, lambda: [({}, counts.hits)])

@@ -97,6 +97,37 @@ def test_configuration_comes_from_arguments_then_environment_then_defaults() -> 
     assert chosen(None, None, None, environ={}) == ("127.0.0.1:50051", None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("written", "called"),
+    [
+        ("gpu-box", "gpu-box:50051"),
+        ("10.0.0.7", "10.0.0.7:50051"),
+        ("[::1]", "[::1]:50051"),
+        ("gpu-box:443", "gpu-box:443"),
+        ("unix:/run/llm.sock", "unix:/run/llm.sock"),
+        ("dns:///models:50051", "dns:///models:50051"),
+        ("ipv4:10.0.0.1:1,10.0.0.2:1", "ipv4:10.0.0.1:1,10.0.0.2:1"),
+    ],
+)
+def test_a_host_without_a_port_is_called_at_the_usual_one(written: str, called: str) -> None:
+    assert ClientConfig.from_env(written, None, None, environ={}).target == called
+    assert ClientConfig.from_env(None, None, None, environ={"TRANSPARENT_LLM_ADDRESS": written}).target == called
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("http://gpu-box", "write 'gpu-box:50051'"),
+        ("http://gpu-box:8080/v1", "write 'gpu-box:8080'"),
+        ("https://gpu-box:443", "write 'gpu-box:443', and set tls_ca, to \"system\" perhaps, for TLS"),
+    ],
+)
+def test_a_url_is_told_what_to_write_instead(url: str, advice: str) -> None:
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        RemoteTransparentLlm(url)
+    assert str(caught.value) == f"{url!r} is a URL, not a server address: {advice}"
+
+
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher()
     with running(watcher) as server:

@@ -150,24 +150,6 @@ def test_the_callers_function_is_told_how_far_a_transfer_is() -> None:
     assert received[-1] == total
 
 
-@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
-def test_the_bar_shows_when_wanted_and_never_by_itself_without_a_terminal(
-    progress: bool | None, shown: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("transparent_llm.client.progress.SHOWN_AFTER_S", 0.0)
-    with running(chunk_bytes=65_536) as server, RemoteTransparentLlm(server.address, progress=progress) as llm:
-        llm.run_tokens(ROWS)
-        llm.logits()
-    assert ("Logits" in capfd.readouterr().err) is shown
-
-
-def test_a_quick_transfer_shows_no_bar(capfd: pytest.CaptureFixture[str]) -> None:
-    with running() as server, RemoteTransparentLlm(server.address, progress=True) as llm:
-        llm.run_tokens([[1, 2]])
-        llm.residual_in(0)
-    assert "ResidualIn" not in capfd.readouterr().err
-
-
 def check_in_thread(llm: TransparentLlm, number: int, failures: list[str]) -> None:
     local = tiny().copy()
     for turn in range(5):

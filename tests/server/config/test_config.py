@@ -9,6 +9,7 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.server import MIB, ModelConfig, ServerConfig, settings_of
+from transparent_llm_server.demo import DEMO_MODEL
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_model_has_an_alias_and_a_source(text: str, alias: str, source: str) -> None:
     assert ModelConfig.parse(text) == ModelConfig(source=source, alias=alias)
+
+
+def test_the_embedded_model_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    embedded = ModelConfig(source=str(DEMO_MODEL), alias="demo")
+    assert ModelConfig.parse("demo") == ModelConfig.of({"source": "demo"}, "models[0]") == embedded
+    assert ModelConfig.parse("small=demo") == ModelConfig(source=str(DEMO_MODEL), alias="small")
+    (tmp_path / "demo").mkdir()
+    assert ModelConfig.parse("demo") == ModelConfig(source="demo", alias="demo")  # what is here comes first
 
 
 def test_a_folder_is_called_by_its_own_name_wherever_it_is_named_from(

@@ -45,6 +45,8 @@ def test_a_model_with_a_device_of_its_own_is_not_spread() -> None:
         ({}, {"device": "cpu", "offload_dir": Path("x")}, "offload_dir requires device_map"),
         ({}, {"device_map": "none"}, "device_map 'none' is neither auto"),
         ({}, {"device": "gpu:0"}, "device 'gpu:0' is unknown"),
+        ({}, {"device": "cpu,cuda:0"}, "unknown; .*; to spread a model over several devices, use device_map"),
+        ({"device_map": "auto"}, {"adapter": "x"}, "adapter together with device_map has not been shown"),
         ({"device_map": "auto"}, {"quantization": "quanto-int8"}, "quantization together with device_map"),
         ({"quantization": "int3"}, {}, "quantization 'int3' is unknown; known are quanto-int8, torchao-int8"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 
 from support.servers.engines import held
 from support.servers.owners import BearerTokenFile
@@ -23,8 +24,11 @@ from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.status import from_rpc_error
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.rpc import admission
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
+TOO_LATE_S = 3600.0
+"""To come back in: no call has so much time, so that its client says at once what it was told."""
 
 
 def test_a_run_that_the_store_can_never_hold_is_refused_before_it_waits_for_the_model() -> None:
@@ -115,15 +119,27 @@ def test_the_limits_are_told(narrow: Server) -> None:
     assert (limits.max_streams, limits.max_streams_per_owner) == (config.max_streams, config.max_streams_per_owner)
 
 
+def test_the_text_of_tokens_is_never_more_than_any_grpc_library_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        monkeypatch.setattr(admission, "_MOST_ANSWER_BYTES", 100)
+        for call in (lambda: llm.tokens_to_strings(torch.ones(90).long()), lambda: llm.run_tokens([[1] * 60])):
+            with pytest.raises(
+                TooLargeError, match=r"makes an answer of \d+ bytes, and one message has at most 100; send"
+            ):
+                call()
+        assert len(llm.tokens_to_strings(torch.ones(5).long())) == 5
+
+
 def test_one_call_more_than_may_be_under_way_is_told_to_come_back() -> None:
-    with running(max_streams=2) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+    settings = {"max_streams": 2, "busy_retry_s": TOO_LATE_S}
+    with running(**settings) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         with ThreadPoolExecutor(2) as threads, held(server._engine):
             waiting = [threads.submit(llm.copy().run_tokens, [[row]]) for row in (1, 2)]
             wait_until(lambda: server._engine.queued_runs == 2)
             with pytest.raises(BusyError) as caught:
                 llm.model_info()
             refused = caught.value
-            assert (refused.reason, refused.retry_after_s) == ("BUSY", ServerConfig.busy_retry_s)
+            assert (refused.reason, refused.retry_after_s) == ("BUSY", TOO_LATE_S)
             assert refused.metadata == {"allowed": "2"}
             assert llm.is_serving()  # health is not held back
         for each in waiting:
@@ -133,7 +149,7 @@ def test_one_call_more_than_may_be_under_way_is_told_to_come_back() -> None:
 
 def test_an_owner_leaves_room_for_the_others(tmp_path: Path) -> None:
     file = BearerTokenFile(tmp_path / "tokens", "alice", "bob")
-    with running(tokens_file=file.path, max_streams_per_owner=1) as server:
+    with running(tokens_file=file.path, max_streams_per_owner=1, busy_retry_s=TOO_LATE_S) as server:
         alice, bob = (RemoteTransparentLlm(server.address, token=token) for token in file.bearer_tokens.values())
         with alice, bob:
             with ThreadPoolExecutor(1) as threads, held(server._engine):

@@ -610,7 +610,7 @@ def test_work_that_does_not_end_is_the_servers_end() -> None:
     with running(hang_s=0.2) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         assert llm.is_serving()
         with held(server._engine):
-            assert server.wait_for_failure() == THREAD_HUNG
+            assert server.wait_for_end() == THREAD_HUNG
             assert not llm.is_serving()
 
 

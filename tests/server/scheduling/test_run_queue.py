@@ -115,11 +115,15 @@ class Place:
         return self.model.prepare(RunInput.of_tokens(rows))
 
     def ask(
-        self, rows: Rows, sharing: Sharing = ALONE, model: Watched | WatchedContract | None = None
+        self,
+        rows: Rows,
+        sharing: Sharing = ALONE,
+        model: Watched | WatchedContract | None = None,
+        flow: str | None = None,
     ) -> Future[CompletedRun]:
         model = model or self.model
         prepared = model.prepare(RunInput.of_tokens(rows))
-        return self.queue.submit(model, prepared, model.run_id(prepared), sharing)
+        return self.queue.submit(model, prepared, model.run_id(prepared), sharing, flow=flow)
 
 
 @contextmanager
@@ -385,6 +389,103 @@ def test_a_shared_run_has_the_rows_positions_and_bytes_of_one_alone(place: Place
         assert shared.nbytes == single.nbytes
 
 
+# Flows in turn
+
+
+def of_length(length: int, first: int = 1) -> Rows:
+    """One row; what it begins with makes it another run."""
+    return [[first, *range(2, length + 1)]]
+
+
+def test_a_flow_with_many_runs_waiting_lets_another_pass(place: Place) -> None:
+    with model_at_work(place):
+        futures = [place.ask(of_length(4, i), flow="busy") for i in range(10, 18)]
+        assert place.model.begun.wait(SOON)
+        futures.append(place.ask(SHORT, flow="other"))
+    for future in futures:
+        future.result(SOON)
+    assert place.model.passes.index([SHORT]) == 1
+
+
+def test_turns_go_by_positions(place: Place) -> None:
+    with held(place.engine):
+        futures = [place.ask(of_length(8, i), flow="long") for i in (10, 11)]
+        futures += [place.ask(of_length(2, i), flow="short") for i in range(20, 26)]
+    for future in futures:
+        future.result(SOON)
+    lengths = [len(rows[0]) for (rows,) in place.model.passes]
+    assert sorted(lengths[:2]) == [2, 8]
+    assert lengths.count(8) == 2
+    assert lengths[2:5] == [2, 2, 2]  # until it has had eight positions as well
+
+
+def test_a_shared_pass_takes_flows_in_turn(place: Place) -> None:
+    with held(place.engine):
+        futures = [place.ask(of_length(4, i), Sharing(positions=12), flow="busy") for i in range(10, 16)]
+        futures.append(place.ask(of_length(4, 20), Sharing(positions=12), flow="other"))
+    for future in futures:
+        future.result(SOON)
+    assert [20 in [rows[0][0] for rows in group] for group in place.model.passes] == [True, False, False]
+
+
+def test_a_run_that_shared_anothers_pass_counts_for_its_flow(place: Place) -> None:
+    with held(place.engine):
+        ours = place.ask(of_length(5, 10), Sharing(positions=10), flow="ours")
+        theirs = [place.ask(of_length(5, i), Sharing(positions=10), flow="theirs") for i in (20, 21)]
+        third = [place.ask(of_length(5, i), ALONE, flow="third") for i in (30, 31)]
+    for future in (ours, *theirs, *third):
+        future.result(SOON)
+    assert place.model.passes == [
+        [of_length(5, 30)],
+        [of_length(5, 20), of_length(5, 10)],
+        [of_length(5, 31)],
+        [of_length(5, 21)],
+    ]
+
+
+def test_an_equal_run_that_another_flow_asks_for_has_its_turn_too(place: Place) -> None:
+    """Nobody waits longer because somebody else with many runs wants the same."""
+    with model_at_work(place):
+        futures = [place.ask(of_length(4, i), flow="busy") for i in range(10, 18)]
+        assert place.model.begun.wait(SOON)
+        futures.append(place.ask(of_length(4, 17), flow="other"))
+    for future in futures:
+        future.result(SOON)
+    when_idle(place)
+    assert place.model.passes[1] == [of_length(4, 17)]
+    assert len(place.model.passes) == 8
+    assert place.engine.queued_runs == 0
+
+
+def test_in_a_full_queue_the_busiest_flow_makes_room() -> None:
+    with opened(queue_length=3) as place, model_at_work(place):
+        under_way = place.ask(of_length(4, 9), flow="busy")
+        assert place.model.begun.wait(SOON)
+        waiting = [place.ask(of_length(4, i), flow="busy") for i in (10, 11, 12)]
+        other = place.ask(SHORT, flow="other")
+        with pytest.raises(BusyError, match="3 calls are already waiting for the model"):
+            waiting[2].result(SOON)
+        with pytest.raises(BusyError):
+            place.ask(of_length(4, 13), flow="busy")
+        place.model.go_on.set()
+        assert [tokens(run.result(SOON)) for run in (under_way, *waiting[:2], other)] == [
+            *(of_length(4, i) for i in (9, 10, 11)),
+            SHORT,
+        ]
+
+
+def test_a_run_that_two_flows_wait_for_outlives_the_loss_of_one_turn() -> None:
+    with opened(queue_length=3) as place, model_at_work(place):
+        place.ask(of_length(4, 9), flow="busy")
+        assert place.model.begun.wait(SOON)
+        for i in (10, 11):
+            place.ask(of_length(4, i), flow="busy")
+        first, second = (place.ask(of_length(4, 11), flow=flow) for flow in ("other", "third"))
+        assert place.engine.queued_runs == 3  # the third one took the place of the busy one's turn of 11
+        place.model.go_on.set()
+        assert [tokens(run.result(SOON)) for run in (first, second)] == [of_length(4, 11)] * 2
+
+
 # Waiting for more
 
 
@@ -396,7 +497,8 @@ class Seen(PreparedRun):
 
     @property
     def n_rows(self) -> int:
-        self.looked_at.set()
+        if threading.current_thread().name == "model":
+            self.looked_at.set()
         return super().n_rows
 
 

@@ -44,9 +44,9 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader)
 
 
-def build_with_tls(overlay: str, scratch: Path) -> list[Manifest]:
-    """An overlay of an operator's own: one of ours and the component for TLS."""
-    parts = {"resources": FOLDER / "overlays" / overlay, "components": FOLDER / "components" / "tls"}
+def build_with(component: str, overlay: str, scratch: Path) -> list[Manifest]:
+    """An overlay of an operator's own: one of ours and a component."""
+    parts = {"resources": FOLDER / "overlays" / overlay, "components": FOLDER / "components" / component}
     kustomization = {name: [os.path.relpath(path, scratch.resolve())] for name, path in parts.items()}
     (scratch / "kustomization.yaml").write_text(yaml.safe_dump({"kind": "Kustomization", **kustomization}))
     return build(scratch)

@@ -183,6 +183,7 @@ REFUSED: dict[str, ConfigMaker] = {
     "falcon_new_decoder_no_mq": _maker(FalconConfig, _FALCON_NEW, multi_query=False),
     "bloom_post_ln_residual": lambda: _bloom(apply_residual_connection_post_layernorm=True),
     "opt_post_norm": _maker(OPTConfig, _OPT_SIZES, do_layer_norm_before=False),
+    "gpt_neox_no_bias": _maker(GPTNeoXConfig, _NEOX_SIZES, attention_bias=False),
 }
 """Variants that the engine is known to get wrong and must refuse at load."""
 

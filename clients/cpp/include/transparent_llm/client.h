@@ -57,8 +57,8 @@ using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t o
 /// than `Options::max_bytes` or than the server allows.
 class Client {
  public:
-  /// A client of the server at `target`: HOST:PORT, unix:PATH or another gRPC name. Nothing is sent
-  /// before the first call.
+  /// A client of the server at `target`: HOST:PORT, HOST (port 50051), unix:PATH or another gRPC
+  /// name. Nothing is sent before the first call.
   ///
   /// Throws InvalidRequestError for options that contradict each other, a token that cannot be
   /// sent, or files of certificates that cannot be read.
@@ -80,8 +80,8 @@ class Client {
 
   /// What the server serves and allows, and how exact its models were at load.
   ServerInfo server_info(const CallOptions& options = {});
-  /// Whether the server has loaded its models and answers calls (the standard health check). Never
-  /// asked twice: a server that cannot be reached throws UnavailableError at once.
+  /// Whether the server has loaded its models and answers calls (the standard health check). Asked
+  /// once; false if none answers.
   bool is_serving(const CallOptions& options = {});
 
   /// Shape and name of the model. Needs no run.

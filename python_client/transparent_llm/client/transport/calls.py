@@ -16,12 +16,20 @@ import torch
 
 from transparent_llm.client.config import ClientConfig
 from transparent_llm.client.progress import Meter
+from transparent_llm.client.transport.absence import Absence
 from transparent_llm.client.transport.channel import LazyChannel, closed_error
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.client.transport.retries import Retries
 from transparent_llm.client.transport.shared_memory import SharedMemoryPool
 from transparent_llm.client.transport.traceparent import traceparent
-from transparent_llm.errors import CancelledError, DeadlineError, InternalError, TransparentLlmError, UnavailableError
+from transparent_llm.errors import (
+    BusyError,
+    CancelledError,
+    DeadlineError,
+    InternalError,
+    TransparentLlmError,
+    UnavailableError,
+)
 from transparent_llm.wire import health, requests, responses, status
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.expected import Answer, Expected
@@ -42,7 +50,7 @@ class Calls:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.channel = LazyChannel(config)
-        self._has_answered = False
+        self._has_answered, self._absence = False, Absence()
         self._rings = SharedMemoryPool(enabled=config.shared_memory and config.is_local)
 
     def unary(self, rpc: str, request: Request, read: Callable[[bytes], _Answer], run_key: str = "") -> _Answer:
@@ -51,10 +59,14 @@ class Calls:
         Raises:
             InternalError: `read` finds that it is no answer to this request.
         """
-        return self._read(rpc, self._unary(getattr(self.channel.stub(), rpc), request, run_key), read)
+        meter = Meter(rpc, None if callable(self.config.progress) else self.config.progress)
+        try:
+            return self._read(rpc, self._unary(getattr(self.channel.stub(), rpc), request, run_key, meter), read)
+        finally:
+            meter.close()
 
     def is_serving(self) -> bool:
-        """Ask the standard health service."""
+        """Ask the standard health service, once."""
         deadline = time.monotonic() + self.config.timeout_s
         check: Unary = self.channel.get().unary_unary(
             health.CHECK, request_serializer=health.HealthCheckRequest.SerializeToString
@@ -71,19 +83,19 @@ class Calls:
     def _broken(self, rpc: str, error: ProtocolError) -> InternalError:
         return InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}")
 
-    def _unary(self, method: Unary, request: Request, run_key: str) -> bytes:
-        """Again, if a server that had answered was lost on the way: equal requests have equal effects.
+    def _unary(self, method: Unary, request: Request, run_key: str, meter: Meter) -> bytes:
+        """Again, if a server that had answered was lost on the way or had no room: equal requests have equal effects.
 
         One that has never answered is asked a few times more, but not waited for.
         """
         deadline = time.monotonic() + self.config.timeout_s
-        retries = Retries(self.config, was_reached=self._has_answered)
+        retries = Retries(self.config, self._absence, meter, was_reached=self._has_answered)
         while True:
             try:
                 return self._unary_once(method, request, run_key, deadline)
-            except (UnavailableError, DeadlineError, CancelledError) as error:
+            except (UnavailableError, DeadlineError, CancelledError, BusyError) as error:
                 retries.backoff(error, deadline, by_us=self.channel.is_closed)
-            log.debug("the connection was lost during a call; retrying")
+            log.debug("making a call again that failed")
 
     def _unary_once(self, method: Unary, request: Request, run_key: str, deadline: float) -> bytes:
         with Interruptible() as interruptible:
@@ -91,7 +103,7 @@ class Calls:
             interruptible.attach(call)
             try:
                 response = call.result()
-                self._has_answered = True
+                self._answered()
                 return response
             except grpc.RpcError as error:
                 raise self._failure(error) from None
@@ -117,8 +129,8 @@ class Calls:
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
         assembler = Assembler(self.config.max_bytes, answer=Answer(expected))
-        retries = Retries(self.config, was_reached=self._has_answered)
         meter, sizes = Meter(rpc, self.config.progress), [value.most_bytes for value in expected]
+        retries = Retries(self.config, self._absence, meter, was_reached=self._has_answered)
         try:
             while True:
                 before, ring, ended_well = assembler.received, self._rings.lend(sizes), False
@@ -130,6 +142,7 @@ class Calls:
                             assembler.add(message, take_shared)
                             meter.show(assembler.received, assembler.total_bytes)
                     ended_well = True
+                    self._answered()
                     return assembler.tensors()
                 except grpc.RpcError as error:
                     failure = self._failure(error)
@@ -144,6 +157,10 @@ class Calls:
                 requests.resume(request, assembler.received, assembler.etag)
         finally:
             meter.close()
+
+    def _answered(self) -> None:
+        self._has_answered = True
+        self._absence.end()
 
     def _failure(self, error: grpc.RpcError) -> TransparentLlmError:
         """A failed call's exception; one in which the server could not speak for itself names the proxy too."""

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import grpc
 import grpc.experimental
+import torch
 
 from transparent_llm.client.config import SYSTEM_CA, ClientConfig
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.network.proxies import Route
 from transparent_llm.runtime import memory
+from transparent_llm.runtime.forking import in_child
 from transparent_llm.wire.frames import LARGEST_FRAME_BYTES, NO_COMPRESSION
 from transparent_llm.wire.methods import RUN_KEY_HEADER
 from transparent_llm.wire.rpcs import Stub
@@ -36,6 +38,9 @@ _RESOLVE_EVERY_MS = 2_000
 
 LONGEST_CONNECT_MS = 5_000
 """A server that does not finish the handshake within this time counts as absent."""
+
+_FIRST_RECONNECT_MS, _LAST_RECONNECT_MS = 100, 1_000
+"""Pauses between tries to connect grow from the one to the other, in which calls fail at once; gRPC's go to 120 s."""
 
 _inherited: list[object] = []  # channels of a parent process: closing or collecting them in a child would hang
 _open_ones: weakref.WeakSet[LazyChannel] = weakref.WeakSet()
@@ -73,6 +78,11 @@ class LazyChannel:
             return self._stub
 
     @property
+    def is_open(self) -> bool:
+        """Whether this process has made calls, and so may have computed with what came."""
+        return self._channel is not None
+
+    @property
     def is_closed(self) -> bool:
         """Whether it was closed for good."""
         return self._closed
@@ -105,11 +115,14 @@ def closed_error() -> InvalidRequestError:
 
 
 def _leave_parents() -> None:
+    """Also: torch's threads for one operation are the parent's, too, and one that waits for them would never end."""
     for channel in list(_open_ones):
+        if channel.is_open:
+            torch.set_num_threads(1)
         channel.leave_parent()
 
 
-os.register_at_fork(after_in_child=_leave_parents)
+in_child(_leave_parents)
 
 
 def _open(config: ClientConfig, route: Route) -> grpc.Channel:
@@ -122,6 +135,9 @@ def _open(config: ClientConfig, route: Route) -> grpc.Channel:
         ("grpc.http2.max_frame_size", LARGEST_FRAME_BYTES),
         NO_COMPRESSION,
         ("grpc.min_reconnect_backoff_ms", LONGEST_CONNECT_MS),
+        ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", _LAST_RECONNECT_MS),
+        ("grpc.use_local_subchannel_pool", 1),  # a new client does not wait for what another one has failed to reach
         ("grpc.keepalive_time_ms", int(config.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout_s * 1000)),
         ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout_s * 1000)),  # the one that counts in gRPC 1.85

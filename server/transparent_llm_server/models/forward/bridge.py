@@ -22,6 +22,7 @@ from transparent_llm_server.models.forward.layer import Layer, LayerPlace
 from transparent_llm_server.models.forward.neurons import unbridged
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
+from transparent_llm_server.models.loading.refusal import refusing
 from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
 from transparent_llm_server.models.placement.quantization import plain_parts
@@ -211,7 +212,7 @@ def _bridged(
     from transformer_lens.model_bridge import TransformerBridge
 
     architecture = type(hf_model).__name__
-    try:
+    with refusing(lambda words: f"TransformerLens cannot bridge {architecture}: {words}"):
         with no_processors():
             return TransformerBridge.boot_transformers(
                 f"local/{architecture}",  # any name will do: everything that it could find is handed over
@@ -221,8 +222,6 @@ def _bridged(
                 dtype=dtype,
                 trust_remote_code=False,
             )
-    except (ValueError, NotImplementedError) as error:
-        raise ModelRefusedError(f"TransformerLens cannot bridge {architecture}: {str(error)[:300]}") from error
 
 
 def _for_bridge(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

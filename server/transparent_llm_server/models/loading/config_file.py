@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm_server.models.loading.folder import CONFIG, SETTINGS, cannot_load, settings_of
+from transparent_llm_server.models.loading.folder import CONFIG, SETTINGS, cannot_load, settings_of, without_config
 from transparent_llm_server.models.loading.refusal import printable, refused
 
 LAYERS = frozenset({"num_hidden_layers", "n_layer", "n_layers", "num_layers"})
@@ -44,7 +44,7 @@ def read_settings(folder: Path, name: str) -> dict[str, object]:
     held = {file: settings_of(folder, file, name) for file in SETTINGS}
     config = held[CONFIG]
     if config is None:
-        raise InvalidRequestError(cannot_load(str(folder), f"there is no {CONFIG}"))
+        raise InvalidRequestError(cannot_load(name, without_config(folder)))
     _require_known(config, name)
     _require_own_files(held["tokenizer_config.json"] or {}, name)
     for setting in _OTHER_WEIGHTS:
@@ -52,9 +52,18 @@ def read_settings(folder: Path, name: str) -> dict[str, object]:
             raise refused(
                 name, f"sets {setting}; its weights are read from safetensors files with the usual names only", CONFIG
             )
+    require_sizes(config, name)
+    return config
+
+
+def require_sizes(config: Mapping[str, object], name: str) -> None:
+    """Refuse sizes that no model has.
+
+    Raises:
+        ModelRefusedError: with the size.
+    """
     for where, value in _sizes(config):
         _require_size(where, value, name)
-    return config
 
 
 def require_held(config: Mapping[str, object], tensors: int, numbers: int, name: str) -> None:

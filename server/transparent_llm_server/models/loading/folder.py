@@ -12,17 +12,18 @@ import re
 import stat
 from pathlib import Path
 
-from transparent_llm.errors import InvalidRequestError, ModelRefusedError
-from transparent_llm_server.models.loading.refusal import display_name, refused, refusing, told
+from transparent_llm.errors import ModelRefusedError
+from transparent_llm_server.models.loading.refusal import listed, refused, refusing, told
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 
-READ = frozenset({".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt"})
+READ = frozenset({".gguf", ".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt"})
 """Endings of what is read; all else in a folder, Python files and pickles among it, is never opened."""
 
 TEMPLATES = "additional_chat_templates"
 """The only folder in a model's folder that is read."""
 
+TOKENIZER = "tokenizer.json"
 SETTINGS = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Files that must be JSON objects where they are."""
 
@@ -33,6 +34,10 @@ and leaves them out without a word where it is not."""
 LARGEST_JSON_BYTES = 256 * 2**20
 """Far over the largest tokenizers and indexes that are published."""
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+"""How a file of Git LFS begins that stands for another one, which was not fetched."""
+
+_LARGEST_POINTER_BYTES = 1024
 _DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -43,30 +48,24 @@ _KINDS = (
 )
 
 
-def model_folder(model_name: str, revision: str | None, *, with_weights: bool) -> Path:
-    """The folder of a model; of one from the hub, that in the hub's cache, with its configuration and maybe weights.
-
-    Raises:
-        InvalidRequestError: there is no such model.
-        ModelRefusedError: something in the folder cannot be read safely, or is no model by itself.
-    """
-    if os.path.isdir(model_name):
-        folder = Path(model_name)
-    else:
-        with refusing(lambda words: cannot_load(model_name, words), InvalidRequestError):
-            folder = _from_hub(model_name, revision, with_weights)
-    require_plain(folder, display_name(model_name))
-    return folder
+def cannot_load(name: str, words: str) -> str:
+    """The sentence for a folder that holds no model."""
+    return f"cannot load model {name!r} from the folder: {words}"
 
 
-def cannot_load(model_name: str, words: str) -> str:
-    """The sentence for a model that is not there."""
-    where = "the folder" if os.path.isdir(model_name) else "the hub (there is no such folder here)"
-    return f"cannot load model {display_name(model_name)!r} from {where}: {words}"
+def without_config(folder: Path) -> str:
+    """What there is in a folder that has no configuration."""
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return "it is empty"
+    within = [path.parent.name for path in folder.glob(f"*/{CONFIG}")]
+    if within:
+        return f"there is no {CONFIG} in it, but in its folders {listed(within)}: name one of them"
+    return f"there is no {CONFIG}; it holds {listed(names)}"
 
 
-def require_plain(folder: Path, name: str) -> None:
-    """Refuse what cannot be read safely, and what is no model by itself.
+def require_plain(folder: Path, name: str, *, is_adapter: bool = False) -> None:
+    """Refuse what cannot be read safely, and what is no model by itself, unless it is to be an adapter.
 
     Raises:
         ModelRefusedError: with the file.
@@ -75,12 +74,8 @@ def require_plain(folder: Path, name: str) -> None:
     with refusing(lambda words: f"the folder of {name!r} cannot be read: {words}"):
         entries = sorted([*folder.iterdir(), *(folder / TEMPLATES).glob("*")])
     for entry in entries:
-        if entry.name in ADAPTER:
-            raise ModelRefusedError(
-                f"{name!r} holds an adapter ({entry.name}): merge it into its base model (peft: merge_and_unload), "
-                "save that with save_pretrained, and serve the new folder",
-                metadata={"file": entry.name},
-            )
+        if entry.name in ADAPTER and not is_adapter:
+            raise _holds_adapter(folder, entry.name, name)
         if _DISTRIBUTED.fullmatch(entry.name):
             raise ModelRefusedError(
                 f"{name!r} holds the parts of a distributed checkpoint ({entry.name}): save it as one model with "
@@ -88,7 +83,7 @@ def require_plain(folder: Path, name: str) -> None:
                 metadata={"file": entry.name},
             )
         if entry.suffix in READ:
-            _require_plain_file(entry, roots, name)
+            require_plain_file(entry, roots, name)
 
 
 def settings_of(folder: Path, file: str, name: str) -> dict[str, object] | None:
@@ -109,7 +104,24 @@ def settings_of(folder: Path, file: str, name: str) -> dict[str, object] | None:
     return held
 
 
-def _require_plain_file(path: Path, roots: tuple[Path, ...], name: str) -> None:
+def _holds_adapter(folder: Path, file: str, name: str) -> ModelRefusedError:
+    if (folder / CONFIG).exists():
+        what = f"an adapter ({file}) beside its model: move that into a folder of its own"
+    else:
+        what = f"an adapter ({file}), which is no model by itself: serve the model that it was made for"
+    return ModelRefusedError(
+        f"{name!r} holds {what}, and name the adapter's folder too (--model NAME=BASE --adapter FOLDER), or serve both "
+        "merged (peft: merge_and_unload, then save_pretrained)",
+        metadata={"file": file},
+    )
+
+
+def require_plain_file(path: Path, roots: tuple[Path, ...], name: str) -> None:
+    """Refuse a file that cannot be read safely, or that leads to a file outside of these folders.
+
+    Raises:
+        ModelRefusedError: with the file.
+    """
     try:
         target = path.resolve(strict=True)
         status = target.stat()
@@ -122,6 +134,8 @@ def _require_plain_file(path: Path, roots: tuple[Path, ...], name: str) -> None:
         raise refused(name, f"is {kind}, not a file", path.name)
     if not os.access(target, os.R_OK):
         raise refused(name, "cannot be read by this user", path.name)
+    if status.st_size <= _LARGEST_POINTER_BYTES and target.read_bytes().startswith(_LFS):
+        raise refused(name, "is a pointer of Git LFS, not the file itself: run git lfs pull in its folder", path.name)
     if path.suffix == ".json" and status.st_size > LARGEST_JSON_BYTES:
         raise refused(name, f"has {status.st_size} bytes, over {LARGEST_JSON_BYTES}, too many for JSON", path.name)
 
@@ -134,26 +148,3 @@ def _roots(folder: Path) -> tuple[Path, ...]:
     if folder.parent.name == "snapshots" and repository.name.startswith("models--"):
         return repository, repository.parent / "blobs"
     return (folder,)
-
-
-def _from_hub(model_name: str, revision: str | None, with_weights: bool) -> Path:
-    """What is needed of a model, fetched if need be. All of it is of one commit: the folder is that of a commit."""
-    from transformers.utils.hub import cached_file, cached_files
-
-    def there(file: str) -> str | None:
-        found: str | None = cached_file(
-            model_name, file, revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-        return found
-
-    adapter = there(ADAPTER[0])
-    config = adapter or cached_file(model_name, CONFIG, revision=revision)
-    if config is None:
-        raise OSError(f"it has no {CONFIG}")
-    folder = Path(config).parent
-    index = there(INDEX) if with_weights and not adapter and not there(WEIGHTS) else None
-    if index is not None:
-        require_plain(folder, model_name)
-        shards = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
-        cached_files(model_name, shards, revision=revision)
-    return folder

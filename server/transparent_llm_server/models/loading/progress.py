@@ -7,6 +7,7 @@ default dtype, and more, for the whole process: another model's pass would make 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -73,3 +74,19 @@ def build_alone() -> None:
 
 def _contexts_alone(contexts: _Contexts) -> _Contexts:
     return [alone(), *contexts]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within this block, transformers' own table of what is missing is not logged: it says that such a model may be
+    used; here that is refused in one sentence."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(_is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()

@@ -48,10 +48,22 @@ def refused(name: str, why: str, file: str | None = None) -> ModelRefusedError:
 
 
 def told(error: Exception) -> str:
-    """What an error says, in one line, of paths no more than the last part; with its class where that says more."""
+    """What an error says, in one line, of paths no more than the last part; with its class where that says more. Of one
+    that says nothing, where it was raised."""
     words = printable(_PATH.sub(r"\1", " ".join(str(error).split())))
-    says_enough = isinstance(error, (OSError, ValueError, ImportError)) and words
+    if not words:
+        return f"{type(error).__name__}{_raised_in(error)}"
+    says_enough = isinstance(error, (OSError, ValueError, ImportError))
     return (words if says_enough else f"{type(error).__name__}: {words}")[:_LONGEST]
+
+
+def _raised_in(error: Exception) -> str:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return ""
+    return f" without a word, in {frame.tb_frame.f_globals.get('__name__', '?')}.{frame.tb_frame.f_code.co_name}"
 
 
 def listed(names: Collection[str]) -> str:
@@ -66,10 +78,14 @@ def printable(text: str) -> str:
 
 
 def display_name(model_name: str) -> str:
-    """A folder's own name, or the hub name as it is: of where things lie on this machine, no more is told."""
+    """A folder's or file's own name, or the hub name as it is: of where things lie on this machine, no more is told."""
+    place, colon, file = model_name.rpartition(":")
+    if colon and file.endswith(".gguf") and not os.path.exists(model_name):
+        return f"{display_name(place)}:{file}"
     if os.path.isdir(model_name):
         return Path(model_name).resolve().name
-    return Path(model_name).name if model_name.startswith(("/", ".", "~")) else model_name
+    is_path = model_name.startswith(("/", ".", "~")) or os.path.exists(model_name)
+    return Path(model_name).name if is_path else model_name
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

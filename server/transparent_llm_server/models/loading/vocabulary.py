@@ -17,11 +17,14 @@ def require_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     Raises:
         InvalidRequestError: it has special tokens at most.
     """
-    with refusing(lambda words: f"no tokenizer for {name!r}: {words}; give tokenizer=", InvalidRequestError):
+    with refusing(lambda words: f"the tokenizer of {name!r} cannot be used: {words}", InvalidRequestError):
         ids = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         own = _own(tokenizer)
     if not own or not ids:
-        raise InvalidRequestError(f"no tokenizer for {name!r}: its files hold no words; give tokenizer=")
+        raise InvalidRequestError(
+            f"no tokenizer for {name!r}: its files hold no words; put tokenizer.json, or what else its tokenizer is "
+            "saved as (save_pretrained), beside config.json"
+        )
 
 
 def require_same_vocabulary(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> None:

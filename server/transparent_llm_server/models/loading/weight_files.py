@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError, TransparentLlmError
-from transparent_llm_server.models.loading.folder import INDEX, WEIGHTS, cannot_load, require_plain, settings_of
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server.models.loading.folder import INDEX, WEIGHTS, cannot_load, settings_of
 from transparent_llm_server.models.loading.refusal import listed, printable, refused, told
 
 PLAIN_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Types of weights that are what they say; others stand for numbers only together with scales."""
+
+_LENGTH_BYTES, _LONGEST_HEADER_BYTES = 8, 100_000_000
+"""Of the number that a file of safetensors begins with, and of the header that this is the length of."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _WRAPPERS = {
@@ -64,7 +68,7 @@ def stored_tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
     places = _places(folder, name)
     found: dict[str, StoredTensor] = {}
     for file in [WEIGHTS] if places is None else sorted(set(places.values())):
-        for tensor, stored in _headers(folder / file, name):
+        for tensor, stored in tensors_of(folder / file, name):
             if tensor in found:
                 raise refused(name, f"tensor {printable(tensor)} is both in {found[tensor].file} and in {file}")
             found[tensor] = stored
@@ -75,13 +79,8 @@ def stored_tensors(folder: Path, name: str) -> dict[str, StoredTensor]:
     return found
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype) -> int | None:
-    """Bytes of the weights in this folder once they are loaded as `dtype`; None where its files do not tell."""
-    try:
-        require_plain(folder, folder.name)
-        stored = stored_tensors(folder, folder.name).values()
-    except TransparentLlmError:
-        return None  # loading it will say what is wrong
+def loaded_bytes(stored: Iterable[StoredTensor], dtype: torch.dtype) -> int:
+    """Bytes of these tensors once they are loaded, floating numbers as `dtype`."""
     return sum(each.elements * dtype.itemsize if each.kind.startswith(("F", "BF")) else each.nbytes for each in stored)
 
 
@@ -91,7 +90,7 @@ def _places(folder: Path, name: str) -> dict[str, str] | None:
         return None
     index = settings_of(folder, INDEX, name)
     if index is None:
-        raise InvalidRequestError(cannot_load(str(folder), _without_weights(folder)))
+        raise InvalidRequestError(cannot_load(name, without_weights([path.name for path in folder.iterdir()])))
     places = index.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise refused(name, f"{INDEX} has no weight_map {{tensor: file}}")
@@ -100,13 +99,17 @@ def _places(folder: Path, name: str) -> dict[str, str] | None:
     for file in sorted(set(places.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise refused(name, f"{INDEX} names {printable(file)}, which is not a safetensors file in this folder")
-        if not (folder / file).exists():
-            raise refused(name, f"{INDEX} names {printable(file)}, which is missing; fetch it again")
+    files = sorted(set(places.values()))
+    missing = [file for file in files if not (folder / file).exists()]
+    if missing:
+        many = f"{listed(missing)}, of which none is here" if len(missing) > 1 else f"{missing[0]}, which is missing"
+        raise refused(name, f"{INDEX} names {many} ({len(missing)} of {len(files)} files): fetch what is missing")
     return places
 
 
-def _without_weights(folder: Path) -> str:
-    pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLES]
+def without_weights(names: Collection[str]) -> str:
+    """What is said where none of these files can be read."""
+    pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles:
         return (
             f"its weights are pickles ({listed(pickles)}), which can run code when they are read; "
@@ -115,7 +118,12 @@ def _without_weights(folder: Path) -> str:
     return f"there is no {WEIGHTS}"
 
 
-def _headers(path: Path, name: str) -> Iterator[tuple[str, StoredTensor]]:
+def tensors_of(path: Path, name: str) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of one file of safetensors by their names.
+
+    Raises:
+        ModelRefusedError: it is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -124,7 +132,24 @@ def _headers(path: Path, name: str) -> Iterator[tuple[str, StoredTensor]]:
                 part = file.get_slice(tensor)
                 yield tensor, StoredTensor(path.name, str(part.get_dtype()), tuple(part.get_shape()))
     except (OSError, ValueError, SafetensorError) as error:
-        raise refused(name, f"{printable(path.name)} is damaged: {told(error)}; fetch it again") from error
+        why = _ends_early(path) or told(error)
+        raise refused(name, f"{printable(path.name)} is damaged: {why}; fetch it again") from error
+
+
+def _ends_early(path: Path) -> str:
+    """That it does, if its header says that there should be more of it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or _LENGTH_BYTES + header > size:
+            return f"it ends within its header, after {size} bytes" if header < _LONGEST_HEADER_BYTES else ""
+        try:
+            held = json.loads(file.read(header)) if header < _LONGEST_HEADER_BYTES else {}
+            ends = [each["data_offsets"][1] for key, each in held.items() if key != "__metadata__"]
+            whole = _LENGTH_BYTES + header + max(ends, default=0)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return ""
+    return f"it ends early, after {size} of {whole} bytes" if size < whole else ""
 
 
 def _require_names(found: Mapping[str, StoredTensor], name: str) -> None:

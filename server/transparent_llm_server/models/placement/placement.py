@@ -45,6 +45,19 @@ class Placement:
             )
         self.load_options()
 
+    def require_mergeable(self) -> None:
+        """Refuse to merge an adapter where weights are not what they will be multiplied as.
+
+        Raises:
+            InvalidRequestError: with the setting.
+        """
+        for name in ("quantization", "device_map"):
+            if getattr(self, name) is not None:
+                raise InvalidRequestError(
+                    f"adapter together with {name} has not been shown to be correct; leave one of them out, or merge "
+                    "the adapter with peft (merge_and_unload) and serve that"
+                )
+
     def load_options(self) -> dict[str, object]:
         """What `from_pretrained` is told of it."""
         if self.quantization is not None:

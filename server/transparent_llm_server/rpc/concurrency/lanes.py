@@ -1,4 +1,4 @@
-"""The lanes of a server's calls: those of the health service on threads of their own, and all others."""
+"""The lanes of a server's calls: those of health and of administrators on threads of their own, and all others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health
 
+from transparent_llm.wire.methods import ADMIN_SERVICE
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.rpc.concurrency.in_flight import Bounds, InFlight, Phase
 from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
@@ -18,6 +19,8 @@ _WATCHES, _WATCH_THREADS = 16, 20
 """Calls at a time, and their threads: some more, for those that have just been told to go. So many checks that one
 whose request is on its way is not the oldest when others come in a burst."""
 
+_ADMIN_CALLS, _ADMIN_THREADS = 6, 8
+_ADMIN_PATH = f"/{ADMIN_SERVICE}/"
 _PATH = f"/{health.SERVICE_NAME}/"
 
 _MOST_ARRIVING = 32
@@ -39,23 +42,34 @@ class Lanes:
 
     def __init__(self, config: ServerConfig, owner_of: Callable[[grpc.ServicerContext], str]) -> None:
         self.calls = InFlight(_bounds(config))
-        """All but those of the health service."""
+        """All but those of health and of administrators."""
 
         self._calls = Lane(self.calls, owner_of)
         self._health = HealthLanes(config.request_arrival_s, config.stall_s)
+        self._admin: Lane | None = None
+        if config.admin_tokens_file is not None:  # a full server is one that administrators want to see
+            waiting, times = frozenset({Phase.ARRIVING, Phase.ANSWERED}), (config.request_arrival_s, config.stall_s)
+            self._admin = _lane("admin", _ADMIN_CALLS, _ADMIN_THREADS, waiting, *times)
 
     def of(self, method: str) -> Lane:
         """The lane of a method, by its path."""
+        if self._admin is not None and method.startswith(_ADMIN_PATH):
+            return self._admin
         return self._health.of(method) or self._calls
 
     def cancel_overdue(self) -> Counter[Phase]:
-        """End calls that have waited too long for their client; how many there were, those of health not counted."""
+        """End calls that have waited too long for their client; how many there were, those of health and of
+        administrators not counted."""
         self._health.cancel_overdue()
+        if self._admin is not None:
+            self._admin.in_flight.cancel_overdue()
         return self.calls.cancel_overdue()
 
     def stop(self) -> None:
         """Let the threads end. After the server has stopped: gRPC may still have a call to answer."""
         self._health.stop()
+        if self._admin is not None and self._admin.threads is not None:
+            self._admin.threads.shutdown(wait=False)
 
 
 class HealthLanes:

@@ -9,20 +9,25 @@ import grpc
 from grpc_health.v1 import health
 
 from transparent_llm.errors import AuthError
+from transparent_llm.wire.methods import ADMIN_SERVICE
 from transparent_llm_server.access.identity import Identity
 from transparent_llm_server.rpc.interceptors.base import ContextInterceptor, Continuation, Handler, Request, Response
 
 
 class Authentication(ContextInterceptor):
-    """Lets calls with an owner through, and those of the health service without."""
+    """Lets calls with an owner through, those of the health service without, and those of the administrators' service
+    with a token of theirs."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
 
     @contextmanager
-    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:  # noqa: ARG002
+    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
         """Find the owner, or refuse."""
-        self._identity.owner_of(context)
+        if _is_for_administrators(method):
+            self._identity.admit_administrator(context)
+        else:
+            self._identity.owner_of(context)
         yield
 
     def intercept_service(
@@ -32,10 +37,17 @@ class Authentication(ContextInterceptor):
         if str(details.method).startswith(f"/{health.SERVICE_NAME}/"):
             return continuation(details)
         try:
-            self._identity.owner_of_bearer_token(details.invocation_metadata)
+            if _is_for_administrators(str(details.method)):
+                self._identity.administrator_of_bearer_token(details.invocation_metadata)
+            else:
+                self._identity.owner_of_bearer_token(details.invocation_metadata)
         except AuthError as error:
             return _refusing(error)
         return super().intercept_service(continuation, details)
+
+
+def _is_for_administrators(method: str) -> bool:
+    return method.startswith(f"/{ADMIN_SERVICE}/")
 
 
 def _refusing(error: AuthError) -> Handler[Request, Response]:

@@ -10,8 +10,8 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from transparent_llm.wire.methods import RUN_KEY_HEADER, SERVICE
-from transparent_llm.wire.rpcs import RPCS
+from transparent_llm.wire.methods import ADMIN_SERVICE, RUN_KEY_HEADER, SERVICE
+from transparent_llm.wire.rpcs import ADMIN_RPCS, RPCS
 from transparent_llm_server.access.identity import Identity
 from transparent_llm_server.events import OTHER, Call, CallListener, current, trace_id_of
 from transparent_llm_server.rpc.caller import kind_of_peer
@@ -27,7 +27,8 @@ from transparent_llm_server.rpc.interceptors.base import (
     size_of,
 )
 
-_KNOWN = [(SERVICE, rpc.name) for rpc in RPCS] + [
+_OURS = [(SERVICE, rpc.name) for rpc in RPCS] + [(ADMIN_SERVICE, rpc.name) for rpc in ADMIN_RPCS]
+_KNOWN = _OURS + [
     (service.full_name, method.name)
     for schema in (health_pb2, reflection_pb2)
     for service in schema.DESCRIPTOR.services_by_name.values()

