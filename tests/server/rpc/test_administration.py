@@ -31,8 +31,9 @@ class Place:
     users: BearerTokenFile
     administrators: BearerTokenFile
 
-    def user(self, owner: str) -> RemoteTransparentLlm:
-        return RemoteTransparentLlm(self.server.address, token=self.users.bearer_tokens[owner], cache_bytes=0)
+    def user(self, owner: str, **options: object) -> RemoteTransparentLlm:
+        token = self.users.bearer_tokens[owner]
+        return RemoteTransparentLlm(self.server.address, token=token, cache_bytes=0, **options)
 
     def administrator(self) -> Administrator:
         return Administrator(self.server.address, token=self.administrators.bearer_tokens["ops"])
@@ -113,8 +114,8 @@ def test_a_full_server_answers_its_administrators(place: Place) -> None:
         with held(place.server._engine):
             waiting = [threads.submit(alice.copy().run_tokens, [[20, i]]) for i in range(2)]
             wait_until(lambda: place.server._engine.queued_runs == 2)
-            with pytest.raises(errors.BusyError):
-                alice.server_info()
+            with place.user("alice", timeout_s=0.9) as impatient, pytest.raises(errors.BusyError):
+                impatient.server_info()
             assert [owner.waiting_runs for owner in administrator.owners() if owner.owner == "alice"] == [2]
         for each in waiting:
             each.result(SOON)

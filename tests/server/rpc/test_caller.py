@@ -75,7 +75,7 @@ class LittleTime:
 
     def __init__(self, context: grpc.ServicerContext, seconds: float) -> None:
         self.seconds = seconds
-        self.add_callback, self.is_active = context.add_callback, context.is_active
+        self.add_callback, self.is_active, self.peer = context.add_callback, context.is_active, context.peer
 
     def time_remaining(self) -> float:
         return self.seconds
