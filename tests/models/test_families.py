@@ -34,11 +34,16 @@ OPT = (
     "OPT with do_layer_norm_before=False (OPT-350m): the stream is normalised again after every addition, "
     "so there is no residual stream that the parts of a layer sum up to. The model is not served."
 )
+NEOX = (
+    "GPT-NeoX with attention_bias=False: TransformerLens splits its fused query-key-value weights together with "
+    "biases that it does not have. The model is not served."
+)
 WHY = {
     "falcon_new_decoder": ("falcon", FALCON),
     "falcon_new_decoder_no_mq": ("falcon", FALCON),
     "bloom_post_ln_residual": ("bloom", BLOOM),
     "opt_post_norm": ("opt", OPT),
+    "gpt_neox_no_bias": ("gpt_neox", NEOX),
 }
 
 

@@ -140,7 +140,7 @@ def test_a_file_has_tables_of_models(folder: Path) -> None:
         ({}, r'models\[1\] has no source: write source = "NAME_OR_DIR"'),
         ({"source": ""}, r"models\[1\] has no source"),
         ({"source": 7}, r"models\[1\] has no source"),
-        ({"source": "a", "alais": "b"}, r"unknown setting alais of models\[1\]; known are alias, aliases, "),
+        ({"source": "a", "alais": "b"}, r"unknown setting alais of models\[1\]; known are adapter, alias, aliases, "),
         ({"source": "a", "alias": 1}, r"models\[1\]\.alias is 1: it must be text"),
         ({"source": "a", "alias": ""}, r"models\[1\]\.alias is empty: leave it out"),
         (

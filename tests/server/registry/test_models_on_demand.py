@@ -165,7 +165,7 @@ def test_a_client_that_waits_says_so_in_its_log(folders: dict[str, Path], caplog
     with serving(on_demand(folders["a"])) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
         with held(server._engine):  # longer than gRPC itself would try again
             running = pool.submit(run, server, "a")
-            wait_until(lambda: any("waiting: model 'a' is being loaded: " in r.getMessage() for r in caplog.records))
+            wait_until(lambda: any("model 'a' is being loaded: " in r.getMessage() for r in caplog.records))
         assert running.result(SOON).shape == (2, 4, 500)
 
 

@@ -71,8 +71,10 @@ def test_owners_take_turns_whatever_the_number_of_their_connections(file: Bearer
 
 
 def test_an_owner_whose_queue_is_full_keeps_no_other_out(file: BearerTokenFile) -> None:
-    with running(tokens_file=file.path, queue_length=2) as server:
-        alice, bob = (RemoteTransparentLlm(server.address, token=file.bearer_tokens[name]) for name in ("alice", "bob"))
+    with running(tokens_file=file.path, queue_length=2, busy_retry_s=60.0) as server:
+        tokens = file.bearer_tokens
+        alice = RemoteTransparentLlm(server.address, token=tokens["alice"], timeout_s=30.0)
+        bob = RemoteTransparentLlm(server.address, token=tokens["bob"])
         with alice, bob, ThreadPoolExecutor(4) as threads:
             with held(server._engine):
                 hers = [threads.submit(alice.copy().run_tokens, [[i]]) for i in (1, 2)]

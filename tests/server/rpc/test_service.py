@@ -333,9 +333,8 @@ def test_queued_work_whose_client_left_is_never_done() -> None:
         blocker = Blocker(server)
         request = service_pb2.RunRequest(sentences=service_pb2.SentenceBatch(sentences=["x"]))
         call = service.Run.future(request)
-        while not server._engine._jobs:
-            threading.Event().wait(0.01)
-        (_, queued) = server._engine._jobs[0]
+        wait_until(lambda: server._engine.queued_runs == 1)
+        ((_, queued),) = server._engine._runs
         call.cancel()
         while not queued.cancelled():
             threading.Event().wait(0.01)

@@ -418,10 +418,10 @@ def test_the_queue_before_the_tokenizers_is_bounded() -> None:
             with RemoteTransparentLlm(server.address, timeout_s=SOON) as llm, suppress(BusyError):
                 llm.run([sentence])  # which the queue before the model, as short as the other one, may refuse
 
-        threads = [threading.Thread(target=wait_in_line, args=(sentence,)) for sentence in ("one", "two")]
+        threads = [threading.Thread(target=wait_in_line, args=(word,)) for word in ("one", "two", "three")]
         for thread in threads:
             thread.start()
-        wait_until(lambda: server._tokenizing.queued == 2)
+        wait_until(lambda: server._tokenizing.queued == 2)  # and one has the other thread
         with RemoteTransparentLlm(server.address, timeout_s=SOON) as llm, pytest.raises(BusyError) as busy:
             llm.run(["and one"])
         assert busy.value.retry_after_s == 2 * SOON

@@ -73,7 +73,8 @@ def started(command: Command, folder: Path, places: dict[str, Path]) -> Iterator
         arguments.append(flag + equals + value)
     log = folder / "server.log"
     with log.open("wb") as output:
-        environment = {**os.environ, **command.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+        given = {name: value for name, value in command.environment.items() if value is not None}  # others pass on
+        environment = {**os.environ, **given, "PYTHONPATH": os.pathsep.join(sys.path)}
         whole = [sys.executable, "-m", "transparent_llm", *arguments]
         process = subprocess.Popen(whole, stdout=output, stderr=output, env=environment)
     try:

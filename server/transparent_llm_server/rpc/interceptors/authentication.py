@@ -11,7 +11,14 @@ from grpc_health.v1 import health
 from transparent_llm.errors import AuthError
 from transparent_llm.wire.methods import ADMIN_SERVICE
 from transparent_llm_server.access.identity import Identity
-from transparent_llm_server.rpc.interceptors.base import ContextInterceptor, Continuation, Handler, Request, Response
+from transparent_llm_server.rpc.interceptors.base import (
+    ContextInterceptor,
+    Continuation,
+    Handler,
+    Request,
+    Response,
+    for_one_call,
+)
 
 
 class Authentication(ContextInterceptor):
@@ -53,6 +60,7 @@ def _is_for_administrators(method: str) -> bool:
 def _refusing(error: AuthError) -> Handler[Request, Response]:
     """Answers any call, unread. Streams both ways on the server's side only: the client sees a failed call."""
 
+    @for_one_call
     def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:  # noqa: ARG001
         raise error
         yield  # what makes it a stream

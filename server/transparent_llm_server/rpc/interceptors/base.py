@@ -23,6 +23,7 @@ answers. Which of these it is only the handler knows."""
 Around = Callable[[Work, Any, grpc.ServicerContext], Any]
 """What is done instead of some work, which it is given."""
 
+_Streaming = TypeVar("_Streaming", bound=Callable[..., object])
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -54,6 +55,17 @@ def size_of(message: bytes | _Message) -> int:
     return len(message) if isinstance(message, bytes) else message.ByteSize()
 
 
+def for_one_call(work: _Streaming) -> _Streaming:
+    """Mark work that is made for one call, in streams both ways, so that nobody keeps a handler of it."""
+    work.is_for_one_call = True  # type: ignore[attr-defined]
+    return work
+
+
+def is_for_one_call(handler: Handler[Request, Response]) -> bool:
+    """Whether a handler was made for one call. What is wrapped around such a one is too."""
+    return getattr(handler.stream_stream, "is_for_one_call", False)
+
+
 class WrappedHandlers:
     """The handlers of an interceptor, each wrapped once: at the first call of its method."""
 
@@ -68,6 +80,8 @@ class WrappedHandlers:
         handler, method = continuation(details), str(details.method)
         if handler is None:
             return None
+        if is_for_one_call(handler):  # of any name that somebody made up
+            return self._wrap(handler, method)
         known = self._known.get(method)
         if known is None or known[0] is not handler:
             known = self._known[method] = (handler, self._wrap(handler, method))
