@@ -27,6 +27,7 @@ OF_NO_RUN = {
     "Run",  # names a run of the caller's own
     "ModelInfo",
     "TokensToStrings",
+    "Tokenize",
     "Unembed",
     "NeuronOutput",
     "NeuronOutputs",
