@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.extras import missing
 from transparent_llm.network.target import DEFAULT_TARGET
 
 
@@ -21,9 +22,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
     try:
         from transparent_llm_server.process.cluster import serve_cluster
     except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            f"serving requires the [server] extra: pip install 'transparent-llm[server]' ({error})"
-        ) from error
+        raise InvalidRequestError(missing("serving", "server", error)) from error
 
     flags = arguments.flags[1:] if arguments.flags[:1] == ["--"] else arguments.flags
     return serve_cluster(arguments.replicas, arguments.listen, arguments.envoy, flags)

@@ -302,7 +302,8 @@ def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path: Path, monkeypa
 def test_without_its_package_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "model.gguf", "qwen2")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(InvalidRequestError, match=r"not installed: pip install 'transparent-llm\[server,gguf\]'"):
+    words = r"requires the \[gguf\] extra, and gguf is not installed: run pip install 'PATH\[gguf\]', where PATH is"
+    with pytest.raises(InvalidRequestError, match=words):
         load(tmp_path / "model.gguf")
 
 

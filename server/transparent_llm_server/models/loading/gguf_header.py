@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
+from transparent_llm.extras import missing
 from transparent_llm_server.models.loading.refusal import printable
 
 LARGEST_HEADER_BYTES = 2**28
@@ -124,10 +125,8 @@ def require_package() -> None:
     """
     try:
         import gguf  # noqa: F401
-    except ImportError as error:
-        raise InvalidRequestError(
-            "GGUF files need a package that is not installed: pip install 'transparent-llm[server,gguf]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise InvalidRequestError(missing("reading a GGUF file", "gguf", error)) from error
 
 
 class _Walk:
