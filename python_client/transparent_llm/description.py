@@ -5,14 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.errors import InternalError
 from transparent_llm.quoting import quoted
-from transparent_llm.table import Table
+from transparent_llm.table import Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class ModelState(enum.Enum):
 
 
 @dataclass(frozen=True)
-class ModelDescription:
+class ModelDescription(Tabular):
     """Everything that can be known of a model before it runs anything.
 
     Of one that was never loaded only its names, how it will be loaded, `state` and `detail` are known. One that was
@@ -142,15 +141,6 @@ class ModelDescription:
         }
         return Table.of(f"model {info.name}", (), [fact for fact in facts.items() if fact[1]])
 
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - IPython's protocol
-        printer.text(str(self))
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -183,7 +173,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class ServerInfo:
+class ServerInfo(Tabular):
     """The answer of `RemoteTransparentLlm.server_info()`."""
 
     api_version: str
@@ -215,15 +205,6 @@ class ServerInfo:
         used = f"{self.stored_runs} runs stored, {self.stored_run_bytes:,} of {self.limits.run_store_bytes:,} bytes"
         title = f"server {self.server_version}, API {self.api_version}; {used}"
         return Table.of(title, ("model", "state", "architecture", "parameters", "layers", "device"), rows)
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - IPython's protocol
-        printer.text(str(self))
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def _size(count: int) -> str:

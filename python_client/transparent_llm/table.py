@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transparent_llm.quoting import shown
 
@@ -56,6 +58,23 @@ class Table:
     def _rest(self) -> list[str]:
         more = len(self.rows) - _MOST_ROWS
         return [f"  ... {more} more rows"] if more > 0 else []
+
+
+class Tabular(ABC):
+    """What `print`, IPython and notebooks show as a table; its `repr` stays its own."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """What is shown of it."""
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - IPython's protocol
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def _cells(row: Sequence[str]) -> str:

@@ -51,8 +51,9 @@ class Ask:
         if any(index is not None and index < 0 for index in given):
             run.find_model()
             given = _counted(run, name, given)
-        form(name, selection)
-        return cls(run, (name, given), selection)
+        ask = cls(run, (name, given), selection)
+        _ = ask._form  # refuses the selection where the caller reads
+        return ask
 
     @property
     def name(self) -> str:

@@ -22,9 +22,6 @@ class Caller:
         self.owner = owner
         """Whose call it is."""
 
-        self.flow = owner or context.peer()
-        """Whom it takes turns with: its owner, or its connection where nobody says who they are."""
-
         self._context = context
         self._deadline = Deadline(context)
         self._cancel_awaited: Callable[[], bool] | None = None
@@ -55,6 +52,11 @@ class Caller:
         finally:
             self._cancel_awaited = None
             del future  # with an exception in it, it would keep itself and the work's tensors alive
+
+    @property
+    def flow(self) -> str:
+        """Whom it takes turns with: its owner, or its connection where nobody says who they are."""
+        return self.owner or self._context.peer()
 
     @property
     def is_local(self) -> bool:

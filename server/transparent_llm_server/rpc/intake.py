@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from transparent_llm.runtime import memory
@@ -29,6 +30,16 @@ _FEW_IDS = 1024
 
 _MUCH_TEXT_BYTES = 128 * 2**10
 """Of so much, a tokenizer makes what takes more than a hundred times as many bytes for a moment."""
+
+
+@contextmanager
+def _giving_back(text_bytes: int) -> Iterator[None]:
+    """Around the work of a tokenizer on so much text."""
+    try:
+        yield
+    finally:
+        if text_bytes > _MUCH_TEXT_BYTES:
+            memory.give_back()
 
 
 class Intake:
@@ -65,11 +76,8 @@ class Intake:
         self._admission.require_tokens(n_tokens)
 
         def prepare() -> PreparedRun:
-            try:
+            with _giving_back(text_bytes):
                 prepared = model.prepare(wire_runs.from_request(request))
-            finally:
-                if text_bytes > _MUCH_TEXT_BYTES:
-                    memory.give_back()
             self._admission.require_tokens(prepared.n_tokens)
             return prepared
 
@@ -85,11 +93,8 @@ class Intake:
         add_bos = request.add_bos if request.HasField("add_bos") else None
 
         def tokenize() -> service_pb2.TokenizeResponse:
-            try:
+            with _giving_back(text_bytes):
                 ids = model.tokenize(request.text, add_bos)
-            finally:
-                if text_bytes > _MUCH_TEXT_BYTES:
-                    memory.give_back()
             return service_pb2.TokenizeResponse(token_ids=ids, token_strings=model.strings(ids))
 
         is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently

@@ -83,7 +83,8 @@ class Logits(Value):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _block_part(self, row: int, start: int, positions: range) -> torch.Tensor:
-        block = self._model.unembed_rows(self._residual[row, start : start + self._block])
+        vectors, tokens = self._residual[row, start : start + self._block], range(self._model.d_vocab)
+        block = self._model.unembed(vectors, normalize=True, tokens=tokens)
         return block[as_slice(positions), as_slice(self._ranges[2])]
 
 

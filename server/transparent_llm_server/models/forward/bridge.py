@@ -149,13 +149,6 @@ class BridgedModel:
             scores = _scores(unbridged(self._bridge.unembed), x, tokens)[0]
         return finish_logits(scores, self.text_config) if normalize else scores
 
-    def unembed_rows(self, residual: torch.Tensor) -> torch.Tensor:
-        """The model's own output [n d_vocab] for vectors that left its last block [n d_model]."""
-        with self._materialized(self._bridge.ln_final, self._bridge.unembed):
-            x = unbridged(self._bridge.ln_final)(residual.to(self._last_device)[None])
-            scores: torch.Tensor = unbridged(self._bridge.unembed)(x)[0]
-        return finish_logits(scores, self.text_config)
-
     def _require_streams(self, hook_names: Collection[str]) -> None:
         missing = [self._last] if self._last not in hook_names else []
         missing += [

@@ -62,7 +62,7 @@ def gguf_header(origin: Origin) -> GgufHeader:
     return header
 
 
-def gguf_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
+def gguf_tokenizer(origin: Origin, header: GgufHeader) -> PreTrainedTokenizerBase:
     """The tokenizer that is in the file.
 
     Raises:
@@ -71,7 +71,6 @@ def gguf_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    header = gguf_header(origin)
     with refusing(lambda words: f"no tokenizer for {origin.name!r}: {words}", InvalidRequestError), reading(header):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             origin.folder, gguf_file=origin.gguf, trust_remote_code=False
@@ -87,7 +86,7 @@ def gguf_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def gguf_model(origin: Origin, placement: Placement) -> tuple[PreTrainedModel, str]:
+def gguf_model(origin: Origin, header: GgufHeader, placement: Placement) -> tuple[PreTrainedModel, str]:
     """What the file holds, in floating numbers, and from what these were made, in words.
 
     Raises:
@@ -100,7 +99,6 @@ def gguf_model(origin: Origin, placement: Placement) -> tuple[PreTrainedModel, s
 
     name = origin.name
     _require_plain_placement(placement, name)
-    header = gguf_header(origin)
     require_memory(header.elements * placement.dtype.itemsize, _largest(header), placement.device, name)
     with reading(header):
         with refusing(lambda words: f"{name!r} is not served: no configuration can be made of it: {words}"):

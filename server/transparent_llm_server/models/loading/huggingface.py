@@ -11,7 +11,8 @@ from transparent_llm_server.models.loading.adapter import Merged, merge
 from transparent_llm_server.models.loading.completeness import outline, require_exact, require_fitting, require_ready
 from transparent_llm_server.models.loading.config_file import read_settings, require_held
 from transparent_llm_server.models.loading.folder import TOKENIZER, settings_of
-from transparent_llm_server.models.loading.gguf_file import gguf_model, gguf_tokenizer
+from transparent_llm_server.models.loading.gguf_file import gguf_header, gguf_model, gguf_tokenizer
+from transparent_llm_server.models.loading.gguf_header import GgufHeader
 from transparent_llm_server.models.loading.memory import tell_memory
 from transparent_llm_server.models.loading.optional_library import import_quietly
 from transparent_llm_server.models.loading.origin import Origin, origin_of
@@ -66,15 +67,16 @@ def load(
     is_given = hf_model is not None and tokenizer is not None
     origin = None if is_given else origin_of(model_name, revision, with_weights=hf_model is None)
     adapted = None if adapter is None else origin_of(adapter, is_adapter=True)
+    header = None if origin is None or origin.gguf is None else gguf_header(origin)
     if tokenizer is None and origin is not None:
         step("reading the tokenizer")
-        tokenizer = load_tokenizer(origin)
+        tokenizer = load_tokenizer(origin, header)
     step("reading weights")
     quantization = placement.quantization
     if hf_model is not None:
         require_ready(hf_model)
-    elif origin is not None and origin.gguf is not None:
-        hf_model, quantization = gguf_model(origin, placement)
+    elif origin is not None and header is not None:
+        hf_model, quantization = gguf_model(origin, header, placement)
     elif origin is not None:
         hf_model = _from_files(origin, placement)
     assert hf_model is not None
@@ -85,14 +87,14 @@ def load(
     return Loaded(placed, tokenizer, quantization, merged)
 
 
-def load_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
+def load_tokenizer(origin: Origin, header: GgufHeader | None) -> PreTrainedTokenizerBase:
     """The tokenizer that lies beside the model.
 
     Raises:
         InvalidRequestError: there is none.
         ModelRefusedError: its files are damaged.
     """
-    tokenizer = _tokenizer(origin) if origin.gguf is None else gguf_tokenizer(origin)
+    tokenizer = _tokenizer(origin) if header is None else gguf_tokenizer(origin, header)
     require_vocabulary(tokenizer, origin.name)
     return tokenizer
 
