@@ -79,7 +79,7 @@ def check(local: TransformerLensTransparentLlm, llm: RemoteTransparentLlm, addre
     require_same(first, local.largest_elements(0))
     require_same(second, (values, ids))
     assert torch.equal(tokens, local.tokens())
-    with llm.reading(pos=slice(0, 2), rank=slice(1, None), d_model=slice(0, 1), dtype=torch.float64):
+    with llm.reading(pos=slice(0, 2), rank=slice(1, None), dtype=torch.float64):
         require_same(llm.largest_elements(1), (values[:, :2, 1:].double(), ids[:, :2, 1:]))
         require_same(llm.fetch([("largest_elements", 1)])[0], (values[:, :2, 1:].double(), ids[:, :2, 1:]))
     for after in (16, values.nbytes, values.nbytes + 16, nbytes):

@@ -133,9 +133,11 @@ def test_a_client_and_a_server_of_this_process(family: str, dtype: torch.dtype, 
         with AROUND[around]():
             got = everything(llm)
         assert_same(got, wanted)
-        with AROUND[around](), llm.reading(hidden=slice(0, 50, 7), target=slice(0, 2)):
-            parts = llm.decomposed_ffn_out(0, 1, 2), llm.decomposed_attn(0, 1)
-    assert_same(list(parts), [local.decomposed_ffn_out(0, 1, 2)[:50:7], local.decomposed_attn(0, 1)[:2]])
+        with AROUND[around](), llm.reading(hidden=slice(0, 50, 7)):
+            neurons = llm.decomposed_ffn_out(0, 1, 2)
+        with AROUND[around](), llm.reading(target=slice(0, 2)):
+            heads = llm.decomposed_attn(0, 1)
+    assert_same([neurons, heads], [local.decomposed_ffn_out(0, 1, 2)[:50:7], local.decomposed_attn(0, 1)[:2]])
 
 
 @pytest.mark.parametrize("around", AROUND)
