@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import SupportsIndex
+from typing import cast
 
 import torch
 
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.read_ahead import Indices
-from transparent_llm.client.reads import Read, integers
+from transparent_llm.client.reads import Arguments, Read, checked
 from transparent_llm.runtime.indexing import counted
 from transparent_llm.selection import Selection
 from transparent_llm.wire.form import Form
@@ -39,19 +39,19 @@ class Ask:
     """What is asked for of all values."""
 
     @classmethod
-    def of(cls, run: CurrentRun, name: str, indices: Sequence[SupportsIndex | None], selection: Selection) -> Ask:
+    def of(cls, run: CurrentRun, name: str, arguments: Arguments, selection: Selection) -> Ask:
         """From what a caller wrote. A negative index becomes the one that it stands for, as a server has it; so both
         are one value here. For some of them the run's model is asked for once.
 
         Raises:
-            InvalidRequestError: there is no such method, or it has fewer arguments, or one that is no integer; or the
-                selection has an axis that its value does not have.
+            InvalidRequestError: there is no such method, or it has fewer arguments, or one that is not what it can be;
+                or the selection has an axis that its value does not have.
         """
-        given = integers(name, indices)
-        if any(index is not None and index < 0 for index in given):
+        indices, parameters = checked(name, arguments)
+        if any(index is not None and index < 0 for index in indices):
             run.find_model()
-            given = _counted(run, name, given)
-        ask = cls(run, (name, given), selection)
+            indices = _counted(run, name, indices)
+        ask = cls(run, (name, (*indices, *parameters)), selection)
         _ = ask._form  # refuses the selection where the caller reads
         return ask
 
@@ -62,8 +62,13 @@ class Ask:
 
     @property
     def indices(self) -> Indices:
-        """The arguments of the method; None for those that were left out."""
-        return self.read[1]
+        """The indices among the arguments of the method; None for those that were left out."""
+        return cast(Indices, self.read[1][: len(METHODS[self.name].arguments)])
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The axes of the value whose length its parameters say."""
+        return METHODS[self.name].lengths(self.read[1])
 
     @property
     def layer(self) -> int | None:
@@ -98,12 +103,13 @@ class Ask:
     def sizes(self) -> Indices:
         """Of the axes that its indices go along."""
         (batch, n_pos), info = self.run.shape, self.run.model.info
-        sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
+        sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads, "d_vocab": info.d_vocab}
         return tuple(sizes[axis] for axis in METHODS[self.name].axes)
 
     def at(self, indices: Indices) -> Ask:
         """The same of another place."""
-        return Ask(self.run, (self.name, indices), self.selection)
+        parameters = self.read[1][len(indices) :]
+        return Ask(self.run, (self.name, (*indices, *parameters)), self.selection)
 
     def item(self, *, factored: bool = False) -> Item:
         """For a request.
@@ -123,7 +129,7 @@ def _counted(run: CurrentRun, name: str, indices: Indices) -> Indices:
     named = dict(zip(method.arguments, indices, strict=True))
     row = named.get("batch_i")
     row = None if row is None else counted(row, batch)
-    sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
+    sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads, "d_vocab": info.d_vocab}
     if row is not None and 0 <= row < batch:
         sizes["pos"] = run.n_tokens(row)
     axes = zip(method.axes, indices, strict=True)

@@ -1,13 +1,15 @@
-"""Reads: methods with their indices, and what comes for each of them."""
+"""Reads: methods with their arguments, and what comes for each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any, SupportsIndex, TypeVar, cast, get_type_hints
 
 import torch
 
+from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.client.read_ahead import Indices
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InternalError, InvalidRequestError
@@ -15,14 +17,15 @@ from transparent_llm.quoting import kind_of, quoted
 from transparent_llm.runtime.indexing import integer
 from transparent_llm.wire.fetch import FETCHED_METHODS
 from transparent_llm.wire.methods import METHODS, Method
+from transparent_llm.wire.parameters import Argument
 
-Read = tuple[str, Indices]
-"""A method and its indices."""
+Read = tuple[str, tuple[Argument, ...]]
+"""A method and its arguments: indices, then parameters."""
 
-ReadSpec = str | tuple[str | SupportsIndex | None, ...]
+ReadSpec = str | tuple["str | SupportsIndex | float | Sequence[SupportsIndex] | None", ...]
 """A read as a caller of `fetch` writes it: "logits", or ("residual_in", 3)."""
 
-Arguments = tuple["SupportsIndex | None", ...]
+Arguments = Sequence["str | SupportsIndex | float | Sequence[SupportsIndex] | None"]
 """Of a method, in its order, as a caller writes them; None for one that is left out."""
 
 WHOLE = "value"
@@ -63,21 +66,25 @@ def _as_read(read: ReadSpec) -> tuple[str, Arguments]:
     return read[0], cast(Arguments, read[1:])
 
 
-def integers(name: str, indices: Sequence[SupportsIndex | None]) -> Indices:
-    """All indices of a method; None for those that are left out.
+def checked(name: str, arguments: Arguments) -> tuple[Indices, tuple[Argument, ...]]:
+    """All indices of a method, None for those that are left out, and all parameters.
 
     Raises:
-        InvalidRequestError: it cannot be read, or has fewer arguments, or one of these is no integer.
+        InvalidRequestError: it cannot be read, or has fewer arguments, or one of these is none that it can be.
+        TooLargeError: a parameter is a list that no request holds.
     """
-    if name not in METHODS or (indices and not METHODS[name].arguments and name not in FETCHED_METHODS):
+    if name not in METHODS or (arguments and not METHODS[name].arguments and name not in FETCHED_METHODS):
         raise not_fetched(name)
-    arguments = METHODS[name].arguments
-    if len(indices) > len(arguments):
-        taken = ", ".join(arguments) or "no argument"
-        raise InvalidRequestError(f"{name} takes {taken}; got {len(indices)} arguments")
-    named = zip(arguments, indices, strict=False)
-    given = tuple(None if index is None else integer(argument, index) for argument, index in named)
-    return given + (None,) * (len(arguments) - len(given))
+    method = METHODS[name]
+    if len(arguments) > len(method.argument_names):
+        taken = ", ".join(method.argument_names) or "no argument"
+        raise InvalidRequestError(f"{name} takes {taken}; got {len(arguments)} arguments")
+    n = len(method.arguments)
+    named = zip(method.arguments, arguments[:n], strict=False)
+    indices = tuple(None if index is None else integer(argument, index) for argument, index in named)
+    given = zip_longest(method.parameters, arguments[n:])
+    parameters = tuple(each.default if got is None else each.checked(name, got) for each, got in given)
+    return indices + (None,) * (n - len(indices)), parameters
 
 
 def not_fetched(name: str) -> InvalidRequestError:
@@ -129,5 +136,6 @@ def each(several: Result, change: Callable[[torch.Tensor], torch.Tensor]) -> Res
 @cache
 def _named_tuple(name: str) -> Callable[..., Result]:
     """That the class says a method returns."""
-    kind: Callable[..., Result] = get_type_hints(getattr(TransparentLlm, name))["return"]
+    asked = ANALYSES[name] if name in ANALYSES else getattr(TransparentLlm, name)
+    kind: Callable[..., Result] = get_type_hints(asked)["return"]
     return kind

@@ -18,7 +18,7 @@ from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.device import device_of
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
-from transparent_llm.client.reads import ReadSpec, Result, as_reads, each, integers
+from transparent_llm.client.reads import ReadSpec, Result, as_reads, checked, each
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
@@ -268,7 +268,7 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
 
     @plain_torch()
     def neuron_output(self, layer: int, neuron: int) -> Float[torch.Tensor, "d_model"]:
-        selection, (at_layer, at_neuron) = self._own_selection.get(), integers("neuron_output", (layer, neuron))
+        selection, (at_layer, at_neuron) = self._own_selection.get(), checked("neuron_output", (layer, neuron))[0]
         wanted = form("neuron_output", selection)
         request = requests.neuron_output(self._model, self._runs.digest, at_layer, at_neuron, wanted)
         kept = self._reader.neuron_output(self._runs.latest, at_layer, at_neuron) if selection == Selection() else None

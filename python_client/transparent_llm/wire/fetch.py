@@ -6,14 +6,15 @@ from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.form import Form, form_of
 from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.parameters import Argument
 
 MOST_ITEMS = 4096
 """Of one request; a client that wants more asks several times."""
 
 _READS = tuple(field.name for field in service_pb2.FetchItem.DESCRIPTOR.fields)
 ReadsRequest = service_pb2.FetchRequest | service_pb2.PlanRequest
-Read = tuple[str, tuple[int | None, ...], Form]
-"""A method, its indices, and the form of its value."""
+Read = tuple[str, tuple[Argument, ...], Form]
+"""A method, its arguments, and the form of its value."""
 
 FETCHED_METHODS = frozenset(_READS)
 """What can be asked for: all that reads a run and answers a tensor."""
@@ -59,4 +60,4 @@ def _read(what: str, index: int, item: service_pb2.FetchItem, run_id: str) -> Re
         raise InvalidRequestError(
             f"{what} names another run; one {what.split()[-1]} reads one run", metadata={"item": str(index)}
         )
-    return name, METHODS[name].indices(read), form_of(read.options)
+    return name, METHODS[name].arguments_of(read), form_of(read.options)

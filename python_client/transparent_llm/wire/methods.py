@@ -4,7 +4,7 @@ servicer both work from it."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
-from transparent_llm.wire._gen import method_pb2, service_pb2
+from transparent_llm.wire._gen import analysis_pb2, method_pb2, service_pb2
+from transparent_llm.wire.parameters import Argument, Parameter, parameter_of
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
 ADMIN_SERVICE = "transparent_llm.v1.TransparentLlmAdminService"
@@ -62,7 +63,10 @@ class Method:
     """Whether it reads a run, or the model alone."""
 
     of_class: bool = True
-    """Whether it is a method of the class, or a client's way to answer several of them at once."""
+    """Whether it is a method of the class, or something that clients or servers make of them."""
+
+    is_analysis: bool = False
+    """Whether it is computed of the values of others."""
 
     dtype: torch.dtype | None = None
     """Element type; None: a floating one, that of the model or the one that was asked for."""
@@ -75,6 +79,9 @@ class Method:
 
     axes: tuple[str, ...] = ()
     """The axis that each of the arguments goes along."""
+
+    parameters: tuple[Parameter, ...] = ()
+    """The arguments that are no indices and come after them."""
 
     @property
     def integers(self) -> bool:
@@ -118,14 +125,26 @@ class Method:
     @property
     def request_type(self) -> type[Message]:
         """The generated request message."""
-        request: type[Message] = getattr(service_pb2, f"{self.rpc}Request")
+        request: type[Message] = getattr(analysis_pb2 if self.is_analysis else service_pb2, f"{self.rpc}Request")
         return request
 
-    def indices(self, request: Any) -> tuple[int | None, ...]:
-        """The indices in a request, in the order of the class; None for an optional one that is absent.
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """Of all that it takes: indices, then parameters."""
+        return (*self.arguments, *(parameter.name for parameter in self.parameters))
+
+    def lengths(self, arguments: Sequence[Argument]) -> dict[str, int]:
+        """The axes of the value whose length the parameters among these arguments say."""
+        given = zip(self.parameters, arguments[len(self.arguments) :], strict=True)
+        found = {each.size_of: each.size(argument) for each, argument in given if each.size_of is not None}
+        return {axis: size for axis, size in found.items() if size is not None}
+
+    def arguments_of(self, request: Any) -> tuple[Argument, ...]:
+        """The arguments in a request, in the order of the class; None for an optional index that is absent.
 
         Raises:
-            InvalidRequestError: one that is not optional is absent.
+            InvalidRequestError: an index that is not optional is absent, or a parameter is not what it can be.
+            TooLargeError: a parameter is a list that is too long.
         """
         missing = [name for name in self.arguments if not request.HasField(name) and name not in self.optional]
         if missing:
@@ -134,7 +153,8 @@ class Method:
                 reason="MISSING_ARGUMENT",
                 metadata={"axis": missing[0]},
             )
-        return tuple(getattr(request, name) if request.HasField(name) else None for name in self.arguments)
+        indices = (getattr(request, name) if request.HasField(name) else None for name in self.arguments)
+        return (*indices, *(parameter.read(request) for parameter in self.parameters))
 
 
 def _of_rpc(rpc: Any) -> Method:
@@ -147,7 +167,8 @@ def _of_rpc(rpc: Any) -> Method:
         _axes(spec.dims) if rpc.server_streaming else None,
         optional=tuple(name for name, index in indices.items() if index.optional),
         of_run="run_id" in rpc.input_type.fields_by_name,
-        of_class=not spec.bulk,
+        of_class=not spec.bulk and not spec.analysis,
+        is_analysis=spec.analysis,
         dtype=_dtype(spec),
         parts=tuple(
             Part(part.name, _axes(part.dims), _dtype(part), optional=part.optional, sparse=part.sparse)
@@ -155,6 +176,11 @@ def _of_rpc(rpc: Any) -> Method:
         ),
         weights=spec.weights or None,
         axes=tuple(index.axis for index in indices.values()),
+        parameters=tuple(
+            parameter_of(field, spec.size_of, all_if_empty=spec.all_if_empty)
+            for field in fields
+            if (spec := _option(field, method_pb2.parameter)) is not None
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from google.protobuf.message import Message
@@ -15,6 +15,7 @@ from transparent_llm.wire import dtypes, health, ring, slices, tensors
 from transparent_llm.wire._gen import admin_pb2, service_pb2, tensor_pb2
 from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.parameters import Argument
 
 Request = Message
 """Without its fields: outside `wire` nobody sets or reads them."""
@@ -26,8 +27,8 @@ class Item(NamedTuple):
     name: str
     """Of the method."""
 
-    indices: tuple[int | None, ...]
-    """In the order of the method's arguments; None leaves one out."""
+    arguments: tuple[Argument, ...]
+    """Of the method, indices before parameters; None leaves an index out."""
 
     form: Form
 
@@ -133,7 +134,7 @@ def read(run_id: str, item: Item) -> Request:
     Raises:
         IndexOutOfRangeError: an index that no axis has.
     """
-    request = of_method(item.name, run_id, *item.indices)
+    request = of_method(item.name, run_id, *item.arguments)
     _fill(_options(request), item.form)
     return request
 
@@ -148,14 +149,17 @@ def plan(run_id: str, items: Iterable[Item]) -> Request:
     return service_pb2.PlanRequest(run_id=run_id, items=_items(items))
 
 
-def of_method(name: str, target: str, *indices: int | None, options: tensor_pb2.TensorOptions | None = None) -> Request:
-    """What a method with these indices asks of `target`, a run id or the name of a model.
+def of_method(name: str, target: str, *arguments: Argument, options: tensor_pb2.TensorOptions | None = None) -> Request:
+    """What a method with these arguments asks of `target`, a run id or the name of a model; parameters may be left out.
 
     Raises:
         IndexOutOfRangeError: an index that no axis has.
     """
     method = METHODS[name]
-    fields = {axis: _int32(axis, index) for axis, index in zip(method.arguments, indices, strict=True)}
+    indices = zip(method.arguments, arguments[: len(method.arguments)], strict=True)
+    parameters = zip(method.parameters, arguments[len(method.arguments) :], strict=False)
+    fields: dict[str, Any] = {axis: _int32(axis, index) for axis, index in indices}
+    fields.update((parameter.name, parameter.field(argument)) for parameter, argument in parameters)
     request = method.request_type(**{"run_id" if method.of_run else "model": target}, **fields)
     if options is not None:
         _options(request).CopyFrom(options)
@@ -197,11 +201,11 @@ def _fill(options: tensor_pb2.TensorOptions, form: Form) -> None:
         options.encoding = tensor_pb2.ENCODING_FACTORED
 
 
-def _int32(axis: str, value: int | None) -> int | None:
+def _int32(axis: str, value: Argument) -> int | None:
     """For a field; None leaves it out."""
     if value is None:
         return None
-    index = operator.index(value)
+    index = operator.index(value)  # type: ignore[arg-type]  # indices are integers
     if not -(2**31) <= index < 2**31:
         raise IndexOutOfRangeError(
             f"{axis} {index} is out of range: no axis is that long", metadata={"axis": axis, "got": str(index)}

@@ -114,6 +114,9 @@ class CompletedRun:
     """A run that can be read."""
 
     read: Reader
+    llm: TransparentLlm
+    """An object of the class whose current run this is: what analyses read."""
+
     tokens: torch.Tensor
     mask: torch.Tensor | None
     nbytes: int
@@ -242,7 +245,8 @@ class ServedTransformerLens(ServedModel):
         tokens, mask = values.tokens().tensor(), values.mask().tensor()
         read = ValuesReader(values, reads_are_quick=self._reads_are_quick)
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        return CompletedRun(read, tokens, mask, values.nbytes, nonce, self, digest, self.llm.warnings_of(values))
+        llm, warnings = self.llm.of_run(values), self.llm.warnings_of(values)
+        return CompletedRun(read, llm, tokens, mask, values.nbytes, nonce, self, digest, warnings)
 
     def _reader(self) -> Reader:
         return ValuesReader(ModelValues(self.llm.bridged), reads_are_quick=self._reads_are_quick)
@@ -275,7 +279,7 @@ class ServedTransparentLlm(ServedModel):
         prepared.run_input.run_on(llm)
         tokens = llm.tokens()
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        return CompletedRun(ContractReader(llm, tokens), tokens, _mask(llm), tokens.nbytes, nonce, self, digest)
+        return CompletedRun(ContractReader(llm, tokens), llm, tokens, _mask(llm), tokens.nbytes, nonce, self, digest)
 
     def _reader(self) -> Reader:
         return ContractReader(self.llm)

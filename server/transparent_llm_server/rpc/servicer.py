@@ -30,6 +30,7 @@ from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, Serve
 from transparent_llm_server.models.serving import CompletedRun, Reader, ServedModel
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.rpc.admission import Admission
+from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.intake import Intake
@@ -70,6 +71,7 @@ FEATURES = (
     "model_states",
     "tokenize",
     "add_bos",
+    "analysis",
 )
 
 
@@ -184,7 +186,7 @@ class TransparentLlmServicer:
     def Fetch(self, request: service_pb2.FetchRequest, context: _Context) -> _Frames:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
-            parts = partial(self._answers.parts_of_all, run.read, request, caller)
+            parts = partial(self._answers.parts_of_all, reader_of(run), request, caller)
             named = _digest_of(service_pb2.PlanRequest(items=request.items))
             tag = etag(run.nonce, "fetch", named, form_of(request.options))
             yield from self._answers.stream(parts, tag, delivery_of(request.options), caller)
@@ -194,7 +196,7 @@ class TransparentLlmServicer:
         with self._held_run(request, context) as run:
             headers = [
                 tensors.header(part.name, part.dtype, part.value.shape, part.dims)
-                for part in self._answers.parts_of_all(run.read, request, caller)
+                for part in self._answers.parts_of_all(reader_of(run), request, caller)
             ]
         return service_pb2.PlanResponse(
             tensors=headers,
@@ -214,14 +216,15 @@ class TransparentLlmServicer:
 
     def _of_run(self, name: str, request: _OfRun, context: _Context) -> _Frames:
         with self._held_run(request, context) as run:
-            indices = METHODS[name].indices(request)
-            yield from self._value(run.read, name, indices, request, context, partial(etag, run.nonce, name, indices))
+            arguments = METHODS[name].arguments_of(request)
+            tag_of = partial(etag, run.nonce, name, arguments)
+            yield from self._value(reader_of(run), name, arguments, request, context, tag_of)
 
     def _of_weights(self, name: str, request: _OfModel, context: _Context) -> _Frames:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
             digest = _require_digest(request.model_digest, model)
-            indices = METHODS[name].indices(request)
+            indices = METHODS[name].arguments_of(request)
             yield from self._value(model.read, name, indices, request, context, partial(etag, digest, name, indices))
 
     def _value(

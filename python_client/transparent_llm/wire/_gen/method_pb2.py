@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftransparent_llm/v1/method.proto\x12\x12transparent_llm.v1\x1a google/protobuf/descriptor.proto\x1a\x1ftransparent_llm/v1/tensor.proto\"\x90\x01\n\nMethodSpec\x12\x0c\n\x04\x64ims\x18\x01 \x01(\t\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12+\n\x05parts\x18\x03 \x03(\x0b\x32\x1c.transparent_llm.v1.PartSpec\x12\x0f\n\x07weights\x18\x04 \x01(\t\x12\x0c\n\x04\x62ulk\x18\x05 \x01(\x08\"r\n\x08PartSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64ims\x18\x02 \x01(\t\x12(\n\x05\x64type\x18\x03 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\x10\n\x08optional\x18\x04 \x01(\x08\x12\x0e\n\x06sparse\x18\x05 \x01(\x08\"+\n\tIndexSpec\x12\x0c\n\x04\x61xis\x18\x01 \x01(\t\x12\x10\n\x08optional\x18\x02 \x01(\x08:P\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1e.transparent_llm.v1.MethodSpec:M\n\x05index\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1d.transparent_llm.v1.IndexSpecBh\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftransparent_llm/v1/method.proto\x12\x12transparent_llm.v1\x1a google/protobuf/descriptor.proto\x1a\x1ftransparent_llm/v1/tensor.proto\"\xa2\x01\n\nMethodSpec\x12\x0c\n\x04\x64ims\x18\x01 \x01(\t\x12(\n\x05\x64type\x18\x02 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12+\n\x05parts\x18\x03 \x03(\x0b\x32\x1c.transparent_llm.v1.PartSpec\x12\x0f\n\x07weights\x18\x04 \x01(\t\x12\x0c\n\x04\x62ulk\x18\x05 \x01(\x08\x12\x10\n\x08\x61nalysis\x18\x06 \x01(\x08\"r\n\x08PartSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64ims\x18\x02 \x01(\t\x12(\n\x05\x64type\x18\x03 \x01(\x0e\x32\x19.transparent_llm.v1.Dtype\x12\x10\n\x08optional\x18\x04 \x01(\x08\x12\x0e\n\x06sparse\x18\x05 \x01(\x08\"+\n\tIndexSpec\x12\x0c\n\x04\x61xis\x18\x01 \x01(\t\x12\x10\n\x08optional\x18\x02 \x01(\x08\"6\n\rParameterSpec\x12\x0f\n\x07size_of\x18\x01 \x01(\t\x12\x14\n\x0c\x61ll_if_empty\x18\x02 \x01(\x08:P\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1e.transparent_llm.v1.MethodSpec:M\n\x05index\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1d.transparent_llm.v1.IndexSpec:U\n\tparameter\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x0b\x32!.transparent_llm.v1.ParameterSpecBh\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,9 +25,11 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.transparentllm.v1P\001Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\252\002\021TransparentLlm.V1'
   _globals['_METHODSPEC']._serialized_start=123
-  _globals['_METHODSPEC']._serialized_end=267
-  _globals['_PARTSPEC']._serialized_start=269
-  _globals['_PARTSPEC']._serialized_end=383
-  _globals['_INDEXSPEC']._serialized_start=385
-  _globals['_INDEXSPEC']._serialized_end=428
+  _globals['_METHODSPEC']._serialized_end=285
+  _globals['_PARTSPEC']._serialized_start=287
+  _globals['_PARTSPEC']._serialized_end=401
+  _globals['_INDEXSPEC']._serialized_start=403
+  _globals['_INDEXSPEC']._serialized_end=446
+  _globals['_PARAMETERSPEC']._serialized_start=448
+  _globals['_PARAMETERSPEC']._serialized_end=502
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,41 @@
+"""Vectors of the residual stream on their way to the vocabulary, as many at a time as memory should hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+
+from transparent_llm.analysis.interrupt import check
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.quoting import quoted
+
+NORMALIZE = ("own", "frozen", "none")
+"""What is done to a vector before it is unembedded: see `layer_lens`."""
+
+_BLOCK_BYTES = 2**25
+"""Of scores that are in memory at a time."""
+
+
+def in_blocks(llm: TransparentLlm, indices: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of vectors, some at a time, whose scores are made together."""
+    step = max(1, _BLOCK_BYTES // (4 * llm.model_info().d_vocab))
+    for start in range(0, len(indices), step):
+        check()
+        yield list(indices[start : start + step])
+
+
+def scores(
+    llm: TransparentLlm, vectors: Float[torch.Tensor, "n d_model"], normalize: str = "own"
+) -> Float[torch.Tensor, "n vocab"]:
+    """Scores of the whole vocabulary, in float32.
+
+    Raises:
+        InvalidRequestError: `normalize` is not known.
+    """
+    if normalize not in ("own", "none"):
+        known = ", ".join(f'"{each}"' for each in NORMALIZE)
+        raise InvalidRequestError(f"normalize must be one of {known}, got {quoted(str(normalize))}")
+    return llm.unembed(vectors, normalize == "own").float()

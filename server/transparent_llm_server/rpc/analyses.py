@@ -1,0 +1,109 @@
+"""Analyses of a run as values: shape and type are known from the table, nothing is computed before it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.analysis.interrupt import checking
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InternalError
+from transparent_llm.runtime.indexing import checked_index, integer
+from transparent_llm.wire.methods import METHODS, Method, Part
+from transparent_llm.wire.parameters import Argument
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
+from transparent_llm_server.models.serving import CompletedRun, Reader
+from transparent_llm_server.models.values.value import Computed, Found, Value
+
+_POSITIONS = ("pos", "query_pos", "key_pos", "target", "source")
+
+
+class _AnalysesToo:
+    """Reads a run, and what is computed of its values."""
+
+    def __init__(self, run: CompletedRun) -> None:
+        self._run = run
+        self.reads_are_quick = run.read.reads_are_quick
+
+    def __call__(self, name: str, *arguments: object) -> Found:
+        """What the method of that name returns, or the analysis will return."""
+        if name not in ANALYSES:
+            return self._run.read(name, *arguments)
+        return _found(self._run, METHODS[name], arguments)
+
+
+def reader_of(run: CompletedRun) -> Reader:
+    """Reads all that can be asked of a run."""
+    return _AnalysesToo(run)
+
+
+class _Answer:
+    """What one analysis gives, computed once for all of its tensors."""
+
+    def __init__(self, llm: TransparentLlm, name: str, arguments: Sequence[Argument]) -> None:
+        self._llm, self._name, self._arguments = llm, name, arguments
+        self._made: tuple[torch.Tensor | None, ...] | None = None
+
+    def tensor(self, number: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """One of them, which must be as the table says."""
+        if self._made is None:
+            with checking(raise_if_cancelled):
+                made = ANALYSES[self._name](self._llm, *self._arguments)
+            self._made = made if isinstance(made, tuple) else (made,)
+        found = self._made[number]
+        if found is None or tuple(found.shape) != shape or found.dtype != dtype:
+            got = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+            raise InternalError(f"{self._name} gave {got} where {dtype} {list(shape)} was to come")
+        return found
+
+
+def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Found:
+    checked = _checked(run, method, arguments)
+    answer, sizes = _Answer(run.llm, method.name, checked), _sizes(run) | method.lengths(checked)
+    if not method.is_parts:
+        return _value(answer, 0, Part("value", method.dims or (), method.dtype), sizes)
+    wanted = [_is_wanted(part, method, checked) for part in method.parts]
+    return tuple(
+        _value(answer, number, part, sizes) if wanted[number] else None for number, part in enumerate(method.parts)
+    )
+
+
+def _value(answer: _Answer, number: int, part: Part, sizes: dict[str, int]) -> Value:
+    shape, dtype = tuple(sizes[axis] for axis in part.dims), part.dtype
+    assert dtype is not None, f"{part.name} has no type of its own"
+    return Computed(shape, dtype, partial(answer.tensor, number, shape, dtype))
+
+
+def _is_wanted(part: Part, method: Method, arguments: Sequence[Argument]) -> bool:
+    """One that may be absent comes if the parameter says so that is called "with_" and its name."""
+    switch = f"with_{part.name}"
+    return not part.optional or bool(dict(zip(method.argument_names, arguments, strict=True)).get(switch, True))
+
+
+def _sizes(run: CompletedRun) -> dict[str, int]:
+    info, n_pos = run.model.description.info, run.tokens.shape[1]
+    return {"head": info.n_heads, "layer": info.n_layers, **dict.fromkeys(_POSITIONS, n_pos)}
+
+
+def _checked(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """With indices counted from 0.
+
+    Raises:
+        IndexOutOfRangeError: one that the run does not have.
+    """
+    info, (batch, n_pos) = run.model.description.info, run.tokens.shape
+    sizes = {"batch": batch, "layer": info.n_layers, "head": info.n_heads, "pos": n_pos, "d_vocab": info.d_vocab}
+    found: dict[str, int | None] = {}
+    for name, axis, index in zip(method.arguments, method.axes, arguments, strict=False):
+        end = _n_tokens(run, found.get("batch_i")) if axis == "pos" and index is not None else None
+        end = end if index is not None and integer(name, index) < 0 else None
+        found[name] = None if index is None else checked_index(name, index, sizes[axis], end)
+    return (*found.values(), *arguments[len(method.arguments) :])
+
+
+def _n_tokens(run: CompletedRun, row: int | None) -> int | None:
+    return None if run.mask is None or row is None else int(run.mask[row].sum())
