@@ -9,12 +9,15 @@ import inspect
 import re
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
+import torch
 from google.protobuf.descriptor import FieldDescriptor
+from jaxtyping import Float
 
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, contract
+from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.methods import METHODS, SERVICE
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -26,10 +29,12 @@ RPCS = {rpc.name: rpc for rpc in SCHEMA.methods}
 RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize"}
 """About the server and about runs, or several values at once: no part of the contract."""
 
+ANALYSIS_PROTO = PROTO.with_name("analysis.proto")
 ABSTRACT = sorted(TransparentLlm.__abstractmethods__)
 INDEX = {"int", "int | None"}
-AXES = {"batch", "layer", "pos", "head", "d_ffn"}
+AXES = {"batch", "layer", "pos", "head", "d_ffn", "d_vocab"}
 TENSOR_ROWS = [name for name, row in METHODS.items() if row.dims is not None]
+ANALYSIS_ROWS = [name for name, row in METHODS.items() if row.is_analysis]
 
 
 def parameters(name: str, owner: type = TransparentLlm) -> list[inspect.Parameter]:
@@ -73,6 +78,7 @@ def test_table_has_a_row_for_each_abstract_method() -> None:
 
 def test_schema_has_an_rpc_for_each_row() -> None:
     rows = {row.rpc for row in METHODS.values() if row.of_class}
+    rows |= {METHODS[name].rpc for name in ANALYSIS_ROWS}
     require_same("METHODS", rows, "service.proto", RPCS.keys() - RPCS_WITHOUT_A_METHOD)
     require_same("the named exceptions", RPCS_WITHOUT_A_METHOD, "service.proto", RPCS_WITHOUT_A_METHOD & RPCS.keys())
     assert SCHEMA.full_name == SERVICE
@@ -209,3 +215,42 @@ def test_every_rpc_takes_one_message_of_its_name(name: str) -> None:
 def test_servicer_yields_where_the_schema_streams(name: str) -> None:
     answer = get_type_hints(getattr(TransparentLlmServicer, name))["return"]
     assert (answer == Iterator[bytes]) == RPCS[name].server_streaming
+
+
+def annotated(annotation: object) -> tuple[tuple[str, ...], torch.dtype]:
+    """The axes and the type of a tensor, or of one that may be absent."""
+    tensor = next(each for each in (*get_args(annotation), annotation) if each is not type(None))
+    return tuple(tensor.dim_str.split()), torch.float32 if issubclass(tensor, Float) else torch.int64
+
+
+def test_each_analysis_is_in_the_table_and_computed() -> None:
+    require_same("ANALYSES", ANALYSES.keys(), "service.proto", set(ANALYSIS_ROWS) - {"attention_matrices"})
+
+
+@pytest.mark.parametrize("name", ANALYSIS_ROWS)
+def test_analyses_take_what_their_requests_have(name: str) -> None:
+    row, function = METHODS[name], ANALYSES[name]
+    taken = list(inspect.signature(function).parameters.values())[1:]
+    assert list(row.argument_names) == request_fields(name) == [p.name for p in taken]
+    for parameter in row.parameters:
+        default = next(p.default for p in taken if p.name == parameter.name)
+        assert parameter.checked(name, default) == parameter.default, parameter.name
+    assert {p.name for p in taken[: len(row.arguments)] if p.default is None} == set(row.optional)
+
+
+@pytest.mark.parametrize("name", ANALYSIS_ROWS)
+def test_analyses_answer_what_the_table_says(name: str) -> None:
+    row, result = METHODS[name], get_type_hints(ANALYSES[name])["return"]
+    if not row.is_parts:
+        assert annotated(result) == (row.dims, row.dtype)
+        return
+    fields = get_type_hints(result)
+    assert list(fields) == [part.name for part in row.parts]
+    for part in row.parts:
+        assert annotated(fields[part.name]) == (part.dims, part.dtype), part.name
+        assert (type(None) in get_args(fields[part.name])) == part.optional, part.name
+
+
+def test_requests_of_analyses_stand_in_a_file_of_their_own() -> None:
+    there = set(re.findall(r"^message (\w+)Request ", ANALYSIS_PROTO.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    require_same("analysis.proto", there, "the table", {METHODS[name].rpc for name in ANALYSIS_ROWS})

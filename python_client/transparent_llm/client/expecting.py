@@ -21,7 +21,7 @@ def of_run(ask: Ask, *, factored: bool = False) -> Expected:
     """
     method, model = METHODS[ask.name], ask.run.model
     is_whole = factored and method.weights is not None
-    sizes = _sizes(ask.run.shape, model, ask.layer) | ask.lengths
+    sizes = {**_sizes(ask.run.shape, model, ask.layer), **ask.lengths}
     sizes = _cut(sizes, {} if is_whole else ask.axes)
     dtype = _dtype(ask.name, model, None if factored else ask.dtype)
     return Expected(ask.name, method.dims or (), sizes, dtype, method.parts if factored or method.is_parts else ())

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 
+from transparent_llm.analysis.methods import Analyses
 from transparent_llm.client.ask import Ask, form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.client.connected import Connected
@@ -19,7 +20,7 @@ from transparent_llm.client.device import device_of
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reads import ReadSpec, Result, as_reads, checked, each
-from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
 from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
@@ -37,7 +38,7 @@ _AXES = frozenset(axis for method in METHODS.values() for axis in method.value_d
 
 
 @short_tracebacks
-class RemoteTransparentLlm(Connected, TransparentLlm):
+class RemoteTransparentLlm(Connected, Analyses):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
@@ -184,6 +185,11 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
     def prefetch(self, reads: Sequence[ReadSpec]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
         self._of_reads(reads, lambda _, asks: self._reader.prefetch(asks))
+
+    def has_analyses(self) -> bool:
+        """Whether the server computes analyses; one of an older version does not, and they are computed here."""
+        self._runs.current().find_model()
+        return self._shared.models.has("analysis")
 
     def plan(self, reads: Sequence[ReadSpec]) -> list[PlannedRead]:
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""

@@ -33,7 +33,7 @@ class Parameter:
     field_type: int
     is_list: bool
     choices: tuple[str, ...] = ()
-    """Of an enum, in the order of their numbers from 1 on: "residual_out" and so on, without what they all begin with."""
+    """Of an enum, in the order of their numbers from 1 on: "in" of RESIDUAL_POINT_IN and so on."""
 
     size_of: str | None = None
     """The axis of the answer that is as long as this says."""
@@ -123,7 +123,7 @@ class Parameter:
     def _require_few(self, count: int, or_more: str = "") -> None:
         if count > MOST_NUMBERS:
             raise TooLargeError(
-                f"{self.name} has {count} {or_more}numbers, at most {MOST_NUMBERS} are taken at once; ask several times",
+                f"{self.name} has {count} {or_more}numbers, at most {MOST_NUMBERS} are taken; ask several times",
                 metadata={"needed": str(count), "allowed": str(MOST_NUMBERS)},
             )
 

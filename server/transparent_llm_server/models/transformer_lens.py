@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 
-from transparent_llm.contract import ModelInfo, TransparentLlm
+from transparent_llm.analysis.methods import Analyses
+from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ParityCheck
 from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
 from transparent_llm.runtime.current import Current
@@ -52,7 +53,7 @@ EDITED = "edited since the model was loaded; what its checks measured was measur
 
 
 @short_tracebacks
-class TransformerLensTransparentLlm(TransparentLlm):
+class TransformerLensTransparentLlm(Analyses):
     """A model in this process, run through TransformerLens without any weight processing.
 
     An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in

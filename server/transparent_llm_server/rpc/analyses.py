@@ -10,7 +10,6 @@ import torch
 
 from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.analysis.interrupt import checking
-from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InternalError
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.wire.methods import METHODS, Method, Part
@@ -44,13 +43,14 @@ def reader_of(run: CompletedRun) -> Reader:
 class _Answer:
     """What one analysis gives, computed once for all of its tensors."""
 
-    def __init__(self, llm: TransparentLlm, name: str, arguments: Sequence[Argument]) -> None:
-        self._llm, self._name, self._arguments = llm, name, arguments
+    def __init__(self, run: CompletedRun, name: str, arguments: Sequence[Argument]) -> None:
+        self._llm, self._read, self._name, self._arguments = run.llm, run.read, name, arguments
         self._made: tuple[torch.Tensor | None, ...] | None = None
 
     def tensor(self, number: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """One of them, which must be as the table says."""
         if self._made is None:
+            self._read("tokens")  # which says so if another run is read by now
             with checking(raise_if_cancelled):
                 made = ANALYSES[self._name](self._llm, *self._arguments)
             self._made = made if isinstance(made, tuple) else (made,)
@@ -63,7 +63,7 @@ class _Answer:
 
 def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Found:
     checked = _checked(run, method, arguments)
-    answer, sizes = _Answer(run.llm, method.name, checked), _sizes(run) | method.lengths(checked)
+    answer, sizes = _Answer(run, method.name, checked), _sizes(run) | method.lengths(checked)
     if not method.is_parts:
         return _value(answer, 0, Part("value", method.dims or (), method.dtype), sizes)
     wanted = [_is_wanted(part, method, checked) for part in method.parts]

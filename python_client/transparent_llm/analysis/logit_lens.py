@@ -1,0 +1,140 @@
+"""The logit lens of a row: layers x positions, in one read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+
+from transparent_llm.analysis.layer_lens import LayerLens
+from transparent_llm.analysis.places import checked_positions, n_tokens, row_index
+from transparent_llm.analysis.reading import read_all
+from transparent_llm.analysis.token_strings import strings_of
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.runtime.indexing import checked_index
+
+
+@dataclass(frozen=True, repr=False)
+class LogitLens:
+    """What `logit_lens` answers; the last place is the model's output."""
+
+    places: tuple[tuple[str, int], ...]
+    """A point and a layer for each row of the grid, from the bottom up: ("in", 0), ("out", 0) and so on."""
+
+    positions: tuple[int, ...]
+    """Of the row."""
+
+    tokens: tuple[str, ...]
+    """The text at each of these positions."""
+
+    ids: Int[torch.Tensor, "place pos rank"]
+    """The most likely tokens, in falling order."""
+
+    strings: tuple[tuple[tuple[str, ...], ...], ...]
+    """The text of each of them: place, position, rank."""
+
+    logits: Float[torch.Tensor, "place pos rank"]
+    probs: Float[torch.Tensor, "place pos rank"]
+    entropy: Float[torch.Tensor, "place pos"]
+    """Of the distribution over tokens, in nats."""
+
+    kl: Float[torch.Tensor, "place pos"] | None
+    """KL(model's output || lens), in nats; None where it was not asked for."""
+
+    token_ids: tuple[int, ...]
+    """The tokens that were named."""
+
+    token_logprobs: Float[torch.Tensor, "place pos token"]
+    """Their log-probabilities, in nats."""
+
+    token_ranks: Int[torch.Tensor, "place pos token"]
+    """How many tokens are more likely than each of them."""
+
+
+def logit_lens(
+    llm: TransparentLlm,
+    batch_i: int = 0,
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[int] | str | None = None,
+    k: int = 5,
+    token_ids: Sequence[int] = (),
+    mid: bool = False,
+    normalize: str = "own",
+    with_kl: bool = True,
+) -> LogitLens:
+    """The residual stream of a row, unembedded at layers x positions (nostalgebraist 2020).
+
+    Args:
+        llm: Whose current run is looked at.
+        batch_i: Row of the run.
+        layers: Which, negative ones from the end. None: all, and the embedding below them.
+        positions: Of the row, negative ones from its last token; or "last". None: all that are no padding.
+        k: How many of the most likely tokens.
+        token_ids: Tokens whose log-probability and rank are wanted anyway.
+        mid: Also after each layer's attention.
+        normalize: "own", "frozen" or "none": see `layer_lens`.
+        with_kl: Whether to compare with the model's output, which takes as long again.
+
+    Raises:
+        InvalidRequestError: no layer, or an argument that cannot be.
+        IndexOutOfRangeError: a row, layer or position that the run does not have.
+        NotSupportedError: the model has no such point.
+    """
+    row = row_index(llm, batch_i)
+    at = _positions(llm, row, positions)
+    places = _places(llm, layers, mid=mid)
+    ids = tuple(int(token) for token in token_ids)
+    reads = [
+        ("layer_lens", row, layer, None, point, "out", normalize, at, k, 0, ids, with_kl) for point, layer in places
+    ]
+    found = _stacked(read_all(llm, reads))
+    tokens = llm.tokens()[row, list(at)].tolist()
+    text = strings_of(llm, [*found.top_ids.flatten().tolist(), *tokens])
+    return LogitLens(
+        places=places,
+        positions=at,
+        tokens=tuple(text[token] for token in tokens),
+        ids=found.top_ids,
+        strings=tuple(tuple(tuple(text[t] for t in top) for top in rows) for rows in found.top_ids.tolist()),
+        logits=found.top_logits,
+        probs=(found.top_logits - found.logsumexp[..., None]).exp(),
+        entropy=found.entropy,
+        kl=found.kl,
+        token_ids=ids,
+        token_logprobs=found.target_logits - found.logsumexp[..., None],
+        token_ranks=found.target_ranks,
+    )
+
+
+def _positions(llm: TransparentLlm, row: int, positions: Sequence[int] | str | None) -> tuple[int, ...]:
+    if positions is None:
+        return tuple(range(n_tokens(llm, row)))
+    if isinstance(positions, str):
+        if positions != "last":
+            raise InvalidRequestError(f'positions must be "last" or a list of integers, got {positions[:100]!r}')
+        positions = (-1,)
+    if not len(positions):
+        raise InvalidRequestError("positions are empty; leave them out for all")
+    return tuple(checked_positions(llm, row, positions))
+
+
+def _places(llm: TransparentLlm, layers: Sequence[int] | None, *, mid: bool) -> tuple[tuple[str, int], ...]:
+    n_layers = llm.model_info().n_layers
+    wanted = range(n_layers) if layers is None else [checked_index("layer", layer, n_layers) for layer in layers]
+    if not wanted:
+        raise InvalidRequestError("layers are empty; leave them out for all")
+    places = [("in", 0)] if layers is None else []
+    for layer in wanted:
+        places += [("after_attn", layer)] if mid else []
+        places.append(("out", layer))
+    return tuple(places)
+
+
+def _stacked(lenses: Sequence[LayerLens]) -> LayerLens:
+    """All of them as one, with an axis more in front."""
+    *tensors, kl = zip(*lenses, strict=True)
+    return LayerLens(*map(torch.stack, tensors), kl=None if kl[0] is None else torch.stack(kl))  # type: ignore[call-arg]

@@ -1,0 +1,27 @@
+"""Several analyses of a run: asked of the server in one stream where it computes them, otherwise computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.contract import TransparentLlm
+
+
+@runtime_checkable
+class FetchesAnalyses(Protocol):
+    """An implementation whose server may compute analyses."""
+
+    def has_analyses(self) -> bool:
+        """Whether it does."""
+
+    def fetch(self, reads: Sequence[Any]) -> list[Any]:
+        """Many values in one stream."""
+
+
+def read_all(llm: TransparentLlm, reads: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What each of these answers: the name of an analysis, and its arguments in their order."""
+    if isinstance(llm, FetchesAnalyses) and llm.has_analyses():
+        return llm.fetch(reads)
+    return [ANALYSES[name](llm, *arguments) for name, *arguments in reads]

@@ -1,0 +1,53 @@
+"""The standard batch, run by each family here and by plain Hugging Face."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from support.models.batch import ROWS
+from support.models.families import FAMILIES, build_model
+from support.models.reference import HuggingFaceReference
+from support.servers.backends import local_model
+from transparent_llm_server import TransformerLensTransparentLlm
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", list(FAMILIES))
+
+
+@cache
+def _run(folder: Path) -> TransformerLensTransparentLlm:
+    llm = local_model(folder).copy()
+    llm.run_tokens(ROWS)
+    return llm
+
+
+@cache
+def _reference(folder: Path) -> HuggingFaceReference:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    reference = HuggingFaceReference(build_model(FAMILIES[folder.name]()), tokenizer, prepend_bos=False)
+    reference.run_tokens(ROWS)
+    return reference
+
+
+@pytest.fixture
+def llm(family: str, family_folders: dict[str, Path]) -> TransformerLensTransparentLlm:
+    """The family's model, the standard batch run."""
+    return _run(family_folders[family])
+
+
+@pytest.fixture
+def reference(family: str, family_folders: dict[str, Path]) -> HuggingFaceReference:
+    """The same batch, computed by plain Hugging Face without TransformerLens."""
+    return _reference(family_folders[family])
+
+
+@pytest.fixture
+def gpt2(family_folders: dict[str, Path]) -> TransformerLensTransparentLlm:
+    """One of them, for what does not depend on the family."""
+    return _run(family_folders["gpt2"])
