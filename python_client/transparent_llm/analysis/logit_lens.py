@@ -136,5 +136,5 @@ def _places(llm: TransparentLlm, layers: Sequence[int] | None, *, mid: bool) -> 
 
 def _stacked(lenses: Sequence[LayerLens]) -> LayerLens:
     """All of them as one, with an axis more in front."""
-    *tensors, kl = zip(*lenses, strict=True)
-    return LayerLens(*map(torch.stack, tensors), kl=None if kl[0] is None else torch.stack(kl))  # type: ignore[call-arg]
+    parts = zip(*lenses, strict=True)
+    return LayerLens._make(None if part[0] is None else torch.stack(part) for part in parts)
