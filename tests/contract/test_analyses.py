@@ -1,0 +1,118 @@
+"""An analysis is the same wherever it is computed: by the object here, by a server, or here of what a server gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from support.models.batch import ROWS
+from support.models.tensors import assert_same_bits
+from support.servers.backends import Backend, local_model
+from transparent_llm import RemoteTransparentLlm, TransparentLlm
+from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, TooLargeError, TransparentLlmError
+from transparent_llm.testing import serve_in_process
+
+READS: list[tuple[Any, ...]] = [
+    ("layer_lens", 0, 1, None, "out", "out", "own", (), 3, 2, (5, 6), True),
+    ("layer_lens", 1, -1, 0, "after_attn", "in", "none", (-1, 0), 2),
+    ("layer_lens", 2, 0, None, "in"),
+    ("token_logprobs", 0),
+    ("token_logprobs", 2),
+]
+"""At least one of each."""
+
+
+def tensors(value: object) -> list[torch.Tensor | None]:
+    return list(value) if isinstance(value, tuple) else [value]  # type: ignore[list-item]
+
+
+def require_same(got: object, wanted: object) -> None:
+    assert type(got) is type(wanted)
+    for a, b in zip(tensors(got), tensors(wanted), strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            assert_same_bits(a, b)
+
+
+def answer(llm: TransparentLlm, read: tuple[Any, ...]) -> object:
+    """As a caller gets it; the kind of error where the model lacks what is needed."""
+    try:
+        if isinstance(llm, RemoteTransparentLlm):
+            return llm.fetch([read])[0]
+        return ANALYSES[read[0]](llm, *read[1:])
+    except TransparentLlmError as error:
+        return type(error)
+
+
+def test_all_are_here() -> None:
+    assert {name for name, *_ in READS} == ANALYSES.keys()
+
+
+def test_wherever_it_is_computed(backend: Backend, family: str, family_folders: dict[str, Path]) -> None:
+    local, llm = local_model(family_folders[family]).copy(), backend.open(family)
+    for each in (local, llm):
+        each.run_tokens(ROWS)
+    for read in READS:
+        wanted = answer(local, read)
+        got = answer(llm, read)
+        if isinstance(wanted, type):
+            assert got is wanted, read
+        else:
+            require_same(got, wanted)
+
+
+def test_of_what_a_server_gives(family_folders: dict[str, Path]) -> None:
+    """Where the server computes no analyses the client does, of the values."""
+    local = local_model(family_folders["gpt2"]).copy()
+    with serve_in_process(local.copy()) as llm:
+        for each in (local, llm):
+            each.run_tokens(ROWS)
+        for name, *arguments in READS:
+            require_same(ANALYSES[name](llm, *arguments), ANALYSES[name](local, *arguments))
+
+
+def test_parts_are_cut_and_planned_as_any_value(family_folders: dict[str, Path]) -> None:
+    read = READS[0]
+    with serve_in_process(local_model(family_folders["gpt2"]).copy()) as llm:
+        llm.run_tokens(ROWS)
+        (whole,), (planned,) = llm.fetch([read]), llm.plan([read])
+        assert planned.nbytes == sum(tensor.nbytes for tensor in tensors(whole) if tensor is not None)
+        with llm.reading(pos=slice(2, 5), rank=slice(1, None)):
+            (part,) = llm.fetch([read])
+        assert_same_bits(part.top_ids, whole.top_ids[2:5, 1:])
+        assert_same_bits(part.entropy, whole.entropy[2:5])
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "words"),
+    [
+        (IndexOutOfRangeError, ("layer_lens", 0, 9), "layer 9 is out of range"),
+        (IndexOutOfRangeError, ("layer_lens", 0, 0, 9), "minus_layer 9 is out of range"),
+        (IndexOutOfRangeError, ("token_logprobs", 3), "batch_i 3 is out of range"),
+        (InvalidRequestError, ("layer_lens", 0, 0, None, "mid"), 'one of "out", "in", "after_attn", got .mid.'),
+        (InvalidRequestError, ("layer_lens", 0, 0, None, 1), "got int 1"),
+        (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", 3), "list of integers, got int 3"),
+        (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", "3"), "list of integers, got str '3'"),
+        (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", (), -1), "k -1 is out of range"),
+        (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", (), 501), "k 501 is out of range"),
+        (
+            InvalidRequestError,
+            ("layer_lens", 0, 0, None, "out", "out", "own", (), 1, 0, (), 2),
+            "True or False, got int 2",
+        ),
+        (TooLargeError, ("layer_lens", 0, 0, None, "out", "out", "own", range(5000)), "4097 or more numbers"),
+        (TooLargeError, ("layer_lens", 0, 0, None, "out", "out", "own", (), 2**32 - 1), "this read is"),
+        (InvalidRequestError, ("token_logprobs", 0, 1), "token_logprobs takes batch_i; got 2 arguments"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    kind: type[Exception], read: tuple[Any, ...], words: str, family_folders: dict[str, Path]
+) -> None:
+    with serve_in_process(local_model(family_folders["gpt2"]).copy()) as llm:
+        llm.run_tokens(ROWS)
+        with pytest.raises(kind, match=words):
+            llm.fetch([read])
