@@ -1,4 +1,4 @@
-"""Long computations that can be stopped: they look up between their pieces."""
+"""Whether an analysis should go on: asked between the bounded pieces of its work, answered by whoever started it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_look: ContextVar[Callable[[], None] | None] = ContextVar("look", default=None)
+_check: ContextVar[Callable[[], None] | None] = ContextVar("analysis_check", default=None)
 
 
 def check() -> None:
-    """To be called between pieces; raises what the one who waits wants raised, if nobody waits any more."""
-    look = _look.get()
-    if look is not None:
-        look()
+    """Call what the innermost `checking` block of this thread or task gives, if there is one; it may raise."""
+    if (asked := _check.get()) is not None:
+        asked()
 
 
 @contextmanager
-def checking(look: Callable[[], None]) -> Iterator[None]:
-    """Within this block `check` calls `look`."""
-    token = _look.set(look)
+def checking(ask: Callable[[], None]) -> Iterator[None]:
+    """Within this block analyses call `ask` between pieces of their work; what it raises ends them."""
+    token = _check.set(ask)
     try:
         yield
     finally:
-        _look.reset(token)
+        _check.reset(token)

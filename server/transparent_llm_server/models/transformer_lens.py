@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from transparent_llm.analysis.methods import Analyses
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ParityCheck
+from transparent_llm.factors import AttnFactors, FfnFactors, Rows
 from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
@@ -274,6 +275,12 @@ class TransformerLensTransparentLlm(Analyses):
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
+
+    def attn_factors(self, batch_i: int, layer: int) -> AttnFactors:
+        return self.values().attn_factors(batch_i, layer)
+
+    def ffn_factors(self, batch_i: int, layer: int, pos: int) -> tuple[FfnFactors, Rows]:
+        return self.values().ffn_factors(batch_i, layer, pos)
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor | Any:
         """A value of the current run, or its parts, in memory that belongs to the caller."""
