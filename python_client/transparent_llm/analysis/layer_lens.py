@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 
-from transparent_llm.analysis.places import checked_positions, n_tokens, residual, row_index
+from transparent_llm.analysis.places import checked_positions, residual
+from transparent_llm.analysis.rows import Row
 from transparent_llm.analysis.scores import in_blocks, scores
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.runtime.indexing import checked_index
+from transparent_llm.runtime.numerics import standard_numerics
 
 
 class LayerLens(NamedTuple):
@@ -42,6 +44,7 @@ class LayerLens(NamedTuple):
     """KL(model's output || lens), in nats; None where it was not asked for."""
 
 
+@standard_numerics()
 def layer_lens(
     llm: TransparentLlm,
     batch_i: int,
@@ -79,15 +82,15 @@ def layer_lens(
         IndexOutOfRangeError: a row, layer or position that the run does not have.
         NotSupportedError: the model has no such point, or no final norm that could be frozen.
     """
-    row = row_index(llm, batch_i)
-    places = checked_positions(llm, row, positions)
+    row = Row.of(llm, batch_i)
+    places = checked_positions(row, positions)
     targets = _checked_tokens(llm, k, bottom_k, token_ids)
     vectors = residual(llm, row, point, layer)
     if minus_layer is not None:
         vectors = vectors.float() - residual(llm, row, minus_point, minus_layer).float()
     output = residual(llm, row, "out", -1)
     made = _nothing(len(places), k, bottom_k, len(targets), with_kl=with_kl)
-    real = [i for i, place in enumerate(places) if place < n_tokens(llm, row)]
+    real = [i for i, place in enumerate(places) if place < row.n_tokens]
     for block in in_blocks(llm, real):
         at = [places[i] for i in block]
         found = scores(llm, vectors[at], normalize)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 
 from transparent_llm.analysis.layer_lens import LayerLens
-from transparent_llm.analysis.places import checked_positions, n_tokens, row_index
+from transparent_llm.analysis.places import checked_positions
 from transparent_llm.analysis.reading import read_all
+from transparent_llm.analysis.rows import Row
 from transparent_llm.analysis.token_strings import strings_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
@@ -84,15 +85,16 @@ def logit_lens(
         IndexOutOfRangeError: a row, layer or position that the run does not have.
         NotSupportedError: the model has no such point.
     """
-    row = row_index(llm, batch_i)
-    at = _positions(llm, row, positions)
+    row = Row.of(llm, batch_i)
+    at = _positions(row, positions)
     places = _places(llm, layers, mid=mid)
     ids = tuple(int(token) for token in token_ids)
     reads = [
-        ("layer_lens", row, layer, None, point, "out", normalize, at, k, 0, ids, with_kl) for point, layer in places
+        ("layer_lens", row.index, layer, None, point, "out", normalize, at, k, 0, ids, with_kl)
+        for point, layer in places
     ]
     found = _stacked(read_all(llm, reads))
-    tokens = llm.tokens()[row, list(at)].tolist()
+    tokens = llm.tokens()[row.index, list(at)].tolist()
     text = strings_of(llm, [*found.top_ids.flatten().tolist(), *tokens])
     return LogitLens(
         places=places,
@@ -110,16 +112,16 @@ def logit_lens(
     )
 
 
-def _positions(llm: TransparentLlm, row: int, positions: Sequence[int] | str | None) -> tuple[int, ...]:
+def _positions(row: Row, positions: Sequence[int] | str | None) -> tuple[int, ...]:
     if positions is None:
-        return tuple(range(n_tokens(llm, row)))
+        return tuple(range(row.n_tokens))
     if isinstance(positions, str):
         if positions != "last":
             raise InvalidRequestError(f'positions must be "last" or a list of integers, got {positions[:100]!r}')
         positions = (-1,)
     if not len(positions):
         raise InvalidRequestError("positions are empty; leave them out for all")
-    return tuple(checked_positions(llm, row, positions))
+    return tuple(checked_positions(row, positions))
 
 
 def _places(llm: TransparentLlm, layers: Sequence[int] | None, *, mid: bool) -> tuple[tuple[str, int], ...]:
