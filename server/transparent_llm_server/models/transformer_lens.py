@@ -21,6 +21,8 @@ from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import require_dtype
 from transparent_llm_server.models.derived.model import ModelValues
+from transparent_llm_server.models.derived.projecting import Projecting
+from transparent_llm_server.models.derived.readout import LastStep
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.derived.unsupported import unsupported_values
 from transparent_llm_server.models.forward.batch import Batch, run_together
@@ -52,7 +54,7 @@ EDITED = "edited since the model was loaded; what its checks measured was measur
 
 
 @short_tracebacks
-class TransformerLensTransparentLlm(TransparentLlm):
+class TransformerLensTransparentLlm(Projecting, TransparentLlm):
     """A model in this process, run through TransformerLens without any weight processing.
 
     An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
@@ -121,6 +123,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
+        self._last_step = LastStep(self._model)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
