@@ -177,7 +177,7 @@ class _Target(NamedTuple):
         direction = Direction.of(llm, token, minus_token)
         if row.is_padding(pos):
             return cls(row, pos, direction, torch.zeros_like(direction.vector), torch.zeros_like(direction.norm_bias))
-        scale = direction.readout.scale(llm.residual_out(-1)[row.index, pos])
+        scale = direction.readout.scale(llm.residual_out(llm.model_info().n_layers - 1)[row.index, pos])
         return cls(row, pos, direction, direction.vector / scale, scale)
 
     @property
