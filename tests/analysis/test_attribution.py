@@ -255,8 +255,8 @@ def test_it_agrees_with_transformer_lens_but_for_constants_of_heads() -> None:
 
 
 def constant_of_heads(block: Any) -> torch.Tensor:
-    """What biases of the norm before and of values give through each head [head d_model], whatever it looks at; there it
-    is folded into the bias of attention."""
+    """What biases of the norm before and of values give through each head [head d_model], whatever it looks at; there
+    it is folded into the bias of attention."""
     biases = block.attn.c_attn.bias[-D_MODEL:] + block.ln_1.bias @ block.attn.c_attn.weight[:, -D_MODEL:]
     return torch.einsum("hi,hid->hd", biases.view(N_HEADS, -1), block.attn.c_proj.weight.view(N_HEADS, -1, D_MODEL))
 

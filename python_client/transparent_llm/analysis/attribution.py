@@ -14,8 +14,8 @@ A part is what was added to the residual stream, as the contract defines it: aft
 float64 for a model of that dtype.
 
 The method is that of Elhage et al., A Mathematical Framework for Transformer Circuits (2021), and of TransformerLens,
-`tools.analysis.direct_logit_attribution`, which moves value biases to `attn_bias` and centres weights where it folds
-them: there, differences of two tokens agree but for what value biases give, which here is within heads.
+`tools.analysis.direct_logit_attribution`. There, differences of two tokens are the same but for what biases of values
+and of the norm before them give through each head: it folds that into the bias of attention, here it is the head's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from jaxtyping import Float, Int
 from transparent_llm.analysis import projections
 from transparent_llm.analysis.interrupt import check
 from transparent_llm.analysis.readout import Direction
-from transparent_llm.analysis.row import Row
+from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.runtime.indexing import checked_index, integer
+from transparent_llm.runtime.indexing import integer
 
 
 class LogitTerms(NamedTuple):
@@ -114,7 +114,7 @@ def logit_attribution(
             term), or the implementation cannot say how its logits are made.
     """
     target = _Target.of(llm, batch_i, pos, token, minus_token)
-    layer = checked_index("layer", layer, llm.model_info().n_layers)
+    layer = layer_of(llm, layer)
     along, place = target.along, (target.row.index, layer, target.pos)
     heads = projections.heads_along(llm, *place, along)
     attn_bias = projections.attention_bias(llm, *place).to(along) @ along
@@ -132,7 +132,7 @@ def source_attribution(
     Padded sources give 0. Raises as `logit_attribution`.
     """
     target = _Target.of(llm, batch_i, pos, token, minus_token)
-    layer = checked_index("layer", layer, llm.model_info().n_layers)
+    layer = layer_of(llm, layer)
     found = projections.sources_along(llm, target.row.index, layer, target.pos, target.along)
     found[:, target.row.n_tokens :] = 0
     return found
@@ -153,7 +153,7 @@ def neuron_attribution(
     if integer("k", k) < 1:
         raise InvalidRequestError(f"k must be at least 1, got {k}", metadata={"argument": "k", "got": str(k)})
     target = _Target.of(llm, batch_i, pos, token, minus_token)
-    layer = checked_index("layer", layer, llm.model_info().n_layers)
+    layer = layer_of(llm, layer)
     added = projections.neurons_along(llm, target.row.index, layer, target.pos, target.along)
     order = added.abs().sort(descending=True, stable=True).indices
     ids, others = order[:k], order[k:]
@@ -175,7 +175,7 @@ class _Target(NamedTuple):
         row = Row.of(llm, batch_i)
         pos = row.position(pos)
         direction = Direction.of(llm, token, minus_token)
-        if row.is_padding(pos):
+        if pos >= row.n_tokens:
             return cls(row, pos, direction, torch.zeros_like(direction.vector), torch.zeros_like(direction.norm_bias))
         scale = direction.readout.scale(llm.residual_out(llm.model_info().n_layers - 1)[row.index, pos])
         return cls(row, pos, direction, direction.vector / scale, scale)
@@ -186,4 +186,4 @@ class _Target(NamedTuple):
 
     @property
     def is_padding(self) -> bool:
-        return self.row.is_padding(self.pos)
+        return self.pos >= self.row.n_tokens

@@ -14,11 +14,10 @@ from jaxtyping import Float
 
 from transparent_llm.analysis import projections
 from transparent_llm.analysis.interrupt import check
-from transparent_llm.analysis.row import Row
+from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import quoted
-from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
 
 
@@ -30,7 +29,7 @@ def attention_matrices(llm: TransparentLlm, batch_i: int, layer: int) -> Float[t
         NotSupportedError: the layer has no heads.
     """
     info, row = llm.model_info(), Row.of(llm, batch_i)
-    layer = checked_index("layer", layer, info.n_layers)
+    layer = layer_of(llm, layer)
     found: torch.Tensor | None = None
     for head in range(info.n_heads):
         check()
@@ -69,7 +68,7 @@ def head_scores(llm: TransparentLlm, batch_i: int, layer: int, kind: str) -> Flo
             f"kind {quoted(str(kind))} is unknown; known are {', '.join(KINDS)}", metadata={"argument": "kind"}
         )
     info, row = llm.model_info(), Row.of(llm, batch_i)
-    layer = checked_index("layer", layer, info.n_layers)
+    layer = layer_of(llm, layer)
     score = _entropy if kind == _ENTROPY else _Masked(MASKS[kind](llm.tokens()[row.index, : row.n_tokens]))
     found = []
     for head in range(info.n_heads):
@@ -90,7 +89,7 @@ def value_weighted_norms(llm: TransparentLlm, batch_i: int, layer: int) -> Float
         NotSupportedError: the layer has no heads.
     """
     row = Row.of(llm, batch_i)
-    layer = checked_index("layer", layer, llm.model_info().n_layers)
+    layer = layer_of(llm, layer)
     found = projections.value_weighted_norms(llm, row.index, layer)
     found[:, row.n_tokens :] = 0
     found[:, :, row.n_tokens :] = 0
@@ -98,11 +97,13 @@ def value_weighted_norms(llm: TransparentLlm, batch_i: int, layer: int) -> Float
 
 
 def _real_part(llm: TransparentLlm, row: Row, layer: int, head: int) -> torch.Tensor:
-    return wide(llm.attention_matrix(row.index, layer, head)[: row.n_tokens, : row.n_tokens])
+    matrix = llm.attention_matrix(row.index, layer, head)
+    return wide(matrix[: row.n_tokens, : row.n_tokens])
 
 
 def _entropy(pattern: torch.Tensor) -> torch.Tensor:
-    return -torch.special.xlogy(pattern, pattern).sum(dim=1).mean()
+    information: torch.Tensor = torch.special.xlogy(pattern, pattern)
+    return -information.sum(dim=1).mean()
 
 
 class _Masked:

@@ -1,4 +1,4 @@
-"""Letting go of a long analysis: it asks between its steps whether it may go on."""
+"""Whether an analysis should go on: asked between the bounded pieces of its work, answered by whoever started it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-
-def _go_on() -> None:
-    pass
-
-
-_check: ContextVar[Callable[[], None]] = ContextVar("check", default=_go_on)
+_check: ContextVar[Callable[[], None] | None] = ContextVar("analysis_check", default=None)
 
 
 def check() -> None:
-    """Called between the steps of an analysis; raises where it is not to go on."""
-    _check.get()()
+    """Call what the innermost `checking` block of this thread or task gives, if there is one; it may raise."""
+    if (asked := _check.get()) is not None:
+        asked()
 
 
 @contextmanager
-def checking(callable: Callable[[], None]) -> Iterator[None]:
-    """Within this block, `check` calls this, which raises what is to end an analysis."""
-    token = _check.set(callable)
+def checking(ask: Callable[[], None]) -> Iterator[None]:
+    """Within this block analyses call `ask` between pieces of their work; what it raises ends them."""
+    token = _check.set(ask)
     try:
         yield
     finally:

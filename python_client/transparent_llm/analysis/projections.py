@@ -6,22 +6,23 @@ a direction is its value times (output weights times direction). Of others they 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 
+from transparent_llm.analysis.factored import BLOCK_BYTES, HasFfnFactors, ffn_blocks
 from transparent_llm.analysis.interrupt import check
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotSupportedError
+from transparent_llm.factors import FfnFactors, Rows
 from transparent_llm.runtime.numerics import wide
-
-_PIECE_BYTES = 32 * 2**20
 
 
 @runtime_checkable
 class HasProjections(Protocol):
-    """An implementation that gives parts along a direction by itself, and biases as the model has them.
+    """An implementation that gives what heads brought along a direction by itself, and biases as the model has them.
 
     Results are float32, or float64 for a model of that dtype. Indices and errors are those of the contract.
     """
@@ -30,11 +31,6 @@ class HasProjections(Protocol):
         self, batch_i: int, layer: int, pos: int, along: Float[torch.Tensor, "d_model"]
     ) -> Float[torch.Tensor, "head source"]:
         """`decomposed_attn(batch_i, layer)[pos, source, head] . along`."""
-
-    def neurons_along(
-        self, batch_i: int, layer: int, pos: int, along: Float[torch.Tensor, "d_model"]
-    ) -> Float[torch.Tensor, "d_ffn"]:
-        """`decomposed_ffn_out(batch_i, layer, pos) . along`."""
 
     def attention_bias(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_model"]:
         """What attention added to the residual stream that belongs to no head."""
@@ -62,20 +58,29 @@ def sources_along(llm: TransparentLlm, batch_i: int, layer: int, pos: int, along
     if isinstance(llm, HasProjections):
         return llm.heads_along(batch_i, layer, pos, along).to(along)
     offered = llm.decomposed_attn(batch_i, layer)[pos]
-    found = [part.to(along) @ along for part in offered.split(_rows_of_piece(offered[0]))]
-    return torch.cat(found).T.contiguous()
+    return torch.cat([part.to(along) @ along for part in _blocks(offered)]).T.contiguous()
 
 
 def neurons_along(llm: TransparentLlm, batch_i: int, layer: int, pos: int, along: torch.Tensor) -> torch.Tensor:
-    """What each neuron added at a position, along a direction [d_ffn]."""
-    if isinstance(llm, HasProjections):
-        return llm.neurons_along(batch_i, layer, pos, along).to(along)
-    added = llm.decomposed_ffn_out(batch_i, layer, pos)
-    found = []
-    for part in added.split(_rows_of_piece(added[:1])):
-        check()
-        found.append(part.to(along) @ along)
-    return torch.cat(found)
+    """What each neuron added at a position, along a direction [d_ffn]; neurons of experts that were not chosen: 0."""
+    if isinstance(llm, HasFfnFactors):
+        return _along_factors(*llm.ffn_factors(batch_i, layer, pos), along)
+    blocks = ffn_blocks(llm, batch_i, layer, pos)
+    return torch.cat([rows.to(along) @ along for _, rows in blocks])
+
+
+def _along_factors(factors: FfnFactors, rows: Rows, along: torch.Tensor) -> torch.Tensor:
+    """Activation times (output vector along the direction), without the product of the two."""
+    seen = along if factors.gain is None else along * factors.gain.to(along)
+    found, done, step = along.new_zeros(factors.count), 0, max(1, BLOCK_BYTES // (len(along) * along.itemsize))
+    for first, last in factors.spans:
+        for start in range(first, last, step):
+            check()
+            stop = min(start + step, last)
+            activations = factors.activations[done : done + stop - start].to(along)
+            found[start:stop] = (rows(start, stop).to(along) @ seen) * activations
+            done += stop - start
+    return found
 
 
 def attention_bias(llm: TransparentLlm, batch_i: int, layer: int, pos: int) -> torch.Tensor:
@@ -106,12 +111,12 @@ def value_weighted_norms(llm: TransparentLlm, batch_i: int, layer: int) -> torch
     if isinstance(llm, HasProjections):
         return llm.value_weighted_norms(batch_i, layer)
     moved = llm.decomposed_attn(batch_i, layer)
-    found = []
-    for part in moved.split(_rows_of_piece(moved[:1])):
+    return torch.cat([wide(part).norm(dim=-1) for part in _blocks(moved)]).permute(2, 0, 1).contiguous()
+
+
+def _blocks(rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Some rows each, whose computed product fits a block."""
+    step = max(1, BLOCK_BYTES // max(1, rows[:1].numel() * 8))
+    for start in range(0, len(rows), step):
         check()
-        found.append(wide(part).norm(dim=-1))
-    return torch.cat(found).permute(2, 0, 1).contiguous()
-
-
-def _rows_of_piece(row: torch.Tensor) -> int:
-    return max(1, _PIECE_BYTES // max(1, row.numel() * 8))
+        yield rows[start : start + step]

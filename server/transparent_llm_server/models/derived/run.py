@@ -11,10 +11,11 @@ from functools import cached_property, partial
 
 import torch
 
+from transparent_llm.factors import AttnFactors, FfnFactors, Rows
 from transparent_llm.runtime.indexing import checked_index, integer
-from transparent_llm.runtime.numerics import wide
+from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
-from transparent_llm_server.models.derived.projected import heads_along, kv_head, neurons_along, value_weighted_norms
+from transparent_llm_server.models.derived.projected import heads_along, kv_head, value_weighted_norms
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.capture import Capture, LayerCapture
@@ -164,6 +165,21 @@ class RunValues:
         parts = AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
         return self._unchanged(DecomposedAttn(parts), part.head_modules)
 
+    @standard_numerics()
+    def attn_factors(self, batch_i: int, layer: int) -> AttnFactors:
+        """What `decomposed_attn` is the product of, computed now; the pattern lies in the run's memory."""
+        named = _computed_factors(self.decomposed_attn(batch_i, layer))
+        return AttnFactors(named["pattern"], named["value_out"], named.get("gain"))
+
+    @standard_numerics()
+    def ffn_factors(self, batch_i: int, layer: int, pos: int) -> tuple[FfnFactors, Rows]:
+        """What `decomposed_ffn_out` is the product of, computed now, and the output vectors of the model."""
+        value = self.decomposed_ffn_out(batch_i, layer, pos)
+        named, count = _computed_factors(value), value.shape[0]
+        spans = named["spans"].tolist() if "spans" in named else [(0, count)]
+        factors = FfnFactors(named["activations"], count, tuple((a, b) for a, b in spans), named.get("gain"))
+        return factors, self._neurons("decomposed_ffn_out", layer)[1].output_vectors
+
     def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What attention adds that belongs to no head [d_model]; the heads and this sum to its output."""
         part, _, _, capture = self._heads("attention_output", layer)
@@ -187,21 +203,6 @@ class RunValues:
 
         shape = (self._model.n_heads, self._capture.tokens.shape[1])
         return self._unchanged(Computed(shape, wide(along).dtype, compute), part.head_modules)
-
-    def neurons_along(self, batch_i: int, layer: int, pos: int, along: torch.Tensor) -> Value:
-        """What each neuron added at one position, along a direction [d_ffn]."""
-        part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
-        batch_i, pos = self._checked(batch_i, pos)
-        gain = _at_position(part.ffn_gain(capture, batch_i), pos)
-        activations, spans = neurons.factors(captured, batch_i, pos)
-
-        def compute() -> torch.Tensor:
-            seen = _times(wide(along.to(captured.device)), gain)
-            bounds = [(0, neurons.count)] if spans is None else [(a, b) for a, b in spans.tensor().tolist()]
-            return neurons_along(activations.tensor(), bounds, neurons.output_vectors, seen, neurons.count)
-
-        value = Computed((neurons.count,), wide(along).dtype, compute)
-        return self._unchanged(value, part.neuron_modules)
 
     def value_weighted_norms(self, batch_i: int, layer: int) -> Value:
         """Length of what each head brought from each source to each target [head target source]."""
@@ -275,6 +276,10 @@ class RunValues:
 
 def _from_layer(layer: int) -> str:
     return "from the embedding on" if layer < 0 else f"from layer {layer} on"
+
+
+def _computed_factors(value: Value) -> dict[str, torch.Tensor]:
+    return {factor.name: factor.value.tensor() for factor in value.factors()}
 
 
 def _at_position(gain: Value | None, pos: int) -> Value | None:

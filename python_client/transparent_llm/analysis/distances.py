@@ -1,0 +1,163 @@
+"""How much of a whole each part accounts for: the whole's norm less the part's distance from it.
+
+`d(part, whole) = ||part - whole + 1e-6||`, and a part's share, before shares are made to sum to 1, is
+`max(||whole|| - d(part, whole), 1e-5)`: a part that points away counts next to nothing, and never less. The definition
+is that of the information flow routes of Ferrando and Voita (2024, arXiv 2403.00824), with the constants of the LLM
+Transparency Tool, which has the 1-norm ("l1"). "l2" is the same with the Euclidean norm, and needs no product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from transparent_llm.analysis.factored import BLOCK_BYTES, computed
+from transparent_llm.analysis.interrupt import check
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.factors import AttnFactors
+from transparent_llm.quoting import quoted
+
+NORMS = ("l1", "l2")
+_EPSILON = 1e-6
+_LEAST = 1e-5
+_CACHED_BYTES = 2**20
+"""On a processor, what is multiplied, subtracted and summed in turn stays in its cache."""
+
+
+def checked_norm(norm: str) -> str:
+    """The norm, if there is one of that name.
+
+    Raises:
+        InvalidRequestError: there is none.
+    """
+    if norm not in NORMS:
+        raise InvalidRequestError(
+            f"norm must be one of {', '.join(NORMS)}, got {quoted(str(norm))}", metadata={"argument": "norm"}
+        )
+    return norm
+
+
+def shares_of(parts: torch.Tensor, whole: torch.Tensor, norm: str) -> torch.Tensor:
+    """Of parts [... d_model] in a whole [... d_model], which are broadcast; before they are made to sum to 1."""
+    return _share(_size(whole, norm), _exact(_norm(computed(parts) - _shifted(whole), norm)))
+
+
+def attn_shares(factors: AttnFactors, whole: torch.Tensor, norm: str) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Of all that attention moved, in the stream after it [target d_model]: some targets, and [target source head].
+
+    Parts that no attention reaches count too: each is a part of zeros.
+    """
+    n_targets, n_sources, n_heads, _ = factors.shape
+    step = max(1, BLOCK_BYTES // max(1, 8 * n_sources * n_heads))
+    for start in range(0, n_targets, step):
+        targets = slice(start, min(start + step, n_targets))
+        yield targets, (_l1_shares if norm == "l1" else _l2_shares)(_of_targets(factors, targets), whole[targets])
+
+
+def _l1_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
+    """Only where attention is not zero there is a product to be made, block by block in the same memory."""
+    _, n_sources, n_heads, d_model = factors.shape
+    weights, shifted, gain = _weights(factors), _shifted(whole), _gain(factors)
+    distances = _norm(shifted, "l1")[:, None, None].repeat(1, n_sources, n_heads)  # of parts of zeros
+    step = max(1, _block_bytes(whole) // max(1, n_heads * d_model * weights.element_size()))
+    scratch = weights.new_empty((min(step, n_sources), n_heads, d_model))
+    spans = _spans(factors.pattern)
+    for start in range(0, n_sources, step):
+        for target, (first, stop) in enumerate(spans):
+            low, high = max(start, first), min(start + step, stop)
+            if low >= high:
+                continue
+            check()
+            block, vectors = scratch[: high - low], factors.value_out[low:high]
+            if gain is not None:
+                vectors = torch.mul(vectors, gain[target], out=block)
+            torch.addcmul(shifted[target], weights[target, low:high, :, None], vectors, value=-1, out=block)
+            torch.sum(block.abs_(), dim=-1, out=distances[target, low:high])
+    shares = _share(_size(whole, "l1")[:, None, None], _exact(distances))
+    return _with_zeros(shares, factors.pattern, whole, "l1")
+
+
+def _l2_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
+    """`||w||^2 - ||w' - a u||^2 = 2 a u.w' - a^2 ||u||^2 + (||w||^2 - ||w'||^2)`, where w' is w less the constant: a
+    product of matrices, and no vector for a pair of positions."""
+    n_targets, n_sources, n_heads, d_model = factors.shape
+    weights, shifted, gain = _weights(factors), _shifted(whole), _gain(factors)
+    size, moved = _size(whole, "l2"), _size(shifted, "l2")
+    dots, squares = (weights.new_empty(weights.shape) for _ in range(2))
+    step = max(1, BLOCK_BYTES // max(1, n_heads * d_model * weights.element_size()))
+    for start in range(0, n_sources, step):
+        check()
+        vectors = factors.value_out[start : start + step].flatten(0, 1)
+        shape = (-1, min(step, n_sources - start), n_heads)
+        aimed = shifted if gain is None else shifted * gain
+        dots[:, start : start + step] = (aimed @ vectors.T).reshape(shape)
+        squared = vectors.square()
+        lengths = squared.sum(-1).expand(n_targets, -1) if gain is None else gain.square() @ squared.T
+        squares[:, start : start + step] = lengths.reshape(shape)
+    gained = 2 * _exact(weights * dots) - _exact(weights.square() * squares)  # ||w'||^2 - ||w' - a u||^2
+    moved, size = moved[:, None, None], size[:, None, None]
+    distances = (moved.square() - gained).clamp_(min=0).sqrt_()
+    shares = ((size - moved) + gained / (moved + distances).clamp_(min=torch.finfo(gained.dtype).tiny)).clamp_(_LEAST)
+    return _with_zeros(shares, factors.pattern, whole, "l2")
+
+
+def _with_zeros(shares: torch.Tensor, pattern: torch.Tensor, whole: torch.Tensor, norm: str) -> torch.Tensor:
+    """The share of a part of zeros is a few millionths, which rounding would drown: there are many of them."""
+    exact = _exact(whole)
+    share = _share(_norm(exact, norm), _norm(exact - _EPSILON, norm))
+    return torch.where(pattern.permute(1, 2, 0) == 0, share[:, None, None], shares)
+
+
+def _share(size: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+    return (size - distance).clamp_(min=_LEAST)
+
+
+def _size(whole: torch.Tensor, norm: str) -> torch.Tensor:
+    return _norm(_exact(whole), norm)
+
+
+def _norm(vectors: torch.Tensor, norm: str) -> torch.Tensor:
+    return vectors.abs().sum(-1) if norm == "l1" else vectors.square().sum(-1).sqrt()
+
+
+def _shifted(whole: torch.Tensor) -> torch.Tensor:
+    return computed(whole) - _EPSILON
+
+
+def _exact(tensor: torch.Tensor) -> torch.Tensor:
+    """What many small differences are taken of, in float64 where the device has it."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
+def _weights(factors: AttnFactors) -> torch.Tensor:
+    """Of each vector [target source head], a gain that is a number included."""
+    dtype = torch.promote_types(factors.value_out.dtype, torch.float32)
+    weights = factors.pattern.permute(1, 2, 0).to(dtype)
+    if factors.gain is not None and not factors.gain.ndim:
+        weights = weights * factors.gain
+    return weights.contiguous()
+
+
+def _gain(factors: AttnFactors) -> torch.Tensor | None:
+    """Of each coordinate of each target [target d_model], if it differs among them."""
+    return None if factors.gain is None or not factors.gain.ndim else factors.gain
+
+
+def _spans(pattern: torch.Tensor) -> list[tuple[int, int]]:
+    """For each target the sources, from a first to before a last one, outside which no head attends."""
+    reached = (pattern != 0).any(dim=0)
+    n_sources = reached.shape[1]
+    first = reached.int().argmax(dim=1)
+    stop = torch.where(reached.any(dim=1), n_sources - reached.flip(1).int().argmax(dim=1), 0)
+    return list(zip(first.tolist(), stop.tolist(), strict=True))
+
+
+def _of_targets(factors: AttnFactors, targets: slice) -> AttnFactors:
+    gain = factors.gain
+    cut = gain[targets] if gain is not None and gain.ndim else gain
+    return AttnFactors(factors.pattern[:, targets], factors.value_out, cut)
+
+
+def _block_bytes(whole: torch.Tensor) -> int:
+    return _CACHED_BYTES if whole.device.type == "cpu" else BLOCK_BYTES
