@@ -18,8 +18,7 @@ def heads_along(w_o: torch.Tensor, pattern: torch.Tensor, value: torch.Tensor, a
     for head in range(len(found)):
         check()
         torch.mv(value[:, kv_head(value, head, len(w_o))].to(along), w_o[head].to(along) @ along, out=found[head])
-    found *= pattern
-    return found
+    return found * pattern
 
 
 def value_weighted_norms(
@@ -38,7 +37,7 @@ def value_weighted_norms(
 def _lengths(offered: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
     """Of vectors [source d_model] that each target multiplies by a gain of its own: [target source], or [source]."""
     if gain is None or gain.ndim == 0:
-        lengths = offered.norm(dim=-1)
+        lengths: torch.Tensor = offered.norm(dim=-1)
         return lengths if gain is None else lengths * gain.abs()
     squares: torch.Tensor = gain.to(offered).square() @ offered.square().T
     return squares.sqrt()
