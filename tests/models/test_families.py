@@ -20,7 +20,7 @@ from transformers import (
 
 from support.models.families import FAMILIES, REFUSED
 from transparent_llm.errors import ModelRefusedError
-from transparent_llm_server.models.families import finish_logits, refuse_if_known_wrong
+from transparent_llm_server.models.families import finish_logits, logit_scale, refuse_if_known_wrong, soft_cap
 
 FALCON = (
     "Falcon with new_decoder_architecture (40B, 180B): TransformerLens splits its fused query-key-value weights "
@@ -110,6 +110,22 @@ def test_gemma_2_caps_softly() -> None:
 )
 def test_other_models_take_the_product_as_it_is(config: PreTrainedConfig) -> None:
     assert finished(config, 8.0, -20.0) == [8.0, -20.0]
+    assert logit_scale(config) == 1.0
+    assert soft_cap(config) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "scale", "cap"),
+    [
+        (GraniteConfig(logits_scaling=8.0), 0.125, None),
+        (Cohere2Config(logit_scale=0.5), 0.5, None),
+        (Gemma2Config(final_logit_softcapping=30.0), 1.0, 30.0),
+    ],
+    ids=["granite", "cohere2", "gemma2"],
+)
+def test_the_scale_and_the_cap_are_known_apart(config: PreTrainedConfig, scale: float, cap: float | None) -> None:
+    assert logit_scale(config) == scale
+    assert soft_cap(config) == cap
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -77,7 +77,7 @@ def test_a_tensor_request_takes_options(method: Method) -> None:
 def test_indices_arrive_as_they_were(method: Method, first: int) -> None:
     indices = tuple(range(first, first + len(method.arguments)))
     request = method.request_type.FromString(requests.of_method(method.name, "it", *indices).SerializeToString())
-    assert method.indices(request) == indices
+    assert method.arguments_of(request) == indices
     assert target_of(request, method) == "it"
 
 
@@ -85,7 +85,7 @@ def test_indices_arrive_as_they_were(method: Method, first: int) -> None:
 def test_an_absent_head_is_not_head_0(head: int | None) -> None:
     method = METHODS["attention_output"]
     request = method.request_type.FromString(requests.of_method(method.name, "run", 0, 1, 2, head).SerializeToString())
-    assert method.indices(request) == (0, 1, 2, head)
+    assert method.arguments_of(request) == (0, 1, 2, head)
 
 
 def test_options_travel_with_the_indices() -> None:
@@ -110,7 +110,7 @@ def test_an_index_beyond_int32_is_out_of_range(value: int) -> None:
 )
 def test_whole_numbers_of_torch_and_numpy_are_indices(value: SupportsIndex) -> None:
     request = requests.of_method("residual_in", "run", value)  # type: ignore[arg-type]
-    assert METHODS["residual_in"].indices(request) == (3,)
+    assert METHODS["residual_in"].arguments_of(request) == (3,)
 
 
 @pytest.mark.parametrize("value", [1.0, "1", torch.tensor(1.0), np.float32(1)], ids=repr)

@@ -103,8 +103,8 @@ class Ask:
     def sizes(self) -> Indices:
         """Of the axes that its indices go along."""
         (batch, n_pos), info = self.run.shape, self.run.model.info
-        sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads, "d_vocab": info.d_vocab}
-        return tuple(sizes[axis] for axis in METHODS[self.name].axes)
+        sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
+        return tuple(sizes.get(axis) for axis in METHODS[self.name].axes)
 
     def at(self, indices: Indices) -> Ask:
         """The same of another place."""
@@ -124,13 +124,13 @@ class Ask:
 
 
 def _counted(run: CurrentRun, name: str, indices: Indices) -> Indices:
-    """The same indices from the start; those outside, or of an axis whose size is not known, stay for the server."""
+    """The same indices from the start; those outside, tokens, and those of an axis whose size is not known, stay."""
     (batch, n_pos), info, method = run.shape, run.model.info, METHODS[name]
     named = dict(zip(method.arguments, indices, strict=True))
     row = named.get("batch_i")
     row = None if row is None else counted(row, batch)
-    sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads, "d_vocab": info.d_vocab}
+    sizes = {"batch": batch, "pos": n_pos, "layer": info.n_layers, "head": info.n_heads}
     if row is not None and 0 <= row < batch:
         sizes["pos"] = run.n_tokens(row)
     axes = zip(method.axes, indices, strict=True)
-    return tuple(None if index is None else counted(index, sizes[axis]) for axis, index in axes)
+    return tuple(index if index is None or axis not in sizes else counted(index, sizes[axis]) for axis, index in axes)

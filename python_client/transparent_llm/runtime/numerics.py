@@ -95,3 +95,8 @@ def _precision(product: _Products) -> _Setting[str]:
 
 
 _process = _Process()
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in the type that sums and products are taken in: float32, or float64 where it has that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

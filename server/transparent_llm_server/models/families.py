@@ -72,18 +72,37 @@ class LogitsRule:
 
     apply: Callable[[torch.Tensor, float], torch.Tensor]
 
+    is_cap: bool = False
+    """Whether it caps logits; all others multiply them by a number."""
+
 
 LOGITS_RULES = (
     LogitsRule("logits_scaling", ("granite",), lambda logits, scale: logits / scale),
     LogitsRule("logit_scale", ("cohere",), lambda logits, scale: logits * scale),
-    LogitsRule("final_logit_softcapping", ("gemma",), lambda logits, cap: torch.tanh(logits / cap) * cap),
+    LogitsRule("final_logit_softcapping", ("gemma",), lambda logits, cap: torch.tanh(logits / cap) * cap, is_cap=True),
 )
 
 
 def finish_logits(logits: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
     """Apply the family's own last step: scale (Granite, Cohere) or soft cap (Gemma 2)."""
-    for rule in LOGITS_RULES:
-        value = getattr(config, rule.attribute, None)
-        if value is not None and config.model_type.startswith(rule.model_types):
-            logits = rule.apply(logits, value)
+    for rule, value in _rules_of(config):
+        logits = rule.apply(logits, value)
     return logits
+
+
+def logit_scale(config: PretrainedConfig) -> float:
+    """What the family multiplies its logits by, before any cap."""
+    scale = torch.ones((), dtype=torch.float64)
+    for rule, value in _rules_of(config):
+        scale = scale if rule.is_cap else rule.apply(scale, value)
+    return float(scale)
+
+
+def soft_cap(config: PretrainedConfig) -> float | None:
+    """What the family's logits stay below, if they do: `cap * tanh(logits / cap)`."""
+    return next((float(value) for rule, value in _rules_of(config) if rule.is_cap), None)
+
+
+def _rules_of(config: PretrainedConfig) -> list[tuple[LogitsRule, float]]:
+    values = [(rule, getattr(config, rule.attribute, None)) for rule in LOGITS_RULES]
+    return [(rule, v) for rule, v in values if v is not None and config.model_type.startswith(rule.model_types)]

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from transparent_llm.analysis.methods import Analyses
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ParityCheck
-from transparent_llm.factors import AttnFactors, FfnFactors, Rows
 from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
@@ -23,6 +22,8 @@ from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import require_dtype
 from transparent_llm_server.models.derived.model import ModelValues
+from transparent_llm_server.models.derived.projecting import Projecting
+from transparent_llm_server.models.derived.readout import LastStep
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.derived.unsupported import unsupported_values
 from transparent_llm_server.models.forward.batch import Batch, run_together
@@ -54,7 +55,7 @@ EDITED = "edited since the model was loaded; what its checks measured was measur
 
 
 @short_tracebacks
-class TransformerLensTransparentLlm(Analyses):
+class TransformerLensTransparentLlm(Projecting, Analyses):
     """A model in this process, run through TransformerLens without any weight processing.
 
     An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
@@ -123,6 +124,7 @@ class TransformerLensTransparentLlm(Analyses):
         (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
+        self._last_step = LastStep(self._model)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
         self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
@@ -275,12 +277,6 @@ class TransformerLensTransparentLlm(Analyses):
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
-
-    def attn_factors(self, batch_i: int, layer: int) -> AttnFactors:
-        return self.values().attn_factors(batch_i, layer)
-
-    def ffn_factors(self, batch_i: int, layer: int, pos: int) -> tuple[FfnFactors, Rows]:
-        return self.values().ffn_factors(batch_i, layer, pos)
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor | Any:
         """A value of the current run, or its parts, in memory that belongs to the caller."""

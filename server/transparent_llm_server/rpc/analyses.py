@@ -55,10 +55,10 @@ class _Answer:
                 made = ANALYSES[self._name](self._llm, *self._arguments)
             self._made = made if isinstance(made, tuple) else (made,)
         found = self._made[number]
-        if found is None or tuple(found.shape) != shape or found.dtype != dtype:
+        if found is None or tuple(found.shape) != shape or found.is_floating_point() != dtype.is_floating_point:
             got = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
             raise InternalError(f"{self._name} gave {got} where {dtype} {list(shape)} was to come")
-        return found
+        return found.to(dtype)  # of a float64 model they are float64 here
 
 
 def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Found:
@@ -96,12 +96,13 @@ def _checked(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> t
         IndexOutOfRangeError: one that the run does not have.
     """
     info, (batch, n_pos) = run.model.description.info, run.tokens.shape
-    sizes = {"batch": batch, "layer": info.n_layers, "head": info.n_heads, "pos": n_pos, "d_vocab": info.d_vocab}
+    sizes = {"batch": batch, "layer": info.n_layers, "head": info.n_heads, "pos": n_pos}
     found: dict[str, int | None] = {}
     for name, axis, index in zip(method.arguments, method.axes, arguments, strict=False):
         end = _n_tokens(run, found.get("batch_i")) if axis == "pos" and index is not None else None
         end = end if index is not None and integer(name, index) < 0 else None
-        found[name] = None if index is None else checked_index(name, index, sizes[axis], end)
+        is_place = index is not None and axis in sizes  # tokens are none: the analysis looks at them
+        found[name] = checked_index(name, index, sizes[axis], end) if is_place else index
     return (*found.values(), *arguments[len(method.arguments) :])
 
 

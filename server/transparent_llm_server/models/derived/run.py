@@ -1,6 +1,7 @@
 """Every value of the contract, derived from one captured run. Nothing here writes to the capture.
 
-Products and sums are computed in float32 and rounded once to the model's dtype.
+Products and sums are computed in float32 (what analyses are made of: float64 for a model of that dtype) and rounded
+once to the model's dtype.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import torch
 
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
 from transparent_llm.runtime.indexing import checked_index, integer
-from transparent_llm.runtime.numerics import standard_numerics
+from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
+from transparent_llm_server.models.derived.projected import heads_along, kv_head, value_weighted_norms
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.capture import Capture, LayerCapture
@@ -181,20 +183,50 @@ class RunValues:
     def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What attention adds that belongs to no head [d_model]; the heads and this sum to its output."""
         part, _, _, capture = self._heads("attention_output", layer)
-        return _times(torch.as_tensor(part.b_o), _at_position(part.attn_gain(capture, batch_i), pos))
+        return self._bias(part.b_o, _at_position(part.attn_gain(capture, batch_i), pos), capture)
 
     def ffn_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What the feed-forward part adds that belongs to no neuron [d_model]."""
         part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         gain = _at_position(part.ffn_gain(capture, batch_i), pos)
-        return _times(torch.as_tensor(neurons.bias(captured, batch_i, pos)), gain)
+        return self._bias(neurons.bias(captured, batch_i, pos), gain, capture)
+
+    def heads_along(self, batch_i: int, layer: int, pos: int, along: torch.Tensor) -> Value:
+        """What each head brought from each source to one position, along a direction [head source]."""
+        part, pattern, value, capture = self._heads("decomposed_attn", layer)
+        batch_i, pos = self._checked(batch_i, pos)
+        gain = _at_position(part.attn_gain(capture, batch_i), pos)
+
+        def compute() -> torch.Tensor:
+            seen = _times(wide(along.to(pattern.device)), gain)
+            return heads_along(part.w_o, pattern[batch_i, :, pos], value[batch_i], seen)
+
+        shape = (self._model.n_heads, self._capture.tokens.shape[1])
+        return self._unchanged(Computed(shape, wide(along).dtype, compute), part.head_modules)
+
+    def value_weighted_norms(self, batch_i: int, layer: int) -> Value:
+        """Length of what each head brought from each source to each target [head target source]."""
+        part, pattern, value, capture = self._heads("decomposed_attn", layer)
+        row = checked_index("batch_i", batch_i, self.batch_size())
+        gain = part.attn_gain(capture, row)
+
+        def compute() -> torch.Tensor:
+            factor = None if gain is None else gain.tensor()
+            return value_weighted_norms(part.w_o, pattern[row], value[row], factor)
+
+        dtype = torch.promote_types(pattern.dtype, torch.float32)
+        return self._unchanged(Computed(pattern.shape[1:], dtype, compute), part.head_modules)
+
+    def _bias(self, bias: torch.Tensor | float, gain: Value | None, capture: LayerCapture) -> torch.Tensor:
+        at = capture.residual_in.device
+        return _times(torch.as_tensor(bias, device=at), gain).expand(self._model.d_model).clone()
 
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
-        source = value[batch_i, :, self._kv_head(value, head)].float()
-        mixed = pattern[batch_i, head, pos].float() @ source
+        source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
+        mixed = wide(pattern[batch_i, head, pos]) @ source
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
-        return _times(mixed @ part.w_o[head].float(), gain).to(self._model.dtype)
+        return _times(mixed @ wide(part.w_o[head]), gain).to(self._model.dtype)
 
     def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
         """What each position offers through each of these heads [source head d_model], in float32.
@@ -204,12 +236,8 @@ class RunValues:
         w_o = part.w_o
         result = torch.empty(value.shape[0], len(heads), w_o.shape[2], dtype=torch.float32, device=value.device)
         for i, head in enumerate(heads):
-            result[:, i] = value[:, self._kv_head(value, head)].float() @ w_o[head].float()
+            result[:, i] = value[:, kv_head(value, head, self._model.n_heads)].float() @ w_o[head].float()
         return result
-
-    def _kv_head(self, value: torch.Tensor, head: int) -> int:
-        """Which of the value heads, shared among query heads, a query head reads."""
-        return head * value.shape[-2] // self._model.n_heads
 
     def _at(self, layer: int) -> tuple[Layer, LayerCapture]:
         layer = checked_index("layer", layer, len(self._model.layers))

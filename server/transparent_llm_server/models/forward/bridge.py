@@ -19,7 +19,7 @@ from transparent_llm_server.models.forward.cancellation import raise_if_cancelle
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
-from transparent_llm_server.models.forward.neurons import unbridged
+from transparent_llm_server.models.forward.neurons import Materialize, unbridged
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.loading.refusal import refusing
@@ -94,6 +94,11 @@ class BridgedModel:
     def final_modules(self) -> list[torch.nn.Module]:
         """Whose weights logits are made with."""
         return [self._bridge.ln_final, self._bridge.unembed]
+
+    @property
+    def materialized(self) -> Materialize:
+        """Within it, the weights of the modules that it is given can be read."""
+        return self._materialized
 
     @property
     def materializes(self) -> bool:

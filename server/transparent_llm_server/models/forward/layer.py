@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.forward.capture import LayerCapture
 from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Materialize, Neurons, unbridged
 from transparent_llm_server.models.values.decompositions import ByRows
@@ -87,7 +88,7 @@ class Layer:
         """Output bias of attention [d_model], which belongs to no head."""
         with self._place.materialized(self._attn):
             bias = getattr(self._attn, "b_O", None)
-            return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
+            return 0.0 if bias is None else wide(torch.as_tensor(bias).detach())
 
     def attn_gain(self, capture: LayerCapture, batch_i: int) -> Value | None:
         """What lies between attention and the residual stream, in float32: a scalar, a factor for each position

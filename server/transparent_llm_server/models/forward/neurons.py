@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import linear
 
+from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.values.value import Computed, Stored, Value
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class DenseNeurons(Neurons):
             bias = getattr(self._mlp, "b_out", None)
             if bias is not None and bias.is_meta:  # the bridge's name for it stays with the placeholder
                 bias = self._mlp.out.bias
-            return 0.0 if bias is None else torch.as_tensor(bias).detach().float()
+            return 0.0 if bias is None else wide(torch.as_tensor(bias).detach())
 
 
 class ExpertNeurons(Neurons):
@@ -150,7 +151,7 @@ class ExpertNeurons(Neurons):
         weights, chosen = self._routing(captured, batch_i, pos)
         with self._materialized():
             bias = getattr(self._experts, "down_proj_bias", None)
-            return 0.0 if bias is None else weights.float() @ torch.as_tensor(bias).detach()[chosen].float()
+            return 0.0 if bias is None else wide(weights) @ wide(torch.as_tensor(bias).detach()[chosen])
 
     def _all_activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> torch.Tensor:
         activations = captured.new_zeros(self.count)
