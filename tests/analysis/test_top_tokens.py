@@ -45,5 +45,5 @@ def test_a_vector(gpt2: TransformerLensTransparentLlm) -> None:
     assert found.ids.tolist() == [*order[:2], order[-1]]
     with pytest.raises(InvalidRequestError, match="a vector"):
         top_tokens_of(gpt2, torch.zeros(2, 2))
-    with pytest.raises(InvalidRequestError, match="k 501"):
+    with pytest.raises(InvalidRequestError, match="got 501"):
         top_tokens_of(gpt2, vector, k=501)

@@ -22,6 +22,21 @@ READS: list[tuple[Any, ...]] = [
     ("layer_lens", 2, 0, None, "in"),
     ("token_logprobs", 0),
     ("token_logprobs", 2),
+    ("attn_contributions", 1, 0),
+    ("attn_contributions", 0, -1, "l2"),
+    ("contribution_edges", 0, 1, 0.04, True),
+    ("contribution_edges", 2, 0, 0.01, False, "l2"),
+    ("neuron_contributions", 0, 1, -1, 5),
+    ("logit_terms", 1, -1, 3),
+    ("logit_terms", 0, 4, 3, 8),
+    ("logit_attribution", 0, 1, -1, 3),
+    ("logit_attribution", 1, 0, 2, 3, 8),
+    ("source_attribution", 0, 1, -1, 3, 8),
+    ("neuron_attribution", 0, 0, -1, 3, None, 4),
+    ("attention_matrices", 1, 1),
+    ("head_scores", 0, 1),
+    ("head_scores", 1, 0, "entropy"),
+    ("value_weighted_norms", 0, 1),
 ]
 """At least one of each."""
 
@@ -98,7 +113,11 @@ def test_parts_are_cut_and_planned_as_any_value(family_folders: dict[str, Path])
         (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", 3), "list of integers, got int 3"),
         (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", "3"), "list of integers, got str '3'"),
         (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", (), -1), "k -1 is out of range"),
-        (InvalidRequestError, ("layer_lens", 0, 0, None, "out", "out", "own", (), 501), "k 501 is out of range"),
+        (
+            InvalidRequestError,
+            ("layer_lens", 0, 0, None, "out", "out", "own", (), 501),
+            "k must be 0 to 500, .* got 501",
+        ),
         (
             InvalidRequestError,
             ("layer_lens", 0, 0, None, "out", "out", "own", (), 1, 0, (), 2),
@@ -106,6 +125,13 @@ def test_parts_are_cut_and_planned_as_any_value(family_folders: dict[str, Path])
         ),
         (TooLargeError, ("layer_lens", 0, 0, None, "out", "out", "own", range(5000)), "4097 or more numbers"),
         (TooLargeError, ("layer_lens", 0, 0, None, "out", "out", "own", (), 2**32 - 1), "this read is"),
+        (InvalidRequestError, ("logit_terms", 0, 0, -1), "token -1 is not in the vocabulary"),
+        (InvalidRequestError, ("logit_terms", 0, 0), "LogitTerms needs token"),
+        (InvalidRequestError, ("contribution_edges", 0, 0, float("nan")), "finite number, got nan"),
+        (InvalidRequestError, ("contribution_edges", 0, 0, 1.5), "from 0 to 1, got 1.5"),
+        (InvalidRequestError, ("neuron_contributions", 0, 0, 0, 0), "k must be 1 to .* got 0"),
+        (InvalidRequestError, ("neuron_contributions", 0, 0, 0, 10_000), "k must be 1 to .* got 10000"),
+        (InvalidRequestError, ("neuron_attribution", 0, 0, 0, 3, None, 10_000), "k must be 1 to .* got 10000"),
         (InvalidRequestError, ("token_logprobs", 0, 1), "token_logprobs takes batch_i; got 2 arguments"),
     ],
 )

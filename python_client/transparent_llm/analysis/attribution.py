@@ -26,12 +26,11 @@ import torch
 from jaxtyping import Float, Int
 
 from transparent_llm.analysis import projections
+from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.interrupt import check
 from transparent_llm.analysis.readout import Direction
 from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
-from transparent_llm.runtime.indexing import integer
 
 
 class LogitTerms(NamedTuple):
@@ -139,22 +138,21 @@ def source_attribution(
 
 
 def neuron_attribution(
-    llm: TransparentLlm, batch_i: int, layer: int, pos: int, token: int, minus_token: int | None = None, k: int = 10
+    llm: TransparentLlm, batch_i: int, layer: int, pos: int, token: int, minus_token: int | None = None, k: int = 0
 ) -> NeuronAttribution:
     """The `k` neurons of a layer that added most to the logit of `token` at a position, or took most from it, or to
     its difference from that of `minus_token`. With the rest they sum to `ffn - ffn_bias` of `logit_attribution`.
 
-    There are as many as the layer has neurons, if these are fewer than `k`. At a padded position all values are 0.
+    At a padded position all values are 0.
 
     Raises:
-        InvalidRequestError: `k` is below 1; otherwise as `logit_attribution`.
+        InvalidRequestError: `k` is not from 1 to the number of neurons; otherwise as `logit_attribution`.
         NotSupportedError: also where neurons cannot be told apart.
     """
-    if integer("k", k) < 1:
-        raise InvalidRequestError(f"k must be at least 1, got {k}", metadata={"argument": "k", "got": str(k)})
     target = _Target.of(llm, batch_i, pos, token, minus_token)
     layer = layer_of(llm, layer)
     added = projections.neurons_along(llm, target.row.index, layer, target.pos, target.along)
+    k = checked_count("k", k, len(added), f"neurons of layer {layer}")
     order = added.abs().sort(descending=True, stable=True).indices
     ids, others = order[:k], order[k:]
     return NeuronAttribution(ids.clone(), added[ids], added[others].sum())

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 
+from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.distances import attn_shares, checked_norm, shares_of
 from transparent_llm.analysis.factored import attn_blocks, ffn_blocks
 from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.factors import AttnFactors
-from transparent_llm.runtime.indexing import integer
 from transparent_llm.runtime.numerics import standard_numerics
 
 
@@ -98,8 +98,8 @@ def contribution_edges(
     llm: TransparentLlm,
     batch_i: int,
     layer: int,
-    threshold: float = 0.04,
-    renormalize: bool = True,
+    threshold: float = 0.0,
+    renormalize: bool = False,
     norm: str = "l1",
 ) -> ContributionEdges:
     """One layer of the contribution graph.
@@ -139,7 +139,7 @@ def contribution_edges(
 
 @standard_numerics()
 def neuron_contributions(
-    llm: TransparentLlm, batch_i: int, layer: int, pos: int, k: int = 20, norm: str = "l1"
+    llm: TransparentLlm, batch_i: int, layer: int, pos: int, k: int = 0, norm: str = "l1"
 ) -> NeuronContributions:
     """The neurons that contribute most to the stream that leaves a layer at one position.
 
@@ -150,21 +150,19 @@ def neuron_contributions(
         batch_i: Row of the batch.
         layer: A negative one counts from the last.
         pos: A negative one counts from the row's last token.
-        k: How many; all, where the layer has fewer.
+        k: How many.
         norm: As in `attn_contributions`.
 
     Raises:
         IndexOutOfRangeError: no such row, layer or position.
-        InvalidRequestError: no such norm, or `k` is not at least 1.
+        InvalidRequestError: no such norm, or `k` is not from 1 to the number of neurons.
         NotSupportedError: the layer has no neurons that can be told apart.
     """
     row, layer = Row.of(llm, batch_i), layer_of(llm, layer)
-    at, count = row.position(pos), integer("k", k)
-    if count < 1:
-        raise InvalidRequestError(f"k must be at least 1, got {count}", metadata={"argument": "k"})
-    checked_norm(norm)
+    at, norm = row.position(pos), checked_norm(norm)
     whole, stream = (tensor[row.index, at] for tensor in (llm.residual_out(layer), llm.residual_after_attn(layer)))
     shares = torch.cat([shares_of(rows, whole, norm) for _, rows in ffn_blocks(llm, row.index, layer, at)])
+    count = checked_count("k", k, len(shares), f"neurons of layer {layer}")
     residual = shares_of(stream.to(whole.device), whole, norm)
     total = shares.sum() + residual if at < row.n_tokens else torch.full_like(residual, torch.inf)
     values, ids = (shares / total).sort(descending=True, stable=True)

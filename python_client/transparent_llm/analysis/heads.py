@@ -41,7 +41,7 @@ def attention_matrices(llm: TransparentLlm, batch_i: int, layer: int) -> Float[t
     return found
 
 
-def head_scores(llm: TransparentLlm, batch_i: int, layer: int, kind: str) -> Float[torch.Tensor, "head"]:
+def head_scores(llm: TransparentLlm, batch_i: int, layer: int, kind: str = "induction") -> Float[torch.Tensor, "head"]:
     """How much each head of a layer behaves like a known kind of head, on one row of the run.
 
     For all kinds but entropy: the attention that a token pays to the keys of that kind, averaged over the row's tokens

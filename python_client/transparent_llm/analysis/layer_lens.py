@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 
+from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.places import checked_positions, residual
+from transparent_llm.analysis.readout import checked_token
 from transparent_llm.analysis.rows import Row
 from transparent_llm.analysis.scores import in_blocks, scores
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
-from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import standard_numerics
 
 
@@ -102,12 +102,8 @@ def layer_lens(
 def _checked_tokens(llm: TransparentLlm, k: int, bottom_k: int, token_ids: Sequence[int]) -> list[int]:
     d_vocab = llm.model_info().d_vocab
     for name, count in (("k", k), ("bottom_k", bottom_k)):
-        if not 0 <= count <= d_vocab:
-            raise InvalidRequestError(
-                f"{name} {count} is out of range: the vocabulary has {d_vocab} tokens",
-                metadata={"argument": name, "got": str(count), "allowed": str(d_vocab)},
-            )
-    return [checked_index("token", token, d_vocab) for token in token_ids]
+        checked_count(name, count, d_vocab, "tokens in the vocabulary", least=0)
+    return [checked_token(llm, "token", token) for token in token_ids]
 
 
 def _nothing(n_pos: int, k: int, bottom_k: int, n_targets: int, *, with_kl: bool) -> LayerLens:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 
+from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.layer_lens import LayerLens
 from transparent_llm.analysis.reading import read_all
 from transparent_llm.analysis.scores import scores
@@ -118,8 +119,8 @@ def top_tokens_of(
         InvalidRequestError: no such vector, or more tokens than there are.
     """
     d_vocab = llm.model_info().d_vocab
-    if not 0 <= k <= d_vocab or not 0 <= bottom_k <= d_vocab:
-        raise InvalidRequestError(f"k {k} and bottom_k {bottom_k} must be 0 to {d_vocab}, the size of the vocabulary")
+    for name, count in (("k", k), ("bottom_k", bottom_k)):
+        checked_count(name, count, d_vocab, "tokens in the vocabulary", least=0)
     if vector.ndim != 1:
         raise InvalidRequestError(f"this takes a vector [d_model], got shape {list(vector.shape)}")
     found = scores(llm, vector[None], "own" if normalize else "none")[0].cpu()

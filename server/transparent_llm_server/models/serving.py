@@ -63,6 +63,9 @@ class Reader(Protocol):
     reads_are_quick: bool
     """Whether a call is little work, whatever the work of taking the value is."""
 
+    def gives(self, name: str) -> bool:
+        """Whether there is a method of that name."""
+
     def __call__(self, name: str, *arguments: object) -> Found:
         """What the method of that name returns for these arguments."""
 
@@ -73,6 +76,10 @@ class ValuesReader:
     def __init__(self, values: object, *, reads_are_quick: bool) -> None:
         self._values = values
         self.reads_are_quick = reads_are_quick
+
+    def gives(self, name: str) -> bool:
+        """Whether the values have such a method."""
+        return hasattr(self._values, name)
 
     def __call__(self, name: str, *arguments: object) -> Found:
         """Call it: it says what is wrong with the arguments, and computes little."""
@@ -87,6 +94,10 @@ class ContractReader:
 
     def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
         self._llm, self._run = llm, run
+
+    def gives(self, name: str) -> bool:
+        """Whether the implementation has such a method."""
+        return hasattr(self._llm, name)
 
     def __call__(self, name: str, *arguments: object) -> Found:
         """Call it. `run` are the tokens of the run that is meant, if one is.

@@ -28,9 +28,13 @@ class _AnalysesToo:
         self._run = run
         self.reads_are_quick = run.read.reads_are_quick
 
+    def gives(self, name: str) -> bool:
+        """Whether the run has such a value itself."""
+        return name not in ANALYSES or self._run.read.gives(name)
+
     def __call__(self, name: str, *arguments: object) -> Found:
         """What the method of that name returns, or the analysis will return."""
-        if name not in ANALYSES:
+        if self.gives(name):
             return self._run.read(name, *arguments)
         return _found(self._run, METHODS[name], arguments)
 
@@ -44,7 +48,8 @@ class _Answer:
     """What one analysis gives, computed once for all of its tensors."""
 
     def __init__(self, run: CompletedRun, name: str, arguments: Sequence[Argument]) -> None:
-        self._llm, self._read, self._name, self._arguments = run.llm, run.read, name, arguments
+        self.name = name
+        self._llm, self._read, self._arguments = run.llm, run.read, arguments
         self._made: tuple[torch.Tensor | None, ...] | None = None
 
     def tensor(self, number: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -52,12 +57,12 @@ class _Answer:
         if self._made is None:
             self._read("tokens")  # which says so if another run is read by now
             with checking(raise_if_cancelled):
-                made = ANALYSES[self._name](self._llm, *self._arguments)
+                made = ANALYSES[self.name](self._llm, *self._arguments)
             self._made = made if isinstance(made, tuple) else (made,)
         found = self._made[number]
         if found is None or tuple(found.shape) != shape or found.is_floating_point() != dtype.is_floating_point:
             got = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-            raise InternalError(f"{self._name} gave {got} where {dtype} {list(shape)} was to come")
+            raise InternalError(f"{self.name} gave {got} where {dtype} {list(shape)} was to come")
         return found.to(dtype)  # of a float64 model they are float64 here
 
 
@@ -74,7 +79,7 @@ def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Fou
 
 def _value(answer: _Answer, number: int, part: Part, sizes: dict[str, int]) -> Value:
     shape, dtype = tuple(sizes[axis] for axis in part.dims), part.dtype
-    assert dtype is not None, f"{part.name} has no type of its own"
+    assert dtype is not None, f"{answer.name} has no type of its own: it is for the run to give"
     return Computed(shape, dtype, partial(answer.tensor, number, shape, dtype))
 
 
