@@ -72,7 +72,7 @@ def test_a_choice_for_padding_is_an_objects_own() -> None:
     with serve_in_process(llm) as client:  # what is served is chosen by who reads it
         client.run_tokens(ROWS)
         assert torch.isfinite(client.residual_out(0)).all()
-    with pytest.raises(errors.InvalidRequestError, match="padding is .* got str 'zero'"):
+    with pytest.raises(errors.InvalidRequestError, match=r"padding is .* got str 'zero'"):
         TransformerLensTransparentLlm("mine", padding="zero")  # type: ignore[arg-type]
 
 
