@@ -68,19 +68,21 @@ def _record(reference: TransparentLlm, steps: list[Fields]) -> None:
         llm, method, arguments = step.get("llm", "main"), step.get("method"), step.get("args", [])
         if step.get("runner") == "lead_to":  # to another model
             return
+        if "error" in step.get("expect", {}):
+            continue
         if step.get("op") == "copy" and llm in ran:
             ran[step["to"]] = ran[llm]
         elif method == "run":
             ran[llm] = RunInput.of_sentences(arguments[0])
         elif method == "run_tokens":
             ran[llm] = RunInput.of_tokens(arguments[0])
-        elif method == "tokens_to_strings" and "error" not in step.get("expect", {}):
+        elif method == "tokens_to_strings":
             step["expect"] = {"value": reference.tokens_to_strings(torch.tensor(arguments[0], dtype=torch.int64))}
-        elif method in WORDS and "error" not in step.get("expect", {}):
+        elif method in WORDS:
             if llm in ran:
                 ran[llm].run_on(reference)
             step["expect"] = {"value": words(reference, method, arguments)}
-        elif method in scenario.DIMS and "error" not in step.get("expect", {}):
+        elif method in scenario.DIMS:
             if llm in ran:
                 ran[llm].run_on(reference)
             step.setdefault("expect", {})["tensor"] = numbers(reference, step)
@@ -95,6 +97,8 @@ def numbers(reference: TransparentLlm, step: Fields) -> Fields:
         if flat.numel()
         else []
     )
+    if value.is_floating_point() and METHODS[step["method"]].of_run and not reference.mask().all():
+        places = [place for place in places if flat[place]]  # at padding the reference has 0, and a model anything
     at: dict[str, Any] = {str(place): _rounded(flat[place]) for place in places}
     dims = list(scenario.dims_of(step["method"], value))
     return {"dtype": dtypes.name(value.dtype), "shape": list(value.shape), "dims": dims, "at": at}
