@@ -106,8 +106,7 @@ class TransformerLensTransparentLlm(TransparentLlm):
         hf_model, tokenizer = loaded.model, loaded.tokenizer
         step("hashing weights")
         digest = model_digest(hf_model, hf_model.config, tokenizer, loaded.quantization)
-        config = hf_model.config.get_text_config()
-        n_ctx = context_length(config, fallback=2048)
+        n_ctx = context_length(hf_model.config.get_text_config(), fallback=2048)
         step("computing the reference")
         layout = placement.layout(hf_model)
         d_vocab = hf_model.get_output_embeddings().weight.shape[0]
@@ -270,9 +269,11 @@ class TransformerLensTransparentLlm(TransparentLlm):
         return self._read("decomposed_attn", batch_i, layer)
 
     def attn_factors(self, batch_i: int, layer: int) -> AttnFactors:
+        """What `decomposed_attn` is the product of; it lies partly in the run's memory, and nobody may write to it."""
         return self.values().attn_factors(batch_i, layer)
 
     def ffn_factors(self, batch_i: int, layer: int, pos: int) -> tuple[FfnFactors, Rows]:
+        """What `decomposed_ffn_out` is the product of, and the output vectors; nobody may write to them."""
         return self.values().ffn_factors(batch_i, layer, pos)
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor | Any:
