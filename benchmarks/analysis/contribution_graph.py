@@ -79,7 +79,7 @@ def measure(config: GPT2Config, pairs: int) -> list[Figures]:
 
 def main() -> None:
     quick = is_quick(__doc__)
-    rows = measure(shapes.part_of_gpt2_small(6), 5) if quick else measure(shapes.gpt2_small(), 7)
+    rows = measure(shapes.part_of_gpt2_small(6), 5) if quick else measure(shapes.gpt2_small(), 5)
     worse = min(rows, key=lambda row: row["ratio"])
     report(
         "contribution_graph",

@@ -159,8 +159,11 @@ class ContributionGraph(_Edges):
             had = f"a layer has {least} positions" if layers else "there are no layers"
             raise InvalidRequestError(f"a graph of {n} tokens needs as many positions in each layer: {had}")
         cut = [ContributionEdges(layer.attention[:n, :n], *(part[:n] for part in layer[1:])) for layer in layers]
-        stacked = [torch.stack([part.cpu() for part in parts]) for parts in zip(*cut, strict=True)]
-        return cls(*stacked, tuple(tokens), checked_threshold(threshold), renormalize, checked_norm(norm))
+        attention, residual, ffn, past = (
+            torch.stack([part.cpu() for part in parts]) for parts in zip(*cut, strict=True)
+        )
+        how = (checked_threshold(threshold), renormalize, checked_norm(norm))
+        return cls(attention, residual, ffn, past, tuple(tokens), *how)
 
     def __repr__(self) -> str:
         how = "renormalized above" if self.renormalize else "edges above"
@@ -220,8 +223,8 @@ class ContributionGraph(_Edges):
                     f"graphs to compare must agree in {name}: {ours} here, {theirs} in the other",
                     metadata={"argument": "other"},
                 )
-        parts = (getattr(self, name) - getattr(other, name) for name in _FIELDS)
-        return GraphDifference(*parts, self.tokens, other.tokens)
+        attention, residual, ffn, past = (getattr(self, name) - getattr(other, name) for name in _FIELDS)
+        return GraphDifference(attention, residual, ffn, past, self.tokens, other.tokens)
 
     def to_networkx(self) -> Any:
         """A `networkx.DiGraph` of the edges that count, and the nodes at their ends.
