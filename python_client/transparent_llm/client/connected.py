@@ -38,6 +38,11 @@ class Connected:
         run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
+    def has_analyses(self) -> bool:
+        """Whether the server computes analyses; one of an older version does not, and they are computed here."""
+        self._runs.current().find_model()
+        return self._shared.models.has("analysis")
+
     @contextmanager
     def _within(self: _Self, narrow: Callable[[Selection], Selection]) -> Iterator[_Self]:
         """A block whose reads ask for less."""

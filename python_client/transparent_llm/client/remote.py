@@ -193,11 +193,6 @@ class RemoteTransparentLlm(Connected, Analyses):
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
         self._of_reads(reads, lambda _, asks: self._reader.prefetch(asks))
 
-    def has_analyses(self) -> bool:
-        """Whether the server computes analyses; one of an older version does not, and they are computed here."""
-        self._runs.current().find_model()
-        return self._shared.models.has("analysis")
-
     def plan(self, reads: Sequence[ReadSpec]) -> list[PlannedRead]:
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
         return self._of_reads(reads, self._reader.plan)

@@ -70,7 +70,8 @@ def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Fou
     checked = _checked(run, method, arguments)
     answer, sizes = _Answer(run, method.name, checked), _sizes(run) | method.lengths(checked)
     if not method.is_parts:
-        return _value(answer, 0, Part("value", method.dims or (), method.dtype), sizes)
+        dtype = method.dtype or run.model.description.dtype or torch.float32
+        return _value(answer, 0, Part("value", method.dims or (), dtype), sizes)
     wanted = [_is_wanted(part, method, checked) for part in method.parts]
     return tuple(
         _value(answer, number, part, sizes) if wanted[number] else None for number, part in enumerate(method.parts)
@@ -79,7 +80,7 @@ def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Fou
 
 def _value(answer: _Answer, number: int, part: Part, sizes: dict[str, int]) -> Value:
     shape, dtype = tuple(sizes[axis] for axis in part.dims), part.dtype
-    assert dtype is not None, f"{answer.name} has no type of its own: it is for the run to give"
+    assert dtype is not None, f"{part.name} of {answer.name} has no type of its own"
     return Computed(shape, dtype, partial(answer.tensor, number, shape, dtype))
 
 

@@ -149,11 +149,6 @@ class RunValues:
         head = checked_index("head", head, self._model.n_heads)
         return self._unchanged(Stored(pattern[checked_index("batch_i", batch_i, self.batch_size()), head]))
 
-    def attention_matrices(self, batch_i: int, layer: int) -> Value:
-        """Attention probabilities of all heads of a layer [head query_pos key_pos]."""
-        _, pattern, _, _ = self._heads("attention_matrix", layer)
-        return self._unchanged(Stored(pattern[checked_index("batch_i", batch_i, self.batch_size())]))
-
     def attention_output(self, batch_i: int, layer: int, pos: int, head: int | None = None) -> Value:
         """What attention, or one of its heads, added to the stream at one position [d_model]."""
         part, _, _, capture = self._heads("attention_output", layer)
