@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ def by_kustomize(form: str, scratch: Path) -> list[Manifest]:
 
 def essence(objects: list[Manifest]) -> dict[tuple[str, str], Any]:
     """Without what only says who made it, comments in settings, and what the two have for noticing a change."""
+    for one in objects:
+        if one["kind"] in {"ConfigMap", "PersistentVolumeClaim"}:  # to which kustomize gives none
+            one["metadata"].pop("labels", None)
     return {(one["kind"], unhashed(one["metadata"]["name"])): stripped(one) for one in objects}
 
 
@@ -64,7 +68,11 @@ def stripped(value: Any, key: str = "") -> Any:
         return {k: v for k, v in inner.items() if (k, v) != ("annotations", {})}
     if isinstance(value, list):
         inside = [stripped(one) for one in value]
-        return sorted(inside, key=repr) if key in {"env", "volumeMounts", "volumes", "args", "egress"} else inside
+        return (
+            sorted(inside, key=lambda one: json.dumps(one, sort_keys=True))
+            if key in {"env", "volumeMounts", "volumes", "args", "egress"}
+            else inside
+        )
     if key == "transparent_llm.pb":
         return base64.b64decode(value)
     if key == "server.toml":

@@ -171,6 +171,10 @@ class ServedModel(ABC):
         """The text of each token id by itself. Any thread but the model's."""
         return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
 
+    def padded_ids(self, prepared: PreparedRun) -> list[int] | None:  # noqa: ARG002 - as may_share
+        """Token ids of the padded batch, one row after the other; None where they are not known before the run."""
+        return None
+
     def tokenize(self, text: str, add_bos: bool | None) -> Sequence[int]:
         """Token ids of a text, as a run would have them. Any thread but the model's."""
         return [int(token) for token in self.llm.to_tokens(text, add_bos=add_bos)]
@@ -217,6 +221,11 @@ class ServedTransformerLens(ServedModel):
         if known is not self._known:
             self._known, conventions = known, known.conventions
             self.description = dataclasses.replace(self.description, digest=known.digest, conventions=conventions)
+
+    def padded_ids(self, prepared: PreparedRun) -> list[int]:
+        """As the forward pass will have them."""
+        ids: list[int] = self.llm.prepare(prepared.rows or ()).tokens.flatten().tolist()
+        return ids
 
     def tokenize(self, text: str, add_bos: bool | None) -> Sequence[int]:
         """From the tokenizer."""
