@@ -182,7 +182,7 @@ def test_more_at_least_than_at_most_is_refused() -> None:
 
 
 def test_the_schema_is_one_and_fits_the_values() -> None:
-    """By another reader of schemas than Helm's; values that Helm merges over the chart's own are not whole by themselves."""
+    """By another reader of schemas than Helm's; Helm looks at what it has merged."""
     Draft7Validator.check_schema(SCHEMA)
     own = values_file("values.yaml")
     Draft7Validator(SCHEMA).validate(own)

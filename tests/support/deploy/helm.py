@@ -1,4 +1,4 @@
-"""The Helm chart as Helm's own engine renders and lints it. That is a library in Go, which gets a process of its own."""
+"""The Helm chart as Helm's own engine renders and lints it: a library in Go, which gets a process of its own."""
 
 from __future__ import annotations
 
