@@ -60,7 +60,7 @@ class Engine:
         self._reads: Reads[_Job] = Reads()
         self._reads_in_a_row = 0
         self._began: float | None = None
-        self._may_be_interrupted = False
+        self._may_be_interrupted = self._run_is_under_way = False
         self._under_way: list[Future[Any]] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -103,6 +103,13 @@ class Engine:
         if given_up is not None and given_up[1].set_running_or_notify_cancel():
             given_up[1].set_exception(self._busy())
         return future
+
+    def runs_before(self, future: Future[Any]) -> int:
+        """How many runs have their turn before one that waits, as it is now, the one that is computed counted."""
+        with self._changed:
+            self._runs.drop(_is_cancelled)
+            job = next((job for job in self._runs if job[1] is future), None)
+            return 0 if job is None else self._runs.before(job) + self._run_is_under_way
 
     def charge(self, flow: str, cost: int) -> None:
         """A run of this flow was computed along with another one's."""
@@ -276,11 +283,13 @@ class Engine:
 
     def _next(self) -> _Job | None:
         with self._changed:
+            self._run_is_under_way = False
             self._changed.wait_for(self._has_work_or_closes)
             if self._reads and not (self._runs and self._reads_in_a_row >= _READS_IN_A_ROW):
                 self._reads_in_a_row += 1
                 return self._reads.take()
-            self._reads_in_a_row, self._may_be_interrupted = 0, bool(self._runs)
+            self._reads_in_a_row = 0
+            self._may_be_interrupted = self._run_is_under_way = bool(self._runs)
             return self._runs.take() if self._runs else None
 
     def _has_work_or_closes(self) -> bool:

@@ -231,6 +231,18 @@ def test_an_engine_that_is_closed_cannot_be_paused(engine: Engine) -> None:
         pass
 
 
+def test_a_run_s_place_counts_those_before_it_and_the_one_that_is_computed(engine: Engine) -> None:
+    with held(engine):
+        waiting = [engine.submit(lambda: None, "one") for _ in range(2)]
+        assert [engine.runs_before(each) for each in waiting] == [1, 2]
+        waiting[0].cancel()
+        assert engine.runs_before(waiting[1]) == 1
+    waiting[1].result(SOON)
+    assert engine.runs_before(waiting[1]) == 0
+    with engine.paused():
+        assert engine.runs_before(engine.submit(lambda: None)) == 0  # it is next
+
+
 # Failing work
 
 
