@@ -54,7 +54,7 @@ class Stub:
                 begin = channel.unary_stream if rpc.streams else channel.unary_unary
                 path = f"/{service}/{rpc.name}"
                 setattr(self, rpc.name, begin(path, request_serializer=rpc.request.SerializeToString))
-        self.WatchedRun = channel.unary_stream(
-            f"/{SERVICE}/Run", request_serializer=service_pb2.RunRequest.SerializeToString
-        )
+        serialize = service_pb2.RunRequest.SerializeToString
+        self.WatchedRun: grpc.UnaryStreamMultiCallable[service_pb2.RunRequest, bytes]
+        self.WatchedRun = channel.unary_stream(f"/{SERVICE}/Run", request_serializer=serialize)
         """`Run` as a stream of its one message: only of streams gRPC gives initial metadata before the answer."""
