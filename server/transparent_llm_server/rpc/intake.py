@@ -103,9 +103,7 @@ class Intake:
             return self._bounded(answer, len(ids))
 
         is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently
-        answer = self._done(tokenize, is_little, caller)
-        self._admission.require_answer(answer.ByteSize(), len(answer.token_ids))
-        return answer
+        return self._done(tokenize, is_little, caller)
 
     def answer(self, model: ServedModel, count: int, make: Callable[[], _Answer], caller: Caller) -> _Answer:
         """An answer with the text of so many token ids, as `make` makes it.
