@@ -64,6 +64,7 @@ PLACES = (
     Place("clients/typescript/package-lock.json", r'"name": "transparent-llm",\n +"version": "(.+)",$', times=2),
     Place("clients/cpp/CMakeLists.txt", r"^project\(\s*\w+\s+VERSION\s+([\d.]+)"),
     Place("clients/go/version.go", r'^const Version = "(.+)"$'),
+    Place("deploy/helm/transparent-llm/Chart.yaml", r"^(?:version|appVersion): ([\d.]+)$", times=2),
 )
 """Image tags and labels, the wheel and the archives take theirs from the first."""
 

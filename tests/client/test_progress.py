@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from tqdm.auto import tqdm
 
 from support.servers.engines import SOON, held
@@ -43,13 +45,29 @@ def is_clean() -> bool:
     return not progress._drawing._meters and not getattr(tqdm, "_instances", ())
 
 
-def test_a_run_that_waits_says_so_until_it_is_done(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_call_that_waits_says_so_until_it_is_done(capfd: pytest.CaptureFixture[str]) -> None:
     seen = Seen(capfd)
     with running() as server, RemoteTransparentLlm(server.address, timeout_s=60, progress=True) as llm:
         with held(server._engine):
-            waiting = in_thread(lambda: llm.run_tokens([[1, 2]]))
-            wait_until(lambda: seen("Run: waiting for the answer"))
+            waiting = in_thread(lambda: llm.unembed(torch.ones(64), True))
+            wait_until(lambda: seen("Unembed: waiting for the answer"))
         waiting.join()
+    assert is_clean()
+
+
+def test_runs_that_wait_show_how_many_are_before_them(capfd: pytest.CaptureFixture[str]) -> None:
+    seen = Seen(capfd)
+    with running() as server, RemoteTransparentLlm(server.address, timeout_s=60, progress=True) as llm:
+        waiting = []
+        with held(server._engine):
+            for number in (1, 2, 3):
+                waiting.append(in_thread(partial(llm.copy().run_tokens, [[number]])))
+                wait_until(lambda: server._engine.queued_runs == len(waiting))
+            for text in ("1 run", "2 runs", "3 runs"):
+                wait_until(partial(seen, f"Run: waiting: {text} before this one"))
+        for each in waiting:
+            each.join()
+        llm.run_tokens([[1]])  # which waits for nothing
     assert is_clean()
 
 

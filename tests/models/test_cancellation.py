@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
+from support.models.families import FAMILIES
 from support.servers.servers import tiny
+from transparent_llm_server.models.derived.unembedded import Unembedded
 from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable, raise_if_cancelled
+from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 
 
 class Patience:
@@ -67,3 +72,38 @@ def test_it_may_say_why_the_work_is_to_stop() -> None:
 
     with cancellable(refuse), cancellable(lambda: True), pytest.raises(ValueError, match="words"):
         raise_if_cancelled()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_vector_is_unembedded_within_a_pass_and_neither_notices(family: str) -> None:
+    llm, rows = tiny(family).copy(), [[1, 2, 3, 4], [5, 6]]
+    matrix = torch.linspace(-2, 2, 3 * 64).sin().reshape(3, 64)
+    values = [Unembedded(llm.bridged, matrix, normalize=normalize) for normalize in (True, False)]
+    assert all(value.may_interrupt for value in values)
+    alone, within = [value.tensor() for value in values], list[torch.Tensor]()
+
+    def unembed() -> bool:
+        within.extend(value.tensor() for value in values)
+        return True
+
+    llm.run_tokens(rows)
+    wanted = tensors_of(llm)
+    with cancellable(unembed):
+        llm.run_tokens(rows)
+    assert within
+    assert all(torch.equal(found, alone[i % 2]) for i, found in enumerate(within))
+    found = tensors_of(llm)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def tensors_of(llm: TransformerLensTransparentLlm) -> dict[str, torch.Tensor]:
+    """What the current run has kept, and its logits."""
+    capture = llm.values()._capture
+    of_layers = {
+        f"{i}.{field.name}": getattr(layer, field.name)
+        for i, layer in enumerate(capture.layers)
+        for field in dataclasses.fields(layer)
+    }
+    kept = {**of_layers, "residual_out": capture.residual_out, "logits": llm.logits()}
+    return {name: tensor for name, tensor in kept.items() if tensor is not None}

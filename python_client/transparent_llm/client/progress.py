@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from tqdm.auto import tqdm
 
 from transparent_llm.runtime.forking import in_child
+from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
 
 log = logging.getLogger("transparent_llm")
 
@@ -27,12 +30,19 @@ _IDLE_TURNS = 20
 _LOGGED_AFTER_S = 0.3
 """A wait that is told in the log, where nothing is drawn: what gRPC's own tries take, about twice that, is one."""
 
+_PLACE = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
+"""What a server may say of a place in its queue: how many runs are before."""
+
 _OF_BYTES = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
 _OF_WAITING = {"bar_format": "{desc} [{elapsed}]"}
 
 Report = Callable[[str, int, int], None]
 """Called with the RPC's name, the bytes that have come, and all of them, after each message of a transfer. What is read
 ahead is reported too, from the thread that reads it."""
+
+
+class _Followed(Protocol):
+    def initial_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
 
 class Meter:
@@ -46,13 +56,16 @@ class Meter:
     def __init__(self, name: str, wanted: bool | Report | None) -> None:
         self._name = name
         self._report = wanted if callable(wanted) else None
-        self._is_drawn = self._report is None and (_someone_watches() if wanted is None else bool(wanted))
+        self.is_drawn = self._report is None and (_someone_watches() if wanted is None else bool(wanted))
+        """Whether somebody will see a bar or a line, if it takes long enough."""
+
         self._began = self._heard = time.monotonic()
         self._received = self._total = 0
-        self._waits_for = ""
+        self._waits_for = self._place = ""
+        self._followed: _Followed | None = None
         self._bar: tqdm | None = None  # type: ignore[type-arg]
         self._shows_bytes = False
-        if self._is_drawn:
+        if self.is_drawn:
             _drawing.begin(self)
 
     def show(self, received: int, total: int) -> None:
@@ -63,27 +76,45 @@ class Meter:
 
     def waits(self, reason: str) -> None:
         """The call must wait, for this reason: a sentence. Where nothing is drawn the log is told, once in a wait."""
-        if not self._is_drawn:
+        if not self.is_drawn:
             if self._waits_for or time.monotonic() - self._heard < _LOGGED_AFTER_S:
                 return
             log.warning("%s: %s", self._name, reason)
         self._waits_for = reason
 
+    def follow(self, call: _Followed) -> None:
+        """A call that may be told its place in a queue, before its answer comes."""
+        self._followed, self._place = call, ""
+
+    def _ask(self) -> None:
+        """Wait for what a call is told first, on a thread of its own: it comes with the answer at the latest."""
+        call, self._followed = self._followed, None
+        if call is not None:
+            threading.Thread(target=self._learn, args=(call,), name="place", daemon=True).start()
+
+    def _learn(self, call: _Followed) -> None:
+        told = dict(call.initial_metadata() or ()).get(QUEUE_POSITION_HEADER, "")
+        if isinstance(told, str) and _PLACE.fullmatch(told):
+            self._place = f"waiting: {told} run{'s' if told != '1' else ''} before this one"
+
     def close(self) -> None:
         """Leave no bar behind."""
-        if self._is_drawn:
+        if self.is_drawn:
             _drawing.end(self)
 
     def draw(self, now: float) -> None:
         """As it is now, if it began long enough ago: the thread's part."""
         if now - self._began < SHOWN_AFTER_S:
             return
+        self._ask()
         shows_bytes = bool(self._total) and not self._waits_for
         if self._bar is None or shows_bytes != self._shows_bytes:
             self.erase()
             self._shows_bytes = shows_bytes
             self._bar = _bar(self._total if shows_bytes else None)
-        text = self._name if shows_bytes else f"{self._name}: {self._waits_for or 'waiting for the answer'}"
+        text = (
+            self._name if shows_bytes else f"{self._name}: {self._waits_for or self._place or 'waiting for the answer'}"
+        )
         self._bar.set_description_str(text, refresh=False)
         if shows_bytes:
             self._bar.total, self._bar.n = self._total, self._received

@@ -22,6 +22,9 @@ ADMIN_SERVICE = "transparent_llm.v1.TransparentLlmAdminService"
 RUN_KEY_HEADER = "x-transparent-llm-run-key"
 """Request metadata: a hint for proxies, the same for a run and all reads of it."""
 
+QUEUE_POSITION_HEADER = "x-transparent-llm-queue-position"
+"""Request metadata of `Run`, with any value: whoever sends it is told how many runs come before its own, in initial
+metadata of the same name, as soon as it waits. Where none does there is none."""
 
 ROWS = "n"
 """The axis that comes before those of a method where it was asked of several vectors at once: of `unembed`."""

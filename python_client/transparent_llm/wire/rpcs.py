@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FileDescriptor
@@ -55,3 +56,7 @@ class Stub:
                 begin = channel.unary_stream if rpc.streams else channel.unary_unary
                 path = f"/{service}/{rpc.name}"
                 setattr(self, rpc.name, begin(path, request_serializer=rpc.request.SerializeToString))
+        serialize = service_pb2.RunRequest.SerializeToString
+        self.WatchedRun: grpc.UnaryStreamMultiCallable[Any, bytes]
+        self.WatchedRun = channel.unary_stream(f"/{SERVICE}/Run", request_serializer=serialize)
+        """`Run` as a stream of its one message: only of streams gRPC gives initial metadata before the answer."""

@@ -63,9 +63,6 @@ class Reader(Protocol):
     reads_are_quick: bool
     """Whether a call is little work, whatever the work of taking the value is."""
 
-    def gives(self, name: str) -> bool:
-        """Whether there is a method of that name."""
-
     def __call__(self, name: str, *arguments: object) -> Found:
         """What the method of that name returns for these arguments."""
 
@@ -76,10 +73,6 @@ class ValuesReader:
     def __init__(self, values: object, *, reads_are_quick: bool) -> None:
         self._values = values
         self.reads_are_quick = reads_are_quick
-
-    def gives(self, name: str) -> bool:
-        """Whether the values have such a method."""
-        return hasattr(self._values, name)
 
     def __call__(self, name: str, *arguments: object) -> Found:
         """Call it: it says what is wrong with the arguments, and computes little."""
@@ -94,10 +87,6 @@ class ContractReader:
 
     def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
         self._llm, self._run = llm, run
-
-    def gives(self, name: str) -> bool:
-        """Whether the implementation has such a method."""
-        return hasattr(self._llm, name)
 
     def __call__(self, name: str, *arguments: object) -> Found:
         """Call it. `run` are the tokens of the run that is meant, if one is.
@@ -185,6 +174,10 @@ class ServedModel(ABC):
         """The text of each token id by itself. Any thread but the model's."""
         return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
 
+    def padded_ids(self, prepared: PreparedRun) -> list[int] | None:  # noqa: ARG002 - as may_share
+        """Token ids of the padded batch, one row after the other; None where they are not known before the run."""
+        return None
+
     def tokenize(self, text: str, add_bos: bool | None) -> Sequence[int]:
         """Token ids of a text, as a run would have them. Any thread but the model's."""
         return [int(token) for token in self.llm.to_tokens(text, add_bos=add_bos)]
@@ -232,6 +225,11 @@ class ServedTransformerLens(ServedModel):
             self._known, conventions = known, known.conventions
             self.description = dataclasses.replace(self.description, digest=known.digest, conventions=conventions)
 
+    def padded_ids(self, prepared: PreparedRun) -> list[int]:
+        """As the forward pass will have them."""
+        ids: list[int] = self.llm.prepare(prepared.rows or ()).tokens.flatten().tolist()
+        return ids
+
     def tokenize(self, text: str, add_bos: bool | None) -> Sequence[int]:
         """From the tokenizer."""
         return self.llm.encode([text], add_bos)[0]
@@ -256,7 +254,7 @@ class ServedTransformerLens(ServedModel):
         tokens, mask = values.tokens().tensor(), values.mask().tensor()
         read = ValuesReader(values, reads_are_quick=self._reads_are_quick)
         nonce, digest = uuid.uuid4().hex, self.description.digest
-        llm, warnings = self.llm.of_run(values), self.llm.warnings_of(values)
+        llm, warnings = self.llm.reading_run(values), self.llm.warnings_of(values)
         return CompletedRun(read, llm, tokens, mask, values.nbytes, nonce, self, digest, warnings)
 
     def _reader(self) -> Reader:

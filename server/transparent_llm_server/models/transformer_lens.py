@@ -226,12 +226,6 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         """Run several batches in one forward pass, which gives the same values within rounding; one alone: exactly."""
         return [RunValues(self._model, capture) for capture in run_together(self._model, batches)]
 
-    def of_run(self: _Self, values: RunValues) -> _Self:
-        """Another object on the same model, whose current run is this one."""
-        twin = self.copy()
-        twin._current_run = Current((None, values))
-        return twin
-
     def batch_size(self) -> int:
         return self.values().batch_size()
 

@@ -28,13 +28,9 @@ class _AnalysesToo:
         self._run = run
         self.reads_are_quick = run.read.reads_are_quick
 
-    def gives(self, name: str) -> bool:
-        """Whether the run has such a value itself."""
-        return name not in ANALYSES or self._run.read.gives(name)
-
     def __call__(self, name: str, *arguments: object) -> Found:
         """What the method of that name returns, or the analysis will return."""
-        if self.gives(name):
+        if name not in ANALYSES:
             return self._run.read(name, *arguments)
         return _found(self._run, METHODS[name], arguments)
 

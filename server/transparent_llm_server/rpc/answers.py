@@ -86,17 +86,20 @@ class Answers:
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
         caller.require_there()
         for step in () if value.is_quick else piece.steps():
-            self._computed(step, caller, is_quick=False)
-        return self._computed(piece.compute, caller, is_quick=value.is_quick)
+            self._computed(step, caller, is_quick=False, may_interrupt=value.may_interrupt)
+        return self._computed(piece.compute, caller, is_quick=value.is_quick, may_interrupt=value.may_interrupt)
 
-    def _computed(self, work: Callable[[], _Result], caller: Caller, *, is_quick: bool) -> _Result:
+    def _computed(
+        self, work: Callable[[], _Result], caller: Caller, *, is_quick: bool, may_interrupt: bool = False
+    ) -> _Result:
         """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's.
 
-        There one piece at a time for each call, and owners in turn, so that nobody waits for more than a few.
+        There one piece at a time for each call, and owners in turn, so that nobody waits for more than a few; what may
+        interrupt waits for no more than a layer of a run, and the rest for all of it.
         """
         if is_quick:
             return self._engine.run_inline(work)
-        return caller.result_of(self._engine.submit_read(work, caller.flow))
+        return caller.result_of(self._engine.submit_read(work, caller.flow, may_interrupt=may_interrupt))
 
 
 def _count(took: Callable[[int], None], call: Call | None, nbytes: int) -> None:

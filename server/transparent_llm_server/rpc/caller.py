@@ -10,6 +10,7 @@ from typing import TypeVar
 import grpc
 
 from transparent_llm.errors import CancelledError, DeadlineError
+from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
 from transparent_llm_server.rpc.deadline import Deadline
 
 _Result = TypeVar("_Result")
@@ -57,6 +58,17 @@ class Caller:
     def flow(self) -> str:
         """Whom it takes turns with: its owner, or its connection where nobody says who they are."""
         return self.owner or self._context.peer()
+
+    @property
+    def wants_its_place(self) -> bool:
+        """Whether it asks to be told how many runs come before its own. An answer that has begun is tried again by
+        nobody between the two, so this is for who asks."""
+        return any(key == QUEUE_POSITION_HEADER for key, _ in self._context.invocation_metadata())
+
+    def tell_its_place(self, before: int) -> None:
+        """Say now how many runs come before its own, unless none does."""
+        if before:
+            self._context.send_initial_metadata(((QUEUE_POSITION_HEADER, str(before)),))
 
     @property
     def is_local(self) -> bool:

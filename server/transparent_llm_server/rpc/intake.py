@@ -66,7 +66,8 @@ class Intake:
         """The input of a `RunRequest`.
 
         Raises:
-            TooLargeError: too many sentences or tokens, or too much text.
+            TooLargeError: too many sentences or tokens, or too much text; or the text of its tokens will be more than
+                one message may have.
             InvalidRequestError: what the model cannot run.
             BusyError: too many calls wait for a tokenizer.
         """
@@ -79,6 +80,9 @@ class Intake:
             with _giving_back(text_bytes):
                 prepared = model.prepare(wire_runs.from_request(request))
             self._admission.require_tokens(prepared.n_tokens)
+            ids = model.padded_ids(prepared)
+            if ids is not None:  # before it is computed, what it can only be answered with afterwards
+                self._bounded(service_pb2.RunResponse(token_ids=ids, token_strings=model.strings(ids)), len(ids))
             return prepared
 
         is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
@@ -95,12 +99,11 @@ class Intake:
         def tokenize() -> service_pb2.TokenizeResponse:
             with _giving_back(text_bytes):
                 ids = model.tokenize(request.text, add_bos)
-            return service_pb2.TokenizeResponse(token_ids=ids, token_strings=model.strings(ids))
+            answer = service_pb2.TokenizeResponse(token_ids=ids, token_strings=model.strings(ids))
+            return self._bounded(answer, len(ids))
 
         is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently
-        answer = self._done(tokenize, is_little, caller)
-        self._admission.require_answer(answer.ByteSize(), len(answer.token_ids))
-        return answer
+        return self._done(tokenize, is_little, caller)
 
     def answer(self, model: ServedModel, count: int, make: Callable[[], _Answer], caller: Caller) -> _Answer:
         """An answer with the text of so many token ids, as `make` makes it.
@@ -110,7 +113,11 @@ class Intake:
             TooLargeError: the text is more than one message may have.
             BusyError: too many calls wait for a tokenizer.
         """
-        answer = self._done(make, count <= _FEW_IDS and model.tokenizes_concurrently, caller)
+        is_little = count <= _FEW_IDS and model.tokenizes_concurrently
+        return self._done(lambda: self._bounded(make(), count), is_little, caller)
+
+    def _bounded(self, answer: _Answer, count: int) -> _Answer:
+        """An answer with the text of so many tokens, if one message may have it."""
         self._admission.require_answer(answer.ByteSize(), count)
         return answer
 

@@ -134,6 +134,8 @@ class TransparentLlmServicer:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, caller.owner, given.sentences or given.token_ids)
         waiting = self.queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
+        if caller.wants_its_place:
+            caller.tell_its_place(self.queue.before(run_id))
         return run_id, caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:

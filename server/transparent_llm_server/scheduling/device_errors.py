@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from transparent_llm.errors import CapacityError
+from transparent_llm.errors import CapacityError, UnavailableError
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _ACCELERATOR_ERROR: type[RuntimeError] = getattr(torch, "AcceleratorError", RuntimeError)  # since torch 2.8
@@ -40,3 +40,19 @@ def _device_answers() -> bool:
         return torch.ones(1, device="cuda").item() == 1.0
     except RuntimeError:
         return False
+
+
+def lost() -> UnavailableError:
+    """What callers of a lost device are told."""
+    return UnavailableError(
+        "the server can no longer compute and is shutting down; retry once it has restarted", reason="DRAINING"
+    )
+
+
+def out_of_memory(error: BaseException, retry_after_s: float) -> CapacityError:
+    """What the caller is told for whom there was no memory, in seconds after which there may be."""
+    return CapacityError(
+        "the device has no memory left for this call; run fewer or shorter sentences, or release runs",
+        metadata={"device_message": str(error)[:200]},
+        retry_after_s=retry_after_s,
+    )

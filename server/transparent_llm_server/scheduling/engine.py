@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
-from transparent_llm.errors import BusyError, CapacityError, UnavailableError
+from transparent_llm.errors import BusyError, UnavailableError
 from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm_server.events import Wait, WorkEvents
 from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.forward.cancellation import cancellable
-from transparent_llm_server.scheduling.device_errors import device_is_lost, is_out_of_memory
+from transparent_llm_server.scheduling.device_errors import device_is_lost, is_out_of_memory, lost, out_of_memory
 from transparent_llm_server.scheduling.fair_queue import FairQueue
-from transparent_llm_server.scheduling.turns import Turns
+from transparent_llm_server.scheduling.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,14 @@ DEVICE_LOST, THREAD_DIED, THREAD_HUNG = 70, 71, 72
 """Exit codes of a process that can no longer compute, for a supervisor that restarts it."""
 
 _READS_IN_A_ROW = 8
-"""Reads that overtake a waiting run; then it has its turn, however many more there are."""
+"""Reads that overtake a waiting run, then it has its turn, however many more there are; and that one layer of a run may
+be followed by."""
 
 
 class Engine:
     """Runs submitted work, reads before runs; of runs those of whoever has had least of the model, and of reads one of
-    each flow in turn. A flow is whom work is done for: an owner, or a connection where nobody says who they are.
-    Cancel a future to drop work that has not begun.
+    each flow in turn. Reads that may interrupt wait for the end of a layer, not of a run. A flow is whom work is done
+    for: an owner, or a connection where nobody says who they are. Cancel a future to drop work that has not begun.
 
     `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
     busy for too long calls that THREAD_HUNG.
@@ -55,10 +57,11 @@ class Engine:
         self._queue_length = queue_length
         self._retry_after_s = retry_after_s
         self._runs: FairQueue[_Job] = FairQueue()
-        self._reads: Turns[_Job] = Turns()
+        self._reads: Reads[_Job] = Reads()
         self._reads_in_a_row = 0
         self._began: float | None = None
-        self._under_way: Future[Any] | None = None
+        self._may_be_interrupted = self._run_is_under_way = False
+        self._under_way: list[Future[Any]] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._live, name="model", daemon=True)
@@ -101,6 +104,13 @@ class Engine:
             given_up[1].set_exception(self._busy())
         return future
 
+    def runs_before(self, future: Future[Any]) -> int:
+        """How many runs have their turn before one that waits, as it is now, the one that is computed counted."""
+        with self._changed:
+            self._runs.drop(_is_cancelled)
+            job = next((job for job in self._runs if job[1] is future), None)
+            return 0 if job is None else self._runs.before(job) + self._run_is_under_way
+
     def charge(self, flow: str, cost: int) -> None:
         """A run of this flow was computed along with another one's."""
         with self._changed:
@@ -117,8 +127,11 @@ class Engine:
             raise self._busy()
         return given_up
 
-    def submit_read(self, work: Callable[[], _Result], flow: str = "") -> Future[_Result]:
-        """Put a short piece of work before all runs that wait. As many can wait as there are calls; flows take turns.
+    def submit_read(
+        self, work: Callable[[], _Result], flow: str = "", *, may_interrupt: bool = False
+    ) -> Future[_Result]:
+        """Put a short piece of work before all runs that wait, and, if it may interrupt, between two layers of the one
+        that is computed. As many can wait as there are calls; flows take turns.
 
         Raises:
             UnavailableError: the engine is closed.
@@ -127,7 +140,8 @@ class Engine:
         wait = self.work_events.begin_wait("read")
         with self._changed:
             self._require_open()
-            self._reads.put(flow, (work if wait is None else partial(self._after, wait, work), future))
+            job = (work if wait is None else partial(self._after, wait, work), future)
+            self._reads.put(flow, job, may_interrupt=may_interrupt)
             self._changed.notify()
         return future
 
@@ -178,12 +192,12 @@ class Engine:
     def translate(self, error: BaseException) -> BaseException:
         """What a caller is told of an error: the words of a device that is out of memory become `CapacityError`."""
         if is_out_of_memory(error):
-            return _out_of_memory(error, self._retry_after_s)
+            return out_of_memory(error, self._retry_after_s)
         if not device_is_lost(error):
             return error
         log.critical("the device is lost: %s", error)
         self._on_failure(DEVICE_LOST)
-        return _lost()
+        return lost()
 
     def stop(self) -> None:
         """Refuse what waits, and what comes from now on; what is under way stops at the next place where it can."""
@@ -196,16 +210,31 @@ class Engine:
         """
         self.stop()
         self._thread.join(within_s)
-        under_way = self._under_way
-        if under_way is not None:
+        for under_way in list(self._under_way):
             with suppress(InvalidStateError):  # it came to its end after all
                 under_way.set_exception(draining())
         return not self._thread.is_alive()
 
     def _goes_on(self) -> bool:
-        """Of what is under way."""
+        """Of what is under way, which asks at every layer of a run: a place where reads may be done, too."""
         self._require_open()
+        if self._may_be_interrupted:
+            self._interrupt()
         return True
+
+    def _interrupt(self) -> None:
+        """Do some reads, as if nothing else were under way."""
+        since, self._may_be_interrupted = time.monotonic(), False
+        for _ in range(_READS_IN_A_ROW):
+            with self._changed:
+                job = self._reads.take_interrupting()
+            if job is None:
+                break
+            Context().run(self._do, *job)  # without what asks whether the run is still wanted
+            del job
+        self._may_be_interrupted = True
+        if self._began is not None:
+            self._began += time.monotonic() - since
 
     def _require_open(self) -> None:
         if self._closing:
@@ -223,14 +252,14 @@ class Engine:
             self._work()
         except BaseException as error:  # nothing of the work's own, which `_finish` catches
             log.critical("the model thread died", exc_info=error)
-            self._refuse_all(_lost)
+            self._refuse_all(lost)
             self._on_failure(THREAD_DIED)
 
     def _refuse_all(self, error: Callable[[], UnavailableError]) -> None:
         with self._changed:
             self._closing = True
             left = [*self._reads, *self._runs]
-            self._reads, self._runs = Turns(), FairQueue()
+            self._reads, self._runs = Reads(), FairQueue()
             self._changed.notify()
         for _, future in left:
             if future.set_running_or_notify_cancel():
@@ -238,20 +267,29 @@ class Engine:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            work, future = job
-            if future.set_running_or_notify_cancel():
-                self._began, self._under_way = time.monotonic(), future
-                self._finish(work, future)
-                self._began = self._under_way = None
-            del job, work, future  # a waiting thread must not keep the last result alive
+            self._do(*job)
+            self._may_be_interrupted = False
+            del job  # a waiting thread must not keep the last result alive
+
+    def _do(self, work: Callable[[], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        around, self._began = self._began, time.monotonic()
+        self._under_way.append(future)
+        del future  # as in `_finish`
+        self._finish(work, self._under_way[-1])
+        self._under_way.pop()
+        self._began = around
 
     def _next(self) -> _Job | None:
         with self._changed:
+            self._run_is_under_way = False
             self._changed.wait_for(self._has_work_or_closes)
             if self._reads and not (self._runs and self._reads_in_a_row >= _READS_IN_A_ROW):
                 self._reads_in_a_row += 1
                 return self._reads.take()
             self._reads_in_a_row = 0
+            self._may_be_interrupted = self._run_is_under_way = bool(self._runs)
             return self._runs.take() if self._runs else None
 
     def _has_work_or_closes(self) -> bool:
@@ -280,17 +318,3 @@ def _is_cancelled(job: _Job) -> bool:
 def _with_standard_numerics(work: Callable[[], _Result]) -> _Result:
     with standard_numerics():
         return work()
-
-
-def _lost() -> UnavailableError:
-    return UnavailableError(
-        "the server can no longer compute and is shutting down; retry once it has restarted", reason="DRAINING"
-    )
-
-
-def _out_of_memory(error: BaseException, retry_after_s: float) -> CapacityError:
-    return CapacityError(
-        "the device has no memory left for this call; run fewer or shorter sentences, or release runs",
-        metadata={"device_message": str(error)[:200]},
-        retry_after_s=retry_after_s,
-    )

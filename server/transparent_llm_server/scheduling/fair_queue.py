@@ -60,6 +60,16 @@ class FairQueue(Generic[_Job]):
         self._had[flow] = self._had.get(flow, self._virtual_time) + cost
         self._virtual_time += cost / max(1, len(self._jobs))
 
+    def before(self, job: _Job) -> int:
+        """How many of those that wait would be taken before this one, if nobody else came; all where it is not here."""
+        imagined: FairQueue[_Job] = FairQueue()
+        imagined._jobs = {flow: deque(jobs) for flow, jobs in self._jobs.items()}
+        imagined._had, imagined._virtual_time = dict(self._had), self._virtual_time
+        taken = 0
+        while imagined and imagined.take() is not job:
+            taken += 1
+        return taken
+
     def make_room(self, flow: str) -> _Job | None:
         """Give up the last job of the flow that has most waiting, for one more of another that has clearly fewer.
 

@@ -124,6 +124,12 @@ class RunQueue:
             job.add_done_callback(partial(self._refused, run_id))
         return waiter
 
+    def before(self, run_id: str) -> int:
+        """How many runs have their turn before this one, as it is now; 0 where it does not wait."""
+        with self._changed:
+            entry = self._waiting.get(run_id)
+            return 0 if entry is None else min(map(self._engine.runs_before, entry.jobs.values()), default=0)
+
     def waiting(self) -> Counter[str]:
         """How many runs of each owner wait or are computed."""
         with self._changed:

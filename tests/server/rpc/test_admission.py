@@ -134,6 +134,20 @@ def test_the_text_of_tokens_is_never_more_than_any_grpc_library_takes(monkeypatc
         assert len(llm.tokens_to_strings(torch.ones(5).long())) == 5
 
 
+def test_too_much_text_of_tokens_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where most of it is padding; and `Tokenize` has the same bound."""
+    with running() as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        monkeypatch.setattr(admission, "_MOST_ANSWER_BYTES", 200)
+        with held(server._engine):  # a run that was put into the queue would wait
+            for rows in ([[1] * 60], [[1], [1], [1] * 30]):
+                with pytest.raises(TooLargeError, match=rf"text of these {len(rows) * len(rows[-1])} tokens"):
+                    llm.run_tokens(rows)
+            with pytest.raises(TooLargeError, match=r"makes an answer of \d+ bytes, and one message has at most 200"):
+                llm.to_str_tokens("abcdefghij" * 6)
+            assert server._engine.queued_runs == 0
+        llm.run_tokens([[1] * 5])
+
+
 def test_one_call_more_than_may_be_under_way_is_told_to_come_back() -> None:
     settings = {"max_streams": 2, "busy_retry_s": TOO_LATE_S}
     with running(**settings) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:

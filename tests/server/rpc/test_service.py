@@ -13,14 +13,14 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from support.servers.engines import SOON
+from support.servers.engines import SOON, held
 from support.servers.polling import wait_until
 from support.servers.servers import Watcher, running, tiny
 from support.servers.stub import stub
 from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.assembler import Assembler
-from transparent_llm.wire.methods import METHODS, SERVICE
+from transparent_llm.wire.methods import METHODS, QUEUE_POSITION_HEADER, SERVICE
 from transparent_llm.wire.tensors import encode
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
@@ -310,6 +310,31 @@ def test_a_full_queue_is_busy_and_says_when_to_come_back() -> None:
     assert details["ErrorInfo"].reason == "BUSY"
     assert details["RetryInfo"].retry_delay.ToMilliseconds() == 2500
     assert status.message == "1 calls are already waiting for the model; try again in 2.5 s"
+
+
+def test_a_run_that_waits_is_told_its_place_if_it_asks() -> None:
+    with running() as server, grpc.insecure_channel(server.address) as channel:
+        run = channel.unary_stream(f"/{SERVICE}/Run", service_pb2.RunRequest.SerializeToString)
+
+        def begun(token: int, **metadata: str) -> Any:
+            tokens = service_pb2.TokenBatch(sequences=[service_pb2.TokenSequence(token_ids=[token])])
+            return run(service_pb2.RunRequest(tokens=tokens), metadata=tuple(metadata.items()))
+
+        def place(call: Any) -> str | None:
+            return dict(call.initial_metadata()).get(QUEUE_POSITION_HEADER)
+
+        asking = {QUEUE_POSITION_HEADER: ""}
+        with held(server._engine):
+            told = []
+            for token in (1, 2):
+                told.append(begun(token, **asking))
+                assert place(told[-1]) == str(token)
+            silent = begun(3)
+            wait_until(lambda: server._engine.queued_runs == 3)
+        assert [len(list(call)) for call in (*told, silent)] == [1, 1, 1]
+        first, again = begun(4, **asking), begun(1, **asking)
+        assert [len(list(call)) for call in (first, again)] == [1, 1]
+        assert [place(call) for call in (silent, first, again)] == [None, None, None]
 
 
 def test_queued_work_whose_deadline_passed_is_never_done() -> None:

@@ -18,7 +18,7 @@ from support.servers.polling import wait_until
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
-from transparent_llm_server.models.forward.cancellation import cancellable, raise_if_cancelled
+from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable, raise_if_cancelled
 from transparent_llm_server.scheduling.engine import DEVICE_LOST, THREAD_DIED, THREAD_HUNG, Engine
 
 
@@ -51,6 +51,119 @@ def test_work_is_done_in_the_order_of_arrival(engine: Engine) -> None:
     for future in futures:
         future.result(SOON)
     assert done == [0, 1, 2]
+
+
+def of_layers(order: list[str], begun: threading.Event, go_on: threading.Event) -> Callable[[], None]:
+    """A run of three layers, which in its first waits for the test."""
+
+    def run() -> None:
+        for layer in range(3):
+            raise_if_cancelled()
+            order.append(f"layer {layer}")
+            begun.set()
+            assert go_on.wait(SOON)
+
+    return run
+
+
+def test_a_read_that_may_interrupt_waits_for_no_more_than_a_layer(engine: Engine) -> None:
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    run = engine.submit(of_layers(order, begun, go_on), "other")
+    assert begun.wait(SOON)
+    reads = [
+        engine.submit_read(partial(order.append, "patient"), "one"),
+        engine.submit_read(partial(order.append, "interrupting"), "one", may_interrupt=True),
+    ]
+    go_on.set()
+    for each in (run, *reads):
+        each.result(SOON)
+    assert order == ["layer 0", "interrupting", "layer 1", "layer 2", "patient"]
+
+
+def test_so_many_may_interrupt_one_layer_and_flows_take_turns(engine: Engine) -> None:
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    run = engine.submit(of_layers(order, begun, go_on))
+    assert begun.wait(SOON)
+    reads = [engine.submit_read(partial(order.append, "many"), "many", may_interrupt=True) for _ in range(10)]
+    reads.append(engine.submit_read(partial(order.append, "few"), "few", may_interrupt=True))
+    go_on.set()
+    for each in (run, *reads):
+        each.result(SOON)
+    assert order == ["layer 0", "many", "few", *["many"] * 6, "layer 1", *["many"] * 3, "layer 2"]
+
+
+def test_what_interrupts_is_no_part_of_the_run(engine: Engine) -> None:
+    """Its error is its own, it goes on when nobody wants the run any more, and it is not interrupted itself."""
+    begun, go_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def abandoned() -> None:
+        with cancellable(lambda: len(order) < 2):
+            of_layers([], begun, go_on)()
+
+    def read() -> None:
+        order.append("read")
+        raise_if_cancelled()
+        order.append("end of read")
+
+    run = engine.submit(abandoned)
+    assert begun.wait(SOON)
+    failing = engine.submit_read(raising(InvalidRequestError("words")), may_interrupt=True)
+    reads = [engine.submit_read(read, may_interrupt=True) for _ in range(2)]
+    go_on.set()
+    assert isinstance(failing.exception(SOON), InvalidRequestError)
+    assert [each.result(SOON) for each in reads] == [None, None]
+    assert isinstance(run.exception(SOON), AbandonedError)
+    assert order == ["read", "end of read"] * 2
+
+
+def test_between_runs_reads_of_both_kinds_alternate(engine: Engine) -> None:
+    order: list[str] = []
+    with held(engine):
+        reads = [engine.submit_read(partial(order.append, "patient")) for _ in range(3)]
+        reads += [engine.submit_read(partial(order.append, "interrupting"), may_interrupt=True) for _ in range(3)]
+    for each in reads:
+        each.result(SOON)
+    assert order == ["interrupting", "patient"] * 3
+
+
+def test_an_engine_that_closes_refuses_what_would_interrupt(engine: Engine) -> None:
+    with held(engine):
+        read = engine.submit_read(lambda: None, may_interrupt=True)
+        engine.stop()
+        assert isinstance(read.exception(SOON), UnavailableError)
+
+
+def test_a_vector_is_unembedded_while_another_one_s_run_is_computed() -> None:
+    """The pass goes on to its second layer only when the other client has its answer."""
+    with (
+        running() as server,
+        RemoteTransparentLlm(server.address) as one,
+        RemoteTransparentLlm(server.address) as other,
+    ):
+        vector = torch.linspace(-1, 1, one.model_info().d_model)
+        wanted = one.unembed(vector, True)
+        engine, asks, goes_on = server._engine, list[int](), server._engine._goes_on
+        begun, answered = threading.Event(), threading.Event()
+
+        def at_a_layer() -> bool:
+            asks.append(len(asks))
+            if len(asks) == 1:
+                begun.set()
+                wait_until(lambda: bool(engine._reads))
+            if len(asks) == 2:
+                return answered.wait(SOON) and goes_on()
+            return goes_on()
+
+        running_other = threading.Thread(target=lambda: other.run_tokens([[1, 2, 3]]))
+        engine._goes_on = at_a_layer  # type: ignore[method-assign]
+        running_other.start()
+        assert begun.wait(SOON)
+        assert torch.equal(one.copy().unembed(vector, True), wanted)
+        answered.set()
+        running_other.join(SOON)
+        assert other.batch_size() == 1
 
 
 def test_all_work_is_done_by_one_thread_of_its_own(engine: Engine) -> None:
@@ -116,6 +229,18 @@ def test_an_engine_that_is_closed_cannot_be_paused(engine: Engine) -> None:
     engine.close()
     with pytest.raises(UnavailableError), engine.paused():
         pass
+
+
+def test_a_run_s_place_counts_those_before_it_and_the_one_that_is_computed(engine: Engine) -> None:
+    with held(engine):
+        waiting = [engine.submit(lambda: None, "one") for _ in range(2)]
+        assert [engine.runs_before(each) for each in waiting] == [1, 2]
+        waiting[0].cancel()
+        assert engine.runs_before(waiting[1]) == 1
+    waiting[1].result(SOON)
+    assert engine.runs_before(waiting[1]) == 0
+    with engine.paused():
+        assert engine.runs_before(engine.submit(lambda: None)) == 0  # it is next
 
 
 # Failing work

@@ -23,6 +23,20 @@ def all_of(queue: FairQueue[str]) -> list[str]:
     return [queue.take() for _ in range(len(queue))]
 
 
+def test_a_place_is_told_as_the_turns_will_be() -> None:
+    queue: FairQueue[str] = FairQueue()
+    jobs = [("a", "a1", 5), ("a", "a2", 5), ("b", "b1", 1), ("b", "b2", 20), ("c", "c1", 8), ("a", "a3", 1)]
+    for flow, job, cost in jobs:
+        queue.put(flow, job, cost)
+    queue.take()
+    places = {job: queue.before(job) for job in list(queue)}
+    assert [job for job, _ in sorted(places.items(), key=lambda place: place[1])] == [
+        queue.take() for _ in range(len(places))
+    ]
+    assert sorted(places.values()) == list(range(len(jobs) - 1))
+    assert not queue
+
+
 def test_equal_jobs_are_taken_in_turn() -> None:
     queue = filled("a1", "a2", "a3", "b1", "b2")
     assert (bool(queue), len(queue), sorted(queue)) == (True, 5, ["a1", "a2", "a3", "b1", "b2"])

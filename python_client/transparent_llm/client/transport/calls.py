@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -33,7 +35,7 @@ from transparent_llm.errors import (
 from transparent_llm.wire import health, requests, responses, status
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.expected import Answer, Expected
-from transparent_llm.wire.methods import RUN_KEY_HEADER
+from transparent_llm.wire.methods import QUEUE_POSITION_HEADER, RUN_KEY_HEADER
 from transparent_llm.wire.protocol_error import ProtocolError
 from transparent_llm.wire.requests import Request
 
@@ -61,7 +63,12 @@ class Calls:
         """
         meter = Meter(rpc, None if callable(self.config.progress) else self.config.progress)
         try:
-            return self._read(rpc, self._unary(getattr(self.channel.stub(), rpc), request, run_key, meter), read)
+            stub = self.channel.stub()
+            if rpc == "Run" and meter.is_drawn:
+                once = partial(self._run_once, stub.WatchedRun, request, run_key, meter)
+            else:
+                once = partial(self._unary_once, getattr(stub, rpc), request, run_key)
+            return self._read(rpc, self._unary(once, meter), read)
         finally:
             meter.close()
 
@@ -83,7 +90,7 @@ class Calls:
     def _broken(self, rpc: str, error: ProtocolError) -> InternalError:
         return InternalError(f"{self.config.target} broke the protocol in {rpc}: {error}")
 
-    def _unary(self, method: Unary, request: Request, run_key: str, meter: Meter) -> bytes:
+    def _unary(self, once: Callable[[float], bytes], meter: Meter) -> bytes:
         """Again, if a server that had answered was lost on the way or had no room: equal requests have equal effects.
 
         One that has never answered is asked a few times more, but not waited for.
@@ -92,7 +99,7 @@ class Calls:
         retries = Retries(self.config, self._absence, meter, was_reached=self._has_answered)
         while True:
             try:
-                return self._unary_once(method, request, run_key, deadline)
+                return once(deadline)
             except (UnavailableError, DeadlineError, CancelledError, BusyError) as error:
                 retries.backoff(error, deadline, by_us=self.channel.is_closed)
             log.debug("making a call again that failed")
@@ -107,6 +114,23 @@ class Calls:
                 return response
             except grpc.RpcError as error:
                 raise self._failure(error) from None
+
+    def _run_once(self, begin: Stream, request: Request, run_key: str, meter: Meter, deadline: float) -> bytes:
+        """`Run` for somebody who watches, and is shown its place in the queue before the answer comes."""
+        with Interruptible() as interruptible:
+            metadata = (*self._metadata(run_key), (QUEUE_POSITION_HEADER, ""))
+            call = _begun(begin, request, deadline - time.monotonic(), metadata)
+            interruptible.attach(call)
+            meter.follow(call)
+            try:
+                answers = list(islice(call, 2))
+            except grpc.RpcError as error:
+                raise self._failure(error) from None
+            if len(answers) != 1:
+                call.cancel()
+                raise self._broken("Run", ProtocolError(f"{len(answers)} answers to one request"))
+            self._answered()
+            return answers[0]
 
     def tensor(self, rpc: str, request: Request, expected: Expected) -> torch.Tensor:
         """Receive a stream of one tensor."""

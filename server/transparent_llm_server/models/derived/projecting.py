@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 
 from transparent_llm.analysis.readout import Readout
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
+from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm_server.models.derived.readout import LastStep
 from transparent_llm_server.models.derived.run import RunValues
+
+_Self = TypeVar("_Self", bound="Projecting")
 
 
 class Projecting:
@@ -19,6 +24,13 @@ class Projecting:
     said what the methods mean."""
 
     _last_step: LastStep
+    _current_run: Current[RunValues]
+
+    def reading_run(self: _Self, values: RunValues) -> _Self:
+        """Another object on the same model, whose current run is this one."""
+        twin = copy.copy(self)
+        twin._current_run = Current((None, values))
+        return twin
 
     def values(self) -> RunValues:
         """The current run's values."""

@@ -29,6 +29,7 @@ class Unembedded(Value):
         self._ranges = list(ranges or [range(n) for n in (*t.shape[:-1], model.d_vocab)])
         self.shape, self.dtype = tuple(map(len, self._ranges)), model.dtype
         self._block = block_length(model.d_vocab, self.dtype)
+        self.may_interrupt = not model.materializes
 
     def select(self, index: Sequence[slice]) -> Value:
         """Some vectors, some tokens of the vocabulary."""

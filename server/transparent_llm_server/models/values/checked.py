@@ -15,7 +15,8 @@ class CheckedValue(Value):
 
     def __init__(self, value: Value, check: Callable[[], None]) -> None:
         self._value, self._check = value, check
-        self.shape, self.dtype, self.is_quick = value.shape, value.dtype, value.is_quick
+        self.shape, self.dtype = value.shape, value.dtype
+        self.is_quick, self.may_interrupt = value.is_quick, value.may_interrupt
 
     def select(self, index: Sequence[slice]) -> Value:
         """The part, with the same check."""

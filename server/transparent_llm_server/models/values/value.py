@@ -46,6 +46,9 @@ class Value(ABC):
     is_quick = False
     """Whether taking it is little work, so that nobody need queue for it."""
 
+    may_interrupt = False
+    """Whether it can be computed between two layers of a forward pass, which does not notice."""
+
     @property
     def nbytes(self) -> int:
         """Bytes of the whole value in its own type, whether it is computed or not."""
