@@ -123,8 +123,8 @@ def contribution_edges(
         NotSupportedError: the layer has no attention heads, or no feed-forward part.
     """
     row, layer = Row.of(llm, batch_i), layer_of(llm, layer)
-    least = checked_threshold(threshold) if renormalize else 0.0
-    checked_norm(norm)
+    above, norm = checked_threshold(threshold), checked_norm(norm)
+    least = above if renormalize else 0.0
     out = llm.residual_out(layer)
     edges = _no_edges(row, out.device)
     for targets, of_heads, of_residual in _attention(llm, row, layer, norm):
