@@ -95,6 +95,7 @@ serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR
 
 bench: $(READY) ## run all benchmarks (ARGS=--quick for the short form)
 	@for script in benchmarks/*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+	@cd benchmarks && for script in analysis/*.py; do ../$(BIN)/python -m analysis.$$(basename $$script .py) $(ARGS) || exit 1; done
 
 gen: $(READY) ## generate the Python stubs and Envoy's descriptors from protos/, Envoy's TLS configuration from the plain one
 	$(BIN)/python scripts/generate_stubs.py

@@ -125,15 +125,17 @@ def contribution_edges(
     row, layer = Row.of(llm, batch_i), layer_of(llm, layer)
     least = checked_threshold(threshold) if renormalize else 0.0
     checked_norm(norm)
-    edges = _no_edges(row, llm.residual_in(layer).device)
+    out = llm.residual_out(layer)
+    edges = _no_edges(row, out.device)
     for targets, of_heads, of_residual in _attention(llm, row, layer, norm):
-        kept, edges.attention_residual[targets] = _pruned(of_heads.flatten(1), of_residual, least)
+        kept, stream = pruned(of_heads.flatten(1), of_residual, least)
+        edges.attention_residual[targets] = stream.float()
         edges.attention[targets, : row.n_tokens] = kept.reshape(of_heads.shape).sum(-1).float()
-    middle, whole = (_tokens(tensor, row) for tensor in (llm.residual_after_attn(layer), llm.residual_out(layer)))
-    ffn, stream = (shares_of(part, whole, norm) for part in (_tokens(llm.ffn_out(layer), row), middle))
+    parts = (_tokens(part, row).to(out.device) for part in (llm.ffn_out(layer), llm.residual_after_attn(layer)))
+    ffn, stream = (shares_of(part, _tokens(out, row), norm) for part in parts)
     total = ffn + stream
-    kept, edges.ffn_residual[: row.n_tokens] = _pruned((ffn / total)[:, None], stream / total, least)
-    edges.ffn[: row.n_tokens] = kept[:, 0]
+    kept, stream = pruned((ffn / total)[:, None], stream / total, least)
+    edges.ffn[: row.n_tokens], edges.ffn_residual[: row.n_tokens] = kept[:, 0].float(), stream.float()
     return edges
 
 
@@ -184,6 +186,15 @@ def checked_threshold(threshold: float) -> float:
     return float(threshold)
 
 
+def pruned(parts: torch.Tensor, residual: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is larger than `least` of parts [pos part] and residual [pos], divided by the sum of what is left; what is
+    no number stays."""
+    parts, residual = (torch.where(shares <= least, 0, shares) for shares in (parts, residual))
+    total = parts.sum(1) + residual
+    total = torch.where(total == 0, 1, total)
+    return parts / total[:, None], residual / total
+
+
 def _attention(
     llm: TransparentLlm, row: Row, layer: int, norm: str
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
@@ -201,15 +212,6 @@ def _attention(
             stream = residual[targets].to(device)
             total = shares.sum((1, 2)) + stream
             yield targets, shares / total[:, None, None], stream / total
-
-
-def _pruned(parts: torch.Tensor, residual: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is larger than `least` of parts [pos part] and residual [pos], divided by the sum of what is left; what is
-    no number stays."""
-    parts, residual = (torch.where(shares <= least, 0, shares) for shares in (parts, residual))
-    total = parts.sum(1) + residual
-    total = torch.where(total == 0, 1, total)
-    return parts / total[:, None], (residual / total).float()
 
 
 def _no_edges(row: Row, device: torch.device) -> ContributionEdges:

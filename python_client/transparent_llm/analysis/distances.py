@@ -40,7 +40,8 @@ def checked_norm(norm: str) -> str:
 
 def shares_of(parts: torch.Tensor, whole: torch.Tensor, norm: str) -> torch.Tensor:
     """Of parts [... d_model] in a whole [... d_model], which are broadcast; before they are made to sum to 1."""
-    return _share(_size(whole, norm), _exact(_norm(computed(parts) - _shifted(whole), norm)))
+    shares = _share(_size(whole, norm), _exact(_norm(computed(parts) - _shifted(whole), norm)))
+    return torch.where(parts.any(-1), shares, _share_of_zeros(whole, norm))
 
 
 def attn_shares(factors: AttnFactors, whole: torch.Tensor, norm: str) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -62,6 +63,7 @@ def _l1_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
     distances = _norm(shifted, "l1")[:, None, None].repeat(1, n_sources, n_heads)  # of parts of zeros
     step = max(1, _block_bytes(whole) // max(1, n_heads * d_model * weights.element_size()))
     scratch = weights.new_empty((min(step, n_sources), n_heads, d_model))
+    rows = list(zip(shifted.unbind(), weights.unsqueeze(-1).unbind(), distances.unbind(), strict=True))
     spans = _spans(factors.pattern)
     for start in range(0, n_sources, step):
         for target, (first, stop) in enumerate(spans):
@@ -72,10 +74,11 @@ def _l1_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
             block, vectors = scratch[: high - low], factors.value_out[low:high]
             if gain is not None:
                 vectors = torch.mul(vectors, gain[target], out=block)
-            torch.addcmul(shifted[target], weights[target, low:high, :, None], vectors, value=-1, out=block)
-            torch.sum(block.abs_(), dim=-1, out=distances[target, low:high])
+            wanted, weight, distance = rows[target]
+            torch.addcmul(wanted, weight[low:high], vectors, value=-1, out=block)
+            torch.sum(block.abs_(), dim=-1, out=distance[low:high])
     shares = _share(_size(whole, "l1")[:, None, None], _exact(distances))
-    return _with_zeros(shares, factors.pattern, whole, "l1")
+    return torch.where(weights == 0, _share_of_zeros(whole, "l1")[:, None, None], shares)
 
 
 def _l2_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
@@ -99,14 +102,13 @@ def _l2_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
     moved, size = moved[:, None, None], size[:, None, None]
     distances = (moved.square() - gained).clamp_(min=0).sqrt_()
     shares = ((size - moved) + gained / (moved + distances).clamp_(min=torch.finfo(gained.dtype).tiny)).clamp_(_LEAST)
-    return _with_zeros(shares, factors.pattern, whole, "l2")
+    return torch.where(weights == 0, _share_of_zeros(whole, "l2")[:, None, None], shares)
 
 
-def _with_zeros(shares: torch.Tensor, pattern: torch.Tensor, whole: torch.Tensor, norm: str) -> torch.Tensor:
-    """The share of a part of zeros is a few millionths, which rounding would drown: there are many of them."""
+def _share_of_zeros(whole: torch.Tensor, norm: str) -> torch.Tensor:
+    """A few millionths of the norm, which rounding would drown: there are many such parts."""
     exact = _exact(whole)
-    share = _share(_norm(exact, norm), _norm(exact - _EPSILON, norm))
-    return torch.where(pattern.permute(1, 2, 0) == 0, share[:, None, None], shares)
+    return _share(_norm(exact, norm), _norm(exact - _EPSILON, norm))
 
 
 def _share(size: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:

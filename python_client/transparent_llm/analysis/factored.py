@@ -47,17 +47,18 @@ def attn_blocks(llm: TransparentLlm, batch_i: int, layer: int) -> Iterator[tuple
     """Factors that give `decomposed_attn` of a row and a layer, target after target: some targets, and their factors.
 
     One block with all targets where the implementation has factors. Where it has none, a block for each target, whose
-    pattern is 1 and whose value_out is the product itself: sums over sources and heads are the same.
+    value_out is the product itself, and whose pattern is 1, and 0 where that is zero: sums over sources and heads are
+    the same.
     """
     if isinstance(llm, HasAttnFactors):
         factors = llm.attn_factors(batch_i, layer)
         yield slice(0, factors.pattern.shape[1]), factors
         return
     product = llm.decomposed_attn(batch_i, layer)
-    ones = product.new_ones((product.shape[2], 1, product.shape[1]))
     for target in range(product.shape[0]):
         check()
-        yield slice(target, target + 1), AttnFactors(ones, computed(product[target]))
+        pattern = product[target].any(-1).T.unsqueeze(1).to(product.dtype)
+        yield slice(target, target + 1), AttnFactors(pattern, computed(product[target]))
 
 
 def ffn_blocks(llm: TransparentLlm, batch_i: int, layer: int, pos: int) -> Iterator[tuple[slice, torch.Tensor]]:

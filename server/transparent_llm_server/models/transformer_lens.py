@@ -107,8 +107,7 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
         hf_model, tokenizer = loaded.model, loaded.tokenizer
         step("hashing weights")
         digest = model_digest(hf_model, hf_model.config, tokenizer, loaded.quantization)
-        config = hf_model.config.get_text_config()
-        n_ctx = context_length(config, fallback=2048)
+        n_ctx = context_length(hf_model.config.get_text_config(), fallback=2048)
         step("computing the reference")
         layout = placement.layout(hf_model)
         d_vocab = hf_model.get_output_embeddings().weight.shape[0]
