@@ -159,18 +159,18 @@ func (c *Client) BatchSize() (int, error) {
 //
 // Errors: ErrNotRun.
 func (c *Client) Tokens(options ...ReadOption) (*Tensor, error) {
-	return c.known(options, func(held *run) *Tensor { return held.tokens })
+	return c.known("tokens", options, func(held *run) *Tensor { return held.tokens })
 }
 
 // Mask tells for each token of the current run whether it is a real one. [batch pos] BOOL. No call is made.
 //
 // Errors: ErrNotRun; ErrNotSupported where the model does not distinguish padding from tokens.
 func (c *Client) Mask(options ...ReadOption) (*Tensor, error) {
-	return c.known(options, func(held *run) *Tensor { return held.mask })
+	return c.known("mask", options, func(held *run) *Tensor { return held.mask })
 }
 
 // known is a part of what the answer to Run brought.
-func (c *Client) known(options []ReadOption, of func(*run) *Tensor) (*Tensor, error) {
+func (c *Client) known(name string, options []ReadOption, of func(*run) *Tensor) (*Tensor, error) {
 	reading, err := readingOf(options)
 	if err != nil {
 		return nil, err
@@ -182,6 +182,9 @@ func (c *Client) known(options []ReadOption, of func(*run) *Tensor) (*Tensor, er
 	whole := of(held)
 	if whole == nil {
 		return nil, failure(ErrNotSupported, "the served model does not distinguish padding from tokens")
+	}
+	if err := reading.require(name, whole.dims); err != nil {
+		return nil, err
 	}
 	return whole.cut(reading.of(whole.dims)), nil
 }

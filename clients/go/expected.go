@@ -18,6 +18,18 @@ type expectation struct {
 	model    *pb.ModelDescription // nil where it is not known
 	layer    int                  // of output vectors
 	factored bool                 // whether its factors will do
+	rows     int                  // vectors that it was asked of at once; 0: one, without an axis of its own
+}
+
+// rowsAxis comes before the axes of a method that was asked of several vectors at once.
+const rowsAxis = "n"
+
+// dims are the axes of the value.
+func (e *expectation) dims() []string {
+	if e.rows > 0 {
+		return append([]string{rowsAxis}, e.method.dims...)
+	}
+	return e.method.dims
 }
 
 func (e expected) add(value *expectation) {
@@ -29,15 +41,15 @@ func (e expected) add(value *expectation) {
 
 // check refuses a tensor that was not asked for, or that has other axes, another length or another type than it must.
 func (e expected) check(head *pb.TensorHeader) error {
-	name, factor, isFactor := strings.Cut(head.Name, ".")
+	name, partName, isPart := strings.Cut(head.Name, ".")
 	value := e[name]
-	if value == nil || (isFactor && !value.factored) {
+	if value == nil || (isPart && !value.factored && !value.method.isParts()) || (!isPart && value.method.isParts()) {
 		return failure(ErrInternal, "the server sent %q, which was not asked for", head.Name)
 	}
-	dims, part := value.method.dims, (*part)(nil)
-	if isFactor {
-		if part = value.method.part(factor); part == nil {
-			return failure(ErrInternal, "the server sent %q, which is not a factor of %s", head.Name, name)
+	dims, part := value.dims(), (*part)(nil)
+	if isPart {
+		if part = value.method.part(partName); part == nil {
+			return failure(ErrInternal, "the server sent %q, which is not a part of %s", head.Name, name)
 		}
 		if dims = part.dims; part.optional && part.dtype.IsFloating() && len(head.Dims) == 0 {
 			dims = nil
@@ -49,16 +61,23 @@ func (e expected) check(head *pb.TensorHeader) error {
 	if err := value.checkDtype(head, part); err != nil {
 		return err
 	}
-	return value.checkLengths(head)
+	return value.checkLengths(head, part)
+}
+
+// continues tells whether a tensor is a further part of the value that the one before is of, whose size is that of all.
+func (e expected) continues(before, head *pb.TensorHeader) bool {
+	name, part, _ := strings.Cut(head.Name, ".")
+	value := e[name]
+	return value != nil && value.method.isParts() && value.method.place(part) > 0 && strings.HasPrefix(before.Name, name+".")
 }
 
 func (e *expectation) checkDtype(head *pb.TensorHeader, part *part) error {
 	dtype, exact := Dtype(head.Dtype), e.method.dtype
-	switch {
-	case part != nil:
-		exact = part.dtype
-	case exact == 0 && e.reading.hasDtype:
+	if exact == 0 && e.reading.hasDtype {
 		exact = e.reading.dtype
+	}
+	if part != nil && part.dtype != 0 {
+		exact = part.dtype
 	}
 	isRight, wanted := dtype.IsFloating(), "a floating type"
 	if exact != 0 {
@@ -70,16 +89,17 @@ func (e *expectation) checkDtype(head *pb.TensorHeader, part *part) error {
 	return nil
 }
 
-func (e *expectation) checkLengths(head *pb.TensorHeader) error {
+func (e *expectation) checkLengths(head *pb.TensorHeader, part *part) error {
 	for axis, name := range head.Dims {
 		length, known := e.length(name)
 		if !known {
 			continue
 		}
-		for _, part := range e.reading.of([]string{name}) {
-			length = countOf(part, length)
+		for _, cut := range e.reading.of([]string{name}) {
+			length = countOf(cut, length)
 		}
-		if head.Shape[axis] != uint64(length) {
+		isShorter := part != nil && part.sparse && axis == 0 && head.Shape[axis] < uint64(length)
+		if head.Shape[axis] != uint64(length) && !isShorter {
 			return failure(ErrInternal, "the server sent %s with %d along %q, not %d", head.Name, head.Shape[axis], name, length)
 		}
 	}
@@ -91,6 +111,8 @@ func (e *expectation) length(axis string) (int64, bool) {
 	switch axis {
 	case "bound":
 		return 2, true
+	case rowsAxis:
+		return int64(e.rows), e.rows > 0
 	case "batch":
 		return e.ofRun(0)
 	case "pos", "query_pos", "key_pos", "target", "source":

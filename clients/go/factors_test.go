@@ -231,7 +231,7 @@ func TestPartsOfAnAxisAreThoseOfPython(t *testing.T) {
 
 func TestValuesAreThoseThatWereAskedFor(t *testing.T) {
 	one := wire.Tensor{Header: &pb.TensorHeader{Name: "logits tokens", Dtype: pb.Dtype_DTYPE_F32}, Data: make([]byte, 4)}
-	if got, err := grouped([]string{"logits", "tokens"}, []wire.Tensor{one}); !errors.Is(err, ErrInternal) {
+	if got, err := grouped([]*method{methods["logits"], methods["tokens"]}, []wire.Tensor{one}); !errors.Is(err, ErrInternal) {
 		t.Errorf("one for two: %v, %v", got, err)
 	}
 }

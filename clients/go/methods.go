@@ -22,7 +22,7 @@ type method struct {
 	dims      []string // axes of the value
 	ofRun     bool     // whether it reads a run, or the model alone
 	dtype     Dtype    // of its elements; 0: a floating type
-	parts     []part   // the factors that it can come as, in order
+	parts     []part   // the factors that it can come as, in order; without dims the tensors that it is
 	weights   string   // the method whose value is a factor too; empty: none is
 }
 
@@ -30,8 +30,9 @@ type method struct {
 type part struct {
 	name     string
 	dims     []string
-	dtype    Dtype // 0: a floating type
+	dtype    Dtype // 0: that of the value
 	optional bool  // then it can be a scalar too, if it is floating
+	sparse   bool  // its first axis can be shorter than that axis is
 }
 
 var (
@@ -45,7 +46,7 @@ func init() {
 		if rpc := rpcs.Get(i); rpc.IsStreamingServer() && proto.HasExtension(rpc.Options(), pb.E_Method) {
 			m := methodOf(rpc)
 			methods[m.name] = m
-			for _, axis := range m.dims {
+			for _, axis := range m.axes() {
 				knownAxes[axis] = true
 			}
 		}
@@ -58,7 +59,8 @@ func methodOf(rpc protoreflect.MethodDescriptor) *method {
 	m := &method{name: snakeCase(string(rpc.Name())), rpc: string(rpc.Name()), dims: strings.Fields(spec.Dims),
 		dtype: Dtype(spec.Dtype), weights: spec.Weights}
 	for _, described := range spec.Parts {
-		m.parts = append(m.parts, part{described.Name, strings.Fields(described.Dims), Dtype(described.Dtype), described.Optional})
+		m.parts = append(m.parts, part{described.Name, strings.Fields(described.Dims), Dtype(described.Dtype),
+			described.Optional, described.Sparse})
 	}
 	fields := rpc.Input().Fields()
 	m.ofRun = fields.ByName("run_id") != nil
@@ -84,19 +86,56 @@ func snakeCase(rpc string) string {
 // integers tells whether its values have no floating type.
 func (m *method) integers() bool { return m.dtype != 0 && !m.dtype.IsFloating() }
 
-// part gives its part of that name; nil if it has none.
-func (m *method) part(name string) *part {
+// isParts tells whether its value is several tensors, which always come.
+func (m *method) isParts() bool { return len(m.dims) == 0 && len(m.parts) > 0 }
+
+// axes are those of its value; of several tensors those of all of them.
+func (m *method) axes() []string {
+	if !m.isParts() {
+		return m.dims
+	}
+	var found []string
+	seen := map[string]bool{}
+	for _, part := range m.parts {
+		for _, axis := range part.dims {
+			if !seen[axis] {
+				found, seen[axis] = append(found, axis), true
+			}
+		}
+	}
+	return found
+}
+
+// place of its part of that name; -1 if it has none.
+func (m *method) place(name string) int {
 	for i := range m.parts {
 		if m.parts[i].name == name {
-			return &m.parts[i]
+			return i
 		}
+	}
+	return -1
+}
+
+// part gives its part of that name; nil if it has none.
+func (m *method) part(name string) *part {
+	if place := m.place(name); place >= 0 {
+		return &m.parts[place]
 	}
 	return nil
 }
 
+// partNames lists its parts, for messages.
+func (m *method) partNames() string {
+	names := make([]string, len(m.parts))
+	for i, part := range m.parts {
+		names[i] = part.name
+	}
+	return strings.Join(names, ", ")
+}
+
 // tensors is how many it comes in, at most.
 func (m *method) tensors(factored bool) int {
-	if factored {
+	if factored || m.isParts() {
 		return len(m.parts)
 	}
 	return 1

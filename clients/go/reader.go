@@ -43,7 +43,10 @@ type TensorReader struct {
 // An interruption is mended, and a lost run is run again, as long as the server promises the same bits; otherwise Read returns
 // ErrUnavailable, unless none of the old ones was given out yet. Errors: those of the read.
 func (c *Client) Open(ctx context.Context, read Read, options ...ReadOption) (*TensorReader, error) {
-	reading, err := readingOf(options)
+	if err := read.requireOneTensor("Open"); err != nil {
+		return nil, err
+	}
+	reading, err := readingOf(options, read.method)
 	if err != nil {
 		return nil, err
 	}
@@ -62,9 +65,6 @@ func (c *Client) Open(ctx context.Context, read Read, options ...ReadOption) (*T
 }
 
 func (c *Client) open(ctx context.Context, held *run, read Read, reading *reading) (*TensorReader, error) {
-	if read.method == nil {
-		return nil, failure(ErrInvalidRequest, "an empty Read names nothing")
-	}
 	made, err := c.requestOf(held, read, reading, false)
 	if err != nil {
 		return nil, err

@@ -23,8 +23,8 @@ func Stop(index int64) Bound { return func(part *pb.AxisSlice) { part.Stop = &in
 func Step(distance int64) Bound { return func(part *pb.AxisSlice) { part.Step = &distance } }
 
 // Slice asks for a part of a named axis, as Python's start:stop:step. The server cuts before it sends or computes. The
-// value keeps the axis, which is shorter; a value without such an axis comes whole. An axis that no value has, an axis
-// twice, or a step below 1 is ErrInvalidRequest, INVALID_SLICE.
+// value keeps the axis, which is shorter. An axis that the value does not have, or one of the values of a Fetch, an axis twice,
+// or a step below 1 is ErrInvalidRequest, INVALID_SLICE.
 func Slice(axis string, bounds ...Bound) ReadOption {
 	part := &pb.AxisSlice{Axis: axis}
 	for _, bound := range bounds {
@@ -53,7 +53,19 @@ type reading struct {
 	progress func(received, total int64)
 }
 
-func readingOf(options []ReadOption) (*reading, error) {
+// otherName is what Unembed calls the axis that is d_vocab elsewhere.
+const otherName = "vocab"
+
+// oneName is that by which an axis is known here: d_vocab has two.
+func oneName(axis string) string {
+	if axis == otherName {
+		return "d_vocab"
+	}
+	return axis
+}
+
+// readingOf is what the options ask for of values with these axes, by their names; a Slice of another axis is refused.
+func readingOf(options []ReadOption, values ...*method) (*reading, error) {
 	made := &reading{}
 	for _, option := range options {
 		option(made)
@@ -67,14 +79,36 @@ func readingOf(options []ReadOption) (*reading, error) {
 		switch {
 		case !knownAxes[part.Axis]:
 			return nil, invalidSlice(part.Axis, "no value has an axis %q; the axes are %s", part.Axis, axisNames())
-		case seen[part.Axis]:
+		case seen[oneName(part.Axis)]:
 			return nil, invalidSlice(part.Axis, "axis %q is sliced twice; give each axis once", part.Axis)
 		case part.Step != nil && *part.Step < 1:
 			return nil, invalidSlice(part.Axis, "step %d on axis %q: a step must be at least 1", *part.Step, part.Axis)
 		}
-		seen[part.Axis] = true
+		seen[oneName(part.Axis)] = true
+	}
+	for _, value := range values {
+		if err := made.require(value.name, value.axes()); err != nil {
+			return nil, err
+		}
 	}
 	return made, nil
+}
+
+// require refuses a slice of an axis that a value does not have: it would come whole, as if nothing had been asked for.
+func (r *reading) require(name string, dims []string) error {
+	has := make([]string, len(dims))
+	known := map[string]bool{}
+	for i, axis := range dims {
+		has[i] = oneName(axis)
+		known[has[i]] = true
+	}
+	for _, part := range r.slices {
+		if !known[oneName(part.Axis)] {
+			return invalidSlice(part.Axis, "%s has no axis %q, which a Slice of this call cuts; its axes are %s: read it without, "+
+				"or in a call of its own", name, part.Axis, strings.Join(has, ", "))
+		}
+	}
+	return nil
 }
 
 // of gives the slices that concern a value with these axes.
@@ -82,8 +116,8 @@ func (r *reading) of(dims []string) []*pb.AxisSlice {
 	var found []*pb.AxisSlice
 	for _, part := range r.slices {
 		for _, axis := range dims {
-			if axis == part.Axis {
-				found = append(found, part)
+			if oneName(axis) == oneName(part.Axis) {
+				found = append(found, &pb.AxisSlice{Axis: axis, Start: part.Start, Stop: part.Stop, Step: part.Step})
 			}
 		}
 	}
@@ -92,7 +126,7 @@ func (r *reading) of(dims []string) []*pb.AxisSlice {
 
 // options for the request of one value.
 func (r *reading) options(m *method, factored bool) *pb.TensorOptions {
-	made := &pb.TensorOptions{Slices: r.of(m.dims)}
+	made := &pb.TensorOptions{Slices: r.of(m.axes())}
 	if r.hasDtype && !m.integers() {
 		made.Dtype = pb.Dtype(r.dtype)
 	}
@@ -109,7 +143,9 @@ func invalidSlice(axis, format string, arguments ...any) error {
 func axisNames() string {
 	names := make([]string, 0, len(knownAxes))
 	for name := range knownAxes {
-		names = append(names, name)
+		if name != otherName {
+			names = append(names, name)
+		}
 	}
 	sort.Strings(names)
 	return strings.Join(names, ", ")

@@ -26,6 +26,18 @@ func NewRead(name string, indices ...int) (Read, error) {
 
 func readOf(name string, indices ...int) Read { return Read{methods[name], indices} }
 
+// requireOneTensor refuses a read of nothing, and one of several tensors where only one can be taken.
+func (r Read) requireOneTensor(taker string) error {
+	switch {
+	case r.method == nil:
+		return failure(ErrInvalidRequest, "an empty Read names nothing")
+	case r.method.isParts():
+		return failure(ErrInvalidRequest, "%s takes reads of one tensor, and %s is several: %s; FetchParts reads them", taker,
+			r.method.name, r.method.partNames())
+	}
+	return nil
+}
+
 // Tokens reads token ids, padded on the right. [batch pos] I64
 func Tokens() Read { return readOf("tokens") }
 
@@ -72,29 +84,56 @@ func AttentionOutputOfHead(batch, layer, pos, head int) Read {
 // DecomposedAttn reads what each source position gave each target position through each head. [target source head d_model]
 func DecomposedAttn(batch, layer int) Read { return readOf("decomposed_attn", batch, layer) }
 
-// arrival is what came for one read: the value under "", or its factors under their names.
+// arrival is what came for one read: the value under "", or its factors or parts under their names.
 type arrival map[string]*Tensor
 
-// grouped sorts the tensors of a stream by reads: each begins with a value or with its first factor.
-func grouped(names []string, tensors []wire.Tensor) ([]arrival, error) {
+// grouped sorts the tensors of a stream by values: each begins with the value itself, or with the first of its parts, which
+// come in their order.
+func grouped(wanted []*method, tensors []wire.Tensor) ([]arrival, error) {
 	var groups []arrival
-	var begun []string
+	place := -1 // of the last tensor among the parts of its value
 	for _, held := range tensors {
-		name, factor, isFactor := strings.Cut(held.Header.Name, ".")
-		m := methods[name]
-		if !isFactor || (m != nil && len(m.parts) > 0 && factor == m.parts[0].name) {
-			groups, begun = append(groups, arrival{}), append(begun, name)
-		} else if len(begun) == 0 || begun[len(begun)-1] != name {
-			return nil, failure(ErrInternal, "the server sent %q without the factors before it", held.Header.Name)
+		name, part, isPart := strings.Cut(held.Header.Name, ".")
+		if last := len(groups) - 1; isPart && place >= 0 && wanted[last].name == name && wanted[last].place(part) > place {
+			place = wanted[last].place(part)
+			groups[last][part] = arrived(held)
+			continue
 		}
-		last := groups[len(groups)-1]
-		if _, twice := last[factor]; twice || (isFactor && factor == "") {
-			return nil, failure(ErrInternal, "the server sent %q twice for one value", held.Header.Name)
+		if len(groups) == len(wanted) || !wanted[len(groups)].begins(name, part, isPart) {
+			return nil, failure(ErrInternal, "the server sent %q after %d of the %d values that were asked for", held.Header.Name,
+				len(groups), len(wanted))
 		}
-		last[factor] = arrived(held)
+		place = wanted[len(groups)].place(part)
+		groups = append(groups, arrival{part: arrived(held)})
 	}
-	if len(begun) != len(names) || strings.Join(begun, " ") != strings.Join(names, " ") {
-		return nil, failure(ErrInternal, "the server sent %v, not %v as it was asked", begun, names)
+	if len(groups) != len(wanted) {
+		return nil, failure(ErrInternal, "the server sent %d values, not the %d that were asked for", len(groups), len(wanted))
+	}
+	for i, came := range groups {
+		if err := wanted[i].checkWhole(came); err != nil {
+			return nil, err
+		}
 	}
 	return groups, nil
+}
+
+// begins tells whether its value can begin with a tensor of this name.
+func (m *method) begins(name, part string, isPart bool) bool {
+	if name != m.name {
+		return false
+	}
+	return (isPart && m.place(part) == 0) || (!isPart && !m.isParts())
+}
+
+// checkWhole refuses parts of which one is missing.
+func (m *method) checkWhole(came arrival) error {
+	if came[""] != nil {
+		return nil
+	}
+	for _, part := range m.parts {
+		if !part.optional && came[part.name] == nil {
+			return failure(ErrInternal, "the server sent %s without its part %s", m.name, part.name)
+		}
+	}
+	return nil
 }

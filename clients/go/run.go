@@ -113,6 +113,11 @@ func requireRunOf(request *pb.RunRequest, answer *pb.RunResponse) error {
 	if len(answer.RunId) == 0 || len(answer.RunId) > mostRunID {
 		return failure(ErrInternal, "the server sent a run id of %d bytes", len(answer.RunId))
 	}
+	for i := 1; i < len(answer.Mask); i++ {
+		if answer.Mask[i] && !answer.Mask[i-1] && i%int(answer.NPos) != 0 {
+			return failure(ErrInternal, "the server put padding before a token of row %d: it belongs on the right", i/int(answer.NPos))
+		}
+	}
 	if !isDigest(answer.ModelDigest) {
 		return failure(ErrInternal, "the server ran a model with the digest %.100q, which is not a SHA-256 in hex",
 			answer.ModelDigest)

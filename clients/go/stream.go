@@ -37,7 +37,7 @@ type stream struct {
 
 func (c *calls) stream(ctx context.Context, request request, tracker *wire.Tracker, broke func()) *stream {
 	ctx, cancel := c.begin(ctx, request.runKey)
-	tracker.Check = request.expected.check
+	tracker.Check, tracker.Continues = request.expected.check, request.expected.continues
 	return &stream{calls: c, request: request, tracker: tracker, broke: broke, ctx: ctx, cancel: cancel, retries: newRetries(c)}
 }
 

@@ -74,11 +74,11 @@ func (c *Client) DecomposedAttn(ctx context.Context, batch, layer int, options .
 //
 // Errors: ErrIndexOutOfRange; ErrNotSupported where the layer has no neurons.
 func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ...ReadOption) (*Tensor, error) {
-	reading, err := readingOf(options)
+	m := methods["neuron_output"]
+	reading, err := readingOf(options, m)
 	if err != nil {
 		return nil, err
 	}
-	m := methods["neuron_output"]
 	made := modelRequest(m, reading)
 	if made.message, err = m.request(c.calls.model, []int{layer, neuron}, made.options); err != nil {
 		return nil, err
@@ -86,56 +86,95 @@ func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ..
 	return c.calls.tensor(ctx, made, reading.progress)
 }
 
-// Unembed projects a vector of the residual stream, [d_model] of a floating type, to the vocabulary. [vocab] With normalize
-// the final norm and the model's own post-processing of logits are applied, so that the last layer's output gives the
-// model's output; otherwise it is the plain product with the unembedding matrix. Works before any run.
+// Unembed projects a vector of the residual stream, [d_model] of a floating type, to the vocabulary, [vocab], or each row of
+// a matrix [n d_model], which gives [n vocab]. With normalize the final norm and the model's own post-processing of logits are
+// applied, so that the last layer's output gives the model's output; otherwise it is the plain product with the unembedding
+// matrix. Works before any run.
 //
 // Errors: ErrInvalidRequest, INVALID_SHAPE or INVALID_DTYPE, for another tensor.
 func (c *Client) Unembed(ctx context.Context, vector *Tensor, normalize bool, options ...ReadOption) (*Tensor, error) {
-	reading, err := readingOf(options)
+	m := methods["unembed"]
+	reading, err := readingOf(options, m)
 	if err != nil {
 		return nil, err
 	}
-	m := methods["unembed"]
 	sent := &pb.Tensor{Dtype: pb.Dtype(vector.dtype), Data: vector.data}
 	for _, length := range vector.shape {
 		sent.Shape = append(sent.Shape, uint64(length))
 	}
 	made := modelRequest(m, reading)
+	if len(vector.shape) == 2 {
+		made.expected[m.name].rows = vector.shape[0]
+	}
 	made.message = &pb.UnembedRequest{Model: c.calls.model, T: sent, Normalize: normalize, Options: made.options}
 	return c.calls.tensor(ctx, made, reading.progress)
 }
 
 // Fetch reads many values of the current run in one stream, in the order asked for. A failure of one is a failure of all.
 //
-// Errors: those of the reads.
+// Errors: those of the reads; ErrInvalidRequest for a read of several tensors, which FetchParts takes.
 func (c *Client) Fetch(ctx context.Context, reads []Read, options ...ReadOption) ([]*Tensor, error) {
-	reading, err := readingOf(options)
+	for i, read := range reads {
+		if err := read.requireOneTensor("Fetch"); err != nil {
+			return nil, failure(ErrInvalidRequest, "read %d: %s", i, err.(*Error).Message).because("INVALID_REQUEST", "item", strconv.Itoa(i))
+		}
+	}
+	arrivals, err := c.fetch(ctx, reads, options)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
-	defer cancel()
-	var values []*Tensor
-	err = c.ofRun(ctx, func(held *run) (err error) {
-		values, err = c.fetched(ctx, held, reads, reading)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	values := make([]*Tensor, len(arrivals))
+	for i, came := range arrivals {
+		values[i] = came[""]
 	}
 	return values, nil
 }
 
-// read is one value of the current run.
+// Parts are the tensors of one value, by their names: those of the parts of a value of several, and the method's own where it is
+// one.
+type Parts map[string]*Tensor
+
+// FetchParts is Fetch for values of one tensor or of several.
+//
+// Errors: those of the reads.
+func (c *Client) FetchParts(ctx context.Context, reads []Read, options ...ReadOption) ([]Parts, error) {
+	for i, read := range reads {
+		if read.method == nil {
+			return nil, failure(ErrInvalidRequest, "read %d is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
+		}
+	}
+	arrivals, err := c.fetch(ctx, reads, options)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]Parts, len(arrivals))
+	for i, came := range arrivals {
+		values[i] = Parts(came)
+		if whole := came[""]; whole != nil {
+			values[i] = Parts{reads[i].method.name: whole}
+		}
+	}
+	return values, nil
+}
+
+// read is one value of the current run, of one tensor.
 func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Tensor, error) {
-	reading, err := readingOf(options)
+	came, err := c.readParts(ctx, read, options)
+	if err != nil {
+		return nil, err
+	}
+	return came[""], nil
+}
+
+// readParts is one value of the current run: its tensor under "", or its parts under their names.
+func (c *Client) readParts(ctx context.Context, read Read, options []ReadOption) (arrival, error) {
+	reading, err := readingOf(options, read.method)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
 	defer cancel()
-	var value *Tensor
+	var value arrival
 	err = c.ofRun(ctx, func(held *run) error {
 		factored, err := c.multiplies(ctx, held, read, reading)
 		if err != nil {
@@ -149,29 +188,43 @@ func (c *Client) read(ctx context.Context, read Read, options []ReadOption) (*Te
 		if err != nil {
 			return err
 		}
-		groups, err := grouped([]string{read.method.name}, tensors)
+		groups, err := grouped([]*method{read.method}, tensors)
 		if err != nil {
 			return err
 		}
 		value, err = c.value(ctx, held, read, factored, groups[0])
 		return err
 	})
+	return value, err
+}
+
+// fetch is what came for each of the reads, none of which is empty.
+func (c *Client) fetch(ctx context.Context, reads []Read, options []ReadOption) ([]arrival, error) {
+	wanted := make([]*method, len(reads))
+	for i, read := range reads {
+		wanted[i] = read.method
+	}
+	reading, err := readingOf(options, wanted...)
 	if err != nil {
 		return nil, err
 	}
-	return value, nil
+	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
+	defer cancel()
+	var values []arrival
+	err = c.ofRun(ctx, func(held *run) (err error) {
+		values, err = c.fetched(ctx, held, reads, wanted, reading)
+		return err
+	})
+	return values, err
 }
 
-func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *reading) ([]*Tensor, error) {
+func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []*method, reading *reading) ([]arrival, error) {
 	if len(reads) == 0 {
 		return nil, nil
 	}
 	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	names, factored, most, known := make([]string, len(reads)), make([]bool, len(reads)), 0, expected{}
+	factored, most, known := make([]bool, len(reads)), 0, expected{}
 	for i, read := range reads {
-		if read.method == nil {
-			return nil, failure(ErrInvalidRequest, "read %d of the Fetch is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
-		}
 		var err error
 		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
 			return nil, err
@@ -180,7 +233,7 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 		if err != nil {
 			return nil, err
 		}
-		message.Items, names[i] = append(message.Items, item), read.method.name
+		message.Items = append(message.Items, item)
 		most += read.method.tensors(factored[i])
 		known.add(c.expect(held, read.method, reading, factored[i]))
 	}
@@ -188,17 +241,16 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *
 	if err != nil {
 		return nil, err
 	}
-	groups, err := grouped(names, tensors)
+	groups, err := grouped(wanted, tensors)
 	if err != nil {
 		return nil, err
 	}
-	values := make([]*Tensor, len(reads))
-	for i, group := range groups {
-		if values[i], err = c.value(ctx, held, reads[i], factored[i], group); err != nil {
+	for i, came := range groups {
+		if groups[i], err = c.value(ctx, held, reads[i], factored[i], came); err != nil {
 			return nil, err
 		}
 	}
-	return values, nil
+	return groups, nil
 }
 
 // modelRequest asks for one value of the model, in a message that is still to be made.
@@ -219,10 +271,10 @@ func (c *Client) expect(held *run, m *method, reading *reading, factored bool) *
 	return &expectation{method: m, reading: reading, run: held, model: c.described(held.digest), factored: factored}
 }
 
-// value is what came for a read, or the product of its factors, if they were asked for.
-func (c *Client) value(ctx context.Context, held *run, read Read, factored bool, came arrival) (*Tensor, error) {
-	if whole := came[""]; whole != nil {
-		return whole, nil
+// value is what came for a read: itself or its parts, or the product of its factors, if they were asked for.
+func (c *Client) value(ctx context.Context, held *run, read Read, factored bool, came arrival) (arrival, error) {
+	if came[""] != nil || read.method.isParts() {
+		return came, nil
 	}
 	if !factored {
 		return nil, failure(ErrInternal, "%s sent factors of %s that were not asked for", c.calls.target, read.method.name)
@@ -231,7 +283,7 @@ func (c *Client) value(ctx context.Context, held *run, read Read, factored bool,
 	if err != nil {
 		return nil, FromError(err, c.calls.target) // perhaps the context's
 	}
-	return product, nil
+	return arrival{"": product}, nil
 }
 
 func (c *Client) product(ctx context.Context, held *run, read Read, came arrival) (*Tensor, error) {
@@ -256,7 +308,7 @@ func (c *Client) product(ctx context.Context, held *run, read Read, came arrival
 // be kept.
 func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *reading) (bool, error) {
 	m := read.method
-	if len(m.parts) == 0 || len(reading.of(m.dims)) > 0 || reading.hasDtype {
+	if len(m.parts) == 0 || m.isParts() || len(reading.of(m.dims)) > 0 || reading.hasDtype {
 		return false, nil
 	}
 	if m.weights == "" || len(read.indices) < len(m.arguments) {

@@ -15,7 +15,7 @@ from transparent_llm.client.reads import ReadSpec
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
-from transparent_llm.runtime.run_warning import RunWarning
+from transparent_llm.runtime.run_warning import PaddingWarning, RunWarning
 from transparent_llm.version import __version__
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ModelDescription",
     "ModelInfo",
     "ModelState",
+    "PaddingWarning",
     "ParityCheck",
     "PlannedRead",
     "ReadSpec",

@@ -9,7 +9,10 @@ Conventions, true for every method:
 * `run` computes one batch of sentences; all other methods but `model_info`, `tokens_to_strings`,
   `unembed` and `neuron_output` read that batch and raise `NotRunError` before the first `run`.
 * Sentences of different length are padded on the right, so that position `p` of a batch row is position
-  `p` of the sentence alone. Values at padded positions are computed but mean nothing.
+  `p` of the sentence alone. Values at padded positions are computed but mean nothing. What stands there is the choice
+  `padding` of an object, or of a `reading` block: with "nan", every element of a floating value that belongs to such
+  a position is NaN (of attention: as a target or as a source), and integers stay as they are. With "keep", the
+  default, it is what was computed, and a method that is given such a `pos` warns (`PaddingWarning`), once for each run.
 * Layers, heads, neurons, positions and batch indices count from 0, negative ones from the end: `residual_out(-1)`
   is the last layer's. A negative position counts from the last token of its row, which padding may follow. What
   lies outside raises `IndexOutOfRangeError` (an `IndexError`).

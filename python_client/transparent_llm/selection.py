@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import kind_of, quoted
+
+Padding = Literal["keep", "nan"]
+"""What stands at padded positions of floating values: what the model computed there, which means nothing, or NaN."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,21 @@ class Selection:
     axes: tuple[tuple[str, tuple[int | None, int | None, int | None]], ...] = ()
     """(axis, (start, stop, step)) for each axis that is cut; hashable, unlike a slice."""
 
-    def narrowed(self, dtype: torch.dtype | None, axes: Mapping[str, slice], known: frozenset[str]) -> Selection:
-        """With these axes cut, or cut differently.
+    padding: Padding = field(default="keep", compare=False)
+    """Marked where a caller is given a value: what is sent and kept is the same."""
+
+    def narrowed(
+        self,
+        dtype: torch.dtype | None,
+        axes: Mapping[str, slice],
+        known: frozenset[str],
+        padding: Padding | None = None,
+    ) -> Selection:
+        """With these axes cut, or cut differently, and another choice of type and padding where one is given.
 
         Raises:
-            InvalidRequestError: an axis that no tensor has, something else than a slice, or no floating dtype.
+            InvalidRequestError: an axis that no tensor has, something else than a slice, no floating dtype, or no such
+                choice.
         """
         require_dtype("reading", dtype)
         if dtype is not None and not dtype.is_floating_point:
@@ -45,7 +59,8 @@ class Selection:
             if part.step is not None and part.step < 1:
                 raise invalid_slice(axis, f"step {part.step} on axis {axis!r}: a step must be at least 1")
         merged = {**dict(self.axes), **{axis: (part.start, part.stop, part.step) for axis, part in named.items()}}
-        return Selection(dtype or self.dtype, tuple(merged.items()))
+        chosen = self.padding if padding is None else checked_padding(padding)
+        return Selection(dtype or self.dtype, tuple(merged.items()), chosen)
 
     def cut(self, name: str, dims: tuple[str, ...]) -> dict[str, slice]:
         """The slices for a tensor with these axes.
@@ -84,6 +99,20 @@ def _named_once(axes: Mapping[str, slice]) -> dict[str, slice]:
     if {_OTHER_NAME, _one_name(_OTHER_NAME)} <= axes.keys():
         raise invalid_slice(_OTHER_NAME, "vocab and d_vocab are two names of one axis: give it once")
     return {_one_name(axis): part for axis, part in axes.items()}
+
+
+def checked_padding(given: object) -> Padding:
+    """One of the choices.
+
+    Raises:
+        InvalidRequestError: it is none of them.
+    """
+    for choice in get_args(Padding):
+        if given == choice:
+            return cast(Padding, choice)
+    raise InvalidRequestError(
+        f'padding is "keep", for what the model computed at padded positions, or "nan", got {kind_of(given)}'
+    )
 
 
 def require_dtype(taker: str, dtype: object) -> None:

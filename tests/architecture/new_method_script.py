@@ -73,6 +73,11 @@ def check(local: TransformerLensTransparentLlm, llm: RemoteTransparentLlm, addre
     assert torch.equal(values, entering.gather(2, ids))
 
     require_same(llm.largest_elements(1), (values, ids))
+    for each in (local, llm):
+        with each.reading(padding="nan"):  # of several tensors the floating ones
+            marked = LargestElements(*each.largest_elements(1))
+        require_same(LargestElements(marked.values[llm.mask()], marked.ids), (values[llm.mask()], ids))
+        assert marked.values[~llm.mask()].isnan().all()
     llm.largest_elements(1).ids.zero_()  # the second read is from the cache, and still the caller's own
     require_same(llm.largest_elements(1), (values, ids))
     first, tokens, second = llm.fetch([("largest_elements", 0), "tokens", ("largest_elements", 1)])

@@ -71,7 +71,7 @@ REMOTE_INIT = (
     "weights_dir: str | os.PathLike[str] | None = None, weights_dir_bytes: int = 17179869184, "
     "shared_memory: bool = True, "
     "max_bytes: int | None = None, max_message_bytes: int = 16777216, keepalive_s: float = 20.0, "
-    "keepalive_timeout_s: float = 20.0, reconnect_s: float = 30.0) -> None"
+    "keepalive_timeout_s: float = 20.0, reconnect_s: float = 30.0, padding: Padding = 'keep') -> None"
 )
 CONNECT = REMOTE_INIT.replace("self, ", "").replace("-> None", "-> RemoteTransparentLlm")
 NOT_OF_THE_CONNECTION = {"model", "device"}
@@ -97,6 +97,7 @@ GIVEN: dict[str, Any] = {
     "keepalive_s": 2.0,
     "keepalive_timeout_s": 3.0,
     "reconnect_s": 4.0,
+    "padding": "nan",
     "shared_memory": False,
 }
 
@@ -105,6 +106,7 @@ EXPORTED = [
     "ModelDescription",
     "ModelInfo",
     "ModelState",
+    "PaddingWarning",
     "ParityCheck",
     "PlannedRead",
     "ReadSpec",
@@ -246,6 +248,7 @@ def test_arguments_of_the_local_model() -> None:
         ("offload_dir", None),
         ("quantization", None),
         ("adapter", None),
+        ("padding", "keep"),
     ]
     assert {p.kind for p in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 

@@ -66,6 +66,22 @@ def _models_of_paths(info: service_pb2.ServerInfoResponse) -> None:
         model.digest = _path(model.digest)
 
 
+def _padding_before_a_token(run: service_pb2.RunResponse) -> None:
+    run.mask[0] = False
+
+
+def _a_string_less_of_a_text(answer: service_pb2.TokenizeResponse) -> None:
+    del answer.token_strings[-1]
+
+
+def _a_negative_token(answer: service_pb2.TokenizeResponse) -> None:
+    answer.token_ids[-1] = -1
+
+
+def _no_tokens(answer: service_pb2.TokenizeResponse) -> None:
+    del answer.token_ids[:], answer.token_strings[:]
+
+
 def _a_string_less(answer: service_pb2.TokensToStringsResponse) -> None:
     del answer.strings[-1]
 
@@ -77,6 +93,10 @@ ANSWERS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "no name": ("Run", _no_name),
     "a path for each digest": ("ServerInfo", _models_of_paths),
     "a string less": ("TokensToStrings", _a_string_less),
+    "padding before a token": ("Run", _padding_before_a_token),
+    "a string less of a text": ("Tokenize", _a_string_less_of_a_text),
+    "a negative token": ("Tokenize", _a_negative_token),
+    "no tokens": ("Tokenize", _no_tokens),
 }
 """Of calls with one answer: by whom it is told, and what becomes of it."""
 

@@ -20,6 +20,7 @@ import torch
 
 from transparent_llm import ModelInfo, RemoteTransparentLlm
 from transparent_llm.errors import CancelledError, InternalError, TransparentLlmError
+from transparent_llm.table import Table
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes, status
 from transparent_llm.wire.assembler import Assembler
@@ -102,15 +103,23 @@ def _call(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Field
         reads = [tuple(read) for read in arguments[0]]
         tensors = zip(reads, llm.fetch(reads), strict=True)
         return {"tensors": [_tensor(tensor, DIMS[read[0]]) for read, tensor in tensors]}
-    result = getattr(llm, method)(*arguments)
+    if method in ("to_tokens", "to_str_tokens"):
+        text, add_bos = [*arguments, None][:2]
+        result = getattr(llm, method)(text, add_bos=add_bos)
+    else:
+        result = getattr(llm, method)(*arguments)
+    if method in ("to_tokens", "last"):
+        return {"value": result.tolist()}
     if isinstance(result, torch.Tensor):
-        return {"tensor": _tensor(result, DIMS[method])}
+        return {"tensor": _tensor(result, _dims(method, result))}
     return {"value": _value(llm, method, result)}
 
 
 def _value(llm: RemoteTransparentLlm, method: str, result: Any) -> Any:
     if method in ("run", "run_tokens"):
         return {"run_id": llm.run_id()}
+    if isinstance(result, Table):  # of describe_run, where texts stand in quotation marks
+        return [[int(row), int(pos), int(token), text[1:-1]] for row, pos, token, text in result.rows]
     if isinstance(result, ModelInfo):
         return asdict(result)
     if method == "server_info":
@@ -120,6 +129,10 @@ def _value(llm: RemoteTransparentLlm, method: str, result: Any) -> Any:
         ]
         return {"api_version": result.api_version, "features": sorted(result.features), "models": models}
     return result
+
+
+def _dims(method: str, result: torch.Tensor) -> tuple[str, ...] | None:
+    return METHODS[method].dims_of(result.ndim) if method in METHODS else DIMS[method]
 
 
 def _argument(value: Any) -> Any:

@@ -21,9 +21,13 @@ from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes
+from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.demo import DEMO_MODEL
 
 VECTORS = {"tensors": golden.tensor_cases, "streams": golden.stream_cases, "errors": golden.error_cases}
+WORDS = ("last", "describe_run", "to_tokens", "to_str_tokens", "to_single_token")
+"""Methods about words, whose values are no tensors for a driver."""
+
 MOST_NUMBERS = 12
 """Of one tensor."""
 
@@ -64,15 +68,21 @@ def _record(reference: TransparentLlm, steps: list[Fields]) -> None:
         llm, method, arguments = step.get("llm", "main"), step.get("method"), step.get("args", [])
         if step.get("runner") == "lead_to":  # to another model
             return
+        if "error" in step.get("expect", {}):
+            continue
         if step.get("op") == "copy" and llm in ran:
             ran[step["to"]] = ran[llm]
         elif method == "run":
             ran[llm] = RunInput.of_sentences(arguments[0])
         elif method == "run_tokens":
             ran[llm] = RunInput.of_tokens(arguments[0])
-        elif method == "tokens_to_strings" and "error" not in step.get("expect", {}):
+        elif method == "tokens_to_strings":
             step["expect"] = {"value": reference.tokens_to_strings(torch.tensor(arguments[0], dtype=torch.int64))}
-        elif method in scenario.DIMS and "error" not in step.get("expect", {}):
+        elif method in WORDS:
+            if llm in ran:
+                ran[llm].run_on(reference)
+            step["expect"] = {"value": words(reference, method, arguments)}
+        elif method in scenario.DIMS:
             if llm in ran:
                 ran[llm].run_on(reference)
             step.setdefault("expect", {})["tensor"] = numbers(reference, step)
@@ -80,16 +90,53 @@ def _record(reference: TransparentLlm, steps: list[Fields]) -> None:
 
 def numbers(reference: TransparentLlm, step: Fields) -> Fields:
     """What a call answers, by the reference: shape, and some of its numbers."""
-    value = scenario.asked_for(reference, step)
+    value = scenario.asked_for(reference, {**step, "args": _from_0(reference, step)})
     flat = value.flatten()
     places = (
         sorted({round(i * (flat.numel() - 1) / (MOST_NUMBERS - 1)) for i in range(MOST_NUMBERS)})
         if flat.numel()
         else []
     )
+    if value.is_floating_point() and METHODS[step["method"]].of_run and not reference.mask().all():
+        places = [place for place in places if flat[place]]  # at padding the reference has 0, and a model anything
     at: dict[str, Any] = {str(place): _rounded(flat[place]) for place in places}
-    dims = list(scenario.DIMS[step["method"]])
+    dims = list(scenario.dims_of(step["method"], value))
     return {"dtype": dtypes.name(value.dtype), "shape": list(value.shape), "dims": dims, "at": at}
+
+
+def _from_0(reference: TransparentLlm, step: Fields) -> list[Any]:
+    """The arguments of a step, with layers as the reference counts them: from 0 only."""
+    arguments = step.get("args", [])
+    if step["method"] not in METHODS or "layer" not in METHODS[step["method"]].axes:
+        return list(arguments)
+    axes = METHODS[step["method"]].axes
+    n_layers = reference.model_info().n_layers
+    return [index % n_layers if axis == "layer" else index for axis, index in zip(axes, arguments, strict=True)]
+
+
+def words(reference: TransparentLlm, method: str, arguments: list[Any]) -> Any:
+    """What a method about words answers, by the reference: of its current run, or of a text that becomes it."""
+    if method == "last":
+        return reference.last().tolist()
+    if method == "describe_run":
+        return _described(reference)
+    text, add_bos = [*arguments, method != "to_single_token"][:2]
+    reference.run([text])  # with the beginning token before it
+    ids = reference.tokens()[0]
+    if not add_bos or ids[1:2].equal(ids[:1]):  # it is not wanted, or the text has its own
+        ids = ids[1:]
+    if method == "to_str_tokens":
+        return reference.tokens_to_strings(ids)
+    return ids.tolist() if method == "to_tokens" else ids.item()
+
+
+def _described(reference: TransparentLlm) -> list[list[Any]]:
+    rows = [row[mask] for row, mask in zip(reference.tokens(), reference.mask(), strict=True)]
+    return [
+        [row, pos, int(ids[pos]), text]
+        for row, ids in enumerate(rows)
+        for pos, text in enumerate(reference.tokens_to_strings(ids))
+    ]
 
 
 def _rounded(number: torch.Tensor) -> Any:

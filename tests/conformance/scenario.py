@@ -19,7 +19,7 @@ from support.servers.engines import SOON
 from transparent_llm import TransparentLlm
 from transparent_llm.errors import BusyError
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
+from transparent_llm.wire.methods import METHODS, ROWS, RUN_KEY_HEADER
 
 FOLDER = Path(__file__).parent / "scenarios"
 DIMS = {**{name: method.dims for name, method in METHODS.items() if method.dims}, "mask": ("batch", "pos")}
@@ -108,9 +108,11 @@ class Play:
             self._inputs[llm] = RunInput.of_tokens(arguments[0])
         elif method == "fetch":
             for read, tensor in zip(arguments[0], got["tensors"], strict=True):
-                yield from tensor_findings(tensor, self._wanted(llm, read[0], read[1:], step), DIMS[read[0]])
+                wanted = self._wanted(llm, read[0], read[1:], step)
+                yield from tensor_findings(tensor, wanted, dims_of(read[0], wanted))
         elif method in DIMS:
-            yield from tensor_findings(got.get("tensor"), self._wanted(llm, method, arguments, step), DIMS[method])
+            wanted = self._wanted(llm, method, arguments, step)
+            yield from tensor_findings(got.get("tensor"), wanted, dims_of(method, wanted))
 
     def _wanted(self, llm: str, method: str, arguments: list[Any], step: Fields) -> torch.Tensor:
         model = self._computed(self._models[llm], self._inputs.get(llm))
@@ -209,11 +211,16 @@ METHOD_RPCS = {method.rpc for method in METHODS.values()} | {"Fetch", "ReleaseRu
 OF_RUN = {method.rpc for method in METHODS.values() if method.of_run} | {"Run", "Fetch", "ReleaseRun"}
 
 
+def dims_of(method: str, value: torch.Tensor) -> tuple[str, ...]:
+    """Names of a value's axes; one that is asked of several vectors at once has an axis more."""
+    return (ROWS, *DIMS[method]) if value.ndim == len(DIMS[method]) + 1 else DIMS[method]
+
+
 def asked_for(llm: TransparentLlm, step: Fields) -> torch.Tensor:
     """What a call of a method answers, cut and cast as the call says."""
     method, slices = step["method"], step.get("slices", {})
     value: torch.Tensor = getattr(llm, method)(*(_argument(argument) for argument in step.get("args", [])))
-    value = value[tuple(slice(*slices.get(axis, [None])) for axis in DIMS[method])]
+    value = value[tuple(slice(*slices.get(axis, [None])) for axis in dims_of(method, value))]
     integers = method == "mask" or METHODS[method].integers
     return value.to(TORCH_BY_NAME[step["dtype"]]) if "dtype" in step and not integers else value
 

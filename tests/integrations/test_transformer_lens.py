@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from support.servers.servers import Watcher, running, served, tiny
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.integrations.transformer_lens import TransparentLlmBridge, boot_transparent_llm
 from transparent_llm.integrations.transformer_lens.driver import canonical_name
+from transparent_llm.integrations.transformer_lens.final_norm import FinalNorm
 from transparent_llm.integrations.transformer_lens.hooks import HOOKS
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.app import Server
@@ -32,6 +35,7 @@ TEXTS = ["The river comes down", "Nobody knows how old the mill is", "She asked"
 
 RESIDUAL = {"hook_resid_pre", "hook_resid_mid", "hook_resid_post"}
 ALL = {*RESIDUAL, "hook_attn_out", "hook_mlp_out", "attn.hook_pattern", "attn.hook_result", "mlp.hook_post"}
+SCALE = "ln_final.hook_scale"
 OFFERED = {
     "demo": ALL,
     "gpt2": ALL,
@@ -112,7 +116,8 @@ def require_same(name: str, remote: torch.Tensor, local: torch.Tensor, mask: tor
         held = held.reshape(*held.shape, *[1] * (remote.ndim - 2))
     held = held.expand_as(remote)
     assert (remote - local)[held].abs().max().item() <= TOLERANCE, name
-    assert bool(remote[~held].isinf().all() if name == "logits" else (remote[~held] == 0).all()), name
+    beyond = {"logits": -torch.inf, SCALE: 1.0}.get(name, 0.0)
+    assert bool((remote[~held] == beyond).all()), name
 
 
 def require_same_run(both: Bridges, given: Any, mask: torch.Tensor, **options: Any) -> None:
@@ -121,6 +126,7 @@ def require_same_run(both: Bridges, given: Any, mask: torch.Tensor, **options: A
     require_same("logits", logits, local_logits, mask)
     layers = range(both.remote.cfg.n_layers)
     assert {f"blocks.{i}.{hook}" for i in layers for hook in OFFERED[both.family] - {"attn.hook_result"}} <= set(remote)
+    assert SCALE in remote
     for name in remote:
         require_same(name, remote[name], local[name], mask)
 
@@ -202,6 +208,7 @@ def test_only_what_is_wanted_travels_and_in_one_stream(folders: dict[str, Path])
     with served(watcher) as llm:
         bridge = boot_transparent_llm(llm, folders["gpt2"])
         watcher.calls.clear()
+        watcher.messages = 0
         _, found = run(bridge, TOKENS, names_filter=["blocks.1.hook_resid_mid", "blocks.0.attn.hook_pattern"])
         assert watcher.names == ["Run", "Fetch"]
         assert watcher.messages == 1 + 1 + 2 * 4  # logits, the stream, a pattern of each head
@@ -321,12 +328,17 @@ def test_a_hook_that_cannot_be_read_is_refused_with_those_that_can(bridge: Trans
         bridge.run_with_cache(TOKENS, names_filter=names)
     wrong = names if isinstance(names, str) else names[-1]
     assert caught.value.metadata == {"hooks": wrong}
+    instead = {
+        "hook_embed": "; blocks.0.hook_resid_pre is the sum of the embeddings",
+        "blocks.0.attn.hook_z": "; of z attn.hook_result has what W_O makes of it, each head's own, after "
+        "set_use_attn_result(True)",
+    }
     assert str(caught.value) == (
-        f"{wrong} cannot be read from the service. These can: blocks.LAYER.attn.hook_out, "
+        f"{wrong} cannot be read from the service{instead.get(wrong, '')}. These can: blocks.LAYER.attn.hook_out, "
         "blocks.LAYER.attn.hook_pattern, blocks.LAYER.attn.hook_result, blocks.LAYER.hook_in, blocks.LAYER.hook_out, "
-        "blocks.LAYER.ln2.hook_in, blocks.LAYER.mlp.hook_out, blocks.LAYER.mlp.out.hook_in, also under their "
-        "HookedTransformer names, and the logits, which are returned. For others, load the model into this process, "
-        "TransformerBridge.boot_transformers(...), for that"
+        "blocks.LAYER.ln2.hook_in, blocks.LAYER.mlp.hook_out, blocks.LAYER.mlp.out.hook_in, ln_final.hook_scale, also "
+        "under their HookedTransformer names, and the logits, which are returned. For others, load the model into "
+        "this process, TransformerBridge.boot_transformers(...), for that"
     )
 
 
@@ -419,6 +431,130 @@ def test_the_tokenizer_of_another_model_is_refused(
 def test_a_folder_without_a_configuration_is_refused(llm: RemoteTransparentLlm, tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidRequestError, match="no configuration and tokenizer in "):
         boot_transparent_llm(llm, tmp_path)
+
+
+# Attribution to logits
+
+
+def attributed(bridge: Any, tokens: Any, incorrect: Any = None) -> torch.Tensor:
+    """Of all that the stream is the sum of, to the logits of tokens."""
+    _, found = run(bridge, TOKENS)
+    parts, labels = found.decompose_resid(incl_embeds=False, return_labels=True)
+    assert len(labels) == 2 * bridge.cfg.n_layers
+    stack = torch.cat([found["blocks.0.hook_resid_pre"][None], parts])
+    attributions: torch.Tensor = found.logit_attrs(stack, tokens, incorrect)
+    return attributions.detach()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "incorrect"),
+    [(7, None), (torch.tensor([3, 4]), None), (torch.arange(12).reshape(2, 6), torch.arange(1, 13).reshape(2, 6))],
+    ids=["one", "one of each row", "of each position, less another"],
+)
+def test_attributions_to_logits_are_those_of_a_local_bridge(both: Bridges, tokens: Any, incorrect: Any) -> None:
+    got, wanted = (attributed(bridge, tokens, incorrect) for bridge in (both.remote, both.local))
+    assert got.shape == wanted.shape == (1 + 2 * both.remote.cfg.n_layers, 2, 6)
+    assert (got - wanted).abs().max().item() <= TOLERANCE * max(1.0, wanted.abs().max().item())
+
+
+def test_attributions_to_a_word_are_those_to_its_token(bridge: TransparentLlmBridge) -> None:
+    assert torch.equal(attributed(bridge, bridge.to_str_tokens(torch.tensor([7]))[0]), attributed(bridge, 7))
+
+
+def test_attributions_of_all_parts_sum_to_the_logit(folders: dict[str, Path]) -> None:
+    """Where the final norm has no weights of its own, and nothing else is between it and the logits."""
+    model = TransformerLensTransparentLlm(str(folders["gpt2"]))
+    final = model.bridged._bridge.ln_final.original_component
+    with torch.no_grad():
+        final.weight.fill_(1)
+        final.bias.fill_(0)
+    bridge = boot_transparent_llm(model, folders["gpt2"])
+    logits, _ = run(bridge, TOKENS)
+    for token in (3, 200):
+        assert (attributed(bridge, token).sum(dim=0) - logits[..., token]).abs().max().item() <= TOLERANCE
+
+
+def test_each_heads_share_of_a_logit(bridge: TransparentLlmBridge, local_of: Any) -> None:
+    local, shares = local_of("gpt2"), []
+    for each in (bridge, local):
+        each.set_use_attn_result(True)
+        _, found = run(each, TOKENS)
+        heads, labels = found.stack_head_results(return_labels=True)
+        assert labels == [f"L{layer}H{head}" for layer in range(2) for head in range(4)]
+        shares.append(found.logit_attrs(heads, 7).detach())
+    local.set_use_attn_result(False)
+    assert (shares[0] - shares[1]).abs().max().item() <= TOLERANCE
+
+
+@pytest.mark.parametrize("tokens", [-1, 512, torch.tensor([1, 9999]), 0.5, torch.tensor([])], ids=str)
+def test_what_is_no_token_has_no_direction(tokens: Any, bridge: TransparentLlmBridge) -> None:
+    with pytest.raises(errors.InvalidRequestError, match=r"^tokens are ids"):
+        bridge.tokens_to_residual_directions(tokens)
+
+
+def test_what_needs_the_norms_weights_is_refused(bridge: TransparentLlmBridge) -> None:
+    _, found = run(bridge, TOKENS)
+    with pytest.raises(errors.NotSupportedError, match="the final norm's weights are not here, so that no vector is"):
+        found.accumulated_resid(apply_ln=True)
+    assert found.accumulated_resid().shape == (3, 2, 6, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (("z", 0), "; of z attn.hook_result has what W_O makes of it"),
+        (("q", 1), "; of queries and keys attn.hook_pattern has the probabilities"),
+        (("k", 1), "; of queries and keys attn.hook_pattern has the probabilities"),
+        (("v", 0), "; of values the client's decomposed_attn(batch_i, layer) has pattern times value times W_O"),
+        ("blocks.0.ln1.hook_scale", ""),
+    ],
+    ids=str,
+)
+def test_a_cache_says_what_it_cannot_have(name: Any, words: str, bridge: TransparentLlmBridge) -> None:
+    _, found = run(bridge, TOKENS)
+    with pytest.raises(errors.NotSupportedError) as caught:
+        found[name]
+    assert f"cannot be read from the service{words}" in str(caught.value)
+
+
+def test_a_cache_says_what_was_left_out(bridge: TransparentLlmBridge) -> None:
+    _, found = run(bridge, TOKENS)
+    with pytest.raises(errors.NotSupportedError, match=r"hook_z cannot be read .*set_use_attn_result\(True\)"):
+        found.stack_head_results()
+    with pytest.raises(KeyError, match=r"hook_result was not read: .* and set_use_attn_result\(True\) is needed"):
+        found["blocks.0.attn.hook_result"]
+    _, found = run(bridge, TOKENS, names_filter="blocks.0.hook_resid_pre")
+    with pytest.raises(KeyError, match=r"blocks\.1\.hook_resid_pre was not read: names_filter must let it through"):
+        found["resid_pre", 1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scale_is_offered_only_if_the_served_norm_is_that_of_the_configuration(family: str) -> None:
+    model = tiny(family)
+    adapter = model.bridged._bridge.adapter
+    norm = FinalNorm.of(adapter, model)
+    assert norm is not None
+    cfg = adapter.cfg
+    kinds = {"eps": (norm.eps * 4, norm.eps / 4, 0.0), "normalization_type": ("RMS" if norm.centers else "LN", None)}
+    for name, values in kinds.items():
+        for value in values:
+            other = copy.copy(cfg)
+            other.final_rms = False
+            setattr(other, name, value)
+            changed = SimpleNamespace(cfg=other, component_mapping=adapter.component_mapping)
+            assert FinalNorm.of(changed, model) is None, (name, value)
+    assert FinalNorm.of(SimpleNamespace(cfg=cfg, component_mapping={}), model) is None
+
+
+def test_padding_is_not_read(folders: dict[str, Path]) -> None:
+    watcher = Watcher()
+    with served(watcher) as llm:
+        bridge = boot_transparent_llm(llm, folders["gpt2"])
+        _, found = run(bridge, TOKENS, attention_mask=LEFT, names_filter="blocks.0.hook_attn_out", return_type=None)
+    assert found["blocks.0.hook_attn_out"].shape == (2, 6, 64)
+    items = [item.attention_output for item in watcher.requests[-1].items if item.HasField("attention_output")]
+    assert [item.pos for item in items if item.batch_i == 0] == [0, 1, 2, 3, 4, 5]
+    assert [item.pos for item in items if item.batch_i == 1] == [0, 1, 2, 3]
 
 
 def test_it_is_a_remote_bridge(bridge: TransparentLlmBridge) -> None:

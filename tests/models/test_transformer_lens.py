@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, DeepseekV3Config, Qwen2MoeConfig
 from support.models.families import FAMILIES, build_model, build_tokenizer, save
 from support.servers.servers import tiny
 from transparent_llm import errors
+from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7]]
@@ -59,6 +60,20 @@ def test_results_can_be_edited_in_place_and_used_with_gradients() -> None:
     residual.pow(2).sum().backward()
     assert residual.grad is not None
     llm.attention_matrix(0, 0, 0).mul_(0)
+
+
+def test_a_choice_for_padding_is_an_objects_own() -> None:
+    model = build_model(FAMILIES["gpt2"]())
+    llm = TransformerLensTransparentLlm("mine", hf_model=model, tokenizer=build_tokenizer(), padding="nan")
+    llm.run_tokens(ROWS)
+    assert llm.residual_out(0)[1, 2:].isnan().all()
+    with llm.reading(padding="keep"):
+        assert torch.isfinite(llm.residual_out(0)).all()
+    with serve_in_process(llm) as client:  # what is served is chosen by who reads it
+        client.run_tokens(ROWS)
+        assert torch.isfinite(client.residual_out(0)).all()
+    with pytest.raises(errors.InvalidRequestError, match=r"padding is .* got str 'zero'"):
+        TransformerLensTransparentLlm("mine", padding="zero")  # type: ignore[arg-type]
 
 
 def test_threads_with_copies_do_not_mix_their_runs() -> None:

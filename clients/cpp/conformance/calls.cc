@@ -122,6 +122,21 @@ std::vector<Index> ids_from(const Json& json) {
   return {ids.begin(), ids.end()};
 }
 
+Json of_text(Client& llm, const Wanted& wanted, const CallOptions& options) {
+  const std::string text = wanted.args.at(0).get<std::string>();
+  const Json given = wanted.args.size() > 1 ? wanted.args.at(1) : Json(nullptr);
+  const auto add_bos = given.is_null() ? std::nullopt : std::optional(given.get<bool>());
+  if (wanted.method == "to_tokens") return Json(llm.to_tokens(text, add_bos, options));
+  if (wanted.method == "to_str_tokens") return Json(llm.to_str_tokens(text, add_bos, options));
+  return Json(llm.to_single_token(text, options));
+}
+
+Json described(const std::vector<TokenAt>& tokens) {
+  Json rows = Json::array();
+  for (const auto& [row, pos, id, text] : tokens) rows.push_back(Json::array({row, pos, id, text}));
+  return rows;
+}
+
 /// Of a method that gives no tensor; none if it does.
 std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOptions& options) {
   const std::string& name = wanted.method;
@@ -132,6 +147,10 @@ std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOption
   if (name == "batch_size") return Json(llm.batch_size());
   if (name == "tokens_to_strings")
     return Json(llm.tokens_to_strings(ids_from(wanted.args.at(0)), options));
+  if (name == "last") return Json(llm.last());
+  if (name == "describe_run") return described(llm.describe_run(options));
+  if (name == "to_tokens" || name == "to_str_tokens" || name == "to_single_token")
+    return of_text(llm, wanted, options);
   if (name == "release") {
     llm.release(options);
     return Json(nullptr);

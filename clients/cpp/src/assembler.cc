@@ -109,7 +109,8 @@ void Assembler::begin(const v1::TensorHeader& wire, std::uint64_t offset) {
     throw StreamError("the etag changed within a stream");
   }
   if (check_) check_(header);
-  require_within(header.name, header.total_bytes, max_bytes_);
+  const std::uint64_t before = wire.etag() == etag_ ? of_same_value(header) : 0;
+  require_within(header.name, before + header.total_bytes, max_bytes_);
   if (wire.etag() != etag_)
     start_over(wire.etag());  // the first header, or the same bits could not be promised
   if (header.total_bytes > std::numeric_limits<std::uint64_t>::max() - total_bytes_) {
@@ -118,6 +119,17 @@ void Assembler::begin(const v1::TensorHeader& wire, std::uint64_t offset) {
   sink_.begin(header);
   total_bytes_ += header.total_bytes;
   held_.push_back({std::move(header), 0});
+}
+
+std::uint64_t Assembler::of_same_value(const TensorHeader& header) const {
+  std::uint64_t sum = 0;
+  const TensorHeader* after = &header;
+  for (auto held = held_.rbegin(); held != held_.rend(); ++held) {
+    if (!continues_ || !continues_(held->header, *after)) break;
+    after = &held->header;
+    sum += after->total_bytes;
+  }
+  return sum;
 }
 
 void Assembler::start_over(const std::string& etag) {

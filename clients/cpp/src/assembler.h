@@ -42,15 +42,21 @@ class Assembler {
  public:
   /// Throws for the header of a tensor that was not asked for.
   using Check = std::function<void(const TensorHeader&)>;
+  /// Whether a tensor is of one value with the one before it.
+  using Continues = std::function<bool(const TensorHeader& before, const TensorHeader& header)>;
 
-  /// `max_bytes` is the most that one tensor may take. `check`, if there is one, sees each header
-  /// before memory is taken for its tensor.
-  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes, Check check = {})
-      : sink_(sink), max_bytes_(max_bytes), check_(std::move(check)) {}
+  /// `max_bytes` is the most that one value may take: one tensor, or those that continue one
+  /// another. `check`, if there is one, sees each header before memory is taken for its tensor.
+  Assembler(StreamSink& sink, std::optional<std::uint64_t> max_bytes, Check check = {},
+            Continues continues = {})
+      : sink_(sink),
+        max_bytes_(max_bytes),
+        check_(std::move(check)),
+        continues_(std::move(continues)) {}
 
   /// Takes the next message. Throws StreamError for no header yet, a gap, more data than announced,
-  /// or a header that contradicts itself or the broken stream; TooLargeError for a tensor of more than
-  /// `max_bytes`; what `check` throws.
+  /// or a header that contradicts itself or the broken stream; TooLargeError for a value of more
+  /// than `max_bytes`; what `check` throws.
   void add(const v1::TensorChunk& chunk);
   /// The stream broke and is asked for from `received()` on. What has no bytes yet will be sent
   /// again.
@@ -75,11 +81,14 @@ class Assembler {
 
   void begin(const v1::TensorHeader& wire, std::uint64_t offset);
   void start_over(const std::string& etag);
+  /// Bytes of the tensors before this one that are one value together with it.
+  std::uint64_t of_same_value(const TensorHeader& header) const;
   bool is_complete() const { return has_begun() && received_ == total_bytes_; }
 
   StreamSink& sink_;
   std::optional<std::uint64_t> max_bytes_;
   Check check_;
+  Continues continues_;
   std::optional<std::string> etag_;
   std::vector<Held> held_;
   std::uint64_t received_ = 0;

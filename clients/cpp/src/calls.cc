@@ -172,8 +172,11 @@ void require_time(const Connection& connection, const CallTerms& terms) {
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
              const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
              const Progress& progress) {
-  Assembler assembler(sink, max_bytes,
-                      [&expected](const TensorHeader& header) { expected.check(header); });
+  Assembler assembler(
+      sink, max_bytes, [&expected](const TensorHeader& header) { expected.check(header); },
+      [&expected](const TensorHeader& before, const TensorHeader& header) {
+        return expected.continues(before, header);
+      });
   Retries retries(connection, terms);
   try {
     for (;;) {

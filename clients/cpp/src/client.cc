@@ -1,12 +1,15 @@
 #include "transparent_llm/client.h"
 
+#include <algorithm>
 #include <exception>
+#include <string_view>
 #include <utility>
 
 #include "reading.h"
 #include "method_table.h"
 #include "run_input.h"
 #include "slices.h"
+#include "tokenized.h"
 #include "version.h"
 #include "wire_dtype.h"
 
@@ -25,6 +28,17 @@ namespace {
 /// server that forgets it each time at once has too little room.
 constexpr int kMostReruns = 3;
 
+/// The axes of tokens and mask.
+constexpr std::string_view kPositions[] = {"batch", "pos"};
+
+/// Tokens of a row, which padding follows.
+std::size_t length_of(const Tensor& mask, std::size_t row) {
+  const std::span<const std::byte> of_row =
+      mask.bytes().subspan(row * mask.shape()[1], mask.shape()[1]);
+  return of_row.size() -
+         static_cast<std::size_t>(std::count(of_row.begin(), of_row.end(), std::byte{0}));
+}
+
 }  // namespace
 
 class Client::Impl {
@@ -34,6 +48,8 @@ class Client::Impl {
   internal::Shared& shared() { return *shared_; }
   internal::Connection& connection() { return shared_->connection; }
   const std::string& model() const { return shared_->connection.options().model; }
+  /// Of the model of the current run; empty before any.
+  std::string digest() const { return run_ ? run_->model_digest : ""; }
   CallOptions call_options(const ReadOptions& options) const {
     return {options.timeout, options.stop_token};
   }
@@ -50,6 +66,11 @@ class Client::Impl {
 
   void begin(v1::RunRequest request, const CallOptions& options) {
     run_ = made(std::move(request), terms(options));
+  }
+
+  v1::TokenizeResponse tokenized(const std::string& text, std::optional<bool> add_bos,
+                                 const CallOptions& options) {
+    return internal::tokenized(connection(), digest(), text, add_bos, terms(options));
   }
 
   /// Reads from the current run, which is run again if the server has lost it, all within one time.
@@ -69,6 +90,13 @@ class Client::Impl {
       }
       run_again(*run, of_call);
     }
+  }
+
+  /// What came for each of the reads.
+  std::vector<Parts> fetched(const std::vector<Read>& reads, const ReadOptions& options) {
+    return of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+      return internal::read_many(shared(), run, reads, options, terms);
+    });
   }
 
  private:
@@ -158,12 +186,14 @@ std::size_t Client::batch_size() const { return impl().current().tokens.shape()[
 Tensor Client::tokens(const ReadOptions& options) const {
   const Tensor& tokens = impl().current().tokens;
   internal::require_valid(options);
+  internal::require_axes("tokens", kPositions, options);
   return internal::cut(tokens, options);
 }
 
 Tensor Client::mask(const ReadOptions& options) const {
   const auto& mask = impl().current().mask;
   internal::require_valid(options);
+  internal::require_axes("mask", kPositions, options);
   if (!mask) throw NotSupportedError("the served model does not distinguish padding from tokens");
   return internal::cut(*mask, options);
 }
@@ -183,19 +213,62 @@ std::vector<std::string> Client::tokens_to_strings(std::span<const Index> tokens
   return {response.strings().begin(), response.strings().end()};
 }
 
+std::vector<std::size_t> Client::last() const {
+  const auto& mask = impl().current().mask;
+  if (!mask) throw NotSupportedError("the served model does not distinguish padding from tokens");
+  std::vector<std::size_t> last;
+  for (std::size_t row = 0; row < mask->shape()[0]; ++row)
+    last.push_back(std::max<std::size_t>(length_of(*mask, row), 1) - 1);
+  return last;
+}
+
+std::vector<Index> Client::to_tokens(const std::string& text, std::optional<bool> add_bos,
+                                     const CallOptions& options) {
+  const auto response = impl().tokenized(text, add_bos, options);
+  return {response.token_ids().begin(), response.token_ids().end()};
+}
+
+std::vector<std::string> Client::to_str_tokens(const std::string& text,
+                                               std::optional<bool> add_bos,
+                                               const CallOptions& options) {
+  const auto response = impl().tokenized(text, add_bos, options);
+  return {response.token_strings().begin(), response.token_strings().end()};
+}
+
+Index Client::to_single_token(const std::string& text, const CallOptions& options) {
+  return internal::single_token(text, impl().tokenized(text, false, options));
+}
+
+std::vector<TokenAt> Client::describe_run(const CallOptions& options) {
+  const Tensor all = impl().current().tokens;
+  const std::optional<Tensor> mask = impl().current().mask;
+  std::vector<TokenAt> listed;
+  for (std::size_t row = 0; row < all.shape()[0]; ++row) {
+    const std::size_t length = mask ? length_of(*mask, row) : all.shape()[1];
+    const auto ids = all.as<Index>().subspan(row * all.shape()[1], length);
+    const std::vector<std::string> texts = tokens_to_strings(ids, options);
+    for (std::size_t pos = 0; pos < length; ++pos)
+      listed.push_back({row, pos, ids[pos], texts[pos]});
+  }
+  return listed;
+}
+
 Tensor Client::logits(const ReadOptions& options) { return read(Read::logits(), options); }
 
 Tensor Client::unembed(const Tensor& t, bool normalize, const ReadOptions& options) {
   internal::require_valid(options);
+  const internal::Method& method = internal::method_named("unembed");
+  internal::require_axes(method.name, method.dims, options);
   v1::UnembedRequest request;
   request.set_model(impl().model());
   request.set_normalize(normalize);
   request.mutable_t()->set_dtype(internal::to_wire(t.dtype()));
   for (const std::size_t length : t.shape()) request.mutable_t()->add_shape(length);
   request.mutable_t()->set_data(t.bytes().data(), t.bytes().size());
-  internal::fill(*request.mutable_options(), internal::method_named("unembed").dims, options, true);
-  const auto call = internal::stream_call("unembed", std::move(request));
-  const internal::Expected expected({{.method = call.name, .options = options}});
+  internal::fill(*request.mutable_options(), method.dims, options, true);
+  const auto call = internal::stream_call(method.name, std::move(request));
+  const std::size_t rows = t.shape().size() == 2 ? t.shape()[0] : 0;
+  const internal::Expected expected({{.method = &method, .options = options, .rows = rows}});
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), expected,
                                options.on_progress);
@@ -229,13 +302,15 @@ Tensor Client::neuron_activations(Index batch_i, Index layer, Index pos,
 
 Tensor Client::neuron_output(Index layer, Index neuron, const ReadOptions& options) {
   internal::require_valid(options);
+  const internal::Method& method = internal::method_named("neuron_output");
+  internal::require_axes(method.name, method.dims, options);
   v1::NeuronOutputRequest request;
   request.set_model(impl().model());
   request.set_layer(internal::to_int32("layer", layer));
   request.set_neuron(internal::to_int32("neuron", neuron));
-  internal::fill(*request.mutable_options(), internal::method_named("neuron_output").dims, options, true);
-  const auto call = internal::stream_call("neuron_output", std::move(request));
-  const internal::Expected expected({{.method = call.name, .options = options}});
+  internal::fill(*request.mutable_options(), method.dims, options, true);
+  const auto call = internal::stream_call(method.name, std::move(request));
+  const internal::Expected expected({{.method = &method, .options = options}});
   return internal::receive_one(impl().connection(), call,
                                impl().terms(impl().call_options(options)), expected,
                                options.on_progress);
@@ -256,15 +331,30 @@ Tensor Client::decomposed_attn(Index batch_i, Index layer, const ReadOptions& op
 }
 
 Tensor Client::read(const Read& wanted, const ReadOptions& options) {
-  return impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+  internal::require_one_tensor(internal::method_named(wanted.method()), "read");
+  Parts came = impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
     return internal::read(impl().shared(), run, wanted, options, terms);
   });
+  return std::move(came.at(""));
 }
 
 std::vector<Tensor> Client::fetch(const std::vector<Read>& reads, const ReadOptions& options) {
-  return impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
-    return internal::read_many(impl().shared(), run, reads, options, terms);
-  });
+  for (const Read& one : reads)
+    internal::require_one_tensor(internal::method_named(one.method()), "fetch");
+  std::vector<Tensor> values;
+  for (Parts& came : impl().fetched(reads, options)) values.push_back(std::move(came.at("")));
+  return values;
+}
+
+std::vector<Parts> Client::fetch_parts(const std::vector<Read>& reads, const ReadOptions& options) {
+  std::vector<Parts> values = impl().fetched(reads, options);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (auto whole = values[i].extract(""); !whole.empty()) {
+      whole.key() = std::string(reads[i].method());
+      values[i].insert(std::move(whole));
+    }
+  }
+  return values;
 }
 
 void Client::read_chunks(const Read& wanted, const ChunkSink& sink, const ReadOptions& options) {

@@ -49,6 +49,11 @@ void require_run_of(const v1::RunRequest& request, const v1::RunResponse& respon
     throw InternalError("the server sent a run id of " + std::to_string(response.run_id().size()) +
                         " bytes");
   }
+  for (int i = 1; i < response.mask_size(); ++i) {
+    const int pos = i % static_cast<int>(response.n_pos());
+    if (response.mask(i) && pos != 0 && !response.mask(i - 1))
+      throw InternalError("the server put padding before a token: it belongs on the right");
+  }
   require_digest(response.model_digest());
 }
 

@@ -12,6 +12,18 @@
 namespace transparent_llm::internal {
 namespace {
 
+/// The axis before those of a method that was asked of several vectors at once.
+constexpr std::string_view kRows = "n";
+
+/// Method and part of a tensor's name; no part if it is the value itself.
+struct Named {
+  explicit Named(std::string_view name) : method(name.substr(0, name.find('.'))) {
+    if (method.size() != name.size()) part = name.substr(method.size() + 1);
+  }
+  std::string_view method;
+  std::optional<std::string_view> part;
+};
+
 [[noreturn]] void refuse(const std::string& what) {
   throw InternalError("the server sent " + what);
 }
@@ -28,25 +40,32 @@ void require_dims(const TensorHeader& header, std::span<const std::string_view> 
   refuse(header.name + " with the axes " + in_quotes(joined(sent)) + ", not " + joined(dims));
 }
 
+std::vector<std::string_view> dims_of(const Expectation& expectation) {
+  std::vector<std::string_view> dims = expectation.method->dims;
+  if (expectation.rows > 0) dims.insert(dims.begin(), kRows);
+  return dims;
+}
+
 /// `part` is null for the value itself.
 void require_dtype(const TensorHeader& header, const Method& method, const Part* part,
                    const ReadOptions& options) {
-  const std::optional<Dtype> wanted =
-      part != nullptr ? part->dtype : method.dtype ? method.dtype : options.dtype;
+  std::optional<Dtype> wanted = method.dtype ? method.dtype : options.dtype;
+  if (part != nullptr && part->dtype) wanted = part->dtype;
   if (wanted ? header.dtype == *wanted : is_floating(header.dtype)) return;
   refuse(header.name + " as " + std::string(name_of(header.dtype)) + ", not as " +
          (wanted ? std::string(name_of(*wanted)) : "a floating type"));
 }
 
-void require_lengths(const TensorHeader& header, const Expectation& expectation) {
+void require_lengths(const TensorHeader& header, const Part* part,
+                     const Expectation& expectation) {
   for (std::size_t axis = 0; axis < header.dims.size(); ++axis) {
     const auto whole = expectation.lengths.find(header.dims[axis]);
     if (whole == expectation.lengths.end()) continue;
-    const auto slice = expectation.options.slices.find(header.dims[axis]);
-    const std::uint64_t length = slice == expectation.options.slices.end()
-                                     ? whole->second
-                                     : count_of(slice->second, whole->second);
-    if (header.shape[axis] != length) {
+    const Slice* slice = slice_of(expectation.options, header.dims[axis]);
+    const std::uint64_t length =
+        slice == nullptr ? whole->second : count_of(*slice, whole->second);
+    const bool may_be_shorter = part != nullptr && part->is_sparse && axis == 0;
+    if (may_be_shorter ? header.shape[axis] > length : header.shape[axis] != length) {
       refuse(header.name + " with " + std::to_string(header.shape[axis]) + " along " +
              header.dims[axis] + ", not " + std::to_string(length));
     }
@@ -63,28 +82,38 @@ void add_lengths(Lengths& lengths, const CurrentRun& run) {
 
 Expected::Expected(const std::vector<Expectation>& expectations) {
   for (const Expectation& one : expectations) {
-    most_ += one.factored ? method_named(one.method).parts.size() : 1;
-    Expectation& known = by_method_.try_emplace(one.method, one).first->second;
+    most_ += one.factored || one.method->is_parts() ? one.method->parts.size() : 1;
+    Expectation& known = by_method_.try_emplace(one.method->name, one).first->second;
     known.factored = known.factored || one.factored;
+    if (one.rows > 0) known.lengths[std::string(kRows)] = one.rows;
   }
 }
 
 void Expected::check(const TensorHeader& header) const {
-  const std::string_view name = header.name;
-  const std::size_t dot = std::min(name.find('.'), name.size());
-  const bool is_factor = dot != name.size();
-  const auto found = by_method_.find(name.substr(0, dot));
-  if (found == by_method_.end() || (is_factor && !found->second.factored))
-    refuse(in_quotes(name) + ", which was not asked for");
+  const Named name(header.name);
+  const auto found = by_method_.find(name.method);
+  if (found == by_method_.end()) refuse(in_quotes(header.name) + ", which was not asked for");
   const Expectation& expectation = found->second;
-  const Method& method = method_named(expectation.method);
-  const Part* part = is_factor ? method.part(name.substr(dot + 1)) : nullptr;
-  if (is_factor && part == nullptr) refuse(in_quotes(name) + ", which is not a factor");
+  const Method& method = *expectation.method;
+  const bool comes_in_parts = method.is_parts() || (name.part && expectation.factored);
+  if (name.part.has_value() != comes_in_parts)
+    refuse(in_quotes(header.name) + ", which was not asked for");
+  const Part* part = name.part ? method.part(*name.part) : nullptr;
+  if (name.part && part == nullptr) refuse(in_quotes(header.name) + ", which is none of its parts");
   const bool is_scalar = part != nullptr && part->is_optional && part->dtype &&
                          is_floating(*part->dtype) && header.dims.empty();
-  if (!is_scalar) require_dims(header, part != nullptr ? part->dims : method.dims);
+  if (!is_scalar) require_dims(header, part != nullptr ? part->dims : dims_of(expectation));
   require_dtype(header, method, part, expectation.options);
-  require_lengths(header, expectation);
+  require_lengths(header, part, expectation);
+}
+
+bool Expected::continues(const TensorHeader& before, const TensorHeader& header) const {
+  const Named name(header.name), last(before.name);
+  const auto found = by_method_.find(name.method);
+  if (!name.part || !last.part || name.method != last.method || found == by_method_.end())
+    return false;
+  const Method& method = *found->second.method;
+  return method.is_parts() && method.place_of(*name.part).value_or(0) > 0;
 }
 
 }  // namespace transparent_llm::internal

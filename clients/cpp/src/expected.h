@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "current_run.h"
+#include "method_table.h"
 #include "transparent_llm/client.h"
 #include "transparent_llm/options.h"
 
@@ -24,12 +25,14 @@ void add_lengths(Lengths& lengths, const CurrentRun& run);
 
 /// What is known of one value.
 struct Expectation {
-  /// In the words of the headers: "residual_in".
-  std::string method;
+  /// A row of the table.
+  const Method* method = nullptr;
   ReadOptions options = {};
   Lengths lengths = {};
   /// Whether its factors will do.
   bool factored = false;
+  /// Vectors that it was asked of at once, which have an axis "n" before the others; 0: one, without.
+  std::size_t rows = 0;
 };
 
 /// Of all values of a stream.
@@ -42,6 +45,8 @@ class Expected {
   /// Throws InternalError for a tensor that was not asked for, or that has other axes, another
   /// length or another type than it must.
   void check(const TensorHeader& header) const;
+  /// Whether a tensor is a further part of the value that the one before is of.
+  bool continues(const TensorHeader& before, const TensorHeader& header) const;
 
  private:
   std::map<std::string, Expectation, std::less<>> by_method_;

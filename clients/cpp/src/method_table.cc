@@ -44,7 +44,8 @@ Method method_of(const google::protobuf::MethodDescriptor& rpc) {
               .weights = spec.weights(),
               .of_run = request.FindFieldByName("run_id") != nullptr};
   for (const v1::PartSpec& part : spec.parts())
-    made.parts.push_back({part.name(), axes_of(part.dims()), from_wire(part.dtype()), part.optional()});
+    made.parts.push_back({part.name(), axes_of(part.dims()), from_wire(part.dtype()),
+                          part.optional(), part.sparse()});
   for (int i = 0; i < request.field_count(); ++i) {
     const google::protobuf::FieldDescriptor& field = *request.field(i);
     if (!field.options().HasExtension(v1::index)) continue;
@@ -56,10 +57,26 @@ Method method_of(const google::protobuf::MethodDescriptor& rpc) {
 
 }  // namespace
 
-const Part* Method::part(std::string_view name) const {
+std::vector<std::string_view> Method::axes() const {
+  if (!is_parts()) return dims;
+  std::vector<std::string_view> found;
+  for (const Part& part : parts) {
+    for (const std::string_view axis : part.dims)
+      if (std::find(found.begin(), found.end(), axis) == found.end()) found.push_back(axis);
+  }
+  return found;
+}
+
+std::optional<std::size_t> Method::place_of(std::string_view name) const {
   const auto found = std::find_if(parts.begin(), parts.end(),
                                   [name](const Part& part) { return part.name == name; });
-  return found == parts.end() ? nullptr : &*found;
+  if (found == parts.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - parts.begin());
+}
+
+const Part* Method::part(std::string_view name) const {
+  const auto place = place_of(name);
+  return place ? &parts[*place] : nullptr;
 }
 
 const std::vector<Method>& methods() {
@@ -90,7 +107,10 @@ const Method& method_named(std::string_view name) {
 const std::vector<std::string_view>& axes() {
   static const std::vector<std::string_view> kAxes = [] {
     std::set<std::string_view> names;
-    for (const Method& method : methods()) names.insert(method.dims.begin(), method.dims.end());
+    for (const Method& method : methods()) {
+      const auto of_method = method.axes();
+      names.insert(of_method.begin(), of_method.end());
+    }
     return std::vector<std::string_view>(names.begin(), names.end());
   }();
   return kAxes;

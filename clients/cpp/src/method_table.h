@@ -17,10 +17,12 @@ namespace transparent_llm::internal {
 struct Part {
   std::string name;
   std::vector<std::string_view> dims;
-  /// None: a floating one.
-  std::optional<Dtype> dtype;
+  /// None: that of the value.
+  std::optional<Dtype> dtype = std::nullopt;
   /// It may be absent; then it may also be a scalar, if it is floating.
   bool is_optional = false;
+  /// Its first axis may be shorter than that axis is.
+  bool is_sparse = false;
 };
 
 struct Method {
@@ -33,7 +35,7 @@ struct Method {
   std::vector<std::string_view> dims;
   /// Of its elements; none: a floating one.
   std::optional<Dtype> dtype;
-  /// The factors that it can come as, in order.
+  /// The factors that it can come as, in order; without dims the tensors that it is.
   std::vector<Part> parts;
   /// The method whose value is a factor too; empty: none is.
   std::string weights;
@@ -42,10 +44,12 @@ struct Method {
 
   /// Whether its elements have no floating type.
   bool has_integers() const { return dtype && !is_floating(*dtype); }
-  /// Whether this is the first of its parts.
-  bool begins_with(std::string_view part) const {
-    return !parts.empty() && parts.front().name == part;
-  }
+  /// Whether its value is several tensors, which always come.
+  bool is_parts() const { return dims.empty() && !parts.empty(); }
+  /// Names of the axes of its value; of several tensors those of all of them.
+  std::vector<std::string_view> axes() const;
+  /// Its part of that name among them; none if it has none.
+  std::optional<std::size_t> place_of(std::string_view part) const;
   /// Its part of that name; null if it has none.
   const Part* part(std::string_view name) const;
 };

@@ -31,7 +31,7 @@ void fill_request(Message& request, const Asked& asked, const ReadOptions& optio
                                         to_int32(name.c_str(), *index));
   }
   v1::TensorOptions& wire = options_of(request);
-  fill(wire, method.dims, options, !method.has_integers());
+  fill(wire, method.axes(), options, !method.has_integers());
   if (asked.factored) wire.set_encoding(v1::ENCODING_FACTORED);
 }
 

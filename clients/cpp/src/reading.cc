@@ -5,6 +5,7 @@
 
 #include "factors.h"
 #include "method_table.h"
+#include "slices.h"
 #include "transparent_llm/errors.h"
 
 namespace transparent_llm::internal {
@@ -31,7 +32,8 @@ Asked asked_for(Shared& shared, const CurrentRun& run, const Read& read, const R
                 const CallTerms& terms) {
   const bool is_whole = options.slices.empty() && !options.dtype;
   const Method& method = method_named(read.method());
-  const bool has_factors = is_whole && !method.parts.empty();
+  require_axes(method.name, method.axes(), options);
+  const bool has_factors = is_whole && !method.parts.empty() && !method.is_parts();
   return {read,
           has_factors && (method.weights.empty() || multiplies(shared, run, read, terms))};
 }
@@ -71,16 +73,16 @@ Tensor multiplied(Shared& shared, const CurrentRun& run, const Read& read, Parts
                  max_bytes, go_on);
 }
 
-Tensor value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts parts,
-                const CallTerms& terms) {
-  if (auto whole = take_if_there(parts, kWhole)) return *std::move(whole);
+Parts value_of(Shared& shared, const CurrentRun& run, const Asked& asked, Parts parts,
+               const CallTerms& terms) {
+  if (parts.contains(kWhole) || method_named(asked.read.method()).is_parts()) return parts;
   if (!asked.factored) raise_unasked("factors", "the value of " + std::string(asked.read.method()));
-  return multiplied(shared, run, asked.read, std::move(parts), terms);
+  return {{kWhole, multiplied(shared, run, asked.read, std::move(parts), terms)}};
 }
 
 Expectation expectation_of(Shared& shared, const CurrentRun& run, const Asked& asked,
                            const ReadOptions& options) {
-  Expectation made{.method = std::string(asked.read.method()),
+  Expectation made{.method = &method_named(asked.read.method()),
                    .options = options,
                    .factored = asked.factored};
   add_lengths(made.lengths, run);
@@ -96,6 +98,33 @@ std::vector<NamedTensor> collected(Connection& connection, const StreamCall& cal
   return std::move(collector).tensors();
 }
 
+void require_whole(const Method& method, const Parts& came) {
+  if (came.contains(kWhole)) return;
+  for (const Part& part : method.parts)
+    if (!part.is_optional && !came.contains(part.name))
+      raise_unasked(method.name + " without its part " + part.name, "all of it");
+}
+
+/// Reads in one stream: by Fetch, or of one by its own call.
+std::vector<Parts> read_of(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
+                           const ReadOptions& options, const CallTerms& terms, bool by_fetch) {
+  std::vector<Asked> asked;
+  std::vector<Expectation> expectations;
+  std::vector<const Method*> wanted;
+  for (const Read& read : reads) asked.push_back(asked_for(shared, run, read, options, terms));
+  for (const Asked& one : asked) {
+    expectations.push_back(expectation_of(shared, run, one, options));
+    wanted.push_back(expectations.back().method);
+  }
+  const StreamCall call = by_fetch ? fetch_call(run.run_id, asked, options)
+                                   : call_of(run.run_id, asked[0], options);
+  auto values = grouped(wanted, collected(shared.connection, call, terms, Expected(expectations),
+                                          options.on_progress));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = value_of(shared, run, asked[i], std::move(values[i]), terms);
+  return values;
+}
+
 }  // namespace
 
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
@@ -103,59 +132,60 @@ Tensor receive_one(Connection& connection, const StreamCall& call, const CallTer
   return std::move(collected(connection, call, terms, expected, progress)[0].tensor);
 }
 
-std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor> arrived) {
+std::vector<Parts> grouped(std::span<const Method* const> wanted,
+                           std::vector<NamedTensor> arrived) {
   std::vector<Parts> groups;
+  std::optional<std::size_t> place;  // of the last tensor, among the parts of its value
   for (NamedTensor& one : arrived) {
     const std::size_t dot = one.name.find('.');
     const std::string method = one.name.substr(0, dot);
-    const std::string factor = dot == std::string::npos ? kWhole : one.name.substr(dot + 1);
-    const Method* row = find_method(method);
-    if (factor == kWhole || (row != nullptr && row->begins_with(factor))) groups.emplace_back();
-    if (groups.empty() || groups.size() > asked.size())
-      raise_unasked(one.name, std::to_string(asked.size()) + " values");
-    const std::string_view wanted = asked[groups.size() - 1].read.method();
-    if (method != wanted) raise_unasked(one.name, std::string(wanted));
-    if (!groups.back().emplace(factor, std::move(one.tensor)).second)
-      raise_unasked(one.name + " twice", "it");
+    const std::string part = dot == std::string::npos ? kWhole : one.name.substr(dot + 1);
+    const Method* under_way = place ? wanted[groups.size() - 1] : nullptr;
+    if (under_way != nullptr && under_way->name == method && under_way->place_of(part) > place) {
+      place = under_way->place_of(part);
+    } else {
+      if (groups.size() == wanted.size())
+        raise_unasked(one.name, std::to_string(wanted.size()) + " values");
+      const Method& next = *wanted[groups.size()];
+      place = dot == std::string::npos ? std::nullopt : next.place_of(part);
+      const bool is_begun = place ? *place == 0 : dot == std::string::npos && !next.is_parts();
+      if (next.name != method || !is_begun) raise_unasked(one.name, next.name);
+      groups.emplace_back();
+    }
+    groups.back().emplace(part, std::move(one.tensor));
   }
-  if (groups.size() != asked.size()) {
-    raise_unasked(std::to_string(groups.size()) + " values", std::to_string(asked.size()));
+  if (groups.size() != wanted.size()) {
+    raise_unasked(std::to_string(groups.size()) + " values", std::to_string(wanted.size()));
   }
+  for (std::size_t i = 0; i < groups.size(); ++i) require_whole(*wanted[i], groups[i]);
   return groups;
 }
 
-Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
-            const CallTerms& terms) {
-  const Asked asked = asked_for(shared, run, read, options, terms);
-  const StreamCall call = call_of(run.run_id, asked, options);
-  const Expected expected({expectation_of(shared, run, asked, options)});
-  auto groups = grouped(std::span(&asked, 1), collected(shared.connection, call, terms, expected,
-                                                        options.on_progress));
-  return value_of(shared, run, asked, std::move(groups[0]), terms);
+Parts read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
+           const CallTerms& terms) {
+  return std::move(read_of(shared, run, std::span(&read, 1), options, terms, false)[0]);
 }
 
-std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
-                              const ReadOptions& options, const CallTerms& terms) {
-  std::vector<Asked> asked;
-  for (const Read& read : reads) asked.push_back(asked_for(shared, run, read, options, terms));
-  if (asked.empty()) return {};
-  std::vector<Expectation> expectations;
-  for (const Asked& one : asked)
-    expectations.push_back(expectation_of(shared, run, one, options));
-  const StreamCall call = fetch_call(run.run_id, asked, options);
-  auto groups =
-      grouped(asked, collected(shared.connection, call, terms, Expected(expectations),
-                               options.on_progress));
-  std::vector<Tensor> values;
-  for (std::size_t i = 0; i < asked.size(); ++i) {
-    values.push_back(value_of(shared, run, asked[i], std::move(groups[i]), terms));
-  }
-  return values;
+std::vector<Parts> read_many(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
+                             const ReadOptions& options, const CallTerms& terms) {
+  if (reads.empty()) return {};
+  return read_of(shared, run, reads, options, terms, true);
+}
+
+void require_one_tensor(const Method& method, std::string_view taker) {
+  if (!method.is_parts()) return;
+  std::string names;
+  for (const Part& part : method.parts) names += (names.empty() ? "" : ", ") + part.name;
+  throw InvalidRequestError(std::string(taker) + " takes reads of one tensor, and " + method.name +
+                            " is several: " + names + "; fetch_parts reads them");
 }
 
 void read_chunks(Shared& shared, const CurrentRun& run, const Read& read, const ChunkSink& sink,
                  const ReadOptions& options, const CallTerms& terms) {
   const Asked asked{read, false};
+  const Method& method = method_named(read.method());
+  require_one_tensor(method, "read_chunks");
+  require_axes(method.name, method.axes(), options);
   const Expected expected({expectation_of(shared, run, asked, options)});
   Forwarder forwarder(sink);
   receive(shared.connection, call_of(run.run_id, asked, options), terms, expected, forwarder,

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,20 +34,20 @@ struct Shared {
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
                    const Expected& expected, const Progress& progress);
 
-/// What came for one read: the value under "", or its factors under their names.
-using Parts = std::map<std::string, Tensor>;
+/// The tensors of a stream, value by value: each begins with the value itself, under "", or with
+/// the first of its parts, which come in their order. Throws InternalError if they are not those that
+/// were asked for.
+std::vector<Parts> grouped(std::span<const Method* const> wanted, std::vector<NamedTensor> arrived);
 
-/// The tensors of a stream, read by read: each begins with a value or with its first factor. Throws
-/// InternalError if they are not those that were asked for.
-std::vector<Parts> grouped(std::span<const Asked> asked, std::vector<NamedTensor> arrived);
-
-/// One value of a run.
-Tensor read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
-            const CallTerms& terms);
+/// One value of a run: its tensor under "", or its parts under their names.
+Parts read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOptions& options,
+           const CallTerms& terms);
 /// Many in one stream, in their order.
-std::vector<Tensor> read_many(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
-                              const ReadOptions& options, const CallTerms& terms);
-/// One, chunk by chunk.
+std::vector<Parts> read_many(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
+                             const ReadOptions& options, const CallTerms& terms);
+/// Throws InvalidRequestError for a read of several tensors, where `taker` takes one.
+void require_one_tensor(const Method& method, std::string_view taker);
+/// One of one tensor, chunk by chunk.
 void read_chunks(Shared& shared, const CurrentRun& run, const Read& read, const ChunkSink& sink,
                  const ReadOptions& options, const CallTerms& terms);
 

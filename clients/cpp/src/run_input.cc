@@ -15,19 +15,6 @@
 namespace transparent_llm::internal {
 namespace {
 
-void require_utf8(std::size_t index, std::string_view sentence) {
-  for (std::size_t place = 0; place < sentence.size();) {
-    const std::size_t size = character_bytes(sentence.substr(place));
-    if (size == 0) {
-      throw InvalidRequestError(
-          "sentence " + std::to_string(index) + " is not valid UTF-8 at byte " +
-              std::to_string(place),
-          {.reason = {}, .metadata = {{"sentence", std::to_string(index)}}, .retry_after = {}});
-    }
-    place += size;
-  }
-}
-
 using DigestContext = std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)>;
 
 /// SHA-256 of parts, each after its length, so that two cannot run into each other.
@@ -80,7 +67,8 @@ v1::RunRequest sentences_request(const std::string& model,
   request.set_model(model);
   v1::SentenceBatch& batch = *request.mutable_sentences();
   for (std::size_t index = 0; index < sentences.size(); ++index) {
-    require_utf8(index, sentences[index]);
+    const std::string number = std::to_string(index);
+    require_utf8("sentence " + number, sentences[index], {{"sentence", number}});
     batch.add_sentences(sentences[index]);
   }
   return request;
@@ -97,6 +85,18 @@ v1::RunRequest tokens_request(const std::string& model,
     for (const Index token : row) sequence.add_token_ids(static_cast<std::int32_t>(token));
   }
   return request;
+}
+
+void require_utf8(const std::string& what, std::string_view text,
+                  const std::map<std::string, std::string>& metadata) {
+  for (std::size_t place = 0; place < text.size();) {
+    const std::size_t size = character_bytes(text.substr(place));
+    if (size == 0) {
+      throw InvalidRequestError(what + " is not valid UTF-8 at byte " + std::to_string(place),
+                                {.reason = {}, .metadata = metadata, .retry_after = {}});
+    }
+    place += size;
+  }
 }
 
 void require_token_ids(std::span<const Index> token_ids) {

@@ -2,8 +2,10 @@
 
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "transparent_llm/read.h"
@@ -17,6 +19,10 @@ v1::RunRequest sentences_request(const std::string& model,
 /// The same of token ids. Throws as `require_token_ids`.
 v1::RunRequest tokens_request(const std::string& model,
                               const std::vector<std::vector<Index>>& token_ids);
+
+/// Throws InvalidRequestError for text that is not UTF-8; `what` it is, in the message.
+void require_utf8(const std::string& what, std::string_view text,
+                  const std::map<std::string, std::string>& metadata = {});
 
 /// Throws InvalidRequestError (UNKNOWN_TOKEN) for what no vocabulary has, so that it need not
 /// travel.

@@ -17,6 +17,12 @@ InvalidRequestError invalid_slice(const std::string& axis, const std::string& me
       message, {.reason = "INVALID_SLICE", .metadata = {{"axis", axis}}, .retry_after = {}});
 }
 
+/// What `unembed` calls the axis that is d_vocab elsewhere.
+constexpr std::string_view kOtherName = "vocab";
+
+/// The name by which an axis is known here: d_vocab has two.
+std::string_view one_name(std::string_view axis) { return axis == kOtherName ? "d_vocab" : axis; }
+
 /// A slice within an axis: `count` indices from `first` on.
 struct Cut {
   std::size_t first = 0;
@@ -63,11 +69,13 @@ void require_valid(const ReadOptions& options) {
                                .metadata = {{"got", got}, {"allowed", "F16, BF16, F32, F64"}},
                                .retry_after = {}});
   }
+  if (options.slices.contains("vocab") && options.slices.contains("d_vocab"))
+    throw invalid_slice("vocab", "vocab and d_vocab are two names of one axis: give it once");
   for (const auto& [axis, slice] : options.slices) {
     if (std::find(axes().begin(), axes().end(), axis) == axes().end()) {
       std::string known;
       for (const std::string_view name : axes())
-        known += (known.empty() ? "" : ", ") + std::string(name);
+        if (name != kOtherName) known += (known.empty() ? "" : ", ") + std::string(name);
       throw invalid_slice(axis, "no value has an axis '" + axis + "'; the axes are " + known);
     }
     if (slice.step && *slice.step < 1) {
@@ -77,15 +85,36 @@ void require_valid(const ReadOptions& options) {
   }
 }
 
+void require_axes(std::string_view name, std::span<const std::string_view> dims,
+                  const ReadOptions& options) {
+  std::string known;
+  for (const std::string_view axis : dims)
+    known += (known.empty() ? "" : ", ") + std::string(one_name(axis));
+  for (const auto& [axis, slice] : options.slices) {
+    const auto is_it = [&axis](std::string_view other) { return one_name(other) == one_name(axis); };
+    if (std::any_of(dims.begin(), dims.end(), is_it)) continue;
+    throw invalid_slice(axis, std::string(name) + " has no axis '" + axis +
+                                  "', which ReadOptions::slices cuts; its axes are " + known +
+                                  ": read it without, or in a call of its own");
+  }
+}
+
+const Slice* slice_of(const ReadOptions& options, std::string_view axis) {
+  for (const auto& [name, slice] : options.slices)
+    if (one_name(name) == one_name(axis)) return &slice;
+  return nullptr;
+}
+
 void fill(v1::TensorOptions& wire, std::span<const std::string_view> dims,
           const ReadOptions& options, bool is_floating) {
-  for (const auto& [axis, slice] : options.slices) {
-    if (std::find(dims.begin(), dims.end(), axis) == dims.end()) continue;
+  for (const std::string_view axis : dims) {
+    const Slice* slice = slice_of(options, axis);
+    if (slice == nullptr) continue;
     v1::AxisSlice& part = *wire.add_slices();
-    part.set_axis(axis);
-    if (slice.start) part.set_start(*slice.start);
-    if (slice.stop) part.set_stop(*slice.stop);
-    if (slice.step) part.set_step(*slice.step);
+    part.set_axis(std::string(axis));
+    if (slice->start) part.set_start(*slice->start);
+    if (slice->stop) part.set_stop(*slice->stop);
+    if (slice->step) part.set_step(*slice->step);
   }
   if (options.dtype && is_floating) wire.set_dtype(to_wire(*options.dtype));
 }
@@ -97,9 +126,8 @@ Tensor cut(const Tensor& whole, const ReadOptions& options) {
   std::vector<std::size_t> shape;
   std::size_t n_bytes = size_of(whole.dtype());
   for (std::size_t axis = 0; axis < whole.shape().size(); ++axis) {
-    const auto found = options.slices.find(whole.dims()[axis]);
-    cuts.push_back(
-        cut_of(found == options.slices.end() ? Slice{} : found->second, whole.shape()[axis]));
+    const Slice* slice = slice_of(options, whole.dims()[axis]);
+    cuts.push_back(cut_of(slice == nullptr ? Slice{} : *slice, whole.shape()[axis]));
     shape.push_back(cuts.back().count);
     n_bytes *= cuts.back().count;
   }

@@ -32,7 +32,7 @@ Tensor Weights::layer(Connection& connection, const ModelDescription& model, std
   CallTerms of_no_run = terms;
   of_no_run.run_key.clear();
   const Expected expected(
-      {{.method = call.name,
+      {{.method = &method_named("neuron_outputs"),
         .lengths = {{"d_ffn", model.d_ffn[static_cast<std::size_t>(layer)]},
                     {"d_model", model.info.d_model}}}});
   Tensor rows = receive_one(connection, call, of_no_run, expected, {});

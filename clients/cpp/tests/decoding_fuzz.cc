@@ -83,7 +83,7 @@ const Expected& expected() {
   static const Expected kExpected = [] {
     std::vector<Expectation> expectations;
     for (const Asked& asked : all_reads()) {
-      Expectation made{.method = std::string(asked.read.method()),
+      Expectation made{.method = &method_named(asked.read.method()),
                        .factored = asked.factored};
       add_lengths(made.lengths, a_run());
       expectations.push_back(std::move(made));
@@ -97,9 +97,14 @@ const Expected& expected() {
 void take_stream(Source source) {
   Collector collector(4);
   const bool is_checked = (source.next() & 1) != 0;
-  Assembler assembler(collector, kMostBytes, [=](const TensorHeader& header) {
-    if (is_checked) expected().check(header);
-  });
+  Assembler assembler(
+      collector, kMostBytes,
+      [=](const TensorHeader& header) {
+        if (is_checked) expected().check(header);
+      },
+      [](const TensorHeader& before, const TensorHeader& header) {
+        return expected().continues(before, header);
+      });
   while (!source.is_empty()) {
     const std::string message = source.piece();
     v1::TensorChunk chunk;
@@ -111,7 +116,9 @@ void take_stream(Source source) {
     require(assembler.received() <= assembler.total_bytes());
   }
   assembler.finish();
-  grouped(all_reads(), std::move(collector).tensors());
+  std::vector<const Method*> wanted;
+  for (const Asked& asked : all_reads()) wanted.push_back(&method_named(asked.read.method()));
+  grouped(wanted, std::move(collector).tensors());
 }
 
 void take_status(Source source) {

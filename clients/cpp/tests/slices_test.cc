@@ -33,8 +33,7 @@ TEST(SlicesTest, CutsAsPythonDoes) {
 TEST(SlicesTest, CutsSeveralAxes) {
   const std::string text = "abcdef";
   const Tensor whole(Dtype::kU8, {2, 3}, {"batch", "pos"}, std::as_bytes(std::span(text)));
-  const Tensor part = cut(
-      whole, {.slices = {{"batch", {.start = 1}}, {"pos", {.step = 2}}, {"head", {.stop = 0}}}});
+  const Tensor part = cut(whole, {.slices = {{"batch", {.start = 1}}, {"pos", {.step = 2}}}});
   EXPECT_EQ(part.shape(), (std::vector<std::size_t>{1, 2}));
   EXPECT_EQ(part.doubles(), (std::vector<double>{'d', 'f'}));
 }
@@ -55,11 +54,36 @@ TEST(SlicesTest, RefusesWhatCanNeverBeRight) {
   EXPECT_EQ(reason({.slices = {{"pos", {.start = 9, .stop = -9}}}, .dtype = Dtype::kF16}), "none");
 }
 
-TEST(SlicesTest, AsksForTheAxesThatAValueHas) {
+TEST(SlicesTest, RefusesAnAxisThatTheValueDoesNotHave) {
+  static constexpr std::string_view kDims[] = {"batch", "vocab"};
+  require_axes("unembed", kDims, {.slices = {{"batch", {}}, {"d_vocab", {}}}});
+  try {
+    require_axes("unembed", kDims, {.slices = {{"vocab", {}}, {"pos", {}}}});
+    FAIL();
+  } catch (const InvalidRequestError& error) {
+    EXPECT_EQ(error.reason() + " " + error.metadata().at("axis"), "INVALID_SLICE pos");
+    const std::string words =
+        "unembed has no axis 'pos', which ReadOptions::slices cuts; its axes are batch, d_vocab: ";
+    EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+  }
+}
+
+TEST(SlicesTest, TheAxisOfTheVocabularyHasTwoNames) {
+  for (const std::string given : {"vocab", "d_vocab"}) {
+    for (const std::string_view held : {"vocab", "d_vocab"}) {
+      v1::TensorOptions wire;
+      fill(wire, std::span(&held, 1), {.slices = {{given, {.stop = 3}}}}, true);
+      ASSERT_EQ(wire.slices_size(), 1);
+      EXPECT_EQ(wire.slices(0).axis(), held);
+    }
+  }
+  EXPECT_THROW(require_valid({.slices = {{"vocab", {}}, {"d_vocab", {}}}}), InvalidRequestError);
+}
+
+TEST(SlicesTest, AsksForTheAxesThatAreCut) {
   v1::TensorOptions wire;
   static constexpr std::string_view kDims[] = {"batch", "pos"};
-  fill(wire, kDims, {.slices = {{"pos", {.start = -1}}, {"head", {}}}, .dtype = Dtype::kBF16},
-       true);
+  fill(wire, kDims, {.slices = {{"pos", {.start = -1}}}, .dtype = Dtype::kBF16}, true);
   ASSERT_EQ(wire.slices_size(), 1);
   EXPECT_EQ(wire.slices(0).axis(), "pos");
   EXPECT_EQ(wire.slices(0).start(), -1);

@@ -148,11 +148,64 @@ TEST_F(ValuesTest, ChunksAreTheValue) {
 
 TEST_F(ValuesTest, LessIsAskedForByAxisAndDtype) {
   const Tensor half = llm.residual_out(
-      1, {.slices = {{"pos", {.start = -2, .stop = -1}}, {"head", {}}}, .dtype = Dtype::kBF16});
+      1, {.slices = {{"pos", {.start = -2, .stop = -1}}}, .dtype = Dtype::kBF16});
   EXPECT_EQ(half.dtype(), Dtype::kBF16);
   EXPECT_EQ(half.shape()[1], 1u);
   EXPECT_THROW(llm.residual_out(1, {.slices = {{"layer", {}}}}), InvalidRequestError);
   EXPECT_THROW(llm.residual_out(1, {.dtype = Dtype::kI64}), InvalidRequestError);
+}
+
+TEST_F(ValuesTest, AnAxisThatTheValueDoesNotHaveIsRefused) {
+  const ReadOptions of_pos = {.slices = {{"pos", {}}}}, of_head = {.slices = {{"head", {}}}};
+  EXPECT_THROW(llm.residual_out(1, of_head), InvalidRequestError);
+  EXPECT_THROW(llm.tokens(of_head), InvalidRequestError);
+  EXPECT_THROW(llm.mask(of_head), InvalidRequestError);
+  EXPECT_THROW(llm.neuron_output(0, 0, of_pos), InvalidRequestError);
+  EXPECT_THROW(llm.unembed(Tensor::of_floats(std::vector<float>(128)), true, of_pos),
+               InvalidRequestError);
+  EXPECT_THROW(llm.fetch({Read::logits(), Read::attention_matrix(0, 0, 0)}, of_pos),
+               InvalidRequestError);
+  EXPECT_THROW(llm.read_chunks(Read::logits(), {}, of_head), InvalidRequestError);
+}
+
+TEST_F(ValuesTest, TheTokensOfATextAreThoseOfARunOfIt) {
+  const Tensor tokens = llm.tokens();
+  const auto row = tokens.as<Index>().first(llm.last()[0] + 1);
+  EXPECT_EQ(llm.to_tokens(kSentences[0]), std::vector<Index>(row.begin(), row.end()));
+  EXPECT_EQ(llm.to_tokens(kSentences[0], false), std::vector<Index>(row.begin() + 1, row.end()));
+  EXPECT_EQ(llm.to_str_tokens(kSentences[0]), llm.tokens_to_strings(row));
+  EXPECT_EQ(llm.last()[1], llm.to_tokens(kSentences[1]).size() - 1);
+  const auto listed = llm.describe_run();
+  ASSERT_EQ(listed.size(), row.size() + llm.last()[1] + 1);
+  EXPECT_EQ(listed[1], (TokenAt{0, 1, row[1], llm.to_str_tokens(kSentences[0])[1]}));
+  EXPECT_EQ(listed[row.size()].row, 1u);
+}
+
+TEST_F(ValuesTest, TextThatIsNotOneTokenIsRefusedWithItsTokens) {
+  EXPECT_EQ(llm.to_single_token(" lord"), llm.to_tokens(" lord", false)[0]);
+  try {
+    llm.to_single_token(" king of France");
+    FAIL();
+  } catch (const InvalidRequestError& error) {
+    EXPECT_EQ(error.metadata().at("tokens"), "5");
+    EXPECT_NE(std::string(error.what()).find(" is 5 tokens, not one: "), std::string::npos);
+  }
+  EXPECT_THROW(llm.to_single_token("\xff"), InvalidRequestError);
+}
+
+TEST_F(ValuesTest, UnembedTakesAMatrix) {
+  const std::vector<float> numbers(3 * 128, 0.5F);
+  const Tensor rows(Dtype::kF32, {3, 128}, {}, std::as_bytes(std::span(numbers)));
+  const Tensor got = llm.unembed(rows, true, {.slices = {{"d_vocab", {.stop = 4}}}});
+  EXPECT_EQ(got.dims(), (std::vector<std::string>{"n", "vocab"}));
+  EXPECT_EQ(got.shape(), (std::vector<std::size_t>{3, 4}));
+}
+
+TEST_F(ValuesTest, FetchPartsBringsValuesUnderTheirNames) {
+  const auto values = llm.fetch_parts({Read::logits(), Read::decomposed_attn(0, 1)});
+  ASSERT_EQ(values.size(), 2u);
+  EXPECT_EQ(raw(values[0].at("logits")), raw(llm.logits()));
+  EXPECT_EQ(raw(values[1].at("decomposed_attn")), raw(llm.decomposed_attn(0, 1)));
 }
 
 TEST_F(ValuesTest, ACopyHasARunOfItsOwn) {

@@ -32,6 +32,11 @@ const ARGUMENTS = {
   tokens: 0,
   mask: 0,
   tokens_to_strings: 1,
+  last: 0,
+  to_tokens: 1,
+  to_str_tokens: 1,
+  to_single_token: 1,
+  describe_run: 0,
   logits: 0,
   unembed: 2,
   residual_in: 1,
@@ -138,8 +143,9 @@ async function call(client, request) {
   const progress = [];
   const canceller = new AbortController();
   const timer = cancelAfterS === undefined ? undefined : setTimeout(() => canceller.abort(), cancelAfterS * 1000);
-  /** @type {ReadOptions} */
+  /** @type {ReadOptions & import("../dist/index.js").TextOptions} */
   const options = {
+    addBos: ["to_tokens", "to_str_tokens"].includes(method) ? (args[1] ?? undefined) : undefined,
     slices: slicesOf(request["slices"]),
     dtype: request["dtype"] ?? undefined,
     signal: canceller.signal,
@@ -206,6 +212,15 @@ function encoded(client, method, result) {
     case "run":
     case "run_tokens":
       return { value: { run_id: client.runId } };
+    case "describe_run":
+      return {
+        value: result.map((/** @type {import("../dist/index.js").TokenAt} */ { row, pos, id, text }) => [
+          row,
+          pos,
+          id,
+          text,
+        ]),
+      };
     case "model_info":
       return { value: Object.fromEntries(Object.entries(result).map(([name, value]) => [snakeCase(name), value])) };
     case "server_info":

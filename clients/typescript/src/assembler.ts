@@ -53,20 +53,28 @@ export class Assembler {
   readonly #maxBytes: number | undefined;
   readonly #most: number;
   readonly #check: (header: TensorHeader) => void;
+  readonly #continues: (before: string, name: string) => boolean;
   #etag: string | undefined;
   #tensors: Arriving[] = [];
   /** The next message is the first of a call that takes the stream up. */
   #goesOn = false;
 
   /**
-   * @param maxBytes the most that one tensor may take.
-   * @param most how many there may be: headers without end fill the memory too.
+   * @param maxBytes the most that one value may take: one tensor, or those that continue one another.
+   * @param most how many tensors there may be: headers without end fill the memory too.
    * @param check throws for the header of a tensor that was not asked for, before memory is taken for it.
+   * @param continues whether a tensor is of one value with the one before it, by their names.
    */
-  constructor(maxBytes?: number, most = Number.POSITIVE_INFINITY, check: (header: TensorHeader) => void = () => {}) {
+  constructor(
+    maxBytes?: number,
+    most = Number.POSITIVE_INFINITY,
+    check: (header: TensorHeader) => void = () => {},
+    continues: (before: string, name: string) => boolean = () => false,
+  ) {
     this.#maxBytes = maxBytes;
     this.#most = most;
     this.#check = check;
+    this.#continues = continues;
   }
 
   /** Of the stream so far; empty before its first header. */
@@ -89,7 +97,7 @@ export class Assembler {
    *
    * @throws StreamError no header yet, a gap, more data than announced, or a header that contradicts itself or the
    *   others.
-   * @throws TooLargeError a tensor of more than `maxBytes` is announced.
+   * @throws TooLargeError a value of more than `maxBytes` is announced.
    * @throws InternalError that of the check.
    */
   add(chunk: TensorChunk): void {
@@ -141,7 +149,8 @@ export class Assembler {
       throw new StreamError(`the header of ${quoted(header.name)} has a different etag than its stream`);
     }
     this.#check(header);
-    requireRoom(header.name, header.totalBytes, this.#maxBytes);
+    const before = header.etag === this.#etag ? this.#ofSameValue(header.name) : 0;
+    requireRoom(header.name, BigInt(before) + header.totalBytes, this.#maxBytes);
     if (header.etag !== this.#etag) {
       this.#startOver(header.etag); // the first header, or the server could not promise the same bits
     }
@@ -151,6 +160,20 @@ export class Assembler {
     const begun = { ...described, bytes: memory(header.totalBytes), received: 0 };
     this.#tensors.push(begun);
     this.totalBytes += begun.bytes.byteLength;
+  }
+
+  /** Bytes of the tensors before this one that are one value together with it. */
+  #ofSameValue(name: string): number {
+    let sum = 0;
+    let after = name;
+    for (const held of this.#tensors.toReversed()) {
+      if (!this.#continues(held.name, after)) {
+        break;
+      }
+      sum += held.bytes.byteLength;
+      after = held.name;
+    }
+    return sum;
   }
 
   #startOver(etag: string): void {

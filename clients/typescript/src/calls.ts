@@ -119,7 +119,12 @@ export class Calls {
     runKey = "",
     onProgress?: (progress: Progress) => void,
   ): Promise<NamedTensor[]> {
-    const assembler = new Assembler(this.config.maxBytes, expected.most, (header) => expected.check(header));
+    const assembler = new Assembler(
+      this.config.maxBytes,
+      expected.most,
+      (header) => expected.check(header),
+      (before, name) => expected.continues(before, name),
+    );
     const retries = new Retries(scope, this.config.target, this.#hasAnswered);
     for (;;) {
       const before = assembler.received;

@@ -5,26 +5,26 @@ import type { Transport } from "@connectrpc/connect";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
 import { isFloating, wireOfDtype, wireOfFloating } from "./dtypes.js";
-import { InternalError, InvalidRequestError, NotRunError, NotSupportedError } from "./errors.js";
+import { InvalidRequestError, NotRunError } from "./errors.js";
 import { Expected } from "./expected.js";
 import {
   ModelInfoRequestSchema,
   ReleaseRunRequestSchema,
   ServerInfoRequestSchema,
-  TokensToStringsRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
-import { type Index, indexFields, type Method, MODEL_READS, type ReadName } from "./methods.js";
-import { type CallOptions, type ClientOptions, configured, type ReadOptions } from "./options.js";
+import { type Index, indexFields, type Method, MODEL_READS, READS, type ReadName, valueAxes } from "./methods.js";
+import { type CallOptions, type ClientOptions, configured, type ReadOptions, type TextOptions } from "./options.js";
 import { message, Reader, readOptionsToWire } from "./reader.js";
-import { checkedReads, type Read } from "./reads.js";
+import { type Arrived, type CheckedRead, checkedReads, type Read, requireOneTensor, WHOLE } from "./reads.js";
 import type { Run } from "./run.js";
 import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
 import { Runs } from "./runs.js";
 import type { Scope } from "./scope.js";
 import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
-import { cut, requireSlices, type Slices } from "./slices.js";
+import { cut, requireAxes, requireSlices, type Slices } from "./slices.js";
 import { Tensor } from "./tensor.js";
+import { described, lastOf, maskOf, singleToken, stringsOf, type TokenAt, type Tokenized, tokenized } from "./words.js";
 
 const RPCS = TransparentLlmService.method;
 
@@ -138,7 +138,7 @@ export class RemoteTransparentLlm {
 
   /** Token ids, padded on the right. [batch pos], I64. Needs no call. */
   tokens(options: { readonly slices?: Slices } = {}): Tensor {
-    return part(this.#current().tokens, options.slices);
+    return part("tokens", this.#current().tokens, options.slices);
   }
 
   /**
@@ -147,22 +147,53 @@ export class RemoteTransparentLlm {
    * @throws NotSupportedError the served model does not distinguish padding from tokens.
    */
   mask(options: { readonly slices?: Slices } = {}): Tensor {
-    const { mask } = this.#current();
-    if (mask === undefined) {
-      throw new NotSupportedError("the served model does not distinguish padding from tokens");
-    }
-    return part(mask, options.slices);
+    return part("mask", maskOf(this.#current()), options.slices);
   }
 
   /** The text of each token by itself, leading space included. Takes ids, or a tensor of integers [pos]. */
   async tokensToStrings(tokens: Tensor | TokenIds, options: CallOptions = {}): Promise<string[]> {
     const tokenIds = tokenIdsOf(tokens instanceof Tensor ? vectorOf(tokens) : tokens);
-    const request = create(TokensToStringsRequestSchema, { model: this.#calls.config.model, tokenIds });
-    const { strings } = await this.#within(options, (scope) => this.#calls.unary(RPCS.tokensToStrings, request, scope));
-    if (strings.length !== tokenIds.length) {
-      throw new InternalError(`the server answered ${strings.length} strings for ${tokenIds.length} tokens`);
-    }
-    return strings;
+    return this.#within(options, (scope) => stringsOf(this.#calls, tokenIds, scope));
+  }
+
+  /**
+   * The position of the last token of each row, which padding may follow. Needs no call.
+   *
+   * @throws NotSupportedError the served model does not distinguish padding from tokens.
+   */
+  last(): number[] {
+    return lastOf(maskOf(this.#current()));
+  }
+
+  /**
+   * Token ids of a text, as `run([text])` would have them. No run is made.
+   *
+   * @throws InvalidRequestError no text; EMPTY_INPUT: it has no token.
+   * @throws TooLargeError TOO_LONG: it is longer than the model's context.
+   * @throws NotFoundError MODEL_CHANGED: another model than that of the current run is served by now.
+   */
+  async toTokens(text: string, options: TextOptions = {}): Promise<number[]> {
+    return (await this.#tokenized(text, options)).ids;
+  }
+
+  /** The text of each of the tokens that `toTokens` gives; it throws the same. */
+  async toStrTokens(text: string, options: TextOptions = {}): Promise<string[]> {
+    return (await this.#tokenized(text, options)).strings;
+  }
+
+  /**
+   * The id of a text that is one token, such as " Mary"; the space in front belongs to it.
+   *
+   * @throws InvalidRequestError it is several, which the message names. Otherwise as `toTokens`.
+   */
+  async toSingleToken(text: string, options: CallOptions = {}): Promise<number> {
+    return singleToken(text, await this.#tokenized(text, { ...options, addBos: false }));
+  }
+
+  /** The tokens of the current run, id beside text: for `console.table`. Padding is left out, where it is known. */
+  async describeRun(options: CallOptions = {}): Promise<TokenAt[]> {
+    const run = this.#current();
+    return this.#within(options, (scope) => described(this.#calls, run, scope));
   }
 
   /** The model's output. [batch pos d_vocab] */
@@ -173,14 +204,16 @@ export class RemoteTransparentLlm {
   /**
    * Project a vector of the residual stream to the vocabulary. [vocab]
    *
-   * @param t d_model elements of a floating type; plain numbers are sent in single precision.
+   * @param t d_model elements of a floating type, or some such rows [n d_model], which give [n vocab]; plain numbers
+   *   are sent in single precision.
    * @param normalize apply the final norm and the model's own post-processing of logits, so that the last layer's
    *   output gives the model's output. Otherwise: the plain product with the unembedding matrix.
    */
   async unembed(t: Tensor | ArrayLike<number>, normalize: boolean, options: ReadOptions = {}): Promise<Tensor> {
     const { dtype, shape, bytes } = t instanceof Tensor ? t : Tensor.ofFloats(t);
     const tensor = { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes.slice() }; // the caller may write to it meanwhile
-    return this.#readModel(MODEL_READS.unembed, { t: tensor, normalize }, options);
+    const rows = shape.length === 2 ? shape[0] : undefined;
+    return this.#readModel(MODEL_READS.unembed, { t: tensor, normalize }, options, rows);
   }
 
   /** The residual stream as it enters a layer. [batch pos d_model] */
@@ -247,9 +280,23 @@ export class RemoteTransparentLlm {
    * @param reads `[["residualIn", 3], ["attentionMatrix", 0, 3, 7], ["logits"]]`; the options are for all of them.
    */
   async fetch(reads: readonly Read[], options: ReadOptions = {}): Promise<Tensor[]> {
-    requireReadOptions(options);
     const wanted = checkedReads(reads);
-    return this.#ofRun(options, (run, scope) => this.#shared.reader.readMany(run, wanted, options, scope));
+    requireOneTensor(wanted);
+    const values = await this.#readMany(wanted, options);
+    return values.map((value) => value.get(WHOLE) as Tensor);
+  }
+
+  /**
+   * As `fetch`, for values of one tensor or of several: of each value its tensors by their names, those of the parts of
+   * a value of several, or the method's own where it is one.
+   */
+  async fetchParts(reads: readonly Read[], options: ReadOptions = {}): Promise<ReadonlyMap<string, Tensor>[]> {
+    const wanted = checkedReads(reads);
+    const values = await this.#readMany(wanted, options);
+    return values.map((value, i) => {
+      const whole = value.get(WHOLE);
+      return whole === undefined ? value : new Map([[(wanted[i] as CheckedRead).name, whole]]);
+    });
   }
 
   get #calls(): Calls {
@@ -260,16 +307,31 @@ export class RemoteTransparentLlm {
     return this.#calls.within(options, work);
   }
 
-  async #read(name: ReadName, indices: readonly Index[], options: ReadOptions): Promise<Tensor> {
-    requireReadOptions(options);
-    return this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, { name, indices }, options, scope));
+  async #tokenized(text: string, options: TextOptions): Promise<Tokenized> {
+    const [addBos, digest] = [options.addBos, this.#run?.modelDigest ?? ""];
+    return this.#within(options, (scope) => tokenized(this.#calls, text, { addBos, digest, scope }));
   }
 
-  async #readModel(method: Method, fields: object, options: ReadOptions): Promise<Tensor> {
-    requireReadOptions(options);
+  async #read(name: ReadName, indices: readonly Index[], options: ReadOptions): Promise<Tensor> {
+    requireReadOptions(options, [READS[name]]);
+    const read = { name, indices };
+    const value = await this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, read, options, scope));
+    return value.get(WHOLE) as Tensor;
+  }
+
+  async #readMany(reads: readonly CheckedRead[], options: ReadOptions): Promise<Arrived[]> {
+    requireReadOptions(
+      options,
+      reads.map(({ name }) => READS[name]),
+    );
+    return this.#ofRun(options, (run, scope) => this.#shared.reader.readMany(run, reads, options, scope));
+  }
+
+  async #readModel(method: Method, fields: object, options: ReadOptions, rows?: number): Promise<Tensor> {
+    requireReadOptions(options, [method]);
     const { model } = this.#calls.config;
     const request = message(method.rpc.input, { model, ...fields, options: readOptionsToWire(options, method.dims) });
-    const expected = new Expected([{ method, options }]);
+    const expected = new Expected([{ method, options, rows }]);
     const [value] = await this.#within(options, (scope) =>
       this.#calls.tensors(method.rpc, request, expected, scope, "", options.onProgress),
     );
@@ -301,15 +363,19 @@ export class RemoteTransparentLlm {
   }
 }
 
-function requireReadOptions({ slices, dtype }: ReadOptions): void {
+function requireReadOptions({ slices, dtype }: ReadOptions, methods: readonly Method[]): void {
   if (dtype !== undefined) {
     wireOfFloating(dtype);
   }
   requireSlices(slices ?? {});
+  for (const method of methods) {
+    requireAxes(method.header, valueAxes(method), slices ?? {});
+  }
 }
 
-function part(tensor: Tensor, slices: Slices = {}): Tensor {
+function part(name: string, tensor: Tensor, slices: Slices = {}): Tensor {
   requireSlices(slices);
+  requireAxes(name, tensor.dims, slices);
   return cut(tensor, slices);
 }
 

@@ -4,10 +4,10 @@ import { dtypeOfWire, isFloating } from "./dtypes.js";
 import { InternalError } from "./errors.js";
 import type { TensorHeader } from "./gen/transparent_llm/v1/tensor_pb.js";
 import { quoted } from "./legible.js";
-import type { Method, Part } from "./methods.js";
+import { isParts, type Method, type Part, placeOf } from "./methods.js";
 import type { ReadOptions } from "./options.js";
 import type { Run } from "./run.js";
-import { countOf } from "./slices.js";
+import { countOf, sliceOf } from "./slices.js";
 
 /** Axes that are as long as the run, and which of its two they are. */
 const OF_RUN: ReadonlyMap<string, 0 | 1> = new Map([
@@ -19,6 +19,9 @@ const OF_RUN: ReadonlyMap<string, 0 | 1> = new Map([
   ["source", 1],
 ]);
 
+/** The axis before those of a method that was asked of several vectors at once. */
+const ROWS = "n";
+
 /** What is known of one value. */
 export interface Expectation {
   readonly method: Method;
@@ -29,6 +32,8 @@ export interface Expectation {
   readonly lengths?: ReadonlyMap<string, number> | undefined;
   /** Whether its factors will do. */
   readonly isFactored?: boolean | undefined;
+  /** Vectors that it was asked of at once. Undefined: one, without an axis of its own. */
+  readonly rows?: number | undefined;
 }
 
 /** Of all values of a stream. */
@@ -43,46 +48,68 @@ export class Expected {
       const { header } = each.method;
       const isFactored = each.isFactored || this.#byHeader.get(header)?.isFactored;
       this.#byHeader.set(header, { ...each, isFactored });
-      most += each.isFactored ? each.method.parts.size : 1;
+      most += each.isFactored || isParts(each.method) ? each.method.parts.size : 1;
     }
     this.most = most;
   }
 
   /** @throws InternalError the tensor was not asked for, or has other axes, another length or another type than it must. */
   check(header: TensorHeader): void {
-    const [method, factor] = splitAtDot(header.name);
+    const [method, name] = splitAtDot(header.name);
     const expectation = this.#byHeader.get(method);
-    if (expectation === undefined || (factor !== "" && !expectation.isFactored)) {
+    if (expectation === undefined || !canCome(expectation, name !== undefined)) {
       throw new InternalError(`the server sent ${quoted(header.name)}, which was not asked for`);
     }
-    const part = expectation.method.parts.get(factor);
-    if (factor !== "" && part === undefined) {
-      throw new InternalError(`the server sent ${quoted(header.name)}, which is not a factor of ${method}`);
+    const part = name === undefined ? undefined : expectation.method.parts.get(name);
+    if (name !== undefined && part === undefined) {
+      throw new InternalError(`the server sent ${quoted(header.name)}, which is not a part of ${method}`);
     }
-    const { dims } = part ?? expectation.method;
+    const dims = part?.dims ?? dimsOf(expectation);
     const isScalar = part !== undefined && canBeScalar(part) && header.dims.length === 0;
     if (!isScalar && (header.dims.length !== dims.length || header.dims.some((name, axis) => name !== dims[axis]))) {
       const axes = header.dims.map(quoted).join(", ");
       throw new InternalError(`the server sent ${header.name} with the axes ${axes}, not ${dims.join(", ")}`);
     }
     requireDtype(header, part, expectation);
-    requireLengths(header, expectation);
+    requireLengths(header, part, expectation);
+  }
+
+  /** Whether a tensor is a further part of the value that the one before it is of. */
+  continues(before: string, name: string): boolean {
+    const [[last, ofLast], [header, part]] = [splitAtDot(before), splitAtDot(name)];
+    const method = this.#byHeader.get(header)?.method;
+    return (
+      method !== undefined &&
+      isParts(method) &&
+      last === header &&
+      ofLast !== undefined &&
+      part !== undefined &&
+      placeOf(method, part) > 0
+    );
   }
 }
 
-/** Method and factor of a tensor's name. */
-export function splitAtDot(name: string): [string, string] {
+/** Method and part of a tensor's name; without a dot it is the value itself. */
+export function splitAtDot(name: string): [string, string | undefined] {
   const dot = name.indexOf(".");
-  return dot < 0 ? [name, ""] : [name.slice(0, dot), name.slice(dot + 1)];
+  return dot < 0 ? [name, undefined] : [name.slice(0, dot), name.slice(dot + 1)];
+}
+
+function canCome({ method, isFactored }: Expectation, asPart: boolean): boolean {
+  return asPart ? isFactored === true || isParts(method) : !isParts(method);
+}
+
+function dimsOf({ method, rows }: Expectation): readonly string[] {
+  return rows === undefined ? method.dims : [ROWS, ...method.dims];
 }
 
 function canBeScalar({ isOptional, dtype }: Part): boolean {
-  return isOptional && dtype !== undefined && isFloating(dtype);
+  return isOptional === true && dtype !== undefined && isFloating(dtype);
 }
 
 function requireDtype(header: TensorHeader, part: Part | undefined, { method, options }: Expectation): void {
   const dtype = dtypeOfWire(header.dtype);
-  const wanted = part === undefined ? (method.dtype ?? options.dtype) : part.dtype;
+  const wanted = part?.dtype ?? method.dtype ?? options.dtype;
   if (wanted === undefined && dtype !== undefined && isFloating(dtype)) {
     return;
   }
@@ -93,13 +120,26 @@ function requireDtype(header: TensorHeader, part: Part | undefined, { method, op
   }
 }
 
-function requireLengths(header: TensorHeader, { options, run, lengths }: Expectation): void {
+function requireLengths(header: TensorHeader, part: Part | undefined, expectation: Expectation): void {
   header.dims.forEach((axis, i) => {
-    const ofRun = OF_RUN.get(axis);
-    const whole = ofRun === undefined ? lengths?.get(axis) : run?.tokens.shape[ofRun];
-    const wanted = whole === undefined ? undefined : countOf(options.slices?.[axis] ?? {}, whole);
-    if (wanted !== undefined && header.shape[i] !== BigInt(wanted)) {
-      throw new InternalError(`the server sent ${header.name} with ${header.shape[i]} along ${axis}, not ${wanted}`);
+    const whole = lengthOf(axis, expectation);
+    if (whole === undefined) {
+      return;
+    }
+    const wanted = BigInt(countOf(sliceOf(expectation.options.slices ?? {}, axis) ?? {}, whole));
+    const sent = header.shape[i] as bigint;
+    const isShorter = i === 0 && part?.isSparse === true && sent < wanted;
+    if (sent !== wanted && !isShorter) {
+      throw new InternalError(`the server sent ${header.name} with ${sent} along ${axis}, not ${wanted}`);
     }
   });
+}
+
+/** Of a whole axis; undefined where it is not known. */
+function lengthOf(axis: string, { run, lengths, rows }: Expectation): number | undefined {
+  if (axis === ROWS) {
+    return rows;
+  }
+  const ofRun = OF_RUN.get(axis);
+  return ofRun === undefined ? lengths?.get(axis) : run?.tokens.shape[ofRun];
 }

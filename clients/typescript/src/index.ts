@@ -8,9 +8,10 @@
 export { type Connection, RemoteTransparentLlm } from "./client.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
-export type { CallOptions, ClientOptions, Progress, ReadOptions } from "./options.js";
+export type { CallOptions, ClientOptions, Progress, ReadOptions, TextOptions } from "./options.js";
 export type { Read } from "./reads.js";
 export type { TokenIds } from "./run_input.js";
 export type { Limits, ModelDescription, ModelInfo, ModelState, ParityCheck, ServerInfo } from "./server_info.js";
 export type { Slice, Slices } from "./slices.js";
 export { Tensor, type TensorData, type TensorParts } from "./tensor.js";
+export type { TokenAt } from "./words.js";

@@ -15,10 +15,12 @@ export type TensorRpc = DescMethodServerStreaming<DescMessage, typeof TensorChun
 /** One tensor of several that are a value together. */
 export interface Part {
   readonly dims: readonly string[];
-  /** Undefined: a floating type. */
-  readonly dtype: DtypeName | undefined;
+  /** Undefined: that of the value. */
+  readonly dtype?: DtypeName | undefined;
   /** It may be absent; then it may also be a scalar, if it is floating. */
-  readonly isOptional: boolean;
+  readonly isOptional?: boolean;
+  /** Its first axis may be shorter than that axis is. */
+  readonly isSparse?: boolean;
 }
 
 /** One row: a method and the RPC that moves it. */
@@ -32,7 +34,7 @@ export interface Method {
   readonly dims: readonly string[];
   /** Of its elements. Undefined: a floating type. */
   readonly dtype: DtypeName | undefined;
-  /** The factors that it can come as, in order, by their names. */
+  /** The factors that it can come as, in order, by their names; without dims the tensors that it is. */
   readonly parts: ReadonlyMap<string, Part>;
   /** The method whose value is a factor too; empty: none is. */
   readonly weights: string;
@@ -41,9 +43,9 @@ export interface Method {
 /** The row that stands in service.proto, at an RPC and at the indices of its request. */
 function methodOf(rpc: TensorRpc): Method {
   const spec = getOption(rpc, method);
-  const parts = spec.parts.map(({ name, dims, dtype, optional }): [string, Part] => [
+  const parts = spec.parts.map(({ name, dims, dtype, optional, sparse }): [string, Part] => [
     name,
-    { dims: axesOf(dims), dtype: dtypeOfWire(dtype), isOptional: optional },
+    { dims: axesOf(dims), dtype: dtypeOfWire(dtype), isOptional: optional, isSparse: sparse },
   ]);
   return {
     rpc,
@@ -77,7 +79,7 @@ export const MODEL_READS = {
 
 /** Names of all axes that a value can have. */
 export const AXES: ReadonlySet<string> = new Set(
-  [...Object.values(READS), ...Object.values(MODEL_READS)].flatMap((each) => each.dims),
+  [...Object.values(READS), ...Object.values(MODEL_READS)].flatMap(valueAxes),
 );
 
 /** Whether its elements have no floating type. */
@@ -85,10 +87,19 @@ export function hasIntegers({ dtype }: Method): boolean {
   return dtype !== undefined && !isFloating(dtype);
 }
 
-/** Whether this is the first of the factors of a read's value. */
-export function isFirstPart(header: string, part: string): boolean {
-  const read = Object.values(READS).find((each) => each.header === header);
-  return part !== "" && read?.parts.keys().next().value === part;
+/** Whether its value is several tensors, which always come. */
+export function isParts({ dims, parts }: Method): boolean {
+  return dims.length === 0 && parts.size > 0;
+}
+
+/** Names of the axes of its value; of several tensors those of all of them. */
+export function valueAxes(method: Method): readonly string[] {
+  return isParts(method) ? [...new Set([...method.parts.values()].flatMap(({ dims }) => dims))] : method.dims;
+}
+
+/** The place of a part among those of a value; -1 if it has none of that name. */
+export function placeOf({ parts }: Method, part: string): number {
+  return [...parts.keys()].indexOf(part);
 }
 
 /** An index of a request; undefined and null are left out, and the server says which may be. */

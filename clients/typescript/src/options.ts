@@ -39,11 +39,20 @@ export interface CallOptions {
   readonly timeoutMs?: number | undefined;
 }
 
+/** Of a call that makes tokens of a text. */
+export interface TextOptions extends CallOptions {
+  /**
+   * Whether the beginning token is put before a text that does not start with it. Default: as the model wants it, as
+   * `run` does it.
+   */
+  readonly addBos?: boolean | undefined;
+}
+
 /** Of a call that brings tensors. */
 export interface ReadOptions extends CallOptions {
   /**
-   * Parts of axes, by their names. A value without such an axis comes whole; a value keeps its axes, which are
-   * shorter.
+   * Parts of axes, by their names; a value keeps its axes, which are shorter. An axis that the value does not have,
+   * or one of the values of a `fetch`, throws `InvalidRequestError`.
    */
   readonly slices?: Slices | undefined;
   /** The floating type in which a floating value is sent: F16, BF16, F32 or F64. Default: as the server holds it. */

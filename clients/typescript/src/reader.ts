@@ -6,7 +6,7 @@ import { Descriptions, lengthsOf } from "./descriptions.js";
 import { wireOfFloating } from "./dtypes.js";
 import { InternalError, NotSupportedError } from "./errors.js";
 import { type Expectation, Expected } from "./expected.js";
-import { attnProduct, ffnProduct } from "./factors.js";
+import { attnProduct, type Factors, ffnProduct } from "./factors.js";
 import {
   type FetchItem,
   FetchItemSchema,
@@ -14,9 +14,9 @@ import {
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { Encoding, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
-import { hasIntegers, indexFields, READS } from "./methods.js";
+import { hasIntegers, indexFields, isParts, READS, valueAxes } from "./methods.js";
 import type { ReadOptions } from "./options.js";
-import { type Arrived, type CheckedRead, grouped } from "./reads.js";
+import { type Arrived, type CheckedRead, grouped, WHOLE } from "./reads.js";
 import type { Run } from "./run.js";
 import type { Scope } from "./scope.js";
 import { slicesToWire } from "./slices.js";
@@ -35,15 +35,15 @@ export class Reader {
     this.#descriptions = new Descriptions(calls);
   }
 
-  /** One value. */
-  async read(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<Tensor> {
+  /** One value: its tensor under `WHOLE`, or its parts. */
+  async read(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<Arrived> {
     const wire = await this.#options(run, read, options, scope);
     const arrived = await this.#ask(run, read, wire, options, scope);
     return this.#value(run, read, wire, arrived, scope);
   }
 
   /** Many values in one stream, in their order. None need no call. */
-  async readMany(run: Run, reads: readonly CheckedRead[], options: ReadOptions, scope: Scope): Promise<Tensor[]> {
+  async readMany(run: Run, reads: readonly CheckedRead[], options: ReadOptions, scope: Scope): Promise<Arrived[]> {
     if (reads.length === 0) {
       return [];
     }
@@ -56,8 +56,11 @@ export class Reader {
     const { fetch } = TransparentLlmService.method;
     const expected = new Expected(reads.map((read, i) => this.#expectation(run, read, wires[i], options)));
     const tensors = await this.#calls.tensors(fetch, request, expected, scope, run.key, options.onProgress);
-    const arrived = grouped(reads, tensors);
-    const values: Tensor[] = [];
+    const arrived = grouped(
+      reads.map(({ name }) => READS[name]),
+      tensors,
+    );
+    const values: Arrived[] = [];
     for (const [i, each] of arrived.entries()) {
       values.push(await this.#value(run, reads[i] as CheckedRead, wires[i] as TensorOptions, each, scope));
     }
@@ -73,7 +76,7 @@ export class Reader {
     });
     const expected = new Expected([this.#expectation(run, read, wire, options)]);
     const tensors = await this.#calls.tensors(rpc, request, expected, scope, run.key, options.onProgress);
-    const [arrived] = grouped([read], tensors);
+    const [arrived] = grouped([READS[read.name]], tensors);
     return arrived as Arrived;
   }
 
@@ -84,7 +87,7 @@ export class Reader {
 
   async #options(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<TensorOptions> {
     const method = READS[read.name];
-    const wire = readOptionsToWire(options, method.dims, !hasIntegers(method));
+    const wire = readOptionsToWire(options, valueAxes(method), !hasIntegers(method));
     if (wire.slices.length === 0 && options.dtype === undefined && (await this.#multiplies(run, read, scope))) {
       wire.encoding = Encoding.FACTORED;
     }
@@ -94,29 +97,36 @@ export class Reader {
   /** Whether a value is best multiplied here. */
   async #multiplies(run: Run, { name, indices }: CheckedRead, scope: Scope): Promise<boolean> {
     const method = READS[name];
-    if (method.parts.size === 0 || method.weights === "" || indices.length < method.arguments.length) {
-      return method.parts.size > 0 && method.weights === "";
+    if (method.parts.size === 0 || isParts(method)) {
+      return false;
+    }
+    if (method.weights === "" || indices.length < method.arguments.length) {
+      return method.weights === "";
     }
     const model = await this.#descriptions.of(run.modelDigest, scope);
     return model !== undefined && this.#weights.keeps(model, indices[1] ?? -1);
   }
 
-  async #value(run: Run, read: CheckedRead, wire: TensorOptions, arrived: Arrived, scope: Scope): Promise<Tensor> {
-    if ("value" in arrived) {
-      return arrived.value;
+  async #value(run: Run, read: CheckedRead, wire: TensorOptions, arrived: Arrived, scope: Scope): Promise<Arrived> {
+    if (arrived.has(WHOLE) || isParts(READS[read.name])) {
+      return arrived;
     }
+    return new Map([[WHOLE, await this.#product(run, read, wire, arrived, scope)]]);
+  }
+
+  async #product(run: Run, read: CheckedRead, wire: TensorOptions, factors: Factors, scope: Scope): Promise<Tensor> {
     const { maxBytes } = this.#calls.config;
     if (wire.encoding !== Encoding.FACTORED) {
       throw new InternalError(`the server sent factors of ${READS[read.name].header}, which were not asked for`);
     }
     if (READS[read.name].weights === "") {
-      return attnProduct(arrived.factors, maxBytes, scope);
+      return attnProduct(factors, maxBytes, scope);
     }
     const model = await this.#descriptions.of(run.modelDigest, scope);
     if (model === undefined) {
       throw new NotSupportedError("the server that had this run's model is gone; run it again");
     }
-    return ffnProduct(arrived.factors, await this.#weights.layer(model, read.indices[1] ?? -1, scope), maxBytes, scope);
+    return ffnProduct(factors, await this.#weights.layer(model, read.indices[1] ?? -1, scope), maxBytes, scope);
   }
 }
 

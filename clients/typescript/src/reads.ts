@@ -3,8 +3,7 @@
 import type { NamedTensor } from "./assembler.js";
 import { InternalError, InvalidRequestError } from "./errors.js";
 import { splitAtDot } from "./expected.js";
-import type { Factors } from "./factors.js";
-import { type Index, isFirstPart, READS, type ReadName } from "./methods.js";
+import { type Index, isParts, type Method, placeOf, READS, type ReadName } from "./methods.js";
 import type { Tensor } from "./tensor.js";
 
 /** A method that reads a run, and its arguments. */
@@ -23,8 +22,11 @@ export interface CheckedRead {
   readonly indices: readonly Index[];
 }
 
-/** What comes for one read: the value, or its factors. */
-export type Arrived = { readonly value: Tensor } | { readonly factors: Factors };
+/** Under which one tensor that is the value stands among what comes for a read. */
+export const WHOLE = "";
+
+/** What comes for one read: the value under `WHOLE`, or its factors or parts under their names. */
+export type Arrived = ReadonlyMap<string, Tensor>;
 
 /** @throws InvalidRequestError they are no reads. */
 export function checkedReads(reads: readonly Read[]): CheckedRead[] {
@@ -49,29 +51,59 @@ function checkedRead(read: unknown): CheckedRead {
 }
 
 /**
- * The tensors of a stream, read by read: each begins with a value or with its first factor.
+ * The tensors of a stream, value by value: each begins with the value itself, or with the first of its parts, which
+ * come in their order.
  *
  * @throws InternalError they are not what was asked for.
  */
-export function grouped(reads: readonly CheckedRead[], arrived: readonly NamedTensor[]): Arrived[] {
-  const groups: { header: string; value?: Tensor; factors: Map<string, Tensor> }[] = [];
+export function grouped(wanted: readonly Method[], arrived: readonly NamedTensor[]): Arrived[] {
+  const groups: Map<string, Tensor>[] = [];
+  let place = -1; // of the last tensor among the parts of its value
   for (const { name, tensor } of arrived) {
-    const [header, factor] = splitAtDot(name);
-    const last = groups.at(-1);
-    if (factor === "") {
-      groups.push({ header, value: tensor, factors: new Map() });
-    } else if (isFirstPart(header, factor)) {
-      groups.push({ header, factors: new Map([[factor, tensor]]) });
-    } else if (last?.header !== header || last.factors.size === 0 || last.factors.has(factor)) {
-      throw new InternalError(`the server sent ${name} without the factors before it`);
-    } else {
-      last.factors.set(factor, tensor);
+    const [header, part] = splitAtDot(name);
+    const underWay = wanted[groups.length - 1];
+    if (part !== undefined && place >= 0 && underWay?.header === header && placeOf(underWay, part) > place) {
+      place = placeOf(underWay, part);
+      groups.at(-1)?.set(part, tensor);
+      continue;
+    }
+    const next = wanted[groups.length];
+    if (next?.header !== header || !canBegin(next, part)) {
+      throw new InternalError(
+        `the server sent ${name} after ${groups.length} of the ${wanted.length} values that were asked for`,
+      );
+    }
+    place = part === undefined ? -1 : 0;
+    groups.push(new Map([[part ?? WHOLE, tensor]]));
+  }
+  if (groups.length !== wanted.length) {
+    throw new InternalError(`the server sent ${groups.length} values, not the ${wanted.length} that were asked for`);
+  }
+  groups.forEach((group, i) => {
+    requireWhole(wanted[i] as Method, group);
+  });
+  return groups;
+}
+
+/** @throws InvalidRequestError one of them is of several tensors. */
+export function requireOneTensor(reads: readonly CheckedRead[]): void {
+  for (const { name } of reads) {
+    if (isParts(READS[name])) {
+      const parts = [...READS[name].parts.keys()].join(", ");
+      throw new InvalidRequestError(
+        `fetch takes reads of one tensor, and ${name} is several: ${parts}; fetchParts reads them`,
+      );
     }
   }
-  const wanted = reads.map(({ name }) => READS[name].header);
-  if (groups.length !== wanted.length || groups.some(({ header }, i) => header !== wanted[i])) {
-    const sent = groups.map(({ header }) => header).join(", ");
-    throw new InternalError(`the server sent ${sent}, not what was asked for: ${wanted.join(", ")}`);
+}
+
+function canBegin(method: Method, part: string | undefined): boolean {
+  return part === undefined ? !isParts(method) : placeOf(method, part) === 0;
+}
+
+function requireWhole({ header, parts }: Method, arrived: Arrived): void {
+  const missing = [...parts].find(([name, { isOptional }]) => isOptional !== true && !arrived.has(name));
+  if (!arrived.has(WHOLE) && missing !== undefined) {
+    throw new InternalError(`the server sent ${header} without its part ${missing[0]}`);
   }
-  return groups.map(({ value, factors }) => (value === undefined ? { factors } : { value }));
 }

@@ -37,6 +37,12 @@ export function runOfResponse(input: RunInput, key: string, response: RunRespons
   if (response.runId === "" || response.runId.length > MOST_RUN_ID) {
     throw new InternalError(`the server sent a run id of ${response.runId.length} characters`);
   }
+  const wrong = mask.findIndex((isToken, i) => isToken && i % nPos !== 0 && !mask[i - 1]);
+  if (wrong >= 0) {
+    throw new InternalError(
+      `the server put padding before a token of row ${Math.floor(wrong / nPos)}: it belongs on the right`,
+    );
+  }
   const axes = { shape: [batchSize, nPos], dims: ["batch", "pos"] };
   return {
     input,

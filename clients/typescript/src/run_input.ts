@@ -24,7 +24,7 @@ export function inputOfSentences(sentences: readonly string[]): RunInput {
       `run takes an array of sentences, got ${typeof sentences}; for one write run([sentence])`,
     );
   }
-  sentences.forEach(requireText);
+  sentences.forEach(requireSentence);
   return { sentences: [...sentences] };
 }
 
@@ -69,14 +69,18 @@ export function runKey(input: RunInput, model: string): string {
   return bytesToHex(sha256(lengthPrefixed([model, ...parts]))).slice(0, 32);
 }
 
-function requireText(sentence: unknown, index: number): void {
-  const metadata = { sentence: String(index) };
-  if (typeof sentence !== "string") {
-    throw new InvalidRequestError(`sentence ${index} is not text but ${typeof sentence}`, { metadata });
+function requireSentence(sentence: unknown, index: number): void {
+  requireText(`sentence ${index}`, sentence, { sentence: String(index) });
+}
+
+/** @throws InvalidRequestError something else than text, or text that is no valid Unicode. */
+export function requireText(what: string, text: unknown, metadata: Readonly<Record<string, string>> = {}): void {
+  if (typeof text !== "string") {
+    throw new InvalidRequestError(`${what} is not text but ${typeof text}`, { metadata });
   }
-  const wrong = sentence.search(LONE_SURROGATE);
+  const wrong = text.search(LONE_SURROGATE);
   if (wrong >= 0) {
-    throw new InvalidRequestError(`sentence ${index} is not valid Unicode at ${wrong}: half of a pair`, { metadata });
+    throw new InvalidRequestError(`${what} is not valid Unicode at ${wrong}: half of a pair`, { metadata });
   }
 }
 

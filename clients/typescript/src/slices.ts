@@ -19,6 +19,9 @@ export interface Slice {
 /** A part for each axis that is cut: `{ pos: { start: -1 } }` is the last position. */
 export type Slices = Readonly<Record<string, Slice>>;
 
+/** What `unembed` calls the axis that is d_vocab elsewhere. */
+const OTHER_NAME = "vocab";
+
 const BOUNDS: ReadonlySet<string> = new Set(["start", "stop", "step"]);
 
 /**
@@ -27,9 +30,13 @@ const BOUNDS: ReadonlySet<string> = new Set(["start", "stop", "step"]);
  * @throws InvalidRequestError INVALID_SLICE: an axis that no value has, a bound that is no integer, or a step below 1.
  */
 export function requireSlices(slices: Slices): void {
+  if (OTHER_NAME in slices && oneName(OTHER_NAME) in slices) {
+    throw invalidSlice(OTHER_NAME, "vocab and d_vocab are two names of one axis: give it once");
+  }
   for (const [axis, part] of Object.entries(slices)) {
     if (!AXES.has(axis)) {
-      throw invalidSlice(axis, `no tensor has an axis "${axis}"; the axes are ${[...AXES].sort().join(", ")}`);
+      const known = [...AXES].filter((name) => name !== OTHER_NAME).sort();
+      throw invalidSlice(axis, `no tensor has an axis "${axis}"; the axes are ${known.join(", ")}`);
     }
     if (typeof part !== "object" || part === null) {
       throw invalidSlice(
@@ -51,13 +58,37 @@ export function requireSlices(slices: Slices): void {
   }
 }
 
-/** Those that concern a value with these axes, as messages. */
+/**
+ * Refuse a slice of an axis that a value does not have: it would come whole, as if nothing had been asked for.
+ *
+ * @throws InvalidRequestError INVALID_SLICE.
+ */
+export function requireAxes(name: string, dims: readonly string[], slices: Slices): void {
+  const known = dims.map(oneName);
+  for (const axis of Object.keys(slices)) {
+    if (!known.includes(oneName(axis))) {
+      throw invalidSlice(
+        axis,
+        `${name} has no axis "${axis}", which the slices of this call cut; its axes are ${known.join(", ")}: ` +
+          "read it without, or in a call of its own",
+      );
+    }
+  }
+}
+
+/** The slice of an axis; undefined if it is not cut. */
+export function sliceOf(slices: Slices, axis: string): Slice | undefined {
+  return Object.entries(slices).find(([name]) => oneName(name) === oneName(axis))?.[1];
+}
+
+/** Those of a value with these axes, as messages. */
 export function slicesToWire(slices: Slices, dims: readonly string[]): AxisSlice[] {
-  return Object.entries(slices)
-    .filter(([axis]) => dims.includes(axis))
-    .map(([axis, part]) =>
-      create(AxisSliceSchema, { axis, start: wire(part.start), stop: wire(part.stop), step: wire(part.step) }),
-    );
+  return dims.flatMap((axis) => {
+    const part = sliceOf(slices, axis);
+    return part === undefined
+      ? []
+      : [create(AxisSliceSchema, { axis, start: wire(part.start), stop: wire(part.stop), step: wire(part.step) })];
+  });
 }
 
 /** The part of a tensor of two axes that is here already. */
@@ -94,6 +125,11 @@ function indices(part: Slice, size: number): number[] {
 export function countOf({ start, stop, step }: Slice, size: number): number {
   const [first, end] = [bounded(start ?? 0, size), bounded(stop ?? size, size)];
   return end <= first ? 0 : Math.floor((end - first - 1) / (step ?? 1)) + 1;
+}
+
+/** The name by which an axis is known here: d_vocab has two. */
+function oneName(axis: string): string {
+  return axis === OTHER_NAME ? "d_vocab" : axis;
 }
 
 function bounded(bound: number, size: number): number {

@@ -12,6 +12,7 @@ from transparent_llm.client.progress import Report
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.network import proxies
 from transparent_llm.network.target import DEFAULT_TARGET, completed, parsed
+from transparent_llm.selection import Padding, checked_padding
 
 DEFAULT_TIMEOUT_S = 300.0
 SYSTEM_CA = "system"
@@ -107,6 +108,10 @@ class ClientConfig:
     shared_memory: bool = True
     """Take large tensors through shared memory from a server of this host and user, if it agrees."""
 
+    padding: Padding = "keep"
+    """What stands at padded positions of floating values: what the model computed there, which means nothing, or NaN.
+    A `reading` block can choose otherwise."""
+
     @property
     def names_several(self) -> bool:
         """Whether the target can stand for several servers, among which each run is given its own."""
@@ -138,6 +143,7 @@ class ClientConfig:
             _require_seconds(name, getattr(self, name), shortest, longest)
         for name, least, most in _SIZES:
             _require_whole(name, getattr(self, name), least, most)
+        checked_padding(self.padding)
         if self.max_bytes is not None:
             _require_whole("max_bytes", self.max_bytes, 1, None)
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ from transparent_llm.client.reader import RunReader, Shared
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.runtime.current import OwnSelection
+from transparent_llm.selection import Selection
 
 _Self = TypeVar("_Self", bound="Connected")
 
@@ -25,7 +28,7 @@ class Connected:
         self._calls = Calls(config)
         self._shared = Shared(self._calls, config)
         self._reader = RunReader(self._shared, config)
-        self._own_selection = OwnSelection()
+        self._own_selection = OwnSelection(Selection(padding=config.padding))
         self._model, self._device = model, device
         self._runs = Runs(self._calls, self._shared.models, model, self._reader)
 
@@ -34,6 +37,12 @@ class Connected:
         batch, n_pos = (0, 0) if self._runs.latest is None else self._runs.latest.result.tokens.shape
         run = f"run of {batch} sentences, {n_pos} positions" if batch else "no run yet"
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
+
+    @contextmanager
+    def _within(self: _Self, narrow: Callable[[Selection], Selection]) -> Iterator[_Self]:
+        """A block whose reads ask for less."""
+        with self._own_selection.within(narrow):
+            yield self
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))

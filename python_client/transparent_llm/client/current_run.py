@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from transparent_llm.client.models import Models
 from transparent_llm.description import ModelDescription
+from transparent_llm.padding import RunPadding
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire.runs import RunResult
 
@@ -31,6 +33,11 @@ class CurrentRun:
     def find_model(self) -> None:
         """Ask the server for the model that ran: once, and never where `connect` was told of it."""
         self.models.find(self.result.model_digest)
+
+    @cached_property
+    def padding(self) -> RunPadding:
+        """Where it has padding."""
+        return RunPadding(self.result.mask)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -99,12 +99,12 @@ class RunReader:
             held, is_kept = self._load(ask, walk)
         else:
             self._begin_ahead(ask, walk)
-        return self._value(ask, held, is_kept=is_kept)
+        return self._given(ask, held, is_kept=is_kept)
 
     def read_many(self, asks: Sequence[Ask]) -> list[Result]:
         """Values in order; what is not kept comes in one stream."""
         held = self._all(asks)
-        return [self._value(ask, held[ask], is_kept=True) for ask in asks]
+        return [self._given(ask, held[ask], is_kept=True) for ask in asks]
 
     def prefetch(self, asks: Sequence[Ask]) -> None:
         """As `read_many`, for later reads: what fits into the cache then needs no call."""
@@ -235,6 +235,12 @@ class RunReader:
         if layer is None or not 0 <= layer < len(model.d_ffn):
             return False  # the server says what is wrong
         return weights.has_layer(model, layer) if ask.axes else weights.keeps_layer(model, layer)
+
+    def _given(self, ask: Ask, named: Named, *, is_kept: bool) -> Result:
+        """What the caller gets, with padding as it was chosen."""
+        result = self._value(ask, named, is_kept=is_kept)
+        ask.run.padding.apply(ask.name, ask.indices, result, ask.selection.padding, ask.axes)
+        return result
 
     def _value(self, ask: Ask, named: Named, *, is_kept: bool) -> Result:
         method = METHODS[ask.name]

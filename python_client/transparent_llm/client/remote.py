@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.residual import require_residual
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
-from transparent_llm.selection import Selection
+from transparent_llm.selection import Padding, Selection
 from transparent_llm.wire import requests, responses
 from transparent_llm.wire.methods import METHODS
 
@@ -70,6 +70,7 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
         keepalive_s: When a call has received nothing for this long, the server is pinged.
         keepalive_timeout_s: A server that answers no ping for this long is lost, whatever time the call has left.
         reconnect_s: How long a call waits for a server that had answered before and was lost, within `timeout_s`.
+        padding: "nan": floating values are NaN at padded positions. "keep": they are what the model computed there.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
         keepalive_s: float = ClientConfig.keepalive_s,
         keepalive_timeout_s: float = ClientConfig.keepalive_timeout_s,
         reconnect_s: float = ClientConfig.reconnect_s,
+        padding: Padding = "keep",
     ) -> None:
         config = ClientConfig.from_env(
             *(target, token, tls_ca, tls_cert, tls_key),
@@ -115,6 +117,7 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
             keepalive_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
             reconnect_s=reconnect_s,
+            padding=padding,
         )
         self._set_up(config, model or "", device_of(device))
 
@@ -154,7 +157,9 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
     def model_info(self) -> ModelInfo:
         return self._calls.unary("ModelInfo", requests.model_info(self._model), responses.model_info)
 
-    def reading(self: _Self, *, dtype: torch.dtype | None = None, **axes: slice) -> AbstractContextManager[_Self]:
+    def reading(
+        self: _Self, *, dtype: torch.dtype | None = None, padding: Padding | None = None, **axes: slice
+    ) -> AbstractContextManager[_Self]:
         """Within a `with` block: ask for parts of axes, and for a smaller element type, of every value that is read.
 
         Values keep their axes, which are shorter: `with llm.reading(pos=slice(-1, None), dtype=torch.bfloat16): ...`.
@@ -163,13 +168,15 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
 
         Args:
             dtype: Of floating values. None: as the server holds them.
+            padding: "nan" or "keep", see the class. None: as before.
             axes: A slice for each axis that is cut, by the name that the method's annotation gives it.
 
         Raises:
-            InvalidRequestError: an axis that no value has, something else than a slice, or no floating dtype.
+            InvalidRequestError: an axis that no value has, something else than a slice, no floating dtype, or another
+                choice for padding.
         """
-        Selection().narrowed(dtype, axes, _AXES)  # said where the block is written, not where it begins
-        return self._within(lambda before: before.narrowed(dtype, axes, _AXES))
+        Selection().narrowed(dtype, axes, _AXES, padding)  # said where the block is written, not where it begins
+        return self._within(lambda before: before.narrowed(dtype, axes, _AXES, padding))
 
     def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor | Any]:
         """Many values of the current run in one stream: each is what the method of that name returns, a tensor for all
@@ -286,11 +293,6 @@ class RemoteTransparentLlm(Connected, TransparentLlm):
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
-
-    @contextmanager
-    def _within(self: _Self, narrow: Callable[[Selection], Selection]) -> Iterator[_Self]:
-        with self._own_selection.within(narrow):
-            yield self
 
     def _read(self, name: str, *indices: int | None) -> Result:
         """One value of the current run."""

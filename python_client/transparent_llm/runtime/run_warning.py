@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
 
 from transparent_llm.quoting import shown
+
+_NOT_THE_CALLER = frozenset({"transparent_llm", "transparent_llm_server", "contextlib"})
 
 
 class RunWarning(UserWarning):
     """Some values of a run are not what they look like; `warnings()` of the object that ran it says it again."""
 
 
+class PaddingWarning(UserWarning):
+    """A value was read at a position where its row has padding: a number that means nothing."""
+
+
 def warn_of_run(found: Iterable[str]) -> None:
-    """Warn the code that called the method that called this one's caller: of `run`, as it is written there. Between
-    them is what shortens its tracebacks."""
+    """Warn the code that called `run`, as it is written there."""
     for words in found:
-        warnings.warn(shown(words), RunWarning, stacklevel=5)
+        warn(shown(words), RunWarning)
+
+
+def warn(words: str, category: type[Warning]) -> None:
+    """Warn the code that called this project, whatever stands between."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(words, category, stacklevel=level)

@@ -93,6 +93,11 @@ class Method:
             return self.dims or ()
         return tuple(dict.fromkeys(axis for part in self.parts for axis in part.dims))
 
+    @cached_property
+    def result_dims(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the axes of each tensor that it returns."""
+        return tuple(part.dims for part in self.parts) if self.is_parts else (self.value_dims,)
+
     def dims_of(self, n_axes: int) -> tuple[str, ...]:
         """Names of the axes of a value with so many: one that is asked of `n` vectors at once has an axis more."""
         dims = self.dims or ()

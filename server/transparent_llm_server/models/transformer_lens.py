@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,12 +15,13 @@ from jaxtyping import Bool, Float, Int
 from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.description import ModelDescription, ParityCheck
 from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
-from transparent_llm.runtime.current import Current
+from transparent_llm.runtime.current import Current, OwnSelection
 from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.runtime.residual import require_residual
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
-from transparent_llm.selection import require_dtype
+from transparent_llm.selection import Padding, Selection, checked_padding, require_dtype
+from transparent_llm_server.models import results
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.derived.projecting import Projecting
 from transparent_llm_server.models.derived.readout import LastStep
@@ -35,7 +37,6 @@ from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
-from transparent_llm_server.models.values.value import Found
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,6 +79,7 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
         quantization: Quantize weights at load: "quanto-int8" or "torchao-int8", which need packages of their own.
         offload_dir: Where weights that lie on disk are kept, as far as the model's own files cannot be used.
         adapter: A folder or hub name of a LoRA adapter (PEFT) that is merged into the model.
+        padding: "nan": floating values are NaN at padded positions. "keep": they are what the model computed there.
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
@@ -99,8 +101,10 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
         offload_dir: str | Path | None = None,
         quantization: str | None = None,
         adapter: str | None = None,
+        padding: Padding = "keep",
     ) -> None:
         require_dtype(type(self).__name__, dtype)
+        self._own_selection = OwnSelection(Selection(padding=checked_padding(padding)))
         folder = None if offload_dir is None else Path(offload_dir)
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
         loaded = load(model_name, hf_model, tokenizer, placement, revision, adapter)
@@ -131,7 +135,7 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._current_run = self._current_run.copy()
+        twin._current_run, twin._own_selection = self._current_run.copy(), self._own_selection.copy()
         return twin
 
     def __repr__(self) -> str:
@@ -173,6 +177,12 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
             found = self.warnings_of(values)
         self._current_run.begin(values)
         warn_of_run(found)
+
+    @contextmanager
+    def reading(self: _Self, *, padding: Padding) -> Iterator[_Self]:
+        """Within a `with` block: another choice for `padding`, for reads of the thread that opens it."""
+        with self._own_selection.within(lambda before: before.narrowed(None, {}, frozenset(), padding)):
+            yield self
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""
@@ -219,10 +229,10 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
         return self.values().batch_size()
 
     def tokens(self) -> Int[torch.Tensor, "batch pos"]:
-        return self._read("tokens").to(self._model.device)
+        return results.of_model(self.values(), "tokens").to(self._model.device)
 
     def mask(self) -> Bool[torch.Tensor, "batch pos"]:
-        return self._read("mask").to(self._model.device)
+        return results.of_model(self.values(), "mask").to(self._model.device)
 
     def tokens_to_strings(self, tokens: Int[torch.Tensor, "pos"]) -> list[str]:
         return self.strings(ids_of(tokens))
@@ -272,11 +282,11 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor | Any:
         """A value of the current run, or its parts, in memory that belongs to the caller."""
-        return _taken(self.values(), name, *indices)
+        return results.of_run(self.values(), name, *indices, padding=self._own_selection.get().padding)
 
     def _read_model(self, name: str, *arguments: torch.Tensor | int) -> torch.Tensor | Any:
         """A value that needs no run, in memory that belongs to the caller."""
-        return _taken(ModelValues(self._model), name, *arguments)
+        return results.of_model(ModelValues(self._model), name, *arguments)
 
     def _describe(
         self, name: str, digest: str, n_ctx: int, parity: tuple[ParityCheck, ...], run: Capture
@@ -303,12 +313,3 @@ class TransformerLensTransparentLlm(Projecting, TransparentLlm):
             devices={} if model.layout.is_single else dict(Counter(model.places)),
             weight_bytes=model.weight_bytes,
         )
-
-
-@standard_numerics()
-def _taken(values: RunValues | ModelValues, name: str, *arguments: torch.Tensor | int | None) -> torch.Tensor | Any:
-    """What the method of that name returns, computed: a tensor, or a tuple of several."""
-    found: Found = getattr(values, name)(*arguments)
-    if isinstance(found, tuple):
-        return tuple(None if value is None else value.own_tensor() for value in found)
-    return found.own_tensor()

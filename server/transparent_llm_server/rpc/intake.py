@@ -87,7 +87,7 @@ class Intake:
     def tokenized(
         self, model: ServedModel, request: service_pb2.TokenizeRequest, caller: Caller
     ) -> service_pb2.TokenizeResponse:
-        """The answer to a `TokenizeRequest`. Raises as `prepared` does."""
+        """The answer to a `TokenizeRequest`. Raises as `prepared` does, and as `answer`."""
         text_bytes = len(request.text.encode())
         self._admission.require_text(text_bytes)
         add_bos = request.add_bos if request.HasField("add_bos") else None
@@ -98,7 +98,9 @@ class Intake:
             return service_pb2.TokenizeResponse(token_ids=ids, token_strings=model.strings(ids))
 
         is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently
-        return self._done(tokenize, is_little, caller)
+        answer = self._done(tokenize, is_little, caller)
+        self._admission.require_answer(answer.ByteSize(), len(answer.token_ids))
+        return answer
 
     def answer(self, model: ServedModel, count: int, make: Callable[[], _Answer], caller: Caller) -> _Answer:
         """An answer with the text of so many token ids, as `make` makes it.

@@ -122,7 +122,11 @@ def test_the_limits_are_told(narrow: Server) -> None:
 def test_the_text_of_tokens_is_never_more_than_any_grpc_library_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         monkeypatch.setattr(admission, "_MOST_ANSWER_BYTES", 100)
-        for call in (lambda: llm.tokens_to_strings(torch.ones(90).long()), lambda: llm.run_tokens([[1] * 60])):
+        for call in (
+            lambda: llm.tokens_to_strings(torch.ones(90).long()),
+            lambda: llm.run_tokens([[1] * 60]),
+            lambda: llm.to_tokens("?" * 60),
+        ):
             with pytest.raises(
                 TooLargeError, match=r"makes an answer of \d+ bytes, and one message has at most 100; send"
             ):

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,6 +41,21 @@ struct TensorHeader {
 /// it returns: what is needed longer must be copied.
 using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t offset,
                                      std::span<const std::byte> bytes)>;
+
+/// The tensors of one value, by their names: those of the parts of a value of several, and the
+/// method's own where it is one.
+using Parts = std::map<std::string, Tensor>;
+
+/// One token of a run.
+struct TokenAt {
+  std::size_t row = 0;
+  std::size_t pos = 0;
+  Index id = 0;
+  /// That of the token by itself, leading space included.
+  std::string text;
+
+  bool operator==(const TokenAt&) const = default;
+};
 
 /// A language model whose inside can be read: run sentences, then ask.
 ///
@@ -117,13 +133,36 @@ class Client {
   std::vector<std::string> tokens_to_strings(std::span<const Index> tokens,
                                              const CallOptions& options = {});
 
+  /// The position of the last token of each row, which padding may follow. No call is made. Throws
+  /// as `mask`.
+  std::vector<std::size_t> last() const;
+  /// Token ids of a text, as `run({text})` would have them; no run is made. `add_bos`: whether the
+  /// beginning token is put before a text that does not start with it; absent: as the model wants
+  /// it.
+  ///
+  /// Throws InvalidRequestError for a text that is not UTF-8, or has no token (EMPTY_INPUT);
+  /// TooLargeError (TOO_LONG) for one longer than the model's context; NotFoundError (MODEL_CHANGED)
+  /// if another model than that of the current run is served by now.
+  std::vector<Index> to_tokens(const std::string& text, std::optional<bool> add_bos = std::nullopt,
+                               const CallOptions& options = {});
+  /// The text of each of the tokens that `to_tokens` gives; it throws the same.
+  std::vector<std::string> to_str_tokens(const std::string& text,
+                                         std::optional<bool> add_bos = std::nullopt,
+                                         const CallOptions& options = {});
+  /// The id of a text that is one token, such as " Mary"; the space in front belongs to it. Throws
+  /// InvalidRequestError, with the number of "tokens", if it is several, which the message names;
+  /// otherwise as `to_tokens`.
+  Index to_single_token(const std::string& text, const CallOptions& options = {});
+  /// The tokens of the current run, id beside text. Padding is left out, where it is known.
+  std::vector<TokenAt> describe_run(const CallOptions& options = {});
+
   /// The model's output: [batch pos d_vocab].
   Tensor logits(const ReadOptions& options = {});
-  /// Projects a vector [d_model] of the residual stream to the vocabulary: [vocab]. With
-  /// `normalize` the final norm and the model's own post-processing of logits are applied; without,
-  /// it is the plain product with the unembedding.
+  /// Projects a vector [d_model] of the residual stream to the vocabulary: [vocab]; or each row of
+  /// a matrix [n d_model]: [n vocab]. With `normalize` the final norm and the model's own
+  /// post-processing of logits are applied; without, it is the plain product with the unembedding.
   ///
-  /// Throws InvalidRequestError (INVALID_SHAPE, INVALID_DTYPE) for a `t` that is no such vector.
+  /// Throws InvalidRequestError (INVALID_SHAPE, INVALID_DTYPE) for a `t` that is neither.
   Tensor unembed(const Tensor& t, bool normalize, const ReadOptions& options = {});
   /// The residual stream as it enters a layer: [batch pos d_model].
   Tensor residual_in(Index layer, const ReadOptions& options = {});
@@ -159,8 +198,10 @@ class Client {
   /// One value, as the method of its name gives it; `tokens` come over the wire.
   Tensor read(const Read& read, const ReadOptions& options = {});
   /// Many values of the current run in one stream, in their order. Slices and dtype hold for each
-  /// of them.
+  /// of them. Throws InvalidRequestError for a read of several tensors, which `fetch_parts` takes.
   std::vector<Tensor> fetch(const std::vector<Read>& reads, const ReadOptions& options = {});
+  /// The same for values of one tensor or of several.
+  std::vector<Parts> fetch_parts(const std::vector<Read>& reads, const ReadOptions& options = {});
   /// One value, chunk by chunk, for values that need not or cannot be held as a whole. A chunk may
   /// end within an element; an empty value gives one empty chunk. `Options::max_bytes` does not
   /// apply.

@@ -67,8 +67,8 @@ struct Slice {
 /// What one read can be asked for beyond its arguments.
 struct ReadOptions {
   /// The parts of axes that are wanted, by the names of the axes; the server cuts before it sends.
-  /// A value keeps its axes, which are shorter. A value without such an axis comes whole.
-  /// InvalidRequestError (INVALID_SLICE) for an axis that no value has, or a step below 1.
+  /// A value keeps its axes, which are shorter. InvalidRequestError (INVALID_SLICE) for an axis that
+  /// the value does not have, or one of those of a `fetch`, or a step below 1.
   std::map<std::string, Slice> slices = {};
   /// The element type that floating values are sent in. Absent: as the server holds them.
   /// InvalidRequestError (INVALID_DTYPE) for one that is not floating.

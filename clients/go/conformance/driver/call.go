@@ -24,9 +24,26 @@ var values = map[string]func(called) (any, error){
 	"run_tokens":        runTokens,
 	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
 	"tokens_to_strings": tokensToStrings,
-	"release":           func(c called) (any, error) { return nil, c.llm.Release(c.ctx) },
-	"is_serving":        func(c called) (any, error) { return c.llm.IsServing(c.ctx) },
-	"server_info":       serverInfo,
+	"last":              func(c called) (any, error) { return c.llm.Last() },
+	"describe_run":      describeRun,
+	"to_tokens": func(c called) (any, error) {
+		return ofText(c, func(text string, options ...transparentllm.TextOption) (any, error) {
+			return c.llm.ToTokens(c.ctx, text, options...)
+		})
+	},
+	"to_str_tokens": func(c called) (any, error) {
+		return ofText(c, func(text string, options ...transparentllm.TextOption) (any, error) {
+			return c.llm.ToStrTokens(c.ctx, text, options...)
+		})
+	},
+	"to_single_token": func(c called) (any, error) {
+		return ofText(c, func(text string, _ ...transparentllm.TextOption) (any, error) {
+			return c.llm.ToSingleToken(c.ctx, text)
+		})
+	},
+	"release":     func(c called) (any, error) { return nil, c.llm.Release(c.ctx) },
+	"is_serving":  func(c called) (any, error) { return c.llm.IsServing(c.ctx) },
+	"server_info": serverInfo,
 }
 
 func call(asked *request) (any, error) {
@@ -138,6 +155,32 @@ func tokensToStrings(c called) (any, error) {
 	}
 	texts, err := c.llm.TokensToStrings(c.ctx, tokens)
 	return append([]string{}, texts...), err
+}
+
+// ofText calls a method that takes a text, and perhaps whether the beginning token is put before it.
+func ofText(c called, method func(string, ...transparentllm.TextOption) (any, error)) (any, error) {
+	text, err := argument[string](c, 0)
+	if err != nil || len(c.args) < 2 {
+		return orError(err, func() (any, error) { return method(text) })
+	}
+	addBOS, err := argument[bool](c, 1)
+	return orError(err, func() (any, error) { return method(text, transparentllm.AddBOS(addBOS)) })
+}
+
+func orError(err error, call func() (any, error)) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return call()
+}
+
+func describeRun(c called) (any, error) {
+	tokens, err := c.llm.DescribeRun(c.ctx)
+	rows := [][]any{}
+	for _, token := range tokens {
+		rows = append(rows, []any{token.Row, token.Pos, token.ID, token.Text})
+	}
+	return rows, err
 }
 
 func serverInfo(c called) (any, error) {

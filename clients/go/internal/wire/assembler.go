@@ -20,7 +20,7 @@ type Assembler struct {
 	held []Tensor
 }
 
-// NewAssembler takes the most bytes that one tensor may have; 0: no limit.
+// NewAssembler takes the most bytes that one value may have; 0: no limit.
 func NewAssembler(maxBytes uint64) *Assembler {
 	return &Assembler{Tracker: NewTracker(maxBytes)}
 }

@@ -18,7 +18,7 @@ func broken(format string, arguments ...any) error {
 	return &StreamError{fmt.Sprintf(format, arguments...)}
 }
 
-// TooLargeError says that a tensor takes more than its reader allows.
+// TooLargeError says that a value takes more than its reader allows.
 type TooLargeError struct {
 	Name            string
 	Needed, Allowed uint64

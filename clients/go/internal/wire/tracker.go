@@ -9,12 +9,14 @@ type Tracker struct {
 	// Most is how many tensors were asked for, so that nobody can fill the memory with headers; 0: no limit.
 	Most int
 	// Check refuses the header of a tensor that was not asked for, before memory is taken for it; nil refuses none.
-	Check    func(*pb.TensorHeader) error
-	maxBytes uint64
-	tensors  []*arrival
-	etag     string
-	begun    bool
-	goesOn   bool
+	Check func(*pb.TensorHeader) error
+	// Continues tells whether a tensor is of one value with the one before, so that maxBytes is for both; nil: none is.
+	Continues func(before, head *pb.TensorHeader) bool
+	maxBytes  uint64
+	tensors   []*arrival
+	etag      string
+	begun     bool
+	goesOn    bool
 	// Received counts data bytes and Total those that were announced, over all tensors whose header has come.
 	Received, Total uint64
 }
@@ -32,7 +34,7 @@ type Step struct {
 	Restarted bool
 }
 
-// NewTracker takes the most bytes that one tensor may have; 0: no limit.
+// NewTracker takes the most bytes that one value may have; 0: no limit.
 func NewTracker(maxBytes uint64) *Tracker {
 	return &Tracker{maxBytes: maxBytes}
 }
@@ -108,10 +110,27 @@ func (t *Tracker) begin(head *pb.TensorHeader, offset uint64) (Step, error) {
 			return Step{}, err
 		}
 	}
-	if t.maxBytes > 0 && head.TotalBytes > t.maxBytes {
-		return Step{}, &TooLargeError{head.Name, head.TotalBytes, t.maxBytes}
+	restarted := t.begun && !same
+	needed := head.TotalBytes
+	if !restarted {
+		needed += t.ofSameValue(head)
 	}
-	return t.add(head, t.begun && !same)
+	if t.maxBytes > 0 && needed > t.maxBytes {
+		return Step{}, &TooLargeError{head.Name, needed, t.maxBytes}
+	}
+	return t.add(head, restarted)
+}
+
+// ofSameValue counts the bytes of the tensors before this one that are one value together with it.
+func (t *Tracker) ofSameValue(head *pb.TensorHeader) (sum uint64) {
+	if t.Continues == nil {
+		return 0
+	}
+	for i := len(t.tensors) - 1; i >= 0 && t.Continues(t.tensors[i].head, head); i-- {
+		head = t.tensors[i].head
+		sum += head.TotalBytes
+	}
+	return sum
 }
 
 func (t *Tracker) add(head *pb.TensorHeader, restarted bool) (Step, error) {

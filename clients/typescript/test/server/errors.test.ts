@@ -97,12 +97,16 @@ test("weights that are too large to keep are not fetched twice", async () => {
 });
 
 test.each([
-  ["no port", "127.0.0.1"],
+  ["no host", ":1"],
   ["a path", "127.0.0.1:1/x"],
   ["a scheme", "http://127.0.0.1:1"],
   ["a login", "me@127.0.0.1:1"],
 ])("a target with %s", (_, target) => {
   expect(() => connect(target)).toThrow(expect.objectContaining({ name: "InvalidRequestError" }));
+});
+
+test("a target of a host alone takes the port of servers", () => {
+  expect(() => connect("127.0.0.1").close()).not.toThrow();
 });
 
 test.each([

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import RemoteBridge
 
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
-from transparent_llm.integrations.transformer_lens.driver import LOCAL, not_served
+from transparent_llm.integrations.transformer_lens.captured import Captured
+from transparent_llm.integrations.transformer_lens.refusal import LOCAL, not_served
 
 
 class TransparentLlmBridge(RemoteBridge):  # type: ignore[misc]  # TransformerLens has no types here
@@ -38,6 +40,13 @@ class TransparentLlmBridge(RemoteBridge):  # type: ignore[misc]  # TransformerLe
             raise InvalidRequestError("prepend_bos is for texts: token ids are run as they are")
         return super().forward(input, **options)
 
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
+        """As `RemoteBridge.run_with_cache`; the cache says in words what it cannot have, as a `NotSupportedError`."""
+        output, cache = super().run_with_cache(*args, **kwargs)
+        if isinstance(cache, ActivationCache):
+            cache.cache_dict = Captured(cache.cache_dict, self.hook_dict.keys(), self._driver.supported_hook_points)
+        return output, cache
+
     def __repr__(self) -> str:
         cfg = self.cfg
         shape = f"{cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, d_vocab {cfg.d_vocab}"
@@ -59,6 +68,32 @@ class TransparentLlmBridge(RemoteBridge):  # type: ignore[misc]  # TransformerLe
         """The product of residual vectors [..., d_model] with the unembedding, bias included [..., d_vocab]."""
         scores: torch.Tensor = self._driver.unembed(residual)
         return scores
+
+    @property
+    def ln_final(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Where TransformerLens looks for the final norm's weights, to normalize each vector by itself.
+
+        Calling it raises:
+            NotSupportedError: they are not here.
+        """
+        return _without_weights
+
+    def tokens_to_residual_directions(self, tokens: str | int | torch.Tensor) -> torch.Tensor:
+        """The columns of `W_U` of a token [d_model], or of several [..., d_model]; `ActivationCache.logit_attrs` needs
+        them. As in a local bridge whose weights are as published, those of the final norm are not in them.
+
+        Args:
+            tokens: A text that is one token, an id, or ids.
+
+        Raises:
+            InvalidRequestError: an id outside the vocabulary, or what is no id.
+        """
+        ids = torch.as_tensor(self.to_single_token(tokens) if isinstance(tokens, str) else tokens)
+        if ids.is_floating_point() or ids.dtype == torch.bool or ids.numel() == 0:
+            raise InvalidRequestError(f"tokens are ids, got {ids.dtype} of shape {list(ids.shape)}")
+        if ids.min() < 0 or ids.max() >= self.cfg.d_vocab:
+            raise InvalidRequestError(f"tokens are ids from 0 to {self.cfg.d_vocab - 1}, got {ids.tolist()}")
+        return self.W_U[:, ids.reshape(()) if ids.numel() == 1 else ids].movedim(0, -1)
 
     def to_string(self, tokens: Any) -> Any:
         """The text of token ids [pos], or of each row of [batch pos]."""
@@ -127,3 +162,11 @@ class TransparentLlmBridge(RemoteBridge):  # type: ignore[misc]  # TransformerLe
         """Every way to name a hook comes by here. A list of names would otherwise lose those that are not there."""
         if self._driver.supported_hook_points.isdisjoint(names):
             raise not_served(names[:1], self._driver.supported_hook_points)
+
+
+def _without_weights(residual: torch.Tensor) -> torch.Tensor:  # noqa: ARG001 - called as the norm would be
+    raise NotSupportedError(
+        "the final norm's weights are not here, so that no vector is normalized by itself: for a logit lens ask the "
+        "client, unembed(residual, normalize=True), and accumulated_resid(apply_ln=False) for the streams; ln_final."
+        "hook_scale is what the norm divided by in the run"
+    )

@@ -14,14 +14,14 @@ from transparent_llm.client.reads import Read
 from transparent_llm.client.remote import RemoteTransparentLlm
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
-from transparent_llm.integrations.transformer_lens.hooks import HOOKS, RESULT, HookPoint
+from transparent_llm.integrations.transformer_lens.final_norm import FinalNorm
+from transparent_llm.integrations.transformer_lens.hooks import FINAL_SCALE, HOOKS, RESULT, HookPoint
+from transparent_llm.integrations.transformer_lens.refusal import LOCAL, not_served
 from transparent_llm.integrations.transformer_lens.rows import Rows
 from transparent_llm.wire.methods import METHODS
 
 _ROW_BYTES = 2**20
 """Of vectors that are sent in one call."""
-
-LOCAL = "load the model into this process, TransformerBridge.boot_transformers(...), for that"
 
 
 class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens has no types here
@@ -56,6 +56,9 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
             name = canonical_name(block, hook.name)
             if name is not None and METHODS[hook.method].rpc not in unsupported:
                 self._points.update({f"blocks.{i}.{name}": HookPoint(hook, i) for i in range(info.n_layers)})
+        norm = FinalNorm.of(adapter, self.llm)
+        if norm is not None:
+            self._points[FINAL_SCALE.name] = HookPoint(FINAL_SCALE, info.n_layers - 1, norm.scale)
         self.supported_hook_points = frozenset(self._points)
 
     def forward(
@@ -72,7 +75,8 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
     ) -> ForwardResult:
         """Run token ids and read the captured hooks, and the logits, in one stream.
 
-        At padded positions hooks are 0 and logits minus infinity, as with the other remote drivers of TransformerLens.
+        At padded positions hooks are 0, a scale 1, and logits minus infinity, as with the other remote drivers of
+        TransformerLens. They are not read.
 
         Args:
             input_ids: [batch pos] or [pos].
@@ -96,14 +100,14 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
         rows = Rows.of(input_ids, attention_mask)
         self.llm.run_tokens(rows.token_ids)
         sizes = {"batch_i": len(rows.token_ids), "pos": rows.n_pos, "head": self._n_heads}
-        reads = {name: point.reads(sizes) for name, point in wanted.items()}
+        reads = {name: point.reads(sizes, rows.lengths) for name, point in wanted.items()}
         read_logits: list[Read] = [("logits", ())] if return_logits else []
         arrived = iter(self._read([*read_logits, *(read for of_hook in reads.values() for read in of_hook)]))
         logits = rows.place(next(arrived), (1,), -torch.inf) if return_logits else None
         captured = {}
         for name, point in wanted.items():
-            value = point.value([next(arrived) for _ in reads[name]], sizes)
-            captured[name] = rows.place(value, point.hook.pos_axes)
+            value = point.value([next(arrived) for _ in reads[name]], sizes, rows.lengths)
+            captured[name] = rows.place(value, point.hook.pos_axes, point.hook.padding)
         return ForwardResult(logits=logits, captured=captured)
 
     def unembed(self, residual: torch.Tensor) -> torch.Tensor:
@@ -156,16 +160,6 @@ def canonical_name(block: Any, hook: str) -> str | None:
     if not isinstance(target, str):
         return None
     return f"{part}.{target}" if part and target != hook else target
-
-
-def not_served(names: Sequence[str], served: frozenset[str]) -> NotSupportedError:
-    """The error for hooks that cannot be read, with those that can."""
-    kinds = sorted({".".join(("blocks.LAYER", *name.split(".")[2:])) for name in served})
-    return NotSupportedError(
-        f"{', '.join(names)} cannot be read from the service. These can: {', '.join(kinds)}, also under their "
-        f"HookedTransformer names, and the logits, which are returned. For others, {LOCAL}",
-        metadata={"hooks": ", ".join(names)},
-    )
 
 
 def _refuse(intervene: Mapping[str, Any] | None, max_new_tokens: int, others: Mapping[str, Any]) -> None:

@@ -53,6 +53,11 @@ class Rows:
         """Positions of the run that is made of these rows."""
         return max((len(row) for row in self.token_ids), default=0)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(row) for row in self.token_ids]
+
     def place(self, value: torch.Tensor, pos_axes: Sequence[int], padding: float = 0.0) -> torch.Tensor:
         """A tensor of the run, [batch, ...], in the caller's layout; `padding` stands where no token is.
 

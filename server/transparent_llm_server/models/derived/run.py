@@ -11,7 +11,11 @@ from functools import cached_property, partial
 
 import torch
 
+<<<<<<< HEAD
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
+=======
+from transparent_llm.padding import RunPadding
+>>>>>>> main
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
@@ -78,6 +82,11 @@ class RunValues:
             f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
             f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
         )
+
+    @cached_property
+    def padding(self) -> RunPadding:
+        """Where it has padding."""
+        return RunPadding(self._capture.mask)
 
     def batch_size(self) -> int:
         """How many sentences the run has: rows of the batch."""
