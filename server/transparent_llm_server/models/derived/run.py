@@ -11,11 +11,8 @@ from functools import cached_property, partial
 
 import torch
 
-<<<<<<< HEAD
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
-=======
 from transparent_llm.padding import RunPadding
->>>>>>> main
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
