@@ -68,9 +68,9 @@ class Projecting:
         return self.values().value_weighted_norms(batch_i, layer).own_tensor()
 
     def attn_factors(self, batch_i: int, layer: int) -> AttnFactors:
-        """What `decomposed_attn` is the product of."""
+        """What `decomposed_attn` is the product of; it lies partly in the run's memory, and nobody may write to it."""
         return self.values().attn_factors(batch_i, layer)
 
     def ffn_factors(self, batch_i: int, layer: int, pos: int) -> tuple[FfnFactors, Rows]:
-        """What `decomposed_ffn_out` is the product of, and the output vectors of the model."""
+        """What `decomposed_ffn_out` is the product of, and the output vectors; nobody may write to them."""
         return self.values().ffn_factors(batch_i, layer, pos)
