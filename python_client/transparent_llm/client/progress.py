@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from tqdm.auto import tqdm
 
 from transparent_llm.runtime.forking import in_child
+from transparent_llm.runtime.watching import someone_watches
 
 log = logging.getLogger("transparent_llm")
 
@@ -46,7 +46,7 @@ class Meter:
     def __init__(self, name: str, wanted: bool | Report | None) -> None:
         self._name = name
         self._report = wanted if callable(wanted) else None
-        self._is_drawn = self._report is None and (_someone_watches() if wanted is None else bool(wanted))
+        self._is_drawn = self._report is None and (someone_watches() if wanted is None else bool(wanted))
         self._began = self._heard = time.monotonic()
         self._received = self._total = 0
         self._waits_for = ""
@@ -150,13 +150,3 @@ def _bar(total_bytes: int | None) -> tqdm:  # type: ignore[type-arg]
     """Of bytes, or a line with the time that was waited."""
     kind = _OF_WAITING if total_bytes is None else _OF_BYTES
     return tqdm(total=total_bytes, leave=False, mininterval=0, **kind)
-
-
-def _someone_watches() -> bool:
-    """A terminal, or a notebook (whose standard error is no terminal)."""
-    return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
-
-
-def _in_notebook() -> bool:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"
