@@ -179,9 +179,7 @@ class Activations:
     def _chunks(self) -> Iterator[Chunk]:
         if iter(self._sentences) is self._sentences:
             if self._begun:
-                raise InvalidRequestError(
-                    "the sentences are an iterator that has been used: give a list to use it twice"
-                )
+                raise InvalidRequestError("the sentences are an iterator that was used up: give a list to use it twice")
             self._begun.append(None)
         return chunks(self._sentences, self._wanted.bounds)
 

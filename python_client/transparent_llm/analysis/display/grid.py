@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transparent_llm.analysis.display.cutting import Kept, left_out
-from transparent_llm.analysis.display.markup import figure, isolated, note, require_as_many, table_of
+from transparent_llm.analysis.display.markup import figure, isolated, note, require_as_many, table_of, visible
 from transparent_llm.analysis.display.scale import Colour, Scale, number
 
 MOST_COLUMNS = 128
@@ -58,13 +58,16 @@ def grid_html(
         _require_texts(what, texts, len(rows), len(columns))
     across = Kept.of(column_axis, len(columns), MOST_COLUMNS)
     down = Kept.of(row_axis, len(rows), min(MOST_ROWS, MOST_CELLS // max(1, len(across.indices))))
+    down_names, across_names = [visible(row) for row in rows], [visible(column) for column in columns]
     numbers, fills = table.tolist(), (scale or Scale.of(table)).colours(table).tolist()
 
     def cell(row: int, column: int) -> str:
         value, colour = numbers[row][column], Colour(*fills[row][column])
         text = number(value) if cells is None else cells[row][column]
         more = "" if notes is None else f"\n{notes[row][column]}"
-        said = note(f"{value_name} {number(value)}: {row_axis} {rows[row]}, {column_axis} {columns[column]}{more}")
+        said = note(
+            f"{value_name} {number(value)}: {row_axis} {down_names[row]}, {column_axis} {across_names[column]}{more}"
+        )
         style = f"background: {colour.fill}; color: {colour.ink}"
         return f'<td style="{style}" data-value="{value!r}" title="{said}">{isolated(text)}</td>'
 

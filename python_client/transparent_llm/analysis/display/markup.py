@@ -16,7 +16,7 @@ from transparent_llm.quoting import listed, shown
 
 LONGEST_TITLE = 200
 _LONGEST_LABEL = 24
-_LONGEST_NOTE = 2000
+_LONGEST_NOTE = 400
 _FIGURE = "margin: 0.5em 0; font: 12px/1.4 ui-monospace, monospace"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

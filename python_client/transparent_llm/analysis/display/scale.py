@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 _LIGHT, _DEEP = (247.0, 251.0, 255.0), (8.0, 48.0, 107.0)
 _NEGATIVE, _MIDDLE, _POSITIVE = (178.0, 24.0, 43.0), (247.0, 247.0, 247.0), (33.0, 102.0, 172.0)
 _NOT_FINITE = (138.0, 138.0, 138.0)
-_BRIGHT = 140.0
-"""Of 255: dark ink is readable on what is brighter."""
+_BRIGHT = 0.179
+"""Relative luminance (WCAG 2) at which black and white ink have the same contrast, 4.6."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,19 @@ class Colour:
     @property
     def ink(self) -> str:
         """That is readable on it."""
-        return "#111111" if 0.299 * self.red + 0.587 * self.green + 0.114 * self.blue > _BRIGHT else "#ffffff"
+        red, green, blue = map(_linear, (self.red, self.green, self.blue))
+        return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > _BRIGHT else "#ffffff"
 
 
 def number(value: float) -> str:
     """For people: four digits."""
     return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def _linear(part: int) -> float:
+    """The light of a component of sRGB, from 0 to 1."""
+    share = part / 255
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
 
 
 def _between(

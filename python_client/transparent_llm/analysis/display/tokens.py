@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transparent_llm.analysis.display.cutting import Kept, left_out
-from transparent_llm.analysis.display.markup import figure, isolated, note, require_as_many, table_of
+from transparent_llm.analysis.display.markup import figure, isolated, note, require_as_many, table_of, visible
 from transparent_llm.analysis.display.scale import Colour, Scale, number
 
 MOST_TOKENS = 4096
@@ -43,7 +43,7 @@ def coloured_tokens_html(
     for pos in kept.indices:
         value, colour = numbers[pos], Colour(*fills[pos])
         more = "" if notes is None else f"\n{notes[pos]}"
-        said = note(f"{value_name} {number(value)}: pos {pos} {tokens[pos]!r}{more}")
+        said = note(f"{value_name} {number(value)}: pos {pos} '{visible(tokens[pos])}'{more}")
         style = f"background: {colour.fill}; color: {colour.ink}"
         spans.append(f'<span style="{style}" data-value="{value!r}" title="{said}">{isolated(tokens[pos])}</span>')
         spans.extend(["<br>"] if "\n" in tokens[pos] else [])
