@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from transparent_llm.analysis.display.cutting import Kept, left_out
 from transparent_llm.analysis.display.markup import figure, isolated, note, require_as_many, table_of, visible
@@ -52,10 +52,7 @@ def grid_html(
         InvalidRequestError: values are no table, or there is not one label or text for each place.
     """
     table = table_of(values, "values", 2)
-    require_as_many("rows", rows, table.shape[0])
-    require_as_many("columns", columns, table.shape[1])
-    for what, texts in (("cells", cells), ("notes", notes)):
-        _require_texts(what, texts, len(rows), len(columns))
+    _require_labels(rows, columns, *table.shape, cells=cells, notes=notes)
     across = Kept.of(column_axis, len(columns), MOST_COLUMNS)
     down = Kept.of(row_axis, len(rows), min(MOST_ROWS, MOST_CELLS // max(1, len(across.indices))))
     down_names, across_names = [visible(row) for row in rows], [visible(column) for column in columns]
@@ -76,15 +73,24 @@ def grid_html(
         f'<tr><th scope="row">{isolated(rows[row])}</th>{"".join(cell(row, i) for i in across.indices)}</tr>'
         for row in down.indices
     ]
-    lines = "".join(reversed(body) if upwards else body)
+    corner = f"{row_axis} / {column_axis}"
+    drawn = _table(corner, head, reversed(body) if upwards else body)
+    return figure(title, drawn, left_out([down.words, across.words]))
+
+
+def _table(corner: str, head: str, lines: Iterable[str]) -> str:
     style = "border-collapse: separate; border-spacing: 1px; white-space: pre; text-align: left; font: inherit"
-    corner = f"<th>{isolated(f'{row_axis} / {column_axis}')}</th>"
-    table_html = f'<table style="{style}" cellpadding="3"><tr>{corner}{head}</tr>{lines}</table>'
-    return figure(title, table_html, left_out([down.words, across.words]))
+    first = f"<tr><th>{isolated(corner)}</th>{head}</tr>"
+    return f'<table style="{style}" cellpadding="3">{first}{"".join(lines)}</table>'
 
 
-def _require_texts(what: str, texts: Texts | None, n_rows: int, n_columns: int) -> None:
-    if texts is not None:
-        require_as_many(what, texts, n_rows)
-        for row, line in enumerate(texts):
-            require_as_many(f"{what}[{row}]", line, n_columns)
+def _require_labels(
+    rows: Sequence[str], columns: Sequence[str], n_rows: int, n_columns: int, **texts: Texts | None
+) -> None:
+    require_as_many("rows", rows, n_rows)
+    require_as_many("columns", columns, n_columns)
+    for what, lines in texts.items():
+        if lines is not None:
+            require_as_many(what, lines, n_rows)
+            for row, line in enumerate(lines):
+                require_as_many(f"{what}[{row}]", line, n_columns)
