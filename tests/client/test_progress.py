@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -101,7 +102,7 @@ def test_a_bar_is_for_whoever_wants_one_or_watches(wanted: Any, drawn: bool) -> 
 
 
 def test_in_a_terminal_someone_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with running() as server, RemoteTransparentLlm(server.address) as llm, held(server._engine):
         waiting = in_thread(lambda: _quietly(lambda: llm.run_tokens([[1]])))
         wait_until(lambda: progress._drawing._meters)

@@ -370,3 +370,38 @@ def test_less_is_sent(axes: dict[str, slice], dtype: torch.dtype | None, share: 
         with llm.reading(dtype=dtype, **axes):
             llm.logits()
     assert watcher.messages <= whole / share + 1
+
+
+def test_each_read_of_a_fetch_can_have_parts_of_its_own(llm: RemoteTransparentLlm) -> None:
+    whole = llm.residual_out(1), llm.logits()
+    got = llm.fetch(
+        [
+            ("residual_out", 1, {"batch": slice(0, 1), "pos": slice(6, 7)}),
+            ("residual_out", 1, {"batch": slice(1, 2), "pos": slice(2, 3)}),
+            ("residual_out", 1),
+            ("logits", {"d_vocab": slice(3, 5)}),
+        ]
+    )
+    expected = [whole[0][:1, 6:7], whole[0][1:, 2:3], whole[0], whole[1][..., 3:5]]
+    for value, reference in zip(got, expected, strict=True):
+        assert torch.equal(value, reference)
+    with llm.reading(d_model=slice(4), pos=slice(1, 3), dtype=torch.bfloat16):
+        (value,) = llm.fetch([("residual_out", 1, {"pos": slice(5, 7)})])
+    assert torch.equal(value, whole[0][:, 5:7, :4].bfloat16())
+    (planned,) = llm.plan([("residual_out", 1, {"pos": slice(5, 7)})])
+    assert planned.shape == (2, 2, 64)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"target": slice(1)}, "residual_out has no axis 'target', which this reading block cuts"),
+        ({"nothing": slice(1)}, "no tensor has an axis 'nothing'"),
+        ({"pos": 3}, "takes a slice for 'pos', got 3"),
+    ],
+)
+def test_parts_that_a_read_cannot_have_are_refused(
+    llm: RemoteTransparentLlm, parts: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(errors.InvalidRequestError, match=words):
+        llm.fetch([("residual_out", 1, parts)])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from transparent_llm.runtime.forking import in_child
+from transparent_llm.runtime.watching import someone_watches
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
 
 log = logging.getLogger("transparent_llm")
@@ -56,7 +56,7 @@ class Meter:
     def __init__(self, name: str, wanted: bool | Report | None) -> None:
         self._name = name
         self._report = wanted if callable(wanted) else None
-        self.is_drawn = self._report is None and (_someone_watches() if wanted is None else bool(wanted))
+        self.is_drawn = self._report is None and (someone_watches() if wanted is None else bool(wanted))
         """Whether somebody will see a bar or a line, if it takes long enough."""
 
         self._began = self._heard = time.monotonic()
@@ -181,13 +181,3 @@ def _bar(total_bytes: int | None) -> tqdm:  # type: ignore[type-arg]
     """Of bytes, or a line with the time that was waited."""
     kind = _OF_WAITING if total_bytes is None else _OF_BYTES
     return tqdm(total=total_bytes, leave=False, mininterval=0, **kind)
-
-
-def _someone_watches() -> bool:
-    """A terminal, or a notebook (whose standard error is no terminal)."""
-    return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
-
-
-def _in_notebook() -> bool:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"

@@ -22,8 +22,12 @@ from transparent_llm.wire.parameters import Argument
 Read = tuple[str, tuple[Argument, ...]]
 """A method and its arguments: indices, then parameters."""
 
-ReadSpec = str | tuple["str | SupportsIndex | float | Sequence[SupportsIndex] | None", ...]
-"""A read as a caller of `fetch` writes it: "logits", or ("residual_in", 3)."""
+Parts = Mapping[str, slice]
+"""Of axes, by their names."""
+
+ReadSpec = str | tuple["str | SupportsIndex | float | Sequence[SupportsIndex] | Parts | None", ...]
+"""A read as a caller of `fetch` writes it: "logits", or ("residual_in", 3); perhaps with the parts of axes that are
+wanted of it, ("residual_in", 3, {"pos": slice(-1, None)})."""
 
 Arguments = Sequence["str | SupportsIndex | float | Sequence[SupportsIndex] | None"]
 """Of a method, in its order, as a caller writes them; None for one that is left out."""
@@ -37,8 +41,8 @@ Result = torch.Tensor | Any
 _Part = TypeVar("_Part")  # a tensor, or what is known of it
 
 
-def as_reads(reads: Sequence[ReadSpec]) -> list[tuple[str, Arguments]]:
-    """The methods that a caller names, and their arguments as they stand there.
+def as_reads(reads: Sequence[ReadSpec]) -> list[tuple[str, Arguments, Parts]]:
+    """The methods that a caller names, their arguments as they stand there, and the parts of axes that are wanted.
 
     Raises:
         InvalidRequestError: something else than a list of method names, and tuples of a name and its arguments.
@@ -56,14 +60,16 @@ def _is_read(read: object) -> bool:
     return isinstance(read, str | tuple)
 
 
-def _as_read(read: ReadSpec) -> tuple[str, Arguments]:
+def _as_read(read: ReadSpec) -> tuple[str, Arguments, Parts]:
     if isinstance(read, str):
-        return read, ()
+        return read, (), {}
     if not isinstance(read, tuple) or not read or not isinstance(read[0], str):
         raise InvalidRequestError(
             f"fetch takes method names, or tuples of a name and its arguments, got {quoted(repr(read))}"
         )
-    return read[0], cast(Arguments, read[1:])
+    _, *arguments = read
+    parts = arguments.pop() if arguments and isinstance(arguments[-1], Mapping) else {}
+    return read[0], cast(Arguments, tuple(arguments)), cast(Parts, parts)
 
 
 def checked(name: str, arguments: Arguments) -> tuple[Indices, tuple[Argument, ...]]:

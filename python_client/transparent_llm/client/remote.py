@@ -185,7 +185,7 @@ class RemoteTransparentLlm(Connected, Analyses):
 
         Args:
             reads: ("residual_in", 3), ("attention_matrix", 0, 3, 7), "logits" and so on: a method that reads the run,
-                and its arguments.
+                and its arguments; last, what is wanted of its axes: ("logits", {"pos": slice(-1, None)}).
         """
         return self._of_reads(reads, lambda _, asks: [self._to_device(value) for value in self._reader.read_many(asks)])
 
@@ -302,7 +302,9 @@ class RemoteTransparentLlm(Connected, Analyses):
     def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
         """What becomes of some reads of the current run."""
         wanted = as_reads(reads)
-        return self._runs.read(lambda run: use(run, [Ask.of(run, *read, self._own_selection.get()) for read in wanted]))
+        selection = self._own_selection.get()
+        asked = [(name, given, selection.narrowed(None, parts, _AXES)) for name, given, parts in wanted]
+        return self._runs.read(lambda run: use(run, [Ask.of(run, *ask) for ask in asked]))
 
     def _begin(self, run_input: RunInput) -> None:
         warn_of_run(self._runs.begin(run_input).result.warnings)

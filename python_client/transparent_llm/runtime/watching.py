@@ -1,0 +1,15 @@
+"""Whether somebody sees what is drawn."""
+
+from __future__ import annotations
+
+import sys
+
+
+def someone_watches() -> bool:
+    """In a terminal, or in a notebook (whose standard error is no terminal)."""
+    return (sys.stderr is not None and sys.stderr.isatty()) or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"
