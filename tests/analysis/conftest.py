@@ -16,7 +16,8 @@ from transparent_llm_server import TransformerLensTransparentLlm
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "family" in metafunc.fixturenames:
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "family" in metafunc.fixturenames and not any("family" in names for names in named):
         metafunc.parametrize("family", list(FAMILIES))
 
 

@@ -77,7 +77,8 @@ def test_a_tensor_request_takes_options(method: Method) -> None:
 def test_indices_arrive_as_they_were(method: Method, first: int) -> None:
     indices = tuple(range(first, first + len(method.arguments)))
     request = method.request_type.FromString(requests.of_method(method.name, "it", *indices).SerializeToString())
-    assert method.arguments_of(request) == indices
+    defaults = tuple(parameter.default for parameter in method.parameters)
+    assert method.arguments_of(request) == (*indices, *defaults)
     assert target_of(request, method) == "it"
 
 

@@ -301,8 +301,7 @@ class RemoteTransparentLlm(Connected, Analyses):
 
     def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
         """What becomes of some reads of the current run."""
-        wanted = as_reads(reads)
-        selection = self._own_selection.get()
+        selection, wanted = self._own_selection.get(), as_reads(reads)
         asked = [(name, given, selection.narrowed(None, parts, _AXES)) for name, given, parts in wanted]
         return self._runs.read(lambda run: use(run, [Ask.of(run, *ask) for ask in asked]))
 

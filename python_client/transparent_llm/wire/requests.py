@@ -157,7 +157,8 @@ def of_method(name: str, target: str, *arguments: Argument, options: tensor_pb2.
     """
     method = METHODS[name]
     indices = zip(method.arguments, arguments[: len(method.arguments)], strict=True)
-    parameters = zip(method.parameters, arguments[len(method.arguments) :], strict=False)
+    given = arguments[len(method.arguments) :]
+    parameters = zip(method.parameters[: len(given)], given, strict=True)
     fields: dict[str, Any] = {axis: _int32(axis, index) for axis, index in indices}
     fields.update((parameter.name, parameter.field(argument)) for parameter, argument in parameters)
     request = method.request_type(**{"run_id" if method.of_run else "model": target}, **fields)
