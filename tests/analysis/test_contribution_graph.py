@@ -143,7 +143,7 @@ def test_edges_name_their_nodes_and_self_attention_joins_the_residual() -> None:
 
 def test_padding_is_left_out() -> None:
     llm, n = run_of("gpt2"), LENGTHS[2]
-    layers = [contribution_edges(llm, 2, layer) for layer in range(2)]
+    layers = [contribution_edges(llm, 2, layer, 0.04, True) for layer in range(2)]
     assert layers[0].ffn.shape == (LENGTHS[0],)
     graph = ContributionGraph.of_layers(layers, ["x"] * n)
     assert graph.attention.shape == (2, n, n)
@@ -197,21 +197,6 @@ def test_layers_that_do_not_fit_are_refused() -> None:
         graph.paths(16)
     with pytest.raises(IndexOutOfRangeError, match="layer 2 is out of range"):
         graph.reachable(layer=2)
-
-
-def test_an_implementation_that_computes_edges_is_asked_for_them() -> None:
-    class Remote(type(tiny("gpt2"))):  # type: ignore[misc]
-        asked: list[tuple[object, ...]] = []  # noqa: RUF012
-
-        def contribution_edges(self, *arguments: object) -> ContributionEdges:
-            self.asked.append(arguments)
-            return contribution_edges(run_of("gpt2"), *arguments)  # type: ignore[arg-type]
-
-    llm = run_of("gpt2").copy()
-    llm.__class__ = Remote
-    graph = contribution_graph(llm, -1, 0.1, True, "l2")
-    assert Remote.asked == [(2, layer, 0.1, True, "l2") for layer in range(2)]
-    assert torch.equal(graph.attention, contribution_graph(run_of("gpt2"), 2, 0.1, True, "l2").attention)
 
 
 def test_without_networkx_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_neurons_as_in_the_published_fixture(norm: str) -> None:
         residual_out=torch.tensor([[[4.0, 4.0]]]),
         tokens=torch.zeros((1, 1), dtype=torch.int64),
     )
-    found = neuron_contributions(llm, 0, 0, 0, k=5, norm=norm)
+    found = neuron_contributions(llm, 0, 0, 0, k=2, norm=norm)
     assert found.ids.tolist() == [1, 0]
     assert_near(found.values, torch.tensor([0.5, 0.25]), 1e-6)
     assert_near(found.residual, torch.tensor(0.25), 1e-6)
@@ -119,7 +119,7 @@ def test_edges_are_as_defined(family: str, norm: str) -> None:
     for row in rows_of(family):
         n = row.n_tokens
         for layer in range(row.llm.model_info().n_layers):
-            found = contribution_edges(row.llm, row.index, layer, THRESHOLD, norm=norm)
+            found = contribution_edges(row.llm, row.index, layer, THRESHOLD, True, norm)
             wanted = row.edges(layer, THRESHOLD, norm)
             assert_near(found.attention[:n, :n], wanted[0], 1e-5)
             for part, want in zip(found[1:], wanted[1:], strict=True):
@@ -147,7 +147,7 @@ def test_neurons_are_as_defined(family: str, norm: str) -> None:
     parts = row.llm.decomposed_ffn_out(1, layer, pos)
     middle, whole = (row.stream(name, layer)[pos] for name in ("residual_after_attn", "residual_out"))
     wanted = reference.contributions(torch.cat([parts, middle[None]])[None], whole[None], reference.P[norm])[0]
-    found = neuron_contributions(row.llm, 1, -1, -1, k=10**6, norm=norm)
+    found = neuron_contributions(row.llm, 1, -1, -1, parts.shape[0], norm)
     assert sorted(found.ids.tolist()) == list(range(parts.shape[0]))
     assert found.ids.dtype == torch.int64
     assert_near(found.values, wanted[found.ids])
@@ -169,7 +169,8 @@ def test_a_row_of_a_batch_is_that_sentence_alone(family: str, norm: str) -> None
         ours, theirs = attn_contributions(batch, index, 1, norm), attn_contributions(alone, 0, 1, norm)
         assert_near(ours.heads[:n, :n], theirs.heads, ALIKE)
         assert_near(ours.residual[:n], theirs.residual, ALIKE)
-        neurons, same = (neuron_contributions(*of, 1, -1, k=10**6, norm=norm) for of in ((batch, index), (alone, 0)))
+        k = batch.describe().d_ffn[1]
+        neurons, same = (neuron_contributions(*of, 1, -1, k, norm) for of in ((batch, index), (alone, 0)))
         assert_near(neurons.values[neurons.ids.argsort()], same.values[same.ids.argsort()], ALIKE)
 
 
@@ -178,7 +179,7 @@ def test_at_padding_all_is_zero(norm: str) -> None:
     llm, n = run_of("gpt2"), LENGTHS[1]
     attention = attn_contributions(llm, 1, 0, norm)
     assert attention.heads.shape == (LENGTHS[0], LENGTHS[0], 4)
-    edges = contribution_edges(llm, 1, 0, 0.0, norm=norm)
+    edges = contribution_edges(llm, 1, 0, 0.0, True, norm)
     neurons = neuron_contributions(llm, 1, 0, n, k=4, norm=norm)
     for padded in (attention.heads[n:], attention.heads[:, n:], attention.residual[n:], edges.attention[:, n:]):
         assert not padded.any()
@@ -194,7 +195,7 @@ def test_an_implementation_without_factors_gives_the_same(family: str, norm: str
     plain = ContractOnly(llm)
     for ours, theirs in zip(attn_contributions(llm, 0, 1, norm), attn_contributions(plain, 0, 1, norm), strict=True):
         assert_near(ours, theirs)
-    for ours, theirs in zip(contribution_edges(llm, 0, 1), contribution_edges(plain, 0, 1), strict=True):
+    for ours, theirs in zip(*(contribution_edges(each, 0, 1, THRESHOLD, True) for each in (llm, plain)), strict=True):
         assert_near(ours, theirs)
     ours, theirs = (neuron_contributions(each, 0, 1, -1, 4, norm) for each in (llm, plain))
     assert torch.equal(ours.ids, theirs.ids)
@@ -254,7 +255,7 @@ def test_no_vector_for_each_pair_of_positions_is_kept(norm: str) -> None:
         attn_contributions(llm, 0, 1, norm)
     assert 0 < largest.nbytes <= dense // 4
     with Largest() as largest:
-        contribution_edges(llm, 0, 1, norm=norm)
+        contribution_edges(llm, 0, 1, THRESHOLD, True, norm)
     assert 0 < largest.nbytes <= dense // 4
 
 
@@ -276,7 +277,7 @@ def test_it_ends_between_pieces_when_it_should(norm: str) -> None:
     with ended_at(1):
         attn_contributions(run_of("gpt2"), 0, 0, norm)
     with ended_at(1):
-        neuron_contributions(run_of("gpt2"), 0, 0, 0, norm=norm)
+        neuron_contributions(run_of("gpt2"), 0, 0, 0, 1, norm)
     with ended_at(3) as calls:
         attn_contributions(ContractOnly(run_of("gpt2", 0)), 0, 0, norm)
     assert calls == [3]
@@ -289,8 +290,8 @@ def test_it_ends_between_pieces_when_it_should(norm: str) -> None:
 def test_indices_count_from_the_end() -> None:
     llm = run_of("gpt2")
     assert torch.equal(attn_contributions(llm, -2, -1).heads, attn_contributions(llm, 1, 1).heads)
-    last = neuron_contributions(llm, 1, 1, LENGTHS[1] - 1)
-    assert torch.equal(neuron_contributions(llm, -2, -1, -1).ids, last.ids)
+    last = neuron_contributions(llm, 1, 1, LENGTHS[1] - 1, 9)
+    assert torch.equal(neuron_contributions(llm, -2, -1, -1, 9).ids, last.ids)
 
 
 def test_what_is_outside_is_refused_with_numbers() -> None:
@@ -310,7 +311,7 @@ def test_parameters_that_mean_nothing_are_refused() -> None:
     for threshold in (-0.1, 1.5, float("nan"), "much", True):
         with pytest.raises(InvalidRequestError, match="threshold must be a number from 0 to 1, got"):
             contribution_edges(llm, 0, 0, threshold)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequestError, match="k must be at least 1, got 0"):
+    with pytest.raises(InvalidRequestError, match="k must be 1 to 256, the number of neurons of layer 0, got 0"):
         neuron_contributions(llm, 0, 0, 0, k=0)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 
-from transparent_llm.analysis.contributions import ContributionEdges, checked_threshold, contribution_edges
+from transparent_llm.analysis.contributions import ContributionEdges, checked_threshold
 from transparent_llm.analysis.distances import checked_norm
+from transparent_llm.analysis.reading import read_all
 from transparent_llm.analysis.rows import Row
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
@@ -18,16 +19,6 @@ from transparent_llm.extras import missing
 from transparent_llm.runtime.indexing import checked_index
 
 _FIELDS = ContributionEdges._fields
-
-
-@runtime_checkable
-class HasContributionEdges(Protocol):
-    """An implementation that computes a layer of the graph where its values are."""
-
-    def contribution_edges(
-        self, batch_i: int, layer: int, threshold: float, renormalize: bool, norm: str
-    ) -> ContributionEdges:
-        """As the function of that name."""
 
 
 class Edge(NamedTuple):
@@ -261,8 +252,6 @@ def contribution_graph(
 ) -> ContributionGraph:
     """The contribution graph of a row of the current run.
 
-    An implementation that computes `contribution_edges` itself is asked for each layer's.
-
     Args:
         llm: Its current run is read.
         batch_i: Row of the batch.
@@ -277,14 +266,9 @@ def contribution_graph(
     """
     row, least = Row.of(llm, batch_i), checked_threshold(threshold)
     arguments = (least, renormalize, checked_norm(norm))
-    layers = [
-        llm.contribution_edges(row.index, layer, *arguments)
-        if isinstance(llm, HasContributionEdges)
-        else contribution_edges(llm, row.index, layer, *arguments)
-        for layer in range(llm.model_info().n_layers)
-    ]
+    reads = [("contribution_edges", row.index, layer, *arguments) for layer in range(llm.model_info().n_layers)]
     tokens = llm.tokens_to_strings(llm.tokens()[row.index, : row.n_tokens])
-    return ContributionGraph.of_layers(layers, tokens, *arguments)
+    return ContributionGraph.of_layers(read_all(llm, reads), tokens, *arguments)
 
 
 def _entering(layer: int) -> str:
