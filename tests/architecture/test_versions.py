@@ -31,7 +31,9 @@ SAMPLES = {
         "cmake_minimum_required(VERSION 3.25)\nproject(transparent_llm VERSION 1.2.3 LANGUAGES CXX)\n"
     ),
     "clients/go/version.go": 'package transparentllm\n\n// Version of this client.\nconst Version = "1.2.3"\n',
-    "deploy/helm/transparent-llm/Chart.yaml": 'name: transparent-llm\nversion: 1.2.3\nappVersion: 1.2.3\nkubeVersion: ">=1.27.0-0"\n',
+    "deploy/helm/transparent-llm/Chart.yaml": (
+        'name: transparent-llm\nversion: 1.2.3\nappVersion: 1.2.3\nkubeVersion: ">=1.27.0-0"\n'
+    ),
 }
 
 
