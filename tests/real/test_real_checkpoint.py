@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from real.plain_gemma import plain_gemma
+from support.models.contributions import Row
 from support.models.families import build_tokenizer
 from support.models.reference import HuggingFaceReference
 from transparent_llm import RemoteTransparentLlm, connect
@@ -120,6 +121,54 @@ def test_the_capital_of_france_appears_in_the_logit_lens(llm: RemoteTransparentL
     assert lens[12][0] == " Paris"
     assert all(" Paris" not in words for words in lens[:11])
     assert sum(" Paris" in words for words in lens[12:]) >= 5
+
+
+def test_the_grid_of_the_logit_lens_is_that_of_plain_hugging_face(
+    llm: RemoteTransparentLlm, reference: HuggingFaceReference
+) -> None:
+    grid = llm.logit_lens(0, layers=LAYERS, positions=[-1], k=5)
+    for i, layer in enumerate(LAYERS):
+        wanted = reference.unembed(reference.residual_out(layer)[0, 5], normalize=True).double()
+        require_close(grid.logits[i, 0].double(), wanted[grid.ids[i, 0]])
+        require_close(grid.logits[i, 0].double(), wanted.topk(5).values)
+        assert abs(float(grid.entropy[i, 0]) - float(-(wanted.softmax(0) * wanted.log_softmax(0)).sum())) < 1e-2
+    llm.run([CAPITAL])
+    last = llm.logit_lens(0, positions="last", k=5)
+    found = [layer for (point, layer), words in zip(last.places, last.strings, strict=True) if " Paris" in words[0]]
+    print("\n' Paris' is among the 5 likeliest after layers", found)
+    assert set(found) <= set(range(11, 18))
+    assert len(found) >= 5
+
+
+def test_the_terms_of_the_difference_between_two_names_sum_to_it(llm: RemoteTransparentLlm) -> None:
+    llm.run([DRINK])
+    john, mary = llm.to_single_token(" John"), llm.to_single_token(" Mary")
+    reads = [("logit_attribution", 0, layer, -1, john, mary) for layer in range(18)]
+    terms, *layers = llm.fetch([("logit_terms", 0, -1, john, mary), *reads])
+    last = llm.logits()[0, -1].double()
+    wanted = float(last[john] - last[mary])
+    assert wanted > 0
+    assert abs(float(terms.logit) - wanted) < 1e-2
+    summed = sum(float(each.heads.sum() + each.attn_bias + each.ffn) for each in layers)
+    whole = summed + float(terms.embedding + terms.norm_bias + terms.unembed_bias)
+    assert abs(whole - wanted) < 1e-2
+    heads = torch.stack([each.heads for each in layers])
+    best_heads = heads.flatten().topk(3)
+    print(
+        "\n' John' - ' Mary' by heads:",
+        [(*divmod(int(i), 4), round(float(v), 2)) for v, i in zip(*best_heads, strict=True)],
+    )
+    assert heads.max() > 0.2 * wanted
+
+
+def test_the_contribution_graph_is_that_of_the_definition(
+    llm: RemoteTransparentLlm, reference: HuggingFaceReference
+) -> None:
+    for layer in (5, 17):
+        (found,) = llm.fetch([("contribution_edges", 0, layer, 0.04, True)])
+        wanted = Row(reference, 0, len(IDS[0])).edges(layer, 0.04, "l1")
+        for got, want in zip(found, wanted, strict=True):
+            assert (got.double() - want.double()).abs().max() < 1e-3
 
 
 def test_who_gets_the_drink(llm: RemoteTransparentLlm) -> None:
