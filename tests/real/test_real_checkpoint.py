@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_the_terms_of_the_difference_between_two_names_sum_to_it(llm: RemoteTran
     llm.run([DRINK])
     john, mary = llm.to_single_token(" John"), llm.to_single_token(" Mary")
     reads = [("logit_attribution", 0, layer, -1, john, mary) for layer in range(18)]
-    terms, *layers = llm.fetch([("logit_terms", 0, -1, john, mary), *reads])
+    terms, *layers = cast(list[Any], llm.fetch([("logit_terms", 0, -1, john, mary), *reads]))
     last = llm.logits()[0, -1].double()
     wanted = float(last[john] - last[mary])
     assert wanted > 0
@@ -165,7 +166,7 @@ def test_the_contribution_graph_is_that_of_the_definition(
     llm: RemoteTransparentLlm, reference: HuggingFaceReference
 ) -> None:
     for layer in (5, 17):
-        (found,) = llm.fetch([("contribution_edges", 0, layer, 0.04, True)])
+        (found,) = cast(list[Any], llm.fetch([("contribution_edges", 0, layer, 0.04, True)]))
         wanted = Row(reference, 0, len(IDS[0])).edges(layer, 0.04, "l1")
         for got, want in zip(found, wanted, strict=True):
             assert (got.double() - want.double()).abs().max() < 1e-3
