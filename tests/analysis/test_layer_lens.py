@@ -143,7 +143,9 @@ def test_the_grid_is_made_of_lenses(gpt2: TransformerLensTransparentLlm) -> None
     assert (last.places, last.positions, last.kl) == ((("out", 1),), (LENGTHS[1] - 1,), None)
 
 
-def frozen(llm: TransformerLensTransparentLlm, layer: int, minus: int | None = None, point: str = "out") -> torch.Tensor:
+def frozen(
+    llm: TransformerLensTransparentLlm, layer: int, minus: int | None = None, point: str = "out"
+) -> torch.Tensor:
     """Of row 1, the whole vocabulary in its own order [pos vocab]."""
     tokens = tuple(range(llm.model_info().d_vocab))
     at = tuple(range(LENGTHS[1]))
