@@ -50,7 +50,7 @@ class Attribution(Labelled):
         return [(*divmod(i, heads.shape[1]), float(heads.flatten()[i])) for i in order]
 
     def picture(self) -> str:
-        """A grid of layers x (heads, bias, feed-forward part), and what belongs to no layer; of several tokens a table."""
+        """A grid of layers x parts, and what belongs to no layer; of several tokens a table."""
         if self["heads"].ndim != 2:
             return self.table()._repr_html_()
         heads = self["heads"]

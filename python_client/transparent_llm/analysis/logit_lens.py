@@ -24,6 +24,9 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.table import Table
 
+_SHOWN = 8
+"""Positions in a terminal."""
+
 
 @dataclass(frozen=True, repr=False)
 class LogitLens(ShowsItself):
@@ -72,13 +75,15 @@ class LogitLens(ShowsItself):
         return _grid(self)
 
     def table(self) -> Table:
-        """A row for each place, the last at the top, and what the position in each column says of the next token."""
-        columns = [f"{pos} {token!r}" for pos, token in zip(self.positions, self.tokens, strict=True)]
+        """A row for each place, the last at the top, and the most likely token at each of the last few positions."""
+        at = range(len(self.positions))[-_SHOWN:]
+        columns = [f"{self.positions[i]} {self.tokens[i]!r}" for i in at]
         lines = [
-            (_name(place), *(f"{tops[0]!r} {float(p):.2f}" if tops else "" for tops, p in zip(row, best, strict=True)))
+            (_name(place), *(f"{row[i][0]!r} {best[i]:.2f}" if row[i] else "" for i in at))
             for place, row, best in zip(self.places, self.strings, self._best.tolist(), strict=True)
         ]
-        return Table.of(f"logit lens, row {self.batch_i}", ("place", *columns), reversed(lines))
+        of = f", the last {_SHOWN} of {len(self.positions)} positions" if len(at) < len(self.positions) else ""
+        return Table.of(f"logit lens, row {self.batch_i}{of}", ("place", *columns), reversed(lines))
 
     @property
     def _best(self) -> torch.Tensor:
