@@ -151,6 +151,20 @@ def test_the_picture_of_an_attribution_has_all_parts(gpt2: TransformerLensTransp
     assert "head" in gpt2.attribution([3, 8]).picture()
 
 
+def test_an_attribution_prints_a_line_for_each_layer(gpt2: TransformerLensTransparentLlm) -> None:
+    found = gpt2.attribution(3, batch_i=ROW)
+    lines = str(found).splitlines()
+    sums = [float(found["heads"][1].sum()), float(found["attn_bias"][1]), float(found["ffn"][1])]
+    assert lines[3].split() == ["layer", "1", *(f"{part:.4f}" for part in sums)]
+    assert lines[-1].split() == ["total", f"{float(found['total']):.4f}"]
+
+
+def test_scores_print_the_highest_first(gpt2: TransformerLensTransparentLlm) -> None:
+    found = gpt2.head_scores("previous", ROW)
+    (layer, head, score), *_ = found.top()
+    assert str(found).splitlines()[2].split() == ["layer", str(layer), "head", str(head), f"{score:.4f}"]
+
+
 def test_text_is_coloured_by_the_tokens_own_probabilities(gpt2: TransformerLensTransparentLlm) -> None:
     found = gpt2.token_logprobs(ROW)
     shown = numbers(found._repr_html_())

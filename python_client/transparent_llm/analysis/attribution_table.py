@@ -49,6 +49,16 @@ class Attribution(Labelled):
         order = heads.flatten().abs().sort(descending=True, stable=True).indices[: max(0, k)].tolist()
         return [(*divmod(i, heads.shape[1]), float(heads.flatten()[i])) for i in order]
 
+    def table(self) -> Table:
+        """A row for each layer, with all its heads together; of several tokens what the tensors are."""
+        if self["heads"].ndim != 2:
+            return super().table()
+        columns = (self["heads"].sum(dim=1), self["attn_bias"], self["ffn"])
+        layers = torch.stack(columns, dim=1).tolist()
+        rows = [(f"layer {layer}", *(f"{part:.4f}" for part in parts)) for layer, parts in enumerate(layers)]
+        rest = [(name.replace("_", " "), "", "", "", f"{float(self[name]):.4f}") for name in _SCALARS]
+        return Table.of(self.title, ("", "heads", "attn bias", "ffn", ""), [*((*row, "") for row in rows), *rest])
+
     def picture(self) -> str:
         """A grid of layers x parts, and what belongs to no layer; of several tokens a table."""
         if self["heads"].ndim != 2:

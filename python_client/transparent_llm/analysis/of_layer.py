@@ -16,6 +16,7 @@ from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.analysis.token_names import TokenName, minus_of, token_of
 from transparent_llm.analysis.token_strings import strings_of
 from transparent_llm.contract import TransparentLlm
+from transparent_llm.table import Table
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -46,6 +47,11 @@ class HeadScores(Labelled):
         flat, n_heads = self.scores.flatten(), self.scores.shape[1]
         order = flat.sort(descending=True, stable=True).indices[: max(0, k)].tolist()
         return [(*divmod(i, n_heads), float(flat[i])) for i in order]
+
+    def table(self) -> Table:
+        """The heads with the highest scores."""
+        rows = [(f"layer {layer}", f"head {head}", f"{score:.4f}") for layer, head, score in self.top()]
+        return Table.of(self.title, ("", "", "score"), rows)
 
 
 def attention_of(llm: TransparentLlm, layer: int, batch_i: int = 0) -> OfHeads:
