@@ -21,6 +21,7 @@ from transparent_llm.cluster import add_cluster_command
 from transparent_llm.description import ModelDescription, ModelState
 from transparent_llm.errors import InvalidRequestError, TransparentLlmError
 from transparent_llm.extras import missing
+from transparent_llm.looking import add_looking_commands
 from transparent_llm.network.target import DEFAULT_TARGET
 from transparent_llm.quoting import shown
 from transparent_llm.runtime.indexing import checked_index
@@ -102,6 +103,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     get.add_argument("--no-normalize", action="store_true", help="with unembed: leave the final norm out")
     get.add_argument("-o", "--output", type=Path, required=True, help="file to write, .safetensors")
     _add_connection(get, command=_get)
+
+    add_looking_commands(commands, _add_connection, _connect)
 
     health = commands.add_parser("health", help="exit 0 if the server answers calls, 1 if not")
     _add_connection(health, command=_health, timeout_s=5.0)

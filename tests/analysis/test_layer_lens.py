@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from support.models.batch import LENGTHS, ROWS
+from support.models.families import FAMILIES, build_model
+from support.models.last_step import LastStepReference
 from support.models.reference import HuggingFaceReference
 from transparent_llm.analysis.layer_lens import layer_lens
 from transparent_llm.analysis.logit_lens import logit_lens
-from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError
+from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 TOLERANCE = 1e-4
@@ -138,3 +141,49 @@ def test_the_grid_is_made_of_lenses(gpt2: TransformerLensTransparentLlm) -> None
     assert list(grid.tokens) == gpt2.tokens_to_strings(gpt2.tokens()[1, : LENGTHS[1]])
     last = logit_lens(gpt2, 1, layers=[-1], positions="last", with_kl=False)
     assert (last.places, last.positions, last.kl) == ((("out", 1),), (LENGTHS[1] - 1,), None)
+
+
+def frozen(
+    llm: TransformerLensTransparentLlm, layer: int, minus: int | None = None, point: str = "out"
+) -> torch.Tensor:
+    """Of row 1, the whole vocabulary in its own order [pos vocab]."""
+    tokens = tuple(range(llm.model_info().d_vocab))
+    at = tuple(range(LENGTHS[1]))
+    return layer_lens(llm, 1, layer, minus, point, "in", "frozen", at, token_ids=tokens).target_logits.double()
+
+
+def test_frozen_is_the_last_step_by_hand(family: str, llm: TransformerLensTransparentLlm) -> None:
+    step, n, last = LastStepReference(build_model(FAMILIES[family]())), LENGTHS[1], llm.model_info().n_layers - 1
+    got = frozen(llm, 0)
+    for pos in (0, n - 1):
+        part, whole = llm.residual_out(0)[1, pos], llm.residual_out(last)[1, pos]
+        for token in (*TARGETS, 499):
+            wanted = float(step.terms(part, whole, token))
+            assert abs(float(got[pos, token]) - wanted) <= 1e-5 * max(1.0, abs(wanted))
+
+
+def test_frozen_parts_sum_to_the_whole(llm: TransformerLensTransparentLlm) -> None:
+    n_layers = llm.model_info().n_layers
+    parts = frozen(llm, 0, point="in")
+    for layer in range(n_layers):
+        parts += frozen(llm, layer, layer)
+    assert (parts - frozen(llm, -1)).abs().max().item() <= 1e-5 * max(1.0, float(parts.abs().max()))
+
+
+def test_frozen_at_the_last_layer_is_the_logit_less_its_biases(llm: TransformerLensTransparentLlm) -> None:
+    tokens = tuple(range(llm.model_info().d_vocab))
+    readout = llm.readout(tokens)
+    wanted = llm.logits()[1, : LENGTHS[1]].double()
+    if readout.soft_cap is not None:
+        wanted = (wanted / readout.soft_cap).atanh() * readout.soft_cap
+    wanted = wanted - readout.norm_bias - readout.unembed_bias
+    assert (frozen(llm, -1) - wanted).abs().max().item() <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+def test_frozen_needs_to_know_the_last_step(gpt2: TransformerLensTransparentLlm) -> None:
+    with serve_in_process(gpt2.copy()) as remote:
+        remote.run_tokens(ROWS)
+        with pytest.raises(NotSupportedError, match="does not say how logits are made of the residual stream"):
+            layer_lens(remote, 0, 0, normalize="frozen")
+        far, near = (logit_lens(each, 1, normalize="frozen", k=3) for each in (remote, gpt2))
+        assert torch.equal(far.logits, near.logits)

@@ -309,3 +309,71 @@ def test_info_says_of_a_model_that_is_not_loaded_what_is_known(capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "model big, huge: unloaded, to be loaded from a local folder"
     assert lines[2].startswith("  7,000,000 parameters, 4 layers, 8 heads, d_model 64")
+
+
+def test_lens_prints_the_last_positions_and_writes_a_page_of_all(address: str, tmp_path: Path) -> None:
+    page = tmp_path / "lens.html"
+    finished = called("lens", SENTENCE, "-o", str(page), "--target", address)
+    assert finished.returncode == 0, finished.stderr
+    with RemoteTransparentLlm(address) as llm:
+        llm.run([SENTENCE])
+        wanted = llm.logit_lens()
+    lines = finished.stdout.splitlines()
+    assert lines[:-1] == str(wanted).splitlines()
+    assert [line.split()[:2] for line in lines[2:-1]] == [["out", str(i)] for i in (3, 2, 1, 0)] + [["in", "0"]]
+    assert lines[-1] == f"{page}: 5 places, {len(wanted.positions)} positions"
+    assert page.read_text("utf-8").count("data-value=") == 5 * len(wanted.positions)
+
+
+def test_lens_of_one_position_after_attention_too(address: str) -> None:
+    finished = called("lens", SENTENCE, "--pos", "-1", "--mid", "--normalize", "frozen", "--target", address)
+    assert finished.returncode == 0, finished.stderr
+    with RemoteTransparentLlm(address) as llm:
+        llm.run([SENTENCE])
+        assert finished.stdout == f"{llm.logit_lens(positions=[-1], mid=True, normalize='frozen')}\n"
+    assert len(finished.stdout.splitlines()) == 2 + 9
+
+
+def test_top_prints_what_the_model_or_a_layer_says(address: str) -> None:
+    finished = called("top", SENTENCE, "--top", "3", "--target", address)
+    assert finished.returncode == 0, finished.stderr
+    with RemoteTransparentLlm(address) as llm:
+        llm.run([SENTENCE])
+        best = llm.logits()[0, -1].topk(3).indices
+        words = llm.tokens_to_strings(best)
+        lines = finished.stdout.splitlines()[2:]
+        assert [line.split()[-3] for line in lines] == [str(int(token)) for token in best]
+        assert all(repr(word) in line for word, line in zip(words, lines, strict=True))
+        of_layer = called("top", SENTENCE, "--layer", "1", "--pos", "2", "--bottom", "2", "--target", address)
+        assert of_layer.stdout == f"{llm.top_tokens(1, 2, bottom_k=2)}\n"
+
+
+def test_graph_draws_what_leads_to_a_prediction(address: str, tmp_path: Path) -> None:
+    page = tmp_path / "graph.html"
+    finished = called("graph", SENTENCE, "--threshold", "0.1", "--pos", "4", "-o", str(page), "--target", address)
+    assert finished.returncode == 0, finished.stderr
+    with RemoteTransparentLlm(address) as llm:
+        llm.run([SENTENCE])
+        graph = llm.contribution_graph(threshold=0.1).paths(4)
+    n = len(graph.edges())
+    assert n
+    assert page.read_text("utf-8").count("data-weight=") == n
+    assert finished.stdout == f"{page}: {n} edges, 4 layers, {len(graph.tokens)} tokens\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lens", SENTENCE, "--pos", "99"], "pos 99 is out of range"),
+        (["lens", SENTENCE, "-o", "/"], "/"),
+        (["top", SENTENCE, "--top", "5000"], "k must be 0 to 1024, the number of tokens in the vocabulary, got 5000"),
+        (["top", SENTENCE, "--layer", "9"], "layer 9 is out of range"),
+        (["graph", SENTENCE, "--threshold", "2", "-o", "x.html"], "from 0 to 1, got 2.0"),
+        (["graph", SENTENCE, "--pos", "99", "-o", "x.html"], "start 99 is out of range"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_one_line(arguments: list[str], said: str, address: str) -> None:
+    finished = called(*arguments, "--target", address)
+    assert finished.returncode == 1
+    assert len(finished.stderr.splitlines()) == 1
+    assert said in finished.stderr

@@ -17,6 +17,7 @@ from transparent_llm.analysis.dataset.positions import Positions
 from transparent_llm.analysis.dataset.rows import ChunkReader, Rows, Wanted
 from transparent_llm.analysis.dataset.site import ReadSpec, sites
 from transparent_llm.analysis.progress import Bar, Report
+from transparent_llm.analysis.uncut import require_uncut
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.extras import missing
@@ -72,6 +73,7 @@ def activations(
     """
     if isinstance(sentences, str | bytes) or not isinstance(sentences, Iterable):
         raise InvalidRequestError(f"activations takes a list of sentences, got {kind_of(sentences)}")
+    require_uncut(llm)
     require_dtype("activations", dtype)
     if dtype is not None and not dtype.is_floating_point:
         raise InvalidRequestError(f"activations takes a floating dtype, got {dtype}", reason="INVALID_DTYPE")

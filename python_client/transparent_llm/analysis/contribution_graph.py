@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,9 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 
 from transparent_llm.analysis.contributions import ContributionEdges, checked_threshold
+from transparent_llm.analysis.display.markup import figure
 from transparent_llm.analysis.distances import checked_norm
+from transparent_llm.analysis.graph_picture import graph_picture
+from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
 from transparent_llm.analysis.reading import read_all
 from transparent_llm.analysis.rows import Row
+from transparent_llm.analysis.showing import ShowsItself
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.extras import missing
@@ -56,7 +61,7 @@ class Reached(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Edges:
+class _Edges(ShowsItself):
     """Weights of all edges of a row without padding."""
 
     attention: Float[torch.Tensor, "layer target source"]
@@ -73,6 +78,18 @@ class _Edges:
 
     tokens: tuple[str, ...]
     """The text of each position."""
+
+    @abstractmethod
+    def edges(self) -> list[Edge]:
+        """Those that count."""
+
+    def labelled(self) -> Labelled:
+        """The weights as tensors; the picture is of `edges()`."""
+        layers, words = Axis("layer", range(self.n_layers)), {"token": self.tokens}
+        places = tuple(Axis(name, range(len(self.tokens)), words) for name in ("target", "source"))
+        of = dict.fromkeys(_FIELDS, ("layer", "target")) | {_FIELDS[0]: ("layer", "target", "source")}
+        tensors = {name: OnAxes(getattr(self, name), axes) for name, axes in of.items()}
+        return _Drawn(repr(self).strip("<>"), (layers, *places), tensors, self)
 
     @property
     def n_layers(self) -> int:
@@ -95,6 +112,17 @@ class _Edges:
                 yield Edge(f"M{layer}_{t}", f"I{layer}_{t}", weight, "ffn", layer, t, t)
             for (t,), weight in _found(self.ffn_residual[layer], counts):
                 yield Edge(f"A{layer}_{t}", f"I{layer}_{t}", weight, "ffn_residual", layer, t, t)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Drawn(Labelled):
+    graph: _Edges
+
+    def picture(self) -> str:
+        """Tokens beside each other, layers from the bottom up."""
+        graph = self.graph
+        drawn = graph_picture(graph.edges(), title=self.title, tokens=graph.tokens, n_layers=graph.n_layers)
+        return figure(self.title, drawn)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,7 +12,7 @@ from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.places import checked_positions, residual
 from transparent_llm.analysis.readout import checked_token
 from transparent_llm.analysis.rows import Row
-from transparent_llm.analysis.scores import in_blocks, scores
+from transparent_llm.analysis.scores import checked_normalize, in_blocks, scores
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.runtime.numerics import standard_numerics
 
@@ -85,6 +85,7 @@ def layer_lens(
     row = Row.of(llm, batch_i)
     places = checked_positions(row, positions)
     targets = _checked_tokens(llm, k, bottom_k, token_ids)
+    checked_normalize(normalize)
     vectors = residual(llm, row, point, layer)
     if minus_layer is not None:
         vectors = vectors.float() - residual(llm, row, minus_point, minus_layer).float()
@@ -93,7 +94,7 @@ def layer_lens(
     real = [i for i, place in enumerate(places) if place < row.n_tokens]
     for block in in_blocks(llm, real):
         at = [places[i] for i in block]
-        found = scores(llm, vectors[at], normalize)
+        found = scores(llm, vectors[at], normalize, output[at])
         wanted = scores(llm, output[at]) if with_kl else None
         _put(made, block, _looked_at(found, k, bottom_k, targets, wanted))
     return made

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from transparent_llm.analysis.activations import activations
+from transparent_llm.analysis.attribution_table import attribution
+from transparent_llm.analysis.contribution_graph import contribution_graph
 from transparent_llm.analysis.logit_lens import logit_lens
-from transparent_llm.analysis.reading import read_all
-from transparent_llm.analysis.token_logprobs import TokenLogprobs
+from transparent_llm.analysis.of_layer import (
+    attention_of,
+    attn_contributions_of,
+    head_scores_of,
+    neuron_attribution_of,
+    neuron_contributions_of,
+    source_attribution_of,
+    value_weighted_norms_of,
+)
+from transparent_llm.analysis.text_logprobs import text_logprobs
 from transparent_llm.analysis.top_tokens import top_tokens, top_tokens_of
 from transparent_llm.contract import TransparentLlm
 
 
 class Analyses(TransparentLlm):
-    """A `TransparentLlm` that can be asked for analyses of its current run."""
+    """A `TransparentLlm` that can be asked for analyses of its current run.
+
+    Of a remote one, each is one read: what is small is made next to the weights.
+    """
 
     logit_lens = logit_lens
     top_tokens = top_tokens
     top_tokens_of = top_tokens_of
+    token_logprobs = text_logprobs
 
-    def token_logprobs(self, batch_i: int = 0) -> TokenLogprobs:
-        """The log-probability and the rank that the model gave to each token of a row, at the position before it.
+    contribution_graph = contribution_graph
+    attn_contributions = attn_contributions_of
+    neuron_contributions = neuron_contributions_of
 
-        Raises:
-            IndexOutOfRangeError: the run has no such row.
-        """
-        found: TokenLogprobs = read_all(self, [("token_logprobs", batch_i)])[0]
-        return found
+    attribution = attribution
+    source_attribution = source_attribution_of
+    neuron_attribution = neuron_attribution_of
+
+    attention_matrices = attention_of
+    head_scores = head_scores_of
+    value_weighted_norms = value_weighted_norms_of
+
+    activations = activations

@@ -38,7 +38,7 @@ class HasProjections(Protocol):
     def ffn_bias(self, batch_i: int, layer: int, pos: int) -> Float[torch.Tensor, "d_model"]:
         """What the feed-forward part added to the residual stream that belongs to no neuron."""
 
-    def value_weighted_norms(self, batch_i: int, layer: int) -> Float[torch.Tensor, "head target source"]:
+    def norms_of_values(self, batch_i: int, layer: int) -> Float[torch.Tensor, "head target source"]:
         """Length of each vector of `decomposed_attn(batch_i, layer)`."""
 
 
@@ -109,7 +109,7 @@ def ffn_bias(llm: TransparentLlm, batch_i: int, layer: int, pos: int) -> torch.T
 def value_weighted_norms(llm: TransparentLlm, batch_i: int, layer: int) -> torch.Tensor:
     """Length of what each head brought from each position to each position [head target source]."""
     if isinstance(llm, HasProjections):
-        return llm.value_weighted_norms(batch_i, layer)
+        return llm.norms_of_values(batch_i, layer)
     moved = llm.decomposed_attn(batch_i, layer)
     return torch.cat([wide(part).norm(dim=-1) for part in _blocks(moved)]).permute(2, 0, 1).contiguous()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.analysis.uncut import require_uncut
 from transparent_llm.contract import TransparentLlm
 
 
@@ -21,7 +22,12 @@ class FetchesAnalyses(Protocol):
 
 
 def read_all(llm: TransparentLlm, reads: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """What each of these answers: the name of an analysis, and its arguments in their order."""
+    """What each of these answers: the name of an analysis, and its arguments in their order.
+
+    Raises:
+        InvalidRequestError: within a block that cuts axes of what is read.
+    """
+    require_uncut(llm)
     if isinstance(llm, FetchesAnalyses) and llm.has_analyses():
         return llm.fetch(reads)
     return [ANALYSES[name](llm, *arguments) for name, *arguments in reads]

@@ -38,6 +38,9 @@ class Readout:
     is_centred: bool
     """Whether the final norm divides by the deviation from the mean (LayerNorm), not by the size (RMSNorm)."""
 
+    gain: Float[torch.Tensor, "d_model"]
+    """What the final norm multiplies by after it has divided, times the model's own scale of logits."""
+
     soft_cap: float | None = None
     """Of the model's output: `soft_cap * tanh(logit / soft_cap)`, as in Gemma 2. None: it has none."""
 
@@ -47,6 +50,16 @@ class Readout:
         if self.is_centred:
             x = x - x.mean(dim=-1, keepdim=True)
         return (x.square().mean(dim=-1) + self.eps).sqrt()
+
+    def normalized(
+        self, vectors: Float[torch.Tensor, "*at d_model"], residual: Float[torch.Tensor, "*at d_model"]
+    ) -> Float[torch.Tensor, "*at d_model"]:
+        """Vectors after the final norm with the scale that it has for `residual`, without its bias: linear in them.
+        Their plain product with the unembedding is in units of logits."""
+        x = vectors.to(self.directions)
+        if self.is_centred:
+            x = x - x.mean(dim=-1, keepdim=True)
+        return x / self.scale(residual)[..., None] * self.gain
 
     def logits(self, residual: Float[torch.Tensor, "*at d_model"]) -> Float[torch.Tensor, "*at token"]:
         """Logits before the soft cap."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import SupportsIndex
 
+from transparent_llm.analysis.uncut import require_uncut
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.runtime.indexing import checked_index
@@ -30,7 +31,9 @@ class Row:
         Raises:
             IndexOutOfRangeError: no such row.
             NotRunError: nothing was run yet.
+            InvalidRequestError: within a block that cuts axes of what is read.
         """
+        require_uncut(llm)
         index = checked_index("batch_i", batch_i, llm.batch_size())
         try:
             mask = llm.mask()

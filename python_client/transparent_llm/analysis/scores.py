@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 
 from transparent_llm.analysis.interrupt import check
+from transparent_llm.analysis.readout import readout_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import quoted
@@ -28,14 +29,39 @@ def in_blocks(llm: TransparentLlm, indices: Sequence[int]) -> Iterator[list[int]
 
 
 def scores(
-    llm: TransparentLlm, vectors: Float[torch.Tensor, "n d_model"], normalize: str = "own"
+    llm: TransparentLlm,
+    vectors: Float[torch.Tensor, "n d_model"],
+    normalize: str = "own",
+    output: Float[torch.Tensor, "n d_model"] | None = None,
 ) -> Float[torch.Tensor, "n vocab"]:
     """Scores of the whole vocabulary, in float32.
 
+    Args:
+        llm: Whose last step is taken.
+        vectors: Of the residual stream.
+        normalize: One of `NORMALIZE`.
+        output: What leaves the last layer at the position of each vector, whose scale "frozen" takes.
+
     Raises:
         InvalidRequestError: `normalize` is not known.
+        NotSupportedError: "frozen", and the implementation cannot say how its logits are made.
     """
-    if normalize not in ("own", "none"):
+    checked_normalize(normalize)
+    if normalize != "frozen":
+        return llm.unembed(vectors, normalize == "own").float()
+    assert output is not None
+    x = readout_of(llm, [0]).normalized(vectors, output)
+    bias = llm.unembed(torch.zeros_like(x[:1]), False)
+    return (llm.unembed(x, False) - bias).float()
+
+
+def checked_normalize(normalize: str) -> str:
+    """One of `NORMALIZE`.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if normalize not in NORMALIZE:
         known = ", ".join(f'"{each}"' for each in NORMALIZE)
         raise InvalidRequestError(f"normalize must be one of {known}, got {quoted(str(normalize))}")
-    return llm.unembed(vectors, normalize == "own").float()
+    return normalize

@@ -43,6 +43,10 @@ class Connected:
         self._runs.current().find_model()
         return self._shared.models.has("analysis")
 
+    def cut_axes(self) -> tuple[str, ...]:
+        """Axes that a `reading` block cuts just now."""
+        return tuple(axis for axis, _ in self._own_selection.get().axes)
+
     @contextmanager
     def _within(self: _Self, narrow: Callable[[Selection], Selection]) -> Iterator[_Self]:
         """A block whose reads ask for less."""

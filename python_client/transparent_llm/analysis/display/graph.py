@@ -32,7 +32,9 @@ class Node(NamedTuple):
     row: float
     """From 0, the lowest; between two rows for what stands between them."""
 
-    column: int
+    column: float
+    """From 0; between two columns for what stands beside the first of them."""
+
     kind: str = ""
     """"ffn" is drawn as a square, all else as a circle."""
 
@@ -73,9 +75,9 @@ def graph_svg(
     across, up = Kept.of("pos", len(tokens), MOST_COLUMNS), Kept.of("layer", len(layers), MOST_ROWS)
     columns, rows = ({index: at for at, index in enumerate(kept.indices)} for kept in (across, up))
     drawn = {
-        name: (_LEFT_PX + (columns[node.column] + 0.5) * _COLUMN_PX, _y(node.row, rows, len(up.indices)))
+        name: (_x(node.column, columns), _y(node.row, rows, len(up.indices)))
         for name, node in list(places.items())[:MOST_NODES]
-        if node.column in columns and math.floor(node.row) in rows
+        if math.floor(node.column) in columns and math.floor(node.row) in rows
     }
     between = [edge for edge in edges if edge.source in drawn and edge.target in drawn]
     heaviest = sorted(between, key=lambda edge: -edge.weight)[:MOST_EDGES]
@@ -114,6 +116,11 @@ def _require_edges(edges: Sequence[Edge], places: Mapping[str, Node]) -> None:
                 f"the edge from {quoted(edge.source)} to {quoted(edge.target)} weighs {edge.weight}; a weight is a "
                 "number from 0 on"
             )
+
+
+def _x(column: float, columns: Mapping[int, int]) -> float:
+    whole = math.floor(column)
+    return _LEFT_PX + (columns[whole] + 0.5 + column - whole) * _COLUMN_PX
 
 
 def _y(row: float, rows: Mapping[int, int], n_rows: int) -> float:

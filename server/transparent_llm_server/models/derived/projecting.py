@@ -63,7 +63,7 @@ class Projecting:
         return self.values().ffn_bias(batch_i, layer, pos)
 
     @standard_numerics()
-    def value_weighted_norms(self, batch_i: int, layer: int) -> Float[torch.Tensor, "head target source"]:
+    def norms_of_values(self, batch_i: int, layer: int) -> Float[torch.Tensor, "head target source"]:
         """Length of what each head brought from each source to each target."""
         return self.values().value_weighted_norms(batch_i, layer).own_tensor()
 

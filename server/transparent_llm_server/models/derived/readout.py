@@ -59,7 +59,8 @@ class LastStep:
         if is_centred:
             directions = directions - directions.mean(dim=1, keepdim=True)
         cap = soft_cap(model.text_config)
-        return Readout(directions, weights @ norm_bias * scale, unembed_bias * scale, _eps(norm), is_centred, cap)
+        biases = (weights @ norm_bias * scale, unembed_bias * scale)
+        return Readout(directions, *biases, _eps(norm), is_centred, gain * scale, cap)
 
     def _rows(self, unembedding: Any, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the unembedding, and of its bias."""
