@@ -7,8 +7,10 @@ from transparent_llm.analysis.reading import read_all
 from transparent_llm.analysis.token_logprobs import TokenLogprobs
 from transparent_llm.analysis.top_tokens import top_tokens, top_tokens_of
 from transparent_llm.contract import TransparentLlm
+from transparent_llm.runtime.short_tracebacks import short_tracebacks
 
 
+@short_tracebacks
 class Analyses(TransparentLlm):
     """A `TransparentLlm` that can be asked for analyses of its current run."""
 

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tqdm.auto import tqdm
-
+from transparent_llm.runtime.bars import tqdm
 from transparent_llm.runtime.forking import in_child
 from transparent_llm.runtime.watching import someone_watches
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
