@@ -1,4 +1,4 @@
-"""Tracebacks that end in the user's line under IPython, which shows the last frame even where that one is to be hidden."""
+"""Tracebacks that end in the user's line under IPython, which shows the last frame even if that is to be hidden."""
 
 from __future__ import annotations
 
