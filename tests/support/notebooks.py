@@ -53,7 +53,7 @@ def execute(notebook: Any, environment: Mapping[str, str] | None = None, written
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs, transport="ipc")
     client = Watched(notebook, km=manager, timeout=LONGEST_CELL_S, allow_errors=True)
     paths = os.pathsep.join(path for path in sys.path if path)
-    return client.execute(env={**os.environ, "PYTHONPATH": paths, **(environment or {})})
+    return client.execute(cleanup_kc=True, env={**os.environ, "PYTHONPATH": paths, **(environment or {})})
 
 
 def notebook_of(cells: Sequence[str]) -> Any:
