@@ -17,7 +17,8 @@ FACTS = {
     "first_look": "shapes=[list(stream.shape), list(patterns.shape), list(lens.probs.shape)], best=best.strings[0], "
     "lens=lens.strings[-1][-1][0], likeliest=llm.tokens_to_strings(llm.logits()[0, -1:].argmax(-1))[0], "
     "probability=float(best.probs[0]), expected=float(llm.logits()[0, -1].softmax(-1).max()), "
-    "surprise=surprise.tolist(), nats=torch.nn.functional.cross_entropy(llm.logits()[0, :-1], llm.tokens()[0, 1:], reduction='none').tolist()",
+    "surprise=surprise.tolist(), "
+    "nats=torch.nn.functional.cross_entropy(llm.logits()[0, :-1], llm.tokens()[0, 1:], reduction='none').tolist()",
     "ioi": "difference=difference, total=float(total), layers=terms.layers.tolist(), parts=grid.sum(dim=1).tolist(), "
     "head=float(heads[layer, head]), most=float(heads.max()), sources=float(sources[head].sum())",
     "induction": "best=[layer, head], score=float(scores[layer, head]), first=first, second=second, "
