@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from transparent_llm.quoting import shown
+from transparent_llm.readable_traceback import rendered
 
 
 class TransparentLlmError(Exception):
@@ -51,6 +52,10 @@ class TransparentLlmError(Exception):
     def __str__(self) -> str:
         """The message, fit for a terminal; `message` has it as it came."""
         return shown(self.message, keeps="\n")
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show: a bug of ours with all frames, other errors up to the user's line."""
+        return rendered(self, whole=isinstance(self, InternalError))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self)._rebuild, (self.message, self.reason, self.metadata, self.retry_after_s)

@@ -63,6 +63,11 @@ class Table:
 class Tabular(ABC):
     """What `print`, IPython and notebooks show as a table; its `repr` stays its own."""
 
+    def __init_subclass__(cls) -> None:
+        """IPython takes the first of `_repr_pretty_` and `__repr__` that a class itself has: dataclasses have one."""
+        super().__init_subclass__()
+        cls._repr_pretty_ = Tabular._repr_pretty_  # type: ignore[method-assign]
+
     @abstractmethod
     def table(self) -> Table:
         """What is shown of it."""

@@ -124,7 +124,7 @@ def test_a_lost_server_is_told_where_a_bar_would_be(capfd: pytest.CaptureFixture
 
 def test_nothing_is_made_for_calls_that_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    monkeypatch.setattr(progress, "_bar", made.append)
+    monkeypatch.setattr(progress, "_bar", lambda *arguments: made.append(arguments))
     monkeypatch.setattr(progress, "SHOWN_AFTER_S", 60.0)
     with running() as server, RemoteTransparentLlm(server.address, cache_bytes=0, progress=True) as llm:
         llm.run_tokens([[1, 2]])

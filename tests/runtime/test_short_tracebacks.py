@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from types import TracebackType
 
@@ -9,7 +10,9 @@ import pytest
 
 from support.servers.servers import served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, connect, errors
-from transparent_llm.runtime.short_tracebacks import short_tracebacks
+from transparent_llm.analysis.heads import head_scores
+from transparent_llm.readable_traceback import up_to_user
+from transparent_llm.runtime.short_tracebacks import short_traceback, short_tracebacks
 
 
 def frames(error: BaseException) -> list[TracebackType]:
@@ -50,6 +53,37 @@ def test_a_client_that_cannot_be_made_does_too() -> None:
         with pytest.raises(errors.InvalidRequestError) as refused:
             make("nowhere:70000")
         require_short(refused.value)
+
+
+def test_an_interrupt_is_shown_up_to_the_user_and_keeps_its_frames() -> None:
+    interrupt = short_traceback(signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        interrupt(signal.SIGINT, None)
+    assert len(frames(interrupted.value)) == 1
+    lines = interrupted.value._render_traceback_()  # type: ignore[attr-defined]
+    assert len(lines) == 3
+    assert __file__ in lines[-2]
+    assert lines[-1] == "KeyboardInterrupt\n"
+
+
+def test_what_is_ours_at_the_end_is_not_shown_but_of_a_bug() -> None:
+    with served() as remote, pytest.raises(errors.NotRunError) as refused:
+        head_scores(remote, 0, 0)
+    assert __file__ in refused.value._render_traceback_()[-2]
+    assert len(frames(refused.value)) > 1
+    bug = errors.InternalError("a bug").with_traceback(refused.value.__traceback__)
+    assert "transparent_llm" in bug._render_traceback_()[-2]
+    assert errors.NotRunError("never raised")._render_traceback_() == [
+        "transparent_llm.errors.NotRunError: never raised\n"
+    ]
+
+
+def test_a_traceback_of_ours_alone_stays_whole() -> None:
+    with pytest.raises(errors.InvalidRequestError) as refused:
+        connect("nowhere:70000")
+    ours = refused.value.__traceback__
+    assert ours is not None
+    assert up_to_user(ours.tb_next) is not None
 
 
 def test_a_cause_stays_and_a_bug_of_the_server_keeps_its_frames() -> None:

@@ -18,8 +18,10 @@ from transparent_llm.analysis.of_layer import (
 from transparent_llm.analysis.text_logprobs import text_logprobs
 from transparent_llm.analysis.top_tokens import top_tokens, top_tokens_of
 from transparent_llm.contract import TransparentLlm
+from transparent_llm.runtime.short_tracebacks import short_tracebacks
 
 
+@short_tracebacks
 class Analyses(TransparentLlm):
     """A `TransparentLlm` that can be asked for analyses of its current run.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from tqdm.auto import tqdm
-
+from transparent_llm.runtime.bars import tqdm
 from transparent_llm.runtime.watching import someone_watches
 
 Report = Callable[[int, "int | None"], None]

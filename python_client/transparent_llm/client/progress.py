@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tqdm.auto import tqdm
-
+from transparent_llm.runtime.bars import tqdm
 from transparent_llm.runtime.forking import in_child
 from transparent_llm.runtime.watching import someone_watches
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
@@ -108,13 +107,13 @@ class Meter:
             return
         self._ask()
         shows_bytes = bool(self._total) and not self._waits_for
-        if self._bar is None or shows_bytes != self._shows_bytes:
-            self.erase()
-            self._shows_bytes = shows_bytes
-            self._bar = _bar(self._total if shows_bytes else None)
         text = (
             self._name if shows_bytes else f"{self._name}: {self._waits_for or self._place or 'waiting for the answer'}"
         )
+        if self._bar is None or shows_bytes != self._shows_bytes:
+            self.erase()
+            self._shows_bytes = shows_bytes
+            self._bar = _bar(text, self._total if shows_bytes else None)
         self._bar.set_description_str(text, refresh=False)
         if shows_bytes:
             self._bar.total, self._bar.n = self._total, self._received
@@ -177,7 +176,7 @@ def _leave_parent() -> None:
 in_child(_leave_parent)
 
 
-def _bar(total_bytes: int | None) -> tqdm:  # type: ignore[type-arg]
+def _bar(text: str, total_bytes: int | None) -> tqdm:  # type: ignore[type-arg]
     """Of bytes, or a line with the time that was waited."""
     kind = _OF_WAITING if total_bytes is None else _OF_BYTES
-    return tqdm(total=total_bytes, leave=False, mininterval=0, **kind)
+    return tqdm(desc=text, total=total_bytes, leave=False, mininterval=0, **kind)

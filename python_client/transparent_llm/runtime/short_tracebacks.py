@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
 from transparent_llm.errors import InternalError, TransparentLlmError
+from transparent_llm.readable_traceback import rendered
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -25,7 +26,8 @@ def short_tracebacks(cls: type[_Class]) -> type[_Class]:
 def short_traceback(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """The function, whose errors have one frame of this package: this one, which IPython and pytest do not show.
 
-    An `InternalError` keeps its frames, as they are what a report needs.
+    An `InternalError` keeps its frames, as they are what a report needs. So does an interrupt, which IPython
+    shows without them.
     """
 
     @wraps(function)
@@ -34,6 +36,9 @@ def short_traceback(function: Callable[_Arguments, _Result]) -> Callable[_Argume
         try:
             return function(*arguments, **keywords)
         except InternalError:
+            raise
+        except KeyboardInterrupt as interrupt:
+            interrupt._render_traceback_ = partial(rendered, interrupt, whole=False)  # type: ignore[attr-defined]
             raise
         except TransparentLlmError as error:
             raise error.with_traceback(None) from error.__cause__
