@@ -45,7 +45,13 @@ class _Made(Computed):
     """A tensor of an analysis, or a part of it. The first one of an analysis has the work of all."""
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: torch.dtype, compute: Callable[[], torch.Tensor], work: int, *, is_long: bool
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        compute: Callable[[], torch.Tensor],
+        work: int,
+        *,
+        is_long: bool,
     ) -> None:
         super().__init__(shape, dtype, compute)
         self.work, self.may_be_interrupted = work, is_long
@@ -61,7 +67,9 @@ class _Answer:
 
     def __init__(self, run: CompletedRun, name: str, arguments: Sequence[Argument]) -> None:
         self.name, self.work = name, work_of(name, arguments, _sizes_of(run, arguments))
-        self.is_long = self.work > LONG and run.read.reads_are_quick  # otherwise weights are materialized, one at a time
+        self.is_long = (
+            self.work > LONG and run.read.reads_are_quick
+        )  # otherwise weights are materialized, one at a time
         self._llm, self._read, self._arguments = run.llm, run.read, arguments
         self._made: tuple[torch.Tensor | None, ...] | None = None
 

@@ -22,7 +22,7 @@ from transparent_llm.analysis import interrupt
 from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.contract import ModelInfo
 from transparent_llm.errors import TooLargeError
-from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire._gen import analysis_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.rpc import analyses
@@ -91,7 +91,7 @@ def test_too_much_work_is_refused_with_the_numbers_and_just_enough_is_done() -> 
 def test_a_single_read_is_refused_too_and_reads_of_stored_values_are_no_work() -> None:
     with running(max_read_work=work_here(*EDGES) - 1) as server, RemoteTransparentLlm(server.address) as llm:
         llm.run_tokens(ROWS)
-        request = service_pb2.ContributionEdgesRequest(run_id=run_of(llm), batch_i=0, layer=0)
+        request = analysis_pb2.ContributionEdgesRequest(run_id=llm.run_id(), batch_i=0, layer=0)
         with grpc.insecure_channel(server.address) as channel:
             with pytest.raises(grpc.RpcError, match="TOO_LARGE|multiply-adds"):
                 list(stub(channel).ContributionEdges(request, timeout=SOON))
@@ -146,11 +146,6 @@ def observed(monkeypatch: pytest.MonkeyPatch, at_first: Callable[[Callable[[], N
     yield pieces
 
 
-def run_of(llm: RemoteTransparentLlm) -> str:
-    assert llm.run_id is not None
-    return str(llm.run_id)
-
-
 @pytest.mark.parametrize("leaves", ["cancel", "deadline"])
 def test_an_analysis_ends_within_a_piece_when_its_client_leaves(monkeypatch: pytest.MonkeyPatch, leaves: str) -> None:
     """At its first piece it asks until it is told to end, and comes to no second one."""
@@ -169,8 +164,8 @@ def test_an_analysis_ends_within_a_piece_when_its_client_leaves(monkeypatch: pyt
         grpc.insecure_channel(server.address) as channel,
     ):
         llm.run_tokens(ROWS)
-        request = service_pb2.ContributionEdgesRequest(run_id=run_of(llm), batch_i=0, layer=0)
-        call = stub(channel).ContributionEdges(request, timeout=SOON if leaves == "cancel" else 0.5)
+        request = analysis_pb2.ContributionEdgesRequest(run_id=llm.run_id(), batch_i=0, layer=0)
+        call = stub(channel).ContributionEdges(request, timeout=SOON if leaves == "cancel" else 2)
         assert pieces.begun.wait(SOON)
         if leaves == "cancel":
             call.cancel()
