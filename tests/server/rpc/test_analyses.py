@@ -77,7 +77,7 @@ def test_too_much_work_is_refused_with_the_numbers_and_just_enough_is_done() -> 
     reads = cast("Any", [EDGES, ("contribution_edges", 0, 1, *EDGES[3:]), lens(1)[0]])
     with running(max_read_work=needed - 1) as server, RemoteTransparentLlm(server.address) as llm:
         llm.run_tokens(ROWS)
-        with pytest.raises(TooLargeError, match="multiply-adds.*fewer layers, positions or rows") as refused:
+        with pytest.raises(TooLargeError, match=r"multiply-adds.*fewer layers, positions or rows") as refused:
             llm.fetch(reads)
         assert refused.value.reason == "TOO_LARGE"
         assert refused.value.metadata == {"needed": str(needed), "allowed": str(needed - 1)}
@@ -93,7 +93,7 @@ def test_a_single_read_is_refused_too_and_reads_of_stored_values_are_no_work() -
         llm.run_tokens(ROWS)
         request = analysis_pb2.ContributionEdgesRequest(run_id=llm.run_id(), batch_i=0, layer=0)
         with grpc.insecure_channel(server.address) as channel:
-            with pytest.raises(grpc.RpcError, match="TOO_LARGE|multiply-adds"):
+            with pytest.raises(grpc.RpcError, match="multiply-adds"):
                 list(stub(channel).ContributionEdges(request, timeout=SOON))
             request.batch_i = 1  # which is shorter
             assert list(stub(channel).ContributionEdges(request, timeout=SOON))
