@@ -127,7 +127,7 @@ class Admission:
     def _too_much_work(self, needed: int, hardest: str, most: int) -> TooLargeError:
         return TooLargeError(
             f"this read is {needed} multiply-adds, the server does at most {self._max_read_work} for one answer: ask "
-            f"for fewer layers, positions or rows at once, or run a shorter text ({hardest} of a layer is up to {most})",
+            f"for fewer layers, positions or rows at once, or run a shorter text ({hardest} of a layer is {most})",
             metadata={"needed": str(needed), "allowed": str(self._max_read_work)},
         )
 
