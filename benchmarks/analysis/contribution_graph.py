@@ -1,24 +1,28 @@
-"""The contribution graph of GPT-2 small's shape in this process, beside dense products of recorded values.
+"""The contribution graph of GPT-2 small's shape, in this process and asked of a server, beside dense products.
 
-Ours reads what it needs from the current run and multiplies it; theirs starts from values that were recorded before.
-Both have the 1-norm. Edges are compared once: they are the same.
+Ours reads what it needs from the current run and multiplies it; theirs starts from values that were recorded before, in
+this process. Both have the 1-norm. Edges are compared once: they are the same.
 
     cd benchmarks && ../.venv/bin/python -m analysis.contribution_graph [--quick]
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from peers import dense, dense_graph, shapes
+from peers import dense, dense_graph, shapes, wire_bytes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.timing import in_turn, median_ms, ratio
 from transformers import GPT2Config
 
+from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.analysis.contribution_graph import ContributionGraph, contribution_graph
+from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("higher", 7)
@@ -43,10 +47,19 @@ def require_same(ours: ContributionGraph, theirs: Sequence[tuple[torch.Tensor, .
         torch.testing.assert_close(part, wanted, rtol=0, atol=TOLERANCE)
 
 
-def row(llm: TransformerLensTransparentLlm, folder: Path, n_tokens: int, pairs: int) -> Figures:
+def row(
+    remote: RemoteTransparentLlm,
+    address: str,
+    llm: TransformerLensTransparentLlm,
+    folder: Path,
+    n_tokens: int,
+    pairs: int,
+) -> Figures:
     """Times at one length."""
     progress(f"{n_tokens} tokens ...")
-    llm.run_tokens(FreshBatches(1, n_tokens, llm.model_info().d_vocab).next())
+    tokens = FreshBatches(1, n_tokens, llm.model_info().d_vocab).next()
+    for each in (llm, remote):
+        each.run_tokens(tokens)
     layers = [recorded(llm, folder, layer) for layer in range(llm.model_info().n_layers)]
 
     def theirs() -> list[tuple[torch.Tensor, ...]]:
@@ -54,8 +67,10 @@ def row(llm: TransformerLensTransparentLlm, folder: Path, n_tokens: int, pairs: 
 
     ours = contribution_graph(llm, threshold=THRESHOLD)
     require_same(ours, theirs())
+    require_same(contribution_graph(remote, threshold=THRESHOLD), theirs())
     actions = {
         "ours": lambda: contribution_graph(llm, threshold=THRESHOLD),
+        "ours_remote": lambda: contribution_graph(remote, threshold=THRESHOLD),
         "ours_l2": lambda: contribution_graph(llm, threshold=THRESHOLD, norm="l2"),
         "dense": theirs,
     }
@@ -63,18 +78,30 @@ def row(llm: TransformerLensTransparentLlm, folder: Path, n_tokens: int, pairs: 
     return {
         "tokens": n_tokens,
         **GOAL.figures(ratio(timings, "dense", "ours")),
+        "ratio_remote": round(ratio(timings, "dense", "ours_remote"), 4),
         "ratio_l2": round(ratio(timings, "dense", "ours_l2"), 4),
         **{f"{name}_ms": median_ms(timings, name) for name in timings},
         "pairs": pairs,
         "edges": len(ours.edges()),
         "edge_bytes": ours.attention.nbytes,
+        "all_bytes": wire_bytes.of_fetch(address, remote.run_id(), reads(llm)),
     }
 
 
+def reads(llm: TransformerLensTransparentLlm) -> list[tuple[Any, ...]]:
+    """What the graph asks of a server."""
+    return [("contribution_edges", 0, layer, THRESHOLD, True, "l1") for layer in range(llm.model_info().n_layers)]
+
+
 def measure(config: GPT2Config, pairs: int) -> list[Figures]:
-    with shapes.saved(config) as folder:
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # for the server
+    with (
+        shapes.saved(config) as folder,
+        server_process("--model", f"gpt2={folder}") as address,
+        connect(address, cache_bytes=0) as remote,
+    ):
         llm = TransformerLensTransparentLlm(str(folder))
-        return [row(llm, folder, n_tokens, pairs) for n_tokens in LENGTHS]
+        return [row(remote, address, llm, folder, n_tokens, pairs) for n_tokens in LENGTHS]
 
 
 def main() -> None:

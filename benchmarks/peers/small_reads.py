@@ -1,13 +1,18 @@
-"""A worker with clients in threads, each reading one attention matrix again and again. Run with the server's address.
+"""A worker with clients in threads, each reading one small value again and again. Run with the server's address.
 
-An order says how many clients read for how many seconds; the answer is how many milliseconds each read took.
+An order says how many clients read for how many seconds, and what: an attention matrix, or with "unembed" the scores of
+a vector. The answer is how many milliseconds each read took.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
 
 from peers.processes import obey
 from transparent_llm import RemoteTransparentLlm, connect
@@ -22,7 +27,7 @@ class Clients:
         self._address = address
         self._clients: list[RemoteTransparentLlm] = []
 
-    def read(self, order: dict[str, float]) -> list[float]:
+    def read(self, order: dict[str, Any]) -> list[float]:
         """All clients at the same time."""
         count = int(order["clients"])
         while len(self._clients) < count:
@@ -33,14 +38,22 @@ class Clients:
             return []
         until = time.perf_counter() + order["seconds"]
         with ThreadPoolExecutor(count) as pool:
-            each = pool.map(lambda client: _read_until(client, until), self._clients[:count])
+            name = order.get("read", "attention_matrix")
+            each = pool.map(lambda client: _read_until(_action(client, name), until), self._clients[:count])
         return [taken for one in each for taken in one]
 
 
-def _read_until(client: RemoteTransparentLlm, until: float) -> list[float]:
+def _action(client: RemoteTransparentLlm, name: str) -> Callable[[], object]:
+    if name == "attention_matrix":
+        return lambda: client.attention_matrix(0, 1, 0)
+    vector = torch.linspace(-1, 1, client.model_info().d_model)
+    return lambda: client.unembed(vector, True)
+
+
+def _read_until(read: Callable[[], object], until: float) -> list[float]:
     taken, started = [], time.perf_counter()
     while started < until:
-        client.attention_matrix(0, 1, 0)
+        read()
         ended = time.perf_counter()
         taken.append(1e3 * (ended - started))
         started = ended

@@ -171,6 +171,9 @@ class Limits:
     max_items: int = 0
     """Reads of one message, which a client keeps to by asking several times. 0: not limited."""
 
+    max_read_work: int = 0
+    """Multiply-adds of the analyses of one answer, all items of a `fetch` together. 0: not known."""
+
 
 @dataclass(frozen=True)
 class ServerInfo(Tabular):

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from support.models import contributions as reference
 from support.models.batch import LENGTHS, ROWS
@@ -226,37 +223,7 @@ def test_chunks_of_any_size_give_the_same(norm: str, monkeypatch: pytest.MonkeyP
         assert_near(ours, theirs, 1e-7)
 
 
-# Memory, interruption
-
-
-class Largest(TorchDispatchMode):
-    """The bytes of the largest tensor that an operation gave."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.nbytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and not leaf.is_sparse:
-                self.nbytes = max(self.nbytes, leaf.untyped_storage().nbytes())
-        return result
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_no_vector_for_each_pair_of_positions_is_kept(norm: str) -> None:
-    n_tokens = 64
-    llm = tiny("gpt2").copy()
-    llm.run_tokens([list(range(5, 5 + n_tokens))])
-    info = llm.model_info()
-    dense = n_tokens * n_tokens * info.n_heads * info.d_model * 4
-    with Largest() as largest:
-        attn_contributions(llm, 0, 1, norm)
-    assert 0 < largest.nbytes <= dense // 4
-    with Largest() as largest:
-        contribution_edges(llm, 0, 1, THRESHOLD, True, norm)
-    assert 0 < largest.nbytes <= dense // 4
+# Interruption
 
 
 @contextmanager

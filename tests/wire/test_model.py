@@ -52,6 +52,7 @@ LIMITS = Limits(
     model_bytes=2**43,
     max_text_bytes=2**21,
     max_items=4096,
+    max_read_work=2**60,
 )
 SERVER = ServerInfo(
     api_version="1.0",

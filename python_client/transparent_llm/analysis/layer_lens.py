@@ -136,7 +136,9 @@ def _looked_at(
     top, bottom = found.topk(k), found.topk(bottom_k, largest=False)
     chosen = found[:, targets]
     ranks = torch.stack([(found > each[:, None]).sum(dim=1) for each in chosen.T], dim=1) if targets else chosen.long()
-    logprobs = found.log_softmax(dim=1)
+    logsumexp = found.logsumexp(dim=1)
+    logprobs = found - logsumexp[:, None]
+    probs = logprobs.exp()
     return LayerLens(
         top.indices,
         top.values,
@@ -144,8 +146,8 @@ def _looked_at(
         bottom.values,
         chosen,
         ranks,
-        found.logsumexp(dim=1),
-        torch.special.entr(logprobs.exp()).sum(dim=1),
+        logsumexp,
+        -torch.where(probs == 0, 0, probs * logprobs).sum(dim=1),
         None if wanted is None else _kl(wanted, logprobs),
     )
 

@@ -130,6 +130,10 @@ class ServerConfig:
     max_read_bytes: int = 16 * 2**30
     """One answer: a tensor, or all of a Fetch."""
 
+    max_read_work: int = 50 * 10**12
+    """Multiply-adds of the analyses of one answer. For 1000 tokens of a model of 7 billion parameters the contribution
+    graph is 5e12, and a logit lens of all layers with the divergence from the output 9 to 35e12, by the vocabulary."""
+
     chunk_bytes: int = MIB
     """Data in one message of a stream, unless the client asks for another size."""
 

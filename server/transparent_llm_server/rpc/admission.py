@@ -33,7 +33,7 @@ class Admission:
         self._max_sentences = config.max_sentences_per_run
         self._max_text_bytes = config.max_text_bytes
         self._max_tokens = config.max_tokens_per_run
-        self._max_read_bytes = config.max_read_bytes
+        self._max_read_bytes, self._max_read_work = config.max_read_bytes, config.max_read_work
         self._most_messages = max(_MOST_MESSAGES, -(-config.max_read_bytes // max(1, config.chunk_bytes)))
 
     @property
@@ -98,15 +98,22 @@ class Admission:
             )
 
     def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> int:
-        """Refuse an answer of too many bytes, none of which has been computed, or in too many messages; their number.
+        """Refuse an answer of too many bytes, none of which has been computed, in too many messages, or that is too
+        much work; the number of its bytes.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.
         """
-        needed, largest = 0, None
+        needed = work = most_work = 0
+        largest, hardest = None, ""
         for part in parts:  # they may be made one by one: none is kept but one
             needed += part.nbytes
+            work += part.value.work
             largest = part if largest is None or part.nbytes > largest.nbytes else largest
+            if part.value.work > most_work:
+                most_work, hardest = part.value.work, part.name.split(".", maxsplit=1)[0]
+        if work > self._max_read_work:
+            raise self._too_much_work(work, hardest, most_work)
         if largest is not None and needed > self._max_read_bytes:
             raise self._too_many_bytes(needed, largest)
         if needed > chunk_bytes * self._most_messages:
@@ -116,6 +123,13 @@ class Admission:
                 metadata={"needed": str(-(-needed // chunk_bytes)), "allowed": str(self._most_messages)},
             )
         return needed
+
+    def _too_much_work(self, needed: int, hardest: str, most: int) -> TooLargeError:
+        return TooLargeError(
+            f"this read is {needed} multiply-adds, the server does at most {self._max_read_work} for one answer: ask "
+            f"for fewer layers, positions or rows at once, or run a shorter text ({hardest} of a layer is {most})",
+            metadata={"needed": str(needed), "allowed": str(self._max_read_work)},
+        )
 
     def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
         shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))

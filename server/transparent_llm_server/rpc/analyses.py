@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from transparent_llm.wire.parameters import Argument
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.serving import CompletedRun, Reader
 from transparent_llm_server.models.values.value import Computed, Found, Value
+from transparent_llm_server.rpc.work import LONG, Sizes, work_of
 
 _POSITIONS = ("pos", "query_pos", "key_pos", "target", "source")
 
@@ -40,11 +41,35 @@ def reader_of(run: CompletedRun) -> Reader:
     return _AnalysesToo(run)
 
 
+class _Made(Computed):
+    """A tensor of an analysis, or a part of it. The first one of an analysis has the work of all."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        compute: Callable[[], torch.Tensor],
+        work: int,
+        *,
+        is_long: bool,
+    ) -> None:
+        super().__init__(shape, dtype, compute)
+        self.work, self.may_be_interrupted = work, is_long
+
+    def select(self, index: Sequence[slice]) -> Value:
+        """Computed whole, then cut: as much work."""
+        part = super().select(index)
+        return _Made(part.shape, self.dtype, part.tensor, self.work, is_long=self.may_be_interrupted)
+
+
 class _Answer:
     """What one analysis gives, computed once for all of its tensors."""
 
     def __init__(self, run: CompletedRun, name: str, arguments: Sequence[Argument]) -> None:
-        self.name = name
+        self.name, self.work = name, work_of(name, arguments, _sizes_of(run, arguments))
+        self.is_long = (
+            self.work > LONG and run.read.reads_are_quick
+        )  # otherwise weights are materialized, one at a time
         self._llm, self._read, self._arguments = run.llm, run.read, arguments
         self._made: tuple[torch.Tensor | None, ...] | None = None
 
@@ -77,7 +102,8 @@ def _found(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> Fou
 def _value(answer: _Answer, number: int, part: Part, sizes: dict[str, int]) -> Value:
     shape, dtype = tuple(sizes[axis] for axis in part.dims), part.dtype
     assert dtype is not None, f"{part.name} of {answer.name} has no type of its own"
-    return Computed(shape, dtype, partial(answer.tensor, number, shape, dtype))
+    compute = partial(answer.tensor, number, shape, dtype)
+    return _Made(shape, dtype, compute, 0 if number else answer.work, is_long=answer.is_long)
 
 
 def _is_wanted(part: Part, method: Method, arguments: Sequence[Argument]) -> bool:
@@ -89,6 +115,11 @@ def _is_wanted(part: Part, method: Method, arguments: Sequence[Argument]) -> boo
 def _sizes(run: CompletedRun) -> dict[str, int]:
     info, n_pos = run.model.description.info, run.tokens.shape[1]
     return {"head": info.n_heads, "layer": info.n_layers, **dict.fromkeys(_POSITIONS, n_pos)}
+
+
+def _sizes_of(run: CompletedRun, arguments: Sequence[Any]) -> Sizes:
+    """All analyses are of one row, which is their first argument."""
+    return Sizes(run.model.description.info, _n_tokens(run, arguments[0]) or run.tokens.shape[1])
 
 
 def _checked(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from transparent_llm.wire.form import Delivery, Form
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import Call, current
+from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.models.serving import Reader
 from transparent_llm_server.models.values.value import Piece, Value
 from transparent_llm_server.rpc.admission import Admission
@@ -22,6 +23,7 @@ from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.floor import Floor
 from transparent_llm_server.scheduling.quotas import Quotas
+from transparent_llm_server.scheduling.reads import Kind
 from transparent_llm_server.streaming.chunks import (
     ChunkSizes,
     Outgoing,
@@ -86,20 +88,36 @@ class Answers:
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
         caller.require_there()
         for step in () if value.is_quick else piece.steps():
-            self._computed(step, caller, is_quick=False, may_interrupt=value.may_interrupt)
-        return self._computed(piece.compute, caller, is_quick=value.is_quick, may_interrupt=value.may_interrupt)
+            self._computed(step, caller, is_quick=False, kind=_kind_of(value))
+        return self._computed(piece.compute, caller, is_quick=value.is_quick, kind=_kind_of(value))
 
     def _computed(
-        self, work: Callable[[], _Result], caller: Caller, *, is_quick: bool, may_interrupt: bool = False
+        self, work: Callable[[], _Result], caller: Caller, *, is_quick: bool, kind: Kind = Kind.PATIENT
     ) -> _Result:
         """Little work is done on the call's own thread, and waits for nobody; the rest is the model thread's.
 
         There one piece at a time for each call, and owners in turn, so that nobody waits for more than a few; what may
-        interrupt waits for no more than a layer of a run, and the rest for all of it.
+        interrupt waits for no more than a layer of a run, and the rest for all of it. What looks whether to go on ends
+        there when the client has left.
         """
         if is_quick:
             return self._engine.run_inline(work)
-        return caller.result_of(self._engine.submit_read(work, caller.flow, may_interrupt=may_interrupt))
+        return caller.result_of(self._engine.submit_read(partial(_while_there, caller, work), caller.flow, kind))
+
+
+def _kind_of(value: Value) -> Kind:
+    if value.may_be_interrupted:
+        return Kind.LONG
+    return Kind.INTERRUPTING if value.may_interrupt else Kind.PATIENT
+
+
+def _while_there(caller: Caller, work: Callable[[], _Result]) -> _Result:
+    def goes_on() -> bool:
+        caller.require_there()
+        return True
+
+    with cancellable(goes_on):
+        return work()
 
 
 def _count(took: Callable[[int], None], call: Call | None, nbytes: int) -> None:

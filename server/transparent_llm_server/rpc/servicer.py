@@ -260,6 +260,7 @@ class TransparentLlmServicer:
             model_bytes=config.model_bytes or 0,
             max_text_bytes=config.max_text_bytes,
             max_items=wire_fetch.MOST_ITEMS,
+            max_read_work=config.max_read_work,
         )
         return description.ServerInfo(
             api_version=API_VERSION,

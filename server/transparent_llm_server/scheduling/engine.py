@@ -19,7 +19,7 @@ from transparent_llm_server.lifecycle import draining
 from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.scheduling.device_errors import device_is_lost, is_out_of_memory, lost, out_of_memory
 from transparent_llm_server.scheduling.fair_queue import FairQueue
-from transparent_llm_server.scheduling.reads import Reads
+from transparent_llm_server.scheduling.reads import Kind, Reads
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ be followed by."""
 
 class Engine:
     """Runs submitted work, reads before runs; of runs those of whoever has had least of the model, and of reads one of
-    each flow in turn. Reads that may interrupt wait for the end of a layer, not of a run. A flow is whom work is done
-    for: an owner, or a connection where nobody says who they are. Cancel a future to drop work that has not begun.
+    each flow in turn. Reads that may interrupt wait for the end of a layer, not of a run, and short ones for a piece of
+    a long one. A flow is whom work is done for: an owner, or a connection where nobody says who they are. Cancel a
+    future to drop work that has not begun.
 
     `on_failure` is told when nothing can be computed any more: with DEVICE_LOST, or THREAD_DIED. Whoever sees it
     busy for too long calls that THREAD_HUNG.
@@ -127,11 +128,9 @@ class Engine:
             raise self._busy()
         return given_up
 
-    def submit_read(
-        self, work: Callable[[], _Result], flow: str = "", *, may_interrupt: bool = False
-    ) -> Future[_Result]:
-        """Put a short piece of work before all runs that wait, and, if it may interrupt, between two layers of the one
-        that is computed. As many can wait as there are calls; flows take turns.
+    def submit_read(self, work: Callable[[], _Result], flow: str = "", kind: Kind = Kind.PATIENT) -> Future[_Result]:
+        """Put work before all runs that wait, and, by its kind, between two layers of the one that is computed. As many
+        can wait as there are calls; flows take turns.
 
         Raises:
             UnavailableError: the engine is closed.
@@ -141,7 +140,7 @@ class Engine:
         with self._changed:
             self._require_open()
             job = (work if wait is None else partial(self._after, wait, work), future)
-            self._reads.put(flow, job, may_interrupt=may_interrupt)
+            self._reads.put(flow, job, kind)
             self._changed.notify()
         return future
 
@@ -216,7 +215,7 @@ class Engine:
         return not self._thread.is_alive()
 
     def _goes_on(self) -> bool:
-        """Of what is under way, which asks at every layer of a run: a place where reads may be done, too."""
+        """Of what is under way, which asks at every layer of a run or piece of a read: reads may be done there, too."""
         self._require_open()
         if self._may_be_interrupted:
             self._interrupt()
@@ -227,7 +226,7 @@ class Engine:
         since, self._may_be_interrupted = time.monotonic(), False
         for _ in range(_READS_IN_A_ROW):
             with self._changed:
-                job = self._reads.take_interrupting()
+                job = self._reads.take_within(run=self._run_is_under_way)
             if job is None:
                 break
             Context().run(self._do, *job)  # without what asks whether the run is still wanted
@@ -287,7 +286,8 @@ class Engine:
             self._changed.wait_for(self._has_work_or_closes)
             if self._reads and not (self._runs and self._reads_in_a_row >= _READS_IN_A_ROW):
                 self._reads_in_a_row += 1
-                return self._reads.take()
+                job, self._may_be_interrupted = self._reads.take()
+                return job
             self._reads_in_a_row = 0
             self._may_be_interrupted = self._run_is_under_way = bool(self._runs)
             return self._runs.take() if self._runs else None

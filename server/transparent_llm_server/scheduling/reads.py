@@ -1,8 +1,10 @@
-"""Reads that wait for the model thread: those that may interrupt a run, and those that wait until it has ended."""
+"""Reads that wait for the model thread: which of them may come in between the layers of a run or the pieces of a long
+read, and which wait until it has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 from transparent_llm_server.scheduling.turns import Turns
@@ -10,29 +12,52 @@ from transparent_llm_server.scheduling.turns import Turns
 _Job = TypeVar("_Job")
 
 
+class Kind(IntEnum):
+    """Of a read."""
+
+    INTERRUPTING = 0
+    """Comes in between two layers of a run, and between two pieces of a long read."""
+
+    PATIENT = 1
+    """Comes in between two pieces of a long read."""
+
+    LONG = 2
+    """Lets others in, and comes in nowhere."""
+
+
 class Reads(Generic[_Job]):
-    """Of each kind flows have turns, and between runs the two kinds alternate. Not safe for threads."""
+    """Of each kind flows have turns, and the kinds alternate. Not safe for threads."""
 
     def __init__(self) -> None:
-        self._patient: Turns[_Job] = Turns()
-        self._interrupting: Turns[_Job] = Turns()
-        self._interrupted_last = False
+        self._turns: dict[Kind, Turns[_Job]] = {kind: Turns() for kind in Kind}
+        self._last = Kind.LONG
 
     def __bool__(self) -> bool:
-        return bool(self._interrupting or self._patient)
+        return any(self._turns.values())
 
     def __iter__(self) -> Iterator[_Job]:
-        return iter([*self._interrupting, *self._patient])
+        return iter([job for turns in self._turns.values() for job in turns])
 
-    def put(self, flow: str, job: _Job, *, may_interrupt: bool) -> None:
+    def put(self, flow: str, job: _Job, kind: Kind) -> None:
         """Behind the other jobs of its flow and kind."""
-        (self._interrupting if may_interrupt else self._patient).put(flow, job)
+        self._turns[kind].put(flow, job)
 
-    def take(self) -> _Job:
-        """The next one, between runs."""
-        self._interrupted_last = bool(self._interrupting) and not (self._patient and self._interrupted_last)
-        return (self._interrupting if self._interrupted_last else self._patient).take()
+    def take(self) -> tuple[_Job, bool]:
+        """The next one, where nothing is under way, and whether it lets others in."""
+        kind = next(kind for kind in self._in_turn() if self._turns[kind])
+        self._last = kind
+        return self._turns[kind].take(), kind is Kind.LONG
 
-    def take_interrupting(self) -> _Job | None:
-        """The next one within a run; None if nobody waits who may interrupt it."""
-        return self._interrupting.take() if self._interrupting else None
+    def take_within(self, *, run: bool) -> _Job | None:
+        """The next one within a run or a long read; None if nobody waits who may come in there."""
+        last = Kind.INTERRUPTING if run else Kind.PATIENT
+        kind = next((kind for kind in self._in_turn() if kind <= last and self._turns[kind]), None)
+        if kind is None:
+            return None
+        self._last = kind
+        return self._turns[kind].take()
+
+    def _in_turn(self) -> list[Kind]:
+        """All kinds, the last one that was taken at the end."""
+        kinds, after = list(Kind), self._last + 1
+        return kinds[after:] + kinds[:after]

@@ -20,6 +20,7 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import BusyError, CapacityError, InvalidRequestError, UnavailableError
 from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable, raise_if_cancelled
 from transparent_llm_server.scheduling.engine import DEVICE_LOST, THREAD_DIED, THREAD_HUNG, Engine
+from transparent_llm_server.scheduling.reads import Kind
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_read_that_may_interrupt_waits_for_no_more_than_a_layer(engine: Engine
     assert begun.wait(SOON)
     reads = [
         engine.submit_read(partial(order.append, "patient"), "one"),
-        engine.submit_read(partial(order.append, "interrupting"), "one", may_interrupt=True),
+        engine.submit_read(partial(order.append, "interrupting"), "one", kind=Kind.INTERRUPTING),
     ]
     go_on.set()
     for each in (run, *reads):
@@ -86,8 +87,8 @@ def test_so_many_may_interrupt_one_layer_and_flows_take_turns(engine: Engine) ->
     begun, go_on = threading.Event(), threading.Event()
     run = engine.submit(of_layers(order, begun, go_on))
     assert begun.wait(SOON)
-    reads = [engine.submit_read(partial(order.append, "many"), "many", may_interrupt=True) for _ in range(10)]
-    reads.append(engine.submit_read(partial(order.append, "few"), "few", may_interrupt=True))
+    reads = [engine.submit_read(partial(order.append, "many"), "many", kind=Kind.INTERRUPTING) for _ in range(10)]
+    reads.append(engine.submit_read(partial(order.append, "few"), "few", kind=Kind.INTERRUPTING))
     go_on.set()
     for each in (run, *reads):
         each.result(SOON)
@@ -109,8 +110,8 @@ def test_what_interrupts_is_no_part_of_the_run(engine: Engine) -> None:
 
     run = engine.submit(abandoned)
     assert begun.wait(SOON)
-    failing = engine.submit_read(raising(InvalidRequestError("words")), may_interrupt=True)
-    reads = [engine.submit_read(read, may_interrupt=True) for _ in range(2)]
+    failing = engine.submit_read(raising(InvalidRequestError("words")), kind=Kind.INTERRUPTING)
+    reads = [engine.submit_read(read, kind=Kind.INTERRUPTING) for _ in range(2)]
     go_on.set()
     assert isinstance(failing.exception(SOON), InvalidRequestError)
     assert [each.result(SOON) for each in reads] == [None, None]
@@ -122,15 +123,41 @@ def test_between_runs_reads_of_both_kinds_alternate(engine: Engine) -> None:
     order: list[str] = []
     with held(engine):
         reads = [engine.submit_read(partial(order.append, "patient")) for _ in range(3)]
-        reads += [engine.submit_read(partial(order.append, "interrupting"), may_interrupt=True) for _ in range(3)]
+        reads += [engine.submit_read(partial(order.append, "interrupting"), kind=Kind.INTERRUPTING) for _ in range(3)]
     for each in reads:
         each.result(SOON)
     assert order == ["interrupting", "patient"] * 3
 
 
+def test_a_long_read_lets_short_ones_in_and_no_other_long_one(engine: Engine) -> None:
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    jobs = [engine.submit_read(of_layers(order, begun, go_on), "long", Kind.LONG)]
+    assert begun.wait(SOON)
+    jobs.append(engine.submit(partial(order.append, "run"), "one"))
+    for name, kind in (("long", Kind.LONG), ("patient", Kind.PATIENT), ("interrupting", Kind.INTERRUPTING)):
+        jobs.append(engine.submit_read(partial(order.append, name), "other", kind))
+    go_on.set()
+    for each in jobs:
+        each.result(SOON)
+    assert order == ["layer 0", "interrupting", "patient", "layer 1", "layer 2", "long", "run"]
+
+
+def test_a_short_read_lets_nobody_in(engine: Engine) -> None:
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    jobs = [engine.submit_read(of_layers(order, begun, go_on), "one")]
+    assert begun.wait(SOON)
+    jobs.append(engine.submit_read(partial(order.append, "interrupting"), "other", Kind.INTERRUPTING))
+    go_on.set()
+    for each in jobs:
+        each.result(SOON)
+    assert order == ["layer 0", "layer 1", "layer 2", "interrupting"]
+
+
 def test_an_engine_that_closes_refuses_what_would_interrupt(engine: Engine) -> None:
     with held(engine):
-        read = engine.submit_read(lambda: None, may_interrupt=True)
+        read = engine.submit_read(lambda: None, kind=Kind.INTERRUPTING)
         engine.stop()
         assert isinstance(read.exception(SOON), UnavailableError)
 

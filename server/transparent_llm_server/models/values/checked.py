@@ -17,6 +17,7 @@ class CheckedValue(Value):
         self._value, self._check = value, check
         self.shape, self.dtype = value.shape, value.dtype
         self.is_quick, self.may_interrupt = value.is_quick, value.may_interrupt
+        self.may_be_interrupted, self.work = value.may_be_interrupted, value.work
 
     def select(self, index: Sequence[slice]) -> Value:
         """The part, with the same check."""

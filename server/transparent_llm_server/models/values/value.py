@@ -49,6 +49,12 @@ class Value(ABC):
     may_interrupt = False
     """Whether it can be computed between two layers of a forward pass, which does not notice."""
 
+    may_be_interrupted = False
+    """Whether it takes long, in pieces, and other values can be computed between two of them."""
+
+    work = 0
+    """Multiply-adds, where they are so many that they are limited."""
+
     @property
     def nbytes(self) -> int:
         """Bytes of the whole value in its own type, whether it is computed or not."""
