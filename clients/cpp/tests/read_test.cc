@@ -30,19 +30,24 @@ TEST(ReadTest, AnIndexThatIsNoInt32IsOutOfRange) {
       internal::call_of("run", {Read::residual_in(-1)}, {}));  // the server says what is wrong
 }
 
+/// Its request, with its parameters.
 template <class Request>
-const Request& asked_by(const internal::StreamCall& call) {
-  return dynamic_cast<const Request&>(*call.request);
+Request asked_by(const Read& read) {
+  Request request;
+  for (const auto& [name, given] : read.parameters())
+    internal::set_parameter(request, *internal::method_named(read.method()).parameter(name), given);
+  return request;
 }
 
 TEST(ReadTest, ParametersBecomeFieldsOfTheRequest) {
-  const auto call = internal::call_of(
-      "run",
-      {Read::layer_lens(0, 3, {.minus_layer = 1, .point = ResidualPoint::kAfterAttn,
-                               .positions = {-1}, .k = 5, .with_kl = true})},
-      {});
-  const auto& asked = asked_by<v1::LayerLensRequest>(call);
-  EXPECT_EQ(asked.minus_layer(), 1);
+  const Read read = Read::layer_lens(0, 3,
+                                     {.minus_layer = 1,
+                                      .point = ResidualPoint::kAfterAttn,
+                                      .positions = {-1},
+                                      .k = 5,
+                                      .with_kl = true});
+  const auto asked = asked_by<v1::LayerLensRequest>(read);
+  EXPECT_EQ(read.indices().at(2), Index{1});
   EXPECT_EQ(asked.point(), v1::RESIDUAL_POINT_AFTER_ATTN);
   EXPECT_EQ(asked.positions_size(), 1);
   EXPECT_EQ(asked.k(), 5u);
@@ -52,8 +57,7 @@ TEST(ReadTest, ParametersBecomeFieldsOfTheRequest) {
 TEST(ReadTest, TakesParametersByTheirNames) {
   const Read read = Read::named("contribution_edges", {0, 1},
                                 {{"threshold", 0.5}, {"renormalize", true}, {"norm", "l2"}});
-  const auto call = internal::call_of("run", {read}, {});
-  const auto& asked = asked_by<v1::ContributionEdgesRequest>(call);
+  const auto asked = asked_by<v1::ContributionEdgesRequest>(read);
   EXPECT_EQ(asked.threshold(), 0.5);
   EXPECT_TRUE(asked.renormalize());
   EXPECT_EQ(asked.norm(), v1::CONTRIBUTION_NORM_L2);
