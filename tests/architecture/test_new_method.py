@@ -24,8 +24,8 @@ GENERATED = "python_client/transparent_llm/wire/_gen/"
 
 IMPORTED = [
     (
-        "from transparent_llm.contract import ModelInfo, TransparentLlm",
-        "from transparent_llm.contract import LargestElements, ModelInfo, TransparentLlm",
+        "from transparent_llm.contract import ModelInfo\n",
+        "from transparent_llm.contract import LargestElements, ModelInfo\n",
     ),
     (
         "\n    def decomposed_attn(",

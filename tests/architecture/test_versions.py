@@ -31,6 +31,9 @@ SAMPLES = {
         "cmake_minimum_required(VERSION 3.25)\nproject(transparent_llm VERSION 1.2.3 LANGUAGES CXX)\n"
     ),
     "clients/go/version.go": 'package transparentllm\n\n// Version of this client.\nconst Version = "1.2.3"\n',
+    "deploy/helm/transparent-llm/Chart.yaml": (
+        'name: transparent-llm\nversion: 1.2.3\nappVersion: 1.2.3\nkubeVersion: ">=1.27.0-0"\n'
+    ),
 }
 
 
@@ -120,4 +123,4 @@ def test_files_that_do_not_agree_are_named(project: Path) -> None:
     finished = set_version(project, "--check")
     assert finished.returncode == 1
     assert finished.stderr.startswith("set_version.py: the files do not agree: python_client/")
-    assert finished.stderr.endswith("clients/go/version.go: 1.2.2\n")
+    assert "clients/go/version.go: 1.2.2; " in finished.stderr

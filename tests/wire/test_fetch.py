@@ -17,6 +17,7 @@ from transparent_llm.wire._gen.service_pb2 import FetchItem, FetchRequest, Logit
 from transparent_llm.wire._gen.tensor_pb2 import DTYPE_BF16, ENCODING_DENSE, ENCODING_FACTORED, AxisSlice, TensorOptions
 from transparent_llm.wire.form import Form, form_of
 from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.parameters import Argument
 
 _Message = TypeVar("_Message", bound=Message)
 FETCHED = sorted(fetch.FETCHED_METHODS)
@@ -36,18 +37,23 @@ def sent(message: _Message) -> _Message:
     return type(message).FromString(message.SerializeToString())
 
 
+def defaults(name: str) -> tuple[Argument, ...]:
+    """Of its parameters."""
+    return tuple(parameter.default for parameter in METHODS[name].parameters)
+
+
 @st.composite
-def any_reads(draw: st.DrawFn) -> tuple[str, tuple[int | None, ...], TensorOptions]:
-    """A method, indices and options, be they in range or not."""
+def any_reads(draw: st.DrawFn) -> tuple[str, tuple[Argument, ...], TensorOptions]:
+    """A method, its arguments and options, be they in range or not; parameters are left out."""
     name = draw(st.sampled_from(FETCHED))
     method, index = METHODS[name], st.integers(-(2**31), 2**31 - 1)
     indices = [draw(index | st.none() if axis in method.optional else index) for axis in method.arguments]
-    slices = st.builds(AxisSlice, axis=st.sampled_from(method.dims or ()), start=st.none() | st.integers(-9, 9))
+    slices = st.builds(AxisSlice, axis=st.sampled_from(method.value_dims), start=st.none() | st.integers(-9, 9))
     encoding = st.sampled_from([0, ENCODING_DENSE, ENCODING_FACTORED])
     asked = st.builds(
         TensorOptions, slices=st.lists(slices, max_size=2), dtype=st.sampled_from([0, DTYPE_BF16]), encoding=encoding
     )
-    return name, tuple(indices), draw(asked)
+    return name, (*indices, *defaults(name)), draw(asked)
 
 
 # There and back
@@ -61,22 +67,22 @@ def test_what_can_be_fetched_reads_a_run_and_answers_a_tensor() -> None:
 
 @given(st.lists(any_reads(), min_size=1, max_size=6))
 @settings(deadline=None)
-def test_any_reads_come_back_in_order(wanted: list[tuple[str, tuple[int | None, ...], TensorOptions]]) -> None:
-    items = [(name, requests.of_method(name, "", *indices, options=asked)) for name, indices, asked in wanted]
-    expected = [(name, indices, form_of(asked)) for name, indices, asked in wanted]
+def test_any_reads_come_back_in_order(wanted: list[tuple[str, tuple[Argument, ...], TensorOptions]]) -> None:
+    items = [(name, requests.of_method(name, "", *given, options=asked)) for name, given, asked in wanted]
+    expected = [(name, given, form_of(asked)) for name, given, asked in wanted]
     assert fetch.reads(sent(fetching("a run", items))) == expected
 
 
 @pytest.mark.parametrize("name", FETCHED)
 def test_every_method_comes_back(name: str) -> None:
     method = METHODS[name]
-    indices = tuple(range(len(method.arguments)))
-    axis = (method.dims or ())[0]
+    arguments = (*range(len(method.arguments)), *defaults(name))
+    axis = method.value_dims[0]
     form = Form(((axis, slice(1, None, 2)),), torch.float64, factored=True)
-    item = requests.Item(name, indices, form)
+    item = requests.Item(name, arguments, form)
     for message in (requests.fetch("a run", [item]), requests.plan("a run", [item])):
         assert message.run_id == "a run"
-        assert fetch.reads(sent(message)) == [(name, indices, form)]
+        assert fetch.reads(sent(message)) == [(name, arguments, form)]
 
 
 def test_an_index_that_may_be_left_out_comes_back_as_none() -> None:
@@ -141,7 +147,7 @@ def test_an_item_that_names_nothing_is_refused_by_its_place() -> None:
 
 
 def test_an_item_of_a_newer_schema_is_refused_by_its_place() -> None:
-    newer = FetchItem.FromString(b"\xf2\x01\x00")  # field 30
+    newer = FetchItem.FromString(b"\xf2\x3f\x00")  # field 1022
     error = refusal(FetchRequest(run_id="a run", items=[newer]))
     assert str(error).startswith("item 0 of the Fetch names nothing to read; ")
     assert error.metadata == {"item": "0"}
