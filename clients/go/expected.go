@@ -1,6 +1,7 @@
 package transparentllm
 
 import (
+	"reflect"
 	"strings"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
@@ -19,6 +20,7 @@ type expectation struct {
 	layer    int                  // of output vectors
 	factored bool                 // whether its factors will do
 	rows     int                  // vectors that it was asked of at once; 0: one, without an axis of its own
+	sizes    []map[string]int64   // of axes whose length parameters say, in each read of the stream that asks for it
 }
 
 // rowsAxis comes before the axes of a method that was asked of several vectors at once.
@@ -33,10 +35,26 @@ func (e *expectation) dims() []string {
 }
 
 func (e expected) add(value *expectation) {
+	all := *value
 	if before := e[value.method.name]; before != nil {
-		value.factored = value.factored || before.factored
+		all.factored = value.factored || before.factored
+		all.sizes = before.sizes
+		for _, sizes := range value.sizes {
+			if !hasSizes(before.sizes, sizes) {
+				all.sizes = append(all.sizes, sizes)
+			}
+		}
 	}
-	e[value.method.name] = value
+	e[value.method.name] = &all
+}
+
+func hasSizes(all []map[string]int64, wanted map[string]int64) bool {
+	for _, sizes := range all {
+		if reflect.DeepEqual(sizes, wanted) {
+			return true
+		}
+	}
+	return false
 }
 
 // check refuses a tensor that was not asked for, or that has other axes, another length or another type than it must.
@@ -92,15 +110,50 @@ func (e *expectation) checkDtype(head *pb.TensorHeader, part *part) error {
 func (e *expectation) checkLengths(head *pb.TensorHeader, part *part) error {
 	for axis, name := range head.Dims {
 		length, known := e.length(name)
+		if ofRead, isSized := e.sized(name, head.Shape[axis]); isSized {
+			length, known = ofRead, true
+		}
 		if !known {
 			continue
 		}
-		for _, cut := range e.reading.of([]string{name}) {
-			length = countOf(cut, length)
-		}
+		length = e.cut(name, length)
 		isShorter := part != nil && part.sparse && axis == 0 && head.Shape[axis] < uint64(length)
 		if head.Shape[axis] != uint64(length) && !isShorter {
 			return failure(ErrInternal, "the server sent %s with %d along %q, not %d", head.Name, head.Shape[axis], name, length)
+		}
+	}
+	return nil
+}
+
+// cut is what is left of a length by the slices of the call.
+func (e *expectation) cut(axis string, length int64) int64 {
+	for _, part := range e.reading.of([]string{axis}) {
+		length = countOf(part, length)
+	}
+	return length
+}
+
+// sized is the length that a read says of an axis: that which was sent, if any of the reads does; false if none says one.
+func (e *expectation) sized(axis string, sent uint64) (length int64, isSized bool) {
+	for _, sizes := range e.sizes {
+		if size, ok := sizes[axis]; ok {
+			if length, isSized = size, true; uint64(e.cut(axis, size)) == sent {
+				return length, true
+			}
+		}
+	}
+	return length, isSized
+}
+
+// checkCame refuses tensors that are as long as another read of the same method says.
+func (e *expectation) checkCame(came arrival) error {
+	for name, tensor := range came {
+		for axis, length := range tensor.shape {
+			size, isSized := e.sized(tensor.dims[axis], uint64(length))
+			if isSized && e.cut(tensor.dims[axis], size) != int64(length) {
+				return failure(ErrInternal, "the server sent %s of %s with %d along %q, not %d", name, e.method.name, length,
+					tensor.dims[axis], e.cut(tensor.dims[axis], size))
+			}
 		}
 	}
 	return nil
@@ -122,6 +175,10 @@ func (e *expectation) length(axis string) (int64, bool) {
 			return 0, false // it depends on the layer, which is another one for each read
 		}
 		return int64(e.model.DFfn[e.layer]), true
+	case "layer":
+		return int64(e.model.GetInfo().GetNLayers()), e.model != nil
+	case "head":
+		return int64(e.model.GetInfo().GetNHeads()), e.model != nil
 	case "d_model":
 		return int64(e.model.GetInfo().GetDModel()), e.model != nil
 	case "d_vocab":

@@ -24,6 +24,8 @@ type method struct {
 	dtype     Dtype    // of its elements; 0: a floating type
 	parts     []part   // the factors that it can come as, in order; without dims the tensors that it is
 	weights   string   // the method whose value is a factor too; empty: none is
+
+	parameters []*parameter // arguments that are no indices, in order
 }
 
 // part is one tensor of several that are a value together.
@@ -65,8 +67,12 @@ func methodOf(rpc protoreflect.MethodDescriptor) *method {
 	fields := rpc.Input().Fields()
 	m.ofRun = fields.ByName("run_id") != nil
 	for i := 0; i < fields.Len(); i++ {
-		if field := fields.Get(i); proto.HasExtension(field.Options(), pb.E_Index) {
+		field := fields.Get(i)
+		if proto.HasExtension(field.Options(), pb.E_Index) {
 			m.arguments = append(m.arguments, string(field.Name()))
+		}
+		if proto.HasExtension(field.Options(), pb.E_Parameter) {
+			m.parameters = append(m.parameters, parameterOf(field))
 		}
 	}
 	return m
@@ -141,9 +147,20 @@ func (m *method) tensors(factored bool) int {
 	return 1
 }
 
+// parameter gives its parameter of that name; nil if it has none.
+func (m *method) parameter(name string) *parameter {
+	for _, one := range m.parameters {
+		if one.name == name {
+			return one
+		}
+	}
+	return nil
+}
+
 // request asks for a value of a run, or of a model where the method reads none; indices that are missing at the end are
 // left out.
-func (m *method) request(target string, indices []int, options *pb.TensorOptions) (proto.Message, error) {
+func (r Read) request(target string, options *pb.TensorOptions) (proto.Message, error) {
+	m := r.method
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("transparent_llm.v1." + m.rpc + "Request"))
 	if err != nil {
 		return nil, failure(ErrInternal, "the generated code has no request for %s: %v", m.name, err)
@@ -155,25 +172,32 @@ func (m *method) request(target string, indices []int, options *pb.TensorOptions
 		owner = "run_id"
 	}
 	message.Set(fields.ByName(owner), protoreflect.ValueOfString(target))
-	for i, index := range indices {
+	for i, index := range r.indices {
 		if int64(index) < math.MinInt32 || int64(index) > math.MaxInt32 {
 			return nil, failure(ErrIndexOutOfRange, "%s %d is out of range: no axis is that long", m.arguments[i], index).because(
 				"INDEX_OUT_OF_RANGE", "axis", m.arguments[i], "got", strconv.Itoa(index))
 		}
 		message.Set(fields.ByName(protoreflect.Name(m.arguments[i])), protoreflect.ValueOfInt32(int32(index)))
 	}
+	for _, one := range m.parameters {
+		if got, given := r.parameters[one.name]; given {
+			if err := one.set(message, got); err != nil {
+				return nil, err
+			}
+		}
+	}
 	message.Set(fields.ByName("options"), protoreflect.ValueOfMessage(options.ProtoReflect()))
 	return message.Interface(), nil
 }
 
 // item of a Fetch: the request that would bring the value alone.
-func (m *method) item(indices []int, options *pb.TensorOptions) (*pb.FetchItem, error) {
-	request, err := m.request("", indices, options)
+func (r Read) item(options *pb.TensorOptions) (*pb.FetchItem, error) {
+	request, err := r.request("", options)
 	if err != nil {
 		return nil, err
 	}
 	item := &pb.FetchItem{}
-	field := item.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(m.name))
+	field := item.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(r.method.name))
 	item.ProtoReflect().Set(field, protoreflect.ValueOfMessage(request.ProtoReflect()))
 	return item, nil
 }

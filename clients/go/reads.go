@@ -8,8 +8,9 @@ import (
 
 // Read names one value of a run, for Fetch and Open.
 type Read struct {
-	method  *method
-	indices []int
+	method     *method
+	indices    []int
+	parameters Parameters
 }
 
 // NewRead is the read of the method of that name in snake case, for example NewRead("residual_in", 3). Indices that are
@@ -21,10 +22,46 @@ func NewRead(name string, indices ...int) (Read, error) {
 	if !ok || !m.ofRun || len(indices) > len(m.arguments) {
 		return Read{}, failure(ErrInvalidRequest, "there is no %s%v to read of a run", name, indices)
 	}
-	return Read{m, append([]int(nil), indices...)}, nil
+	return Read{method: m, indices: append([]int(nil), indices...)}, nil
 }
 
-func readOf(name string, indices ...int) Read { return Read{methods[name], indices} }
+// With is the same read with parameters besides those that it has.
+//
+// Errors: ErrInvalidRequest: its method has no parameter of such a name. What they are is looked at when it is asked for.
+func (r Read) With(parameters Parameters) (Read, error) {
+	all := Parameters{}
+	for _, given := range []Parameters{r.parameters, parameters} {
+		for name, value := range given {
+			if r.method.parameter(name) == nil {
+				return Read{}, failure(ErrInvalidRequest, "%s has no parameter %s", r.method.name, legible(name, 100)).because(
+					"INVALID_REQUEST", "argument", name)
+			}
+			all[name] = value
+		}
+	}
+	r.parameters = all
+	return r, nil
+}
+
+func readOf(name string, indices ...int) Read { return Read{method: methods[name], indices: indices} }
+
+// sizes of the axes whose length its parameters say. Where one stands for all of an axis, that of the whole.
+func (r Read) sizes(whole func(axis string) (int64, bool)) map[string]int64 {
+	found := map[string]int64{}
+	for _, one := range r.method.parameters {
+		if one.sizeOf == "" {
+			continue
+		}
+		size, known := one.size(r.parameters[one.name])
+		if !known {
+			size, known = whole(one.sizeOf)
+		}
+		if known {
+			found[one.sizeOf] = size
+		}
+	}
+	return found
+}
 
 // requireOneTensor refuses a read of nothing, and one of several tensors where only one can be taken.
 func (r Read) requireOneTensor(taker string) error {

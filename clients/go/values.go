@@ -80,7 +80,7 @@ func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ..
 		return nil, err
 	}
 	made := modelRequest(m, reading)
-	if made.message, err = m.request(c.calls.model, []int{layer, neuron}, made.options); err != nil {
+	if made.message, err = readOf(m.name, layer, neuron).request(c.calls.model, made.options); err != nil {
 		return nil, err
 	}
 	return c.calls.tensor(ctx, made, reading.progress)
@@ -223,19 +223,20 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []
 		return nil, nil
 	}
 	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	factored, most, known := make([]bool, len(reads)), 0, expected{}
+	factored, each, most, known := make([]bool, len(reads)), make([]*expectation, len(reads)), 0, expected{}
 	for i, read := range reads {
 		var err error
 		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
 			return nil, err
 		}
-		item, err := read.method.item(read.indices, reading.options(read.method, factored[i]))
+		item, err := read.item(reading.options(read.method, factored[i]))
 		if err != nil {
 			return nil, err
 		}
 		message.Items = append(message.Items, item)
 		most += read.method.tensors(factored[i])
-		known.add(c.expect(held, read.method, reading, factored[i]))
+		each[i] = c.expect(held, read, reading, factored[i])
+		known.add(each[i])
 	}
 	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key, known}, most, reading.progress)
 	if err != nil {
@@ -246,6 +247,9 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []
 		return nil, err
 	}
 	for i, came := range groups {
+		if err := each[i].checkCame(came); err != nil {
+			return nil, err
+		}
 		if groups[i], err = c.value(ctx, held, reads[i], factored[i], came); err != nil {
 			return nil, err
 		}
@@ -262,13 +266,17 @@ func modelRequest(m *method, reading *reading) request {
 // requestOf asks for one value of a run.
 func (c *Client) requestOf(held *run, read Read, reading *reading, factored bool) (request, error) {
 	options, known := reading.options(read.method, factored), expected{}
-	known.add(c.expect(held, read.method, reading, factored))
-	message, err := read.method.request(held.id, read.indices, options)
+	known.add(c.expect(held, read, reading, factored))
+	message, err := read.request(held.id, options)
 	return request{read.method.rpc, message, options, held.key, known}, err
 }
 
-func (c *Client) expect(held *run, m *method, reading *reading, factored bool) *expectation {
-	return &expectation{method: m, reading: reading, run: held, model: c.described(held.digest), factored: factored}
+func (c *Client) expect(held *run, read Read, reading *reading, factored bool) *expectation {
+	made := &expectation{method: read.method, reading: reading, run: held, model: c.described(held.digest), factored: factored}
+	if sizes := read.sizes(made.length); len(sizes) > 0 {
+		made.sizes = append(made.sizes, sizes)
+	}
+	return made
 }
 
 // value is what came for a read: itself or its parts, or the product of its factors, if they were asked for.

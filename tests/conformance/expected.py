@@ -31,6 +31,8 @@ def findings(answer: Fields, expect: Fields) -> Iterator[str]:
         yield from _subset_findings(got.get("value"), expect["value_has"], "value")
     if "tensor" in expect:
         yield from _number_findings(got.get("tensor"), expect["tensor"])
+    if "parts" in expect:
+        yield from _parts_findings(got, expect["parts"])
     if "n_seconds" in expect:
         yield from _seconds_findings(got.get("seconds"), expect["n_seconds"])
     if "progress" in expect:
@@ -80,6 +82,16 @@ def _number_findings(got: Fields | None, wanted: Fields) -> Iterator[str]:
     for place, number in wanted["at"].items():
         if not math.isclose(numbers[int(place)], number, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             yield f"has {numbers[int(place)]} at {place}, not {number}"
+
+
+def _parts_findings(got: Fields, wanted: Fields) -> Iterator[str]:
+    """Of several tensors, by their names, or of one."""
+    came = got.get("parts") or dict.fromkeys(wanted, got.get("tensor"))
+    if came.keys() != wanted.keys():
+        yield f"has the parts {sorted(came)}, not {sorted(wanted)}"
+        return
+    for name, numbers in wanted.items():
+        yield from (f"{name}: {finding}" for finding in _number_findings(came[name], numbers))
 
 
 def error_findings(got: Fields | None, wanted: Fields | None) -> Iterator[str]:

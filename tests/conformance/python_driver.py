@@ -103,6 +103,13 @@ def _call(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Field
         reads = [tuple(read) for read in arguments[0]]
         tensors = zip(reads, llm.fetch(reads), strict=True)
         return {"tensors": [_tensor(tensor, DIMS[read[0]]) for read, tensor in tensors]}
+    if method == "fetch_parts":
+        reads = [(name, *_arguments_of(name, given)) for name, *given in arguments[0]]
+        return {"values": [_parts(read[0], value) for read, value in zip(reads, llm.fetch(reads), strict=True)]}
+    if method in METHODS and METHODS[method].is_analysis:
+        (value,) = llm.fetch([(method, *_arguments_of(method, arguments))])
+        parts = _parts(method, value)
+        return {"tensor": parts[method]} if method in parts else {"parts": parts}
     if method in ("to_tokens", "to_str_tokens"):
         text, add_bos = [*arguments, None][:2]
         result = getattr(llm, method)(text, add_bos=add_bos)
@@ -137,7 +144,7 @@ def _dims(method: str, result: torch.Tensor) -> tuple[str, ...] | None:
 
 def _argument(value: Any) -> Any:
     """A tensor, or the value as it is."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "data" not in value:
         return value
     flat = torch.frombuffer(bytearray(base64.b64decode(value["data"])), dtype=TORCH_BY_NAME[value["dtype"]])
     return flat.reshape(value["shape"])
@@ -151,6 +158,25 @@ def _tensor(tensor: torch.Tensor, dims: Any) -> Fields:
         "data": _base64(tensor),
         "values": _base64(tensor.to(torch.float64)),
     }
+
+
+def _arguments_of(method: str, given: list[Any]) -> list[Any]:
+    """With those that have a name, in an object at the end, in their places."""
+    row = METHODS[method]
+    if not given or not isinstance(given[-1], dict):
+        return given
+    indices, named = given[:-1], given[-1]
+    indices += [named.get(name) for name in row.arguments[len(indices) :]]
+    return [*indices, *(named.get(each.name, each.default) for each in row.parameters)]
+
+
+def _parts(method: str, value: Any) -> Fields:
+    """The tensors of a value by their names, or the one that it is under its method's."""
+    row = METHODS[method]
+    if isinstance(value, torch.Tensor):
+        return {method: _tensor(value, row.dims)}
+    named = zip(row.parts, value, strict=True)
+    return {part.name: _tensor(tensor, part.dims) for part, tensor in named if tensor is not None}
 
 
 def _base64(tensor: torch.Tensor) -> str:

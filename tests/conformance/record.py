@@ -10,15 +10,20 @@ line.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from conformance import golden, scenario, vectors
+from conformance.analyses import dims_of_part
+from conformance.analysis_reference import AnalysisReference
 from conformance.expected import Fields
 from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
+from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
@@ -43,11 +48,19 @@ def main() -> None:
         path.write_text(_scenario_written(fields), encoding="utf-8")
 
 
+@cache
+def demo_model() -> PreTrainedModel:
+    """The embedded model as Hugging Face loads it."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        DEMO_MODEL, attn_implementation="eager", trust_remote_code=False
+    )
+    return model
+
+
 def demo_reference() -> HuggingFaceReference:
     """The embedded model without TransformerLens, and without a server."""
-    model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, attn_implementation="eager", trust_remote_code=False)
     return HuggingFaceReference(
-        model, AutoTokenizer.from_pretrained(DEMO_MODEL, trust_remote_code=False), prepend_bos=True
+        demo_model(), AutoTokenizer.from_pretrained(DEMO_MODEL, trust_remote_code=False), prepend_bos=True
     )
 
 
@@ -62,7 +75,7 @@ def _scenario_written(fields: Fields) -> str:
     return "{\n" + "".join(head) + '  "steps": [\n' + steps + "\n  ]\n}\n"
 
 
-def _record(reference: TransparentLlm, steps: list[Fields]) -> None:
+def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
     ran: dict[str, RunInput] = {}
     for step in steps:
         llm, method, arguments = step.get("llm", "main"), step.get("method"), step.get("args", [])
@@ -82,6 +95,10 @@ def _record(reference: TransparentLlm, steps: list[Fields]) -> None:
             if llm in ran:
                 ran[llm].run_on(reference)
             step["expect"] = {"value": words(reference, method, arguments)}
+        elif method in ANALYSES:
+            if not {"slices", "dtype"} & step.keys():  # which are compared with what the model computes
+                ran[llm].run_on(reference)
+                step.setdefault("expect", {})["parts"] = parts(reference, step)
         elif method in scenario.DIMS:
             if llm in ran:
                 ran[llm].run_on(reference)
@@ -91,17 +108,40 @@ def _record(reference: TransparentLlm, steps: list[Fields]) -> None:
 def numbers(reference: TransparentLlm, step: Fields) -> Fields:
     """What a call answers, by the reference: shape, and some of its numbers."""
     value = scenario.asked_for(reference, {**step, "args": _from_0(reference, step)})
+    places = _places(value)
+    flat = value.flatten()
+    if value.is_floating_point() and METHODS[step["method"]].of_run and not reference.mask().all():
+        places = [place for place in places if flat[place]]  # at padding the reference has 0, and a model anything
+    return _numbers(value, places, scenario.dims_of(step["method"], value))
+
+
+def parts(reference: HuggingFaceReference, step: Fields) -> Fields:
+    """What an analysis answers, by its definition: of each of its tensors shape and some numbers."""
+    method, found = step["method"], AnalysisReference(demo_model(), reference).parts(step["method"], step["args"])
+    return {
+        name: _numbers(value, _places(value), dims_of_part(method, name))
+        for name, value in ((name, _as_sent(value)) for name, value in found.items())
+    }
+
+
+def _as_sent(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _places(value: torch.Tensor) -> list[int]:
+    """Of elements that are compared, spread over the value; those that are NaN are not."""
     flat = value.flatten()
     places = (
         sorted({round(i * (flat.numel() - 1) / (MOST_NUMBERS - 1)) for i in range(MOST_NUMBERS)})
         if flat.numel()
         else []
     )
-    if value.is_floating_point() and METHODS[step["method"]].of_run and not reference.mask().all():
-        places = [place for place in places if flat[place]]  # at padding the reference has 0, and a model anything
-    at: dict[str, Any] = {str(place): _rounded(flat[place]) for place in places}
-    dims = list(scenario.dims_of(step["method"], value))
-    return {"dtype": dtypes.name(value.dtype), "shape": list(value.shape), "dims": dims, "at": at}
+    return [place for place in places if not flat[place].isnan()]
+
+
+def _numbers(value: torch.Tensor, places: list[int], dims: Sequence[str]) -> Fields:
+    at: dict[str, Any] = {str(place): _rounded(value.flatten()[place]) for place in places}
+    return {"dtype": dtypes.name(value.dtype), "shape": list(value.shape), "dims": list(dims), "at": at}
 
 
 def _from_0(reference: TransparentLlm, step: Fields) -> list[Any]:

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from conformance import lies
+from conformance import analyses, lies
 from conformance.driver import Driver
 from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_findings
 from conformance.stage import MODELS, Stage
 from support.servers.engines import SOON
 from transparent_llm import TransparentLlm
+from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.errors import BusyError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire.methods import METHODS, ROWS, RUN_KEY_HEADER
@@ -110,9 +111,27 @@ class Play:
             for read, tensor in zip(arguments[0], got["tensors"], strict=True):
                 wanted = self._wanted(llm, read[0], read[1:], step)
                 yield from tensor_findings(tensor, wanted, dims_of(read[0], wanted))
+        elif method == "fetch_parts":
+            for read, came in zip(arguments[0], got["values"], strict=True):
+                yield from self._parts_compared(llm, read[0], read[1:], step, came)
+        elif method in ANALYSES:
+            came = got.get("parts") or {method: got.get("tensor")}
+            yield from self._parts_compared(llm, method, arguments, step, came)
         elif method in DIMS:
             wanted = self._wanted(llm, method, arguments, step)
             yield from tensor_findings(got.get("tensor"), wanted, dims_of(method, wanted))
+
+    def _parts_compared(self, llm: str, method: str, arguments: list[Any], step: Fields, came: Fields) -> Iterator[str]:
+        model = self._computed(self._models[llm], self._inputs.get(llm))
+        wanted = analyses.computed(model, method, arguments)
+        if came.keys() != wanted.keys():
+            yield f"has the parts {sorted(came)}, not {sorted(wanted)}"
+            return
+        for name, value in wanted.items():
+            dims = analyses.dims_of_part(method, name)
+            may_be_cast = METHODS[method].dtype is None and not METHODS[method].is_parts
+            cut = _cut_and_cast(value, dims, step, may_be_cast=may_be_cast)
+            yield from (f"{name}: {finding}" for finding in tensor_findings(came[name], cut, dims))
 
     def _wanted(self, llm: str, method: str, arguments: list[Any], step: Fields) -> torch.Tensor:
         model = self._computed(self._models[llm], self._inputs.get(llm))
@@ -218,11 +237,16 @@ def dims_of(method: str, value: torch.Tensor) -> tuple[str, ...]:
 
 def asked_for(llm: TransparentLlm, step: Fields) -> torch.Tensor:
     """What a call of a method answers, cut and cast as the call says."""
-    method, slices = step["method"], step.get("slices", {})
+    method = step["method"]
     value: torch.Tensor = getattr(llm, method)(*(_argument(argument) for argument in step.get("args", [])))
-    value = value[tuple(slice(*slices.get(axis, [None])) for axis in dims_of(method, value))]
     integers = method == "mask" or METHODS[method].integers
-    return value.to(TORCH_BY_NAME[step["dtype"]]) if "dtype" in step and not integers else value
+    return _cut_and_cast(value, dims_of(method, value), step, may_be_cast=not integers)
+
+
+def _cut_and_cast(value: torch.Tensor, dims: tuple[str, ...], step: Fields, *, may_be_cast: bool) -> torch.Tensor:
+    slices = step.get("slices", {})
+    value = value[tuple(slice(*slices.get(axis, [None])) for axis in dims)]
+    return value.to(TORCH_BY_NAME[step["dtype"]]) if "dtype" in step and may_be_cast else value
 
 
 def _argument(value: Any) -> Any:

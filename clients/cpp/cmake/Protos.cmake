@@ -1,6 +1,7 @@
 # Messages and stubs, made at build time. They are the library's own business: no public header includes them.
 
 set(TRANSPARENT_LLM_PROTOS
+  transparent_llm/v1/analysis
   transparent_llm/v1/method
   transparent_llm/v1/model
   transparent_llm/v1/service

@@ -7,6 +7,8 @@
 #include <stop_token>
 #include <thread>
 
+#include "analyses.h"
+
 namespace driver {
 namespace {
 
@@ -55,11 +57,7 @@ struct Wanted {
   Index index(std::size_t place) const { return args.at(place).get<Index>(); }
 };
 
-Read read_from(const Wanted& wanted) {
-  std::vector<std::optional<Index>> indices;
-  for (const Json& argument : wanted.args) indices.push_back(bound(argument));
-  return Read::named(wanted.method, std::move(indices));
-}
+Read read_from(const Wanted& wanted) { return driver::read_from(wanted.method, wanted.args); }
 
 Tensor tensor_of(Client& llm, const Wanted& wanted, const ReadOptions& options) {
   const std::string& name = wanted.method;
@@ -71,16 +69,28 @@ Tensor tensor_of(Client& llm, const Wanted& wanted, const ReadOptions& options) 
   return llm.read(read_from(wanted), options);
 }
 
-Json fetched(Client& llm, const Json& args, const ReadOptions& options) {
+std::vector<Read> reads_from(const Json& args) {
   std::vector<Read> reads;
   for (const Json& one : args.at(0)) {
     const Json parts = one.is_string() ? Json::array({one}) : one;
     const Wanted wanted{parts.at(0).get<std::string>(), Json(parts.begin() + 1, parts.end())};
     reads.push_back(read_from(wanted));
   }
+  return reads;
+}
+
+Json fetched(Client& llm, const Json& args, const ReadOptions& options) {
   Json tensors = Json::array();
-  for (const Tensor& tensor : llm.fetch(reads, options)) tensors.push_back(to_json(tensor));
+  for (const Tensor& tensor : llm.fetch(reads_from(args), options))
+    tensors.push_back(to_json(tensor));
   return tensors;
+}
+
+Json fetched_parts(Client& llm, const Json& args, const ReadOptions& options) {
+  Json values = Json::array();
+  for (const Parts& parts : llm.fetch_parts(reads_from(args), options))
+    values.push_back(to_json(parts));
+  return values;
 }
 
 Json info_of(const ModelInfo& info) {
@@ -178,6 +188,10 @@ Json call(Client& llm, const Json& request) {
   Json ok = Json::object();
   if (wanted.method == "fetch")
     ok["tensors"] = fetched(llm, wanted.args, options);
+  else if (wanted.method == "fetch_parts")
+    ok["values"] = fetched_parts(llm, wanted.args, options);
+  else if (const auto answer = analysis(llm, wanted.method, wanted.args, options))
+    ok = *answer;
   else if (const auto value = value_of(llm, wanted, {options.timeout, options.stop_token}))
     ok["value"] = *value;
   else

@@ -39,6 +39,15 @@ std::size_t length_of(const Tensor& mask, std::size_t row) {
          static_cast<std::size_t>(std::count(of_row.begin(), of_row.end(), std::byte{0}));
 }
 
+/// What came for a read, with its method's name where it is one tensor.
+Parts named(Parts came, const Read& read) {
+  if (auto whole = came.extract(""); !whole.empty()) {
+    whole.key() = std::string(read.method());
+    came.insert(std::move(whole));
+  }
+  return came;
+}
+
 }  // namespace
 
 class Client::Impl {
@@ -338,6 +347,13 @@ Tensor Client::read(const Read& wanted, const ReadOptions& options) {
   return std::move(came.at(""));
 }
 
+Parts Client::read_parts(const Read& wanted, const ReadOptions& options) {
+  Parts came = impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+    return internal::read(impl().shared(), run, wanted, options, terms);
+  });
+  return named(std::move(came), wanted);
+}
+
 std::vector<Tensor> Client::fetch(const std::vector<Read>& reads, const ReadOptions& options) {
   for (const Read& one : reads)
     internal::require_one_tensor(internal::method_named(one.method()), "fetch");
@@ -348,12 +364,8 @@ std::vector<Tensor> Client::fetch(const std::vector<Read>& reads, const ReadOpti
 
 std::vector<Parts> Client::fetch_parts(const std::vector<Read>& reads, const ReadOptions& options) {
   std::vector<Parts> values = impl().fetched(reads, options);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (auto whole = values[i].extract(""); !whole.empty()) {
-      whole.key() = std::string(reads[i].method());
-      values[i].insert(std::move(whole));
-    }
-  }
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = named(std::move(values[i]), reads[i]);
   return values;
 }
 

@@ -132,6 +132,8 @@ void Descriptions::add_known(Lengths& lengths, const std::string& digest) {
   if (found == known_.end() || !found->second) return;
   lengths["d_model"] = found->second->info.d_model;
   lengths["d_vocab"] = found->second->info.d_vocab;
+  lengths["layer"] = found->second->info.n_layers;
+  lengths["head"] = found->second->info.n_heads;
 }
 
 }  // namespace transparent_llm::internal

@@ -56,14 +56,42 @@ void require_dtype(const TensorHeader& header, const Method& method, const Part*
          (wanted ? std::string(name_of(*wanted)) : "a floating type"));
 }
 
+/// An axis of a whole length, cut.
+std::uint64_t cut_length(const Expectation& expectation, std::string_view axis,
+                         std::uint64_t length) {
+  const Slice* slice = slice_of(expectation.options, axis);
+  return slice == nullptr ? length : count_of(*slice, length);
+}
+
+/// The length that a read says of an axis: that which was sent, if any of the reads says it. None if
+/// no read says one.
+std::optional<std::uint64_t> sized(const Expectation& expectation, std::string_view axis,
+                                   std::uint64_t sent) {
+  std::optional<std::uint64_t> length;
+  for (const Sizes& sizes : expectation.sizes) {
+    const auto found = sizes.find(axis);
+    if (found == sizes.end()) continue;
+    length = cut_length(expectation, axis, found->second);
+    if (length == sent) break;
+  }
+  return length;
+}
+
+/// Cut. None where it is not known.
+std::optional<std::uint64_t> length_of(const Expectation& expectation, std::string_view axis,
+                                       std::uint64_t sent) {
+  if (const auto length = sized(expectation, axis, sent)) return length;
+  const auto whole = expectation.lengths.find(axis);
+  if (whole == expectation.lengths.end()) return std::nullopt;
+  return cut_length(expectation, axis, whole->second);
+}
+
 void require_lengths(const TensorHeader& header, const Part* part,
                      const Expectation& expectation) {
   for (std::size_t axis = 0; axis < header.dims.size(); ++axis) {
-    const auto whole = expectation.lengths.find(header.dims[axis]);
-    if (whole == expectation.lengths.end()) continue;
-    const Slice* slice = slice_of(expectation.options, header.dims[axis]);
-    const std::uint64_t length =
-        slice == nullptr ? whole->second : count_of(*slice, whole->second);
+    const auto known = length_of(expectation, header.dims[axis], header.shape[axis]);
+    if (!known) continue;
+    const std::uint64_t length = *known;
     const bool may_be_shorter = part != nullptr && part->is_sparse && axis == 0;
     if (may_be_shorter ? header.shape[axis] > length : header.shape[axis] != length) {
       refuse(header.name + " with " + std::to_string(header.shape[axis]) + " along " +
@@ -80,10 +108,41 @@ void add_lengths(Lengths& lengths, const CurrentRun& run) {
     lengths[axis] = run.tokens.shape()[1];
 }
 
+void add_sizes(Expectation& expectation, const Read& read) {
+  Sizes sizes;
+  for (const MethodParameter& parameter : expectation.method->parameters) {
+    if (parameter.size_of.empty()) continue;
+    const auto given = read.parameters().find(parameter.name);
+    const auto said =
+        size_said(parameter, given == read.parameters().end() ? nullptr : &given->second);
+    const auto whole = expectation.lengths.find(parameter.size_of);
+    if (said)
+      sizes[parameter.size_of] = *said;
+    else if (whole != expectation.lengths.end())
+      sizes[parameter.size_of] = whole->second;
+  }
+  if (!sizes.empty()) expectation.sizes.push_back(std::move(sizes));
+}
+
+void require_own_sizes(const Expectation& expectation, const Parts& came) {
+  for (const auto& [name, tensor] : came) {
+    for (std::size_t axis = 0; axis < tensor.dims().size(); ++axis) {
+      const std::uint64_t sent = tensor.shape()[axis];
+      const auto length = sized(expectation, tensor.dims()[axis], sent);
+      if (length && *length != sent)
+        refuse(name + " of " + expectation.method->name + " with " + std::to_string(sent) +
+               " along " + tensor.dims()[axis] + ", not " + std::to_string(*length));
+    }
+  }
+}
+
 Expected::Expected(const std::vector<Expectation>& expectations) {
   for (const Expectation& one : expectations) {
     most_ += one.factored || one.method->is_parts() ? one.method->parts.size() : 1;
     Expectation& known = by_method_.try_emplace(one.method->name, one).first->second;
+    for (const Sizes& sizes : one.sizes)
+      if (std::find(known.sizes.begin(), known.sizes.end(), sizes) == known.sizes.end())
+        known.sizes.push_back(sizes);
     known.factored = known.factored || one.factored;
     if (one.rows > 0) known.lengths[std::string(kRows)] = one.rows;
   }

@@ -23,6 +23,9 @@ using Lengths = std::map<std::string, std::uint64_t, std::less<>>;
 /// Adds those that are as long as the run.
 void add_lengths(Lengths& lengths, const CurrentRun& run);
 
+/// Of axes whose length parameters of a read say.
+using Sizes = std::map<std::string, std::uint64_t, std::less<>>;
+
 /// What is known of one value.
 struct Expectation {
   /// A row of the table.
@@ -33,7 +36,14 @@ struct Expectation {
   bool factored = false;
   /// Vectors that it was asked of at once, which have an axis "n" before the others; 0: one, without.
   std::size_t rows = 0;
+  /// Of each read of the stream that asks for it.
+  std::vector<Sizes> sizes = {};
 };
+
+/// Adds those of a read; of whole axes what is known of them.
+void add_sizes(Expectation& expectation, const Read& read);
+/// Throws InternalError for a tensor that is as long as another read of the same method says.
+void require_own_sizes(const Expectation& expectation, const Parts& came);
 
 /// Of all values of a stream.
 class Expected {

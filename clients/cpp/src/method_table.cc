@@ -42,12 +42,14 @@ Method method_of(const google::protobuf::MethodDescriptor& rpc) {
               .dtype = from_wire(spec.dtype()),
               .parts = {},
               .weights = spec.weights(),
-              .of_run = request.FindFieldByName("run_id") != nullptr};
+              .of_run = request.FindFieldByName("run_id") != nullptr,
+              .parameters = {}};
   for (const v1::PartSpec& part : spec.parts())
     made.parts.push_back({part.name(), axes_of(part.dims()), from_wire(part.dtype()),
                           part.optional(), part.sparse()});
   for (int i = 0; i < request.field_count(); ++i) {
     const google::protobuf::FieldDescriptor& field = *request.field(i);
+    if (const auto parameter = parameter_of(field)) made.parameters.push_back(*parameter);
     if (!field.options().HasExtension(v1::index)) continue;
     made.arguments.emplace_back(field.name());
     if (!field.options().GetExtension(v1::index).optional()) ++made.least_arguments;
@@ -77,6 +79,13 @@ std::optional<std::size_t> Method::place_of(std::string_view name) const {
 const Part* Method::part(std::string_view name) const {
   const auto place = place_of(name);
   return place ? &parts[*place] : nullptr;
+}
+
+const MethodParameter* Method::parameter(std::string_view name) const {
+  const auto found =
+      std::find_if(parameters.begin(), parameters.end(),
+                   [name](const MethodParameter& parameter) { return parameter.name == name; });
+  return found == parameters.end() ? nullptr : &*found;
 }
 
 const std::vector<Method>& methods() {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "parameters.h"
 #include "transparent_llm/dtype.h"
 
 namespace transparent_llm::internal {
@@ -41,6 +42,8 @@ struct Method {
   std::string weights;
   /// Whether it reads a run, or the model alone.
   bool of_run = false;
+  /// Arguments that are no indices, in their order.
+  std::vector<MethodParameter> parameters = {};
 
   /// Whether its elements have no floating type.
   bool has_integers() const { return dtype && !is_floating(*dtype); }
@@ -52,6 +55,8 @@ struct Method {
   std::optional<std::size_t> place_of(std::string_view part) const;
   /// Its part of that name; null if it has none.
   const Part* part(std::string_view name) const;
+  /// Its parameter of that name; null if it has none.
+  const MethodParameter* parameter(std::string_view name) const;
 };
 
 /// All of them, in the order of service.proto.

@@ -30,6 +30,8 @@ void fill_request(Message& request, const Asked& asked, const ReadOptions& optio
       request.GetReflection()->SetInt32(&request, request.GetDescriptor()->FindFieldByName(name),
                                         to_int32(name.c_str(), *index));
   }
+  for (const auto& [name, given] : asked.read.parameters())
+    set_parameter(request, *method.parameter(name), given);
   v1::TensorOptions& wire = options_of(request);
   fill(wire, method.axes(), options, !method.has_integers());
   if (asked.factored) wire.set_encoding(v1::ENCODING_FACTORED);

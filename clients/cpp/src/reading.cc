@@ -87,6 +87,7 @@ Expectation expectation_of(Shared& shared, const CurrentRun& run, const Asked& a
                    .factored = asked.factored};
   add_lengths(made.lengths, run);
   shared.descriptions.add_known(made.lengths, run.model_digest);
+  add_sizes(made, asked.read);
   return made;
 }
 
@@ -120,6 +121,7 @@ std::vector<Parts> read_of(Shared& shared, const CurrentRun& run, std::span<cons
                                    : call_of(run.run_id, asked[0], options);
   auto values = grouped(wanted, collected(shared.connection, call, terms, Expected(expectations),
                                           options.on_progress));
+  for (std::size_t i = 0; i < values.size(); ++i) require_own_sizes(expectations[i], values[i]);
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = value_of(shared, run, asked[i], std::move(values[i]), terms);
   return values;

@@ -50,6 +50,23 @@ const ARGUMENTS = {
   attention_output: 4,
   decomposed_attn: 2,
   fetch: 1,
+  fetch_parts: 1,
+};
+
+/** Number of indices of the analyses, which may be followed by an object of what has a name. */
+const ANALYSES = {
+  layer_lens: 2,
+  token_logprobs: 1,
+  attn_contributions: 2,
+  contribution_edges: 2,
+  neuron_contributions: 3,
+  logit_terms: 3,
+  logit_attribution: 4,
+  source_attribution: 4,
+  neuron_attribution: 4,
+  attention_matrices: 2,
+  head_scores: 2,
+  value_weighted_norms: 2,
 };
 
 /** The clients of one driver, by their names. */
@@ -136,7 +153,7 @@ function nameOf(request) {
  */
 async function call(client, request) {
   const { method, args = [], cancel_after_s: cancelAfterS } = request;
-  if (!Object.hasOwn(ARGUMENTS, method)) {
+  if (!Object.hasOwn(ARGUMENTS, method) && !Object.hasOwn(ANALYSES, method)) {
     throw new Error(`there is no method ${method}`);
   }
   /** @type {[number, number][]} */
@@ -151,9 +168,11 @@ async function call(client, request) {
     signal: canceller.signal,
     onProgress: ({ receivedBytes, totalBytes }) => progress.push([receivedBytes, totalBytes]),
   };
-  const given = Array.from({ length: ARGUMENTS[/** @type {keyof typeof ARGUMENTS} */ (method)] }, (_, i) =>
-    argument(method, args[i]),
-  );
+  const { [method]: count = 0 } = /** @type {Record<string, number>} */ ({ ...ARGUMENTS, ...ANALYSES });
+  const given = Array.from({ length: count }, (_, i) => argument(method, args[i]));
+  if (Object.hasOwn(ANALYSES, method)) {
+    Object.assign(options, camelKeys(args[count] ?? {}));
+  }
   try {
     const result = await /** @type {any} */ (client)[camelCase(method)](...given, options);
     return { ...encoded(client, method, result), ...(request["progress"] && { progress }) };
@@ -182,8 +201,8 @@ async function time(client, { method, args = [], times }) {
  * @param {any} given
  */
 function argument(method, given) {
-  if (method === "fetch" && Array.isArray(given)) {
-    return given.map((read) => (Array.isArray(read) ? [camelCase(read[0]), ...read.slice(1)] : read));
+  if (["fetch", "fetch_parts"].includes(method) && Array.isArray(given)) {
+    return given.map((read) => (Array.isArray(read) ? [camelCase(read[0]), ...read.slice(1).map(camelKeys)] : read));
   }
   const isTensor = typeof given === "object" && given !== null && "dtype" in given;
   return isTensor ? new Tensor({ ...given, bytes: decodeBase64(given.data) }) : given;
@@ -206,9 +225,18 @@ function encoded(client, method, result) {
   if (result instanceof Tensor) {
     return { tensor: encodedTensor(result) };
   }
+  if (Object.hasOwn(ANALYSES, method)) {
+    return { parts: encodedParts(result) };
+  }
   switch (method) {
     case "fetch":
       return { tensors: result.map(encodedTensor) };
+    case "fetch_parts":
+      return {
+        values: result.map((/** @type {ReadonlyMap<string, Tensor>} */ parts) =>
+          encodedParts(Object.fromEntries([...parts])),
+        ),
+      };
     case "run":
     case "run_tokens":
       return { value: { run_id: client.runId } };
@@ -239,6 +267,12 @@ function encodedServer({ apiVersion, features, models }) {
     dtype: dtype ?? null,
   }));
   return { api_version: apiVersion, features, models: described };
+}
+
+/** @param {Record<string, Tensor | undefined>} parts */
+function encodedParts(parts) {
+  const encoded = Object.entries(parts).map(([name, tensor]) => [snakeCase(name), tensor && encodedTensor(tensor)]);
+  return Object.fromEntries(encoded.filter(([, tensor]) => tensor !== undefined));
 }
 
 /** @param {Tensor} tensor */
@@ -301,6 +335,12 @@ function described(error) {
   }
   const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { class: "DriverError", reason: "DRIVER", message, metadata: {}, retry_after_s: null };
+}
+
+/** @param {any} given */
+function camelKeys(given) {
+  const isObject = typeof given === "object" && given !== null && !Array.isArray(given);
+  return isObject ? Object.fromEntries(Object.entries(given).map(([name, value]) => [camelCase(name), value])) : given;
 }
 
 /** @param {string} name */

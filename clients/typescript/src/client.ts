@@ -2,6 +2,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
+import { Analyses } from "./analyses.js";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
 import { isFloating, wireOfDtype, wireOfFloating } from "./dtypes.js";
@@ -16,7 +17,15 @@ import {
 import { type Index, indexFields, type Method, MODEL_READS, READS, type ReadName, valueAxes } from "./methods.js";
 import { type CallOptions, type ClientOptions, configured, type ReadOptions, type TextOptions } from "./options.js";
 import { message, Reader, readOptionsToWire } from "./reader.js";
-import { type Arrived, type CheckedRead, checkedReads, type Read, requireOneTensor, WHOLE } from "./reads.js";
+import {
+  type Arrived,
+  type CheckedRead,
+  checkedRead,
+  checkedReads,
+  type Read,
+  requireOneTensor,
+  WHOLE,
+} from "./reads.js";
 import type { Run } from "./run.js";
 import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
 import { Runs } from "./runs.js";
@@ -53,7 +62,7 @@ interface Shared {
  * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
  * object on the same connection. A read that is under way goes on with the run that it began with.
  */
-export class RemoteTransparentLlm {
+export class RemoteTransparentLlm extends Analyses {
   readonly #connection: Connection;
   readonly #options: ClientOptions;
   #shared: Shared;
@@ -65,6 +74,7 @@ export class RemoteTransparentLlm {
 
   /** Use `connect` of `transparent-llm/node` or `transparent-llm/web`, or bring a transport of Connect for gRPC. */
   constructor(connection: Connection, options: ClientOptions = {}) {
+    super();
     const config = configured(connection, options);
     const calls = new Calls(connection.transport, config, () => connection.onClose?.());
     this.#shared = { calls, reader: new Reader(calls), runs: new Runs(calls) };
@@ -297,6 +307,12 @@ export class RemoteTransparentLlm {
       const whole = value.get(WHOLE);
       return whole === undefined ? value : new Map([[(wanted[i] as CheckedRead).name, whole]]);
     });
+  }
+
+  protected override async analysed(read: readonly [string, ...unknown[]], options: ReadOptions): Promise<Arrived> {
+    const wanted = checkedRead(read);
+    requireReadOptions(options, [READS[wanted.name]]);
+    return this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, wanted, options, scope));
   }
 
   get #calls(): Calls {

@@ -54,6 +54,8 @@ export function lengthsOf(model: ModelDescription | undefined): ReadonlyMap<stri
     new Map([
       ["d_model", model.dModel],
       ["d_vocab", model.dVocab],
+      ["layer", model.nLayers],
+      ["head", model.nHeads],
     ])
   );
 }

@@ -8,6 +8,7 @@ import { isParts, type Method, type Part, placeOf } from "./methods.js";
 import type { ReadOptions } from "./options.js";
 import type { Run } from "./run.js";
 import { countOf, sliceOf } from "./slices.js";
+import type { Tensor } from "./tensor.js";
 
 /** Axes that are as long as the run, and which of its two they are. */
 const OF_RUN: ReadonlyMap<string, 0 | 1> = new Map([
@@ -34,6 +35,8 @@ export interface Expectation {
   readonly isFactored?: boolean | undefined;
   /** Vectors that it was asked of at once. Undefined: one, without an axis of its own. */
   readonly rows?: number | undefined;
+  /** Of axes whose length parameters say, in each read of the stream that asks for it. Undefined: that of the whole. */
+  readonly sizes?: readonly ReadonlyMap<string, number | undefined>[] | undefined;
 }
 
 /** Of all values of a stream. */
@@ -46,8 +49,9 @@ export class Expected {
     let most = 0;
     for (const each of expectations) {
       const { header } = each.method;
-      const isFactored = each.isFactored || this.#byHeader.get(header)?.isFactored;
-      this.#byHeader.set(header, { ...each, isFactored });
+      const before = this.#byHeader.get(header);
+      const isFactored = each.isFactored || before?.isFactored;
+      this.#byHeader.set(header, { ...each, isFactored, sizes: together(before?.sizes ?? [], each.sizes ?? []) });
       most += each.isFactored || isParts(each.method) ? each.method.parts.size : 1;
     }
     this.most = most;
@@ -122,17 +126,56 @@ function requireDtype(header: TensorHeader, part: Part | undefined, { method, op
 
 function requireLengths(header: TensorHeader, part: Part | undefined, expectation: Expectation): void {
   header.dims.forEach((axis, i) => {
-    const whole = lengthOf(axis, expectation);
-    if (whole === undefined) {
+    const sent = header.shape[i] as bigint;
+    const lengths = lengthsOf(axis, expectation);
+    if (lengths.length === 0 || lengths.includes(sent)) {
       return;
     }
-    const wanted = BigInt(countOf(sliceOf(expectation.options.slices ?? {}, axis) ?? {}, whole));
-    const sent = header.shape[i] as bigint;
+    const wanted = lengths.at(-1) as bigint;
     const isShorter = i === 0 && part?.isSparse === true && sent < wanted;
     if (sent !== wanted && !isShorter) {
       throw new InternalError(`the server sent ${header.name} with ${sent} along ${axis}, not ${wanted}`);
     }
   });
+}
+
+/** Those that an axis can have, cut: that of the whole, or what the reads say; none where it is not known. */
+function lengthsOf(axis: string, expectation: Expectation): bigint[] {
+  const said = (expectation.sizes ?? []).filter((sizes) => sizes.has(axis)).map((sizes) => sizes.get(axis));
+  const whole = lengthOf(axis, expectation);
+  const lengths = (said.length > 0 ? said : [whole]).map((length) => length ?? whole);
+  if (lengths.includes(undefined)) {
+    return [];
+  }
+  const slice = sliceOf(expectation.options.slices ?? {}, axis) ?? {};
+  return lengths.map((length) => BigInt(countOf(slice, length as number)));
+}
+
+/** Sizes of reads, each once. */
+function together(
+  before: readonly ReadonlyMap<string, number | undefined>[],
+  added: readonly ReadonlyMap<string, number | undefined>[],
+): readonly ReadonlyMap<string, number | undefined>[] {
+  const isNew = added.filter(
+    (sizes) => !before.some((other) => [...sizes].every(([axis, length]) => other.get(axis) === length)),
+  );
+  return isNew.length > 0 ? [...before, ...isNew] : before;
+}
+
+/** @throws InternalError a tensor is as long as another read of the same method says. */
+export function requireOwnSizes(expectation: Expectation, arrived: ReadonlyMap<string, Tensor>): void {
+  for (const [part, { dims, shape }] of arrived) {
+    dims.forEach((axis, i) => {
+      const lengths = lengthsOf(axis, expectation);
+      const isSized = expectation.sizes?.some((sizes) => sizes.has(axis)) === true;
+      if (isSized && lengths.length > 0 && !lengths.includes(BigInt(shape[i] as number))) {
+        const { header } = expectation.method;
+        throw new InternalError(
+          `the server sent ${part} of ${header} with ${shape[i]} along ${axis}, not ${lengths[0]}`,
+        );
+      }
+    });
+  }
 }
 
 /** Of a whole axis; undefined where it is not known. */

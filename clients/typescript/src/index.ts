@@ -5,6 +5,27 @@
  * `connect` is in `transparent-llm/node` and in `transparent-llm/web`, which have all of this too.
  */
 
+export type {
+  AttnContributions,
+  ContributionEdges,
+  ContributionNorm,
+  ContributionParameters,
+  EdgeParameters,
+  HeadScoreKind,
+  HeadScoreParameters,
+  LayerLens,
+  LayerLensParameters,
+  LogitAttribution,
+  LogitParameters,
+  LogitTerms,
+  NeuronAttribution,
+  NeuronAttributionParameters,
+  NeuronContributionParameters,
+  NeuronContributions,
+  Normalize,
+  ResidualPoint,
+  TokenLogprobs,
+} from "./analyses.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";

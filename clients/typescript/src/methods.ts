@@ -3,9 +3,10 @@
 import { type DescMessage, type DescMethodServerStreaming, getOption, hasOption } from "@bufbuild/protobuf";
 import { type DtypeName, dtypeOfWire, isFloating } from "./dtypes.js";
 import { IndexOutOfRangeError } from "./errors.js";
-import { index, method } from "./gen/transparent_llm/v1/method_pb.js";
+import { index, method, parameter } from "./gen/transparent_llm/v1/method_pb.js";
 import { type FetchItem, FetchItemSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { TensorChunkSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
+import { type Parameter, parameterOf } from "./parameters.js";
 
 const RPCS = TransparentLlmService.method;
 
@@ -38,6 +39,8 @@ export interface Method {
   readonly parts: ReadonlyMap<string, Part>;
   /** The method whose value is a factor too; empty: none is. */
   readonly weights: string;
+  /** Arguments that are no indices, by their names in the request. */
+  readonly parameters: ReadonlyMap<string, Parameter>;
 }
 
 /** The row that stands in service.proto, at an RPC and at the indices of its request. */
@@ -55,6 +58,11 @@ function methodOf(rpc: TensorRpc): Method {
     dtype: dtypeOfWire(spec.dtype),
     parts: new Map(parts),
     weights: spec.weights,
+    parameters: new Map(
+      rpc.input.fields
+        .filter((field) => hasOption(field, parameter))
+        .map((field) => [field.localName, parameterOf(field, getOption(field, parameter))]),
+    ),
   };
 }
 

@@ -5,7 +5,7 @@ import type { Calls, TensorRequest } from "./calls.js";
 import { Descriptions, lengthsOf } from "./descriptions.js";
 import { wireOfFloating } from "./dtypes.js";
 import { InternalError, NotSupportedError } from "./errors.js";
-import { type Expectation, Expected } from "./expected.js";
+import { type Expectation, Expected, requireOwnSizes } from "./expected.js";
 import { attnProduct, type Factors, ffnProduct } from "./factors.js";
 import {
   type FetchItem,
@@ -54,7 +54,8 @@ export class Reader {
     const items = reads.map((read, i) => item(read, wires[i] as TensorOptions));
     const request = create(FetchRequestSchema, { runId: run.id, items });
     const { fetch } = TransparentLlmService.method;
-    const expected = new Expected(reads.map((read, i) => this.#expectation(run, read, wires[i], options)));
+    const expectations = reads.map((read, i) => this.#expectation(run, read, wires[i], options));
+    const expected = new Expected(expectations);
     const tensors = await this.#calls.tensors(fetch, request, expected, scope, run.key, options.onProgress);
     const arrived = grouped(
       reads.map(({ name }) => READS[name]),
@@ -62,6 +63,7 @@ export class Reader {
     );
     const values: Arrived[] = [];
     for (const [i, each] of arrived.entries()) {
+      requireOwnSizes(expectations[i] as Expectation, each);
       values.push(await this.#value(run, reads[i] as CheckedRead, wires[i] as TensorOptions, each, scope));
     }
     return values;
@@ -72,6 +74,7 @@ export class Reader {
     const request = message(rpc.input, {
       runId: run.id,
       ...indexFields(READS[read.name], read.indices),
+      ...read.fields,
       options: wire,
     });
     const expected = new Expected([this.#expectation(run, read, wire, options)]);
@@ -82,7 +85,8 @@ export class Reader {
 
   #expectation(run: Run, read: CheckedRead, wire: TensorOptions | undefined, options: ReadOptions): Expectation {
     const lengths = lengthsOf(this.#descriptions.known(run.modelDigest));
-    return { method: READS[read.name], options, run, lengths, isFactored: wire?.encoding === Encoding.FACTORED };
+    const isFactored = wire?.encoding === Encoding.FACTORED;
+    return { method: READS[read.name], options, run, lengths, isFactored, sizes: [read.sizes ?? new Map()] };
   }
 
   async #options(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<TensorOptions> {
@@ -147,7 +151,7 @@ export function message(schema: DescMessage, fields: object): TensorRequest {
   return create(schema, fields as MessageInitShape<DescMessage>);
 }
 
-function item({ name, indices }: CheckedRead, options: TensorOptions): FetchItem {
-  const value = message(READS[name].rpc.input, { ...indexFields(READS[name], indices), options });
+function item({ name, indices, fields }: CheckedRead, options: TensorOptions): FetchItem {
+  const value = message(READS[name].rpc.input, { ...indexFields(READS[name], indices), ...fields, options });
   return create(FetchItemSchema, { read: { case: name, value } } as MessageInitShape<typeof FetchItemSchema>);
 }

@@ -1,9 +1,19 @@
 /** Reads: methods with their indices, and what comes for each of them. */
 
+import type {
+  ContributionParameters,
+  EdgeParameters,
+  HeadScoreParameters,
+  LayerLensParameters,
+  LogitParameters,
+  NeuronAttributionParameters,
+  NeuronContributionParameters,
+} from "./analyses.js";
 import type { NamedTensor } from "./assembler.js";
 import { InternalError, InvalidRequestError } from "./errors.js";
 import { splitAtDot } from "./expected.js";
 import { type Index, isParts, type Method, placeOf, READS, type ReadName } from "./methods.js";
+import { fieldOf, sizeOf } from "./parameters.js";
 import type { Tensor } from "./tensor.js";
 
 /** A method that reads a run, and its arguments. */
@@ -14,13 +24,49 @@ export type Read =
   | readonly ["decomposedFfnOut" | "neuronActivations", batchI: number, layer: number, pos: number]
   | readonly ["attentionMatrix", batchI: number, layer: number, head: number]
   | readonly ["attentionOutput", batchI: number, layer: number, pos: number, head?: number | null]
-  | readonly ["decomposedAttn", batchI: number, layer: number];
+  | readonly ["decomposedAttn", batchI: number, layer: number]
+  | readonly ["layerLens", batchI: number, layer: number, parameters?: LayerLensParameters]
+  | readonly ["tokenLogprobs", batchI: number]
+  | readonly ["attentionMatrices" | "valueWeightedNorms", batchI: number, layer: number]
+  | readonly ["attnContributions", batchI: number, layer: number, parameters?: ContributionParameters]
+  | readonly ["contributionEdges", batchI: number, layer: number, parameters?: EdgeParameters]
+  | readonly ["headScores", batchI: number, layer: number, parameters?: HeadScoreParameters]
+  | readonly [
+      "neuronContributions",
+      batchI: number,
+      layer: number,
+      pos: number,
+      parameters: NeuronContributionParameters,
+    ]
+  | readonly ["logitTerms", batchI: number, pos: number, token: number, parameters?: LogitParameters]
+  | readonly [
+      "logitAttribution" | "sourceAttribution",
+      batchI: number,
+      layer: number,
+      pos: number,
+      token: number,
+      parameters?: LogitParameters,
+    ]
+  | readonly [
+      "neuronAttribution",
+      batchI: number,
+      layer: number,
+      pos: number,
+      token: number,
+      parameters: NeuronAttributionParameters,
+    ];
 
 /** A read, checked. */
 export interface CheckedRead {
   readonly name: ReadName;
   readonly indices: readonly Index[];
+  /** Fields of its request besides the indices. */
+  readonly fields?: Readonly<Record<string, unknown>>;
+  /** Of axes whose length parameters say; undefined: that of the whole. */
+  readonly sizes?: ReadonlyMap<string, number | undefined>;
 }
+
+type WithoutName = Omit<CheckedRead, "name">;
 
 /** Under which one tensor that is the value stands among what comes for a read. */
 export const WHOLE = "";
@@ -36,7 +82,8 @@ export function checkedReads(reads: readonly Read[]): CheckedRead[] {
   return reads.map(checkedRead);
 }
 
-function checkedRead(read: unknown): CheckedRead {
+/** @throws InvalidRequestError it is none. */
+export function checkedRead(read: unknown): CheckedRead {
   const [name, ...indices] = Array.isArray(read) ? read : [];
   if (typeof name !== "string") {
     throw new InvalidRequestError(`a read is an array of a method's name and its arguments, got ${String(read)}`);
@@ -44,10 +91,37 @@ function checkedRead(read: unknown): CheckedRead {
   if (!Object.hasOwn(READS, name)) {
     throw new InvalidRequestError(`"${name}" cannot be fetched; these can: ${Object.keys(READS).sort().join(", ")}`);
   }
-  if (indices.length > READS[name as ReadName].arguments.length) {
+  const method = READS[name as ReadName];
+  const isNamed = method.parameters.size > 0 || method.arguments.some((argument) => argument.startsWith("minus"));
+  const last: unknown = indices.at(-1);
+  const named = isNamed && typeof last === "object" && last !== null ? { ...last } : undefined;
+  const plain = named === undefined ? indices : indices.slice(0, -1);
+  if (plain.length > method.arguments.length) {
     throw new InvalidRequestError(`there is no ${name}(${indices.join(", ")}) to read`);
   }
-  return { name: name as ReadName, indices };
+  return { name: name as ReadName, ...withNamed(method, plain, named ?? {}) };
+}
+
+/** Indices, with those among the named arguments, and what else is among these. */
+function withNamed(method: Method, indices: readonly Index[], named: Readonly<Record<string, unknown>>): WithoutName {
+  const all = method.arguments.map((argument, i) => indices[i] ?? (named[argument] as Index));
+  const fields: Record<string, unknown> = {};
+  const sizes = new Map<string, number | undefined>();
+  for (const name of Object.keys(named)) {
+    if (!method.parameters.has(name) && !method.arguments.includes(name)) {
+      throw new InvalidRequestError(`${method.header} has no parameter ${name}`, { metadata: { argument: name } });
+    }
+  }
+  for (const [name, parameter] of method.parameters) {
+    const field = fieldOf(parameter, named[name]);
+    if (field !== undefined) {
+      fields[name] = field;
+    }
+    if (parameter.sizeOf !== "") {
+      sizes.set(parameter.sizeOf, sizeOf(parameter, named[name]));
+    }
+  }
+  return { indices: method.parameters.size > 0 || Object.keys(named).length > 0 ? all : indices, fields, sizes };
 }
 
 /**

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "transparent_llm/analyses.h"
 #include "transparent_llm/description.h"
 #include "transparent_llm/dtype.h"
 #include "transparent_llm/errors.h"
@@ -195,8 +196,56 @@ class Client {
   /// are the server's.
   Tensor decomposed_attn(Index batch_i, Index layer, const ReadOptions& options = {});
 
+  // Analyses: small tensors that the server computes next to the weights. Padding has no part in
+  // them. They throw as reads, and InvalidRequestError for what they are asked for.
+
+  /// The logit lens: what the residual stream of a row at one place of the model says of the next
+  /// token.
+  LayerLens layer_lens(Index batch_i, Index layer, const LayerLensOptions& asked = {},
+                       const ReadOptions& options = {});
+  /// The log-probability and the rank that the model gives to the token that follows each position.
+  TokenLogprobs token_logprobs(Index batch_i, const ReadOptions& options = {});
+  /// What part of the residual stream after attention each source gave through each head, and what
+  /// was there before.
+  AttnContributions attn_contributions(Index batch_i, Index layer,
+                                       ContributionNorm norm = ContributionNorm::kL1,
+                                       const ReadOptions& options = {});
+  /// The edges of one layer of the contribution graph.
+  ContributionEdges contribution_edges(Index batch_i, Index layer, const EdgeOptions& asked = {},
+                                       const ReadOptions& options = {});
+  /// The `k` neurons that contribute most to the residual stream at one position; at least one.
+  NeuronContributions neuron_contributions(Index batch_i, Index layer, Index pos, Index k,
+                                           ContributionNorm norm = ContributionNorm::kL1,
+                                           const ReadOptions& options = {});
+  /// A logit before any soft cap, or the difference of two, and what it is the sum of.
+  LogitTerms logit_terms(Index batch_i, Index pos, Index token,
+                         std::optional<Index> minus_token = std::nullopt,
+                         const ReadOptions& options = {});
+  /// The terms of a logit, or of the difference of two, that the parts of a layer gave.
+  LogitAttribution logit_attribution(Index batch_i, Index layer, Index pos, Index token,
+                                     std::optional<Index> minus_token = std::nullopt,
+                                     const ReadOptions& options = {});
+  /// Those that each source position gave through each head of a layer: F32 [head source].
+  Tensor source_attribution(Index batch_i, Index layer, Index pos, Index token,
+                            std::optional<Index> minus_token = std::nullopt,
+                            const ReadOptions& options = {});
+  /// The `k` largest terms by absolute value that single neurons of a layer gave; at least one.
+  NeuronAttribution neuron_attribution(Index batch_i, Index layer, Index pos, Index token, Index k,
+                                       std::optional<Index> minus_token = std::nullopt,
+                                       const ReadOptions& options = {});
+  /// The attention probabilities of all heads of a layer: [head query_pos key_pos].
+  Tensor attention_matrices(Index batch_i, Index layer, const ReadOptions& options = {});
+  /// How much each head of a layer attends in one way, as a mean over the positions of a row that
+  /// can: F32 [head].
+  Tensor head_scores(Index batch_i, Index layer, HeadScoreKind kind = HeadScoreKind::kInduction,
+                     const ReadOptions& options = {});
+  /// The length of what each source gave each target through each head: F32 [head target source].
+  Tensor value_weighted_norms(Index batch_i, Index layer, const ReadOptions& options = {});
+
   /// One value, as the method of its name gives it; `tokens` come over the wire.
   Tensor read(const Read& read, const ReadOptions& options = {});
+  /// The same for a value of one tensor or of several.
+  Parts read_parts(const Read& read, const ReadOptions& options = {});
   /// Many values of the current run in one stream, in their order. Slices and dtype hold for each
   /// of them. Throws InvalidRequestError for a read of several tensors, which `fetch_parts` takes.
   std::vector<Tensor> fetch(const std::vector<Read>& reads, const ReadOptions& options = {});

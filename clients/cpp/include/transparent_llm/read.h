@@ -2,17 +2,25 @@
 
 #pragma once
 
-#include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
+
+#include "transparent_llm/analysis_options.h"
+#include "transparent_llm/index.h"
 
 namespace transparent_llm {
 
-/// An index, from 0. Wider than the wire's 32 bits, so that a number which does not fit is an error
-/// and not another one.
-using Index = std::int64_t;
+/// An argument that is no index: a flag, a number, the name of a choice as in "after_attn" (or its
+/// number), or a list of integers.
+using Parameter = std::variant<bool, Index, double, std::string, std::vector<Index>>;
+/// By their names in analysis.proto. One that is not there is 0, false, empty, or the first choice.
+using Parameters = std::map<std::string, Parameter, std::less<>>;
 
 /// One value of a run: a method of `Client` with its arguments, for `Client::fetch` and
 /// `Client::read_chunks`.
@@ -41,23 +49,49 @@ class Read {
     return {"decomposed_attn", {batch_i, layer}};
   }
 
+  static Read layer_lens(Index batch_i, Index layer, const LayerLensOptions& asked = {});
+  static Read token_logprobs(Index batch_i);
+  static Read attn_contributions(Index batch_i, Index layer,
+                                 ContributionNorm norm = ContributionNorm::kL1);
+  static Read contribution_edges(Index batch_i, Index layer, const EdgeOptions& asked = {});
+  static Read neuron_contributions(Index batch_i, Index layer, Index pos, Index k,
+                                   ContributionNorm norm = ContributionNorm::kL1);
+  static Read logit_terms(Index batch_i, Index pos, Index token,
+                          std::optional<Index> minus_token = std::nullopt);
+  static Read logit_attribution(Index batch_i, Index layer, Index pos, Index token,
+                                std::optional<Index> minus_token = std::nullopt);
+  static Read source_attribution(Index batch_i, Index layer, Index pos, Index token,
+                                 std::optional<Index> minus_token = std::nullopt);
+  static Read neuron_attribution(Index batch_i, Index layer, Index pos, Index token, Index k,
+                                 std::optional<Index> minus_token = std::nullopt);
+  static Read attention_matrices(Index batch_i, Index layer);
+  static Read head_scores(Index batch_i, Index layer,
+                          HeadScoreKind kind = HeadScoreKind::kInduction);
+  static Read value_weighted_norms(Index batch_i, Index layer);
+
   /// The read of a method that is known by name only, for example {"residual_in", {3}}.
   ///
-  /// Throws InvalidRequestError for a name that is no method above, or another number of arguments;
-  /// a head may be left out.
-  static Read named(std::string_view method, std::vector<std::optional<Index>> indices);
+  /// Throws InvalidRequestError for a name that is no method above, another number of indices, or a
+  /// parameter that it has not. A head may be left out, and what is subtracted. Values of parameters
+  /// are looked at when they are asked for.
+  static Read named(std::string_view method, std::vector<std::optional<Index>> indices,
+                    Parameters parameters = {});
 
   /// The method's name, for example "residual_in".
   std::string_view method() const noexcept { return method_; }
-  /// The method's arguments, in their order. Only a head may be absent.
+  /// The method's indices, in their order. Only a head may be absent, or what is subtracted.
   const std::vector<std::optional<Index>>& indices() const noexcept { return indices_; }
+  /// Its other arguments.
+  const Parameters& parameters() const noexcept { return parameters_; }
 
  private:
-  Read(std::string_view method, std::vector<std::optional<Index>> indices)
-      : method_(method), indices_(std::move(indices)) {}
+  Read(std::string_view method, std::vector<std::optional<Index>> indices,
+       Parameters parameters = {})
+      : method_(method), indices_(std::move(indices)), parameters_(std::move(parameters)) {}
 
   std::string_view method_;  // of a literal, or of the table
   std::vector<std::optional<Index>> indices_;
+  Parameters parameters_;
 };
 
 }  // namespace transparent_llm

@@ -76,6 +76,12 @@ func (c called) answer(method string) (fields, error) {
 	if method == "fetch" {
 		return c.fetch()
 	}
+	if method == "fetch_parts" {
+		return c.fetchParts()
+	}
+	if asked, ok := analyses[method]; ok {
+		return c.analysis(asked)
+	}
 	read, ok := tensors[method]
 	if !ok {
 		return nil, fmt.Errorf("no such method: %q", method)
@@ -167,9 +173,9 @@ func ofText(c called, method func(string, ...transparentllm.TextOption) (any, er
 	return orError(err, func() (any, error) { return method(text, transparentllm.AddBOS(addBOS)) })
 }
 
-func orError(err error, call func() (any, error)) (any, error) {
+func orError[T any](err error, call func() (T, error)) (value T, _ error) {
 	if err != nil {
-		return nil, err
+		return value, err
 	}
 	return call()
 }

@@ -122,11 +122,22 @@ func readOf(parts []json.RawMessage) (read transparentllm.Read, err error) {
 	if err := json.Unmarshal(parts[0], &name); err != nil {
 		return read, err
 	}
-	given, err := indices(parts[1:])
+	plain, object := split(parts[1:])
+	given, err := indices(plain)
+	if err != nil || object == nil {
+		return orError(err, func() (transparentllm.Read, error) { return transparentllm.NewRead(name, given...) })
+	}
+	named, index, err := parameters(object)
 	if err != nil {
 		return read, err
 	}
-	return transparentllm.NewRead(name, given...)
+	if index != nil {
+		given = append(given, *index)
+	}
+	if read, err = transparentllm.NewRead(name, given...); err != nil {
+		return read, err
+	}
+	return read.With(named)
 }
 
 // indices are whole numbers; a null at the end is left out.

@@ -60,6 +60,33 @@ type TransparentLlmServiceClient interface {
 	// The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
 	// depend on no run, so a client keeps them under the model's digest.
 	NeuronOutputs(ctx context.Context, in *NeuronOutputsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronOutputsClient, error)
+	// The logit lens: what the residual stream of a row at one place of the model says of the next token, at some positions.
+	// Probabilities are exp(logit - logsumexp); entropy and kl, which is KL(model's output || lens), are in nats.
+	LayerLens(ctx context.Context, in *LayerLensRequest, opts ...grpc.CallOption) (TransparentLlmService_LayerLensClient, error)
+	// The log-probability and the rank (0: the most likely) that the model gives to the token that follows each position. Where none
+	// does: NaN and -1.
+	TokenLogprobs(ctx context.Context, in *TokenLogprobsRequest, opts ...grpc.CallOption) (TransparentLlmService_TokenLogprobsClient, error)
+	// What part of the residual stream after attention each source gave through each head, and what part was there before.
+	AttnContributions(ctx context.Context, in *AttnContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_AttnContributionsClient, error)
+	// The edges of one layer of the contribution graph.
+	ContributionEdges(ctx context.Context, in *ContributionEdgesRequest, opts ...grpc.CallOption) (TransparentLlmService_ContributionEdgesClient, error)
+	// The neurons that contribute most to the residual stream at one position, and what part was there before them.
+	NeuronContributions(ctx context.Context, in *NeuronContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronContributionsClient, error)
+	// A logit before any soft cap and what it is the sum of: the embedding, all layers, biases of the last step. And the divisor
+	// of the final norm.
+	LogitTerms(ctx context.Context, in *LogitTermsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitTermsClient, error)
+	// The terms of a logit that a layer's heads, the bias of attention and the feed-forward part gave; its bias is a part of that.
+	LogitAttribution(ctx context.Context, in *LogitAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitAttributionClient, error)
+	// The terms of a logit that each source position gave through each head of a layer.
+	SourceAttribution(ctx context.Context, in *SourceAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_SourceAttributionClient, error)
+	// The largest terms of a logit that single neurons of a layer gave, and the sum of all others.
+	NeuronAttribution(ctx context.Context, in *NeuronAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronAttributionClient, error)
+	// The attention probabilities of all heads of a layer.
+	AttentionMatrices(ctx context.Context, in *AttentionMatricesRequest, opts ...grpc.CallOption) (TransparentLlmService_AttentionMatricesClient, error)
+	// How much each head of a layer attends in one way, as a mean over the positions of a row that can.
+	HeadScores(ctx context.Context, in *HeadScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadScoresClient, error)
+	// The length of what each source gave each target through each head: attention weighted by what it moves.
+	ValueWeightedNorms(ctx context.Context, in *ValueWeightedNormsRequest, opts ...grpc.CallOption) (TransparentLlmService_ValueWeightedNormsClient, error)
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
 	// Each is computed when its turn to be sent has come.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error)
@@ -586,8 +613,392 @@ func (x *transparentLlmServiceNeuronOutputsClient) Recv() (*TensorChunk, error) 
 	return m, nil
 }
 
+func (c *transparentLlmServiceClient) LayerLens(ctx context.Context, in *LayerLensRequest, opts ...grpc.CallOption) (TransparentLlmService_LayerLensClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[14], "/transparent_llm.v1.TransparentLlmService/LayerLens", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceLayerLensClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_LayerLensClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceLayerLensClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceLayerLensClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) TokenLogprobs(ctx context.Context, in *TokenLogprobsRequest, opts ...grpc.CallOption) (TransparentLlmService_TokenLogprobsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[15], "/transparent_llm.v1.TransparentLlmService/TokenLogprobs", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceTokenLogprobsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_TokenLogprobsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceTokenLogprobsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceTokenLogprobsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) AttnContributions(ctx context.Context, in *AttnContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_AttnContributionsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[16], "/transparent_llm.v1.TransparentLlmService/AttnContributions", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceAttnContributionsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_AttnContributionsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceAttnContributionsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceAttnContributionsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) ContributionEdges(ctx context.Context, in *ContributionEdgesRequest, opts ...grpc.CallOption) (TransparentLlmService_ContributionEdgesClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[17], "/transparent_llm.v1.TransparentLlmService/ContributionEdges", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceContributionEdgesClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_ContributionEdgesClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceContributionEdgesClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceContributionEdgesClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) NeuronContributions(ctx context.Context, in *NeuronContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronContributionsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[18], "/transparent_llm.v1.TransparentLlmService/NeuronContributions", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceNeuronContributionsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_NeuronContributionsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceNeuronContributionsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceNeuronContributionsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) LogitTerms(ctx context.Context, in *LogitTermsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitTermsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[19], "/transparent_llm.v1.TransparentLlmService/LogitTerms", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceLogitTermsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_LogitTermsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceLogitTermsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceLogitTermsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) LogitAttribution(ctx context.Context, in *LogitAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitAttributionClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[20], "/transparent_llm.v1.TransparentLlmService/LogitAttribution", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceLogitAttributionClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_LogitAttributionClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceLogitAttributionClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceLogitAttributionClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) SourceAttribution(ctx context.Context, in *SourceAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_SourceAttributionClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[21], "/transparent_llm.v1.TransparentLlmService/SourceAttribution", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceSourceAttributionClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_SourceAttributionClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceSourceAttributionClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceSourceAttributionClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) NeuronAttribution(ctx context.Context, in *NeuronAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronAttributionClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[22], "/transparent_llm.v1.TransparentLlmService/NeuronAttribution", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceNeuronAttributionClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_NeuronAttributionClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceNeuronAttributionClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceNeuronAttributionClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) AttentionMatrices(ctx context.Context, in *AttentionMatricesRequest, opts ...grpc.CallOption) (TransparentLlmService_AttentionMatricesClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[23], "/transparent_llm.v1.TransparentLlmService/AttentionMatrices", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceAttentionMatricesClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_AttentionMatricesClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceAttentionMatricesClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceAttentionMatricesClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) HeadScores(ctx context.Context, in *HeadScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadScoresClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[24], "/transparent_llm.v1.TransparentLlmService/HeadScores", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceHeadScoresClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_HeadScoresClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceHeadScoresClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceHeadScoresClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) ValueWeightedNorms(ctx context.Context, in *ValueWeightedNormsRequest, opts ...grpc.CallOption) (TransparentLlmService_ValueWeightedNormsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[25], "/transparent_llm.v1.TransparentLlmService/ValueWeightedNorms", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceValueWeightedNormsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_ValueWeightedNormsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceValueWeightedNormsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceValueWeightedNormsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 func (c *transparentLlmServiceClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[14], "/transparent_llm.v1.TransparentLlmService/Fetch", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[26], "/transparent_llm.v1.TransparentLlmService/Fetch", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -674,6 +1085,33 @@ type TransparentLlmServiceServer interface {
 	// The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
 	// depend on no run, so a client keeps them under the model's digest.
 	NeuronOutputs(*NeuronOutputsRequest, TransparentLlmService_NeuronOutputsServer) error
+	// The logit lens: what the residual stream of a row at one place of the model says of the next token, at some positions.
+	// Probabilities are exp(logit - logsumexp); entropy and kl, which is KL(model's output || lens), are in nats.
+	LayerLens(*LayerLensRequest, TransparentLlmService_LayerLensServer) error
+	// The log-probability and the rank (0: the most likely) that the model gives to the token that follows each position. Where none
+	// does: NaN and -1.
+	TokenLogprobs(*TokenLogprobsRequest, TransparentLlmService_TokenLogprobsServer) error
+	// What part of the residual stream after attention each source gave through each head, and what part was there before.
+	AttnContributions(*AttnContributionsRequest, TransparentLlmService_AttnContributionsServer) error
+	// The edges of one layer of the contribution graph.
+	ContributionEdges(*ContributionEdgesRequest, TransparentLlmService_ContributionEdgesServer) error
+	// The neurons that contribute most to the residual stream at one position, and what part was there before them.
+	NeuronContributions(*NeuronContributionsRequest, TransparentLlmService_NeuronContributionsServer) error
+	// A logit before any soft cap and what it is the sum of: the embedding, all layers, biases of the last step. And the divisor
+	// of the final norm.
+	LogitTerms(*LogitTermsRequest, TransparentLlmService_LogitTermsServer) error
+	// The terms of a logit that a layer's heads, the bias of attention and the feed-forward part gave; its bias is a part of that.
+	LogitAttribution(*LogitAttributionRequest, TransparentLlmService_LogitAttributionServer) error
+	// The terms of a logit that each source position gave through each head of a layer.
+	SourceAttribution(*SourceAttributionRequest, TransparentLlmService_SourceAttributionServer) error
+	// The largest terms of a logit that single neurons of a layer gave, and the sum of all others.
+	NeuronAttribution(*NeuronAttributionRequest, TransparentLlmService_NeuronAttributionServer) error
+	// The attention probabilities of all heads of a layer.
+	AttentionMatrices(*AttentionMatricesRequest, TransparentLlmService_AttentionMatricesServer) error
+	// How much each head of a layer attends in one way, as a mean over the positions of a row that can.
+	HeadScores(*HeadScoresRequest, TransparentLlmService_HeadScoresServer) error
+	// The length of what each source gave each target through each head: attention weighted by what it moves.
+	ValueWeightedNorms(*ValueWeightedNormsRequest, TransparentLlmService_ValueWeightedNormsServer) error
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
 	// Each is computed when its turn to be sent has come.
 	Fetch(*FetchRequest, TransparentLlmService_FetchServer) error
@@ -748,6 +1186,42 @@ func (UnimplementedTransparentLlmServiceServer) DecomposedAttn(*DecomposedAttnRe
 }
 func (UnimplementedTransparentLlmServiceServer) NeuronOutputs(*NeuronOutputsRequest, TransparentLlmService_NeuronOutputsServer) error {
 	return status.Errorf(codes.Unimplemented, "method NeuronOutputs not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) LayerLens(*LayerLensRequest, TransparentLlmService_LayerLensServer) error {
+	return status.Errorf(codes.Unimplemented, "method LayerLens not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) TokenLogprobs(*TokenLogprobsRequest, TransparentLlmService_TokenLogprobsServer) error {
+	return status.Errorf(codes.Unimplemented, "method TokenLogprobs not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) AttnContributions(*AttnContributionsRequest, TransparentLlmService_AttnContributionsServer) error {
+	return status.Errorf(codes.Unimplemented, "method AttnContributions not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) ContributionEdges(*ContributionEdgesRequest, TransparentLlmService_ContributionEdgesServer) error {
+	return status.Errorf(codes.Unimplemented, "method ContributionEdges not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) NeuronContributions(*NeuronContributionsRequest, TransparentLlmService_NeuronContributionsServer) error {
+	return status.Errorf(codes.Unimplemented, "method NeuronContributions not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) LogitTerms(*LogitTermsRequest, TransparentLlmService_LogitTermsServer) error {
+	return status.Errorf(codes.Unimplemented, "method LogitTerms not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) LogitAttribution(*LogitAttributionRequest, TransparentLlmService_LogitAttributionServer) error {
+	return status.Errorf(codes.Unimplemented, "method LogitAttribution not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) SourceAttribution(*SourceAttributionRequest, TransparentLlmService_SourceAttributionServer) error {
+	return status.Errorf(codes.Unimplemented, "method SourceAttribution not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) NeuronAttribution(*NeuronAttributionRequest, TransparentLlmService_NeuronAttributionServer) error {
+	return status.Errorf(codes.Unimplemented, "method NeuronAttribution not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) AttentionMatrices(*AttentionMatricesRequest, TransparentLlmService_AttentionMatricesServer) error {
+	return status.Errorf(codes.Unimplemented, "method AttentionMatrices not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) HeadScores(*HeadScoresRequest, TransparentLlmService_HeadScoresServer) error {
+	return status.Errorf(codes.Unimplemented, "method HeadScores not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) ValueWeightedNorms(*ValueWeightedNormsRequest, TransparentLlmService_ValueWeightedNormsServer) error {
+	return status.Errorf(codes.Unimplemented, "method ValueWeightedNorms not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) Fetch(*FetchRequest, TransparentLlmService_FetchServer) error {
 	return status.Errorf(codes.Unimplemented, "method Fetch not implemented")
@@ -1188,6 +1662,258 @@ func (x *transparentLlmServiceNeuronOutputsServer) Send(m *TensorChunk) error {
 	return x.ServerStream.SendMsg(m)
 }
 
+func _TransparentLlmService_LayerLens_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LayerLensRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).LayerLens(m, &transparentLlmServiceLayerLensServer{stream})
+}
+
+type TransparentLlmService_LayerLensServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceLayerLensServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceLayerLensServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_TokenLogprobs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TokenLogprobsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).TokenLogprobs(m, &transparentLlmServiceTokenLogprobsServer{stream})
+}
+
+type TransparentLlmService_TokenLogprobsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceTokenLogprobsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceTokenLogprobsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_AttnContributions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(AttnContributionsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).AttnContributions(m, &transparentLlmServiceAttnContributionsServer{stream})
+}
+
+type TransparentLlmService_AttnContributionsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceAttnContributionsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceAttnContributionsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_ContributionEdges_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ContributionEdgesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).ContributionEdges(m, &transparentLlmServiceContributionEdgesServer{stream})
+}
+
+type TransparentLlmService_ContributionEdgesServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceContributionEdgesServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceContributionEdgesServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_NeuronContributions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(NeuronContributionsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).NeuronContributions(m, &transparentLlmServiceNeuronContributionsServer{stream})
+}
+
+type TransparentLlmService_NeuronContributionsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceNeuronContributionsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceNeuronContributionsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_LogitTerms_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogitTermsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).LogitTerms(m, &transparentLlmServiceLogitTermsServer{stream})
+}
+
+type TransparentLlmService_LogitTermsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceLogitTermsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceLogitTermsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_LogitAttribution_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogitAttributionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).LogitAttribution(m, &transparentLlmServiceLogitAttributionServer{stream})
+}
+
+type TransparentLlmService_LogitAttributionServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceLogitAttributionServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceLogitAttributionServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_SourceAttribution_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SourceAttributionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).SourceAttribution(m, &transparentLlmServiceSourceAttributionServer{stream})
+}
+
+type TransparentLlmService_SourceAttributionServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceSourceAttributionServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceSourceAttributionServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_NeuronAttribution_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(NeuronAttributionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).NeuronAttribution(m, &transparentLlmServiceNeuronAttributionServer{stream})
+}
+
+type TransparentLlmService_NeuronAttributionServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceNeuronAttributionServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceNeuronAttributionServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_AttentionMatrices_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(AttentionMatricesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).AttentionMatrices(m, &transparentLlmServiceAttentionMatricesServer{stream})
+}
+
+type TransparentLlmService_AttentionMatricesServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceAttentionMatricesServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceAttentionMatricesServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_HeadScores_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(HeadScoresRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).HeadScores(m, &transparentLlmServiceHeadScoresServer{stream})
+}
+
+type TransparentLlmService_HeadScoresServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceHeadScoresServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceHeadScoresServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_ValueWeightedNorms_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ValueWeightedNormsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).ValueWeightedNorms(m, &transparentLlmServiceValueWeightedNormsServer{stream})
+}
+
+type TransparentLlmService_ValueWeightedNormsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceValueWeightedNormsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceValueWeightedNormsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
 func _TransparentLlmService_Fetch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FetchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1333,6 +2059,66 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "NeuronOutputs",
 			Handler:       _TransparentLlmService_NeuronOutputs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "LayerLens",
+			Handler:       _TransparentLlmService_LayerLens_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "TokenLogprobs",
+			Handler:       _TransparentLlmService_TokenLogprobs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "AttnContributions",
+			Handler:       _TransparentLlmService_AttnContributions_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ContributionEdges",
+			Handler:       _TransparentLlmService_ContributionEdges_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "NeuronContributions",
+			Handler:       _TransparentLlmService_NeuronContributions_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "LogitTerms",
+			Handler:       _TransparentLlmService_LogitTerms_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "LogitAttribution",
+			Handler:       _TransparentLlmService_LogitAttribution_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "SourceAttribution",
+			Handler:       _TransparentLlmService_SourceAttribution_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "NeuronAttribution",
+			Handler:       _TransparentLlmService_NeuronAttribution_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "AttentionMatrices",
+			Handler:       _TransparentLlmService_AttentionMatrices_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "HeadScores",
+			Handler:       _TransparentLlmService_HeadScores_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ValueWeightedNorms",
+			Handler:       _TransparentLlmService_ValueWeightedNorms_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file transparent_llm/v1/method.proto.
  */
 export const file_transparent_llm_v1_method: GenFile = /*@__PURE__*/
-  fileDesc("Ch90cmFuc3BhcmVudF9sbG0vdjEvbWV0aG9kLnByb3RvEhJ0cmFuc3BhcmVudF9sbG0udjEikAEKCk1ldGhvZFNwZWMSDAoEZGltcxgBIAEoCRIoCgVkdHlwZRgCIAEoDjIZLnRyYW5zcGFyZW50X2xsbS52MS5EdHlwZRIrCgVwYXJ0cxgDIAMoCzIcLnRyYW5zcGFyZW50X2xsbS52MS5QYXJ0U3BlYxIPCgd3ZWlnaHRzGAQgASgJEgwKBGJ1bGsYBSABKAgicgoIUGFydFNwZWMSDAoEbmFtZRgBIAEoCRIMCgRkaW1zGAIgASgJEigKBWR0eXBlGAMgASgOMhkudHJhbnNwYXJlbnRfbGxtLnYxLkR0eXBlEhAKCG9wdGlvbmFsGAQgASgIEg4KBnNwYXJzZRgFIAEoCCIrCglJbmRleFNwZWMSDAoEYXhpcxgBIAEoCRIQCghvcHRpb25hbBgCIAEoCDpYCgZtZXRob2QSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxi0hwMgASgLMh4udHJhbnNwYXJlbnRfbGxtLnYxLk1ldGhvZFNwZWNSBm1ldGhvZDpUCgVpbmRleBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYtIcDIAEoCzIdLnRyYW5zcGFyZW50X2xsbS52MS5JbmRleFNwZWNSBWluZGV4QmgKFWRldi50cmFuc3BhcmVudGxsbS52MVABWjl0cmFuc3BhcmVudGxsbS5kZXYvZ28vdHJhbnNwYXJlbnRfbGxtL3YxO3RyYW5zcGFyZW50bGxtdjGqAhFUcmFuc3BhcmVudExsbS5WMWIGcHJvdG8z", [file_google_protobuf_descriptor, file_transparent_llm_v1_tensor]);
+  fileDesc("Ch90cmFuc3BhcmVudF9sbG0vdjEvbWV0aG9kLnByb3RvEhJ0cmFuc3BhcmVudF9sbG0udjEiogEKCk1ldGhvZFNwZWMSDAoEZGltcxgBIAEoCRIoCgVkdHlwZRgCIAEoDjIZLnRyYW5zcGFyZW50X2xsbS52MS5EdHlwZRIrCgVwYXJ0cxgDIAMoCzIcLnRyYW5zcGFyZW50X2xsbS52MS5QYXJ0U3BlYxIPCgd3ZWlnaHRzGAQgASgJEgwKBGJ1bGsYBSABKAgSEAoIYW5hbHlzaXMYBiABKAgicgoIUGFydFNwZWMSDAoEbmFtZRgBIAEoCRIMCgRkaW1zGAIgASgJEigKBWR0eXBlGAMgASgOMhkudHJhbnNwYXJlbnRfbGxtLnYxLkR0eXBlEhAKCG9wdGlvbmFsGAQgASgIEg4KBnNwYXJzZRgFIAEoCCIrCglJbmRleFNwZWMSDAoEYXhpcxgBIAEoCRIQCghvcHRpb25hbBgCIAEoCCI2Cg1QYXJhbWV0ZXJTcGVjEg8KB3NpemVfb2YYASABKAkSFAoMYWxsX2lmX2VtcHR5GAIgASgIOlgKBm1ldGhvZBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGLSHAyABKAsyHi50cmFuc3BhcmVudF9sbG0udjEuTWV0aG9kU3BlY1IGbWV0aG9kOlQKBWluZGV4Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxi0hwMgASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLkluZGV4U3BlY1IFaW5kZXg6YAoJcGFyYW1ldGVyEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxi1hwMgASgLMiEudHJhbnNwYXJlbnRfbGxtLnYxLlBhcmFtZXRlclNwZWNSCXBhcmFtZXRlckJoChVkZXYudHJhbnNwYXJlbnRsbG0udjFQAVo5dHJhbnNwYXJlbnRsbG0uZGV2L2dvL3RyYW5zcGFyZW50X2xsbS92MTt0cmFuc3BhcmVudGxsbXYxqgIRVHJhbnNwYXJlbnRMbG0uVjFiBnByb3RvMw", [file_google_protobuf_descriptor, file_transparent_llm_v1_tensor]);
 
 /**
  * What a method answers.
@@ -62,6 +62,13 @@ export type MethodSpec = Message<"transparent_llm.v1.MethodSpec"> & {
    * @generated from field: bool bulk = 5;
    */
   bulk: boolean;
+
+  /**
+   * Not of the class TransparentLlm: what the server computes of its values, and a client without it could too.
+   *
+   * @generated from field: bool analysis = 6;
+   */
+  analysis: boolean;
 };
 
 /**
@@ -125,7 +132,7 @@ export const PartSpecSchema: GenMessage<PartSpec> = /*@__PURE__*/
  */
 export type IndexSpec = Message<"transparent_llm.v1.IndexSpec"> & {
   /**
-   * Name of the axis that it goes along: "batch", "layer", "head", "pos" or "d_ffn" (the neurons of that layer).
+   * Name of the axis that it goes along: "batch", "layer", "head", "pos", "d_ffn" (the neurons of that layer) or "d_vocab".
    *
    * @generated from field: string axis = 1;
    */
@@ -147,6 +154,34 @@ export const IndexSpecSchema: GenMessage<IndexSpec> = /*@__PURE__*/
   messageDesc(file_transparent_llm_v1_method, 2);
 
 /**
+ * An argument of a method that is no index: a number, a yes or no, the value of an enum, or a list of integers.
+ *
+ * @generated from message transparent_llm.v1.ParameterSpec
+ */
+export type ParameterSpec = Message<"transparent_llm.v1.ParameterSpec"> & {
+  /**
+   * The axis of the answer that is as long as this number, or as there are numbers in this list. Empty: none is.
+   *
+   * @generated from field: string size_of = 1;
+   */
+  sizeOf: string;
+
+  /**
+   * An empty list stands for the whole axis.
+   *
+   * @generated from field: bool all_if_empty = 2;
+   */
+  allIfEmpty: boolean;
+};
+
+/**
+ * Describes the message transparent_llm.v1.ParameterSpec.
+ * Use `create(ParameterSpecSchema)` to create a new message.
+ */
+export const ParameterSpecSchema: GenMessage<ParameterSpec> = /*@__PURE__*/
+  messageDesc(file_transparent_llm_v1_method, 3);
+
+/**
  * At each RPC that is a method of a model or of a run. One that is about the server, or carries others, has none.
  *
  * @generated from extension: transparent_llm.v1.MethodSpec method = 50100;
@@ -161,4 +196,13 @@ export const method: GenExtension<MethodOptions, MethodSpec> = /*@__PURE__*/
  */
 export const index: GenExtension<FieldOptions, IndexSpec> = /*@__PURE__*/
   extDesc(file_transparent_llm_v1_method, 1);
+
+/**
+ * At each field of a request that is another argument of its method. They come after the indices, in the order of their
+ * numbers. One that is not set is 0, false or empty; of an enum, the value with number 1.
+ *
+ * @generated from extension: transparent_llm.v1.ParameterSpec parameter = 50101;
+ */
+export const parameter: GenExtension<FieldOptions, ParameterSpec> = /*@__PURE__*/
+  extDesc(file_transparent_llm_v1_method, 2);
 
