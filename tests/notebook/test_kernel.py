@@ -1,4 +1,4 @@
-"""What a user sees in a notebook: bars that go, errors that end in the user's line, tables; and how calls are interrupted."""
+"""What a user sees in a notebook: bars that go, errors that end in the user's line, tables; and what interrupts do."""
 
 from __future__ import annotations
 
