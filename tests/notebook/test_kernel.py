@@ -1,4 +1,4 @@
-"""What a user sees in a notebook: bars that go, errors that end in the user's line, tables; and what interrupts do."""
+"""What a user sees in a notebook: bars that go, errors that end in the line of the user, tables, the end of a call."""
 
 from __future__ import annotations
 
