@@ -77,7 +77,7 @@ Failure failed(const Connection& connection, const grpc::Status& status) {
 
 /// The path of the method that takes such requests.
 std::string path_of(const google::protobuf::Descriptor& request) {
-  const google::protobuf::ServiceDescriptor& service = *request.file()->service(0);
+  const auto& service = *v1::FetchItem::descriptor()->file()->service(0);
   for (int index = 0; index < service.method_count(); ++index) {
     const google::protobuf::MethodDescriptor& method = *service.method(index);
     if (method.input_type() == &request) return "/" + service.full_name() + "/" + method.name();
