@@ -12,9 +12,11 @@ from transparent_llm.wire.fetch import FETCHED_METHODS
 from transparent_llm.wire.methods import METHODS
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10]]
+METHODS_OF_A_RUN = sorted(name for name in FETCHED_METHODS if METHODS[name].of_class)
+"""Analyses are planned and limited as values of several tensors: see contract/test_analyses.py."""
 
 
-@pytest.mark.parametrize("name", sorted(FETCHED_METHODS))
+@pytest.mark.parametrize("name", METHODS_OF_A_RUN)
 def test_a_plan_is_what_the_read_brings(name: str) -> None:
     indices = (0,) * len(METHODS[name].arguments)
     with served() as llm:
@@ -96,7 +98,7 @@ def test_a_plan_of_what_is_not_there_is_refused() -> None:
 # max_bytes
 
 
-@pytest.mark.parametrize("name", sorted(FETCHED_METHODS - {"tokens"}))  # those come with the run
+@pytest.mark.parametrize("name", sorted(set(METHODS_OF_A_RUN) - {"tokens"}))  # those come with the run
 def test_max_bytes_refuses_what_is_larger_and_nothing_else(name: str) -> None:
     indices = (0,) * len(METHODS[name].arguments)
     with running() as server, RemoteTransparentLlm(server.address) as llm:

@@ -88,7 +88,7 @@ def layer_lens(
     checked_normalize(normalize)
     vectors = residual(llm, row, point, layer)
     if minus_layer is not None:
-        vectors = vectors.float() - residual(llm, row, minus_point, minus_layer).float()
+        vectors = vectors.float() - residual(llm, row, minus_point, minus_layer).to(vectors.device).float()
     output = residual(llm, row, "out", -1)
     made = _nothing(len(places), k, bottom_k, len(targets), with_kl=with_kl)
     real = [i for i, place in enumerate(places) if place < row.n_tokens]

@@ -160,7 +160,7 @@ class Parameter:
 
 def parameter_of(field: FieldDescriptor, size_of: str, *, all_if_empty: bool) -> Parameter:
     """The parameter that a field of a request is."""
-    is_list: bool = getattr(field, "is_repeated", None) or getattr(field, "label", None) == _REPEATED
+    is_list: bool = field.is_repeated if hasattr(field, "is_repeated") else getattr(field, "label", 0) == _REPEATED
     return Parameter(field.name, field.type, is_list, _choices(field), size_of or None, all_if_empty)
 
 

@@ -92,7 +92,8 @@ def request_for(rpc: str, run_id: str) -> Any:
         return request
     if rpc in BY_RPC:
         indices = [0] * len(BY_RPC[rpc].arguments)
-        return requests.of_method(BY_RPC[rpc].name, run_id, *indices)
+        parameters = [1 if parameter.name == "k" else parameter.default for parameter in BY_RPC[rpc].parameters]
+        return requests.of_method(BY_RPC[rpc].name, run_id, *indices, *parameters)
     return getattr(service_pb2, RPCS[rpc].input_type.name)(run_id=run_id)
 
 

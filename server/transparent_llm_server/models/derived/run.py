@@ -225,7 +225,7 @@ class RunValues:
 
     def _bias(self, bias: torch.Tensor | float, gain: Value | None, capture: LayerCapture) -> torch.Tensor:
         at = capture.residual_in.device
-        return _times(torch.as_tensor(bias, device=at), gain).expand(self._model.d_model).clone()
+        return _times(torch.as_tensor(bias).to(at), gain).expand(self._model.d_model).clone()
 
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
