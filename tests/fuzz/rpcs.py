@@ -67,7 +67,9 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
     elif rpc.name in _BY_RPC:
         method = _BY_RPC[rpc.name]
-        request = requests.of_method(method.name, run_id if method.of_run else "", *(0 for _ in method.arguments))
+        parameters = (1 if parameter.name == "k" else parameter.default for parameter in method.parameters)
+        target = run_id if method.of_run else ""
+        request = requests.of_method(method.name, target, *(0 for _ in method.arguments), *parameters)
     elif rpc.name in ("ReleaseRun", "BatchSize"):
         request.run_id = run_id
     elif rpc.name == "ServerReflectionInfo":
