@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from transparent_llm.runtime import memory
 from transparent_llm.wire import runs as wire_runs
@@ -17,12 +19,6 @@ from transparent_llm_server.scheduling.tokenizing import Tokenizing
 _Request = TypeVar("_Request")
 _Result = TypeVar("_Result")
 
-
-class _Message(Protocol):
-    def ByteSize(self) -> int: ...
-
-
-_Answer = TypeVar("_Answer", bound=_Message)
 
 _LITTLE_TEXT_BYTES = 2048
 _FEW_IDS = 1024
@@ -80,33 +76,33 @@ class Intake:
             with _giving_back(text_bytes):
                 prepared = model.prepare(wire_runs.from_request(request))
             self._admission.require_tokens(prepared.n_tokens)
-            ids = model.padded_ids(prepared)
+            ids = model.padded_ids(prepared) if prepared.n_tokens > _FEW_IDS else None
             if ids is not None:  # before it is computed, what it can only be answered with afterwards
-                self._bounded(service_pb2.RunResponse(token_ids=ids, token_strings=model.strings(ids)), len(ids))
+                told = service_pb2.RunResponse(token_ids=ids, token_strings=model.strings(ids))
+                self._admission.require_answer(told.ByteSize(), len(ids))
             return prepared
 
         is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
         return self._done(prepare, is_little, caller)
 
-    def tokenized(
-        self, model: ServedModel, request: service_pb2.TokenizeRequest, caller: Caller
-    ) -> service_pb2.TokenizeResponse:
-        """The answer to a `TokenizeRequest`. Raises as `prepared` does, and as `answer`."""
+    def tokenized(self, model: ServedModel, request: service_pb2.TokenizeRequest, caller: Caller) -> bytes:
+        """The answer to a `TokenizeRequest`, serialized. Raises as `prepared` does, and as `answer`."""
         text_bytes = len(request.text.encode())
         self._admission.require_text(text_bytes)
         add_bos = request.add_bos if request.HasField("add_bos") else None
 
-        def tokenize() -> service_pb2.TokenizeResponse:
+        def tokenize() -> bytes:
             with _giving_back(text_bytes):
                 ids = model.tokenize(request.text, add_bos)
             answer = service_pb2.TokenizeResponse(token_ids=ids, token_strings=model.strings(ids))
-            return self._bounded(answer, len(ids))
+            return self._serialized(answer, len(ids))
 
         is_little = text_bytes <= _LITTLE_TEXT_BYTES and model.tokenizes_concurrently
         return self._done(tokenize, is_little, caller)
 
-    def answer(self, model: ServedModel, count: int, make: Callable[[], _Answer], caller: Caller) -> _Answer:
-        """An answer with the text of so many token ids, as `make` makes it.
+    def answer(self, model: ServedModel, count: int, make: Callable[[], Message], caller: Caller) -> bytes:
+        """An answer with the text of so many token ids, as `make` makes it, serialized: for long ones that holds the
+        interpreter, and so is done where such work takes turns.
 
         Raises:
             InvalidRequestError: an id outside the model's vocabulary.
@@ -114,12 +110,13 @@ class Intake:
             BusyError: too many calls wait for a tokenizer.
         """
         is_little = count <= _FEW_IDS and model.tokenizes_concurrently
-        return self._done(lambda: self._bounded(make(), count), is_little, caller)
+        return self._done(lambda: self._serialized(make(), count), is_little, caller)
 
-    def _bounded(self, answer: _Answer, count: int) -> _Answer:
+    def _serialized(self, answer: Message, count: int) -> bytes:
         """An answer with the text of so many tokens, if one message may have it."""
-        self._admission.require_answer(answer.ByteSize(), count)
-        return answer
+        data: bytes = answer.SerializeToString()
+        self._admission.require_answer(len(data), count)
+        return data
 
     def _done(self, work: Callable[[], _Result], is_little: bool, caller: Caller) -> _Result:
         """A call's own thread does little at once; of what takes longer, each owner has one piece done at a time."""

@@ -14,7 +14,8 @@ from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 
 
 def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
-    """Register it with a gRPC server. Streams are framed by hand: their messages are serialized when they come here."""
+    """Register it with a gRPC server. Streams are framed by hand, and long text is serialized where it is made: such
+    messages are bytes when they come here."""
     handlers: dict[str, grpc.RpcMethodHandler[Message, Any]] = {}
     for rpc in RPCS:
         behavior = getattr(servicer, rpc.name)
@@ -22,8 +23,12 @@ def add_servicer(servicer: TransparentLlmServicer, server: grpc.Server) -> None:
         if rpc.streams:
             handlers[rpc.name] = grpc.unary_stream_rpc_method_handler(behavior, parse)
         else:
-            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, rpc.response.SerializeToString)
+            handlers[rpc.name] = grpc.unary_unary_rpc_method_handler(behavior, parse, _serialized)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def _serialized(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def add_admin_servicer(servicer: AdminServicer, server: grpc.Server) -> None:

@@ -112,7 +112,7 @@ class TransparentLlmServicer:
         with self._registry.use(request.model) as model:
             return service_pb2.ModelInfoResponse(info=wire_model.info_to_wire(model.description.info))
 
-    def Run(self, request: service_pb2.RunRequest, context: _Context) -> service_pb2.RunResponse:
+    def Run(self, request: service_pb2.RunRequest, context: _Context) -> bytes:
         caller = self._caller(context)
         with self._registry.use(request.model) as model:
             run_id, run = self._run(model, request, caller)
@@ -152,9 +152,7 @@ class TransparentLlmServicer:
             batch_size=self._runs.get(request.run_id, self._owner_of(context)).tokens.shape[0]
         )
 
-    def TokensToStrings(
-        self, request: service_pb2.TokensToStringsRequest, context: _Context
-    ) -> service_pb2.TokensToStringsResponse:
+    def TokensToStrings(self, request: service_pb2.TokensToStringsRequest, context: _Context) -> bytes:
         self._admission.require_tokens(len(request.token_ids))
         caller = self._caller(context)
         with self._registry.use(request.model) as model:
@@ -165,7 +163,7 @@ class TransparentLlmServicer:
 
             return self.intake.answer(model, len(request.token_ids), answer, caller)
 
-    def Tokenize(self, request: service_pb2.TokenizeRequest, context: _Context) -> service_pb2.TokenizeResponse:
+    def Tokenize(self, request: service_pb2.TokenizeRequest, context: _Context) -> bytes:
         caller = self._caller(context)
         with self._registry.use(request.model) as model:
             _require_digest(request.model_digest, model)

@@ -24,7 +24,7 @@ from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.status import from_rpc_error
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.rpc import admission
+from transparent_llm_server.rpc import admission, intake
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
 TOO_LATE_S = 3600.0
@@ -138,6 +138,7 @@ def test_too_much_text_of_tokens_is_refused_before_anything_is_computed(monkeypa
     """Also where most of it is padding; and `Tokenize` has the same bound."""
     with running() as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
         monkeypatch.setattr(admission, "_MOST_ANSWER_BYTES", 200)
+        monkeypatch.setattr(intake, "_FEW_IDS", 10)  # of which nobody would need so much text
         with held(server._engine):  # a run that was put into the queue would wait
             for rows in ([[1] * 60], [[1], [1], [1] * 30]):
                 with pytest.raises(TooLargeError, match=rf"text of these {len(rows) * len(rows[-1])} tokens"):

@@ -354,9 +354,8 @@ def test_the_model_works_while_the_tokenizer_is_held() -> None:
         llm.run_tokens([[1, 2, 3]])
         with held_by(server.address, tokenizer):
             with RemoteTransparentLlm(server.address, timeout_s=0.5) as other, pytest.raises(DeadlineError):
-                other.run_tokens(
-                    [[4, 5, 6]]
-                )  # whose strings, which are bounded before it is computed, are the tokenizer's
+                other.run_tokens([[4, 5, 6]])  # computed, but the strings that are answered are the tokenizer's
+            wait_until(lambda: len(server._runs) == 2)
             assert llm.residual_in(0).shape[1] == 3
             assert llm.logits().shape[1] == 3  # the model thread's work
             wait_until(lambda: server._engine.busy_s == 0)
