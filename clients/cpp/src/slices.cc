@@ -91,7 +91,7 @@ void require_axes(std::string_view name, std::span<const std::string_view> dims,
   for (const std::string_view axis : dims)
     known += (known.empty() ? "" : ", ") + std::string(one_name(axis));
   for (const auto& [axis, slice] : options.slices) {
-    const auto is_it = [&axis](std::string_view other) { return one_name(other) == one_name(axis); };
+    const auto is_it = [&name = axis](std::string_view other) { return one_name(other) == one_name(name); };
     if (std::any_of(dims.begin(), dims.end(), is_it)) continue;
     throw invalid_slice(axis, std::string(name) + " has no axis '" + axis +
                                   "', which ReadOptions::slices cuts; its axes are " + known +
