@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from types import FrameType, TracebackType
+from typing import Any
 
 _WITHIN = ("transparent_llm", "transparent_llm_server", "contextlib")
 """Packages whose frames are of no help at the end; `with` blocks of ours put the last one between them."""
@@ -18,11 +19,16 @@ def rendered(error: BaseException, *, whole: bool) -> list[str]:
         whole: Keep all frames.
     """
     frames = error.__traceback__ if whole else up_to_user(error.__traceback__)
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    shell = running_shell()
     if shell is None:
         return traceback.format_exception(type(error), error, frames)
     lines: list[str] = shell.InteractiveTB.structured_traceback(type(error), error, frames)
     return lines
+
+
+def running_shell() -> Any:
+    """IPython's, of a terminal or a notebook; None where there is none."""
+    return getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
 
 
 def up_to_user(frames: TracebackType | None) -> TracebackType | None:
@@ -32,7 +38,7 @@ def up_to_user(frames: TracebackType | None) -> TracebackType | None:
         links.append(frames)
         frames = frames.tb_next
     kept = len(links)
-    while kept and _is_within(links[kept - 1].tb_frame):
+    while kept and is_within(links[kept - 1].tb_frame):
         kept -= 1
     short: TracebackType | None = None
     for link in reversed(links[: kept or len(links)]):
@@ -40,5 +46,6 @@ def up_to_user(frames: TracebackType | None) -> TracebackType | None:
     return short
 
 
-def _is_within(frame: FrameType) -> bool:
+def is_within(frame: FrameType) -> bool:
+    """Whether it is of this project, or between two that are."""
     return str(frame.f_globals.get("__name__")).partition(".")[0] in _WITHIN

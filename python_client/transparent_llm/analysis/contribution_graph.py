@@ -295,7 +295,7 @@ def contribution_graph(
     row, least = Row.of(llm, batch_i), checked_threshold(threshold)
     arguments = (least, renormalize, checked_norm(norm))
     reads = [("contribution_edges", row.index, layer, *arguments) for layer in range(llm.model_info().n_layers)]
-    tokens = llm.tokens_to_strings(llm.tokens()[row.index, : row.n_tokens])
+    tokens = row.words(llm)
     return ContributionGraph.of_layers(read_all(llm, reads), tokens, *arguments)
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 
 import torch
 
-from transparent_llm.analysis.factored import BLOCK_BYTES, computed
+from transparent_llm.analysis.factored import BLOCK_BYTES
 from transparent_llm.analysis.interrupt import check
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.factors import AttnFactors
 from transparent_llm.quoting import quoted
+from transparent_llm.runtime.numerics import wide
 
 NORMS = ("l1", "l2")
 _EPSILON = 1e-6
@@ -40,7 +41,7 @@ def checked_norm(norm: str) -> str:
 
 def shares_of(parts: torch.Tensor, whole: torch.Tensor, norm: str) -> torch.Tensor:
     """Of parts [... d_model] in a whole [... d_model], which are broadcast; before they are made to sum to 1."""
-    shares = _share(_size(whole, norm), _exact(_norm(computed(parts) - _shifted(whole), norm)))
+    shares = _share(_size(whole, norm), _exact(_norm(wide(parts) - _shifted(whole), norm)))
     return torch.where(parts.any(-1), shares, _share_of_zeros(whole, norm))
 
 
@@ -124,7 +125,7 @@ def _norm(vectors: torch.Tensor, norm: str) -> torch.Tensor:
 
 
 def _shifted(whole: torch.Tensor) -> torch.Tensor:
-    return computed(whole) - _EPSILON
+    return wide(whole) - _EPSILON
 
 
 def _exact(tensor: torch.Tensor) -> torch.Tensor:

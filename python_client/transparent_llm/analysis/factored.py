@@ -11,6 +11,7 @@ from transparent_llm.analysis.interrupt import check
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
+from transparent_llm.runtime.numerics import wide
 
 BLOCK_BYTES = 32 * 2**20
 """No temporary of an analysis takes more, where a single row of it does not."""
@@ -58,7 +59,7 @@ def attn_blocks(llm: TransparentLlm, batch_i: int, layer: int) -> Iterator[tuple
     for target in range(product.shape[0]):
         check()
         pattern = product[target].any(-1).T.unsqueeze(1).to(product.dtype)
-        yield slice(target, target + 1), AttnFactors(pattern, computed(product[target]))
+        yield slice(target, target + 1), AttnFactors(pattern, wide(product[target]))
 
 
 def ffn_blocks(llm: TransparentLlm, batch_i: int, layer: int, pos: int) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -72,7 +73,7 @@ def ffn_blocks(llm: TransparentLlm, batch_i: int, layer: int, pos: int) -> Itera
         for start in range(0, rows.shape[0], step):
             check()
             part = rows[start : start + step]
-            yield slice(start, start + part.shape[0]), computed(part)
+            yield slice(start, start + part.shape[0]), wide(part)
         return
     factors, weights = llm.ffn_factors(batch_i, layer, pos)
     d_model, step = llm.model_info().d_model, _per_block(llm.model_info().d_model)
@@ -81,12 +82,7 @@ def ffn_blocks(llm: TransparentLlm, batch_i: int, layer: int, pos: int) -> Itera
         check()
         part = block[: min(step, factors.count - start)]
         factors.write(part, start, weights)
-        yield slice(start, start + part.shape[0]), computed(part)
-
-
-def computed(tensor: torch.Tensor) -> torch.Tensor:
-    """In the type that analyses compute in: float32, or float64 where the values are."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        yield slice(start, start + part.shape[0]), wide(part)
 
 
 def _per_block(d_model: int) -> int:

@@ -89,13 +89,15 @@ def layer_lens(
     vectors = residual(llm, row, point, layer)
     if minus_layer is not None:
         vectors = vectors.float() - residual(llm, row, minus_point, minus_layer).to(vectors.device).float()
-    output = residual(llm, row, "out", -1)
+    is_compared = with_kl or normalize == "frozen"
+    output = residual(llm, row, "out", -1) if is_compared else None
     made = _nothing(len(places), k, bottom_k, len(targets), with_kl=with_kl)
     real = [i for i, place in enumerate(places) if place < row.n_tokens]
     for block in in_blocks(llm, real):
         at = [places[i] for i in block]
-        found = scores(llm, vectors[at], normalize, output[at])
-        wanted = scores(llm, output[at]) if with_kl else None
+        leaving = None if output is None else output[at]
+        found = scores(llm, vectors[at], normalize, leaving)
+        wanted = scores(llm, leaving) if with_kl and leaving is not None else None
         _put(made, block, _looked_at(found, k, bottom_k, targets, wanted))
     return made
 

@@ -116,7 +116,7 @@ def attn_contributions_of(llm: TransparentLlm, layer: int, batch_i: int = 0, *, 
     (found,) = read_all(llm, [("attn_contributions", row.index, at, norm)])
     n = row.n_tokens
     heads, residual = found.heads[:n, :n].cpu(), found.residual[:n].cpu()
-    words = _words(llm, row)
+    words = row.words(llm)
     axes = (_pos("target", words), _pos("source", words), Axis("head", range(heads.shape[2])))
     tensors = {"heads": OnAxes(heads, ("target", "source", "head")), "residual": OnAxes(residual, ("target",))}
     return OfHeads(f"contributions of heads of layer {at}, row {row.index}", axes, tensors)
@@ -155,7 +155,7 @@ def source_attribution_of(
     text = strings_of(llm, [i for i in ids if i is not None])
     said = " - ".join(repr(text[i]) for i in ids if i is not None)
     title = f"what heads of layer {at} brought to the logit of {said} at row {row.index}, position {place}"
-    axes = (Axis("head", range(len(brought))), _pos("source", _words(llm, row)))
+    axes = (Axis("head", range(len(brought))), _pos("source", row.words(llm)))
     return Labelled(title, axes, {"logit": OnAxes(brought, ("head", "source"))})
 
 
@@ -200,13 +200,9 @@ def _of_heads(
     row, at = Row.of(llm, batch_i), layer_of(llm, layer)
     (found,) = read_all(llm, [(read, row.index, at)])
     tensor = found[:, : row.n_tokens, : row.n_tokens].cpu()
-    words = _words(llm, row)
+    words = row.words(llm)
     described = (Axis("head", range(len(tensor))), *(_pos(axis, words) for axis in axes[1:]))
     return OfHeads(f"{name} of layer {at}, row {row.index}", described, {name: OnAxes(tensor, axes)})
-
-
-def _words(llm: TransparentLlm, row: Row) -> list[str]:
-    return llm.tokens_to_strings(llm.tokens()[row.index, : row.n_tokens])
 
 
 def _pos(name: str, words: list[str]) -> Axis:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 
+from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.rows import Row
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
-from transparent_llm.quoting import quoted
 
 POINTS = ("out", "in", "after_attn")
 """Of a layer, where the residual stream is read: the methods `residual_out` and so on."""
@@ -32,8 +31,5 @@ def residual(llm: TransparentLlm, row: Row, point: str, layer: int) -> Float[tor
         InvalidRequestError: there is no such point.
         IndexOutOfRangeError: there is no such layer.
     """
-    if point not in POINTS:
-        known = ", ".join(f'"{each}"' for each in POINTS)
-        raise InvalidRequestError(f"point must be one of {known}, got {quoted(str(point))}")
-    stream: torch.Tensor = getattr(llm, f"residual_{point}")(layer)
+    stream: torch.Tensor = getattr(llm, f"residual_{checked_choice('point', point, POINTS)}")(layer)
     return stream[row.index]

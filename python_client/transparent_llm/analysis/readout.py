@@ -16,6 +16,7 @@ from jaxtyping import Float
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.runtime.indexing import integer
+from transparent_llm.runtime.norms import centred, divisor
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,14 @@ class Readout:
 
     def scale(self, residual: Float[torch.Tensor, "*at d_model"]) -> Float[torch.Tensor, "*at"]:
         """What the final norm divides such vectors by."""
-        x = residual.to(self.directions)
-        if self.is_centred:
-            x = x - x.mean(dim=-1, keepdim=True)
-        return (x.square().mean(dim=-1) + self.eps).sqrt()
+        return divisor(residual.to(self.directions), self.eps, self.is_centred)[..., 0]
 
     def normalized(
         self, vectors: Float[torch.Tensor, "*at d_model"], residual: Float[torch.Tensor, "*at d_model"]
     ) -> Float[torch.Tensor, "*at d_model"]:
         """Vectors after the final norm with the scale that it has for `residual`, without its bias: linear in them.
         Their plain product with the unembedding is in units of logits."""
-        x = vectors.to(self.directions)
-        if self.is_centred:
-            x = x - x.mean(dim=-1, keepdim=True)
-        return x / self.scale(residual)[..., None] * self.gain
+        return centred(vectors.to(self.directions), self.is_centred) / self.scale(residual)[..., None] * self.gain
 
     def logits(self, residual: Float[torch.Tensor, "*at d_model"]) -> Float[torch.Tensor, "*at token"]:
         """Logits before the soft cap."""

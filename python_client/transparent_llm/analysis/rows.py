@@ -50,6 +50,10 @@ class Row:
         """
         return checked_index("pos", pos, self.n_pos, self.n_tokens)
 
+    def words(self, llm: TransparentLlm) -> list[str]:
+        """The text of each of its tokens."""
+        return llm.tokens_to_strings(llm.tokens()[self.index, : self.n_tokens])
+
 
 def layer_of(llm: TransparentLlm, layer: SupportsIndex) -> int:
     """From 0; a negative one counts from the last layer.

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 
+from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.interrupt import check
 from transparent_llm.analysis.readout import readout_of
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
-from transparent_llm.quoting import quoted
 
 NORMALIZE = ("own", "frozen", "none")
 """What is done to a vector before it is unembedded: see `layer_lens`."""
@@ -61,7 +60,4 @@ def checked_normalize(normalize: str) -> str:
     Raises:
         InvalidRequestError: it is none.
     """
-    if normalize not in NORMALIZE:
-        known = ", ".join(f'"{each}"' for each in NORMALIZE)
-        raise InvalidRequestError(f"normalize must be one of {known}, got {quoted(str(normalize))}")
-    return normalize
+    return checked_choice("normalize", normalize, NORMALIZE)

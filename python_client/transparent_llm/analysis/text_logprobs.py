@@ -45,7 +45,6 @@ def text_logprobs(llm: TransparentLlm, batch_i: int = 0) -> TextLogprobs:
     row = Row.of(llm, batch_i)
     (found,) = read_all(llm, [("token_logprobs", row.index)])
     n = row.n_tokens
-    words = llm.tokens_to_strings(llm.tokens()[row.index, :n])
     tensors = {name: OnAxes(getattr(found, name)[:n].cpu(), ("pos",)) for name in ("logprobs", "ranks")}
-    axis = Axis("pos", range(n), {"token": words})
+    axis = Axis("pos", range(n), {"token": row.words(llm)})
     return TextLogprobs(f"log-probability of each next token, row {row.index}", (axis,), tensors)

@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Iterable
 
 from transparent_llm.quoting import shown
-
-_NOT_THE_CALLER = frozenset({"transparent_llm", "transparent_llm_server", "contextlib"})
+from transparent_llm.readable_traceback import is_within
 
 
 class RunWarning(UserWarning):
@@ -28,6 +27,6 @@ def warn_of_run(found: Iterable[str]) -> None:
 def warn(words: str, category: type[Warning]) -> None:
     """Warn the code that called this project, whatever stands between."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER:
+    while frame.f_back is not None and is_within(frame):
         level, frame = level + 1, frame.f_back
     warnings.warn(words, category, stacklevel=level)

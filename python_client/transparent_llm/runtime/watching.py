@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from transparent_llm.readable_traceback import running_shell
+
 
 def someone_watches() -> bool:
     """In a terminal, or in a notebook (whose standard error is no terminal)."""
@@ -11,5 +13,5 @@ def someone_watches() -> bool:
 
 
 def _in_notebook() -> bool:
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    shell = running_shell()
     return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"

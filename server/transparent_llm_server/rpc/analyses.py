@@ -67,9 +67,8 @@ class _Answer:
 
     def __init__(self, run: CompletedRun, name: str, arguments: Sequence[Argument]) -> None:
         self.name, self.work = name, work_of(name, arguments, _sizes_of(run, arguments))
-        self.is_long = (
-            self.work > LONG and run.read.reads_are_quick
-        )  # otherwise weights are materialized, one at a time
+        # where reads are not quick, weights are materialized, for one at a time
+        self.is_long = self.work > LONG and run.read.reads_are_quick
         self._llm, self._read, self._arguments = run.llm, run.read, arguments
         self._made: tuple[torch.Tensor | None, ...] | None = None
 

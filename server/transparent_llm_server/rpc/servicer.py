@@ -224,8 +224,9 @@ class TransparentLlmServicer:
         """A value of the model alone, which is the same in every process that serves it."""
         with self._registry.use(request.model) as model:
             digest = _require_digest(request.model_digest, model)
-            indices = METHODS[name].arguments_of(request)
-            yield from self._value(model.read, name, indices, request, context, partial(etag, digest, name, indices))
+            arguments = METHODS[name].arguments_of(request)
+            tag_of = partial(etag, digest, name, arguments)
+            yield from self._value(model.read, name, arguments, request, context, tag_of)
 
     def _value(
         self,

@@ -9,6 +9,8 @@ import torch
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.runtime.norms import divisor
+from transparent_llm.runtime.numerics import wide
 
 _LARGE = 1000.0
 """Of a vector whose mean square makes epsilon negligible."""
@@ -46,9 +48,7 @@ class FinalNorm:
 
     def scale(self, residual: torch.Tensor) -> torch.Tensor:
         """What it divides a residual stream [..., d_model] by [..., 1], in float32 or wider."""
-        x = residual if residual.dtype == torch.float64 else residual.float()
-        x = x - x.mean(-1, keepdim=True) if self.centers else x
-        return (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        return divisor(wide(residual), self.eps, self.centers)
 
     def _is_of(self, llm: TransparentLlm, soft_cap: float) -> bool:
         """A vector whose mean square is eps must come out as half of one whose is large, but for a root; and equal
