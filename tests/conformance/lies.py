@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from support.servers.liar import message_of
 from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire._gen.tensor_pb2 import TensorChunk, TensorHeader
 
@@ -115,6 +116,6 @@ def answer(lie: str | None, rpc: str, sent: Any) -> Any:
     """One answer, as the lie has it."""
     if lie not in ANSWERS or ANSWERS[lie][0] != rpc:
         return sent
-    told = type(sent).FromString(sent.SerializeToString())
+    told = message_of(rpc, sent)
     ANSWERS[lie][1](told)
     return told
