@@ -68,8 +68,8 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
     Args:
         model_name: A local folder, a hub name, a GGUF file, or one in a folder or of the hub (NAME:FILE.gguf). Weights
             are read from safetensors or GGUF; the latter are turned into floating numbers of `dtype`.
-        hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: bridged,
-            moved, cast, frozen and put into eval mode.
+        hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: hooked, moved,
+            cast, frozen and put into eval mode.
         tokenizer: Its tokenizer, if not the one beside the model.
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
@@ -119,12 +119,14 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         require_same_vocabulary(tokenizer, d_vocab)
         probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, layout))
         step("bridging")
-        self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes)
+        batch = Batch(probe.tokens, probe.mask)
+        _, part = batch.split(probe.regimes)[0]
+        self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes, (part.tokens, part.mask))
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
         step("checking")
-        (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
+        (capture,) = run_together(self._model, [batch])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
         self._last_step = LastStep(self._model)
@@ -313,4 +315,5 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
             quantization=self._quantization,
             devices={} if model.layout.is_single else dict(Counter(model.places)),
             weight_bytes=model.weight_bytes,
+            engine=model.engine,
         )
