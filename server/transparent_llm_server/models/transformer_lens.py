@@ -32,7 +32,7 @@ from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel, entry_device
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.tokenization import Tokenization
-from transparent_llm_server.models.loading.digest import model_digest
+from transparent_llm_server.models.loading.digest import hashing
 from transparent_llm_server.models.loading.huggingface import context_length, display_name, load
 from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
@@ -110,29 +110,29 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
         loaded = load(model_name, hf_model, tokenizer, placement, revision, adapter)
         hf_model, tokenizer = loaded.model, loaded.tokenizer
-        step("hashing weights")
-        digest = model_digest(hf_model, hf_model.config, tokenizer, loaded.quantization)
         n_ctx = context_length(hf_model.config.get_text_config(), fallback=2048)
-        step("computing the reference")
-        layout = placement.layout(hf_model)
-        d_vocab = hf_model.get_output_embeddings().weight.shape[0]
-        require_same_vocabulary(tokenizer, d_vocab)
-        probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, layout))
-        step("bridging")
-        batch = Batch(probe.tokens, probe.mask)
-        _, part = batch.split(probe.regimes)[0]
-        self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes, (part.tokens, part.mask))
+        with hashing(hf_model, hf_model.config, tokenizer, loaded.quantization) as digest:
+            step("computing the reference, hashing weights")
+            layout = placement.layout(hf_model)
+            d_vocab = hf_model.get_output_embeddings().weight.shape[0]
+            require_same_vocabulary(tokenizer, d_vocab)
+            probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, layout))
+            step("bridging")
+            batch = Batch(probe.tokens, probe.mask)
+            _, part = batch.split(probe.regimes)[0]
+            self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes, (part.tokens, part.mask))
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
         step("checking")
+        described = display_name(model_name), digest.result(), n_ctx
         (capture,) = run_together(self._model, [batch])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
         self._last_step = LastStep(self._model)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
-        self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
+        self._description = self._describe(*described, parity, capture)
         self._current_run: Current[RunValues] = Current()
 
     def __copy__(self: _Self) -> _Self:
