@@ -74,7 +74,7 @@ class Layer:
         """As a capture holds it."""
         if field not in ("attn_scale", "ffn_scale"):  # norms divide in float32
             tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
-        if field == "value":
+        if field in ("value", "z"):
             return tensor.reshape(*batch_pos, -1, self._d_head)
         return tensor.reshape(*batch_pos, -1) if field in _OF_POSITIONS else tensor
 
