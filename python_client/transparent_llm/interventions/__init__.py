@@ -4,9 +4,9 @@
     llm.run([corrupt], edits=[patch(residual_out(5), source=clean, positions=[3])])
     llm.run([text], edits=[add(residual_out(6), unembedding(5335), 4.0, positions="last")])
 
-Edits are made in the order in which the model comes to their sites; at one site in the order of the list, each of what the
-one before left. Every value that is then read is one of the edited run. The definitions of sites and operations stand
-with them (`site.py`, `operation.py`); they are computed in float32 at least, and rounded once.
+Edits are made in the order in which the model comes to their sites; at one site in the order of the list, each of what
+the one before left. Every value that is then read is one of the edited run. The definitions of sites and operations
+stand with them (`site.py`, `operation.py`); they are computed in float32 at least, and rounded once.
 """
 
 from transparent_llm.interventions.effect import EditEffect

@@ -157,7 +157,8 @@ def noise(site: Site, sd: float, seed: int, *, positions: Positions, rows: Rows 
 def _made(site: Site, operation: Operation, positions: Positions, rows: Rows) -> Intervention:
     if not isinstance(site, Site):
         raise InvalidRequestError(f"an edit is at a site such as residual_out(3), got {kind_of(site)}")
-    return Intervention(site, operation, _selected("positions", positions, ("all", "last")), _selected("rows", rows, ("all",)))
+    found_positions, found_rows = _selected("positions", positions, ("all", "last")), _selected("rows", rows, ("all",))
+    return Intervention(site, operation, found_positions, found_rows)  # type: ignore[arg-type]  # of these words only
 
 
 def _selected(name: str, given: object, words: tuple[str, ...]) -> tuple[int, ...] | str:

@@ -47,7 +47,7 @@ class Mean(Operation):
 
 @dataclass(frozen=True)
 class Patch(Operation):
-    """What another run had at the same site, in the same row and position, or at those that are given in place of it."""
+    """What another run had at the same site, in the same rows and positions, or in those that are given instead."""
 
     source: TransparentLlm
     rows: tuple[int, ...] | None

@@ -76,8 +76,8 @@ def head(layer: int, head: int) -> Site:
 
 
 def pattern(layer: int, head: int) -> Site:
-    """Attention probabilities of a head, after the softmax [query_pos key_pos]. `positions` of an edit are queries. Rows
-    need not sum to 1 afterwards; what a query may not see stays 0."""
+    """Attention probabilities of a head, after the softmax [query_pos key_pos]. `positions` of an edit are queries.
+    Their rows need not sum to 1 afterwards; what a query may not see stays 0."""
     return Site(SiteKind.PATTERN, integer("layer", layer), head=integer("head", head))
 
 
@@ -92,5 +92,7 @@ def neurons(layer: int, neurons: Iterable[int] | None = None) -> Site:
         return Site(SiteKind.NEURONS, integer("layer", layer))
     chosen = tuple(integer("neurons", each) for each in neurons)
     if not chosen:
-        raise InvalidRequestError("neurons is empty: name at least one, or leave it out for all", reason="EMPTY_SELECTION")
+        raise InvalidRequestError(
+            "neurons is empty: name at least one, or leave it out for all", reason="EMPTY_SELECTION"
+        )
     return Site(SiteKind.NEURONS, integer("layer", layer), neurons=chosen)

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 import torch
 
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
+from transparent_llm.interventions import EditEffect
 from transparent_llm.padding import RunPadding
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
@@ -40,9 +41,24 @@ class RunValues:
     Of a model that others may change meanwhile, what was computed while it was changed is not given out.
     """
 
-    def __init__(self, model: BridgedModel, capture: Capture) -> None:
+    def __init__(self, model: BridgedModel, capture: Capture, effects: tuple[EditEffect, ...] = ()) -> None:
         self._model = model
         self._capture = capture
+        self.effects = effects
+        """What each edit of the run did."""
+
+    @property
+    def capture(self) -> Capture:
+        """What the forward pass left. Nobody writes to it."""
+        return self._capture
+
+    def is_of(self, model: BridgedModel) -> bool:
+        """Whether that model made it."""
+        return self._model is model
+
+    def place(self, batch_i: int, pos: int) -> tuple[int, int]:
+        """A row and a position of it, counted from the beginning."""
+        return self._checked(batch_i, pos)
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +128,8 @@ class RunValues:
         before, added = capture.residual_in, capture.attn_out
         if added is None:
             raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
+        if capture.residual_mid is not None:
+            return self._unchanged(Stored(capture.residual_mid))
         return self._unchanged(Sum(before, added))
 
     def residual_out(self, layer: int) -> Value:
@@ -229,8 +247,11 @@ class RunValues:
 
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
-        source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
-        mixed = wide(pattern[batch_i, head, pos]) @ source
+        if capture.z is not None:
+            mixed = wide(capture.z[batch_i, pos, head])
+        else:
+            source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
+            mixed = wide(pattern[batch_i, head, pos]) @ source
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
         return _times(mixed @ wide(part.w_o[head]), gain).to(self._model.dtype)
 
@@ -259,6 +280,14 @@ class RunValues:
         part, capture = self._at(layer)
         if capture.pattern is None or capture.value is None or capture.attn_out is None:
             raise unsupported(self._model, method, layer, "has no attention heads")
+        if capture.z is not None and method == "decomposed_attn":
+            raise unsupported(
+                self._model,
+                method,
+                layer,
+                "has heads that were edited in this run, so that what they add "
+                "is no sum over sources; attention_output has what each adds",
+            )
         return part, capture.pattern, capture.value, capture
 
     def _neurons(self, method: str, layer: int) -> tuple[Layer, Neurons, torch.Tensor, LayerCapture]:

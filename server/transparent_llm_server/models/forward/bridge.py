@@ -158,6 +158,13 @@ class BridgedModel:
             scores = _scores(unbridged(self._bridge.unembed), x, tokens)[0]
         return finish_logits(scores, self.text_config) if normalize else scores
 
+    def unembedding_of(self, token: int) -> torch.Tensor:
+        """The row of the unembedding for a token [d_model]: the direction that its logit reads."""
+        module = unbridged(self._bridge.unembed)
+        with self._materialized(module):
+            row: torch.Tensor = module.weight[token]
+            return row.detach().clone()
+
     def _engine(self, plain: Structure, tokens: torch.Tensor, mask: torch.Tensor) -> ForwardPass:
         """Taps, if they show of a probe what the bridge shows of it; else the bridge."""
         through_bridge = BridgePass(self._bridge, self._hf, self.layers)

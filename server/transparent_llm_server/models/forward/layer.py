@@ -112,6 +112,11 @@ class Layer:
             weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
             return weight.detach()
 
+    def output_projection(self, z: torch.Tensor) -> torch.Tensor:
+        """What the output weights and bias make of all heads' vectors [... head * d_head], with no hook of ours."""
+        projected: torch.Tensor = unbridged(self._attn.o).forward(z)  # type: ignore[union-attr]
+        return projected
+
     @property
     def b_o(self) -> torch.Tensor | float:
         """Output bias of attention [d_model], which belongs to no head."""

@@ -45,7 +45,7 @@ def candidates(
         "residual_out": [Tap(plain, _first)],
         "attn_out": _branch([_part(block, "ln1_post"), unbridged(attn), _part(attn, "o")], multiplier),
         "ffn_out": _branch([_part(block, "ln2_post"), unbridged(mlp), out], multiplier),
-        "pattern": [Tap(module, _pattern) for module in _modules(unbridged(attn))],
+        "pattern": [Tap(module, _pattern, put=_more) for module in _modules(unbridged(attn))],
         "value": [] if heads is None else list(_values(attn, heads)),
         "attn_scale": _scales(getattr(block, "ln1_post", None)),
         "ffn_scale": _scales(getattr(block, "ln2_post", None)),
@@ -114,6 +114,11 @@ def _multiplied(multiplier: float, output: Any) -> torch.Tensor | None:
 
 def _divided(multiplier: float, output: Any, tensor: torch.Tensor) -> Any:
     return replaced(output, tensor / multiplier)
+
+
+def _more(output: Any, added: torch.Tensor) -> Any:
+    """With more attention output, which is what another pattern comes to."""
+    return replaced(output, output[0] + added)
 
 
 def _pattern(output: Any) -> torch.Tensor | None:

@@ -20,8 +20,8 @@ Put = Callable[[Any, torch.Tensor], Any]
 """What passes, with another tensor in the place of that one."""
 
 Rewrite = Callable[[torch.Tensor, dict[Any, torch.Tensor]], torch.Tensor]
-"""What passes on instead of a tensor, by itself if it stays as it is. Given, and may change, what is kept so far; itself it
-keeps under its own key what is to be read there."""
+"""What passes on instead of a tensor: the same object if it stays as it is. It is given what is kept so far, and keeps
+there what is to be read afterwards."""
 
 
 class Site(NamedTuple):
