@@ -114,6 +114,10 @@ class ModelDescription(Tabular):
     on_demand: bool = False
     """Loaded when it is first asked for, and unloaded when its memory is needed for others."""
 
+    engine: str = ""
+    """What runs it: "taps", the plain Hugging Face model with hooks on its own modules, or "bridge", TransformerLens'
+    modules in their place. Empty: not known."""
+
     def run_bytes(self, batch: int, n_pos: int) -> int:
         """What a run of `batch` rows, padded to `n_pos` positions, takes of the server's store."""
         return batch * n_pos * (self.run_bytes_per_position + n_pos * self.run_bytes_per_position_pair)
@@ -130,6 +134,7 @@ class ModelDescription(Tabular):
             "d_model, d_ffn, d_vocab": f"{info.d_model}, {d_ffn}, {info.d_vocab}" if info.d_model else "",
             "context": f"{self.n_ctx} tokens" if self.n_ctx else "",
             "dtype, device": f"{str(self.dtype).removeprefix('torch.')}, {self.device}" if self.digest else "",
+            "engine": self.engine,
             "devices": ", ".join(f"{n} layers on {device}" for device, n in sorted(self.devices.items())),
             "quantization": self.quantization,
             "revision": self.revision,

@@ -79,7 +79,7 @@ def test_a_model_that_gives_nan() -> None:
 def test_a_model_that_is_bridged_already() -> None:
     model = build_model(FAMILIES["gpt2"]())
     TransformerLensTransparentLlm("once", hf_model=model, tokenizer=build_tokenizer())
-    with pytest.raises(errors.InvalidRequestError, match="hf_model is already bridged"):
+    with pytest.raises(errors.InvalidRequestError, match="hf_model is already taken over"):
         TransformerLensTransparentLlm("twice", hf_model=model, tokenizer=build_tokenizer())
 
 

@@ -36,6 +36,7 @@ DESCRIPTION = ModelDescription(
     devices={"cuda:0": 6, "disk": 6},
     weight_bytes=2**41,
     on_demand=True,
+    engine="taps",
     conventions={"padding": "right", "bias": "no head's, no neuron's — überhaupt"},
 )
 LIMITS = Limits(

@@ -46,6 +46,7 @@ ModelDescription description_of(const v1::ModelDescription& wire) {
       .devices = {wire.devices().begin(), wire.devices().end()},
       .weight_bytes = wire.weight_bytes(),
       .on_demand = wire.on_demand(),
+      .engine = wire.engine(),
   };
   for (const auto& check : wire.parity()) {
     model.parity.push_back({check.name(), check.max_abs_error(), check.tolerance()});

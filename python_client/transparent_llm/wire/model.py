@@ -71,6 +71,7 @@ def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
         devices=dict(model.devices),
         weight_bytes=model.weight_bytes,
         on_demand=model.on_demand,
+        engine=model.engine,
     )
 
 
@@ -120,6 +121,7 @@ def _description(message: model_pb2.ModelDescription) -> ModelDescription:
         devices=dict(message.devices),
         weight_bytes=message.weight_bytes,
         on_demand=message.on_demand,
+        engine=message.engine,
     )
 
 

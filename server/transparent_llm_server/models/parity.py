@@ -21,6 +21,7 @@ from transparent_llm_server.models.derived.unembedded import Unembedded
 from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.regimes import Regimes
+from transparent_llm_server.models.forward.tolerance import allowed_error, largest_error
 from transparent_llm_server.models.loading.refusal import refusing
 
 if TYPE_CHECKING:
@@ -37,12 +38,6 @@ _PASSES = 2
 """Of the reference, of which the last counts: in one process of some hundred the comparison failed on a CPU by 1e-4,
 with the same figures each time, and never after the first pass of a process. It looks as if vector functions that two
 threads call first at the same time are not set up yet."""
-
-RELATIVE_TOLERANCE = {torch.float64: 5e-5, torch.float32: 5e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Of the largest value compared."""
-
-SMALLEST_SCALE = 1e-3
-"""Where all values are smaller still, for example a branch of zeros, this stands for the largest."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +135,7 @@ def _independence(together: Reference, alone: Reference) -> ParityCheck:
         (together.logits, *together.hidden_states), (alone.logits, *alone.hidden_states), strict=True
     ):
         got, wanted = got[together.mask].float(), wanted[together.mask].float()
-        tolerance = RELATIVE_TOLERANCE[together.logits.dtype] * max(SMALLEST_SCALE, wanted.abs().max().item())
+        tolerance = allowed_error(wanted, together.logits.dtype)
         errors = (got - wanted).abs().amax(dim=1)
         is_narrow = together.logits.dtype.itemsize < 4
         error = errors.median() if is_narrow else errors.max()
@@ -156,7 +151,7 @@ def check_parity(model: BridgedModel, values: RunValues, expected: Reference) ->
     """
     worst: dict[str, ParityCheck] = {}
     for name, got, wanted in _pairs(model, values, expected):
-        check = _compare(name, got, wanted, RELATIVE_TOLERANCE[model.dtype])
+        check = _compare(name, got, wanted, model.dtype)
         if name not in worst or check.exceeds(worst[name]):
             worst[name] = check
     failed = [check for check in worst.values() if not check.passed]
@@ -169,10 +164,8 @@ def check_parity(model: BridgedModel, values: RunValues, expected: Reference) ->
     return (*worst.values(), *expected.independence)
 
 
-def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor, relative: float) -> ParityCheck:
-    wanted = wanted.to(got.device)  # layers may lie on different ones
-    error = (got.float() - wanted.float()).abs().max().item()
-    return ParityCheck(name, error, relative * max(SMALLEST_SCALE, wanted.float().abs().max().item()))
+def _compare(name: str, got: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> ParityCheck:
+    return ParityCheck(name, largest_error(got, wanted), allowed_error(wanted, dtype))
 
 
 _Pairs = Iterator[tuple[str, torch.Tensor, torch.Tensor]]

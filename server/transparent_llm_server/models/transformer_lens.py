@@ -32,7 +32,7 @@ from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel, entry_device
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.tokenization import Tokenization
-from transparent_llm_server.models.loading.digest import model_digest
+from transparent_llm_server.models.loading.digest import hashing
 from transparent_llm_server.models.loading.huggingface import context_length, display_name, load
 from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
@@ -68,8 +68,8 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
     Args:
         model_name: A local folder, a hub name, a GGUF file, or one in a folder or of the hub (NAME:FILE.gguf). Weights
             are read from safetensors or GGUF; the latter are turned into floating numbers of `dtype`.
-        hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: bridged,
-            moved, cast, frozen and put into eval mode.
+        hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: hooked, moved,
+            cast, frozen and put into eval mode.
         tokenizer: Its tokenizer, if not the one beside the model.
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
@@ -110,27 +110,29 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
         loaded = load(model_name, hf_model, tokenizer, placement, revision, adapter)
         hf_model, tokenizer = loaded.model, loaded.tokenizer
-        step("hashing weights")
-        digest = model_digest(hf_model, hf_model.config, tokenizer, loaded.quantization)
         n_ctx = context_length(hf_model.config.get_text_config(), fallback=2048)
-        step("computing the reference")
-        layout = placement.layout(hf_model)
-        d_vocab = hf_model.get_output_embeddings().weight.shape[0]
-        require_same_vocabulary(tokenizer, d_vocab)
-        probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, layout))
-        step("bridging")
-        self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes)
+        with hashing(hf_model, hf_model.config, tokenizer, loaded.quantization) as digest:
+            step("computing the reference, hashing weights")
+            layout = placement.layout(hf_model)
+            d_vocab = hf_model.get_output_embeddings().weight.shape[0]
+            require_same_vocabulary(tokenizer, d_vocab)
+            probe = reference(hf_model, d_vocab, n_ctx, entry_device(hf_model, layout))
+            step("bridging")
+            batch = Batch(probe.tokens, probe.mask)
+            _, part = batch.split(probe.regimes)[0]
+            self._model = BridgedModel(hf_model, tokenizer, layout, dtype, probe.regimes, (part.tokens, part.mask))
         self._tokenization = Tokenization(
             tokenizer, wants_bos=self._model.wants_bos, n_ctx=n_ctx, d_vocab=self._model.d_vocab
         )
         step("checking")
-        (capture,) = run_together(self._model, [Batch(probe.tokens, probe.mask)])
+        described = display_name(model_name), digest.result(), n_ctx
+        (capture,) = run_together(self._model, [batch])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
         self._model.watch()
         self._last_step = LastStep(self._model)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
-        self._description = self._describe(display_name(model_name), digest, n_ctx, parity, capture)
+        self._description = self._describe(*described, parity, capture)
         self._current_run: Current[RunValues] = Current()
 
     def __copy__(self: _Self) -> _Self:
@@ -313,4 +315,5 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
             quantization=self._quantization,
             devices={} if model.layout.is_single else dict(Counter(model.places)),
             weight_bytes=model.weight_bytes,
+            engine=model.engine,
         )

@@ -91,6 +91,8 @@ struct ModelDescription {
   std::uint64_t weight_bytes = 0;
   /// Loaded when it is first asked for.
   bool on_demand = false;
+  /// What runs it: "taps" on the plain model, or TransformerLens' "bridge". Empty: not known.
+  std::string engine;
 };
 
 /// What a server allows. Units are in the names; 0 where a limit is not known or does not exist.

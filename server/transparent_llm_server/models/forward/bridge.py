@@ -1,12 +1,14 @@
-"""A model seen through TransformerLens' bridge: run a batch, keep the minimal set of tensors.
+"""A model with TransformerLens' bridge as its map: run a batch, keep the minimal set of tensors.
 
-The bridge changes no weight: what is captured is what the Hugging Face model computes.
+The bridge changes no weight: what is captured is what the Hugging Face model computes. Where the plain model is seen
+to show the same, it runs without the bridge in it (`passes.py`).
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
+import logging
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,13 +17,15 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.families import finish_logits
-from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
 from transparent_llm_server.models.forward.neurons import Materialize, unbridged
+from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, last_hook
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
+from transparent_llm_server.models.forward.structure import Structure
+from transparent_llm_server.models.forward.tapping import NoTapsError, Tapping
 from transparent_llm_server.models.loading.refusal import refusing
 from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
@@ -30,6 +34,10 @@ from transparent_llm_server.models.placement.quantization import plain_parts
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+_TAKEN_OVER: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 class BridgedModel:
@@ -42,9 +50,12 @@ class BridgedModel:
         layout: DeviceLayout,
         dtype: torch.dtype,
         regimes: Regimes,
+        probe: tuple[torch.Tensor, torch.Tensor],
     ) -> None:
-        if any(hasattr(module, "original_component") for module in hf_model.modules()):
-            raise InvalidRequestError("hf_model is already bridged; load it again, as a bridge takes it over in place")
+        """`probe`: token ids [batch pos] that may share a pass, and their mask, with which its engine is chosen."""
+        if hf_model in _TAKEN_OVER or any(hasattr(module, "original_component") for module in hf_model.modules()):
+            raise InvalidRequestError("hf_model is already taken over, or bridged by TransformerLens; load it again")
+        _TAKEN_OVER.add(hf_model)
         count_writes(hf_model)
         self.architecture = type(hf_model).__name__
         self.n_params = sum(parameter.numel() for parameter in hf_model.parameters())
@@ -56,6 +67,7 @@ class BridgedModel:
         """Where the model takes its tokens."""
 
         self._last_device = layout.device(_name_of(hf_model, hf_model.get_output_embeddings()))
+        plain = Structure.of(hf_model)
         self._bridge = _bridged(hf_model, tokenizer, self.device, dtype)
         self._bridge.eval()
         hf_model.requires_grad_(False)  # the bridge may have split weights into new ones
@@ -74,14 +86,8 @@ class BridgedModel:
             Layer(block, i, LayerPlace(layout.device(f"{blocks}.{i}"), dtype, self._materialized), hook_names)
             for i, block in enumerate(self._bridge.blocks)
         ]
-        for block in self._bridge.blocks:
-            block.register_forward_pre_hook(raise_if_cancelled)
-        self._last = f"blocks.{len(self.layers) - 1}.hook_resid_post"
-        self._names = [self._last, *(name for layer in self.layers for name in layer.hooks.values())]
-        self._is_captured = frozenset(self._names).__contains__  # a list would hook every alias as well
-        takes_few = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
-        self._few_logits = {"logits_to_keep": 1} if takes_few else {}  # they are derived when somebody asks
         self._require_streams(hook_names)
+        self._pass = self._engine(plain, *probe)
         self.edits = EditDetector(hf_model, can_watch=not self._materialized.is_needed)
         """Whether it is still what was loaded. Weights that are materialized where they are used cannot be watched."""
 
@@ -123,26 +129,20 @@ class BridgedModel:
         with self._materialized.lock, _evaluating(self._hf):
             generation = self.edits.check()
             self.edits.require_no_hooks()
-            try:
-                _, cache = self._bridge.run_with_cache(
-                    tokens.to(self.device),
-                    attention_mask=mask.to(self.device, torch.int64),
-                    names_filter=self._is_captured,
-                    return_cache_object=False,
-                    output_attentions=False,
-                    **self._few_logits,
-                )
-            finally:
-                for layer in self.layers:
-                    layer.forget()
-        silent = [name for name in self._names if name not in cache]
-        if silent:
-            raise ModelRefusedError(
-                f"hooks {', '.join(silent[:3])} exist but did not fire; {self.architecture} is not served"
-            )
-        layers = tuple(layer.capture(cache) for layer in self.layers)
+            shown = self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64))
+        of_layers: list[dict[str, torch.Tensor]] = [{} for _ in self.layers]
+        for site, tensor in shown.items():
+            of_layers[site.layer][site.field] = tensor
+        residual_out = of_layers[-1].pop("residual_out")
+        found = zip(self.layers, of_layers, strict=True)
+        layers = tuple(layer.capture(of_layer, tokens.shape) for layer, of_layer in found)
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
-        return Capture(tokens, mask, layers, cache[self._last], generation)
+        return Capture(tokens, mask, layers, residual_out, generation)
+
+    @property
+    def engine(self) -> str:
+        """What runs it: "taps" on the plain model, or the "bridge"."""
+        return self._pass.engine
 
     def unembed(self, residual: torch.Tensor, *, normalize: bool, tokens: range) -> torch.Tensor:
         """Scores [n tokens] of residual vectors [n d_model] for consecutive tokens of the vocabulary; with `normalize`,
@@ -154,8 +154,30 @@ class BridgedModel:
             scores = _scores(unbridged(self._bridge.unembed), x, tokens)[0]
         return finish_logits(scores, self.text_config) if normalize else scores
 
+    def _engine(self, plain: Structure, tokens: torch.Tensor, mask: torch.Tensor) -> ForwardPass:
+        """Taps, if they show of a probe what the bridge shows of it; else the bridge."""
+        through_bridge = BridgePass(self._bridge, self._hf, self.layers)
+        probe = tokens.to(self.device), mask.to(self.device, torch.int64)
+        with self._materialized.lock, torch.no_grad():
+            shown = through_bridge.run(*probe)
+            bridged = Structure.of(self._hf)
+            plain.restore()
+            try:
+                found = Tapping(self._hf, self.layers, *probe, shown).found()
+            except NoTapsError as error:
+                bridged.restore()
+                log.warning(
+                    "%s runs through TransformerLens' bridge, which is slower: its own modules do not show %s",
+                    self.architecture,
+                    error,
+                )
+                return through_bridge
+        _drop_copies(self._bridge, self._hf)
+        return found
+
     def _require_streams(self, hook_names: Collection[str]) -> None:
-        missing = [self._last] if self._last not in hook_names else []
+        last = last_hook(self.layers)
+        missing = [last] if last not in hook_names else []
         missing += [
             f"blocks.{i}.hook_resid_pre" for i, layer in enumerate(self.layers) if "residual_in" not in layer.hooks
         ]
@@ -179,6 +201,22 @@ def _scores(unembedding: Any, x: torch.Tensor, tokens: range) -> torch.Tensor:
         return scores
     bias = unembedding.bias
     return torch.nn.functional.linear(x, unembedding.weight[part], None if bias is None else bias[part])
+
+
+def _drop_copies(bridge: TransformerBridge, hf_model: PreTrainedModel) -> None:
+    """Free the weights that the bridge made for itself, parts of fused ones: it does not run any more."""
+    own = {_storage(tensor) for tensor in (*hf_model.parameters(), *hf_model.buffers())}
+    for module in bridge.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and not tensor.is_meta and _storage(tensor) not in own:
+                    held[name] = None
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    part = plain_parts(tensor)[0]
+    place: int = part.untyped_storage()._cdata
+    return place
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""One block of a bridged model: the names of its hooks and the weights that derived values need."""
+"""One block of a model: where its tensors pass, in the bridge and in the plain model, and its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,11 +12,16 @@ import torch
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.forward.capture import LayerCapture
 from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Materialize, Neurons, unbridged
+from transparent_llm_server.models.forward.tap_candidates import Heads, candidates
+from transparent_llm_server.models.forward.taps import Tap
 from transparent_llm_server.models.values.decompositions import ByRows
 from transparent_llm_server.models.values.value import Stored, Value
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge.generalized_components import BlockBridge
+
+_OF_POSITIONS = ("attn_out", "ffn_out", "neurons")
+"""[batch pos ...], which some families compute with one axis for both."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +58,47 @@ class Layer:
         }
         named = {field: f"blocks.{index}.{suffix}" for field, suffix in suffixes.items() if suffix}
         self.hooks = {field: name for field, name in named.items() if name in hook_names}
-        """Field of LayerCapture -> name of the hook that fills it."""
+        """Field of LayerCapture -> name of the bridge's hook that shows it."""
 
-    def capture(self, cache: Mapping[str, torch.Tensor]) -> LayerCapture:
-        """This block's tensors out of everything that a forward pass left."""
-        found = {field: cache[name] for field, name in self.hooks.items()}
-        for field in found.keys() - {"attn_scale", "ffn_scale"}:  # norms divide in float32
-            found[field] = found[field].to(self._place.dtype)  # some bridges show the pattern before its cast
+    def capture(self, shown: Mapping[str, torch.Tensor], batch_pos: Sequence[int]) -> LayerCapture:
+        """What a forward pass of so many rows and positions showed of this block: field -> tensor."""
         # The stream comes from the block before, which may lie on another device.
-        found = {field: tensor.to(self._place.device) for field, tensor in found.items()}
-        batch_pos = found["residual_in"].shape[:2]
-        if "value" in found:
-            found["value"] = self._shaped_value(found["value"], batch_pos)
-        if "neurons" in found:
-            found["neurons"] = found["neurons"].reshape(*batch_pos, -1)
-        found = {field: _compact(tensor) for field, tensor in found.items()}
+        found = {
+            field: _compact(self.shaped(field, tensor, batch_pos).to(self._place.device))
+            for field, tensor in shown.items()
+        }
         absent = dict.fromkeys(LayerCapture.__dataclass_fields__.keys() - found.keys())
         return LayerCapture(**found, **absent)  # type: ignore[arg-type]  # residual_in is never absent
+
+    def shaped(self, field: str, tensor: torch.Tensor, batch_pos: Sequence[int]) -> torch.Tensor:
+        """As a capture holds it."""
+        if field not in ("attn_scale", "ffn_scale"):  # norms divide in float32
+            tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
+        if field == "value":
+            return tensor.reshape(*batch_pos, -1, self._d_head)
+        return tensor.reshape(*batch_pos, -1) if field in _OF_POSITIONS else tensor
+
+    def as_captured(self, field: str, shown: torch.Tensor) -> torch.Tensor:
+        """A tensor of the bridge, which has heads before positions in multi-head latent attention."""
+        is_latent = field == "value" and type(self._attn).__name__ == "MLAAttentionBridge"
+        return shown.transpose(1, 2) if is_latent else shown
+
+    def taps(self) -> Mapping[str, list[Tap]]:
+        """Field -> where the plain model may show it, the likeliest first."""
+        has_experts = isinstance(self.neurons, ExpertNeurons)
+        heads = Heads(self.w_o.shape[0], self._d_head) if self.has_heads else None
+        return candidates(self._block, heads, self.multiplier, has_experts=has_experts)
+
+    @property
+    def plain(self) -> torch.nn.Module:
+        """The block in the plain model."""
+        module: torch.nn.Module = unbridged(self._block)
+        return module
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its values."""
+        return self._place.dtype
 
     @property
     def has_heads(self) -> bool:
@@ -129,11 +158,9 @@ class Layer:
         gain: torch.Tensor = weight / scale[start:stop].float()
         return gain if self.multiplier is None else self.multiplier * gain
 
-    def _shaped_value(self, value: torch.Tensor, batch_pos: torch.Size) -> torch.Tensor:
-        """[batch pos kv_head d_head], which multi-head latent attention gives with heads first."""
-        if type(self._attn).__name__ == "MLAAttentionBridge":
-            value = value.transpose(1, 2)
-        return value.reshape(*batch_pos, -1, self.w_o.shape[1])
+    @cached_property
+    def _d_head(self) -> int:
+        return self.w_o.shape[1]
 
     def _find_neurons(self) -> tuple[Neurons | None, str | None]:
         """The neurons, and the hook that says what they did."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,24 +20,41 @@ if TYPE_CHECKING:
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "torch_dtype")
 
 
-def model_digest(
+@contextmanager
+def hashing(
     model: torch.nn.Module,
     config: PretrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     quantization: str | None = None,
-) -> str:
-    """SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape.
+) -> Iterator[Future[str]]:
+    """Within this block the model's digest is made, in a thread beside, of the model as it is where the block begins:
+    SHA-256 (hex) over configuration, tokenizer and every weight with its name, dtype and shape.
 
-    Raises:
+    Its result raises:
         ModelRefusedError: a weight has elements that are not finite.
     """
+    begun = _beginning(config, tokenizer, quantization)
+    weights = sorted(model.state_dict().items())
+    with ThreadPoolExecutor(1, "digest") as beside:
+        digest = beside.submit(_finished, begun, model, weights)
+        if any(tensor.is_meta for _, tensor in weights):
+            wait([digest])  # those are brought to memory by the modules, which then are of no use to others
+        yield digest
+
+
+def _beginning(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, quantization: str | None) -> hashlib._Hash:
     digest = hashlib.sha256()
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_MODEL}
     if quantization is not None:
         settings["quantization_config"] = quantization  # in words: the object that stands there is new at every load
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(_tokenizer_identity(tokenizer).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    return digest
+
+
+@torch.no_grad()
+def _finished(digest: hashlib._Hash, model: torch.nn.Module, weights: Sequence[tuple[str, torch.Tensor]]) -> str:
+    for name, tensor in weights:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for part in plain_parts(_elements(model, name, tensor)):
             _require_finite(name, part)

@@ -1,0 +1,118 @@
+"""Two engines that run a batch through a model and show what passes in it: TransformerLens' bridge, or taps.
+
+The bridge puts modules of its own into the model and computes attention itself, in more and smaller steps. Taps are
+hooks on the plain model's modules, which cost next to nothing; they are used where they are seen to show the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from transparent_llm.errors import ModelRefusedError
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
+from transparent_llm_server.models.forward.layer import Layer
+from transparent_llm_server.models.forward.taps import Site, Tap, Taps
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
+
+
+Body = Callable[[torch.Tensor, torch.Tensor], object]
+"""Computes the blocks of a plain model, from tokens and mask, and as little else as it can."""
+
+
+class ForwardPass(ABC):
+    """Of one model. One at a time: what passes is kept in one place."""
+
+    engine: str
+    """As `ServerInfo` names it."""
+
+    @abstractmethod
+    def run(self, tokens: torch.Tensor, mask: torch.Tensor) -> Mapping[Site, torch.Tensor]:
+        """Run token ids [batch pos] with their mask: every tensor that the layers' values need, as the model has it.
+
+        Raises:
+            ModelRefusedError: a tensor did not show.
+        """
+
+
+class BridgePass(ForwardPass):
+    """Through TransformerLens' bridge, which must stand in the model."""
+
+    engine = "bridge"
+
+    def __init__(self, bridge: TransformerBridge, hf_model: PreTrainedModel, layers: Sequence[Layer]) -> None:
+        self._bridge, self._layers = bridge, layers
+        self._few_logits = few_logits(hf_model)
+        for block in bridge.blocks:
+            block.register_forward_pre_hook(raise_if_cancelled)
+        self._names = {Site(i, field): name for i, layer in enumerate(layers) for field, name in layer.hooks.items()}
+        self._names[Site(len(layers) - 1, "residual_out")] = last_hook(layers)
+        self._is_captured = frozenset(self._names.values()).__contains__  # a list would hook every alias as well
+
+    def run(self, tokens: torch.Tensor, mask: torch.Tensor) -> Mapping[Site, torch.Tensor]:
+        """Through the bridge's hooks."""
+        try:
+            _, cache = self._bridge.run_with_cache(
+                tokens,
+                attention_mask=mask,
+                names_filter=self._is_captured,
+                return_cache_object=False,
+                output_attentions=False,
+                **self._few_logits,
+            )
+        finally:
+            for layer in self._layers:
+                layer.forget()
+        found = {site: cache[name] for site, name in self._names.items() if name in cache}
+        _require_all(self._names, found)
+        return {site: self._layers[site.layer].as_captured(site.field, tensor) for site, tensor in found.items()}
+
+
+class TappedPass(ForwardPass):
+    """Through the plain model, by hooks on its own modules."""
+
+    engine = "taps"
+
+    def __init__(self, body: Body, taps: Sequence[tuple[Site, Tap]], blocks: Sequence[torch.nn.Module]) -> None:
+        self._body = body
+        self._sites = tuple(site for site, _ in taps)
+        self._cancelling = [block.register_forward_pre_hook(raise_if_cancelled) for block in blocks]
+        self._taps = Taps(taps)
+
+    def run(self, tokens: torch.Tensor, mask: torch.Tensor) -> Mapping[Site, torch.Tensor]:
+        """Through the taps."""
+        with self._taps.keeping() as kept:
+            self._body(tokens, mask)
+        _require_all(self._sites, kept)
+        return kept
+
+    def remove(self) -> None:
+        """Take its hooks off the model."""
+        self._taps.remove()
+        for handle in self._cancelling:
+            handle.remove()
+
+
+def last_hook(layers: Sequence[Layer]) -> str:
+    """The bridge's name for the stream as it leaves the last block."""
+    return f"blocks.{len(layers) - 1}.hook_resid_post"
+
+
+def few_logits(hf_model: PreTrainedModel) -> dict[str, int]:
+    """What makes a model compute few of its logits, if it can: they are derived when somebody asks."""
+    takes = "logits_to_keep" in inspect.signature(hf_model.forward).parameters
+    return {"logits_to_keep": 1} if takes else {}
+
+
+def _require_all(wanted: Collection[Site], found: Mapping[Site, torch.Tensor]) -> None:
+    missing = [site for site in wanted if site not in found]
+    if missing:
+        names = ", ".join(f"{site.field} of layer {site.layer}" for site in missing[:3])
+        raise ModelRefusedError(f"{names} did not show in a forward pass; the model is not served")
