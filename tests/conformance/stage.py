@@ -23,11 +23,13 @@ from support.servers.stub import stub
 from transparent_llm.errors import BusyError
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests, status
+from transparent_llm.wire.rpcs import RPCS
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
 
 CHUNK_BYTES = 65_536
+_OURS = frozenset(rpc.name for rpc in RPCS)
 Models = dict[str, TransformerLensTransparentLlm]
 
 
@@ -68,6 +70,8 @@ class Ears(Listener):
         if handler is None or handler.unary_unary is None:
             return handler
         rpc = str(details.method).rpartition("/")[2]
+        if rpc not in _OURS:  # a proxy asks for health when it likes
+            return handler
 
         def told(request: Any, context: grpc.ServicerContext) -> Any:
             self._refuse(context)
