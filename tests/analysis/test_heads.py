@@ -8,12 +8,10 @@ from functools import cache
 import pytest
 import torch
 from transformer_lens.head_detector import (
-    detect_head,
     get_duplicate_token_head_detection_pattern,
     get_induction_head_detection_pattern,
     get_previous_token_head_detection_pattern,
 )
-from transformer_lens.model_bridge import TransformerBridge
 
 from support.models.families import FAMILIES, N_HEADS, build_model, build_tokenizer, hybrid_config
 from support.models.reference import HuggingFaceReference
@@ -132,20 +130,6 @@ def test_keys_are_those_of_transformer_lens(kind: str, detection_pattern: object
         ids = torch.tensor(tokens)
         assert callable(detection_pattern)
         assert torch.equal(MASKS[kind](ids).float(), detection_pattern(ids[None]).float())
-
-
-def test_a_sentence_scores_as_in_transformer_lens_but_for_tokens_without_such_a_key() -> None:
-    llm = TransformerLensTransparentLlm(str(DEMO_MODEL))
-    sentence = "What say you, gentle friend? What say you, gentle friend?"
-    llm.run([sentence])
-    tokens = llm.tokens()[0].tolist()
-    bridge = TransformerBridge.boot_transformers(str(DEMO_MODEL), device="cpu", trust_remote_code=False)
-    for kind, name in (("previous", "previous_token"), ("duplicate", "duplicate_token"), ("induction", "induction")):
-        theirs = detect_head(bridge, sentence, f"{name}_head")
-        n_queries = sum(1 for query in range(len(tokens)) if keys_of(kind, tokens, query))
-        for layer in range(llm.model_info().n_layers):
-            ours = head_scores(llm, 0, layer, kind) * n_queries / len(tokens)
-            assert ours.tolist() == pytest.approx(theirs[layer].tolist(), abs=1e-5)
 
 
 def test_the_induction_head_of_the_demo_model_shows() -> None:

@@ -11,7 +11,7 @@ from support.models.batch import LENGTHS, ROWS
 from support.models.families import FAMILIES, build_model
 from support.models.last_step import LastStepReference
 from support.models.reference import HuggingFaceReference
-from transparent_llm.analysis.layer_lens import layer_lens
+from transparent_llm.analysis.layer_lens import _ranks, layer_lens
 from transparent_llm.analysis.logit_lens import logit_lens
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError
 from transparent_llm.testing import serve_in_process
@@ -57,6 +57,15 @@ def test_ranks_are_places_in_the_sorted_vocabulary(gpt2: TransformerLensTranspar
         order = found.top_ids[pos].tolist()
         assert sorted(order) == list(range(500))
         assert [order.index(token) for token in TARGETS] == found.target_ranks[pos].tolist()
+
+
+def test_of_many_tokens_ranks_are_what_they_are_of_few(gpt2: TransformerLensTransparentLlm) -> None:
+    """Ties and all, with whatever is no number."""
+    many, few = (layer_lens(gpt2, 0, 0, token_ids=tokens).target_ranks for tokens in (range(500), range(20)))
+    assert torch.equal(many[:, :20], few)
+    assert torch.equal(many.sort(dim=1).values, torch.arange(500).expand(len(many), -1))
+    odd = torch.tensor([[1.0, math.nan, 1.0, math.inf, -math.inf, 2.0]]).repeat(2, 8)
+    assert torch.equal(_ranks(odd, odd), torch.cat([_ranks(odd, part) for part in odd.split(6, dim=1)], dim=1))
 
 
 def test_the_last_layer_gives_the_output(llm: TransformerLensTransparentLlm) -> None:

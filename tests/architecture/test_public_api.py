@@ -195,7 +195,7 @@ def documented_elsewhere() -> set[str]:
         "transparent_llm_server.models.transformer_lens.TransformerLensTransparentLlm",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
-    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize")
+    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize", "TopTokens")
     return methods | rpcs | {f"{servicer}.{rpc}" for rpc in others}
 
 

@@ -46,6 +46,7 @@ READS: dict[str, Callable[[RemoteTransparentLlm], Any]] = {
     "TokensToStrings": lambda llm: llm.tokens_to_strings(torch.tensor([1, 2, 3])),
     "Logits": lambda llm: llm.logits(),
     "Unembed": lambda llm: llm.unembed(torch.ones(64), normalize=True),
+    "TopTokens": lambda llm: llm.vector_tokens(torch.ones(64), normalize=True, k=3, bottom_k=2),
     "ResidualIn": lambda llm: llm.residual_in(1),
     "ResidualAfterAttn": lambda llm: llm.residual_after_attn(1),
     "ResidualOut": lambda llm: llm.residual_out(1),

@@ -73,7 +73,7 @@ def _one(field: FieldDescriptor) -> Iterator[tuple[str, Any]]:
         yield from (("zeros", bytes(LONG_BYTES)), ("a byte", b"\xff"))
     elif field.type == FieldDescriptor.TYPE_BOOL:
         yield "true", True
-    elif field.type == FieldDescriptor.TYPE_DOUBLE:
+    elif field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
         yield from (("infinity", math.inf), ("no number", math.nan), ("zero", 0.0))
     else:
         yield from ((str(bound), bound) for bound in _BOUNDS[field.type])

@@ -74,7 +74,7 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request.run_id = run_id
     elif rpc.name == "ServerReflectionInfo":
         request.list_services = "*"
-    if rpc.name == "Unembed":
+    if rpc.name in ("Unembed", "TopTokens"):
         request.t.CopyFrom(tensors.encode(torch.ones(d_model)))
     if rpc.name == "Tokenize":
         request.text = "The river"

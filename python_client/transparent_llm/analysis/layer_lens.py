@@ -16,6 +16,12 @@ from transparent_llm.analysis.scores import checked_normalize, in_blocks, scores
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.runtime.numerics import standard_numerics
 
+_BESIDES = 4
+"""Numbers that are kept for each vector and token that is named, beside the scores of all."""
+
+_FEW = 32
+"""Tokens: for more, one sort is less work than a comparison with each."""
+
 
 class LayerLens(NamedTuple):
     """What `layer_lens` answers. A padded position has NaN, and -1 for tokens and ranks."""
@@ -93,7 +99,7 @@ def layer_lens(
     output = residual(llm, row, "out", -1) if is_compared else None
     made = _nothing(len(places), k, bottom_k, len(targets), with_kl=with_kl)
     real = [i for i, place in enumerate(places) if place < row.n_tokens]
-    for block in in_blocks(llm, real):
+    for block in in_blocks(llm, real, _BESIDES * len(targets)):
         at = [places[i] for i in block]
         leaving = None if output is None else output[at]
         found = scores(llm, vectors[at], normalize, leaving)
@@ -137,7 +143,6 @@ def _looked_at(
     """Of scores [n vocab]."""
     top, bottom = found.topk(k), found.topk(bottom_k, largest=False)
     chosen = found[:, targets]
-    ranks = torch.stack([(found > each[:, None]).sum(dim=1) for each in chosen.T], dim=1) if targets else chosen.long()
     logsumexp = found.logsumexp(dim=1)
     logprobs = found - logsumexp[:, None]
     probs = logprobs.exp()
@@ -147,11 +152,21 @@ def _looked_at(
         bottom.indices,
         bottom.values,
         chosen,
-        ranks,
+        _ranks(found, chosen),
         logsumexp,
         -torch.where(probs == 0, 0, probs * logprobs).sum(dim=1),
         None if wanted is None else _kl(wanted, logprobs),
     )
+
+
+def _ranks(found: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """How many scores of a row are larger than each of the chosen ones [n token]; NaN is not, and nothing than NaN."""
+    if chosen.shape[1] <= _FEW:
+        counts = [(found > each[:, None]).sum(dim=1, dtype=torch.int32) for each in chosen.T]
+        return torch.stack(counts, dim=1).long() if counts else chosen.long()
+    rising = found.masked_fill(found.isnan(), float("-inf")).sort(dim=1).values
+    larger = found.shape[1] - torch.searchsorted(rising, chosen.contiguous(), right=True)
+    return larger.masked_fill(chosen.isnan(), 0)
 
 
 def _kl(wanted: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:

@@ -19,9 +19,9 @@ _BLOCK_BYTES = 2**25
 """Of scores that are in memory at a time."""
 
 
-def in_blocks(llm: TransparentLlm, indices: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of vectors, some at a time, whose scores are made together."""
-    step = max(1, _BLOCK_BYTES // (4 * llm.model_info().d_vocab))
+def in_blocks(llm: TransparentLlm, indices: Sequence[int], besides: int = 0) -> Iterator[list[int]]:
+    """Indices of vectors, some at a time, whose scores are made together; `besides`: other numbers for each vector."""
+    step = max(1, _BLOCK_BYTES // (4 * (llm.model_info().d_vocab + besides)))
     for start in range(0, len(indices), step):
         check()
         yield list(indices[start : start + step])

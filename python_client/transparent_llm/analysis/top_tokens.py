@@ -12,6 +12,7 @@ from transparent_llm.analysis.layer_lens import LayerLens
 from transparent_llm.analysis.reading import read_all
 from transparent_llm.analysis.scores import scores
 from transparent_llm.analysis.token_strings import strings_of
+from transparent_llm.analysis.vector_tokens import FindsVectorTokens, VectorTokens, vector_tokens
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.table import Table, Tabular
@@ -123,13 +124,21 @@ def top_tokens_of(
         checked_count(name, count, d_vocab, "tokens in the vocabulary", least=0)
     if vector.ndim != 1:
         raise InvalidRequestError(f"this takes a vector [d_model], got shape {list(vector.shape)}")
-    found = scores(llm, vector[None], "own" if normalize else "none")[0].cpu()
-    top, bottom = found.topk(k), found.topk(bottom_k, largest=False)
-    ids = torch.cat([top.indices, bottom.indices.flip(0)])
-    logits = torch.cat([top.values, bottom.values.flip(0)])
-    probs = (logits - found.logsumexp(dim=0)).exp() if normalize else None
+    found = _found(llm, vector, k, bottom_k, normalize=normalize)
+    ids = torch.cat([found.top_ids, found.bottom_ids.flip(0)])
+    logits = torch.cat([found.top_logits, found.bottom_logits.flip(0)])
+    probs = (logits - found.logsumexp).exp() if normalize else None
     strings = strings_of(llm, ids.tolist())
     return TopTokens("a vector", ids, tuple(strings[int(i)] for i in ids), logits, probs, None, k)
+
+
+def _found(llm: TransparentLlm, vector: torch.Tensor, k: int, bottom_k: int, *, normalize: bool) -> VectorTokens:
+    """By the server where it can, which then keeps all other scores."""
+    if isinstance(llm, FindsVectorTokens):
+        found = llm.vector_tokens(vector, normalize=normalize, k=k, bottom_k=bottom_k)
+        if found is not None:
+            return found
+    return vector_tokens(scores(llm, vector[None], "own" if normalize else "none")[0], k, bottom_k)
 
 
 def _gains(now: LayerLens, then: LayerLens) -> torch.Tensor:

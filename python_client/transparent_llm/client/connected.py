@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 
+from transparent_llm.analysis.vector_tokens import VectorTokens
 from transparent_llm.client.arrivals import arrivals
 from transparent_llm.client.ask import Ask
 from transparent_llm.client.carrying import carried, restored
@@ -22,7 +25,9 @@ from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.selection import Selection
+from transparent_llm.wire import requests, responses
 from transparent_llm.wire.methods import METHODS
+from transparent_llm.wire.parameters import MOST_NUMBERS
 
 _Self = TypeVar("_Self", bound="Connected")
 _Result = TypeVar("_Result")
@@ -49,9 +54,24 @@ class Connected:
         return f"<RemoteTransparentLlm({self._config.target!r}{model}): {run}>"
 
     def has_analyses(self) -> bool:
-        """Whether the server computes analyses; one of an older version does not, and they are computed here."""
-        self._runs.current().find_model()
-        return self._shared.models.has("analysis")
+        """Whether the server computes analyses; one of an older version does not, and they are computed here. No run is
+        needed: it is asked once, and again for a model that it did not have then."""
+        if (run := self._runs.latest) is not None:
+            run.find_model()
+        return self._shared.models.offers("analysis")
+
+    def vector_tokens(
+        self, vector: Float[torch.Tensor, "d_model"], *, normalize: bool, k: int, bottom_k: int
+    ) -> VectorTokens | None:
+        """The tokens that a vector speaks for and against, found next to the weights: see `top_tokens_of`. None: the
+        server is of an older version, or does not tell so many."""
+        if max(k, bottom_k) > MOST_NUMBERS or not self._shared.models.offers("top_tokens"):
+            return None
+        named = (self._model, self._runs.digest)
+        request = requests.top_tokens(*named, vector, normalize=normalize, k=k, bottom_k=bottom_k)
+        found = self._calls.unary("TopTokens", request, partial(responses.top_tokens, k=k, bottom_k=bottom_k))
+        types = (torch.int64, torch.float32, torch.int64, torch.float32, torch.float32)
+        return VectorTokens(*(torch.tensor(part, dtype=t, device="cpu") for part, t in zip(found, types, strict=True)))
 
     def cut_axes(self) -> tuple[str, ...]:
         """Axes that a `reading` block cuts just now."""

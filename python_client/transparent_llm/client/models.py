@@ -20,7 +20,7 @@ class Models:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._by_digest: dict[str, ModelDescription] = {}
-        self._features: frozenset[str] = frozenset()
+        self._features: frozenset[str] | None = None
         self._lock = lock_of(self)  # one question is enough for all threads
 
     def ask(self) -> ServerInfo:
@@ -42,16 +42,20 @@ class Models:
         return self._by_digest.get(digest, UNKNOWN_MODEL)
 
     def require(self, feature: str) -> None:
-        """Ask, if that was not done yet, whether the server can do this: an older one would do something else.
+        """See `offers`: an older server would do something else.
 
         Raises:
             NotSupportedError: it cannot.
         """
-        if not self._features:
-            self.ask()
-        if feature not in self._features:
+        if not self.offers(feature):
             raise NotSupportedError(f"this server knows no {feature}; its version is too old")
+
+    def offers(self, feature: str) -> bool:
+        """Whether the server can do this; it is asked if that was not done yet."""
+        if self._features is None:
+            self.ask()
+        return self.has(feature)
 
     def has(self, feature: str) -> bool:
         """Whether the server, if it was asked for a model, said that it can do this. No call is made."""
-        return feature in self._features
+        return feature in (self._features or ())

@@ -108,6 +108,19 @@ def unembed(model: str, digest: str, t: torch.Tensor, *, normalize: bool, form: 
     return request
 
 
+def top_tokens(
+    model: str, digest: str, t: torch.Tensor, *, normalize: bool, k: int, bottom_k: int
+) -> service_pb2.TopTokensRequest:
+    """Asks for the tokens with the largest and the smallest logits of such a vector.
+
+    Raises:
+        InvalidRequestError: its dtype does not travel.
+    """
+    return service_pb2.TopTokensRequest(
+        model=model, model_digest=digest, t=tensors.encode(t), normalize=normalize, k=k, bottom_k=bottom_k
+    )
+
+
 def neuron_output(model: str, digest: str, layer: int | None, neuron: int | None, form: Form) -> Request:
     """Asks for the output vector of one neuron; the server refuses one that is None.
 

@@ -85,6 +85,16 @@ def tokenized(data: bytes) -> tuple[list[int], list[str]]:
     return runs.tokenized_from_response(_parsed(service_pb2.TokenizeResponse, data))
 
 
+def top_tokens(data: bytes, k: int, bottom_k: int) -> tuple[list[int], list[float], list[int], list[float], float]:
+    """So many of the best and of the worst tokens with their logits, and the logsumexp of all."""
+    found = _parsed(service_pb2.TopTokensResponse, data)
+    top, bottom = list(found.top_ids), list(found.bottom_ids)
+    counts = (len(top), len(found.top_logits), len(bottom), len(found.bottom_logits))
+    if counts != (k, k, bottom_k, bottom_k) or min([0, *top, *bottom]) < 0:
+        raise ProtocolError(f"{counts} best and worst tokens and logits for {k} and {bottom_k}, or a negative token id")
+    return top, list(found.top_logits), bottom, list(found.bottom_logits), found.logsumexp
+
+
 def plan(data: bytes, expected: Sequence[Expected]) -> list[Header]:
     """The headers of the tensors that a fetch of these values would bring."""
     answer, place, headers = Answer(expected), None, []

@@ -72,6 +72,19 @@ class Answers:
 
         return self._computed(find, caller, is_quick=read.reads_are_quick)
 
+    def made_of(
+        self,
+        read: Reader,
+        name: str,
+        arguments: tuple[object, ...],
+        make: Callable[[torch.Tensor], _Result],
+        caller: Caller,
+    ) -> _Result:
+        """What is made of one value where it is computed; the value itself goes nowhere."""
+        found = self._computed(lambda: read(name, *arguments), caller, is_quick=read.reads_are_quick)
+        assert isinstance(found, Value), f"{name} is several"
+        return self._computed(lambda: make(found.tensor()), caller, is_quick=False, kind=_kind_of(found))
+
     def stream(
         self, parts: Callable[[], Iterable[Outgoing]], tag: str, delivery: Delivery, caller: Caller
     ) -> Iterator[bytes]:

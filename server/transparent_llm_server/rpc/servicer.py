@@ -34,6 +34,7 @@ from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
 from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
@@ -72,6 +73,7 @@ FEATURES = (
     "tokenize",
     "add_bos",
     "analysis",
+    "top_tokens",
 )
 
 
@@ -176,6 +178,11 @@ class TransparentLlmServicer:
             identity = f"{self._nonce}/{_require_digest(request.model_digest, model)}"
             tag_of = partial(etag, identity, "unembed", named)
             yield from self._value(model.read, "unembed", arguments, request, context, tag_of)
+
+    def TopTokens(self, request: service_pb2.TopTokensRequest, context: _Context) -> service_pb2.TopTokensResponse:
+        with self._registry.use(request.model) as model:
+            _require_digest(request.model_digest, model)
+            return top_tokens(model, request, self._answers, self._caller(context))
 
     def NeuronOutput(self, request: service_pb2.NeuronOutputRequest, context: _Context) -> _Frames:
         return self._of_weights("neuron_output", request, context)

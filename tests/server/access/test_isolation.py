@@ -29,6 +29,7 @@ OF_NO_RUN = {
     "TokensToStrings",
     "Tokenize",
     "Unembed",
+    "TopTokens",
     "NeuronOutput",
     "NeuronOutputs",
 }

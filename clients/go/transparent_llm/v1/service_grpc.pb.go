@@ -37,6 +37,9 @@ type TransparentLlmServiceClient interface {
 	Logits(ctx context.Context, in *LogitsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitsClient, error)
 	// Projects a vector of the residual stream to the vocabulary.
 	Unembed(ctx context.Context, in *UnembedRequest, opts ...grpc.CallOption) (TransparentLlmService_UnembedClient, error)
+	// The tokens that a vector of the residual stream speaks for and against. `ServerInfo.features` has `top_tokens` where this
+	// is answered; elsewhere Unembed gives all scores.
+	TopTokens(ctx context.Context, in *TopTokensRequest, opts ...grpc.CallOption) (*TopTokensResponse, error)
 	// The residual stream as it enters a layer.
 	ResidualIn(ctx context.Context, in *ResidualInRequest, opts ...grpc.CallOption) (TransparentLlmService_ResidualInClient, error)
 	// The residual stream after attention's output was added.
@@ -259,6 +262,15 @@ func (x *transparentLlmServiceUnembedClient) Recv() (*TensorChunk, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+func (c *transparentLlmServiceClient) TopTokens(ctx context.Context, in *TopTokensRequest, opts ...grpc.CallOption) (*TopTokensResponse, error) {
+	out := new(TopTokensResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/TopTokens", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *transparentLlmServiceClient) ResidualIn(ctx context.Context, in *ResidualInRequest, opts ...grpc.CallOption) (TransparentLlmService_ResidualInClient, error) {
@@ -1062,6 +1074,9 @@ type TransparentLlmServiceServer interface {
 	Logits(*LogitsRequest, TransparentLlmService_LogitsServer) error
 	// Projects a vector of the residual stream to the vocabulary.
 	Unembed(*UnembedRequest, TransparentLlmService_UnembedServer) error
+	// The tokens that a vector of the residual stream speaks for and against. `ServerInfo.features` has `top_tokens` where this
+	// is answered; elsewhere Unembed gives all scores.
+	TopTokens(context.Context, *TopTokensRequest) (*TopTokensResponse, error)
 	// The residual stream as it enters a layer.
 	ResidualIn(*ResidualInRequest, TransparentLlmService_ResidualInServer) error
 	// The residual stream after attention's output was added.
@@ -1153,6 +1168,9 @@ func (UnimplementedTransparentLlmServiceServer) Logits(*LogitsRequest, Transpare
 }
 func (UnimplementedTransparentLlmServiceServer) Unembed(*UnembedRequest, TransparentLlmService_UnembedServer) error {
 	return status.Errorf(codes.Unimplemented, "method Unembed not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) TopTokens(context.Context, *TopTokensRequest) (*TopTokensResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method TopTokens not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) ResidualIn(*ResidualInRequest, TransparentLlmService_ResidualInServer) error {
 	return status.Errorf(codes.Unimplemented, "method ResidualIn not implemented")
@@ -1429,6 +1447,24 @@ type transparentLlmServiceUnembedServer struct {
 
 func (x *transparentLlmServiceUnembedServer) Send(m *TensorChunk) error {
 	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_TopTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TopTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).TopTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/TopTokens",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).TopTokens(ctx, req.(*TopTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _TransparentLlmService_ResidualIn_Handler(srv interface{}, stream grpc.ServerStream) error {
@@ -1984,6 +2020,10 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Tokenize",
 			Handler:    _TransparentLlmService_Tokenize_Handler,
+		},
+		{
+			MethodName: "TopTokens",
+			Handler:    _TransparentLlmService_TopTokens_Handler,
 		},
 		{
 			MethodName: "Plan",

@@ -20,7 +20,10 @@ MOST_EDGES = 4000
 MOST_NODES = 8000
 _COLUMN_PX, _ROW_PX, _LEFT_PX, _TOP_PX, _FOOT_PX = 58, 44, 110, 14, 110
 _COLOURS = ("#3a9d5d", "#9b5de5", "#e07a1f", "#3b82f6", "#c2410c", "#0d9488")
-"""Readable on light and on dark ground; a kind of edge each, in the order in which kinds come."""
+"""Readable on light and on dark ground; a kind of edge each: those that are known, then others as they come."""
+
+_KNOWN = ("attention", "residual", "ffn", "ffn_residual")
+"""Kinds that have the same colour in every picture."""
 
 
 class Node(NamedTuple):
@@ -82,8 +85,9 @@ def graph_svg(
     between = [edge for edge in edges if edge.source in drawn and edge.target in drawn]
     heaviest = sorted(between, key=lambda edge: -edge.weight)[:MOST_EDGES]
     words = left_out([across.words, up.words, *_fewer(len(nodes), len(drawn), len(edges), heaviest)])
-    kinds = list(Counter(edge.kind for edge in edges))
-    colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
+    found = Counter(edge.kind for edge in edges)
+    kinds = [*_KNOWN, *(kind for kind in found if kind not in _KNOWN)]
+    colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds) if kind in found}
     parts = [
         *_stripes(layers, up, len(across.indices)),
         *_edges(heaviest, drawn, places, colours),

@@ -17,7 +17,8 @@ from transparent_llm.quoting import listed, shown
 LONGEST_TITLE = 200
 _LONGEST_LABEL = 24
 _LONGEST_NOTE = 400
-_FIGURE = "margin: 0.5em 0; font: 12px/1.4 ui-monospace, monospace"
+_FONT = "font: 12px/1.4 ui-monospace, monospace"
+_FIGURE = f"margin: 0.5em 0; {_FONT}"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -60,7 +61,8 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="color-scheme" content="light dark">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{name}</title></head>\n<body>{body}</body></html>\n"
+        f"<title>{name}</title></head>\n"
+        f'<body style="{_FONT}">{body}</body></html>\n'
     )
 
 

@@ -194,6 +194,36 @@ class UnembedRequest(_message.Message):
     options: _tensor_pb2.TensorOptions
     def __init__(self, model: _Optional[str] = ..., t: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., normalize: bool = ..., model_digest: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
+class TopTokensRequest(_message.Message):
+    __slots__ = ("model", "t", "normalize", "model_digest", "k", "bottom_k")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    T_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_K_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    t: _tensor_pb2.Tensor
+    normalize: bool
+    model_digest: str
+    k: int
+    bottom_k: int
+    def __init__(self, model: _Optional[str] = ..., t: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., normalize: bool = ..., model_digest: _Optional[str] = ..., k: _Optional[int] = ..., bottom_k: _Optional[int] = ...) -> None: ...
+
+class TopTokensResponse(_message.Message):
+    __slots__ = ("top_ids", "top_logits", "bottom_ids", "bottom_logits", "logsumexp")
+    TOP_IDS_FIELD_NUMBER: _ClassVar[int]
+    TOP_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_IDS_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    LOGSUMEXP_FIELD_NUMBER: _ClassVar[int]
+    top_ids: _containers.RepeatedScalarFieldContainer[int]
+    top_logits: _containers.RepeatedScalarFieldContainer[float]
+    bottom_ids: _containers.RepeatedScalarFieldContainer[int]
+    bottom_logits: _containers.RepeatedScalarFieldContainer[float]
+    logsumexp: float
+    def __init__(self, top_ids: _Optional[_Iterable[int]] = ..., top_logits: _Optional[_Iterable[float]] = ..., bottom_ids: _Optional[_Iterable[int]] = ..., bottom_logits: _Optional[_Iterable[float]] = ..., logsumexp: _Optional[float] = ...) -> None: ...
+
 class ResidualInRequest(_message.Message):
     __slots__ = ("run_id", "layer", "options")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

@@ -32,6 +32,7 @@ _SMALL_BYTES = 64 * 2**10
 _MOST_BYTES = {
     "TokensToStrings": 2**20,
     "Unembed": 2**22,
+    "TopTokens": 2**22,
     "Fetch": 2**20,
     "Plan": 2**20,
     "Run": 2**31,
