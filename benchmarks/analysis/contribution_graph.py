@@ -1,7 +1,8 @@
 """The contribution graph of GPT-2 small's shape, in this process and asked of a server, beside dense products.
 
 Ours reads what it needs from the current run and multiplies it; theirs starts from values that were recorded before, in
-this process. Both have the 1-norm. Edges are compared once: they are the same.
+this process. Both have the 1-norm. Edges are compared once: they are the same. The peak is that of this process while
+it computes the contributions of all sources and heads of one layer. Linux only.
 
     cd benchmarks && ../.venv/bin/python -m analysis.contribution_graph [--quick]
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import MB, reset_peak, status_mb
 from peers import dense, dense_graph, shapes, wire_bytes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
@@ -22,11 +24,13 @@ from transformers import GPT2Config
 
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.analysis.contribution_graph import ContributionGraph, contribution_graph
+from transparent_llm.analysis.contributions import attn_contributions
 from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("higher", 7)
 LENGTHS = (30, 100)
+PEAK_TOKENS = 512
 THRESHOLD = 0.04
 TOLERANCE = 1e-3
 """Theirs has the distances of a thousand masked parts in float32, each with the same error."""
@@ -93,7 +97,25 @@ def reads(llm: TransformerLensTransparentLlm) -> list[tuple[Any, ...]]:
     return [("contribution_edges", 0, layer, THRESHOLD, True, "l1") for layer in range(llm.model_info().n_layers)]
 
 
-def measure(config: GPT2Config, pairs: int) -> list[Figures]:
+def peak(llm: TransformerLensTransparentLlm) -> Figures:
+    """How much larger this process is at its peak than before, what is kept counted in."""
+    progress(f"{PEAK_TOKENS} tokens ...")
+    info = llm.model_info()
+    llm.run_tokens(FreshBatches(1, PEAK_TOKENS, info.d_vocab).next())
+    reset_peak(pid := os.getpid())
+    before = status_mb(pid, "VmRSS")
+    heads, residual = attn_contributions(llm, 0, 0)
+    grown = status_mb(pid, "VmHWM") - before
+    dense_bytes = heads.nbytes * info.d_model
+    return {
+        "peak_tokens": PEAK_TOKENS,
+        "peak_mb": round(grown, 1),
+        "peak_kept_mb": round((heads.nbytes + residual.nbytes) / MB, 1),
+        "peak_dense_mb": round(dense_bytes / MB, 1),
+    }
+
+
+def measure(config: GPT2Config, pairs: int) -> tuple[list[Figures], Figures]:
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # for the server
     with (
         shapes.saved(config) as folder,
@@ -101,16 +123,16 @@ def measure(config: GPT2Config, pairs: int) -> list[Figures]:
         connect(address, cache_bytes=0) as remote,
     ):
         llm = TransformerLensTransparentLlm(str(folder))
-        return [row(remote, address, llm, folder, n_tokens, pairs) for n_tokens in LENGTHS]
+        return [row(remote, address, llm, folder, n_tokens, pairs) for n_tokens in LENGTHS], peak(llm)
 
 
 def main() -> None:
     quick = is_quick(__doc__)
-    rows = measure(shapes.part_of_gpt2_small(6), 5) if quick else measure(shapes.gpt2_small(), 5)
+    rows, at_peak = measure(shapes.part_of_gpt2_small(6) if quick else shapes.gpt2_small(), 5)
     worse = min(rows, key=lambda row: row["ratio"])
     report(
         "contribution_graph",
-        worse,
+        worse | at_peak,
         quick="2 of the 12 layers, 5 pairs" if quick else None,
         rows=rows,
     )

@@ -12,8 +12,9 @@ import torch
 from support.models import contributions as reference
 from support.models.batch import LENGTHS, ROWS
 from support.servers.servers import tiny
-from transparent_llm.analysis.contribution_graph import ContributionGraph, Edge, contribution_graph
+from transparent_llm.analysis.contribution_graph import ContributionGraph, contribution_graph
 from transparent_llm.analysis.contributions import ContributionEdges, contribution_edges
+from transparent_llm.analysis.edge import Edge
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 

@@ -23,6 +23,7 @@ from transparent_llm.analysis.contributions import (
 )
 from transparent_llm.analysis.interrupt import checking
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError
+from transparent_llm.factors import AttnFactors
 from transparent_llm_server import TransformerLensTransparentLlm
 
 NORMS = ("l1", "l2")
@@ -221,6 +222,25 @@ def test_chunks_of_any_size_give_the_same(norm: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(distances, "_CACHED_BYTES", 3000)
     for ours, theirs in zip(attn_contributions(run_of("gemma2"), 0, 1, norm), whole, strict=True):
         assert_near(ours, theirs, 1e-7)
+
+
+def test_several_threads_give_the_same_bits() -> None:
+    """Blocks are smaller then: of ten sources, and not of all that a window has."""
+    generator = torch.Generator().manual_seed(0)
+    vectors, whole, gain = (torch.randn(*shape, 256, generator=generator) for shape in ((48, 4), (48,), (48,)))
+    pattern = torch.rand((4, 48, 48), generator=generator).tril().triu(-20)  # a sliding window
+    found, before = [], torch.get_num_threads()
+    for given in (None, gain):
+        try:
+            for n_threads in (1, 2):
+                torch.set_num_threads(n_threads)
+                ((_, shares),) = distances.attn_shares(AttnFactors(pattern, vectors, given), whole, "l1")
+                found.append(shares)
+        finally:
+            torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[2])
 
 
 # Interruption

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "top_tokens": (),
     "token_logprobs": (),
     "contribution_graph": (),
+    "contribution_edges_by_layer": (),
     "attn_contributions": (0,),
     "neuron_contributions": (0,),
     "attribution": (TOKEN,),
@@ -253,12 +255,13 @@ def test_a_whole_analysis_is_one_call(
 ) -> None:
     """Layers together, not one after the other."""
     with both(gpt2) as (_, remote):
-        asked, fetch = [], remote.fetch
+        asked = []
 
-        def counted(reads: Any) -> list[Any]:
+        def counted(fetch: Callable[[Any], Any], reads: Any) -> Any:
             asked.append(reads)
             return fetch(reads)
 
-        monkeypatch.setattr(remote, "fetch", counted)
+        for stream in ("fetch", "fetch_each"):
+            monkeypatch.setattr(remote, stream, partial(counted, getattr(remote, stream)))
         getattr(remote, name)(*METHODS[name])
         assert [len(reads) for reads in asked] == [2 + (name in ("attribution", "logit_lens"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,9 +14,11 @@ from jaxtyping import Bool, Float
 from transparent_llm.analysis.contributions import ContributionEdges, checked_threshold
 from transparent_llm.analysis.display.markup import figure
 from transparent_llm.analysis.distances import checked_norm
+from transparent_llm.analysis.edge import Edge
+from transparent_llm.analysis.edges_by_layer import edges_by_layer
 from transparent_llm.analysis.graph_picture import graph_picture
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
-from transparent_llm.analysis.reading import read_all
+from transparent_llm.analysis.progress import Bar, Report
 from transparent_llm.analysis.rows import Row
 from transparent_llm.analysis.showing import ShowsItself
 from transparent_llm.contract import TransparentLlm
@@ -24,24 +27,6 @@ from transparent_llm.extras import missing
 from transparent_llm.runtime.indexing import checked_index
 
 _FIELDS = ContributionEdges._fields
-
-
-class Edge(NamedTuple):
-    """Nodes are named X0_3 (token 3 as it is embedded), A1_3 (the stream at position 3 after layer 1's attention), M1_3
-    (what its feed-forward part reads and adds there) and I1_3 (the stream as it leaves layer 1)."""
-
-    source: str
-    target: str
-    weight: float
-    """The contribution; in a difference, how much it is larger."""
-
-    kind: str
-    """"attention": from another position. "residual": from the same one, with what it attends to itself.
-    "ffn": to and from M. "ffn_residual": past it."""
-
-    layer: int
-    source_pos: int
-    target_pos: int
 
 
 class Reached(NamedTuple):
@@ -276,7 +261,14 @@ class ContributionGraph(_Edges):
 
 
 def contribution_graph(
-    llm: TransparentLlm, batch_i: int = 0, threshold: float = 0.04, renormalize: bool = True, norm: str = "l1"
+    llm: TransparentLlm,
+    batch_i: int = 0,
+    threshold: float = 0.04,
+    renormalize: bool = True,
+    norm: str = "l1",
+    *,
+    starts: Sequence[int] | None = None,
+    progress: bool | Report | None = None,
 ) -> ContributionGraph:
     """The contribution graph of a row of the current run.
 
@@ -288,15 +280,22 @@ def contribution_graph(
             their sum. False: nothing is taken out, and an edge counts if the sum over heads is above the threshold.
             The two give different graphs.
         norm: "l1", as the definition has it, or "l2", which is less work.
+        starts: Positions of predictions: only `paths` to them. None: all edges.
+        progress: A function that is given the number of layers that are done, and of all; a bar (True), none (False),
+            or a bar if someone watches and it takes a while (None).
 
     Raises:
-        As `contribution_edges`.
+        As `contribution_edges`, and `paths` for `starts`.
     """
-    row, least = Row.of(llm, batch_i), checked_threshold(threshold)
-    arguments = (least, renormalize, checked_norm(norm))
-    reads = [("contribution_edges", row.index, layer, *arguments) for layer in range(llm.model_info().n_layers)]
-    tokens = row.words(llm)
-    return ContributionGraph.of_layers(read_all(llm, reads), tokens, *arguments)
+    row, how = Row.of(llm, batch_i), (threshold, renormalize, norm)
+    n_layers, layers = llm.model_info().n_layers, []
+    coming, tokens = edges_by_layer(llm, row, n_layers, how), row.words(llm)
+    with Bar("contribution graph", "layers", n_layers, progress) as bar, closing(coming):
+        for layer in coming:
+            layers.append(layer)
+            bar.add(1)
+    graph = ContributionGraph.of_layers(layers, tokens, *how)
+    return graph if starts is None else graph.paths(starts)
 
 
 def _entering(layer: int) -> str:

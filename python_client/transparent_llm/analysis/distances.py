@@ -8,7 +8,7 @@ Transparency Tool, which has the 1-norm ("l1"). "l2" is the same with the Euclid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -22,8 +22,17 @@ from transparent_llm.runtime.numerics import wide
 NORMS = ("l1", "l2")
 _EPSILON = 1e-6
 _LEAST = 1e-5
-_CACHED_BYTES = 2**20
+_CACHED_BYTES = 2**22
 """On a processor, what is multiplied, subtracted and summed in turn stays in its cache."""
+
+_ONE_THREAD_ELEMENTS = 2**15 - 1
+"""The most for which PyTorch wakes no other thread, which comes milliseconds late on a busy machine."""
+
+_FEW_ELEMENTS = 2**24
+"""Of all vectors of a layer: one thread is soon through with so many, and waits for no other."""
+
+_GROUPS = 16
+"""Of targets that are computed together: a sixteenth more pairs than attention reaches, and fewer operations."""
 
 
 def checked_norm(norm: str) -> str:
@@ -59,25 +68,21 @@ def attn_shares(factors: AttnFactors, whole: torch.Tensor, norm: str) -> Iterato
 
 def _l1_shares(factors: AttnFactors, whole: torch.Tensor) -> torch.Tensor:
     """Only where attention is not zero there is a product to be made, block by block in the same memory."""
-    _, n_sources, n_heads, d_model = factors.shape
+    n_targets, n_sources, n_heads, d_model = factors.shape
     weights, shifted, gain = _weights(factors), _shifted(whole), _gain(factors)
     distances = _norm(shifted, "l1")[:, None, None].repeat(1, n_sources, n_heads)  # of parts of zeros
-    step = max(1, _block_bytes(whole) // max(1, n_heads * d_model * weights.element_size()))
-    scratch = weights.new_empty((min(step, n_sources), n_heads, d_model))
-    rows = list(zip(shifted.unbind(), weights.unsqueeze(-1).unbind(), distances.unbind(), strict=True))
-    spans = _spans(factors.pattern)
-    for start in range(0, n_sources, step):
-        for target, (first, stop) in enumerate(spans):
-            low, high = max(start, first), min(start + step, stop)
-            if low >= high:
-                continue
-            check()
-            block, vectors = scratch[: high - low], factors.value_out[low:high]
-            if gain is not None:
-                vectors = torch.mul(vectors, gain[target], out=block)
-            wanted, weight, distance = rows[target]
-            torch.addcmul(wanted, weight[low:high], vectors, value=-1, out=block)
-            torch.sum(block.abs_(), dim=-1, out=distance[low:high])
+    pairs = max(1, _block_elements(factors, weights) // max(1, n_heads * d_model))
+    scratch = weights.new_empty((min(pairs, n_targets * n_sources), n_heads, d_model))
+    wanted, scales = shifted[:, None, None], weights.unsqueeze(-1)
+    for targets, sources in _blocks(_spans(factors.pattern), pairs):
+        check()
+        shape = (targets.stop - targets.start, sources.stop - sources.start)
+        block = scratch[: shape[0] * shape[1]].view(*shape, n_heads, d_model)
+        vectors = factors.value_out[sources]
+        if gain is not None:
+            vectors = torch.mul(vectors, gain[targets, None, None], out=block)
+        torch.addcmul(wanted[targets], scales[targets, sources], vectors, value=-1, out=block)
+        torch.sum(block.abs_(), dim=-1, out=distances[targets, sources])
     shares = _share(_size(whole, "l1")[:, None, None], _exact(distances))
     return torch.where(weights == 0, _share_of_zeros(whole, "l1")[:, None, None], shares)
 
@@ -156,11 +161,32 @@ def _spans(pattern: torch.Tensor) -> list[tuple[int, int]]:
     return list(zip(first.tolist(), stop.tolist(), strict=True))
 
 
+def _blocks(spans: Sequence[tuple[int, int]], pairs: int) -> Iterator[tuple[slice, slice]]:
+    """Targets and sources that have all that attention reached, at most so many pairs at a time.
+
+    Neighbouring targets go together, so few that little is computed of what attention does not reach.
+    """
+    together = min(pairs, max(1, len(spans) // _GROUPS))
+    for start in range(0, len(spans), together):
+        of_group = [(first, stop) for first, stop in spans[start : start + together] if first < stop]
+        if not of_group:
+            continue
+        end, targets = max(stop for _, stop in of_group), slice(start, min(start + together, len(spans)))
+        for low in range(min(first for first, _ in of_group), end, step := pairs // together):
+            yield targets, slice(low, min(low + step, end))
+
+
 def _of_targets(factors: AttnFactors, targets: slice) -> AttnFactors:
     gain = factors.gain
     cut = gain[targets] if gain is not None and gain.ndim else gain
     return AttnFactors(factors.pattern[:, targets], factors.value_out, cut)
 
 
-def _block_bytes(whole: torch.Tensor) -> int:
-    return _CACHED_BYTES if whole.device.type == "cpu" else BLOCK_BYTES
+def _block_elements(factors: AttnFactors, weights: torch.Tensor) -> int:
+    """Of the vectors that are made at a time."""
+    n_targets, n_sources, n_heads, d_model = factors.shape
+    if weights.device.type != "cpu":
+        return BLOCK_BYTES // weights.element_size()
+    if torch.get_num_threads() > 1 and n_targets * n_sources * n_heads * d_model <= _FEW_ELEMENTS:
+        return _ONE_THREAD_ELEMENTS
+    return _CACHED_BYTES // weights.element_size()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transparent_llm.analysis.activations import activations
 from transparent_llm.analysis.attribution_table import attribution
 from transparent_llm.analysis.contribution_graph import contribution_graph
+from transparent_llm.analysis.edges_by_layer import contribution_edges_by_layer
 from transparent_llm.analysis.logit_lens import logit_lens
 from transparent_llm.analysis.of_layer import (
     attention_of,
@@ -34,6 +35,7 @@ class Analyses(TransparentLlm):
     token_logprobs = text_logprobs
 
     contribution_graph = contribution_graph
+    contribution_edges_by_layer = contribution_edges_by_layer
     attn_contributions = attn_contributions_of
     neuron_contributions = neuron_contributions_of
 

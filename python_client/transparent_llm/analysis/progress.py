@@ -11,6 +11,9 @@ from transparent_llm.runtime.watching import someone_watches
 Report = Callable[[int, "int | None"], None]
 """Called with how many are done, and how many there are; None where that is not known."""
 
+_SHOWN_AFTER_S = 0.5
+"""Where nobody asked for a bar, as for a transfer."""
+
 
 class Bar:
     """Of things that are done one after another, as a `with` block.
@@ -26,7 +29,8 @@ class Bar:
         self._report = wanted if callable(wanted) else None
         is_drawn = self._report is None and (someone_watches() if wanted is None else bool(wanted))
         self._total, self._done = total, 0
-        self._bar = tqdm(desc=name, unit=f" {unit}", total=total, leave=False, disable=not is_drawn)
+        delay = _SHOWN_AFTER_S if wanted is None else 0
+        self._bar = tqdm(desc=name, unit=f" {unit}", total=total, leave=False, disable=not is_drawn, delay=delay)
 
     def __enter__(self) -> Bar:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from transparent_llm.analysis.analyses import ANALYSES
@@ -20,6 +20,9 @@ class FetchesAnalyses(Protocol):
     def fetch(self, reads: Sequence[Any]) -> list[Any]:
         """Many values in one stream."""
 
+    def fetch_each(self, reads: Sequence[Any]) -> Iterator[Any]:
+        """The same, each as soon as it has come."""
+
 
 def read_all(llm: TransparentLlm, reads: Sequence[tuple[Any, ...]]) -> list[Any]:
     """What each of these answers: the name of an analysis, and its arguments in their order.
@@ -31,3 +34,12 @@ def read_all(llm: TransparentLlm, reads: Sequence[tuple[Any, ...]]) -> list[Any]
     if isinstance(llm, FetchesAnalyses) and llm.has_analyses():
         return llm.fetch(reads)
     return [ANALYSES[name](llm, *arguments) for name, *arguments in reads]
+
+
+def read_each(llm: TransparentLlm, reads: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """As `read_all`, each as soon as it is computed; all of the run that is current now."""
+    require_uncut(llm)
+    if isinstance(llm, FetchesAnalyses) and llm.has_analyses():
+        return llm.fetch_each(reads)
+    own = llm.copy()
+    return (ANALYSES[name](own, *arguments) for name, *arguments in reads)

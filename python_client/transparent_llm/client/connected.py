@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -12,17 +12,27 @@ import torch
 from jaxtyping import Float
 
 from transparent_llm.analysis.vector_tokens import VectorTokens
+from transparent_llm.client.arrivals import arrivals
+from transparent_llm.client.ask import Ask
 from transparent_llm.client.carrying import carried, restored
 from transparent_llm.client.config import ClientConfig
-from transparent_llm.client.reader import RunReader, Shared
+from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.reader import Named, RunReader, Shared
+from transparent_llm.client.reads import ReadSpec, Result, as_reads, each
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
+from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.runtime.current import OwnSelection
+from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.selection import Selection
 from transparent_llm.wire import requests, responses
+from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.parameters import MOST_NUMBERS
 
 _Self = TypeVar("_Self", bound="Connected")
+_Result = TypeVar("_Result")
+AXES = frozenset(axis for method in METHODS.values() for axis in method.value_dims)
+"""Of all values: what parts can be asked for of."""
 
 
 class Connected:
@@ -66,6 +76,34 @@ class Connected:
     def cut_axes(self) -> tuple[str, ...]:
         """Axes that a `reading` block cuts just now."""
         return tuple(axis for axis, _ in self._own_selection.get().axes)
+
+    def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
+        """What becomes of some reads of the current run."""
+        selection, wanted = self._own_selection.get(), as_reads(reads)
+        asked = [(name, given, selection.narrowed(None, parts, AXES)) for name, given, parts in wanted]
+        return self._runs.read(lambda run: use(run, [Ask.of(run, *ask) for ask in asked]))
+
+    def _each(self, reads: Sequence[ReadSpec]) -> Iterator[Result]:
+        """Values of some reads as they come, each once: a run that was lost is run again, and read from the start."""
+
+        def fetch(put: Callable[[tuple[int, Ask, Named]], None], interruptible: Interruptible) -> None:
+            def give(*came: Any) -> None:
+                put(came)
+
+            self._of_reads(reads, lambda _, asks: self._reader.read_each(asks, give, interruptible))
+
+        n = 0
+        for number, ask, named in arrivals(fetch):
+            if number == n:
+                with plain_torch():
+                    value = self._to_device(self._reader.given(ask, named, is_kept=True))
+                yield value
+                n += 1
+
+    def _to_device(self, value: Result) -> Result:
+        if isinstance(value, tuple):
+            return each(value, lambda tensor: tensor.to(self._device))
+        return value.to(self._device)
 
     @contextmanager
     def _within(self: _Self, narrow: Callable[[Selection], Selection]) -> Iterator[_Self]:

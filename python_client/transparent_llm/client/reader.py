@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -40,6 +41,9 @@ from transparent_llm.wire.requests import Item, Request
 
 Named = dict[str, torch.Tensor]
 """What came for one read: the value, or its factors or parts under their names."""
+
+Give = Callable[[int, Ask, Named], None]
+"""Takes what came for one of several reads, and which of them that is."""
 
 _WALKED = frozenset(FETCHED_METHODS - {"tokens", "logits"})
 """Methods that code calls again and again with another index."""
@@ -99,12 +103,22 @@ class RunReader:
             held, is_kept = self._load(ask, walk)
         else:
             self._begin_ahead(ask, walk)
-        return self._given(ask, held, is_kept=is_kept)
+        return self.given(ask, held, is_kept=is_kept)
 
     def read_many(self, asks: Sequence[Ask]) -> list[Result]:
         """Values in order; what is not kept comes in one stream."""
         held = self._all(asks)
-        return [self._given(ask, held[ask], is_kept=True) for ask in asks]
+        return [self.given(ask, held[ask], is_kept=True) for ask in asks]
+
+    def read_each(self, asks: Sequence[Ask], give: Give, interruptible: Interruptible) -> None:
+        """As `read_many`, but each is given in its turn as soon as it has come, while the server goes on."""
+        waiting = deque(enumerate(asks))
+
+        def came(held: Mapping[Ask, Named | None]) -> None:
+            while waiting and (named := held.get(waiting[0][1].key)) is not None:
+                give(*waiting.popleft(), named)
+
+        self._all(asks, interruptible, came)
 
     def prefetch(self, asks: Sequence[Ask]) -> None:
         """As `read_many`, for later reads: what fits into the cache then needs no call."""
@@ -147,17 +161,30 @@ class RunReader:
         row = self._shared.weights.row_if_kept(run.model, layer, neuron)
         return None if row is None else row.clone()
 
-    def _all(self, asks: Sequence[Ask], interruptible: Interruptible | None = None) -> dict[Ask, Named]:
+    def _all(
+        self,
+        asks: Sequence[Ask],
+        interruptible: Interruptible | None = None,
+        came: Callable[[Mapping[Ask, Named | None]], None] | None = None,
+    ) -> dict[Ask, Named]:
         self._find_model(asks)
         cache = self._shared.cache
         keys = {ask: ask.key for ask in asks}
         held = {key: cache.get(key) for key in keys.values()}
+
+        def keep(ask: Ask, named: Named) -> None:
+            held[keys[ask]] = named
+            cache.put(keys[ask], named)
+            if came is not None:
+                came(held)
+
+        if came is not None:
+            came(held)
         missing = list({key: ask for ask, key in keys.items() if held[key] is None}.values())  # two names, one value
         for start in range(0, len(missing), _ITEMS_PER_CALL):
             part = missing[start : start + _ITEMS_PER_CALL]
-            for ask, named in zip(part, self._fetch(part, interruptible), strict=True):
-                held[keys[ask]] = named
-                cache.put(keys[ask], named)
+            for ask, named in zip(part, self._fetch(part, interruptible, came and keep), strict=True):
+                keep(ask, named)
         return {ask: found for ask, key in keys.items() if (found := held[key]) is not None}
 
     def _load(self, ask: Ask, walk: AccessPattern | None) -> tuple[Named, bool]:
@@ -206,12 +233,19 @@ class RunReader:
         found = walk.ahead(ask.sizes, entry_bytes, min(self._read_ahead_bytes, cache.largest))
         return [ahead for ahead in map(ask.at, found) if not self._is_here(ahead)]
 
-    def _fetch(self, asks: Sequence[Ask], interruptible: Interruptible | None) -> list[Named]:
+    def _fetch(
+        self, asks: Sequence[Ask], interruptible: Interruptible | None, came: Callable[[Ask, Named], None] | None
+    ) -> list[Named]:
         """What is not kept of one run, which has at least one read here."""
+
+        def whole(number: int, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
+            if came is not None:
+                came(asks[number], *grouped([asks[number].name], tensors))
+
         run, items = asks[0].run, [self._item(ask) for ask in asks]
         request = requests.fetch(run.result.run_id, items)
         expected = [expecting.of_run(ask, factored=item.form.factored) for ask, item in zip(asks, items, strict=True)]
-        arrived = self._shared.calls.tensors("Fetch", request, expected, run.key, interruptible)
+        arrived = self._shared.calls.tensors("Fetch", request, expected, run.key, interruptible, came and whole)
         return grouped([ask.name for ask in asks], arrived)
 
     def _item(self, ask: Ask) -> Item:
@@ -236,7 +270,7 @@ class RunReader:
             return False  # the server says what is wrong
         return weights.has_layer(model, layer) if ask.axes else weights.keeps_layer(model, layer)
 
-    def _given(self, ask: Ask, named: Named, *, is_kept: bool) -> Result:
+    def given(self, ask: Ask, named: Named, *, is_kept: bool) -> Result:
         """What the caller gets, with padding as it was chosen."""
         result = self._value(ask, named, is_kept=is_kept)
         ask.run.padding.apply(ask.name, ask.indices, result, ask.selection.padding, ask.axes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -12,14 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.analysis.methods import Analyses
-from transparent_llm.client.ask import Ask, form
+from transparent_llm.client.ask import form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
-from transparent_llm.client.connected import Connected
-from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.connected import AXES, Connected
 from transparent_llm.client.device import device_of
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
-from transparent_llm.client.reads import ReadSpec, Result, as_reads, checked, each
+from transparent_llm.client.reads import ReadSpec, Result, checked
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
@@ -30,11 +29,8 @@ from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import Padding, Selection
 from transparent_llm.wire import requests, responses
-from transparent_llm.wire.methods import METHODS
 
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
-_Result = TypeVar("_Result")
-_AXES = frozenset(axis for method in METHODS.values() for axis in method.value_dims)
 
 
 @short_tracebacks
@@ -176,8 +172,8 @@ class RemoteTransparentLlm(Connected, Analyses):
             InvalidRequestError: an axis that no value has, something else than a slice, no floating dtype, or another
                 choice for padding.
         """
-        Selection().narrowed(dtype, axes, _AXES, padding)  # said where the block is written, not where it begins
-        return self._within(lambda before: before.narrowed(dtype, axes, _AXES, padding))
+        Selection().narrowed(dtype, axes, AXES, padding)  # said where the block is written, not where it begins
+        return self._within(lambda before: before.narrowed(dtype, axes, AXES, padding))
 
     def fetch(self, reads: Sequence[ReadSpec]) -> list[torch.Tensor | Any]:
         """Many values of the current run in one stream: each is what the method of that name returns, a tensor for all
@@ -188,6 +184,14 @@ class RemoteTransparentLlm(Connected, Analyses):
                 and its arguments; last, what is wanted of its axes: ("logits", {"pos": slice(-1, None)}).
         """
         return self._of_reads(reads, lambda _, asks: [self._to_device(value) for value in self._reader.read_many(asks)])
+
+    def fetch_each(self, reads: Sequence[ReadSpec]) -> Iterator[torch.Tensor | Any]:
+        """As `fetch`, one value after another, each as soon as it has come: the server is at work on the next ones.
+
+        All are of the run that is current now. A loop that is left ends the server's work.
+        """
+        self._runs.current()
+        return self.copy()._each(reads)
 
     def prefetch(self, reads: Sequence[ReadSpec]) -> None:
         """As `fetch`, but only keep them: the methods then answer without a call, within the limits of the cache."""
@@ -299,12 +303,6 @@ class RemoteTransparentLlm(Connected, Analyses):
         """One value of the current run."""
         return self._of_reads([(name, *indices)], lambda _, asks: self._to_device(self._reader.read(asks[0])))
 
-    def _of_reads(self, reads: Sequence[ReadSpec], use: Callable[[CurrentRun, list[Ask]], _Result]) -> _Result:
-        """What becomes of some reads of the current run."""
-        selection, wanted = self._own_selection.get(), as_reads(reads)
-        asked = [(name, given, selection.narrowed(None, parts, _AXES)) for name, given, parts in wanted]
-        return self._runs.read(lambda run: use(run, [Ask.of(run, *ask) for ask in asked]))
-
     def _begin(self, run_input: RunInput) -> None:
         warn_of_run(self._runs.begin(run_input).result.warnings)
 
@@ -313,8 +311,3 @@ class RemoteTransparentLlm(Connected, Analyses):
         axes = self._own_selection.get().cut(name, ("batch", "pos"))
         with plain_torch():
             return self._to_device(tensor[axes.get("batch", slice(None)), axes.get("pos", slice(None))].clone())
-
-    def _to_device(self, value: Result) -> Result:
-        if isinstance(value, tuple):
-            return each(value, lambda tensor: tensor.to(self._device))
-        return value.to(self._device)

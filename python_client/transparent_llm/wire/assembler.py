@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -20,6 +20,9 @@ from transparent_llm.wire.protocol_error import ProtocolError
 
 TakeShared = Callable[[int, memoryview], None]
 """Copies what lies in a slot of shared memory to where it belongs."""
+
+Came = Callable[[int, list[tuple[str, torch.Tensor]]], None]
+"""Is given the number of a value that is whole, and its tensors with their names; again, of a stream begun anew."""
 
 
 @dataclass
@@ -41,11 +44,17 @@ class Assembler:
 
     `received` and `etag` are what a request for the rest needs after a break; `resume` says that one was sent.
     `max_bytes` is the most that one tensor may take, `most` how many there may be: headers without end fill the memory
-    too. `answer` says what each must be.
+    too. `answer` says what each must be, and `came` is told of each value of it whose end is seen before the next.
     """
 
-    def __init__(self, max_bytes: int | None = None, most: int | None = None, answer: Answer | None = None) -> None:
-        self._max_bytes, self._most, self._answer = max_bytes, most, answer
+    def __init__(
+        self,
+        max_bytes: int | None = None,
+        most: int | None = None,
+        answer: Answer | None = None,
+        came: Came | None = None,
+    ) -> None:
+        self._max_bytes, self._most, self._answer, self._came = max_bytes, most, answer, came
         self.received = 0
         self.total_bytes = 0
         """Of all tensors whose header has come."""
@@ -99,6 +108,8 @@ class Assembler:
             take_shared(frame.shared[0], target)
         current.received = end
         self.received += size
+        if end == current.total_bytes and self._ends(current.place):
+            self._tell_of(current.place)
 
     def resume(self) -> None:
         """The stream broke and is asked for from `received` on. What has no bytes yet will be sent again."""
@@ -132,15 +143,31 @@ class Assembler:
             self._tensors, self._etag, self.received, self.total_bytes = [], head.etag, 0, 0
         if len(self._tensors) == self._most:
             raise ProtocolError(f"{quoted(head.name)} begins after {self._most} tensors, the most there can be")
+        if self._tensors and not self._ends(last := self._tensors[-1].place):
+            self._tell_of(last, begun.place)
         self._tensors.append(begun)
         self.total_bytes += head.total_bytes
+
+    def _ends(self, place: Place | None) -> bool:
+        """Whether the value there is whole when the tensor is."""
+        return self._answer is not None and place is not None and self._answer.ends(place)
+
+    def _tell_of(self, place: Place | None, following: Place | None = None) -> None:
+        """The value there is whole, unless what follows belongs to it."""
+        if self._came is None or place is None or (following and following.value == place.value):
+            return
+        tensors = [(held.name, held.tensor) for held in self._of_value(place)]
+        self._came(place.value, tensors[::-1])
 
     def _before(self, place: Place | None) -> int:
         """Bytes of the tensors before this one that are one value together with it, as parts and not as factors."""
         if place is None or not place.part or self._answer is None or not self._answer.is_parts(place):
             return 0
-        of_value = takewhile(lambda held: held.place and held.place.value == place.value, reversed(self._tensors))
-        return sum(held.total_bytes for held in of_value)
+        return sum(held.total_bytes for held in self._of_value(place))
+
+    def _of_value(self, place: Place) -> Iterator[_Tensor]:
+        """Tensors of one value, the last one first."""
+        return takewhile(lambda held: held.place and held.place.value == place.value, reversed(self._tensors))
 
     @staticmethod
     def _require_same(held: _Tensor, head: tensor_pb2.TensorHeader) -> None:

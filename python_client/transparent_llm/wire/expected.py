@@ -88,6 +88,10 @@ class Answer:
         """Whether the value is several tensors, which are no factors."""
         return not self._values[place.value].comes_whole
 
+    def ends(self, place: Place) -> bool:
+        """Whether nothing more can come for the value: a part that may be absent can still come, or the next value."""
+        return place.part is None or place.part == len(self._values[place.value].parts) - 1
+
     def require_whole(self, place: Place | None) -> None:
         """To be called when the answer is at its end.
 

@@ -33,7 +33,7 @@ from transparent_llm.errors import (
     UnavailableError,
 )
 from transparent_llm.wire import health, requests, responses, status
-from transparent_llm.wire.assembler import Assembler
+from transparent_llm.wire.assembler import Assembler, Came
 from transparent_llm.wire.expected import Answer, Expected
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER, RUN_KEY_HEADER
 from transparent_llm.wire.protocol_error import ProtocolError
@@ -144,6 +144,7 @@ class Calls:
         expected: Sequence[Expected],
         run_key: str = "",
         interruptible: Interruptible | None = None,
+        came: Came | None = None,
     ) -> list[tuple[str, torch.Tensor]]:
         """Receive a stream's tensors with their names; a broken stream is taken up where it broke off.
 
@@ -152,7 +153,7 @@ class Calls:
         """
         interruptible = interruptible or Interruptible()
         deadline = time.monotonic() + self.config.timeout_s
-        assembler = Assembler(self.config.max_bytes, answer=Answer(expected))
+        assembler = Assembler(self.config.max_bytes, answer=Answer(expected), came=came)
         meter, sizes = Meter(rpc, self.config.progress), [value.most_bytes for value in expected]
         retries = Retries(self.config, self._absence, meter, was_reached=self._has_answered)
         try:
