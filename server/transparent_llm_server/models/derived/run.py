@@ -17,6 +17,7 @@ from transparent_llm.padding import RunPadding
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
+from transparent_llm_server.models.derived.not_finite import not_finite
 from transparent_llm_server.models.derived.projected import heads_along, kv_head, value_weighted_norms
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
@@ -26,9 +27,6 @@ from transparent_llm_server.models.forward.neurons import Neurons
 from transparent_llm_server.models.values.checked import CheckedValue
 from transparent_llm_server.models.values.decompositions import AttnParts, DecomposedAttn, DecomposedFfn, FfnParts
 from transparent_llm_server.models.values.value import Computed, Stored, Sum, Value
-
-_MOST_PLACES = 5
-"""Rows that a warning names."""
 
 _WHAT_WAS_RUN = ("mask", "tokens")
 _OF_HEADS = ("attention_output", "decomposed_attn")
@@ -86,15 +84,7 @@ class RunValues:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What should be known before these values are believed, in words."""
-        found, dtype = self._capture.not_finite(), str(self._model.dtype).removeprefix("torch.")
-        places = [f"row {row} {_from_layer(layer)}" for row, layer in sorted(found.items())]
-        if not places:
-            return ()
-        more = f" and {len(places) - _MOST_PLACES} more rows" if len(places) > _MOST_PLACES else ""
-        return (
-            f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
-            f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
-        )
+        return not_finite(self._capture, self._model.dtype)
 
     @cached_property
     def padding(self) -> RunPadding:
@@ -185,6 +175,7 @@ class RunValues:
         [head target source] and value_out [source head d_model]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
+        self._require_sums(capture, "decomposed_attn", layer, batch_i)
         value_out = partial(self._value_out, part, value[batch_i])
         parts = AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
         return self._unchanged(DecomposedAttn(parts), part.head_modules)
@@ -219,6 +210,7 @@ class RunValues:
         """What each head brought from each source to one position, along a direction [head source]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i, pos = self._checked(batch_i, pos)
+        self._require_sums(capture, "decomposed_attn", layer, batch_i)
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
 
         def compute() -> torch.Tensor:
@@ -232,6 +224,7 @@ class RunValues:
         """Length of what each head brought from each source to each target [head target source]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         row = checked_index("batch_i", batch_i, self.batch_size())
+        self._require_sums(capture, "decomposed_attn", layer, row)
         gain = part.attn_gain(capture, row)
 
         def compute() -> torch.Tensor:
@@ -247,7 +240,7 @@ class RunValues:
 
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
-        if capture.z is not None:
+        if capture.z is not None and _is_edited(capture, batch_i, pos, head):
             mixed = wide(capture.z[batch_i, pos, head])
         else:
             source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
@@ -280,15 +273,12 @@ class RunValues:
         part, capture = self._at(layer)
         if capture.pattern is None or capture.value is None or capture.attn_out is None:
             raise unsupported(self._model, method, layer, "has no attention heads")
-        if capture.z is not None and method == "decomposed_attn":
-            raise unsupported(
-                self._model,
-                method,
-                layer,
-                "has heads that were edited in this run, so that what they add "
-                "is no sum over sources; attention_output has what each adds",
-            )
         return part, capture.pattern, capture.value, capture
+
+    def _require_sums(self, capture: LayerCapture, method: str, layer: int, row: int) -> None:
+        if _is_edited(capture, row):
+            why = "has heads that were edited in this run, so that what they add is no sum over sources"
+            raise unsupported(self._model, method, layer, f"{why}; attention_output has what each adds")
 
     def _neurons(self, method: str, layer: int) -> tuple[Layer, Neurons, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)
@@ -309,8 +299,9 @@ class RunValues:
         return CheckedValue(value, partial(edits.require_unchanged, self._capture.generation, *modules))
 
 
-def _from_layer(layer: int) -> str:
-    return "from the embedding on" if layer < 0 else f"from layer {layer} on"
+def _is_edited(capture: LayerCapture, *place: int) -> bool:
+    """Whether a row, position or head was edited there."""
+    return capture.z_is_edited is not None and bool(capture.z_is_edited[place].any())
 
 
 def _computed_factors(value: Value) -> dict[str, torch.Tensor]:

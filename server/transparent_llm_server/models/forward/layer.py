@@ -72,7 +72,7 @@ class Layer:
 
     def shaped(self, field: str, tensor: torch.Tensor, batch_pos: Sequence[int]) -> torch.Tensor:
         """As a capture holds it."""
-        if field not in ("attn_scale", "ffn_scale"):  # norms divide in float32
+        if field not in ("attn_scale", "ffn_scale", "z_is_edited"):  # norms divide in float32
             tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
         if field in ("value", "z"):
             return tensor.reshape(*batch_pos, -1, self._d_head)

@@ -132,21 +132,22 @@ class _OfLayer:
     def _mixed(self, tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What the heads mixed, on its way to the output weights."""
         z = tensor.reshape(*self.batch_pos, self.layer.w_o.shape[0], -1)
-        changed = self._edited_heads(z)
-        if changed is z:
-            del kept[self._at("z")]  # it is pattern times value
-            return tensor
-        kept[self._at("z")] = changed
-        return changed.reshape(tensor.shape)
+        changed = self._edited_heads(z, kept)
+        return tensor if changed is z else changed.reshape(tensor.shape)
 
-    def _edited_heads(self, z: torch.Tensor) -> torch.Tensor:
+    def _edited_heads(self, z: torch.Tensor, kept: _Kept) -> torch.Tensor:
+        changed, is_edited = z, torch.zeros(z.shape[:3], dtype=torch.bool, device=z.device)
         for edit in self._of(SiteKind.HEAD):
-            of_head = z[:, :, edit.site.head]
-            changed = edit.made(of_head)
-            if changed is not of_head:
-                z = z.clone()
-                z[:, :, edit.site.head] = changed
-        return z
+            of_head = changed[:, :, edit.site.head]
+            made = edit.made(of_head)
+            if made is not of_head:
+                changed = changed.clone()
+                changed[:, :, edit.site.head] = made
+                is_edited[edit.selected.rows, edit.selected.positions, edit.site.head] = True
+        kept.pop(self._at("z"), None)  # what is not edited is pattern times value
+        if changed is not z:
+            kept[self._at("z")], kept[self._at("z_is_edited")] = changed, is_edited
+        return changed
 
     def _attended(self, pattern: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What attention gives more than it did, with another pattern and what is changed of the heads' mixtures."""
@@ -159,12 +160,10 @@ class _OfLayer:
                 edited[:, edit.site.head] = changed
         value = self.layer.shaped("value", kept[self._at("value")], self.batch_pos)
         before, after = mixed(pattern, value), mixed(edited, value)
-        z = self._edited_heads(after)
+        z = self._edited_heads(after, kept)
         if edited is pattern and z is after:
             return pattern
         kept[self._at("pattern")] = edited
-        if z is not after:
-            kept[self._at("z")] = z
         project = self.layer.output_projection
         return project(z.flatten(2)) - project(before.flatten(2))
 

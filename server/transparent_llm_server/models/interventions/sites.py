@@ -58,7 +58,9 @@ def captured(model: BridgedModel, values: RunValues, site: Site) -> torch.Tensor
     if site.kind is SiteKind.PATTERN:
         return _present(capture.pattern)[:, site.head or 0]
     if site.kind is SiteKind.HEAD:
-        z = capture.z if capture.z is not None else mixed(_present(capture.pattern), _present(capture.value))
+        z = mixed(_present(capture.pattern), _present(capture.value))
+        if capture.z is not None and capture.z_is_edited is not None:
+            z = torch.where(capture.z_is_edited[..., None], capture.z, z)
         return z[:, :, site.head or 0]
     found = _present(capture.neurons)
     return found if site.neurons is None else found[:, :, list(site.neurons)]
