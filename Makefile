@@ -93,9 +93,8 @@ sbom: ## write dist/sbom.cdx.json: the bill of materials of the server as the im
 serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR ...')
 	$(BIN)/transparent-llm serve --listen $(LISTEN) $(ARGS)
 
-bench: $(READY) ## run all benchmarks (ARGS=--quick for the short form)
-	@for script in benchmarks/*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
-	@cd benchmarks && for script in analysis/*.py; do ../$(BIN)/python -m analysis.$$(basename $$script .py) $(ARGS) || exit 1; done
+bench: $(READY) ## run all benchmarks and write their figures into docs (ARGS='--quick --threads 2 small_read')
+	cd benchmarks && ../$(BIN)/python -m peers.suite $(ARGS)
 
 gen: $(READY) ## generate the Python stubs and Envoy's descriptors from protos/, Envoy's TLS configuration from the plain one
 	$(BIN)/python scripts/generate_stubs.py

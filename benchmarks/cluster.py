@@ -18,6 +18,7 @@ from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, workers
 from peers.replicas import Targets, cluster
+from peers.spread import Median
 from peers.timing import in_turn, median_ms, ratio
 
 from transparent_llm import RemoteTransparentLlm, connect
@@ -50,7 +51,7 @@ def small_reads(count: int, pairs: int, phase_s: float) -> Figures:
                 rates[way].append(calls_per_s(by_way[way], phase_s))
     ratios = [envoy / direct for envoy, direct in zip(rates["envoy"], rates["direct"], strict=True)]
     medians = {f"{way}_calls_per_s": round(statistics.median(found), 1) for way, found in rates.items()}
-    return {"what": "small_reads", "replicas": count, **GOAL.figures(statistics.median(ratios)), **medians}
+    return {"what": "small_reads", "replicas": count, **GOAL.figures(Median.of(ratios)), **medians}
 
 
 def _of(targets: Targets, way: str) -> str:

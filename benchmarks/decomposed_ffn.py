@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from peers import dense, shapes
 from peers.batches import FreshBatches
-from peers.outcome import Figures, Goal, is_quick, progress, report
+from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
 from peers.relay import counting_relay
 from peers.timing import Timings, in_turn, median_ms, ratio
 from transformers import GPT2Config
@@ -71,7 +71,7 @@ def measure(config: GPT2Config, pairs: int, reads: int) -> Figures:
         "following_wire_bytes": max(following),
         "following_calls": len(following),
         "most_bytes": MOST_BYTES,
-        "dense_over_ours": round(ratio(timings, "dense", "ours"), 3),
+        **ratio_figures(ratio(timings, "dense", "ours"), "dense_over_ours"),
         "ours_ms": median_ms(timings, "ours"),
         "dense_ms": median_ms(timings, "dense"),
         "pairs": pairs,

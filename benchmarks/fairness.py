@@ -20,6 +20,7 @@ from pathlib import Path
 from peers.crowd_of_runs import batch
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, workers
+from peers.spread import Median
 
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.demo import server_process
@@ -74,7 +75,7 @@ def measure(pairs: int, times: int) -> Figures:
             with waiting_runs(crowd, counts):
                 beside.append(statistics.median(run_and_read(llm, times)))
     return {
-        **GOAL.figures(statistics.median(b / a for a, b in zip(alone, beside, strict=True))),
+        **GOAL.figures(Median.of(b / a for a, b in zip(alone, beside, strict=True))),
         "alone_s": round(statistics.median(alone), 4),
         "beside_s": round(statistics.median(beside), 4),
         "others_runs": sum(count.get("computed", 0) for count in counts),

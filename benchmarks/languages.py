@@ -19,7 +19,7 @@ from typing import Any
 
 from peers import shapes
 from peers.batches import FreshBatches
-from peers.outcome import Figures, is_quick, progress, report
+from peers.outcome import Figures, is_quick, progress, ratio_figures, report
 from peers.timing import Timings, measured_in_turn, median_ms, ratio
 
 from transparent_llm.demo import server_process
@@ -77,9 +77,9 @@ def row(name: str, large: Timings, small: Timings) -> Figures:
     return {
         "client": name,
         "mb_per_s": round(N_BYTES / 1e3 / median_ms(large, name)),
-        "ratio": round(ratio(large, "python", name), 3),
+        **ratio_figures(ratio(large, "python", name)),
         "small_ms": median_ms(small, name),
-        "small_ratio": round(ratio(small, "python", name), 3),
+        **ratio_figures(ratio(small, "python", name), "small_ratio"),
     }
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, workers
+from peers.spread import Median
 
 from transparent_llm.demo import server_process
 
@@ -61,7 +62,7 @@ class Row:
         ratios = [beside / idle for beside, idle in zip(self.beside.p99, self.idle.p99, strict=True)]
         return {
             "clients": self.clients,
-            **GOAL.figures(statistics.median(ratios)),
+            **GOAL.figures(Median.of(ratios)),
             "idle": self.idle.figures(),
             "beside_stream": self.beside.figures(),
             "stream_mb_per_s": round(statistics.median(self.stream_mb_per_s), 1),

@@ -8,14 +8,13 @@ logits to whoever asks for them; so it stands beside a pass without the unembedd
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from peers import shapes
 from peers.batches import FreshBatches
-from peers.outcome import Figures, Goal, is_quick, progress, report
+from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
 from peers.timing import Action, in_turn, median_ms, ratio
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -24,7 +23,6 @@ from transparent_llm.demo import server_process
 
 GOAL = Goal("lower", 1.10)
 N_TOKENS = 128
-THREADS = 2
 
 
 def row(llm: RemoteTransparentLlm, plain: Any, n_rows: int, pairs: int) -> Figures:
@@ -49,7 +47,7 @@ def row(llm: RemoteTransparentLlm, plain: Any, n_rows: int, pairs: int) -> Figur
     return {
         "batch": [n_rows, N_TOKENS],
         **GOAL.figures(ratio(timings, "ours", "huggingface")),
-        "ratio_without_unembedding": round(ratio(timings, "ours", "without_unembedding"), 4),
+        **ratio_figures(ratio(timings, "ours", "without_unembedding"), "ratio_without_unembedding"),
         **{f"{name}_ms": median_ms(timings, name) for name in timings},
         "pairs": pairs,
     }
@@ -57,8 +55,6 @@ def row(llm: RemoteTransparentLlm, plain: Any, n_rows: int, pairs: int) -> Figur
 
 def measure(config: GPT2Config, pairs: Sequence[tuple[int, int]]) -> list[Figures]:
     """For each (rows, pairs)."""
-    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the server
-    torch.set_num_threads(THREADS)
     with (
         shapes.saved(config) as folder,
         server_process("--model", f"gpt2={folder}") as address,

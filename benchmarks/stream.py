@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 import pyarrow.flight
 from peers import flight, shapes, tcp
 from peers.batches import FreshBatches
-from peers.outcome import Goal, is_quick, progress, report
+from peers.outcome import Goal, is_quick, progress, ratio_figures, report
 from peers.processes import peer_process
 from peers.timing import Action, Timings, in_turn, median_ms, median_seconds, ratio
 
@@ -90,8 +90,8 @@ def main() -> None:
         bytes=N_BYTES,
         pairs=rounds,
         gb_per_s={name: round(N_BYTES / 1e6 / median_ms(timings, name), 3) for name in timings},
-        flight_over_socket=round(ratio(timings, "flight", "socket"), 3),
-        tcp_over_ours=round(ratio(timings, "tcp", "ours"), 3),
+        **ratio_figures(ratio(timings, "flight", "socket"), "flight_over_socket"),
+        **ratio_figures(ratio(timings, "tcp", "ours"), "tcp_over_ours"),
         flight_batch_mib=batch_mib,
     )
 

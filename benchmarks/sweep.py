@@ -8,7 +8,6 @@ layer by layer, each looked at once. Each round has a new run, so that nothing i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,7 +24,6 @@ from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("lower", 1.15)
 N_TOKENS = 128
-THREADS = 2
 
 
 def contribution_graph(llm: TransparentLlm) -> float:
@@ -50,8 +48,6 @@ def layer_tensors(llm: TransparentLlm, layer: int, n_heads: int) -> Iterator[tor
 @contextmanager
 def both(config: GPT2Config) -> Iterator[tuple[RemoteTransparentLlm, TransparentLlm]]:
     """The same model behind a server and in this process, with as many threads."""
-    os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the server
-    torch.set_num_threads(THREADS)
     with (
         shapes.saved(config) as folder,
         server_process("--model", f"gpt2={folder}") as address,

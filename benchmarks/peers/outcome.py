@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import grpc
-import torch
+from peers import conditions
+from peers.spread import Median
 
 Figures = dict[str, Any]
 
@@ -29,14 +29,24 @@ class Goal:
     def figures(self, ratio: float, *, and_also: bool = True) -> Figures:
         """A ratio beside its target; it is met only if another condition of the benchmark is met too."""
         met = self.met(ratio) and and_also
-        return {"ratio": round(ratio, 4), "better": self.better, "target": self.target, "met": met}
+        return {**ratio_figures(ratio), "better": self.better, "target": self.target, "met": met}
+
+
+def ratio_figures(ratio: float, name: str = "ratio") -> Figures:
+    """A ratio, and the quartiles where it is a median."""
+    if not isinstance(ratio, Median):
+        return {name: round(ratio, 4)}
+    return {name: round(ratio, 4), f"{name}_quartiles": [round(quartile, 4) for quartile in ratio.quartiles]}
 
 
 def is_quick(description: str | None) -> bool:
-    """Read the command line of a benchmark: whether its short form is asked for."""
+    """Read the command line of a benchmark and set what all sides have alike: whether its short form is asked for."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the short form")
-    return bool(parser.parse_args().quick)
+    parser.add_argument("--threads", type=int, default=conditions.CORES, help="of each process (default: all cores)")
+    arguments = parser.parse_args()
+    conditions.set_for_all(arguments.threads)
+    return bool(arguments.quick)
 
 
 def progress(text: str) -> None:
@@ -56,7 +66,7 @@ def report(
         rows: Figures of several shapes.
         more: Figures beside them.
     """
-    machine = f"{platform.system()} {platform.machine()}, torch {torch.__version__}, grpcio {grpc.__version__}"
-    threads = torch.get_num_threads()
-    tail = {"quick": quick, "machine": f"{machine}, {threads} threads"}
-    print(json.dumps({"name": name, **headline, **more, **({"rows": list(rows)} if rows else {}), **tail}), flush=True)
+    compared = (sys.modules["__main__"].__doc__ or "").strip().partition("\n")[0]
+    tail = {"quick": quick, **conditions.here()}
+    found = {"name": name, "compared": compared, **headline, **more, **({"rows": list(rows)} if rows else {}), **tail}
+    print(json.dumps(found), flush=True)

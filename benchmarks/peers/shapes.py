@@ -52,7 +52,7 @@ def saved(config: PreTrainedConfig) -> Iterator[Path]:
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
         save_file(random_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
-        byte_tokenizer().save_pretrained(folder)
+        byte_tokenizer(config.vocab_size).save_pretrained(folder)
         yield folder
 
 
@@ -67,9 +67,10 @@ def random_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return weights
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte: any text can be encoded, and nothing has to be learnt."""
+def byte_tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """One token a byte, so that any text can be encoded, and others that no text has: a server warns of ids without."""
     entries = [SPECIAL_TOKEN, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    entries += [f"<{i}>" for i in range(len(entries), size)]
     tokenizer = Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -39,7 +39,7 @@ class Clients:
         until = time.perf_counter() + order["seconds"]
         with ThreadPoolExecutor(count) as pool:
             name = order.get("read", "attention_matrix")
-            each = pool.map(lambda client: _read_until(_action(client, name), until), self._clients[:count])
+            each = pool.map(lambda client: read_until(_action(client, name), until), self._clients[:count])
         return [taken for one in each for taken in one]
 
 
@@ -50,7 +50,8 @@ def _action(client: RemoteTransparentLlm, name: str) -> Callable[[], object]:
     return lambda: client.unembed(vector, True)
 
 
-def _read_until(read: Callable[[], object], until: float) -> list[float]:
+def read_until(read: Callable[[], object], until: float) -> list[float]:
+    """Milliseconds of each read, one after the other."""
     taken, started = [], time.perf_counter()
     while started < until:
         read()

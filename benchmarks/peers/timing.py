@@ -10,9 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from peers.spread import Median
+
 Action = Callable[[], object]
 Timings = dict[str, list[float]]
 """Seconds of each action, one a round."""
+
+WARM_UP_ROUNDS = 2
 
 
 def seconds(action: Action) -> float:
@@ -43,7 +47,7 @@ def in_turn(actions: Mapping[str, Action], rounds: int, *, times: int = 1, befor
 def measured_in_turn(
     measures: Mapping[str, Callable[[], float]], rounds: int, *, before: Action | None = None
 ) -> Timings:
-    """What each tells in each round, after a first round that warms up and does not count.
+    """What each tells in each round, after `WARM_UP_ROUNDS` that warm up all alike and do not count.
 
     Args:
         measures: Each does something and tells the seconds that it took.
@@ -51,20 +55,20 @@ def measured_in_turn(
         before: Called in front of each round.
     """
     timings: Timings = {name: [] for name in measures}
-    for index in range(rounds + 1):
+    for index in range(rounds + WARM_UP_ROUNDS):
         if before is not None:
             before()
         in_order = list(measures.items())
         for name, measure in in_order if index % 2 else reversed(in_order):
             taken = measure()
-            if index:
+            if index >= WARM_UP_ROUNDS:
                 timings[name].append(taken)
     return timings
 
 
-def ratio(timings: Timings, over: str, under: str) -> float:
-    """The median of the ratios of each round."""
-    return statistics.median(a / b for a, b in zip(timings[over], timings[under], strict=True))
+def ratio(timings: Timings, over: str, under: str) -> Median:
+    """Of the ratios of each round."""
+    return Median.of(a / b for a, b in zip(timings[over], timings[under], strict=True))
 
 
 def median_ms(timings: Timings, name: str) -> float:

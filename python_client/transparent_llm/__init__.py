@@ -7,6 +7,7 @@ llm.run(["The cat sat on the"])
 llm.attention_matrix(batch_i=0, layer=3, head=1)
 """
 
+from transparent_llm import waiting  # noqa: F401, I001 - first, as it must come before torch
 from transparent_llm import errors
 from transparent_llm.client.connect import connect
 from transparent_llm.client.plan import PlannedRead

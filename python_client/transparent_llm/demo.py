@@ -43,11 +43,10 @@ def demo() -> None:
 def server_process(*arguments: str) -> Iterator[str]:
     """The address of a server in a process of its own, which ends with the block."""
     local = ("--listen", "127.0.0.1:0", "--device", "cpu")  # where the model in this process computes too
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}  # its idle threads leave the cores to this process
     command = [sys.executable, "-m", "transparent_llm", "serve", *local, *arguments]
     with (
         tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdout is not None
         try:

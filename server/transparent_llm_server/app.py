@@ -79,7 +79,7 @@ class Server:
         self._access = Access(config, self._audit.tell)
         require_protected(config)
         identity = self._access.identity
-        self._telemetry = Telemetry(config)
+        self._telemetry, self._access_log = Telemetry(config), AccessLog()
         self._engine = Engine(config.queue_length, config.busy_retry_s, self._fail, self._telemetry.work_events)
         self._tokenizing = Tokenizing(config.queue_length, config.busy_retry_s)
         self._failed, self._failure, self._to_end = threading.Event(), 0, threading.Event()
@@ -101,7 +101,7 @@ class Server:
             self._threads,
             interceptors=[
                 self._canary,
-                CallEvents([*self._telemetry.listeners, AccessLog(), self._audit], identity),
+                CallEvents([*self._telemetry.listeners, self._access_log, self._audit], identity),
                 Errors(self._engine.translate, log_prompts=config.log_prompts),
                 Authentication(identity),
                 Availability(self._lifecycle),
@@ -157,6 +157,7 @@ class Server:
             self.probe_address = self._probes.start()
             log.info("answering probes on %s", self.probe_address)
         self._audit.start(address=self.address, authentication=self._config.has_authentication)
+        self._access_log.start()
         self._grpc.start()
         self._sweeper.start()
         self._canary.start()
@@ -240,6 +241,8 @@ class Server:
             left.append("probes")
         if not _ends(self._telemetry.stop, _RECORDS_S):
             left.append("telemetry")
+        if not _ends(self._access_log.stop, _RECORDS_S):
+            left.append("the access log")
         if not _ends(self._audit.stop, _RECORDS_S):
             left.append("the audit log")
         return left

@@ -24,8 +24,9 @@ from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
-from transparent_llm_server.events import trace_id_of
+from transparent_llm_server.events import Call, trace_id_of
 from transparent_llm_server.rpc.caller import kind_of_peer
+from transparent_llm_server.telemetry.access_log import AccessLog
 from transparent_llm_server.telemetry.json_log import JsonLines
 
 SENTENCE = "zanzibar quokka"
@@ -173,3 +174,31 @@ def test_what_is_several_lines_of_text_is_one_line_of_json() -> None:
 )
 def test_traces_are_read_from_what_w3c_allows(header: str, trace_id: str) -> None:
     assert trace_id_of(header) == trace_id
+
+
+def test_lines_are_made_by_a_thread_of_their_own_and_none_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    access_log, makers = AccessLog(), set[str | None]()
+    calls = [Call("service", f"Method{number}", code="OK", seconds=0.5) for number in range(1000)]
+
+    class Makers(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            makers.add(record.threadName)
+            return True
+
+    with caplog.at_level(logging.INFO, "transparent_llm_server"):
+        caplog.handler.addFilter(heard := Makers())
+        access_log.ended(calls[0])  # before the start, by itself
+        assert [record.getMessage() for record in caplog.records] == ["Method0 OK 500.0 ms"]
+        access_log.start()
+        for call in calls[1:]:
+            access_log.ended(call)
+        access_log.stop()
+        caplog.handler.removeFilter(heard)
+        assert [record.getMessage() for record in caplog.records] == [f"{call.method} OK 500.0 ms" for call in calls]
+    assert len(makers) == 2
+
+
+def test_nothing_is_kept_where_no_line_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "transparent_llm_server"):
+        AccessLog().ended(Call("service", "Method", code="OK"))
+    assert caplog.records == []

@@ -46,18 +46,26 @@ class Delivery:
     """Shared memory in which the client can take large tensors."""
 
 
+_AS_HELD, _AS_USUAL = Form(), Delivery()
+"""What most small reads ask for."""
+
+
 def form_of(options: tensor_pb2.TensorOptions) -> Form:
     """The form in which a request wants its value.
 
     Raises:
         InvalidRequestError: a dtype or an encoding that is unknown.
     """
+    if not options.ByteSize():
+        return _AS_HELD
     dtype = None if options.dtype == tensor_pb2.DTYPE_UNSPECIFIED else dtypes.from_wire(options.dtype)
     return Form(slices.from_wire(options.slices), dtype, _is_factored(options.encoding))
 
 
 def delivery_of(options: tensor_pb2.TensorOptions) -> Delivery:
     """How a request wants its stream."""
+    if not options.ByteSize():
+        return _AS_USUAL
     offer = None
     if options.HasField("shared_memory"):
         offered = options.shared_memory

@@ -42,7 +42,7 @@ class _Replica:
 
     def __init__(self, arguments: Sequence[str], threads: int) -> None:
         self._arguments = arguments
-        self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", **os.environ}
+        self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         self.port = 0
         self.process = self._started()
 

@@ -17,7 +17,7 @@ from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import Call, current
 from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.models.reading import Reader
-from transparent_llm_server.models.values.value import Piece, Value
+from transparent_llm_server.models.values.value import Piece, Stored, Value
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.scheduling.engine import Engine
@@ -100,6 +100,8 @@ class Answers:
 
     def _take(self, caller: Caller, value: Value, piece: Piece) -> torch.Tensor:
         caller.require_there()
+        if isinstance(value, Stored):  # nothing is computed
+            return piece.compute()
         for step in () if value.is_quick else piece.steps():
             self._computed(step, caller, is_quick=False, kind=_kind_of(value))
         return self._computed(piece.compute, caller, is_quick=value.is_quick, kind=_kind_of(value))

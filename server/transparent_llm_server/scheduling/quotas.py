@@ -123,7 +123,7 @@ class Quotas:
         """
         with self._lock:
             now = self._clock()
-            account = self._accounts.setdefault(owner, _Account())
+            account = self._accounts.get(owner) or self._accounts.setdefault(owner, _Account())
             account.move_to(now)
             for (of, period), allowed in self.allowed.items():
                 if of == quantity:
@@ -134,9 +134,10 @@ class Quotas:
     def give_back(self, owner: str, quantity: Quantity, amount: int) -> None:
         """What was counted and then not computed or not sent."""
         with self._lock:
-            account = self._accounts.get(owner, _Account())
+            if owner not in self._accounts:
+                return
             for period in SECONDS:
-                account.windows[quantity, period].take_back(amount)
+                self._accounts[owner].windows[quantity, period].take_back(amount)
 
     @contextmanager
     def counted(self, owner: str, quantity: Quantity, amount: int) -> Iterator[Callable[[int], None]]:
@@ -154,7 +155,8 @@ class Quotas:
         try:
             yield took
         finally:
-            self.give_back(owner, quantity, max(0, left))
+            if left > 0:
+                self.give_back(owner, quantity, left)
 
     def taken(self) -> dict[str, Amounts]:
         """By all owners who took something within the last hour; the others are forgotten."""

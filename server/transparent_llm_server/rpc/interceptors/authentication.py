@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import grpc
 from grpc_health.v1 import health
@@ -12,7 +11,7 @@ from transparent_llm.errors import AuthError
 from transparent_llm.wire.methods import ADMIN_SERVICE
 from transparent_llm_server.access.identity import Identity
 from transparent_llm_server.rpc.interceptors.base import (
-    ContextInterceptor,
+    CheckInterceptor,
     Continuation,
     Handler,
     Request,
@@ -21,21 +20,19 @@ from transparent_llm_server.rpc.interceptors.base import (
 )
 
 
-class Authentication(ContextInterceptor):
+class Authentication(CheckInterceptor):
     """Lets calls with an owner through, those of the health service without, and those of the administrators' service
     with a token of theirs."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
 
-    @contextmanager
-    def around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def check(self, method: str, context: grpc.ServicerContext) -> None:
         """Find the owner, or refuse."""
         if _is_for_administrators(method):
             self._identity.admit_administrator(context)
         else:
             self._identity.owner_of(context)
-        yield
 
     def intercept_service(
         self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails

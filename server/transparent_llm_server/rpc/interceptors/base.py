@@ -88,12 +88,8 @@ class WrappedHandlers:
         return known[1]
 
 
-class ContextInterceptor(grpc.ServerInterceptor, ABC):
-    """An interceptor that is a context manager around the work of a call."""
-
-    @abstractmethod
-    def around(self, method: str, context: grpc.ServicerContext) -> AbstractContextManager[None]:
-        """Entered before the call's work begins, left when its last message has gone."""
+class _Wrapping(grpc.ServerInterceptor, ABC):
+    """An interceptor that does something beside the work of a call."""
 
     def intercept_service(
         self, continuation: Continuation[Request, Response], details: grpc.HandlerCallDetails
@@ -104,6 +100,32 @@ class ContextInterceptor(grpc.ServerInterceptor, ABC):
     @cached_property
     def _handlers(self) -> WrappedHandlers:
         return WrappedHandlers(self._wrapped)
+
+    @abstractmethod
+    def _wrapped(self, handler: Handler[Request, Response], method: str) -> Handler[Request, Response]: ...
+
+
+class CheckInterceptor(_Wrapping):
+    """An interceptor that has a say before the work of a call, and is out of the way of its messages."""
+
+    @abstractmethod
+    def check(self, method: str, context: grpc.ServicerContext) -> None:
+        """Let the call through, or raise what it is answered with."""
+
+    def _wrapped(self, handler: Handler[Request, Response], method: str) -> Handler[Request, Response]:
+        def checked(work: Work, request: object, context: grpc.ServicerContext) -> object:
+            self.check(method, context)
+            return work(request, context)
+
+        return rewrapped(handler, checked, checked)
+
+
+class ContextInterceptor(_Wrapping):
+    """An interceptor that is a context manager around the work of a call."""
+
+    @abstractmethod
+    def around(self, method: str, context: grpc.ServicerContext) -> AbstractContextManager[None]:
+        """Entered before the call's work begins, left when its last message has gone."""
 
     def _wrapped(self, handler: Handler[Request, Response], method: str) -> Handler[Request, Response]:
         def once(work: Work, request: object, context: grpc.ServicerContext) -> object:

@@ -7,6 +7,7 @@ from functools import partial
 
 import grpc
 
+from transparent_llm_server.events import current
 from transparent_llm_server.rpc.concurrency.in_flight import CallInFlight
 from transparent_llm_server.rpc.concurrency.lanes import Lane
 from transparent_llm_server.rpc.interceptors.base import (
@@ -65,7 +66,9 @@ def _stream(
 
 
 def _entered(lane: Lane, method: str, context: grpc.ServicerContext) -> CallInFlight:
-    call = lane.in_flight.enter(method, lane.owner_of(context), context.peer(), context.cancel)
+    observed = current.get()
+    connection = observed.address if observed is not None else context.peer()  # which gRPC makes anew each time
+    call = lane.in_flight.enter(method, lane.owner_of(context), connection, context.cancel)
     ended = partial(lane.in_flight.ended, call)
     if not context.add_callback(ended):
         ended()
