@@ -19,7 +19,7 @@ from support.servers.owners import BearerTokenFile
 from support.servers.servers import Watcher, running, tiny
 from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
-from transparent_llm.errors import InvalidRequestError, NotFoundError, NotSupportedError
+from transparent_llm.errors import InvalidRequestError, NotFoundError, NotSupportedError, TooLargeError
 from transparent_llm.interventions import (
     Intervention,
     add,
@@ -263,7 +263,7 @@ def test_what_is_not_whole_is_refused(message: pb.Intervention, words: str, serv
 
 
 def test_too_many_edits_are_refused_with_the_numbers(server: Server) -> None:
-    with pytest.raises(InvalidRequestError, match="65 edits of one run, at most 64 can be made"):
+    with pytest.raises(TooLargeError, match="65 edits of one run, at most 64 can be made"):
         asked(server, [intervention()] * 65)
 
 

@@ -170,7 +170,7 @@ def _selected(name: str, given: object, words: tuple[str, ...]) -> tuple[int, ..
         raise InvalidRequestError(f"{name} must be {' or '.join(map(repr, words))}, or a list, got {kind_of(given)}")
     found = tuple(integer(name, each) for each in given)
     if not found:
-        raise InvalidRequestError(f"{name} is empty, so nothing would be changed", reason="EMPTY_SELECTION")
+        raise InvalidRequestError(f"{name} is empty, so nothing would be changed")
     if len(set(found)) != len(found):
         raise InvalidRequestError(f"{name} names one twice")
     return found
@@ -178,7 +178,7 @@ def _selected(name: str, given: object, words: tuple[str, ...]) -> tuple[int, ..
 
 def _finite(name: str, value: float) -> float:
     if not math.isfinite(value):
-        raise InvalidRequestError(f"{name} is {value}: it must be finite", reason="NOT_FINITE")
+        raise InvalidRequestError(f"{name} is {value}: it must be finite")
     return float(value)
 
 

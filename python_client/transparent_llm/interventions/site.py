@@ -92,7 +92,5 @@ def neurons(layer: int, neurons: Iterable[int] | None = None) -> Site:
         return Site(SiteKind.NEURONS, integer("layer", layer))
     chosen = tuple(integer("neurons", each) for each in neurons)
     if not chosen:
-        raise InvalidRequestError(
-            "neurons is empty: name at least one, or leave it out for all", reason="EMPTY_SELECTION"
-        )
+        raise InvalidRequestError("neurons is empty: name at least one, or leave it out for all")
     return Site(SiteKind.NEURONS, integer("layer", layer), neurons=chosen)

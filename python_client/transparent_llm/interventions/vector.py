@@ -76,7 +76,7 @@ def literal(values: torch.Tensor | Iterable[float]) -> Vector:
             f"{list(tensor.shape)}"
         )
     if not bool(tensor.isfinite().all()):
-        raise InvalidRequestError("a vector has elements that are not finite", reason="NOT_FINITE")
+        raise InvalidRequestError("a vector has elements that are not finite")
     return Literal(tensor.detach().cpu().clone())
 
 

@@ -9,7 +9,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from transparent_llm import interventions as made
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
@@ -38,7 +38,8 @@ def to_wire(edits: Sequence[Intervention], run_id_of: Named) -> list[pb.Interven
     """Messages of edits.
 
     Raises:
-        InvalidRequestError: too many of them; or a vector of a type that does not travel.
+        TooLargeError: too many of them.
+        InvalidRequestError: a vector of a type that does not travel.
     """
     require_few(len(edits))
     return [_edit_to_wire(edit, run_id_of) for edit in edits]
@@ -48,13 +49,13 @@ def require_few(count: int) -> None:
     """Refuse too many edits of one run.
 
     Raises:
-        InvalidRequestError: with the numbers.
+        TooLargeError: with the numbers.
     """
     if count > MOST_EDITS:
-        raise InvalidRequestError(
+        raise TooLargeError(
             f"{count} edits of one run, at most {MOST_EDITS} can be made",
             reason="TOO_LONG",
-            metadata={"needed": str(count)},
+            metadata={"needed": str(count), "allowed": str(MOST_EDITS)},
         )
 
 

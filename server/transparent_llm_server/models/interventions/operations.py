@@ -75,7 +75,7 @@ def _unit(vector: Vector, sources: Sources) -> torch.Tensor:
     found = sources.vector(vector)
     norm = found.norm(dim=-1, keepdim=True)
     if not bool((norm > 0).all()):
-        raise InvalidRequestError("a direction has no length: its vector is zero", reason="ZERO_DIRECTION")
+        raise InvalidRequestError("a direction has no length: its vector is zero")
     unit: torch.Tensor = found / norm
     return unit
 
@@ -95,7 +95,7 @@ def _added(vector: torch.Tensor, factor: float, relative: bool, x: torch.Tensor)
         return x + factor * fitting
     norm = fitting.norm(dim=-1, keepdim=True)
     if not bool((norm > 0).all()):
-        raise InvalidRequestError("a direction has no length: its vector is zero", reason="ZERO_DIRECTION")
+        raise InvalidRequestError("a direction has no length: its vector is zero")
     added: torch.Tensor = factor * x.norm(dim=-1, keepdim=True) * fitting / norm
     return x + added
 

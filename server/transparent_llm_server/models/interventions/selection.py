@@ -37,7 +37,7 @@ def select(edit: Intervention, lengths: Sequence[int]) -> Selection:
         for n_position, position in enumerate(_positions(edit, lengths[row])):
             found.append((row, position, n_row, n_position))
     if not found:
-        raise InvalidRequestError(f"{edit} selects nothing", reason="EMPTY_SELECTION")
+        raise InvalidRequestError(f"{edit} selects nothing")
     if len({place[:2] for place in found}) != len(found):
         raise InvalidRequestError(f"{edit} names a row or position twice, one of them counted from the end")
     return Selection(*(tuple(column) for column in zip(*found, strict=True)))
