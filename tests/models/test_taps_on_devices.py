@@ -58,7 +58,9 @@ def test_they_show_what_the_plain_model_computes(family: str, dtype: torch.dtype
     llm = TransformerLensTransparentLlm(str(folder), device=device, dtype=dtype)
     assert llm.describe().engine == "taps"
     (capture,) = run_together(llm.bridged, [llm.prepare(ROWS)])
-    plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=dtype)
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", dtype=dtype, trust_remote_code=False
+    )
     plain.set_experts_implementation("eager")
     wanted = plainly(plain.to(device), capture)
     kept = {("residual_out", 1): capture.residual_out}
