@@ -93,7 +93,7 @@ sbom: ## write dist/sbom.cdx.json: the bill of materials of the server as the im
 serve: $(READY) ## serve the embedded model (LISTEN=host:port, ARGS='--model DIR ...')
 	$(BIN)/transparent-llm serve --listen $(LISTEN) $(ARGS)
 
-bench: $(READY) ## run all benchmarks and write their figures into docs (ARGS='--quick --threads 2 small_read')
+bench: $(READY) ## run all benchmarks and write their figures into docs (ARGS='--quick --threads 2 --device cuda small_read')
 	cd benchmarks && ../$(BIN)/python -m peers.suite $(ARGS)
 
 gen: $(READY) ## generate the Python stubs and Envoy's descriptors from protos/, Envoy's TLS configuration from the plain one

@@ -15,11 +15,11 @@ from peers import dense, shapes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.relay import counting_relay
+from peers.serving import server_process
 from peers.timing import in_turn, median_ms, ratio
 from transformers import GPT2Config
 
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm.demo import server_process
 
 TIME_GOAL = Goal("higher", 1.8)
 BYTES_GOAL = Goal("higher", 50)

@@ -16,11 +16,11 @@ from peers import dense, shapes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
 from peers.relay import counting_relay
+from peers.serving import server_process
 from peers.timing import Timings, in_turn, median_ms, ratio
 from transformers import GPT2Config
 
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm.demo import server_process
 
 GOAL = Goal("lower", 1.0)
 MOST_BYTES = 65_536

@@ -20,10 +20,10 @@ from pathlib import Path
 from peers.crowd_of_runs import batch
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, workers
+from peers.serving import server_process
 from peers.spread import Median
 
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm.demo import server_process
 from transparent_llm_server.access.bearer_tokens import new_bearer_token
 
 GOAL = Goal("lower", 4.0)

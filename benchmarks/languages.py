@@ -20,9 +20,8 @@ from typing import Any
 from peers import shapes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, is_quick, progress, ratio_figures, report
+from peers.serving import server_process
 from peers.timing import Timings, measured_in_turn, median_ms, ratio
-
-from transparent_llm.demo import server_process
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from conformance.clients import clients

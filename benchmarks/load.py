@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import shapes
+from peers import device, shapes
 from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
 from peers.processes import Worker, workers
 from peers.prompts import Prompts
 from peers.requests import K, one_request
+from peers.serving import server_process
 from peers.spread import Median
 from peers.timing import Timings, measured_in_turn, ratio
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from transparent_llm import connect
-from transparent_llm.demo import server_process
 from transparent_llm_server.access.bearer_tokens import new_bearer_token
 
 GOAL = Goal("higher", 1.0)
@@ -45,14 +45,14 @@ class Plain:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = shapes.byte_tokenizer(50_257)
         self._model = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)
-        self._model.eval()
+        self._model.to(device.chosen()).eval()
 
     @torch.no_grad()
     def requests(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """As one batch, padded on the right: residual vectors [row layer d_model] and the largest logits [row k]. The
         scores of other positions are not computed."""
-        batch = self._tokenizer(list(prompts), return_tensors="pt", padding=True)
-        rows, last = torch.arange(len(prompts)), batch["attention_mask"].sum(dim=1) - 1
+        batch = self._tokenizer(list(prompts), return_tensors="pt", padding=True).to(device.chosen())
+        rows, last = torch.arange(len(prompts), device=device.chosen()), batch["attention_mask"].sum(dim=1) - 1
         streams, hooks = list[torch.Tensor](), []
         for block in self._model.transformer.h:
             hooks.append(block.register_forward_hook(lambda *given: streams.append(_stream(given[-1])[rows, last])))
@@ -89,7 +89,7 @@ def require_same(address: str, token: str, plain: Plain, n_layers: int) -> None:
     with connect(address, token=token) as llm:
         ours = one_request(llm, prompt, n_layers)
     for mine, theirs in zip(ours, plain.requests([prompt]), strict=True):
-        torch.testing.assert_close(mine, theirs[0], rtol=TOLERANCE, atol=TOLERANCE)
+        torch.testing.assert_close(mine, theirs[0].cpu(), rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def seconds_by_crowd(worker: Worker, prompts: Prompts, each: int, waits: list[list[list[float]]]) -> float:
@@ -105,6 +105,7 @@ def seconds_alone(plain: Plain, prompts: Prompts, count: int, at_once: int) -> f
     started = time.perf_counter()
     for start in range(0, count, at_once):
         plain.requests(given[start : start + at_once])
+    device.finish()
     return time.perf_counter() - started
 
 

@@ -17,9 +17,9 @@ from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import only_child
 from peers.raw import RawStream
+from peers.serving import server_process
 
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm.demo import server_process
 from transparent_llm.network.proxies import Route
 
 STATE_GOAL = Goal("lower", 0.4)

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, workers
+from peers.serving import server_process
 from peers.spread import Median
-
-from transparent_llm.demo import server_process
 
 GOAL = Goal("lower", 5.0)
 COUNTS = (1, 8, 64)

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peers import shapes
+from peers import device, shapes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
+from peers.serving import server_process
 from peers.timing import Action, in_turn, median_ms, ratio
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm.demo import server_process
 
 GOAL = Goal("lower", 1.10)
 N_TOKENS = 128
@@ -33,7 +33,7 @@ def row(llm: RemoteTransparentLlm, plain: Any, n_rows: int, pairs: int) -> Figur
 
     @torch.no_grad()
     def forward(model: Any) -> object:
-        return model(torch.tensor(token_ids), use_cache=False)
+        return model(torch.tensor(token_ids, device=device.chosen()), use_cache=False)
 
     def renew() -> None:
         token_ids[:] = batches.next()
@@ -60,7 +60,8 @@ def measure(config: GPT2Config, pairs: Sequence[tuple[int, int]]) -> list[Figure
         server_process("--model", f"gpt2={folder}") as address,
         connect(address) as llm,
     ):
-        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False).eval()
+        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)
+        plain.to(device.chosen()).eval()
         return [row(llm, plain, n_rows, n_pairs) for n_rows, n_pairs in pairs]
 
 

@@ -15,11 +15,11 @@ import grpc
 from peers import echo
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, peer_process, workers
+from peers.serving import server_process
 from peers.spread import Median
 from peers.timing import in_turn, median_ms, ratio
 
 from transparent_llm import connect
-from transparent_llm.demo import server_process
 from transparent_llm.network.proxies import Route
 
 LATENCY_GOAL = Goal("lower", 1.3)

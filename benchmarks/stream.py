@@ -2,7 +2,8 @@
 
 Ours is what a client of the same host gets, through shared memory; `socket` is what one on another host would get.
 
-Every read ends in one contiguous array in fresh memory. Flight gets the best of a few record batch sizes.
+Every read ends in one contiguous array in fresh memory. Flight gets the best of a few record batch sizes. From a GPU
+(`--device cuda`) a server on the CPU streams beside it.
 
     .venv/bin/python benchmarks/stream.py [--quick]
 """
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import pyarrow.flight
-from peers import flight, shapes, tcp
+from peers import device, flight, shapes, tcp
 from peers.batches import FreshBatches
-from peers.outcome import Goal, is_quick, progress, ratio_figures, report
+from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
 from peers.processes import peer_process
+from peers.serving import server_process
 from peers.timing import Action, Timings, in_turn, median_ms, median_seconds, ratio
 
 from transparent_llm import RemoteTransparentLlm, connect
-from transparent_llm.demo import server_process
 
 GOAL = Goal("higher", 1.0)
 MIB = 2**20
@@ -32,12 +33,12 @@ TRIES = 3
 
 
 @contextmanager
-def our_side() -> Iterator[tuple[RemoteTransparentLlm, RemoteTransparentLlm]]:
+def our_side(*flags: str) -> Iterator[tuple[RemoteTransparentLlm, RemoteTransparentLlm]]:
     """Clients with and without shared memory, whose runs have a residual stream of `N_BYTES`."""
     n_rows = N_BYTES // (4 * D_MODEL * N_TOKENS)
     with (
         shapes.saved(shapes.one_wide_layer(D_MODEL, N_TOKENS)) as folder,
-        server_process("--model", f"wide={folder}") as address,
+        server_process("--model", f"wide={folder}", *flags) as address,
         connect(address, cache_bytes=0) as llm,
         connect(address, cache_bytes=0, shared_memory=False) as by_socket,
     ):
@@ -58,7 +59,7 @@ def best_batch(sizes: Sequence[int], read: Callable[[int], object]) -> int:
 
 
 def measure(rounds: int, batch_sizes: Sequence[int]) -> tuple[int, Timings]:
-    """The size of Flight's record batches, and the times of all four."""
+    """The size of Flight's record batches, and the times of all."""
     with ExitStack() as stack:
         llm, by_socket = stack.enter_context(our_side())
         client = stack.enter_context(
@@ -76,7 +77,20 @@ def measure(rounds: int, batch_sizes: Sequence[int]) -> tuple[int, Timings]:
             "flight": lambda: read_flight(batch_mib),
             "tcp": lambda: tcp.read(connection, N_BYTES),
         }
+        if device.is_gpu():
+            from_cpu, from_cpu_by_socket = stack.enter_context(our_side("--device", "cpu"))
+            actions["ours_from_cpu"] = lambda: from_cpu.residual_in(0)
+            actions["socket_from_cpu"] = lambda: from_cpu_by_socket.residual_in(0)
         return batch_mib, in_turn(actions, rounds)
+
+
+def beside_the_cpu(timings: Timings) -> Figures:
+    """A GPU's stream beside that of the CPU, if both were timed."""
+    found: Figures = {}
+    for name in ("ours", "socket"):
+        if f"{name}_from_cpu" in timings:
+            found |= ratio_figures(ratio(timings, f"{name}_from_cpu", name), f"{name}_from_cpu_over_{name}")
+    return found
 
 
 def main() -> None:
@@ -92,6 +106,7 @@ def main() -> None:
         gb_per_s={name: round(N_BYTES / 1e6 / median_ms(timings, name), 3) for name in timings},
         **ratio_figures(ratio(timings, "flight", "socket"), "flight_over_socket"),
         **ratio_figures(ratio(timings, "tcp", "ours"), "tcp_over_ours"),
+        **beside_the_cpu(timings),
         flight_batch_mib=batch_mib,
     )
 

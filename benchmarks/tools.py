@@ -15,16 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from peers import shapes
+from peers import device, shapes
 from peers.batches import FreshBatches
 from peers.hooked_cache import HookedCache
 from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
+from peers.serving import server_process
 from peers.timing import in_turn, median_ms, ratio
 from sweep import layer_tensors
 from transformers import GPT2Config
 
 from transparent_llm import TransparentLlm, connect
-from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("higher", 1.0)
@@ -48,10 +48,10 @@ def tools(config: GPT2Config) -> Iterator[Tools]:
         connect(address) as remote,
     ):
         progress("loading the model in this process ...")
-        cached = HookedCache(folder)
+        cached = HookedCache(folder, device.chosen())
         found: Tools = {
             "ours": of_ours(remote),
-            "in_process": of_ours(TransformerLensTransparentLlm(str(folder))),
+            "in_process": of_ours(TransformerLensTransparentLlm(str(folder), device=str(device.chosen()))),
             "hooked_cache": (cached.run, cached.layer_tensors),
         }
         yield found | nnsight(folder)
@@ -64,7 +64,7 @@ def nnsight(folder: Path) -> Tools:
         return {}
     from peers.traced import Traced
 
-    traced = Traced(folder)
+    traced = Traced(folder, device.chosen())
     return {"nnsight": (traced.run, traced.layer_tensors)}
 
 
@@ -76,7 +76,7 @@ def require_same(found: Tools, token_ids: list[list[int]], n_layers: int) -> Non
         wanted = list(found["ours"][1](layer))
         for _, look in found.values():
             for ours, theirs in zip(wanted, look(layer), strict=True):
-                torch.testing.assert_close(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE)
+                torch.testing.assert_close(theirs.cpu(), ours.cpu(), rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def row(found: Tools, config: GPT2Config, n_tokens: int, pairs: int) -> Figures:

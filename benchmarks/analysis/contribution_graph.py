@@ -2,7 +2,7 @@
 
 Ours reads what it needs from the current run and multiplies it; theirs starts from values that were recorded before, in
 this process. Both have the 1-norm. Edges are compared once: they are the same. The peak is that of this process while
-it computes the contributions of all sources and heads of one layer. Linux only.
+it computes the contributions of all sources and heads of one layer, on the CPU. Linux only.
 
     cd benchmarks && ../.venv/bin/python -m analysis.contribution_graph [--quick]
 """
@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 from memory import MB, reset_peak, status_mb
-from peers import dense, dense_graph, shapes, wire_bytes
+from peers import dense, dense_graph, device, shapes, wire_bytes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
+from peers.serving import server_process
 from peers.timing import in_turn, median_ms, ratio
 from transformers import GPT2Config
 
 from transparent_llm import RemoteTransparentLlm, connect
 from transparent_llm.analysis.contribution_graph import ContributionGraph, contribution_graph
 from transparent_llm.analysis.contributions import attn_contributions
-from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("higher", 7)
@@ -48,7 +48,7 @@ def recorded(llm: TransformerLensTransparentLlm, folder: Path, layer: int) -> de
 def require_same(ours: ContributionGraph, theirs: Sequence[tuple[torch.Tensor, ...]]) -> None:
     found = (ours.attention, ours.attention_residual, ours.ffn, ours.ffn_residual)
     for part, wanted in zip(found, (torch.stack(parts) for parts in zip(*theirs, strict=True)), strict=True):
-        torch.testing.assert_close(part, wanted, rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(part.cpu(), wanted.cpu(), rtol=0, atol=TOLERANCE)
 
 
 def row(
@@ -122,8 +122,9 @@ def measure(config: GPT2Config, pairs: int) -> tuple[list[Figures], Figures]:
         server_process("--model", f"gpt2={folder}") as address,
         connect(address, cache_bytes=0) as remote,
     ):
-        llm = TransformerLensTransparentLlm(str(folder))
-        return [row(remote, address, llm, folder, n_tokens, pairs) for n_tokens in LENGTHS], peak(llm)
+        llm = TransformerLensTransparentLlm(str(folder), device=str(device.chosen()))
+        rows = [row(remote, address, llm, folder, n_tokens, pairs) for n_tokens in LENGTHS]
+        return rows, {} if device.is_gpu() else peak(llm)
 
 
 def main() -> None:

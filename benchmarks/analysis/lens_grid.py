@@ -13,15 +13,15 @@ import os
 from typing import Any
 
 import torch
-from peers import shapes, wire_bytes
+from peers import device, shapes, wire_bytes
 from peers.batches import FreshBatches
 from peers.outcome import Figures, Goal, is_quick, progress, report
+from peers.serving import server_process
 from peers.timing import in_turn, median_ms, ratio
 from transformers import GPT2Config
 
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, connect
 from transparent_llm.analysis.logit_lens import logit_lens
-from transparent_llm.demo import server_process
 from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("higher", 5.0)
@@ -98,7 +98,7 @@ def measure(config: GPT2Config, pairs: int) -> Figures:
         connect(address, cache_bytes=0) as remote,
     ):
         progress("loading the model in this process ...")
-        return figures(remote, address, TransformerLensTransparentLlm(str(folder)), pairs)
+        return figures(remote, address, TransformerLensTransparentLlm(str(folder), device=str(device.chosen())), pairs)
 
 
 def main() -> None:

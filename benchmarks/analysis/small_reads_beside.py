@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from peers import shapes
 from peers.outcome import Figures, Goal, is_quick, progress, report
 from peers.processes import Worker, workers
-
-from transparent_llm.demo import server_process
+from peers.serving import server_process
 
 GOAL = Goal("lower", 5.0)
 READS = ("attention_matrix", "unembed")

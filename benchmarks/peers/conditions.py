@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from peers import device
+
 _ROOT = Path(__file__).parents[2]
 _WAITING = "OMP_WAIT_POLICY"
 _THREADS = "OMP_NUM_THREADS"
@@ -36,6 +38,7 @@ def here() -> dict[str, Any]:
     """Fields of a benchmark's line of JSON: what it ran on and beside what."""
     return {
         "machine": _machine(),
+        "device": device.described(),
         "threads": int(os.environ.get(_THREADS, CORES)),
         "waiting": os.environ.get(_WAITING, "default"),
         "commit": _commit(),

@@ -33,9 +33,10 @@ class Attention:
 
 
 def attention(folder: Path, layer: int, residual_in: torch.Tensor, pattern: torch.Tensor) -> Attention:
-    """Of a saved GPT-2, from the stream that enters the layer [pos d_model] and the pattern that it gave."""
-    block = f"transformer.h.{layer}"
-    with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
+    """Of a saved GPT-2, from the stream that enters the layer [pos d_model] and the pattern that it gave, where they
+    are."""
+    block, place = f"transformer.h.{layer}", str(residual_in.device)
+    with safe_open(str(folder / "model.safetensors"), framework="pt", device=place) as file:
         gain, bias = (file.get_tensor(f"{block}.ln_1.{part}") for part in ("weight", "bias"))
         w_qkv, b_qkv, w_o = (
             file.get_tensor(f"{block}.attn.{part}") for part in ("c_attn.weight", "c_attn.bias", "c_proj.weight")

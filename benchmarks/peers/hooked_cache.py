@@ -19,8 +19,9 @@ _EPSILON = 1e-5
 class HookedCache:
     """A saved GPT-2 in this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._weights = load_file(folder / "model.safetensors")
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._device = device
+        self._weights = load_file(folder / "model.safetensors", device=str(device))
         self.n_layers = 1 + max(int(name.split(".")[2]) for name in self._weights if ".h." in name)
         self._layers = [self._by_head(layer) for layer in range(self.n_layers)]
         self.cache: dict[str, torch.Tensor] = {}
@@ -28,7 +29,7 @@ class HookedCache:
     @torch.no_grad()
     def run(self, token_ids: list[list[int]]) -> None:
         """Fill the cache."""
-        tokens, self.cache = torch.tensor(token_ids), {}
+        tokens, self.cache = torch.tensor(token_ids, device=self._device), {}
         embed = self._keep("embed", self._weights["transformer.wte.weight"][tokens])
         positions = self._keep("pos_embed", self._weights["transformer.wpe.weight"][: tokens.shape[1]].expand_as(embed))
         stream = embed + positions
@@ -62,7 +63,7 @@ class HookedCache:
         )
         n_pos = stream.shape[1]
         scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(q.shape[-1])
-        future = torch.ones(n_pos, n_pos, dtype=torch.bool).triu(1)
+        future = torch.ones(n_pos, n_pos, dtype=torch.bool, device=self._device).triu(1)
         scores = self._keep(f"{layer}.attn_scores", scores.masked_fill(future, -torch.inf))
         pattern = self._keep(f"{layer}.pattern", scores.softmax(dim=-1))
         z = self._keep(f"{layer}.z", torch.einsum("bkhe,bhqk->bqhe", v, pattern))

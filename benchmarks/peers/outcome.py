@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from peers import conditions
+from peers import conditions, device
 from peers.spread import Median
+from transparent_llm.errors import InvalidRequestError
 
 Figures = dict[str, Any]
 
@@ -42,11 +43,22 @@ def ratio_figures(ratio: float, name: str = "ratio") -> Figures:
 def is_quick(description: str | None) -> bool:
     """Read the command line of a benchmark and set what all sides have alike: whether its short form is asked for."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the short form")
-    parser.add_argument("--threads", type=int, default=conditions.CORES, help="of each process (default: all cores)")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     conditions.set_for_all(arguments.threads)
     return bool(arguments.quick)
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What all benchmarks are told, after what this parser has of its own; models are on that device from here on."""
+    parser.add_argument("--quick", action="store_true", help="the short form")
+    parser.add_argument("--threads", type=int, default=conditions.CORES, help="of each process (default: all cores)")
+    parser.add_argument("--device", default="cpu", help="of the models: cpu, cuda, cuda:INDEX, gpu or auto")
+    arguments = parser.parse_args()
+    try:
+        device.choose(arguments.device)
+    except InvalidRequestError as error:
+        parser.error(error.message)
+    return arguments
 
 
 def progress(text: str) -> None:

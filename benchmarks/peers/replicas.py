@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from peers import device
+
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from support.deploy.envoy import envoy
 from support.network.zone import zone
@@ -26,7 +28,8 @@ class Targets:
 @contextmanager
 def cluster(count: int, *arguments: str) -> Iterator[Targets]:
     """So many of them, that end with the block."""
-    with tempfile.TemporaryDirectory() as name, replicas(count, Path(name), *arguments) as started, zone() as names:
+    on_device = ("--device", str(device.chosen()), *arguments)
+    with tempfile.TemporaryDirectory() as name, replicas(count, Path(name), *on_device) as started, zone() as names:
         names.addresses = tuple(replica.host for replica in started)
         addresses = [replica.address for replica in started]
         with envoy(int(addresses[0].rpartition(":")[2]), Path(name) / "envoy", dns_port=names.port) as proxy:

@@ -42,6 +42,14 @@ def one_wide_layer(d_model: int, n_positions: int) -> LlamaConfig:
     return LlamaConfig(num_hidden_layers=1, **heads, **sizes, **_ids(vocab_size=300))
 
 
+def llama_1b(n_layers: int = 16) -> LlamaConfig:
+    """The shape of Llama 3.2 1B: d_model 2048, 32 heads on 8 of keys and values, 128,256 tokens, in bfloat16."""
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64}
+    sizes = {"hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 131_072}
+    more = {"rope_theta": 500_000.0, "tie_word_embeddings": True, "dtype": torch.bfloat16}
+    return LlamaConfig(num_hidden_layers=n_layers, **heads, **sizes, **more, **_ids(vocab_size=128_256))
+
+
 @contextmanager
 def saved(config: PreTrainedConfig) -> Iterator[Path]:
     """A folder with a model of this shape and a tokenizer of bytes."""
@@ -51,17 +59,21 @@ def saved(config: PreTrainedConfig) -> Iterator[Path]:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
-        save_file(random_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(
+            random_weights(model, config.dtype or torch.float32),
+            folder / "model.safetensors",
+            metadata={"format": "pt"},
+        )
         byte_tokenizer(config.vocab_size).save_pretrained(folder)
         yield folder
 
 
-def random_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def random_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Of the size that training starts from, the same for the same shape."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, like in model.named_parameters():  # one name for tied weights
-        weights[name] = _SPREAD * torch.randn(like.shape, generator=generator)
+        weights[name] = (_SPREAD * torch.randn(like.shape, generator=generator)).to(dtype)
         if like.ndim == 1 and name.endswith("weight"):
             weights[name] += 1.0  # gains of norms
     return weights

@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, and what they found written into docs/benchmarks.md.
 
-cd benchmarks && ../.venv/bin/python -m peers.suite [--quick] [--threads N] [NAME ...]
+cd benchmarks && ../.venv/bin/python -m peers.suite [--quick] [--threads N] [--device cuda] [NAME ...]
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from peers import conditions, table
+from peers import device, table
+from peers.outcome import parsed
 
 _FOLDER = Path(__file__).parents[1]
 _DOCS = _FOLDER.parent / "docs"
@@ -50,12 +51,11 @@ def main() -> None:
     known = modules()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="the short forms")
-    parser.add_argument("--threads", type=int, default=conditions.CORES, help="of each process (default: all cores)")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     if unknown := set(arguments.names) - set(known):
         parser.error(f"no benchmarks of that name: {', '.join(sorted(unknown))}")
-    flags = ["--threads", str(arguments.threads), *(["--quick"] if arguments.quick else [])]
+    flags = ["--threads", str(arguments.threads), "--device", str(device.chosen())]
+    flags += ["--quick"] if arguments.quick else []
     failed = []
     for name in arguments.names or known:
         print(f"--- {name}", flush=True)

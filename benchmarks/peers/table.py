@@ -1,6 +1,7 @@
 """The table of docs/benchmarks.md, made of the lines of JSON that benchmarks print: nobody copies a figure by hand.
 
-docs/benchmarks.jsonl has the newest line of each benchmark, the marked section of docs/benchmarks.md what they say.
+docs/benchmarks.jsonl has the newest line of each benchmark on each device, the marked section of docs/benchmarks.md
+what they say.
 """
 
 from __future__ import annotations
@@ -32,12 +33,20 @@ _UNITS = {
 
 
 def kept(lines: Sequence[Line], newer: Sequence[Line]) -> list[Line]:
-    """The newest line of each benchmark by name; a short form replaces no full one."""
-    by_name = {line["name"]: line for line in lines}
+    """The newest line of each benchmark on each device; a short form replaces no full one."""
+    found = {_key(line): line for line in lines}
     for line in newer:
-        if not line["quick"] or by_name.get(line["name"], line)["quick"]:
-            by_name[line["name"]] = line
-    return [by_name[name] for name in sorted(by_name)]
+        if not line["quick"] or found.get(_key(line), line)["quick"]:
+            found[_key(line)] = line
+    return [found[key] for key in sorted(found)]
+
+
+def _key(line: Line) -> tuple[str, str]:
+    return line["name"], _device(line)
+
+
+def _device(line: Line) -> str:
+    return str(line.get("device", "cpu"))
 
 
 def section(lines: Sequence[Line]) -> str:
@@ -95,7 +104,7 @@ def _rows(line: Line, machine: str) -> Iterator[str]:
 
 def _own(line: Line) -> dict[str, Any]:
     """Figures of a benchmark that has one shape."""
-    apart = ("name", "compared", "quick", "machine", "threads", "waiting", "commit", "date", "load")
+    apart = ("name", "compared", "quick", "machine", "device", "threads", "waiting", "commit", "date", "load")
     return {name: value for name, value in line.items() if name not in apart}
 
 
@@ -159,4 +168,5 @@ def _measured(line: Line, machine: str) -> str:
     form = f"short form ({line['quick']}); " if line["quick"] else ""
     load = " to ".join(map(str, line["load"]))
     beside = f"{line['threads']} threads, waiting {line['waiting']}"
-    return f"{form}{machine}, {line['commit']}, {line['date']}, load {load}, {beside}"
+    where = machine if _device(line) == "cpu" else f"{machine} with {_device(line)}"
+    return f"{form}{where}, {line['commit']}, {line['date']}, load {load}, {beside}"

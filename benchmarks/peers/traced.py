@@ -18,8 +18,10 @@ from peers.dense import N_HEADS, Attention
 class Traced:
     """A saved GPT-2 that nnsight wraps."""
 
-    def __init__(self, folder: Path) -> None:
-        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False).eval()
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        plain = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)
+        plain.to(device).eval()
+        self._device = device
         self._model = nnsight.NNsight(plain)
         self.n_layers: int = plain.config.n_layer
         self._w_o = [block.attn.c_proj.weight.detach().unflatten(0, (N_HEADS, -1)) for block in plain.transformer.h]
@@ -29,7 +31,7 @@ class Traced:
     def run(self, token_ids: list[list[int]]) -> None:
         """Trace it, and save what a contribution graph is made of, and the logits."""
         blocks, n_layers = self._model.transformer.h, self.n_layers
-        with self._model.trace(torch.tensor(token_ids), use_cache=False):
+        with self._model.trace(torch.tensor(token_ids, device=self._device), use_cache=False):
             saved = nnsight.save([])
             for layer in range(n_layers):
                 block = blocks[layer]

@@ -94,6 +94,17 @@ def test_the_newest_line_counts_but_a_short_form_replaces_no_full_one(tmp_path: 
     assert document.read_text(encoding="utf-8") == table.rewritten(DOCUMENT, kept)
 
 
+def test_a_line_of_a_gpu_stands_beside_that_of_the_cpu(tmp_path: Path) -> None:
+    figures, document = tmp_path / "benchmarks.jsonl", tmp_path / "benchmarks.md"
+    document.write_text(DOCUMENT, encoding="utf-8")
+    on_gpu = {**READ, "device": "A Fast GPU"}
+    for newer in (on_gpu, {**READ, "device": "cpu"}, {**on_gpu, "ratio": 1.0}):
+        table.add([newer], figures, document)
+    rows = [row for row in document.read_text(encoding="utf-8").splitlines() if row.startswith("| `small_read`")]
+    assert ["**1** (1.2" in row and "A with A Fast GPU, abc1234" in row for row in rows] == [True, False]
+    assert "A, abc1234" in rows[1]
+
+
 def test_a_median_knows_its_quartiles() -> None:
     median = Median.of([4.0, 1.0, 2.0, 3.0, 10.0])
     assert (median, median.quartiles) == (3.0, (2.0, 4.0))

@@ -9,7 +9,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.models.placement.device import resolve_device
 
 N_GPUS = torch.cuda.device_count()
-needs_gpu = pytest.mark.skipif(N_GPUS == 0, reason="no GPU here")
+needs_gpu = pytest.mark.skipif(N_GPUS == 0, reason="needs a GPU; none is here")
 UNKNOWN = "device {!r} is unknown; use cpu, cuda, cuda:INDEX, gpu or auto"
 NOT_HERE = "device {!r} is not available: {} CUDA devices are visible; use cpu or auto"
 

@@ -21,6 +21,7 @@ import torch
 from support.models.families import save
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.models.forward.batch import run_together
 from transparent_llm_server.models.placement.device_map import device_map_of, max_memory_of
 from transparent_llm_server.models.placement.layout import DeviceLayout
 
@@ -241,4 +242,6 @@ def test_a_model_on_two_gpus_has_the_values_of_one_on_one(
 ) -> None:
     spread = TransformerLensTransparentLlm(str(folders[family]), device_map=map_file(tmp_path, family, 0, 0, 1))
     assert spread.describe().devices == {"cuda:0": 1, "cuda:1": 1}
+    (capture,) = run_together(spread.bridged, [spread.prepare(ROWS)])
+    assert [str(layer.residual_in.device) for layer in capture.layers] == ["cuda:0", "cuda:1"]
     require_same_values(spread, TransformerLensTransparentLlm(str(folders[family]), device="cuda:0"))

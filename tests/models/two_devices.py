@@ -5,6 +5,7 @@ Prints for each family how many values were equal, bit for bit, or what went wro
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import traceback
@@ -17,6 +18,7 @@ from support.models.families import FAMILIES, build_model, build_tokenizer
 from support.models.twin_devices import NAME
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.models.forward.batch import run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.capture import Capture
 
@@ -71,6 +73,18 @@ def values(llm: Any) -> dict[str, torch.Tensor]:
     return {name: value.cpu() for name, value in found.items()}
 
 
+def require_places(two: TransformerLensTransparentLlm) -> None:
+    """All that taps keep of a layer stays on its device, also the stream that comes from the other one."""
+    assert two.describe().engine == "taps"
+    (capture,) = run_together(two.bridged, [two.prepare(ROWS)])
+    for index, layer in zip((FIRST, SECOND), capture.layers, strict=True):
+        kept = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+        places = {name: str(tensor.device) for name, tensor in kept.items() if tensor is not None}
+        assert places.keys() >= {"residual_in", "attn_out", "ffn_out", "pattern", "value", "neurons"}, places
+        assert set(places.values()) == {f"{NAME}:{index}"}, places
+    assert str(capture.residual_out.device) == f"{NAME}:{SECOND}"
+
+
 def equal_values(family: str) -> int:
     """How many there are; all of them, or it fails."""
     config, tokenizer = FAMILIES[family], build_tokenizer()
@@ -82,8 +96,7 @@ def equal_values(family: str) -> int:
         for got in (values(two), values(remote)):
             different = [name for name, value in got.items() if not torch.equal(value, wanted[name])]
             assert different == [], different
-    two.run_tokens(ROWS)
-    assert {two.ffn_out(layer).device.index for layer in (0, 1)} == {FIRST, SECOND}
+    require_places(two)
     return len(wanted)
 
 

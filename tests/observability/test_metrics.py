@@ -417,7 +417,7 @@ def test_memory_of_the_process_is_shown() -> None:
         assert figures(server).by("device", "transparent_llm_device_memory_bytes").keys() == {"cpu"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; none is here")
 def test_memory_of_a_gpu_is_shown() -> None:
     shown = {kind: n for device, kind, n in device_memory(["cuda:0"]) if device == "cuda:0"}
     assert 0 < shown["used"] < shown["total"] == torch.cuda.get_device_properties(0).total_memory
