@@ -70,7 +70,7 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         model_name: A local folder, a hub name, a GGUF file, or one in a folder or of the hub (NAME:FILE.gguf). Weights
             are read from safetensors or GGUF; the latter are turned into floating numbers of `dtype`.
         hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: hooked, moved,
-            cast, frozen and put into eval mode.
+            cast, frozen and put into eval mode; whoever has it may edit its weights, which is noticed.
         tokenizer: Its tokenizer, if not the one beside the model.
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
@@ -109,6 +109,7 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         self._own_selection = OwnSelection(Selection(padding=checked_padding(padding)))
         folder = None if offload_dir is None else Path(offload_dir)
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
+        is_handed_over = hf_model is not None
         loaded = load(model_name, hf_model, tokenizer, placement, revision, adapter)
         hf_model, tokenizer = loaded.model, loaded.tokenizer
         n_ctx = context_length(hf_model.config.get_text_config(), fallback=2048)
@@ -129,7 +130,8 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         described = display_name(model_name), digest.result(), n_ctx
         (capture,) = run_together(self._model, [batch])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
-        self._model.watch()
+        if is_handed_over:  # who loads it from files has it alone
+            self._model.watch()
         self._last_step = LastStep(self._model)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
