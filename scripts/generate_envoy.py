@@ -25,7 +25,15 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from transparent_llm.wire._gen import analysis_pb2, errors_pb2, method_pb2, model_pb2, service_pb2, tensor_pb2
+from transparent_llm.wire._gen import (
+    analysis_pb2,
+    errors_pb2,
+    interventions_pb2,
+    method_pb2,
+    model_pb2,
+    service_pb2,
+    tensor_pb2,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "envoy"
 PATHS = {
@@ -107,7 +115,16 @@ class _Plain(yaml.SafeDumper):
 def descriptors() -> bytes:
     """The schema as a FileDescriptorSet."""
     files = descriptor_pb2.FileDescriptorSet()
-    for module in (*BORROWED, errors_pb2, tensor_pb2, method_pb2, model_pb2, analysis_pb2, service_pb2):
+    for module in (
+        *BORROWED,
+        errors_pb2,
+        tensor_pb2,
+        method_pb2,
+        model_pb2,
+        analysis_pb2,
+        interventions_pb2,
+        service_pb2,
+    ):
         module.DESCRIPTOR.CopyToProto(files.file.add())
     (service,) = files.file[-1].service
     for method in service.method:

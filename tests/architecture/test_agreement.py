@@ -95,7 +95,8 @@ def test_servicer_answers_each_rpc() -> None:
 
 @pytest.mark.parametrize("implementation", [RemoteTransparentLlm, TransformerLensTransparentLlm])
 def test_implementations_have_the_methods_themselves(implementation: type[TransparentLlm]) -> None:
-    defined = vars(implementation).keys() & TransparentLlm.__abstractmethods__
+    classes = [each for each in implementation.__mro__ if each is not TransparentLlm]
+    defined = {name for each in classes for name in vars(each)} & TransparentLlm.__abstractmethods__
     require_same("TransparentLlm", TransparentLlm.__abstractmethods__, implementation.__name__, defined)
     assert implementation.__abstractmethods__ == frozenset()
 
@@ -104,8 +105,8 @@ def test_implementations_have_the_methods_themselves(implementation: type[Transp
 @pytest.mark.parametrize("implementation", [RemoteTransparentLlm, TransformerLensTransparentLlm])
 def test_implementations_have_the_signature_of_the_contract(implementation: type, name: str) -> None:
     signature = inspect.signature(getattr(implementation, name))
-    further = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is None]
-    assert [p.name for p in further] == (["add_bos"] if name == "run" else [])
+    further = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and not p.default]
+    assert [p.name for p in further] == (["add_bos", "edits"] if name == "run" else [])
     signature = signature.replace(parameters=[p for p in signature.parameters.values() if p not in further])
     assert signature == inspect.signature(getattr(TransparentLlm, name))
 
@@ -137,7 +138,7 @@ def test_arguments_are_optional_where_they_are_in_the_contract(name: str) -> Non
 
 
 def test_other_requests_have_the_fields_of_their_methods() -> None:
-    assert request_fields("run") == ["sentences", "tokens", "add_bos"]  # one or the other: run, or run_tokens
+    assert request_fields("run") == ["sentences", "tokens", "add_bos", "edits"]  # one or the other: run, or run_tokens
     assert request_fields("tokens_to_strings") == ["token_ids"]
     assert request_fields("unembed") == [p.name for p in parameters("unembed")] == ["t", "normalize"]
 

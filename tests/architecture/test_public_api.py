@@ -192,7 +192,9 @@ def documented_elsewhere() -> set[str]:
     rpcs = {f"{servicer}.{''.join(word.capitalize() for word in name.split('_'))}" for name in ABSTRACT_METHODS}
     implementations = [
         "transparent_llm.client.remote.RemoteTransparentLlm",
+        "transparent_llm.client.running.RemoteRunning",
         "transparent_llm_server.models.transformer_lens.TransformerLensTransparentLlm",
+        "transparent_llm_server.models.running.Running",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
     others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize", "TopTokens")

@@ -22,6 +22,7 @@ from transparent_llm.client.reads import ReadSpec, Result, as_reads, each
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
+from transparent_llm.interventions.own import OwnEdits
 from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.selection import Selection
@@ -43,7 +44,7 @@ class Connected:
         self._calls = Calls(config)
         self._shared = Shared(self._calls, config)
         self._reader = RunReader(self._shared, config)
-        self._own_selection = OwnSelection(Selection(padding=config.padding))
+        self._own_selection, self._own_edits = OwnSelection(Selection(padding=config.padding)), OwnEdits()
         self._model, self._device = model, device
         self._runs = Runs(self._calls, self._shared.models, model, self._reader)
 
@@ -116,6 +117,7 @@ class Connected:
         twin.__dict__.update(self.__dict__)
         twin._reader = RunReader(self._shared, self._config)
         twin._runs, twin._own_selection = self._runs.copy(twin._reader), self._own_selection.copy()
+        twin._own_edits = OwnEdits()
         return twin
 
     def __deepcopy__(self: _Self, memo: dict[int, Any]) -> _Self:

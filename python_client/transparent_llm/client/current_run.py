@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from transparent_llm.client.models import Models
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelDescription
+from transparent_llm.interventions import Intervention
 from transparent_llm.padding import RunPadding
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire.runs import RunResult
@@ -24,6 +27,9 @@ class CurrentRun:
 
     result: RunResult
     models: Models
+    edits: tuple[Intervention, ...] = ()
+    sources: Mapping[TransparentLlm, CurrentRun] = field(default_factory=dict)
+    """Runs that the edits take something from, by the object whose current run each was."""
 
     @property
     def model(self) -> ModelDescription:

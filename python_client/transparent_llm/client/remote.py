@@ -14,18 +14,18 @@ from jaxtyping import Bool, Float, Int
 from transparent_llm.analysis.methods import Analyses
 from transparent_llm.client.ask import form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
-from transparent_llm.client.connected import AXES, Connected
+from transparent_llm.client.connected import AXES
 from transparent_llm.client.device import device_of
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reads import ReadSpec, Result, checked
+from transparent_llm.client.running import RemoteRunning
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
 from transparent_llm.errors import DeadlineError, NotSupportedError, UnavailableError
-from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
+from transparent_llm.run_input import checked_bos, ids_of, one_text
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.residual import require_residual
-from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import Padding, Selection
 from transparent_llm.wire import requests, responses
@@ -34,7 +34,7 @@ _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 
 
 @short_tracebacks
-class RemoteTransparentLlm(Connected, Analyses):
+class RemoteTransparentLlm(RemoteRunning, Analyses):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives
@@ -201,19 +201,6 @@ class RemoteTransparentLlm(Connected, Analyses):
         """Shapes, bytes and types of what `fetch` would bring, cut as a `reading` block says; nothing is computed."""
         return self._of_reads(reads, self._reader.plan)
 
-    def run(self, sentences: list[str], *, add_bos: bool | None = None) -> None:
-        run_input = RunInput.of_sentences(sentences, add_bos)
-        if add_bos is not None:
-            self._shared.models.require("add_bos")
-        self._begin(run_input)
-
-    def run_tokens(self, token_ids: list[list[int]]) -> None:
-        self._begin(RunInput.of_tokens(token_ids))
-
-    def warnings(self) -> tuple[str, ...]:
-        """What should be known before values of the current run are believed: `run` warned of it."""
-        return self._runs.current().result.warnings
-
     def batch_size(self) -> int:
         return self._runs.current().result.tokens.shape[0]
 
@@ -302,9 +289,6 @@ class RemoteTransparentLlm(Connected, Analyses):
     def _read(self, name: str, *indices: int | None) -> Result:
         """One value of the current run."""
         return self._of_reads([(name, *indices)], lambda _, asks: self._to_device(self._reader.read(asks[0])))
-
-    def _begin(self, run_input: RunInput) -> None:
-        warn_of_run(self._runs.begin(run_input).result.warnings)
 
     def _part(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """What a `reading` block leaves of a tensor [batch pos] that is here already, as a copy for the caller."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -12,7 +12,9 @@ from transparent_llm.client.models import Models
 from transparent_llm.client.reader import RunReader
 from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, require_same_model
 from transparent_llm.client.transport.calls import Calls
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotFoundError
+from transparent_llm.interventions import Intervention
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.plain_torch import plain_torch
@@ -58,9 +60,14 @@ class Runs:
         """
         return self._current.get()
 
-    def begin(self, run_input: RunInput) -> CurrentRun:
-        """Run it, and let it be current."""
-        run = self._make(run_input)
+    def begin(
+        self,
+        run_input: RunInput,
+        edits: tuple[Intervention, ...] = (),
+        sources: Mapping[TransparentLlm, CurrentRun] | None = None,
+    ) -> CurrentRun:
+        """Run it, changed by edits that take from these runs, and let it be current."""
+        run = self._make(run_input, edits, sources or {})
         self._reader.forget(self.latest)
         self._current.begin(run, run.result.run_id)
         return run
@@ -76,15 +83,35 @@ class Runs:
                 if not (self._calls.config.rerun and is_lost_run(error)):
                     raise
             log.debug("the server no longer has run %.80r; running its input again", run.result.run_id)
-            again = self._make(run.run_input)
+            again = self._make(run.run_input, run.edits, run.sources)
             require_same_model(run.result.model_digest, again.result.model_digest, self._calls.config.target)
             self._reader.forget(run)
             self._current.renew(run, again)
         return read(self.current())
 
     @plain_torch()
-    def _make(self, run_input: RunInput) -> CurrentRun:
-        key = run_input.key(self._model)
-        read = partial(responses.run, run_input=run_input)
-        result = self._calls.unary("Run", requests.run(run_input, self._model), read, key)
-        return CurrentRun(run_input, key, result, self._models)
+    def _make(
+        self,
+        run_input: RunInput,
+        edits: tuple[Intervention, ...],
+        sources: Mapping[TransparentLlm, CurrentRun],
+        key: str | None = None,
+    ) -> CurrentRun:
+        """Run it, where a routing key leads; what it takes from is run again there if it is not there."""
+        key = run_input.key(self._model) if key is None else key
+        read = partial(responses.run, run_input=run_input, n_edits=len(edits))
+        request = requests.run(run_input, self._model, edits, lambda source: sources[source].result.run_id)
+        lost: set[str] = set()
+        while True:
+            try:
+                result = self._calls.unary("Run", request, read, key)
+            except NotFoundError as error:
+                missing = error.metadata.get("run_id", "")
+                of_missing = [source for source in sources.values() if source.result.run_id == missing]
+                if not (self._calls.config.rerun and is_lost_run(error) and of_missing) or missing in lost:
+                    raise
+                lost.add(missing)
+                log.debug("the server does not have run %.80r that an edit takes from; running it again", missing)
+                self._make(of_missing[0].run_input, of_missing[0].edits, of_missing[0].sources, key)
+            else:
+                return CurrentRun(run_input, key, result, self._models, edits, sources)

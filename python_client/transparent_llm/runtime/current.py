@@ -31,7 +31,7 @@ class Current(Generic[_Run]):
     def begin(self, run: _Run, name: Hashable = None) -> None:
         """The caller has run something. Runs of one name have the same values; one without a name is like no other."""
         name = object() if name is None else name
-        self._made[_caller()] = name
+        self._made[caller()] = name
         self._latest = (name, run)
 
     def get(self) -> _Run:
@@ -40,7 +40,7 @@ class Current(Generic[_Run]):
         Raises:
             NotRunError: nothing was run yet; or the caller ran something, and another thread has run since.
         """
-        latest, mine = self._latest, self._made.get(_caller())
+        latest, mine = self._latest, self._made.get(caller())
         if latest is None:
             raise NotRunError("nothing has been run yet: call run([sentence, ...]) first")
         if mine is not None and mine != latest[0]:
@@ -79,7 +79,7 @@ class OwnSelection:
             InvalidRequestError: the caller has opened no block, and another thread is within one: whether it means
                 this read cannot be known.
         """
-        mine = self._open.get(_caller())
+        mine = self._open.get(caller())
         if mine is None and self._open:
             raise InvalidRequestError(
                 "another thread is inside a reading block of this object, and it is unclear whether that applies to "
@@ -90,23 +90,23 @@ class OwnSelection:
     @contextmanager
     def within(self, narrow: Callable[[Selection], Selection]) -> Iterator[None]:
         """Open a block for the caller."""
-        caller = _caller()
-        before = self._open.get(caller)
-        self._open[caller] = narrow(self._outside if before is None else before)
+        by = caller()
+        before = self._open.get(by)
+        self._open[by] = narrow(self._outside if before is None else before)
         try:
             yield
         finally:
             if before is None:
-                self._open.pop(caller, None)
+                self._open.pop(by, None)
             else:
-                self._open[caller] = before
+                self._open[by] = before
 
     def copy(self) -> OwnSelection:
         """For another object, made within a block perhaps, which then goes on asking for what the block does."""
-        return OwnSelection(self._open.get(_caller(), self._outside))
+        return OwnSelection(self._open.get(caller(), self._outside))
 
 
-def _caller() -> object:
+def caller() -> object:
     """Who calls: a task of asyncio, or else a thread."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:

@@ -10,8 +10,9 @@ import torch
 from google.protobuf.message import Message
 
 from transparent_llm.errors import IndexOutOfRangeError
+from transparent_llm.interventions import Intervention
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import dtypes, health, ring, slices, tensors
+from transparent_llm.wire import dtypes, health, interventions, ring, slices, tensors
 from transparent_llm.wire._gen import admin_pb2, service_pb2, tensor_pb2
 from transparent_llm.wire.form import Form
 from transparent_llm.wire.methods import METHODS
@@ -63,9 +64,17 @@ def model_info(model: str) -> Request:
     return service_pb2.ModelInfoRequest(model=model)
 
 
-def run(run_input: RunInput, model: str) -> Request:
-    """Asks for a run of this input."""
+def run(
+    run_input: RunInput, model: str, edits: Sequence[Intervention] = (), run_id_of: interventions.Named | None = None
+) -> Request:
+    """Asks for a run of this input, changed on its way.
+
+    Raises:
+        InvalidRequestError: too many edits, or a vector of a type that does not travel.
+    """
     request = service_pb2.RunRequest(model=model)
+    if run_id_of is not None:
+        request.edits.extend(interventions.to_wire(edits, run_id_of))
     if run_input.sentences is not None:
         request.sentences.SetInParent()
         request.sentences.sentences.extend(run_input.sentences)

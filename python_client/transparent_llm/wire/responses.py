@@ -65,9 +65,9 @@ def model_info(data: bytes) -> ModelInfo:
     return model.info_from_response(_parsed(service_pb2.ModelInfoResponse, data))
 
 
-def run(data: bytes, run_input: RunInput) -> RunResult:
-    """The run of this input."""
-    return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input)
+def run(data: bytes, run_input: RunInput, n_edits: int = 0) -> RunResult:
+    """The run of this input with so many edits."""
+    return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input, n_edits)
 
 
 def released(data: bytes) -> bool:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.interventions import EditEffect
 from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import digests
+from transparent_llm.wire import digests, interventions
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.entries import count_entries
 from transparent_llm.wire.protocol_error import ProtocolError
@@ -76,6 +77,9 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     """What should be known before its values are believed."""
 
+    effects: tuple[EditEffect, ...] = ()
+    """What each of its edits did."""
+
     def to_wire(self) -> service_pb2.RunResponse:
         """The message that answers a request for this run."""
         return service_pb2.RunResponse(
@@ -88,11 +92,12 @@ class RunResult:
             stored_bytes=self.stored_bytes,
             model_digest=self.model_digest,
             warnings=self.warnings,
+            effects=interventions.effects_to_wire(self.effects),
         )
 
 
-def from_response(message: service_pb2.RunResponse, run_input: RunInput) -> RunResult:
-    """What was answered to a request for a run of this input.
+def from_response(message: service_pb2.RunResponse, run_input: RunInput, n_edits: int = 0) -> RunResult:
+    """What was answered to a request for a run of this input with so many edits.
 
     Raises:
         ProtocolError: it contradicts itself, or is the answer to another input.
@@ -118,6 +123,7 @@ def from_response(message: service_pb2.RunResponse, run_input: RunInput) -> RunR
         stored_bytes=message.stored_bytes,
         model_digest=digests.checked(message.model_digest),
         warnings=tuple(message.warnings),
+        effects=interventions.effects_from_wire(message.effects, n_edits),
     )
 
 

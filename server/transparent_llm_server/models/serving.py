@@ -11,20 +11,21 @@ import hashlib
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelDescription
-from transparent_llm.errors import InternalError, NotFoundError, NotSupportedError
+from transparent_llm.errors import NotFoundError, NotSupportedError
+from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.run_input import RunInput
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.derived.run import RunValues
+from transparent_llm_server.models.interventions.identity import identity
+from transparent_llm_server.models.reading import ContractReader, Reader, ValuesReader
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
-from transparent_llm_server.models.values.value import Found, Stored
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class PreparedRun:
     digest: str
     """Of the model that is meant: one whose weights are edited meanwhile is another one."""
 
+    edits: tuple[Intervention, ...] = ()
+    """What is changed on its way."""
+
     @property
     def n_rows(self) -> int:
         """Rows of the batch; 0 where they are not known before the run."""
@@ -55,58 +59,6 @@ class PreparedRun:
     def n_tokens(self) -> int:
         """Positions of the padded batch; 0 where they are not known before the run."""
         return self.n_rows * self.longest
-
-
-class Reader(Protocol):
-    """Gives the values of a run, or of a model without any run."""
-
-    reads_are_quick: bool
-    """Whether a call is little work, whatever the work of taking the value is."""
-
-    def __call__(self, name: str, *arguments: object) -> Found:
-        """What the method of that name returns for these arguments."""
-
-
-class ValuesReader:
-    """Reads what has methods that return values: nothing is computed before it is cut."""
-
-    def __init__(self, values: object, *, reads_are_quick: bool) -> None:
-        self._values = values
-        self.reads_are_quick = reads_are_quick
-
-    def __call__(self, name: str, *arguments: object) -> Found:
-        """Call it: it says what is wrong with the arguments, and computes little."""
-        found: Found = getattr(self._values, name)(*arguments)
-        return found
-
-
-class ContractReader:
-    """Reads any implementation of the contract, whose methods compute what they return."""
-
-    reads_are_quick = False
-
-    def __init__(self, llm: TransparentLlm, run: torch.Tensor | None = None) -> None:
-        self._llm, self._run = llm, run
-
-    def __call__(self, name: str, *arguments: object) -> Found:
-        """Call it. `run` are the tokens of the run that is meant, if one is.
-
-        Raises:
-            InternalError: the implementation's current run is another one.
-        """
-        if self._run is not None and not torch.equal(self._llm.tokens(), self._run):
-            raise InternalError(
-                f"{type(self._llm).__name__}.copy() gives objects that share their current run, so that one run reads "
-                "another's values; give each copy its own"
-            )
-        if not hasattr(self._llm, name):
-            raise NotSupportedError(
-                f"{type(self._llm).__name__} has no {name}; read neuron_output one by one", metadata={"method": name}
-            )
-        result = getattr(self._llm, name)(*arguments)
-        if isinstance(result, tuple):
-            return tuple(None if tensor is None else Stored(tensor) for tensor in result)
-        return Stored(result)
 
 
 @dataclass(frozen=True)
@@ -131,6 +83,9 @@ class CompletedRun:
 
     warnings: tuple[str, ...] = ()
     """What should be known before its values are believed."""
+
+    effects: tuple[EditEffect, ...] = ()
+    """What each edit did."""
 
 
 class ServedModel(ABC):
@@ -170,6 +125,21 @@ class ServedModel(ABC):
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Check an input and find what names it. Any thread but the model's: tokenizers can take long."""
 
+    def edited(
+        self,
+        prepared: PreparedRun,
+        edits: tuple[Intervention, ...],
+        run_id_of: Callable[[TransparentLlm], str],  # noqa: ARG002 - as may_share
+    ) -> PreparedRun:
+        """The same run, changed on its way, under another name.
+
+        Raises:
+            NotSupportedError: runs of this model cannot be edited.
+        """
+        if not edits:
+            return prepared
+        raise NotSupportedError(f"runs of {type(self.llm).__name__} cannot be edited")
+
     def strings(self, ids: Sequence[int]) -> list[str]:
         """The text of each token id by itself. Any thread but the model's."""
         return self.llm.tokens_to_strings(torch.tensor(ids, dtype=torch.int64))
@@ -204,7 +174,19 @@ class ServedTransformerLens(ServedModel):
 
     def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:
         """All rows in one forward pass, or they are better off apart."""
+        if run.edits or other.edits:  # they have places of their own
+            return False
         return self.llm.bridged.regimes.may_share([len(row) for row in (*(run.rows or ()), *(other.rows or ()))])
+
+    def edited(
+        self, prepared: PreparedRun, edits: tuple[Intervention, ...], run_id_of: Callable[[TransparentLlm], str]
+    ) -> PreparedRun:
+        """Named by what the edits are of these rows."""
+        if not edits:
+            return prepared
+        lengths = [len(row) for row in prepared.rows or ()]
+        named = identity(self.llm.bridged, edits, lengths, run_id_of)
+        return dataclasses.replace(prepared, edits=edits, identity=f"{prepared.identity}/{named}")
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Tokenize, so that text and the token ids it stands for name the same run."""
@@ -241,7 +223,11 @@ class ServedTransformerLens(ServedModel):
     def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
         """In as few forward passes as they need."""
         batches = [self.llm.prepare(run.rows or ()) for run in prepared]
-        completed = [self._completed(values) for values in self.llm.run_batches(batches)]
+        if len(prepared) == 1 and prepared[0].edits:
+            values = [self.llm.run_edited(batches[0], prepared[0].edits)]
+        else:
+            values = self.llm.run_batches(batches)
+        completed = [self._completed(each) for each in values]
         self.renew()
         if any(run.digest != self.description.digest for run in prepared):
             raise NotFoundError(
@@ -255,7 +241,7 @@ class ServedTransformerLens(ServedModel):
         read = ValuesReader(values, reads_are_quick=self._reads_are_quick)
         nonce, digest = uuid.uuid4().hex, self.description.digest
         llm, warnings = self.llm.reading_run(values), self.llm.warnings_of(values)
-        return CompletedRun(read, llm, tokens, mask, values.nbytes, nonce, self, digest, warnings)
+        return CompletedRun(read, llm, tokens, mask, values.nbytes, nonce, self, digest, warnings, values.effects)
 
     def _reader(self) -> Reader:
         return ValuesReader(ModelValues(self.llm.bridged), reads_are_quick=self._reads_are_quick)

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 from transparent_llm.analysis.methods import Analyses
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ParityCheck
-from transparent_llm.run_input import RunInput, checked_bos, ids_of, one_text
+from transparent_llm.interventions.own import OwnEdits
+from transparent_llm.run_input import checked_bos, ids_of, one_text
 from transparent_llm.runtime.current import Current, OwnSelection
 from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.runtime.residual import require_residual
-from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import Padding, Selection, checked_padding, require_dtype
 from transparent_llm_server.models import results
@@ -38,6 +38,7 @@ from transparent_llm_server.models.loading.progress import step
 from transparent_llm_server.models.loading.vocabulary import require_same_vocabulary
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
+from transparent_llm_server.models.running import Running
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,7 +57,7 @@ EDITED = "edited since the model was loaded; what its checks measured was measur
 
 
 @short_tracebacks
-class TransformerLensTransparentLlm(Projecting, Analyses):
+class TransformerLensTransparentLlm(Running, Projecting, Analyses):
     """A model in this process, run through TransformerLens without any weight processing.
 
     An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
@@ -69,7 +70,7 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         model_name: A local folder, a hub name, a GGUF file, or one in a folder or of the hub (NAME:FILE.gguf). Weights
             are read from safetensors or GGUF; the latter are turned into floating numbers of `dtype`.
         hf_model: A loaded Hugging Face causal language model to use instead. It is taken over in place: hooked, moved,
-            cast, frozen and put into eval mode.
+            cast, frozen and put into eval mode; whoever has it may edit its weights, which is noticed.
         tokenizer: Its tokenizer, if not the one beside the model.
         device: "cpu", "cuda", "cuda:1", "gpu" (the same as "cuda") or "auto" (a GPU if there is one).
         dtype: Of weights and values.
@@ -108,6 +109,7 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         self._own_selection = OwnSelection(Selection(padding=checked_padding(padding)))
         folder = None if offload_dir is None else Path(offload_dir)
         placement = Placement(device, dtype, device_map, max_memory, folder, quantization)
+        is_handed_over = hf_model is not None
         loaded = load(model_name, hf_model, tokenizer, placement, revision, adapter)
         hf_model, tokenizer = loaded.model, loaded.tokenizer
         n_ctx = context_length(hf_model.config.get_text_config(), fallback=2048)
@@ -128,17 +130,20 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
         described = display_name(model_name), digest.result(), n_ctx
         (capture,) = run_together(self._model, [batch])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
-        self._model.watch()
+        if is_handed_over:  # who loads it from files has it alone
+            self._model.watch()
         self._last_step = LastStep(self._model)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
         self._description = self._describe(*described, parity, capture)
         self._current_run: Current[RunValues] = Current()
+        self._own_edits = OwnEdits()
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._current_run, twin._own_selection = self._current_run.copy(), self._own_selection.copy()
+        twin._own_edits = OwnEdits()
         return twin
 
     def __repr__(self) -> str:
@@ -166,45 +171,14 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
     def model_info(self) -> ModelInfo:
         return self._description.info
 
-    def run(self, sentences: list[str], *, add_bos: bool | None = None) -> None:
-        self._begin(self.encode(sentences, checked_bos(add_bos)))
-
-    def run_tokens(self, token_ids: list[list[int]]) -> None:
-        rows = RunInput.of_tokens(token_ids).token_ids or ()
-        self._tokenization.check(rows)
-        self._begin(rows)
-
-    def _begin(self, rows: Sequence[Sequence[int]]) -> None:
-        with standard_numerics():
-            (values,) = self.run_batches([self.prepare(rows)])
-            found = self.warnings_of(values)
-        self._current_run.begin(values)
-        warn_of_run(found)
-
     @contextmanager
     def reading(self: _Self, *, padding: Padding) -> Iterator[_Self]:
         """Within a `with` block: another choice for `padding`, for reads of the thread that opens it."""
         with self._own_selection.within(lambda before: before.narrowed(None, {}, frozenset(), padding)):
             yield self
 
-    def warnings(self) -> tuple[str, ...]:
-        """What should be known before values of the current run are believed: `run` warned of it."""
-        return self.warnings_of(self.values())
-
-    def warnings_of(self, values: RunValues) -> tuple[str, ...]:
-        """What should be known before the values of a run are believed."""
-        return (*values.warnings, *self._tokenization.warnings(values.tokens().tensor(), values.mask().tensor()))
-
-    def encode(self, sentences: list[str], add_bos: bool | None = None) -> list[list[int]]:
-        """Token ids of each sentence as `run` would use them, checked but not run."""
-        return self._tokenization.encode(RunInput.of_sentences(sentences).sentences or (), add_bos)
-
     def to_tokens(self, text: str, *, add_bos: bool | None = None) -> Int[torch.Tensor, "pos"]:
         return torch.tensor(self.encode([one_text(text)], checked_bos(add_bos))[0], dtype=torch.int64)
-
-    def check_tokens(self, token_ids: Sequence[Sequence[int]]) -> None:
-        """Refuse what `run_tokens` would refuse, without running it."""
-        self._tokenization.check(token_ids)
 
     def values(self) -> RunValues:
         """The current run's values without copies: views that must not be written to."""
@@ -219,14 +193,6 @@ class TransformerLensTransparentLlm(Projecting, Analyses):
     def bridged(self) -> BridgedModel:
         """The model through its bridge, which all copies of this object share."""
         return self._model
-
-    def prepare(self, token_ids: Sequence[Sequence[int]]) -> Batch:
-        """Pad checked rows to a batch that `run_batches` can run."""
-        return Batch(*self._tokenization.pad(token_ids))
-
-    def run_batches(self, batches: Sequence[Batch]) -> list[RunValues]:
-        """Run several batches in one forward pass, which gives the same values within rounding; one alone: exactly."""
-        return [RunValues(self._model, capture) for capture in run_together(self._model, batches)]
 
     def batch_size(self) -> int:
         return self.values().batch_size()

@@ -42,7 +42,6 @@ def model_source(config: ServerConfig, model: ModelConfig, alone: Alone) -> Mode
     def load(on_step: Callable[[str], None]) -> ServedModel:
         with reporting_to(LoadProgress(on_step, alone)):
             llm = TransformerLensTransparentLlm(model.source, revision=model.revision, adapter=adapter, **vars(place))
-        llm.bridged.edits.stop()  # nobody but this server has it
         return served_model(model.alias, llm)
 
     known = ModelDescription(

@@ -15,7 +15,8 @@ from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.wire.methods import METHODS, Method, Part
 from transparent_llm.wire.parameters import Argument
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
-from transparent_llm_server.models.serving import CompletedRun, Reader
+from transparent_llm_server.models.reading import Reader
+from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.models.values.value import Computed, Found, Value
 from transparent_llm_server.rpc.work import LONG, Sizes, work_of
 

@@ -16,7 +16,7 @@ from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import Call, current
 from transparent_llm_server.models.forward.cancellation import cancellable
-from transparent_llm_server.models.serving import Reader
+from transparent_llm_server.models.reading import Reader
 from transparent_llm_server.models.values.value import Piece, Stored, Value
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller

@@ -27,12 +27,14 @@ from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
-from transparent_llm_server.models.serving import CompletedRun, Reader, ServedModel
+from transparent_llm_server.models.reading import Reader
+from transparent_llm_server.models.serving import CompletedRun, ServedModel
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.intake import Intake
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
@@ -65,6 +67,7 @@ FEATURES = (
     "wire_dtype",
     "resume",
     "run_tokens",
+    "edits",
     "factored",
     "fetch",
     "neuron_outputs",
@@ -121,15 +124,13 @@ class TransparentLlmServicer:
 
             def answer() -> service_pb2.RunResponse:
                 strings = tuple(model.strings(run.tokens.flatten().tolist()))
-                result = wire_runs.RunResult(
-                    run_id, run.tokens, run.mask, strings, run.nbytes, run.digest, run.warnings
-                )
-                return result.to_wire()
+                told = (run.nbytes, run.digest, run.warnings, run.effects)
+                return wire_runs.RunResult(run_id, run.tokens, run.mask, strings, *told).to_wire()
 
             return self.intake.answer(model, run.tokens.numel(), answer, caller)
 
     def _run(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> tuple[str, CompletedRun]:
-        prepared = self.intake.prepared(model, request, caller)
+        prepared = edited(model, self.intake.prepared(model, request, caller), request, self._runs, caller.owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         run_id = model.run_id(prepared, caller.owner)
         if self._config.log_prompts:

@@ -1,4 +1,5 @@
 from . import analysis_pb2 as _analysis_pb2
+from . import interventions_pb2 as _interventions_pb2
 from . import method_pb2 as _method_pb2
 from . import model_pb2 as _model_pb2
 from . import tensor_pb2 as _tensor_pb2
@@ -71,19 +72,21 @@ class TokenBatch(_message.Message):
     def __init__(self, sequences: _Optional[_Iterable[_Union[TokenSequence, _Mapping]]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("model", "sentences", "tokens", "add_bos")
+    __slots__ = ("model", "sentences", "tokens", "add_bos", "edits")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SENTENCES_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ADD_BOS_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
     model: str
     sentences: SentenceBatch
     tokens: TokenBatch
     add_bos: bool
-    def __init__(self, model: _Optional[str] = ..., sentences: _Optional[_Union[SentenceBatch, _Mapping]] = ..., tokens: _Optional[_Union[TokenBatch, _Mapping]] = ..., add_bos: bool = ...) -> None: ...
+    edits: _containers.RepeatedCompositeFieldContainer[_interventions_pb2.Intervention]
+    def __init__(self, model: _Optional[str] = ..., sentences: _Optional[_Union[SentenceBatch, _Mapping]] = ..., tokens: _Optional[_Union[TokenBatch, _Mapping]] = ..., add_bos: bool = ..., edits: _Optional[_Iterable[_Union[_interventions_pb2.Intervention, _Mapping]]] = ...) -> None: ...
 
 class RunResponse(_message.Message):
-    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest", "warnings")
+    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest", "warnings", "effects")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     N_POS_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +96,7 @@ class RunResponse(_message.Message):
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     batch_size: int
     n_pos: int
@@ -102,7 +106,8 @@ class RunResponse(_message.Message):
     stored_bytes: int
     model_digest: str
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    effects: _containers.RepeatedCompositeFieldContainer[_interventions_pb2.EditEffect]
+    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., effects: _Optional[_Iterable[_Union[_interventions_pb2.EditEffect, _Mapping]]] = ...) -> None: ...
 
 class ReleaseRunRequest(_message.Message):
     __slots__ = ("run_id",)

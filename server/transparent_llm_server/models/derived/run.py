@@ -12,10 +12,12 @@ from functools import cached_property, partial
 import torch
 
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
+from transparent_llm.interventions import EditEffect
 from transparent_llm.padding import RunPadding
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
+from transparent_llm_server.models.derived.not_finite import not_finite
 from transparent_llm_server.models.derived.projected import heads_along, kv_head, value_weighted_norms
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
@@ -25,9 +27,6 @@ from transparent_llm_server.models.forward.neurons import Neurons
 from transparent_llm_server.models.values.checked import CheckedValue
 from transparent_llm_server.models.values.decompositions import AttnParts, DecomposedAttn, DecomposedFfn, FfnParts
 from transparent_llm_server.models.values.value import Computed, Stored, Sum, Value
-
-_MOST_PLACES = 5
-"""Rows that a warning names."""
 
 _WHAT_WAS_RUN = ("mask", "tokens")
 _OF_HEADS = ("attention_output", "decomposed_attn")
@@ -40,9 +39,24 @@ class RunValues:
     Of a model that others may change meanwhile, what was computed while it was changed is not given out.
     """
 
-    def __init__(self, model: BridgedModel, capture: Capture) -> None:
+    def __init__(self, model: BridgedModel, capture: Capture, effects: tuple[EditEffect, ...] = ()) -> None:
         self._model = model
         self._capture = capture
+        self.effects = effects
+        """What each edit of the run did."""
+
+    @property
+    def capture(self) -> Capture:
+        """What the forward pass left. Nobody writes to it."""
+        return self._capture
+
+    def is_of(self, model: BridgedModel) -> bool:
+        """Whether that model made it."""
+        return self._model is model
+
+    def place(self, batch_i: int, pos: int) -> tuple[int, int]:
+        """A row and a position of it, counted from the beginning."""
+        return self._checked(batch_i, pos)
 
     @property
     def nbytes(self) -> int:
@@ -70,15 +84,7 @@ class RunValues:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What should be known before these values are believed, in words."""
-        found, dtype = self._capture.not_finite(), str(self._model.dtype).removeprefix("torch.")
-        places = [f"row {row} {_from_layer(layer)}" for row, layer in sorted(found.items())]
-        if not places:
-            return ()
-        more = f" and {len(places) - _MOST_PLACES} more rows" if len(places) > _MOST_PLACES else ""
-        return (
-            f"values are not finite: {', '.join(places[:_MOST_PLACES])}{more}. The largest number of {dtype} is "
-            f"{torch.finfo(self._model.dtype).max:g}; load the model in a wider type, such as bfloat16 or float32",
-        )
+        return not_finite(self._capture, self._model.dtype)
 
     @cached_property
     def padding(self) -> RunPadding:
@@ -112,6 +118,8 @@ class RunValues:
         before, added = capture.residual_in, capture.attn_out
         if added is None:
             raise unsupported(self._model, "residual_after_attn", layer, "has no attention output")
+        if capture.residual_mid is not None:
+            return self._unchanged(Stored(capture.residual_mid))
         return self._unchanged(Sum(before, added))
 
     def residual_out(self, layer: int) -> Value:
@@ -167,6 +175,7 @@ class RunValues:
         [head target source] and value_out [source head d_model]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
+        self._require_sums(capture, "decomposed_attn", layer, batch_i)
         value_out = partial(self._value_out, part, value[batch_i])
         parts = AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
         return self._unchanged(DecomposedAttn(parts), part.head_modules)
@@ -201,6 +210,7 @@ class RunValues:
         """What each head brought from each source to one position, along a direction [head source]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         batch_i, pos = self._checked(batch_i, pos)
+        self._require_sums(capture, "decomposed_attn", layer, batch_i)
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
 
         def compute() -> torch.Tensor:
@@ -214,6 +224,7 @@ class RunValues:
         """Length of what each head brought from each source to each target [head target source]."""
         part, pattern, value, capture = self._heads("decomposed_attn", layer)
         row = checked_index("batch_i", batch_i, self.batch_size())
+        self._require_sums(capture, "decomposed_attn", layer, row)
         gain = part.attn_gain(capture, row)
 
         def compute() -> torch.Tensor:
@@ -229,8 +240,11 @@ class RunValues:
 
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
-        source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
-        mixed = wide(pattern[batch_i, head, pos]) @ source
+        if capture.z is not None and _is_edited(capture, batch_i, pos, head):
+            mixed = wide(capture.z[batch_i, pos, head])
+        else:
+            source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
+            mixed = wide(pattern[batch_i, head, pos]) @ source
         gain = _at_position(part.attn_gain(capture, batch_i), pos)
         return _times(mixed @ wide(part.w_o[head]), gain).to(self._model.dtype)
 
@@ -261,6 +275,11 @@ class RunValues:
             raise unsupported(self._model, method, layer, "has no attention heads")
         return part, capture.pattern, capture.value, capture
 
+    def _require_sums(self, capture: LayerCapture, method: str, layer: int, row: int) -> None:
+        if _is_edited(capture, row):
+            why = "has heads that were edited in this run, so that what they add is no sum over sources"
+            raise unsupported(self._model, method, layer, f"{why}; attention_output has what each adds")
+
     def _neurons(self, method: str, layer: int) -> tuple[Layer, Neurons, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)
         if part.neurons is None or capture.neurons is None:
@@ -280,8 +299,9 @@ class RunValues:
         return CheckedValue(value, partial(edits.require_unchanged, self._capture.generation, *modules))
 
 
-def _from_layer(layer: int) -> str:
-    return "from the embedding on" if layer < 0 else f"from layer {layer} on"
+def _is_edited(capture: LayerCapture, *place: int) -> bool:
+    """Whether a row, position or head was edited there."""
+    return capture.z_is_edited is not None and bool(capture.z_is_edited[place].any())
 
 
 def _computed_factors(value: Value) -> dict[str, torch.Tensor]:

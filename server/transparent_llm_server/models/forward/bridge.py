@@ -21,7 +21,7 @@ from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
 from transparent_llm_server.models.forward.neurons import Materialize, unbridged
-from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, last_hook
+from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, Rewrites, last_hook
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.forward.structure import Structure
@@ -124,12 +124,16 @@ class BridgedModel:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
         return sum(storages.values())
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> Capture:
-        """Run one padded batch [batch pos] with its mask and keep what the values need."""
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> Capture:
+        """Run one padded batch [batch pos] with its mask and keep what the values need.
+
+        Raises:
+            NotSupportedError: something is to be rewritten, which the bridge does not do.
+        """
         with self._materialized.lock, _evaluating(self._hf):
             generation = self.edits.check()
             self.edits.require_no_hooks()
-            shown = self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64))
+            shown = self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites)
         of_layers: list[dict[str, torch.Tensor]] = [{} for _ in self.layers]
         for site, tensor in shown.items():
             of_layers[site.layer][site.field] = tensor
@@ -153,6 +157,13 @@ class BridgedModel:
                 x = unbridged(self._bridge.ln_final)(x)
             scores = _scores(unbridged(self._bridge.unembed), x, tokens)[0]
         return finish_logits(scores, self.text_config) if normalize else scores
+
+    def unembedding_of(self, token: int) -> torch.Tensor:
+        """The row of the unembedding for a token [d_model]: the direction that its logit reads."""
+        module = unbridged(self._bridge.unembed)
+        with self._materialized(module):
+            row: torch.Tensor = module.weight[token]
+            return row.detach().clone()
 
     def _engine(self, plain: Structure, tokens: torch.Tensor, mask: torch.Tensor) -> ForwardPass:
         """Taps, if they show of a probe what the bridge shows of it; else the bridge."""

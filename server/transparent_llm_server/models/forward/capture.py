@@ -36,6 +36,16 @@ class LayerCapture:
     neurons: torch.Tensor | None
     """Activations [batch pos d_ffn]; in a mixture of experts the input of the layer [batch pos d_model]."""
 
+    z: torch.Tensor | None = None
+    """What heads mixed of the values [batch pos head d_head], in runs where that was edited."""
+
+    z_is_edited: torch.Tensor | None = None
+    """Where z was edited [batch pos head]; elsewhere it is pattern times value."""
+
+    residual_mid: torch.Tensor | None = None
+    """The stream between attention and feed-forward part [batch pos d_model], where that was edited; else it is
+    residual_in plus attn_out."""
+
 
 @dataclass(frozen=True)
 class Capture:

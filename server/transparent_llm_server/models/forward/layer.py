@@ -72,9 +72,9 @@ class Layer:
 
     def shaped(self, field: str, tensor: torch.Tensor, batch_pos: Sequence[int]) -> torch.Tensor:
         """As a capture holds it."""
-        if field not in ("attn_scale", "ffn_scale"):  # norms divide in float32
+        if field not in ("attn_scale", "ffn_scale", "z_is_edited"):  # norms divide in float32
             tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
-        if field == "value":
+        if field in ("value", "z"):
             return tensor.reshape(*batch_pos, -1, self._d_head)
         return tensor.reshape(*batch_pos, -1) if field in _OF_POSITIONS else tensor
 
@@ -111,6 +111,11 @@ class Layer:
         with self._place.materialized(self._attn):
             weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
             return weight.detach()
+
+    def output_projection(self, z: torch.Tensor) -> torch.Tensor:
+        """What the output weights and bias make of all heads' vectors [... head * d_head], with no hook of ours."""
+        projected: torch.Tensor = unbridged(self._attn.o).forward(z)  # type: ignore[union-attr]
+        return projected
 
     @property
     def b_o(self) -> torch.Tensor | float:

@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from transparent_llm.errors import ModelRefusedError
+from transparent_llm.errors import ModelRefusedError, NotSupportedError
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.layer import Layer
-from transparent_llm_server.models.forward.taps import Site, Tap, Taps
+from transparent_llm_server.models.forward.taps import Rewrite, Site, Tap, Taps
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel
 
+
+Rewrites = Mapping[Site, Rewrite]
+"""What becomes of tensors on their way."""
+
+_Shown = Mapping[Site, torch.Tensor]
 
 Body = Callable[[torch.Tensor, torch.Tensor], object]
 """Computes the blocks of a plain model, from tokens and mask, and as little else as it can."""
@@ -34,11 +39,12 @@ class ForwardPass(ABC):
     """As `ServerInfo` names it."""
 
     @abstractmethod
-    def run(self, tokens: torch.Tensor, mask: torch.Tensor) -> Mapping[Site, torch.Tensor]:
+    def run(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> _Shown:
         """Run token ids [batch pos] with their mask: every tensor that the layers' values need, as the model has it.
 
         Raises:
             ModelRefusedError: a tensor did not show.
+            NotSupportedError: this engine rewrites nothing.
         """
 
 
@@ -56,8 +62,10 @@ class BridgePass(ForwardPass):
         self._names[Site(len(layers) - 1, "residual_out")] = last_hook(layers)
         self._is_captured = frozenset(self._names.values()).__contains__  # a list would hook every alias as well
 
-    def run(self, tokens: torch.Tensor, mask: torch.Tensor) -> Mapping[Site, torch.Tensor]:
+    def run(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> _Shown:
         """Through the bridge's hooks."""
+        if rewrites:
+            raise NotSupportedError("this model runs through TransformerLens' bridge, where runs cannot be edited")
         try:
             _, cache = self._bridge.run_with_cache(
                 tokens,
@@ -82,13 +90,13 @@ class TappedPass(ForwardPass):
 
     def __init__(self, body: Body, taps: Sequence[tuple[Site, Tap]], blocks: Sequence[torch.nn.Module]) -> None:
         self._body = body
-        self._sites = tuple(site for site, _ in taps)
+        self._sites = tuple(site for site, tap in taps if not tap.is_optional)
         self._cancelling = [block.register_forward_pre_hook(raise_if_cancelled) for block in blocks]
         self._taps = Taps(taps)
 
-    def run(self, tokens: torch.Tensor, mask: torch.Tensor) -> Mapping[Site, torch.Tensor]:
+    def run(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> _Shown:
         """Through the taps."""
-        with self._taps.keeping() as kept:
+        with self._taps.keeping(rewrites) as kept:
             self._body(tokens, mask)
         _require_all(self._sites, kept)
         return kept

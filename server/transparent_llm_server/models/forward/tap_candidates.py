@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from transparent_llm_server.models.forward.neurons import unbridged
-from transparent_llm_server.models.forward.taps import Tap
+from transparent_llm_server.models.forward.taps import Tap, replaced
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge.generalized_components import BlockBridge
@@ -45,18 +45,21 @@ def candidates(
         "residual_out": [Tap(plain, _first)],
         "attn_out": _branch([_part(block, "ln1_post"), unbridged(attn), _part(attn, "o")], multiplier),
         "ffn_out": _branch([_part(block, "ln2_post"), unbridged(mlp), out], multiplier),
-        "pattern": [Tap(module, _pattern) for module in _modules(unbridged(attn))],
+        "pattern": [Tap(module, _pattern, put=_more) for module in _modules(unbridged(attn))],
         "value": [] if heads is None else list(_values(attn, heads)),
         "attn_scale": _scales(getattr(block, "ln1_post", None)),
         "ffn_scale": _scales(getattr(block, "ln2_post", None)),
+        "z": [Tap(module, _tensor, at_input=True, is_optional=True) for module in _modules(_part(attn, "o"))],
         "neurons": [Tap(module, _tensor, at_input=True) for module in _modules(unbridged(mlp) if has_experts else out)],
     }
 
 
 def _branch(found: list[Any], multiplier: torch.Tensor | None) -> list[Tap]:
     """What is added to the residual stream is the output of one of these, or that many times it."""
-    pick = _first if multiplier is None else partial(_multiplied, float(multiplier))
-    return [Tap(module, pick) for module in _modules(*found)]
+    if multiplier is None:
+        return [Tap(module, _first) for module in _modules(*found)]
+    by = float(multiplier)
+    return [Tap(module, partial(_multiplied, by), put=partial(_divided, by)) for module in _modules(*found)]
 
 
 def _values(attn: Any, heads: Heads) -> Iterator[Tap]:
@@ -107,6 +110,15 @@ def _first(output: Any) -> torch.Tensor | None:
 def _multiplied(multiplier: float, output: Any) -> torch.Tensor | None:
     found = _first(output)
     return None if found is None else found * multiplier
+
+
+def _divided(multiplier: float, output: Any, tensor: torch.Tensor) -> Any:
+    return replaced(output, tensor / multiplier)
+
+
+def _more(output: Any, added: torch.Tensor) -> Any:
+    """With more attention output, which is what another pattern comes to."""
+    return replaced(output, output[0] + added)
 
 
 def _pattern(output: Any) -> torch.Tensor | None:

@@ -50,7 +50,15 @@ class Tapping:
 
     def _tapped(self, body: Body) -> TappedPass:
         """Also seen to show the same when no other candidate is looked at."""
-        taps = list(self._chosen(body).items())
+        chosen = self._chosen(body)
+        optional = [
+            (Site(i, field), tap)
+            for i, layer in enumerate(self.layers)
+            for field, taps in layer.taps().items()
+            for tap in taps[:1]
+            if tap.is_optional
+        ]
+        taps = sorted([*chosen.items(), *optional], key=lambda found: found[0].field != "pattern")  # before its output
         tapped = TappedPass(body, taps, [layer.plain for layer in self.layers])
         try:
             shown = tapped.run(self.tokens, self.mask)

@@ -16,6 +16,13 @@ _Key = TypeVar("_Key")
 Pick = Callable[[Any], "torch.Tensor | None"]
 """The tensor in what a module is given or gives; None: it is not in there."""
 
+Put = Callable[[Any, torch.Tensor], Any]
+"""What passes, with another tensor in the place of that one."""
+
+Rewrite = Callable[[torch.Tensor, dict[Any, torch.Tensor]], torch.Tensor]
+"""What passes on instead of a tensor: the same object if it stays as it is. It is given what is kept so far, and keeps
+there what is to be read afterwards."""
+
 
 class Site(NamedTuple):
     """A tensor of a forward pass."""
@@ -23,6 +30,13 @@ class Site(NamedTuple):
     layer: int
     field: str
     """Of `LayerCapture`, or "residual_out"."""
+
+
+def replaced(passing: Any, tensor: torch.Tensor) -> Any:
+    """A tensor in the place of another, or of the first of several."""
+    if isinstance(passing, torch.Tensor):
+        return tensor
+    return type(passing)([tensor, *passing[1:]])
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,10 @@ class Tap:
     pick: Pick
     at_input: bool = False
     """Of the module's first argument; else of what it returns."""
+
+    put: Put = replaced
+    is_optional: bool = False
+    """Looked at only where it is rewritten."""
 
 
 class Taps(Generic[_Key]):
@@ -51,43 +69,66 @@ class Taps(Generic[_Key]):
             self._handles.append(module.register_forward_hook(self._at_output(found)))
 
     @contextmanager
-    def keeping(self) -> Iterator[Mapping[_Key, torch.Tensor]]:
-        """Within this block what passes in this thread is kept, in the mapping that it yields."""
+    def keeping(self, rewrites: Mapping[_Key, Rewrite] | None = None) -> Iterator[dict[_Key, torch.Tensor]]:
+        """Within this block what passes in this thread is kept, in the mapping that it yields, and rewritten."""
         kept: dict[_Key, torch.Tensor] = {}
-        self._of_thread.kept = kept
+        self._of_thread.pass_ = _Pass(kept, rewrites or {})
         try:
             yield kept
         finally:
-            self._of_thread.kept = None
+            self._of_thread.pass_ = None
 
     def remove(self) -> None:
         """Take them off the model."""
         for handle in self._handles:
             handle.remove()
 
-    def _at_input(self, taps: Sequence[tuple[_Key, Tap]]) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001
-            kept = self._of_thread.kept
-            if kept is not None:
-                _keep(kept, taps, args[0] if args else kwargs.get("hidden_states"))
+    def _at_input(self, taps: Sequence[tuple[_Key, Tap]]) -> Callable[..., object]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:  # noqa: ARG001
+            under_way = self._of_thread.pass_
+            if under_way is None:
+                return None
+            given = args[0] if args else kwargs.get("hidden_states")
+            passed = under_way.through(taps, given)
+            if passed is given:
+                return None
+            return ((passed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": passed})
 
         return hook
 
-    def _at_output(self, taps: Sequence[tuple[_Key, Tap]]) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001
-            kept = self._of_thread.kept
-            if kept is not None:
-                _keep(kept, taps, output)
+    def _at_output(self, taps: Sequence[tuple[_Key, Tap]]) -> Callable[..., object]:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> object:  # noqa: ARG001
+            under_way = self._of_thread.pass_
+            if under_way is None:
+                return None
+            passed = under_way.through(taps, output)
+            return None if passed is output else passed
 
         return hook
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass that is under way."""
+
+    kept: dict[Any, torch.Tensor]
+    rewrites: Mapping[Any, Rewrite]
+
+    def through(self, taps: Sequence[tuple[Any, Tap]], passing: Any) -> Any:
+        """Keep, and rewrite, what these taps see: what passes on."""
+        for key, tap in taps:
+            rewrite = self.rewrites.get(key) if self.rewrites else None
+            if tap.is_optional and rewrite is None:
+                continue
+            tensor = tap.pick(passing)
+            if tensor is None:
+                continue
+            self.kept[key] = tensor
+            if rewrite is not None:
+                passed = rewrite(tensor, self.kept)
+                passing = passing if passed is tensor else tap.put(passing, passed)
+        return passing
 
 
 class _OfThread(threading.local):
-    kept: dict[Any, torch.Tensor] | None = None
-
-
-def _keep(kept: dict[_Key, torch.Tensor], taps: Sequence[tuple[_Key, Tap]], passing: Any) -> None:
-    for key, tap in taps:
-        tensor = tap.pick(passing)
-        if tensor is not None:
-            kept[key] = tensor
+    pass_: _Pass | None = None

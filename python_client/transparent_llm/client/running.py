@@ -1,0 +1,69 @@
+"""The part of the remote object that runs: input to the server, as it is or with edits on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from transparent_llm.client.connected import Connected
+from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.interventions import EditEffect, Intervention
+from transparent_llm.interventions.own import checked_edits
+from transparent_llm.interventions.sources import sources_of
+from transparent_llm.run_input import RunInput
+from transparent_llm.runtime.run_warning import warn_of_run
+
+_Self = TypeVar("_Self", bound="RemoteRunning")
+
+
+class RemoteRunning(Connected):
+    """Runs of one object: see `RemoteTransparentLlm`."""
+
+    def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
+        run_input = RunInput.of_sentences(sentences, add_bos)
+        if add_bos is not None:
+            self._shared.models.require("add_bos")
+        self._begin(run_input, edits)
+
+    def run_tokens(self, token_ids: list[list[int]], *, edits: Sequence[Intervention] = ()) -> None:
+        self._begin(RunInput.of_tokens(token_ids), edits)
+
+    @contextmanager
+    def edits(self: _Self, *edits: Intervention) -> Iterator[_Self]:
+        """Within a `with` block, every run that the thread makes has these edits, before those that it is given."""
+        with self._own_edits.within(edits):
+            yield self
+
+    def effects(self) -> tuple[EditEffect, ...]:
+        """What each edit of the current run did, in their order. Needs no call.
+
+        Raises:
+            NotRunError: nothing was run yet.
+        """
+        return self._runs.current().result.effects
+
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self._runs.current().result.warnings
+
+    def _begin(self, run_input: RunInput, edits: Sequence[Intervention]) -> None:
+        made = (*self._own_edits.get(), *checked_edits(edits))
+        if made:
+            self._shared.models.require("edits")
+        self._runs.begin(run_input, made, _runs_of(made))
+        warn_of_run(self.warnings())
+
+
+def _runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:
+    """What edits take from, as it is now."""
+    found = {}
+    for source in sources_of(edits):
+        if not isinstance(source, RemoteRunning):
+            raise InvalidRequestError(
+                f"the source of an edit is an object of the same server with a current run, got {type(source).__name__}"
+            )
+        found[source] = source._runs.current()
+    return found  # type: ignore[return-value]  # remote objects are of the contract

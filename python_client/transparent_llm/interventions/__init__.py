@@ -1,0 +1,66 @@
+"""Changes of a run, as data: where, which elements, and what becomes of them. `llm.run(sentences, edits=[...])`.
+
+    llm.run(["When John and Mary went to the shops, John gave the bag to"], edits=[zero(head(9, 6))])
+    llm.run([corrupt], edits=[patch(residual_out(5), source=clean, positions=[3])])
+    llm.run([text], edits=[add(residual_out(6), unembedding(5335), 4.0, positions="last")])
+
+Edits are made in the order in which the model comes to their sites; at one site in the order of the list, each of what
+the one before left. Every value that is then read is one of the edited run. The definitions of sites and operations
+stand with them (`site.py`, `operation.py`); they are computed in float32 at least, and rounded once.
+"""
+
+from transparent_llm.interventions.effect import EditEffect
+from transparent_llm.interventions.intervention import (
+    Intervention,
+    add,
+    clamp,
+    mean,
+    noise,
+    patch,
+    project,
+    scale,
+    set_to,
+    swap,
+    zero,
+)
+from transparent_llm.interventions.site import (
+    Site,
+    attn_out,
+    ffn_out,
+    head,
+    neurons,
+    pattern,
+    residual_after_attn,
+    residual_in,
+    residual_out,
+)
+from transparent_llm.interventions.vector import Vector, literal, neuron_output, unembedding, value_of
+
+__all__ = [
+    "EditEffect",
+    "Intervention",
+    "Site",
+    "Vector",
+    "add",
+    "attn_out",
+    "clamp",
+    "ffn_out",
+    "head",
+    "literal",
+    "mean",
+    "neuron_output",
+    "neurons",
+    "noise",
+    "patch",
+    "pattern",
+    "project",
+    "residual_after_attn",
+    "residual_in",
+    "residual_out",
+    "scale",
+    "set_to",
+    "swap",
+    "unembedding",
+    "value_of",
+    "zero",
+]

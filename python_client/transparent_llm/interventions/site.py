@@ -1,0 +1,96 @@
+"""Where a run can be changed: a tensor of one layer that is on the way from tokens to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.runtime.indexing import integer
+
+
+class SiteKind(Enum):
+    """What stands at a site, by the name that the contract has for it."""
+
+    RESIDUAL_IN = "residual_in"
+    RESIDUAL_AFTER_ATTN = "residual_after_attn"
+    RESIDUAL_OUT = "residual_out"
+    ATTN_OUT = "attn_out"
+    FFN_OUT = "ffn_out"
+    HEAD = "head"
+    PATTERN = "pattern"
+    NEURONS = "neurons"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A tensor of one layer. Made by the functions of this module."""
+
+    kind: SiteKind
+    layer: int
+    """Negative ones count from the end."""
+
+    head: int | None = None
+    """Of HEAD and PATTERN, a query head."""
+
+    neurons: tuple[int, ...] | None = None
+    """Of NEURONS, those that are changed; None: all."""
+
+    def __str__(self) -> str:
+        more = "" if self.head is None else f", {self.head}"
+        more += "" if self.neurons is None else f", {list(self.neurons)}"
+        return f"{self.kind.value}({self.layer}{more})"
+
+
+def residual_in(layer: int) -> Site:
+    """The residual stream as it enters a block [pos d_model]; that of layer 0 is the embedding."""
+    return Site(SiteKind.RESIDUAL_IN, integer("layer", layer))
+
+
+def residual_after_attn(layer: int) -> Site:
+    """The residual stream between attention and feed-forward part [pos d_model]. Blocks that compute both side by side
+    have none."""
+    return Site(SiteKind.RESIDUAL_AFTER_ATTN, integer("layer", layer))
+
+
+def residual_out(layer: int) -> Site:
+    """The residual stream as it leaves a block [pos d_model]: `residual_in(layer + 1)` is the same tensor."""
+    return Site(SiteKind.RESIDUAL_OUT, integer("layer", layer))
+
+
+def attn_out(layer: int) -> Site:
+    """What attention adds to the residual stream [pos d_model], with its bias, any norm after it and multiplier."""
+    return Site(SiteKind.ATTN_OUT, integer("layer", layer))
+
+
+def ffn_out(layer: int) -> Site:
+    """What the feed-forward part adds to the residual stream [pos d_model], with bias, norm and multiplier."""
+    return Site(SiteKind.FFN_OUT, integer("layer", layer))
+
+
+def head(layer: int, head: int) -> Site:
+    """What a head has mixed of the values [pos d_head] ("z"), before its output weights. A norm after attention is
+    computed of the changed sum."""
+    return Site(SiteKind.HEAD, integer("layer", layer), head=integer("head", head))
+
+
+def pattern(layer: int, head: int) -> Site:
+    """Attention probabilities of a head, after the softmax [query_pos key_pos]. `positions` of an edit are queries.
+    Their rows need not sum to 1 afterwards; what a query may not see stays 0."""
+    return Site(SiteKind.PATTERN, integer("layer", layer), head=integer("head", head))
+
+
+def neurons(layer: int, neurons: Iterable[int] | None = None) -> Site:
+    """Activations of neurons right after the activation function, gated: act(gate) * up [pos neuron].
+
+    Args:
+        layer: Of the neurons.
+        neurons: Their indices. None: all neurons of the layer.
+    """
+    if neurons is None:
+        return Site(SiteKind.NEURONS, integer("layer", layer))
+    chosen = tuple(integer("neurons", each) for each in neurons)
+    if not chosen:
+        raise InvalidRequestError("neurons is empty: name at least one, or leave it out for all")
+    return Site(SiteKind.NEURONS, integer("layer", layer), neurons=chosen)

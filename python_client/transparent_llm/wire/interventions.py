@@ -1,0 +1,260 @@
+"""Edits of a run on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from transparent_llm import interventions as made
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
+from transparent_llm.interventions import operation as ops
+from transparent_llm.interventions import vector as vectors
+from transparent_llm.interventions.site import SiteKind
+from transparent_llm.wire import tensors
+from transparent_llm.wire._gen import interventions_pb2 as pb
+from transparent_llm.wire.protocol_error import ProtocolError
+
+MOST_EDITS = 64
+"""Of one run."""
+
+_DEEPEST = 8
+"""Differences within differences."""
+
+_KINDS = {kind: pb.SiteKind.Value(f"SITE_KIND_{kind.name}") for kind in SiteKind}
+_KIND_BY_WIRE = {number: kind for kind, number in _KINDS.items()}
+
+Named = Callable[[TransparentLlm], str]
+"""The run id of an object's current run."""
+
+Found = Callable[[str], TransparentLlm]
+"""An object whose current run has this id."""
+
+
+def to_wire(edits: Sequence[Intervention], run_id_of: Named) -> list[pb.Intervention]:
+    """Messages of edits.
+
+    Raises:
+        TooLargeError: too many of them.
+        InvalidRequestError: a vector of a type that does not travel.
+    """
+    require_few(len(edits))
+    return [_edit_to_wire(edit, run_id_of) for edit in edits]
+
+
+def require_few(count: int) -> None:
+    """Refuse too many edits of one run.
+
+    Raises:
+        TooLargeError: with the numbers.
+    """
+    if count > MOST_EDITS:
+        raise TooLargeError(
+            f"{count} edits of one run, at most {MOST_EDITS} can be made",
+            reason="TOO_LONG",
+            metadata={"needed": str(count), "allowed": str(MOST_EDITS)},
+        )
+
+
+def from_wire(messages: Sequence[pb.Intervention], run_of: Found) -> tuple[Intervention, ...]:
+    """Edits out of a request; `run_of` says what is known of the runs that they take something from.
+
+    Raises:
+        InvalidRequestError: something is absent, unknown or makes no sense.
+        NotFoundError: a run that is not there.
+    """
+    require_few(len(messages))
+    return tuple(_edit_from_wire(message, run_of) for message in messages)
+
+
+def effects_to_wire(effects: Sequence[EditEffect]) -> list[pb.EditEffect]:
+    """What edits did, as messages."""
+    return [
+        pb.EditEffect(
+            edit=effect.edit,
+            selected=effect.selected,
+            changed=effect.changed,
+            delta_norm=effect.delta_norm,
+            norm=effect.norm,
+            max_delta=effect.max_delta,
+        )
+        for effect in effects
+    ]
+
+
+def effects_from_wire(messages: Sequence[pb.EditEffect], count: int) -> tuple[EditEffect, ...]:
+    """What so many edits did.
+
+    Raises:
+        ProtocolError: there are more or fewer.
+    """
+    if len(messages) != count:
+        raise ProtocolError(f"effects of {len(messages)} edits for {count} that were sent")
+    return tuple(EditEffect(m.edit[:1000], m.selected, m.changed, m.delta_norm, m.norm, m.max_delta) for m in messages)
+
+
+def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
+    message = pb.Intervention(site=_site_to_wire(edit.site))
+    if edit.positions == "all":
+        message.all_positions = True
+    elif edit.positions == "last":
+        message.last_position = True
+    else:
+        message.chosen_positions.indices.extend(edit.positions)
+    if edit.rows == "all":
+        message.all_rows = True
+    else:
+        message.chosen_rows.indices.extend(edit.rows)
+    _operation_to_wire(message, edit.operation, run_id_of)
+    return message
+
+
+def _operation_to_wire(message: pb.Intervention, operation: ops.Operation, run_id_of: Named) -> None:
+    def sent(vector: Vector) -> pb.Vector:
+        return _vector_to_wire(vector, run_id_of)
+
+    if isinstance(operation, ops.Scale):
+        message.scale.CopyFrom(pb.ScaleEdit(factor=operation.factor))
+    elif isinstance(operation, ops.Add):
+        message.add.CopyFrom(
+            pb.AddEdit(vector=sent(operation.vector), factor=operation.factor, relative=operation.relative)
+        )
+    elif isinstance(operation, ops.SetTo):
+        message.set.CopyFrom(pb.SetEdit(vector=sent(operation.vector)))
+    elif isinstance(operation, ops.Mean):
+        message.mean.CopyFrom(pb.MeanEdit(run_id=run_id_of(operation.source)))
+    elif isinstance(operation, ops.Patch):
+        message.patch.CopyFrom(_patch_to_wire(operation, run_id_of))
+    elif isinstance(operation, ops.Project):
+        message.project.CopyFrom(pb.ProjectEdit(vector=sent(operation.vector), factor=operation.factor))
+    elif isinstance(operation, ops.Clamp):
+        message.clamp.CopyFrom(pb.ClampEdit(vector=sent(operation.vector), least=operation.least, most=operation.most))
+    elif isinstance(operation, ops.Swap):
+        message.swap.CopyFrom(pb.SwapEdit(origin=sent(operation.origin), target=sent(operation.target)))
+    else:
+        assert isinstance(operation, ops.Noise)
+        message.noise.CopyFrom(pb.NoiseEdit(sd=operation.sd, seed=operation.seed))
+
+
+def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
+    message = pb.PatchEdit(run_id=run_id_of(operation.source))
+    if operation.rows is not None:
+        message.source_rows.indices.extend(operation.rows)
+    if operation.positions is not None:
+        message.source_positions.indices.extend(operation.positions)
+    return message
+
+
+def _site_to_wire(site: Site) -> pb.Site:
+    kind = _KINDS[site.kind]
+    return pb.Site(kind=kind, layer=site.layer, head=site.head, neurons=site.neurons or ())  # type: ignore[arg-type]
+
+
+def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
+    if isinstance(vector, vectors.Literal):
+        return pb.Vector(literal=tensors.encode(vector.values))
+    if isinstance(vector, vectors.ValueOf):
+        return pb.Vector(
+            value=pb.RunValue(
+                run_id=run_id_of(vector.source), site=_site_to_wire(vector.site), row=vector.row, pos=vector.pos
+            )
+        )
+    if isinstance(vector, vectors.Difference):
+        parts = (_vector_to_wire(part, run_id_of) for part in (vector.minuend, vector.subtrahend))
+        return pb.Vector(difference=pb.VectorDifference(minuend=next(parts), subtrahend=next(parts)))
+    if isinstance(vector, vectors.Unembedding):
+        return pb.Vector(unembedding=vector.token)
+    assert isinstance(vector, vectors.NeuronOutput)
+    return pb.Vector(neuron_output=pb.NeuronVector(layer=vector.layer, neuron=vector.neuron))
+
+
+def _edit_from_wire(message: pb.Intervention, run_of: Found) -> Intervention:
+    _require_known(message)
+    site = _site_from_wire(message.site)
+    positions: object = {"all_positions": "all", "last_position": "last"}.get(message.WhichOneof("positions") or "")
+    if message.HasField("chosen_positions"):
+        positions = tuple(message.chosen_positions.indices)
+    rows: object = tuple(message.chosen_rows.indices) if message.HasField("chosen_rows") else None
+    rows = "all" if message.HasField("all_rows") else rows
+    for name, given in (("positions", positions), ("rows", rows)):
+        if given is None:
+            raise InvalidRequestError(f"an edit of {site} says nothing of {name}: nothing is edited everywhere unasked")
+    where = {"positions": positions, "rows": rows}
+    which = message.WhichOneof("operation")
+    if which is None:
+        raise InvalidRequestError(f"an edit of {site} has no operation that this server knows")
+    return _OPERATIONS[which](site, getattr(message, which), run_of, where)
+
+
+def _vector_from_wire(message: pb.Vector, run_of: Found, depth: int = 0) -> Vector:
+    source = message.WhichOneof("source")
+    if source is None or depth > _DEEPEST:
+        raise InvalidRequestError("a vector of an edit is absent, or too many differences deep")
+    if source == "literal":
+        return made.literal(tensors.decode(message.literal))
+    if source == "value":
+        value = message.value
+        return made.value_of(_site_from_wire(value.site), run_of(value.run_id), row=value.row, pos=value.pos)
+    if source == "difference":
+        both = message.difference
+        one, other = (_vector_from_wire(part, run_of, depth + 1) for part in (both.minuend, both.subtrahend))
+        return one - other
+    if source == "unembedding":
+        return made.unembedding(message.unembedding)
+    return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)
+
+
+def _site_from_wire(message: pb.Site) -> Site:
+    kind = _KIND_BY_WIRE.get(message.kind)
+    if kind is None:
+        raise InvalidRequestError("the site of an edit is absent, or of a kind that this server does not know")
+    has_head = kind in (SiteKind.HEAD, SiteKind.PATTERN)
+    if has_head != message.HasField("head") or (message.neurons and kind is not SiteKind.NEURONS):
+        raise InvalidRequestError(f"a site of kind {kind.value} has {'a' if has_head else 'no'} head, and no more")
+    return Site(
+        kind,
+        message.layer,
+        head=message.head if has_head else None,
+        neurons=tuple(message.neurons) or None,
+    )
+
+
+_OPERATIONS: dict[str, Callable[..., Intervention]] = {
+    "scale": lambda site, m, _, where: made.scale(site, m.factor, **where),
+    "add": lambda site, m, run_of, where: made.add(
+        site, _vector_from_wire(m.vector, run_of), m.factor, relative=m.relative, **where
+    ),
+    "set": lambda site, m, run_of, where: made.set_to(site, _vector_from_wire(m.vector, run_of), **where),
+    "mean": lambda site, m, run_of, where: made.mean(site, run_of(m.run_id), **where),
+    "patch": lambda site, m, run_of, where: made.patch(
+        site,
+        run_of(m.run_id),
+        source_rows=m.source_rows.indices if m.HasField("source_rows") else None,
+        source_positions=m.source_positions.indices if m.HasField("source_positions") else None,
+        **where,
+    ),
+    "project": lambda site, m, run_of, where: made.project(
+        site, _vector_from_wire(m.vector, run_of), m.factor, **where
+    ),
+    "clamp": lambda site, m, run_of, where: made.clamp(
+        site, _vector_from_wire(m.vector, run_of), m.least, m.most, **where
+    ),
+    "swap": lambda site, m, run_of, where: made.swap(
+        site, _vector_from_wire(m.origin, run_of), _vector_from_wire(m.target, run_of), **where
+    ),
+    "noise": lambda site, m, _, where: made.noise(site, m.sd, m.seed, **where),
+}
+"""Field of an `Intervention` -> the edit that it is."""
+
+
+def _require_known(message: Message) -> None:
+    """Refuse fields that a newer schema has: without them it would be another edit."""
+    if len(UnknownFieldSet(message)):
+        raise InvalidRequestError(f"an edit has a field that this server does not know, in {message.DESCRIPTOR.name}")
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                _require_known(part)

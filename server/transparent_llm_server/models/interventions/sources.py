@@ -1,0 +1,89 @@
+"""Where an edit takes numbers from: vectors of the model, and what other runs of it had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.interventions.site import Site, SiteKind
+from transparent_llm.interventions.vector import Difference, Literal, NeuronOutput, Unembedding, ValueOf, Vector
+from transparent_llm.runtime.indexing import checked_index
+from transparent_llm.runtime.numerics import wide
+from transparent_llm_server.models.derived.run import RunValues
+from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.interventions.sites import captured
+
+
+class Sources:
+    """Of the edits of one model."""
+
+    def __init__(self, model: BridgedModel) -> None:
+        self._model = model
+
+    def vector(self, vector: Vector) -> torch.Tensor:
+        """Its numbers [d] or [n d], in float32 at least.
+
+        Raises:
+            InvalidRequestError: it is of another model.
+            IndexOutOfRangeError: it names a token, neuron, row or position that is not there.
+        """
+        if isinstance(vector, Literal):
+            return wide(vector.values)
+        if isinstance(vector, Difference):
+            one, other = self.vector(vector.minuend), self.vector(vector.subtrahend)
+            if one.shape != other.shape:
+                raise InvalidRequestError(
+                    f"a difference of vectors of shapes {list(one.shape)} and {list(other.shape)}"
+                )
+            return one - other.to(one.device)
+        if isinstance(vector, Unembedding):
+            token = checked_index("token", vector.token, self._model.d_vocab)
+            return wide(self._model.unembedding_of(token))
+        if isinstance(vector, NeuronOutput):
+            return self._neuron_output(vector)
+        assert isinstance(vector, ValueOf)
+        values = self.values(vector.source)
+        row, pos = values.place(vector.row, vector.pos)
+        return self.at(vector.site, values, [row], [pos])[0]
+
+    def _neuron_output(self, vector: NeuronOutput) -> torch.Tensor:
+        layer = checked_index("layer", vector.layer, len(self._model.layers))
+        neurons = self._model.layers[layer].neurons
+        if neurons is None:
+            raise NotSupportedError(f"layer {layer} has no neurons that can be told apart")
+        neuron = checked_index("neuron", vector.neuron, neurons.count)
+        return wide(neurons.output_vectors(neuron, neuron + 1)[0])
+
+    def at(self, site: Site, values: RunValues, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """What a run had at places of a site [n d], as it is stored."""
+        return captured(self._model, values, site)[list(rows), list(positions)]
+
+    def mean(self, site: Site, source: TransparentLlm) -> torch.Tensor:
+        """The mean over all tokens of a run at a site [d], in float32 at least."""
+        if site.kind is SiteKind.PATTERN:
+            raise NotSupportedError(
+                "a mean over positions has no meaning for a pattern, whose sources differ: name another site"
+            )
+        values = self.values(source)
+        found = captured(self._model, values, site)
+        return wide(found[values.mask().tensor().to(found.device)]).mean(dim=0)
+
+    def values(self, source: TransparentLlm) -> RunValues:
+        """The current run of an object of this model.
+
+        Raises:
+            InvalidRequestError: it is of another model, or another kind of object.
+            NotRunError: it has none.
+        """
+        found = getattr(source, "values", None)
+        values = found() if callable(found) else None
+        if not isinstance(values, RunValues):
+            raise InvalidRequestError(
+                f"the source of an edit is an object of the same model with a current run, got {type(source).__name__}"
+            )
+        if not values.is_of(self._model):
+            raise InvalidRequestError("the source of an edit is a run of another model")
+        return values

@@ -1,0 +1,100 @@
+"""Running batches in this process: rows of tokens, as they are or edited on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.interventions import EditEffect, Intervention
+from transparent_llm.interventions.own import OwnEdits, checked_edits
+from transparent_llm.run_input import RunInput, checked_bos
+from transparent_llm.runtime.current import Current
+from transparent_llm.runtime.numerics import standard_numerics
+from transparent_llm.runtime.run_warning import warn_of_run
+from transparent_llm_server.models.derived.run import RunValues
+from transparent_llm_server.models.forward.batch import Batch, run_together
+from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.tokenization import Tokenization
+from transparent_llm_server.models.interventions.rewriting import Edits
+
+_Self = TypeVar("_Self", bound="Running")
+
+
+class Running(TransparentLlm):
+    """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
+
+    _model: BridgedModel
+    _tokenization: Tokenization
+    _current_run: Current[RunValues]
+    _own_edits: OwnEdits
+
+    def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
+        self._begin(self.encode(sentences, checked_bos(add_bos)), edits)
+
+    def run_tokens(self, token_ids: list[list[int]], *, edits: Sequence[Intervention] = ()) -> None:
+        rows = RunInput.of_tokens(token_ids).token_ids or ()
+        self._tokenization.check(rows)
+        self._begin(rows, edits)
+
+    @contextmanager
+    def edits(self: _Self, *edits: Intervention) -> Iterator[_Self]:
+        """Within a `with` block, every run that the thread makes has these edits, before those that it is given."""
+        with self._own_edits.within(edits):
+            yield self
+
+    def effects(self) -> tuple[EditEffect, ...]:
+        """What each edit of the current run did, in their order."""
+        return self._current_run.get().effects
+
+    def _begin(self, rows: Sequence[Sequence[int]], edits: Sequence[Intervention]) -> None:
+        made = (*self._own_edits.get(), *checked_edits(edits))
+        with standard_numerics():
+            batch = self.prepare(rows)
+            values = self.run_edited(batch, made) if made else self.run_batches([batch])[0]
+            found = self.warnings_of(values)
+        self._current_run.begin(values)
+        warn_of_run(found)
+
+    def encode(self, sentences: list[str], add_bos: bool | None = None) -> list[list[int]]:
+        """Token ids of each sentence as `run` would use them, checked but not run."""
+        return self._tokenization.encode(RunInput.of_sentences(sentences).sentences or (), add_bos)
+
+    def check_tokens(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Refuse what `run_tokens` would refuse, without running it."""
+        self._tokenization.check(token_ids)
+
+    def prepare(self, token_ids: Sequence[Sequence[int]]) -> Batch:
+        """Pad checked rows to a batch that `run_batches` can run."""
+        return Batch(*self._tokenization.pad(token_ids))
+
+    def run_batches(self, batches: Sequence[Batch]) -> list[RunValues]:
+        """Run several batches in one forward pass, which gives the same values within rounding; one alone: exactly."""
+        return [RunValues(self._model, capture) for capture in run_together(self._model, batches)]
+
+    def run_edited(self, batch: Batch, edits: Sequence[Intervention]) -> RunValues:
+        """Run one batch, changed on its way.
+
+        Raises:
+            IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
+            NotSupportedError: the model has nothing at a site.
+            InvalidRequestError: an edit selects nothing; a source of another model; rows that cannot share a pass.
+        """
+        if len(batch.split(self._model.regimes)) > 1:
+            raise InvalidRequestError(
+                f"rows of {sorted(set(batch.lengths))} tokens have passes of their own in this model: run and edit "
+                "them one by one"
+            )
+        made = Edits(self._model, edits, batch.lengths)
+        capture = self._model.forward(batch.tokens, batch.mask, made.rewrites(batch.tokens.shape))
+        return RunValues(self._model, capture, made.effects)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known before values of the current run are believed: `run` warned of it."""
+        return self.warnings_of(self._current_run.get())
+
+    def warnings_of(self, values: RunValues) -> tuple[str, ...]:
+        """What should be known before the values of a run are believed."""
+        return (*values.warnings, *self._tokenization.warnings(values.tokens().tensor(), values.mask().tensor()))
