@@ -10,7 +10,13 @@ import torch
 
 from support.models.families import D_MODEL, FAMILIES, N_HEADS, build_model
 from support.servers.servers import tiny
-from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotRunError, NotSupportedError
+from transparent_llm.errors import (
+    IndexOutOfRangeError,
+    InvalidRequestError,
+    NotRunError,
+    NotSupportedError,
+    TooLargeError,
+)
 from transparent_llm.interventions import (
     Intervention,
     Site,
@@ -395,6 +401,7 @@ def test_effects_are_what_two_runs_differ_by() -> None:
         (zero(neurons(0, [500])), IndexOutOfRangeError, "neuron 500 is out of range: valid indices are 0 to 255"),
         (zero(head(0, 1), positions=[7]), IndexOutOfRangeError, "position 7 is out of range: valid indices are 0 to 6"),
         (zero(head(0, 1), rows=[1]), IndexOutOfRangeError, "row 1 is out of range: valid indices are 0 to 0"),
+        (zero(neurons(0, [3, -253])), InvalidRequestError, "names a neuron twice"),
         (zero(head(0, 1), positions=[6, -1]), InvalidRequestError, "names a row or position twice"),
         (add(head(0, 1), V, positions=[1]), InvalidRequestError, r"a vector of shape \[64\] where 1 positions of 16"),
         (add(residual_in(0), unembedding(5000), positions=[1]), IndexOutOfRangeError, "token 5000 is out of range"),
@@ -423,6 +430,18 @@ def test_what_cannot_be_meant_is_refused_where_it_is_written() -> None:
     ):
         with pytest.raises(InvalidRequestError, match=words):
             make()  # type: ignore[no-untyped-call]
+
+
+def test_many_places_are_counted_before_they_are_looked_at() -> None:
+    edits = [zero(residual_in(0))] * 5000
+    with pytest.raises(TooLargeError, match="select 320000 positions of rows together, at most 262144 can be edited"):
+        edited("gpt2", *edits, rows=[list(range(1, 65))])
+
+
+def test_words_of_an_edit_stay_short() -> None:
+    edit = zero(neurons(0, range(200)), positions=range(500), rows=range(300))
+    assert len(str(edit)) < 250
+    assert "500 in all" in str(edit)
 
 
 def test_a_source_is_a_run_of_the_same_model() -> None:

@@ -25,7 +25,7 @@ from transparent_llm.interventions.operation import (
 )
 from transparent_llm.interventions.site import Site
 from transparent_llm.interventions.vector import Vector, vector_of
-from transparent_llm.quoting import kind_of
+from transparent_llm.quoting import kind_of, listed
 from transparent_llm.runtime.indexing import integer
 
 Positions = OneOf["all", "last"] | Iterable[int]
@@ -48,8 +48,9 @@ class Intervention:
 
     def __str__(self) -> str:
         """For messages: short, without numbers of vectors."""
-        where = "" if self.positions == "all" else f" at {_listed(self.positions)}"
-        rows = "" if self.rows == "all" else f" of rows {_listed(self.rows)}"
+        positions = self.positions if isinstance(self.positions, str) else listed(self.positions)
+        where = "" if self.positions == "all" else f" at {positions}"
+        rows = "" if isinstance(self.rows, str) else f" of rows {listed(self.rows)}"
         return f"{type(self.operation).__name__.lower()} {self.site}{where}{rows}"
 
 
@@ -180,7 +181,3 @@ def _finite(name: str, value: float) -> float:
     if not math.isfinite(value):
         raise InvalidRequestError(f"{name} is {value}: it must be finite")
     return float(value)
-
-
-def _listed(selected: object) -> str:
-    return selected if isinstance(selected, str) else str(list(selected))  # type: ignore[call-overload]

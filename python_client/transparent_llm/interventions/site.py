@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.quoting import listed
 from transparent_llm.runtime.indexing import integer
 
 
@@ -39,7 +40,7 @@ class Site:
 
     def __str__(self) -> str:
         more = "" if self.head is None else f", {self.head}"
-        more += "" if self.neurons is None else f", {list(self.neurons)}"
+        more += "" if self.neurons is None else f", {listed(self.neurons)}"
         return f"{self.kind.value}({self.layer}{more})"
 
 

@@ -18,7 +18,7 @@ from transparent_llm_server.models.forward.passes import Rewrites
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
 from transparent_llm_server.models.interventions.operations import Function, function_of
-from transparent_llm_server.models.interventions.selection import Selection, select
+from transparent_llm_server.models.interventions.selection import Selection, require_few_places, select
 from transparent_llm_server.models.interventions.sites import checked_site, mixed
 from transparent_llm_server.models.interventions.sources import Sources
 
@@ -71,9 +71,11 @@ class Edits:
         IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
         NotSupportedError: the model has nothing at a site.
         InvalidRequestError: nothing is selected, or a source is of another model.
+        TooLargeError: too many places are selected.
     """
 
     def __init__(self, model: BridgedModel, edits: Sequence[Intervention], lengths: Sequence[int]) -> None:
+        require_few_places(edits, lengths)
         self._model, sources = model, Sources(model)
         self._edits: list[Edit] = []
         for edit in edits:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transparent_llm.errors import InvalidRequestError
+from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.interventions import Intervention
 from transparent_llm.runtime.indexing import checked_index
+
+MOST_PLACES = 2**18
+"""Positions of rows that the edits of one run may select together, each as often as an edit does."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,27 @@ class Selection:
 
     nth_position: tuple[int, ...]
     """Of each place, which of the edit's positions it is; only where these are a list."""
+
+
+def require_few_places(edits: Sequence[Intervention], lengths: Sequence[int]) -> None:
+    """Refuse edits that together select more than `MOST_PLACES`, before any is looked at closer.
+
+    Raises:
+        TooLargeError: with the numbers.
+    """
+    count = sum(_n_places(edit, lengths) for edit in edits)
+    if count > MOST_PLACES:
+        raise TooLargeError(
+            f"these edits select {count} positions of rows together, at most {MOST_PLACES} can be edited in one run",
+            metadata={"needed": str(count), "allowed": str(MOST_PLACES)},
+        )
+
+
+def _n_places(edit: Intervention, lengths: Sequence[int]) -> int:
+    n_rows = len(lengths) if edit.rows == "all" else len(edit.rows)
+    if edit.positions == "all":
+        return sum(lengths) if edit.rows == "all" else n_rows * max(lengths, default=0)
+    return n_rows * (1 if edit.positions == "last" else len(edit.positions))
 
 
 def select(edit: Intervention, lengths: Sequence[int]) -> Selection:

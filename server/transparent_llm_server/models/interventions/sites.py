@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from transparent_llm.errors import NotSupportedError
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions.site import Site, SiteKind
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm_server.models.derived.run import RunValues
@@ -35,6 +35,8 @@ def checked_site(model: BridgedModel, site: Site) -> Site:
         if not isinstance(neurons, DenseNeurons):
             raise _unsupported(site, "the layer has no dense neurons; of a mixture of experts none can be edited")
         chosen = site.neurons and tuple(checked_index("neuron", each, neurons.count) for each in site.neurons)
+        if chosen and len(set(chosen)) != len(chosen):
+            raise InvalidRequestError(f"{site} names a neuron twice")
         return Site(kind, layer, neurons=chosen or None)
     if kind is SiteKind.RESIDUAL_OUT and layer < len(model.layers) - 1:
         return Site(SiteKind.RESIDUAL_IN, layer + 1)  # one tensor
