@@ -366,10 +366,10 @@ def test_a_hook_function_where_nothing_can_be_read_is_refused(bridge: Transparen
     ("options", "text"),
     [
         (
-            {"intervene": {"blocks.0.hook_out": {"op": "scale", "value": 0.0}}},
-            "the service cannot change what the model computes (blocks.0.hook_out): it only reads; load the model into "
-            "this process, TransformerBridge.boot_transformers(...), for that",
+            {"intervene": {"blocks.0.attn.hook_q": {"op": "suppress"}}},
+            "blocks.0.attn.hook_q cannot be edited in the service. These can: blocks.LAYER.",
         ),
+        ({"intervene": {"blocks.0.hook_out": print}}, "blocks.0.hook_out: a function is never run on a server"),
         ({"max_new_tokens": 5}, "the service runs a text once and generates none; load the model"),
         (
             {"past_key_values": None, "position_ids": 1},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +14,11 @@ from transformer_lens.model_bridge.sources._driver_base import DriverBase
 
 from transparent_llm.client.reads import Read
 from transparent_llm.client.remote import RemoteTransparentLlm
-from transparent_llm.contract import TransparentLlm
+from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.integrations.transformer_lens.final_norm import FinalNorm
 from transparent_llm.integrations.transformer_lens.hooks import FINAL_SCALE, HOOKS, RESULT, HookPoint
+from transparent_llm.integrations.transformer_lens.intervening import SITES, Place, Z, edits_of
 from transparent_llm.integrations.transformer_lens.refusal import LOCAL, not_served
 from transparent_llm.integrations.transformer_lens.rows import Rows
 from transparent_llm.wire.methods import METHODS
@@ -56,10 +59,15 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
             name = canonical_name(block, hook.name)
             if name is not None and METHODS[hook.method].rpc not in unsupported:
                 self._points.update({f"blocks.{i}.{name}": HookPoint(hook, i) for i in range(info.n_layers)})
+        self._places = dict(_places(block, adapter.cfg, info, self._d_ffn()))
         norm = FinalNorm.of(adapter, self.llm)
         if norm is not None:
             self._points[FINAL_SCALE.name] = HookPoint(FINAL_SCALE, info.n_layers - 1, norm.scale)
         self.supported_hook_points = frozenset(self._points)
+
+    def _d_ffn(self) -> Sequence[int]:
+        describe = getattr(self.llm, "describe", None)
+        return () if describe is None else describe().d_ffn
 
     def forward(
         self,
@@ -81,7 +89,8 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
         Args:
             input_ids: [batch pos] or [pos].
             capture: Names out of `supported_hook_points`.
-            intervene: Nothing: the service computes what the model computes.
+            intervene: Hook name -> {"op": "suppress" | "scale" | "add" | "set", "factor" or "value", "pos"}, of the
+                residual stream, what branches add, neurons, and `attn.hook_z`. The hooks that are read show it.
             max_new_tokens: 1.
             return_logits: Whether to read them.
             attention_mask: 1 for tokens, 0 for padding, which may be on either side. None: all are tokens.
@@ -89,16 +98,18 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
             others: Nothing.
 
         Raises:
-            NotSupportedError: an intervention, generation, or an argument that this service cannot honour.
-            InvalidRequestError: no token ids, or ids and mask that fit no run.
+            NotSupportedError: an intervention where there can be none, generation, or an argument that this service
+                cannot honour.
+            InvalidRequestError: no token ids, or ids and mask that fit no run; an intervention that makes no sense.
         """
-        _refuse(intervene, max_new_tokens, others)
+        _refuse(max_new_tokens, others)
         if input_ids is None:
             raise InvalidRequestError("forward needs input_ids: the service runs token ids")
         points = {name: self._point(name) for name in capture}
         wanted = {name: point for name, point in points.items() if self._fires(point)}
         rows = Rows.of(input_ids, attention_mask)
-        self.llm.run_tokens(rows.token_ids)
+        with self._edited(intervene or {}, rows):
+            self.llm.run_tokens(rows.token_ids)
         sizes = {"batch_i": len(rows.token_ids), "pos": rows.n_pos, "head": self._n_heads}
         reads = {name: point.reads(sizes, rows.lengths) for name, point in wanted.items()}
         read_logits: list[Read] = [("logits", ())] if return_logits else []
@@ -123,6 +134,21 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
         d_model = self.llm.model_info().d_model
         bias = self.unembed(torch.zeros(d_model))
         return self.unembed(torch.eye(d_model)) - bias, bias
+
+    def _edited(self, intervene: Mapping[str, Any], rows: Rows) -> AbstractContextManager[object]:
+        if not intervene:
+            return nullcontext()
+        edits = edits_of(intervene, self._place, rows)
+        if not isinstance(self.llm, RemoteTransparentLlm) and not hasattr(self.llm, "edits"):
+            raise NotSupportedError(f"runs of {type(self.llm).__name__} cannot be edited; {LOCAL}")
+        context: AbstractContextManager[object] = self.llm.edits(*edits)
+        return context
+
+    def _place(self, name: str) -> Place:
+        if name not in self._places:
+            kinds = ", ".join(sorted({re.sub(r"^blocks\.\d+", "blocks.LAYER", each) for each in self._places}))
+            raise NotSupportedError(f"{name} cannot be edited in the service. These can: {kinds}; {LOCAL}")
+        return self._places[name]
 
     def _point(self, name: str) -> HookPoint:
         if name not in self._points:
@@ -162,11 +188,21 @@ def canonical_name(block: Any, hook: str) -> str | None:
     return f"{part}.{target}" if part and target != hook else target
 
 
-def _refuse(intervene: Mapping[str, Any] | None, max_new_tokens: int, others: Mapping[str, Any]) -> None:
-    if intervene:
-        raise NotSupportedError(
-            f"the service cannot change what the model computes ({', '.join(intervene)}): it only reads; {LOCAL}"
-        )
+def _places(block: Any, cfg: Any, info: ModelInfo, d_ffn: Sequence[int]) -> Iterator[tuple[str, Place]]:
+    """Names of hooks that can be edited, those of each architecture and those since version 1."""
+    for hook in (*SITES, Z):
+        canonical = canonical_name(block, hook)
+        for layer in range(info.n_layers) if canonical is not None else ():
+            widths = [info.d_model]
+            if hook == Z:
+                widths = [int(cfg.d_head)] * info.n_heads
+            elif hook == "mlp.hook_post":
+                widths = [d_ffn[layer] if layer < len(d_ffn) else 0]
+            for name in (hook, canonical):
+                yield f"blocks.{layer}.{name}", Place(hook, layer, widths)
+
+
+def _refuse(max_new_tokens: int, others: Mapping[str, Any]) -> None:
     if max_new_tokens != 1:
         raise NotSupportedError(f"the service runs a text once and generates none; {LOCAL}")
     if others:
