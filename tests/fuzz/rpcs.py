@@ -12,6 +12,8 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from support.servers.servers import tiny
+from transparent_llm.interventions import add, ffn_out, patch, residual_in, residual_out, unembedding, value_of
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests, tensors
 from transparent_llm.wire._gen import service_pb2
@@ -62,7 +64,9 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
     rpc = RPCS[name]
     request: Any = message_factory.GetMessageClass(rpc.input_type)()
     if rpc.name == "Run":
-        request = requests.run(RunInput.of_tokens(ROWS), "")
+        source = value_of(ffn_out(0), tiny(), row=1, pos=-1) - unembedding(3)
+        edits = [patch(residual_in(1), tiny(), positions=[0]), add(residual_out(-1), source, positions="last")]
+        request = requests.run(RunInput.of_tokens(ROWS), "", edits, lambda _: run_id)
     elif rpc.name in ("Fetch", "Plan"):
         request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
     elif rpc.name in _BY_RPC:
