@@ -13,8 +13,10 @@ LONG_BYTES = 3 * 2**20
 MANY = 100_000
 _BOUNDS: dict[int, tuple[int, ...]] = {
     FieldDescriptor.TYPE_INT32: (-(2**31), -1, 2**31 - 1),
+    FieldDescriptor.TYPE_SINT32: (-(2**31), -1, 2**31 - 1),
     FieldDescriptor.TYPE_UINT32: (1, 2**32 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), -1, 2**63 - 1),
+    FieldDescriptor.TYPE_SINT64: (-(2**63), -1, 2**63 - 1),
     FieldDescriptor.TYPE_UINT64: (1, 2**63, 2**64 - 1),
     FieldDescriptor.TYPE_ENUM: (-(2**31), 99, 2**31 - 1),
 }

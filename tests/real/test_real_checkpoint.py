@@ -19,6 +19,7 @@ from support.models.contributions import Row
 from support.models.families import build_tokenizer
 from support.models.reference import HuggingFaceReference
 from transparent_llm import RemoteTransparentLlm, connect
+from transparent_llm.analysis.sweeps import Metric, ablation_sweep
 from transparent_llm.demo import server_process
 
 CHECKPOINT = os.environ.get("TRANSPARENT_LLM_REAL_CHECKPOINT", "")
@@ -160,6 +161,17 @@ def test_the_terms_of_the_difference_between_two_names_sum_to_it(llm: RemoteTran
         [(*divmod(int(i), 4), round(float(v), 2)) for v, i in zip(*best_heads, strict=True)],
     )
     assert heads.max() > 0.2 * wanted
+
+
+def test_the_head_that_attribution_names_first_is_missed_when_it_is_taken_away(llm: RemoteTransparentLlm) -> None:
+    """Others take over from the second: what a head adds is not what is lost without it."""
+    llm.run([DRINK])
+    layer, head, _ = llm.attribution(" John", minus=" Mary").top_heads(1)[0]
+    lost = -ablation_sweep(llm, "head", Metric(" John", " Mary"))["change"]
+    most = [divmod(int(i), lost.shape[1]) for i in lost.flatten().topk(3).indices]
+    print(f"\nwithout head {layer}.{head} ' John' - ' Mary' falls by {lost[layer, head]:.2f}; most without {most}")
+    assert (layer, head) in most
+    assert lost[layer, head] > 1
 
 
 def test_the_contribution_graph_is_that_of_the_definition(
