@@ -53,8 +53,8 @@ class RemoteRunning(Connected):
         made = (*self._own_edits.get(), *checked_edits(edits))
         if made:
             self._shared.models.require("edits")
-        self._runs.begin(run_input, made, _runs_of(made))
-        warn_of_run(self.warnings())
+        run = self._runs.begin(run_input, made, _runs_of(made))  # by now another thread may have run this object
+        warn_of_run(run.result.warnings)
 
 
 def _runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:
