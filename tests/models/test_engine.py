@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch.nn.functional import linear
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, eager_attention_forward
 
-from support.models.families import FAMILIES, build_model, build_tokenizer
+from support.models.families import FAMILIES, build_model, build_tokenizer, save
 from support.servers.servers import tiny
 from transparent_llm_server import TransformerLensTransparentLlm
 
@@ -77,10 +78,11 @@ def test_no_weight_is_held_twice(family: str) -> None:
     assert {each.untyped_storage().data_ptr() for each in (*bridge.parameters(), *bridge.buffers())} <= own
 
 
-def test_a_pass_of_somebody_else_leaves_nothing_in_a_run() -> None:
+def test_a_pass_of_somebody_else_leaves_nothing_in_a_run(tmp_path: Path) -> None:
     """The process that has the model may call it at any time."""
-    model = build_model(FAMILIES["gpt2"]())
-    llm, inside, done = loaded(model), threading.Event(), threading.Event()
+    llm, inside, done = TransformerLensTransparentLlm(str(save("gpt2", tmp_path))), threading.Event(), threading.Event()
+    model: Any = llm.bridged._hf
+    llm.run_tokens(ROWS)
     wanted = [llm.residual_out(1), llm.attention_matrix(0, 1, 2)]
 
     def run_beside(module: torch.nn.Module, *_: object) -> None:
@@ -93,7 +95,6 @@ def test_a_pass_of_somebody_else_leaves_nothing_in_a_run() -> None:
         model(torch.tensor([[30, 31, 32, 33, 34, 35, 36], [40, 41, 42, 43, 44, 45, 46]]))
         done.set()
 
-    llm.bridged.edits.stop()
     hook = model.transformer.h[1].register_forward_pre_hook(run_beside)
     beside = threading.Thread(target=call)
     beside.start()

@@ -33,6 +33,7 @@ from transparent_llm.interventions import (
     residual_out,
     zero,
 )
+from transparent_llm.interventions.own import Editable
 from transparent_llm.runtime.numerics import wide
 
 Places = Literal["residual_in", "residual_after_attn", "residual_out", "attn_out", "ffn_out", "head", "pattern"]
@@ -157,7 +158,7 @@ class _Sweep:
     """Over the places of one row, on an object of its own."""
 
     def __init__(self, llm: TransparentLlm, row: Row, metric: Metric, places: str, positions: list[int]) -> None:
-        if not hasattr(llm, "edits"):
+        if not isinstance(llm, Editable):
             raise NotSupportedError(f"runs of {type(llm).__name__} cannot be edited")
         checked_choice("measure", metric.measure, ("logit", "logprob", "prob"))
         self._llm, self._places, self._positions = llm.copy(), places, positions

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from transparent_llm.client.connected import Connected
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import EditEffect, Intervention
-from transparent_llm.interventions.own import checked_edits
+from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import sources_of
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.run_warning import warn_of_run
 
-_Self = TypeVar("_Self", bound="RemoteRunning")
 
-
-class RemoteRunning(Connected):
+class RemoteRunning(Editable, Connected):
     """Runs of one object: see `RemoteTransparentLlm`."""
 
     def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
@@ -30,12 +26,6 @@ class RemoteRunning(Connected):
 
     def run_tokens(self, token_ids: list[list[int]], *, edits: Sequence[Intervention] = ()) -> None:
         self._begin(RunInput.of_tokens(token_ids), edits)
-
-    @contextmanager
-    def edits(self: _Self, *edits: Intervention) -> Iterator[_Self]:
-        """Within a `with` block, every run that the thread makes has these edits, before those that it is given."""
-        with self._own_edits.within(edits):
-            yield self
 
     def effects(self) -> tuple[EditEffect, ...]:
         """What each edit of the current run did, in their order. Needs no call.
@@ -50,7 +40,7 @@ class RemoteRunning(Connected):
         return self._runs.current().result.warnings
 
     def _begin(self, run_input: RunInput, edits: Sequence[Intervention]) -> None:
-        made = (*self._own_edits.get(), *checked_edits(edits))
+        made = self._own_edits.before(edits)
         if made:
             self._shared.models.require("edits")
         run = self._runs.begin(run_input, made, _runs_of(made))  # by now another thread may have run this object

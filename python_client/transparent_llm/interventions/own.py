@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions.intervention import Intervention
 from transparent_llm.quoting import kind_of
 from transparent_llm.runtime.current import caller
+
+_Self = TypeVar("_Self", bound="Editable")
 
 
 class OwnEdits:
@@ -22,16 +25,36 @@ class OwnEdits:
         """Of the blocks that the caller is in, the outermost first."""
         return self._open.get(caller(), ())
 
+    def before(self, edits: object) -> tuple[Intervention, ...]:
+        """Those, and then what `run` is given.
+
+        Raises:
+            InvalidRequestError: it is given something else than edits.
+        """
+        return (*self.get(), *checked_edits(edits))
+
     @contextmanager
     def within(self, edits: tuple[Intervention, ...]) -> Iterator[None]:
         """Open a block for the caller."""
         by = caller()
-        before = self._open.get(by, ())
-        self._open[by] = (*before, *checked_edits(edits))
+        before = self.get()
+        self._open[by] = self.before(edits)
         try:
             yield
         finally:
             self._open[by] = before
+
+
+class Editable:
+    """An object whose runs can be edited."""
+
+    _own_edits: OwnEdits
+
+    @contextmanager
+    def edits(self: _Self, *edits: Intervention) -> Iterator[_Self]:
+        """Within a `with` block, every run that the thread makes has these edits, before those that it is given."""
+        with self._own_edits.within(edits):
+            yield self
 
 
 def checked_edits(edits: object) -> tuple[Intervention, ...]:

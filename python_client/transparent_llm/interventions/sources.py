@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from transparent_llm.contract import TransparentLlm
 from transparent_llm.interventions.intervention import Intervention
 from transparent_llm.interventions.vector import Vector
 
@@ -20,5 +19,5 @@ def _within(part: object) -> Iterator[object]:
         value = getattr(part, field.name)
         if isinstance(value, Vector):
             yield from _within(value)
-        elif field.name == "source" or isinstance(value, TransparentLlm):
+        elif field.name == "source":
             yield value

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Sequence
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import EditEffect, Intervention
-from transparent_llm.interventions.own import OwnEdits, checked_edits
+from transparent_llm.interventions.own import Editable
 from transparent_llm.run_input import RunInput, checked_bos
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
@@ -20,16 +18,13 @@ from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.models.interventions.rewriting import Edits
 
-_Self = TypeVar("_Self", bound="Running")
 
-
-class Running(TransparentLlm):
+class Running(Editable, TransparentLlm):
     """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
 
     _model: BridgedModel
     _tokenization: Tokenization
     _current_run: Current[RunValues]
-    _own_edits: OwnEdits
 
     def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
         self._begin(self.encode(sentences, checked_bos(add_bos)), edits)
@@ -39,18 +34,12 @@ class Running(TransparentLlm):
         self._tokenization.check(rows)
         self._begin(rows, edits)
 
-    @contextmanager
-    def edits(self: _Self, *edits: Intervention) -> Iterator[_Self]:
-        """Within a `with` block, every run that the thread makes has these edits, before those that it is given."""
-        with self._own_edits.within(edits):
-            yield self
-
     def effects(self) -> tuple[EditEffect, ...]:
         """What each edit of the current run did, in their order."""
         return self._current_run.get().effects
 
     def _begin(self, rows: Sequence[Sequence[int]], edits: Sequence[Intervention]) -> None:
-        made = (*self._own_edits.get(), *checked_edits(edits))
+        made = self._own_edits.before(edits)
         with standard_numerics():
             batch = self.prepare(rows)
             values = self.run_edited(batch, made) if made else self.run_batches([batch])[0]

@@ -21,6 +21,7 @@ from transparent_llm.integrations.transformer_lens.hooks import FINAL_SCALE, HOO
 from transparent_llm.integrations.transformer_lens.intervening import SITES, Place, Z, edits_of
 from transparent_llm.integrations.transformer_lens.refusal import LOCAL, not_served
 from transparent_llm.integrations.transformer_lens.rows import Rows
+from transparent_llm.interventions.own import Editable
 from transparent_llm.wire.methods import METHODS
 
 _ROW_BYTES = 2**20
@@ -139,10 +140,9 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
         if not intervene:
             return nullcontext()
         edits = edits_of(intervene, self._place, rows)
-        if not isinstance(self.llm, RemoteTransparentLlm) and not hasattr(self.llm, "edits"):
+        if not isinstance(self.llm, Editable):
             raise NotSupportedError(f"runs of {type(self.llm).__name__} cannot be edited; {LOCAL}")
-        context: AbstractContextManager[object] = self.llm.edits(*edits)
-        return context
+        return self.llm.edits(*edits)
 
     def _place(self, name: str) -> Place:
         if name not in self._places:

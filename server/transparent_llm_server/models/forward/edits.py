@@ -52,10 +52,6 @@ class EditDetector:
         self._watch(self._weights.changed())
         self.is_watching = True
 
-    def stop(self) -> None:
-        """Watch no more: nobody else can reach the model."""
-        self.is_watching = False
-
     def digest(self, loaded: str) -> str:
         """The digest of the weights as they are now, where `loaded` is that of the model when it was loaded."""
         return self._digest or loaded

@@ -75,7 +75,7 @@ class Layer:
         if field not in ("attn_scale", "ffn_scale", "z_is_edited"):  # norms divide in float32
             tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
         if field in ("value", "z"):
-            return tensor.reshape(*batch_pos, -1, self._d_head)
+            return tensor.reshape(*batch_pos, -1, self.heads.d_head)
         return tensor.reshape(*batch_pos, -1) if field in _OF_POSITIONS else tensor
 
     def as_captured(self, field: str, shown: torch.Tensor) -> torch.Tensor:
@@ -86,8 +86,7 @@ class Layer:
     def taps(self) -> Mapping[str, list[Tap]]:
         """Field -> where the plain model may show it, the likeliest first."""
         has_experts = isinstance(self.neurons, ExpertNeurons)
-        heads = Heads(self.w_o.shape[0], self._d_head) if self.has_heads else None
-        return candidates(self._block, heads, self.multiplier, has_experts=has_experts)
+        return candidates(self._block, self.heads if self.has_heads else None, self.multiplier, has_experts=has_experts)
 
     @property
     def plain(self) -> torch.nn.Module:
@@ -104,6 +103,11 @@ class Layer:
     def has_heads(self) -> bool:
         """Whether this block attends with heads whose parts can be told apart."""
         return {"pattern", "value", "attn_out"} <= self.hooks.keys()
+
+    @cached_property
+    def heads(self) -> Heads:
+        """How many there are and how wide, where it has some: read once, as weights may have to be materialized."""
+        return Heads(*self.w_o.shape[:2])
 
     @property
     def w_o(self) -> torch.Tensor:
@@ -162,10 +166,6 @@ class Layer:
         weight = 1.0 + weight if norm.uses_weight_offset else weight
         gain: torch.Tensor = weight / scale[start:stop].float()
         return gain if self.multiplier is None else self.multiplier * gain
-
-    @cached_property
-    def _d_head(self) -> int:
-        return self.w_o.shape[1]
 
     def _find_neurons(self) -> tuple[Neurons | None, str | None]:
         """The neurons, and the hook that says what they did."""

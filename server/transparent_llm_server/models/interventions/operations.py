@@ -72,11 +72,14 @@ def _mapped(given: tuple[int, ...] | None, nth: Sequence[int], same: Sequence[in
 
 
 def _unit(vector: Vector, sources: Sources) -> torch.Tensor:
-    found = sources.vector(vector)
-    norm = found.norm(dim=-1, keepdim=True)
+    return _normed(sources.vector(vector))
+
+
+def _normed(vector: torch.Tensor) -> torch.Tensor:
+    norm = vector.norm(dim=-1, keepdim=True)
     if not bool((norm > 0).all()):
         raise InvalidRequestError("a direction has no length: its vector is zero")
-    unit: torch.Tensor = found / norm
+    unit: torch.Tensor = vector / norm
     return unit
 
 
@@ -93,10 +96,7 @@ def _added(vector: torch.Tensor, factor: float, relative: bool, x: torch.Tensor)
     fitting = _fitting(vector, x)
     if not relative:
         return x + factor * fitting
-    norm = fitting.norm(dim=-1, keepdim=True)
-    if not bool((norm > 0).all()):
-        raise InvalidRequestError("a direction has no length: its vector is zero")
-    added: torch.Tensor = factor * x.norm(dim=-1, keepdim=True) * fitting / norm
+    added: torch.Tensor = factor * x.norm(dim=-1, keepdim=True) * _normed(fitting)
     return x + added
 
 

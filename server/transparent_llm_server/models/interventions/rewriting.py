@@ -133,7 +133,7 @@ class _OfLayer:
 
     def _mixed(self, tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What the heads mixed, on its way to the output weights."""
-        z = tensor.reshape(*self.batch_pos, self.layer.w_o.shape[0], -1)
+        z = tensor.reshape(*self.batch_pos, self.layer.heads.n_heads, -1)
         changed = self._edited_heads(z, kept)
         return tensor if changed is z else changed.reshape(tensor.shape)
 
