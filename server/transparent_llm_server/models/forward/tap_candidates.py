@@ -54,6 +54,13 @@ def candidates(
     }
 
 
+def norm_taps(norms: Mapping[str, torch.nn.Module]) -> Mapping[str, list[Tap]]:
+    """What norms are given and what they give, which is looked at where they are edited."""
+    given = {f"{place}_norm_in": [Tap(norm, _tensor, at_input=True, is_optional=True)] for place, norm in norms.items()}
+    gives = {f"{place}_norm_out": [Tap(norm, _tensor, is_optional=True)] for place, norm in norms.items()}
+    return {**given, **gives}
+
+
 def _branch(found: list[Any], multiplier: torch.Tensor | None) -> list[Tap]:
     """What is added to the residual stream is the output of one of these, or that many times it."""
     if multiplier is None:
