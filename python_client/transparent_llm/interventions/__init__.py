@@ -30,12 +30,15 @@ from transparent_llm.interventions.site import (
     ffn_out,
     final_norm_scale,
     head,
+    key,
     neurons,
     norm_scale,
     pattern,
+    query,
     residual_after_attn,
     residual_in,
     residual_out,
+    value,
 )
 from transparent_llm.interventions.vector import Vector, literal, neuron_output, unembedding, value_of
 
@@ -51,6 +54,7 @@ __all__ = [
     "final_norm_scale",
     "freeze",
     "head",
+    "key",
     "literal",
     "mean",
     "neuron_output",
@@ -60,6 +64,7 @@ __all__ = [
     "patch",
     "pattern",
     "project",
+    "query",
     "residual_after_attn",
     "residual_in",
     "residual_out",
@@ -67,6 +72,7 @@ __all__ = [
     "set_to",
     "swap",
     "unembedding",
+    "value",
     "value_of",
     "zero",
 ]

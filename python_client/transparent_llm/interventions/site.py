@@ -22,6 +22,9 @@ class SiteKind(Enum):
     HEAD = "head"
     PATTERN = "pattern"
     NEURONS = "neurons"
+    QUERY = "query"
+    KEY = "key"
+    VALUE = "value"
     NORM_SCALE_ATTN = "norm_scale_attn"
     NORM_SCALE_FFN = "norm_scale_ffn"
     NORM_SCALE_ATTN_POST = "norm_scale_attn_post"
@@ -29,7 +32,7 @@ class SiteKind(Enum):
     FINAL_NORM_SCALE = "final_norm_scale"
 
 
-OF_HEADS = (SiteKind.HEAD, SiteKind.PATTERN)
+OF_HEADS = (SiteKind.HEAD, SiteKind.PATTERN, SiteKind.QUERY, SiteKind.KEY, SiteKind.VALUE)
 """Of one head, or of all heads of a layer."""
 
 NORM_SCALES = {
@@ -53,7 +56,7 @@ class Site:
     """Negative ones count from the end."""
 
     head: int | None = None
-    """Of HEAD and PATTERN, a query head; None: all of the layer."""
+    """Of HEAD, PATTERN and QUERY, a query head; of KEY and VALUE one that query heads share. None: all of the layer."""
 
     neurons: tuple[int, ...] | None = None
     """Of NEURONS, those that are changed; None: all."""
@@ -137,6 +140,39 @@ def norm_scale(layer: int, norm: str) -> Site:
 def final_norm_scale() -> Site:
     """What the norm before the unembedding divides each position by [pos 1]. It can be frozen: see `norm_scale`."""
     return Site(SiteKind.FINAL_NORM_SCALE, 0)
+
+
+def query(layer: int, head: int | None = None) -> Site:
+    """The query of a head, as it is multiplied with keys [pos d_head]: after rotary embeddings, any norm, and a factor
+    where the model has it before the product (OPT). Attention is computed of the changed one.
+
+    Args:
+        layer: Of the head.
+        head: A query head. None: all heads of the layer, one after the other [pos n_heads * d_head].
+    """
+    return Site(SiteKind.QUERY, integer("layer", layer), head=None if head is None else integer("head", head))
+
+
+def key(layer: int, head: int | None = None) -> Site:
+    """The key of a head, as queries are multiplied with it [pos d_head]: after rotary embeddings and any norm.
+
+    Args:
+        layer: Of the head.
+        head: Which of the keys: where query heads share them (grouped queries), there are fewer. None: all of the
+            layer, one after the other [pos n_kv_heads * d_head].
+    """
+    return Site(SiteKind.KEY, integer("layer", layer), head=None if head is None else integer("head", head))
+
+
+def value(layer: int, head: int | None = None) -> Site:
+    """The value of a head, which its pattern mixes [pos d_head].
+
+    Args:
+        layer: Of the head.
+        head: Which of the values: where query heads share them (grouped queries), there are fewer. None: all of the
+            layer, one after the other [pos n_kv_heads * d_head].
+    """
+    return Site(SiteKind.VALUE, integer("layer", layer), head=None if head is None else integer("head", head))
 
 
 def neurons(layer: int, neurons: Iterable[int] | None = None) -> Site:

@@ -23,6 +23,9 @@ class SiteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SITE_KIND_NORM_SCALE_ATTN_POST: _ClassVar[SiteKind]
     SITE_KIND_NORM_SCALE_FFN_POST: _ClassVar[SiteKind]
     SITE_KIND_FINAL_NORM_SCALE: _ClassVar[SiteKind]
+    SITE_KIND_QUERY: _ClassVar[SiteKind]
+    SITE_KIND_KEY: _ClassVar[SiteKind]
+    SITE_KIND_VALUE: _ClassVar[SiteKind]
 SITE_KIND_UNSPECIFIED: SiteKind
 SITE_KIND_RESIDUAL_IN: SiteKind
 SITE_KIND_RESIDUAL_AFTER_ATTN: SiteKind
@@ -37,6 +40,9 @@ SITE_KIND_NORM_SCALE_FFN: SiteKind
 SITE_KIND_NORM_SCALE_ATTN_POST: SiteKind
 SITE_KIND_NORM_SCALE_FFN_POST: SiteKind
 SITE_KIND_FINAL_NORM_SCALE: SiteKind
+SITE_KIND_QUERY: SiteKind
+SITE_KIND_KEY: SiteKind
+SITE_KIND_VALUE: SiteKind
 
 class Site(_message.Message):
     __slots__ = ("kind", "layer", "head", "neurons", "all_heads")

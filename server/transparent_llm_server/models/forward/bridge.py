@@ -28,6 +28,7 @@ from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.forward.structure import Structure
 from transparent_llm_server.models.forward.tapping import NoTapsError, Tapping
+from transparent_llm_server.models.forward.taps import Site
 from transparent_llm_server.models.loading.refusal import refusing
 from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
@@ -145,6 +146,20 @@ class BridgedModel:
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, residual_out, generation)
 
+    def look(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, generation: int) -> None:
+        """Run a batch for what its rewrites see of it, with the weights of a generation.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED, as they are not the same any more.
+            NotSupportedError: as `forward`.
+        """
+        with self._materialized.lock, _evaluating(self._hf):
+            self.edits.check()
+            self.edits.require_unchanged(generation)
+            self.edits.require_no_hooks()
+            self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites)
+            self.edits.require_unchanged(generation)
+
     @property
     def engine(self) -> str:
         """What runs it: "taps" on the plain model, or the "bridge"."""
@@ -182,6 +197,9 @@ class BridgedModel:
         probe = tokens.to(self.device), mask.to(self.device, torch.int64)
         with self._materialized.lock, torch.no_grad():
             shown = through_bridge.run(*probe)
+            for i, layer in enumerate(self.layers):
+                if layer.has_heads:
+                    layer.n_kv_heads = shown[Site(i, "value")].numel() // (tokens.numel() * layer.heads.d_head)
             bridged = Structure.of(self._hf)
             plain.restore()
             try:

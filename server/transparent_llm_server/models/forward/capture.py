@@ -45,6 +45,12 @@ class LayerCapture:
     z_factor: torch.Tensor | None = None
     """What z was scaled by where it was edited [batch pos head]; NaN where another edit made it."""
 
+    query: torch.Tensor | None = None
+    """Queries as keys are multiplied with them [batch pos head d], where they were edited."""
+
+    key: torch.Tensor | None = None
+    """Keys [batch pos kv_head d], where they were edited."""
+
     residual_mid: torch.Tensor | None = None
     """The stream between attention and feed-forward part [batch pos d_model], where that was edited; else it is
     residual_in plus attn_out."""

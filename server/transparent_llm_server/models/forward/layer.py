@@ -41,6 +41,9 @@ class Layer:
         self._block = block
         self._place = place
         self._attn = getattr(block, "attn", None)
+        self.n_kv_heads = 0
+        """Key and value heads, which query heads share; known after a first pass."""
+
         self._known_norms: dict[str, Norm | None] = {}
         self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
         """Attention and feed-forward read the same input; no tensor exists between them."""

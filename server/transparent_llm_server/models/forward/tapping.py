@@ -59,7 +59,7 @@ class Tapping:
             if tap.is_optional
         ]
         taps = sorted([*chosen.items(), *optional], key=lambda found: not _is_first(found[0].field))
-        tapped = TappedPass(body, taps, [layer.plain for layer in self.layers])
+        tapped = TappedPass(body, taps, self.layers)
         try:
             shown = tapped.run(self.tokens, self.mask)
             _require_none([site for site in self.bridged if not self._is_same(site, shown[site])])

@@ -1,30 +1,16 @@
-"""Norms of a layer whose divisors are frozen: what becomes of what they give."""
+"""Norms of a layer whose divisors are frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
-import torch
-
-from transparent_llm.errors import NotSupportedError
 from transparent_llm.interventions.site import NORM_SCALES
 from transparent_llm_server.models.forward.layer import Layer
-from transparent_llm_server.models.forward.norms import Norm
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
-from transparent_llm_server.models.forward.tolerance import allowed_error, largest_error
 from transparent_llm_server.models.interventions.edit import Edit, all_made
-
-_Kept = dict[Any, torch.Tensor]
-
-_FIELDS = {
-    "attn": "attn_norm_scale",
-    "ffn": "ffn_norm_scale",
-    "attn_post": "attn_scale",
-    "ffn_post": "ffn_scale",
-}
-"""Place of a norm -> field of a capture for what it divides by."""
+from transparent_llm_server.models.interventions.frozen_norm import FrozenNorm
 
 
 def norm_rewrites(
@@ -36,56 +22,5 @@ def norm_rewrites(
         of_norm = [edit for edit in edits if edit.site.kind is kind]
         norm = layer.norm(place) if of_norm else None
         if norm is not None:
-            frozen = _Frozen(layer, index, place, norm, batch_pos, of_norm)
-            found[Passing(index, f"{place}_norm_in")] = frozen.given
-            found[Passing(index, f"{place}_norm_out")] = frozen.gives
+            found |= FrozenNorm(layer, index, place, norm, batch_pos, partial(all_made, of_norm)).rewrites
     return found
-
-
-class _Frozen:
-    """One norm in one forward pass."""
-
-    def __init__(
-        self, layer: Layer, index: int, place: str, norm: Norm, batch_pos: tuple[int, ...], edits: Sequence[Edit]
-    ) -> None:
-        self._layer, self._index, self._place, self._norm = layer, index, place, norm
-        self._batch_pos, self._edits = batch_pos, edits
-        self._own: torch.Tensor | None = None
-
-    def given(self, x: torch.Tensor, kept: _Kept) -> torch.Tensor:
-        """Look at what it divides by."""
-        kept.pop(self._at(f"{self._place}_norm_in"), None)
-        of_post_norm = kept.get(self._at(_FIELDS[self._place]))
-        shaped = x.reshape(*self._batch_pos, -1)
-        if of_post_norm is None:
-            self._require_stream(shaped, kept)
-            self._own = self._norm.scale(shaped)
-        else:
-            self._own = of_post_norm.reshape(*self._batch_pos, 1)
-        return x
-
-    def gives(self, y: torch.Tensor, kept: _Kept) -> torch.Tensor:
-        """What it gives where it divides by what is frozen."""
-        kept.pop(self._at(f"{self._place}_norm_out"), None)
-        own = self._own
-        assert own is not None  # what it is given passes first
-        scale = all_made(self._edits, own)
-        if scale is own:
-            return y
-        kept[self._at(_FIELDS[self._place])] = scale
-        return self._norm.rescaled(y.reshape(*self._batch_pos, -1), own, scale).reshape(y.shape)
-
-    def _require_stream(self, x: torch.Tensor, kept: _Kept) -> None:
-        """What is frozen is found out of the residual stream of the run that it is taken from."""
-        stream = kept[self._at("residual_in")].reshape(x.shape)
-        if self._place == "ffn" and not self._layer.is_parallel:
-            middle = kept.get(self._at("residual_mid"))
-            stream = stream + kept[self._at("attn_out")].reshape(x.shape) if middle is None else middle
-        if not largest_error(x, stream) <= allowed_error(stream, self._layer.dtype):
-            raise NotSupportedError(
-                f"the scale of the norm before {self._place} of layer {self._index} cannot be frozen: it is given "
-                "something else than the residual stream"
-            )
-
-    def _at(self, name: str) -> Passing:
-        return Passing(self._index, name)

@@ -22,6 +22,7 @@ from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
 from transparent_llm_server.models.interventions.edit import Edit, all_made
 from transparent_llm_server.models.interventions.freezing import norm_rewrites
+from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.operations import function_of
 from transparent_llm_server.models.interventions.selection import require_few_places, select
 from transparent_llm_server.models.interventions.sites import checked_site, mixed
@@ -37,6 +38,9 @@ _SHAPED_AS_ONE = {
 }
 """Field of a capture -> the site that is that tensor and no more."""
 
+_OF_ONE_HEAD = {"query": SiteKind.QUERY, "key": SiteKind.KEY}
+"""The same of tensors [batch head pos d]."""
+
 
 class Edits:
     """Of one run, checked against the model and the lengths of its rows.
@@ -45,11 +49,12 @@ class Edits:
         IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
         NotSupportedError: the model has nothing at a site.
         InvalidRequestError: nothing is selected, or a source is of another model.
-        TooLargeError: too many places are selected.
+        TooLargeError: too many places are selected, or runs that queries and keys are taken from.
     """
 
     def __init__(self, model: BridgedModel, edits: Sequence[Intervention], lengths: Sequence[int]) -> None:
         require_few_places(edits, lengths)
+        require_few_runs(edits)
         self._model, sources = model, Sources(model)
         self._edits: list[Edit] = []
         for edit in edits:
@@ -93,6 +98,11 @@ class _OfLayer:
         for name, kind in _SHAPED_AS_ONE.items():
             if edits := self._of(kind):
                 found[self._at(name)] = partial(self._changed, name, edits)
+        for name, kind in _OF_ONE_HEAD.items():
+            if edits := self._of(kind):
+                found[self._at(name)] = partial(self._of_heads, name, edits)
+        if edits := self._of(SiteKind.VALUE):
+            found[self._at("value")] = partial(self._values, edits)
         if self._of(SiteKind.PATTERN):
             found[self._at("pattern")] = self._attended
         elif self._of(SiteKind.HEAD):
@@ -114,6 +124,26 @@ class _OfLayer:
             return tensor
         kept[self._at(name)] = changed.reshape(tensor.shape)
         return kept[self._at(name)]
+
+    def _of_heads(self, name: str, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
+        """Queries or keys [batch head pos d]."""
+        by_pos = changed = tensor.transpose(1, 2)
+        for edit in edits:
+            changed = _of_heads(edit, changed)
+        if changed is by_pos:
+            return tensor
+        kept[self._at(name)] = changed
+        return changed.transpose(1, 2)
+
+    def _values(self, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
+        """Values, which some families compute with one axis for all heads."""
+        shaped = changed = tensor.reshape(*self.batch_pos, self.layer.n_kv_heads, -1)
+        for edit in edits:
+            changed = _of_heads(edit, changed)
+        if changed is shaped:
+            return tensor
+        kept[self._at("value")] = changed.reshape(tensor.shape)
+        return kept[self._at("value")]
 
     def _mixed(self, tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What the heads mixed, on its way to the output weights."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
-from transparent_llm.interventions.site import NORM_SCALES, Site, SiteKind
-from transparent_llm.runtime.indexing import checked_index
+from transparent_llm.interventions.site import NORM_SCALES, OF_HEADS, Site, SiteKind
+from transparent_llm.runtime.indexing import checked_index, counted
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.layer import Layer
@@ -36,10 +36,10 @@ def checked_site(model: BridgedModel, site: Site) -> Site:
     needed = {SiteKind.ATTN_OUT: "attn_out", SiteKind.RESIDUAL_AFTER_ATTN: "attn_out", SiteKind.FFN_OUT: "ffn_out"}
     if kind in needed and needed[kind] not in part.hooks:
         raise _unsupported(site, "the layer has no such branch")
-    if kind in (SiteKind.HEAD, SiteKind.PATTERN):
+    if kind in OF_HEADS:
         if not part.has_heads:
             raise _unsupported(site, "the layer has no attention heads")
-        return Site(kind, layer, head=None if site.head is None else checked_index("head", site.head, model.n_heads))
+        return Site(kind, layer, head=None if site.head is None else _checked_head(site.head, site, model))
     if kind is SiteKind.NEURONS:
         neurons = part.neurons
         if not isinstance(neurons, DenseNeurons):
@@ -51,6 +51,14 @@ def checked_site(model: BridgedModel, site: Site) -> Site:
     if kind is SiteKind.RESIDUAL_OUT and layer < len(model.layers) - 1:
         return Site(SiteKind.RESIDUAL_IN, layer + 1)  # one tensor
     return Site(kind, layer)
+
+
+def _checked_head(head: int, site: Site, model: BridgedModel) -> int:
+    if site.kind not in (SiteKind.KEY, SiteKind.VALUE):
+        return checked_index("head", head, model.n_heads)
+    n_kv = model.layers[counted(site.layer, len(model.layers))].n_kv_heads
+    shared = "" if n_kv == model.n_heads else f" (keys and values that {model.n_heads} query heads share)"
+    return checked_index(f"{site.kind.value} head{shared}", head, n_kv)
 
 
 def _checked_norm(part: Layer, site: Site) -> Site:
@@ -87,6 +95,9 @@ def captured(model: BridgedModel, values: RunValues, site: Site) -> torch.Tensor
         if capture.z is not None and capture.z_is_edited is not None:
             z = torch.where(capture.z_is_edited[..., None], capture.z, z)
         return z.flatten(2) if site.head is None else z[:, :, site.head]
+    if site.kind is SiteKind.VALUE:
+        value = _present(capture.value)
+        return value.flatten(2) if site.head is None else value[:, :, site.head]
     found = _present(capture.neurons)
     return found if site.neurons is None else found[:, :, list(site.neurons)]
 
