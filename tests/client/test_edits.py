@@ -26,14 +26,19 @@ from transparent_llm.interventions import (
     attn_out,
     clamp,
     ffn_out,
+    final_norm_scale,
+    freeze,
     head,
+    key,
     mean,
     neuron_output,
     neurons,
     noise,
+    norm_scale,
     patch,
     pattern,
     project,
+    query,
     residual_after_attn,
     residual_in,
     residual_out,
@@ -41,6 +46,7 @@ from transparent_llm.interventions import (
     set_to,
     swap,
     unembedding,
+    value,
     value_of,
     zero,
 )
@@ -68,6 +74,15 @@ EVERY: list[Callable[[Any], Intervention]] = [
     lambda _: clamp(residual_in(1), V, 30.0, float("inf"), positions=[1]),
     lambda _: swap(residual_in(1), V, W, positions=[1]),
     lambda _: noise(neurons(0, [3, 5]), 0.5, -7, positions=[1]),
+    lambda _: add(query(1, 2), V[:16], 2.0, positions=[1]),
+    lambda other: patch(key(0), other, positions=[1, 2]),
+    lambda other: freeze(query(1), other),
+    lambda other: mean(value(1, 2), other, positions="last"),
+    lambda other: add(key(1, 1), value_of(query(0, 1), other, row=1, pos=-1), 0.5, positions=[0]),
+    lambda other: freeze(norm_scale(0, "ffn"), other),
+    lambda other: freeze(final_norm_scale(), other),
+    lambda other: patch(pattern(1), other, rows=[1]),
+    lambda other: mean(head(0), other, positions="last"),
 ]
 
 
@@ -91,8 +106,9 @@ def local() -> TransparentLlm:
     return other
 
 
-def values(llm: Any) -> list[torch.Tensor]:
-    found = [llm.logits(), llm.attention_output(0, 1, 2, 2), llm.attention_matrix(0, 0, 1)]
+def values(llm: Any, *, parts: bool = False) -> list[torch.Tensor]:
+    found = [llm.decomposed_attn(0, 1), llm.decomposed_attn(1, 1)] if parts else []
+    found += [llm.logits(), llm.attention_output(0, 1, 2, 2), llm.attention_matrix(0, 0, 1)]
     return [
         *found,
         *(read(layer) for layer in (0, 1) for read in (llm.residual_in, llm.residual_after_attn, llm.ffn_out)),
@@ -110,6 +126,14 @@ def test_each_edit_gives_the_bits_and_the_report_of_the_local_object(
     assert all(map(torch.equal, values(llm), values(twin)))
     assert llm.effects() == twin.effects()
     assert llm.effects()[0].changed > 0
+
+
+def test_parts_of_scaled_heads_have_the_bits_of_the_local_object(server: Server) -> None:
+    twin = tiny().copy()
+    with RemoteTransparentLlm(server.address) as llm:
+        for one in (llm, twin):
+            one.run_tokens(ROWS, edits=[scale(head(1, 2), 0.3), zero(head(1, 0), rows=[1])])
+        assert all(map(torch.equal, values(llm, parts=True), values(twin, parts=True)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -181,6 +205,34 @@ def test_sources_that_the_server_lost_are_run_again_the_first_ones_first() -> No
         assert torch.equal(llm.residual_in(1)[0, 2], second.residual_in(1)[0, 2])
 
 
+def test_what_the_same_input_has_without_edits_is_run_for_it_and_again_where_it_is_lost() -> None:
+    watcher = Watcher()
+    with running(watcher) as other_server, RemoteTransparentLlm(other_server.address) as llm:
+        edits = [zero(head(0, 1)), freeze(pattern(1)), freeze(norm_scale(1, "attn")), freeze(final_norm_scale())]
+        llm.run_tokens(ROWS, edits=edits)
+        twin = tiny().copy()
+        twin.run_tokens(ROWS, edits=edits)
+        assert torch.equal(llm.logits(), twin.logits())
+        assert llm.effects() == twin.effects()
+        assert watcher.names.count("Run") == 2  # without edits, and then with them
+        name, base = llm.run_id(), llm.copy()
+        base.run_tokens(ROWS)
+        explicit = llm.copy()
+        explicit.run_tokens(ROWS, edits=[edits[0], *(freeze(edit.site, base) for edit in edits[1:])])
+        assert explicit.run_id() == name
+        base.release()
+        llm.release()
+        assert torch.equal(llm.residual_out(1), twin.residual_out(1))
+        assert llm.run_id() == name
+        attributed = (one.attribution(7, pos=3) for one in (llm, twin))
+        assert torch.equal(*(one["heads"] for one in attributed))
+        lenses = [one.logit_lens(normalize="frozen", with_kl=True) for one in (llm, twin)]
+        assert torch.equal(lenses[0].logits, lenses[1].logits)
+        assert lenses[0].kl is not None
+        assert lenses[1].kl is not None
+        assert torch.equal(lenses[0].kl, lenses[1].kl)
+
+
 def test_without_rerun_a_lost_source_is_an_error(server: Server) -> None:
     with RemoteTransparentLlm(server.address, rerun=False) as llm:
         other = llm.copy()
@@ -247,6 +299,11 @@ REFUSED = [
     (intervention(scale=None), "has no operation that this server knows"),
     (intervention(site=pb.Site(kind=pb.SITE_KIND_HEAD, layer=0)), "a site of kind head has a head"),
     (intervention(site=pb.Site(kind=pb.SITE_KIND_FFN_OUT, layer=0, head=1)), "a site of kind ffn_out has no head"),
+    (intervention(site=pb.Site(kind=pb.SITE_KIND_HEAD, head=1, all_heads=True)), "a site of kind head has a head, or"),
+    (intervention(site=pb.Site(kind=pb.SITE_KIND_NEURONS, all_heads=True)), "a site of kind neurons has no head"),
+    (intervention(site=pb.Site(kind=pb.SITE_KIND_FFN_OUT, neurons=[1])), "a site of kind ffn_out has no neurons"),
+    (intervention(site=pb.Site(kind=pb.SITE_KIND_FINAL_NORM_SCALE, layer=1)), "final_norm_scale has no layer"),
+    (intervention(site=pb.Site(kind=pb.SITE_KIND_FINAL_NORM_SCALE)), r"final_norm_scale\(\) can be frozen and nothing"),
     (intervention(scale=pb.ScaleEdit(factor=float("nan"))), "factor is nan: it must be finite"),
     (intervention(all_positions=None, chosen_positions=pb.Indices()), "positions is empty"),
     (intervention(scale=None, add=pb.AddEdit(factor=1.0)), "a vector of an edit is absent"),
@@ -262,9 +319,20 @@ def test_what_is_not_whole_is_refused(message: pb.Intervention, words: str, serv
         asked(server, [message])
 
 
+def test_what_is_frozen_is_so_everywhere(both: tuple[RemoteTransparentLlm, RemoteTransparentLlm]) -> None:
+    llm, other = both
+    frozen = pb.FreezeEdit(run_id=other.run_id())
+    message = intervention(scale=None, freeze=frozen, all_rows=None, chosen_rows=pb.Indices(indices=[0]))
+    with grpc.insecure_channel(llm._config.target) as channel:
+        request = service_pb2.RunRequest(edits=[message])
+        request.tokens.sequences.add(token_ids=[1, 2, 3])
+        with pytest.raises(grpc.RpcError, match="needs all_positions and all_rows"):
+            stub(channel).Run(request, timeout=SOON)
+
+
 def test_too_many_edits_are_refused_with_the_numbers(server: Server) -> None:
-    with pytest.raises(TooLargeError, match="65 edits of one run, at most 64 can be made"):
-        asked(server, [intervention()] * 65)
+    with pytest.raises(TooLargeError, match="513 edits of one run, at most 512 can be made"):
+        asked(server, [intervention()] * 513)
 
 
 def asked(server: Server, edits: list[pb.Intervention]) -> None:

@@ -189,8 +189,30 @@ def test_a_head_of_every_family(family: str) -> None:
     if family not in ATTN_NORMS:  # there the norm's scale is another one too
         require_close(llm.attention_output(0, 0, 3, 2), -2 * plain.attention_output(0, 0, 3, 2))
     assert torch.equal(llm.attention_output(0, 0, 2, 2), plain.attention_output(0, 0, 2, 2))
-    with pytest.raises(NotSupportedError, match="has heads that were edited in this run, so that"):
-        llm.decomposed_attn(0, 0)
+    require_close(llm.decomposed_attn(0, 0)[3, :, 2].sum(dim=0), llm.attention_output(0, 0, 3, 2))
+
+
+def test_an_edited_head_is_a_sum_over_sources_as_long_as_it_is_scaled() -> None:
+    plain = ran("gpt2", ROW)
+    llm = edited(
+        "gpt2", scale(head(0, 2), -2.0, positions=[3, 4]), scale(head(0), 0.5, positions=[4]), zero(head(0, 1))
+    )
+    wanted = plain.decomposed_attn(0, 0).clone()
+    wanted[[3, 4], :, 2] *= -2
+    wanted[4] *= 0.5
+    wanted[:, :, 1] = 0
+    require_close(llm.decomposed_attn(0, 0), wanted)
+    require_close(llm.source_attribution(0, 7, pos=4)["logit"].sum(), llm.attribution(7, pos=4)["heads"][0].sum())
+    require_close(llm.value_weighted_norms(0)["norm"][2, 4], plain.value_weighted_norms(0)["norm"][2, 4])
+    assert torch.equal(llm.attention_matrix(0, 0, 2), plain.attention_matrix(0, 0, 2))
+    other = edited("gpt2", scale(head(0, 2), -2.0, positions=[3]), add(head(0, 2), V[:16], positions=[3]))
+    with pytest.raises(NotSupportedError, match="has heads that were edited in this run by more than a factor"):
+        other.decomposed_attn(0, 0)
+    require_close(other.source_attribution(0, 7, pos=4)["logit"].sum(), other.attribution(7, pos=4)["heads"][0].sum())
+    heads = other.attribution(7, pos=3)
+    require_close(heads.sum(), heads["total"])
+    with pytest.raises(NotSupportedError, match="no sum over sources"):
+        other.source_attribution(0, 7, pos=3)
 
 
 @pytest.mark.parametrize("family", DENSE)

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from transparent_llm.analysis import projections
 from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.interrupt import check
-from transparent_llm.analysis.readout import Direction
+from transparent_llm.analysis.readout import Direction, frozen_scale
 from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.contract import TransparentLlm
 
@@ -175,7 +175,11 @@ class _Target(NamedTuple):
         direction = Direction.of(llm, token, minus_token)
         if pos >= row.n_tokens:
             return cls(row, pos, direction, torch.zeros_like(direction.vector), torch.zeros_like(direction.norm_bias))
-        scale = direction.readout.scale(llm.residual_out(llm.model_info().n_layers - 1)[row.index, pos])
+        frozen = frozen_scale(llm, row.index)
+        if frozen is None:
+            scale = direction.readout.scale(llm.residual_out(llm.model_info().n_layers - 1)[row.index, pos])
+        else:
+            scale = frozen[pos].to(direction.vector)
         return cls(row, pos, direction, direction.vector / scale, scale)
 
     @property

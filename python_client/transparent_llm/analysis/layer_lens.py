@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.places import checked_positions, residual
-from transparent_llm.analysis.readout import checked_token
+from transparent_llm.analysis.readout import checked_token, frozen_scale
 from transparent_llm.analysis.rows import Row
 from transparent_llm.analysis.scores import checked_normalize, in_blocks, scores
 from transparent_llm.contract import TransparentLlm
@@ -97,13 +97,16 @@ def layer_lens(
         vectors = vectors.float() - residual(llm, row, minus_point, minus_layer).to(vectors.device).float()
     is_compared = with_kl or normalize == "frozen"
     output = residual(llm, row, "out", -1) if is_compared else None
+    scale = frozen_scale(llm, row.index) if is_compared else None
     made = _nothing(len(places), k, bottom_k, len(targets), with_kl=with_kl)
     real = [i for i, place in enumerate(places) if place < row.n_tokens]
     for block in in_blocks(llm, real, _BESIDES * len(targets)):
         at = [places[i] for i in block]
         leaving = None if output is None else output[at]
-        found = scores(llm, vectors[at], normalize, leaving)
-        wanted = scores(llm, leaving) if with_kl and leaving is not None else None
+        found = scores(llm, vectors[at], normalize, leaving, None if scale is None else scale[at])
+        wanted = None
+        if with_kl and leaving is not None:  # of a frozen norm the vector itself does not tell what it gave
+            wanted = scores(llm, leaving) if scale is None else llm.logits()[row.index, at].float()
         _put(made, block, _looked_at(found, k, bottom_k, targets, wanted))
     return made
 

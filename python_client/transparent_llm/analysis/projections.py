@@ -7,6 +7,7 @@ a direction is its value times (output weights times direction). Of others they 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -45,7 +46,8 @@ class HasProjections(Protocol):
 def heads_along(llm: TransparentLlm, batch_i: int, layer: int, pos: int, along: torch.Tensor) -> torch.Tensor:
     """What each head added at a position, along a direction [head]."""
     if isinstance(llm, HasProjections):
-        return llm.heads_along(batch_i, layer, pos, along).to(along).sum(dim=1)
+        with suppress(NotSupportedError):  # of heads that were edited there are no sources, but what they added
+            return llm.heads_along(batch_i, layer, pos, along).to(along).sum(dim=1)
     found = along.new_zeros(llm.model_info().n_heads)
     for head in range(len(found)):
         check()

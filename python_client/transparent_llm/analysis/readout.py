@@ -50,11 +50,11 @@ class Readout:
         return divisor(residual.to(self.directions), self.eps, self.is_centred)[..., 0]
 
     def normalized(
-        self, vectors: Float[torch.Tensor, "*at d_model"], residual: Float[torch.Tensor, "*at d_model"]
+        self, vectors: Float[torch.Tensor, "*at d_model"], scale: Float[torch.Tensor, "*at"]
     ) -> Float[torch.Tensor, "*at d_model"]:
-        """Vectors after the final norm with the scale that it has for `residual`, without its bias: linear in them.
-        Their plain product with the unembedding is in units of logits."""
-        return centred(vectors.to(self.directions), self.is_centred) / self.scale(residual)[..., None] * self.gain
+        """Vectors after the final norm with this scale, without its bias: linear in them. Their plain product with the
+        unembedding is in units of logits."""
+        return centred(vectors.to(self.directions), self.is_centred) / scale.to(self.directions)[..., None] * self.gain
 
     def logits(self, residual: Float[torch.Tensor, "*at d_model"]) -> Float[torch.Tensor, "*at token"]:
         """Logits before the soft cap."""
@@ -76,6 +76,19 @@ class HasReadout(Protocol):
         Raises:
             NotSupportedError: what was read of the model does not give its own logits.
         """
+
+
+@runtime_checkable
+class HasFinalScale(Protocol):
+    """An implementation in whose runs the scale of the final norm can be frozen."""
+
+    def final_scale(self, batch_i: int) -> Float[torch.Tensor, "pos"] | None:
+        """What the final norm divides a row by, where that was frozen in this run."""
+
+
+def frozen_scale(llm: TransparentLlm, batch_i: int) -> Float[torch.Tensor, "pos"] | None:
+    """What the final norm divides a row of the current run by, where that is not the scale of the stream."""
+    return llm.final_scale(batch_i) if isinstance(llm, HasFinalScale) else None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def scores(
     vectors: Float[torch.Tensor, "n d_model"],
     normalize: str = "own",
     output: Float[torch.Tensor, "n d_model"] | None = None,
+    scale: Float[torch.Tensor, "n"] | None = None,
 ) -> Float[torch.Tensor, "n vocab"]:
     """Scores of the whole vocabulary, in float32.
 
@@ -40,6 +41,7 @@ def scores(
         vectors: Of the residual stream.
         normalize: One of `NORMALIZE`.
         output: What leaves the last layer at the position of each vector, whose scale "frozen" takes.
+        scale: What it takes instead, in a run in which that was frozen.
 
     Raises:
         InvalidRequestError: `normalize` is not known.
@@ -49,7 +51,8 @@ def scores(
     if normalize != "frozen":
         return llm.unembed(vectors, normalize == "own").float()
     assert output is not None
-    x = readout_of(llm, [0]).normalized(vectors, output)
+    readout = readout_of(llm, [0])
+    x = readout.normalized(vectors, readout.scale(output) if scale is None else scale)
     bias = llm.unembed(torch.zeros_like(x[:1]), False)
     return (llm.unembed(x, False) - bias).float()
 

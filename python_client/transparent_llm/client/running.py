@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 from transparent_llm.client.connected import Connected
@@ -10,7 +11,7 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.own import Editable
-from transparent_llm.interventions.sources import sources_of
+from transparent_llm.interventions.sources import sources_of, with_unedited
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.run_warning import warn_of_run
 
@@ -43,8 +44,15 @@ class RemoteRunning(Editable, Connected):
         made = self._own_edits.before(edits)
         if made:
             self._shared.models.require("edits")
+            made = with_unedited(made, lambda: self._unedited(run_input))
         run = self._runs.begin(run_input, made, _runs_of(made))  # by now another thread may have run this object
         warn_of_run(run.result.warnings)
+
+    def _unedited(self, run_input: RunInput) -> TransparentLlm:
+        """Another object, whose current run is of the same input without edits."""
+        twin = copy.copy(self)
+        twin._runs.begin(run_input)
+        return twin  # type: ignore[return-value]  # remote objects are of the contract
 
 
 def _runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:

@@ -14,6 +14,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions.operation import (
     Add,
     Clamp,
+    Freeze,
     Mean,
     Noise,
     Operation,
@@ -23,7 +24,7 @@ from transparent_llm.interventions.operation import (
     SetTo,
     Swap,
 )
-from transparent_llm.interventions.site import Site
+from transparent_llm.interventions.site import ONLY_FROZEN, Site
 from transparent_llm.interventions.vector import Vector, vector_of
 from transparent_llm.quoting import kind_of, listed
 from transparent_llm.runtime.indexing import integer
@@ -127,6 +128,20 @@ def patch(
     return made
 
 
+def freeze(site: Site, source: TransparentLlm | None = None) -> Intervention:
+    """What a run has at a site, whatever other edits would make of it: all positions of all rows.
+
+    With the patterns, the scales of all norms and the feed-forward parts frozen, a model is linear in what is added to
+    its residual stream. `unembed` and the logit lens go on to use the scale that a vector has itself.
+
+    Args:
+        site: Where; the scales of norms can be nothing but frozen.
+        source: An object of the same model whose current run is meant, of rows as long as these. None: the same input
+            without edits, which is run for it.
+    """
+    return _made(site, Freeze(source), "all", "all")
+
+
 def project(
     site: Site, vector: Numbers, factor: float = 0.0, *, positions: Positions, rows: Rows = "all"
 ) -> Intervention:
@@ -158,6 +173,8 @@ def noise(site: Site, sd: float, seed: int, *, positions: Positions, rows: Rows 
 def _made(site: Site, operation: Operation, positions: Positions, rows: Rows) -> Intervention:
     if not isinstance(site, Site):
         raise InvalidRequestError(f"an edit is at a site such as residual_out(3), got {kind_of(site)}")
+    if site.kind in ONLY_FROZEN and not isinstance(operation, Freeze):
+        raise InvalidRequestError(f"{site} can be frozen and nothing else: write freeze({site})")
     found_positions, found_rows = _selected("positions", positions, ("all", "last")), _selected("rows", rows, ("all",))
     return Intervention(site, operation, found_positions, found_rows)  # type: ignore[arg-type]  # of these words only
 

@@ -55,6 +55,14 @@ class Patch(Operation):
 
 
 @dataclass(frozen=True)
+class Freeze(Operation):
+    """What another run had at the same site, at all positions of all rows. Of a norm's scale: it divides by that."""
+
+    source: TransparentLlm | None
+    """None: the run of the same input without edits. It is known by the time that edits are made."""
+
+
+@dataclass(frozen=True)
 class Project(Operation):
     """x with the part along v times a factor: x + (factor - 1) (x.u) u, where u = v / norm(v). 0 removes it."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.quoting import listed
+from transparent_llm.quoting import kind_of, listed
 from transparent_llm.runtime.indexing import integer
 
 
@@ -22,6 +22,29 @@ class SiteKind(Enum):
     HEAD = "head"
     PATTERN = "pattern"
     NEURONS = "neurons"
+    QUERY = "query"
+    KEY = "key"
+    VALUE = "value"
+    NORM_SCALE_ATTN = "norm_scale_attn"
+    NORM_SCALE_FFN = "norm_scale_ffn"
+    NORM_SCALE_ATTN_POST = "norm_scale_attn_post"
+    NORM_SCALE_FFN_POST = "norm_scale_ffn_post"
+    FINAL_NORM_SCALE = "final_norm_scale"
+
+
+OF_HEADS = (SiteKind.HEAD, SiteKind.PATTERN, SiteKind.QUERY, SiteKind.KEY, SiteKind.VALUE)
+"""Of one head, or of all heads of a layer."""
+
+NORM_SCALES = {
+    "attn": SiteKind.NORM_SCALE_ATTN,
+    "ffn": SiteKind.NORM_SCALE_FFN,
+    "attn_post": SiteKind.NORM_SCALE_ATTN_POST,
+    "ffn_post": SiteKind.NORM_SCALE_FFN_POST,
+}
+"""Of the norms of a layer, by what they stand before or after."""
+
+ONLY_FROZEN = (*NORM_SCALES.values(), SiteKind.FINAL_NORM_SCALE)
+"""Kinds of sites that other operations have no meaning for."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +56,17 @@ class Site:
     """Negative ones count from the end."""
 
     head: int | None = None
-    """Of HEAD and PATTERN, a query head."""
+    """Of HEAD, PATTERN and QUERY, a query head; of KEY and VALUE one that query heads share. None: all of the layer."""
 
     neurons: tuple[int, ...] | None = None
     """Of NEURONS, those that are changed; None: all."""
 
     def __str__(self) -> str:
+        if self.kind is SiteKind.FINAL_NORM_SCALE:
+            return "final_norm_scale()"
+        for norm, kind in NORM_SCALES.items():
+            if self.kind is kind:
+                return f"norm_scale({self.layer}, {norm!r})"
         more = "" if self.head is None else f", {self.head}"
         more += "" if self.neurons is None else f", {listed(self.neurons)}"
         return f"{self.kind.value}({self.layer}{more})"
@@ -70,16 +98,81 @@ def ffn_out(layer: int) -> Site:
     return Site(SiteKind.FFN_OUT, integer("layer", layer))
 
 
-def head(layer: int, head: int) -> Site:
+def head(layer: int, head: int | None = None) -> Site:
     """What a head has mixed of the values [pos d_head] ("z"), before its output weights. A norm after attention is
-    computed of the changed sum."""
-    return Site(SiteKind.HEAD, integer("layer", layer), head=integer("head", head))
+    computed of the changed sum.
+
+    Args:
+        layer: Of the head.
+        head: A query head. None: all heads of the layer, one after the other [pos n_heads * d_head].
+    """
+    return Site(SiteKind.HEAD, integer("layer", layer), head=None if head is None else integer("head", head))
 
 
-def pattern(layer: int, head: int) -> Site:
+def pattern(layer: int, head: int | None = None) -> Site:
     """Attention probabilities of a head, after the softmax [query_pos key_pos]. `positions` of an edit are queries.
-    Their rows need not sum to 1 afterwards; what a query may not see stays 0."""
-    return Site(SiteKind.PATTERN, integer("layer", layer), head=integer("head", head))
+    Their rows need not sum to 1 afterwards; what a query may not see stays 0.
+
+    Args:
+        layer: Of the head.
+        head: A query head. None: all heads of the layer, one after the other [query_pos n_heads * key_pos].
+    """
+    return Site(SiteKind.PATTERN, integer("layer", layer), head=None if head is None else integer("head", head))
+
+
+def norm_scale(layer: int, norm: str) -> Site:
+    """What a norm divides each position by [pos 1]: the deviation of its input from its mean, or its size. It can be
+    frozen, which makes the norm linear: a norm that takes off the mean goes on to take off that of its input.
+
+    Args:
+        layer: Of the norm.
+        norm: "attn" or "ffn", before that part; "attn_post" or "ffn_post", between it and the residual stream, where a
+            model has one there. Where both parts have one norm before them, "attn" and "ffn" are the same.
+
+    Raises:
+        InvalidRequestError: another norm.
+    """
+    if not isinstance(norm, str) or norm not in NORM_SCALES:
+        raise InvalidRequestError(f"norm must be one of {', '.join(map(repr, NORM_SCALES))}, got {kind_of(norm)}")
+    return Site(NORM_SCALES[norm], integer("layer", layer))
+
+
+def final_norm_scale() -> Site:
+    """What the norm before the unembedding divides each position by [pos 1]. It can be frozen: see `norm_scale`."""
+    return Site(SiteKind.FINAL_NORM_SCALE, 0)
+
+
+def query(layer: int, head: int | None = None) -> Site:
+    """The query of a head, as it is multiplied with keys [pos d_head]: after rotary embeddings, any norm, and a factor
+    where the model has it before the product (OPT). Attention is computed of the changed one.
+
+    Args:
+        layer: Of the head.
+        head: A query head. None: all heads of the layer, one after the other [pos n_heads * d_head].
+    """
+    return Site(SiteKind.QUERY, integer("layer", layer), head=None if head is None else integer("head", head))
+
+
+def key(layer: int, head: int | None = None) -> Site:
+    """The key of a head, as queries are multiplied with it [pos d_head]: after rotary embeddings and any norm.
+
+    Args:
+        layer: Of the head.
+        head: Which of the keys: where query heads share them (grouped queries), there are fewer. None: all of the
+            layer, one after the other [pos n_kv_heads * d_head].
+    """
+    return Site(SiteKind.KEY, integer("layer", layer), head=None if head is None else integer("head", head))
+
+
+def value(layer: int, head: int | None = None) -> Site:
+    """The value of a head, which its pattern mixes [pos d_head].
+
+    Args:
+        layer: Of the head.
+        head: Which of the values: where query heads share them (grouped queries), there are fewer. None: all of the
+            layer, one after the other [pos n_kv_heads * d_head].
+    """
+    return Site(SiteKind.VALUE, integer("layer", layer), head=None if head is None else integer("head", head))
 
 
 def neurons(layer: int, neurons: Iterable[int] | None = None) -> Site:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.interventions.intervention import Intervention
+from transparent_llm.interventions.operation import Freeze
 from transparent_llm.interventions.vector import Vector
 
 
 def sources_of(edits: Sequence[Intervention]) -> tuple[object, ...]:
     """The objects whose current runs are meant, each once."""
     return tuple(dict.fromkeys(source for edit in edits for source in _within(edit.operation)))
+
+
+def with_unedited(edits: Sequence[Intervention], unedited: Callable[[], TransparentLlm]) -> tuple[Intervention, ...]:
+    """The same edits, where those that freeze what the same input has without edits know the run of it, which is made
+    once if there are any."""
+    if not any(_is_of_same_input(edit) for edit in edits):
+        return tuple(edits)
+    frozen = Freeze(unedited())
+    return tuple(dataclasses.replace(edit, operation=frozen) if _is_of_same_input(edit) else edit for edit in edits)
+
+
+def _is_of_same_input(edit: Intervention) -> bool:
+    return isinstance(edit.operation, Freeze) and edit.operation.source is None
 
 
 def _within(part: object) -> Iterator[object]:

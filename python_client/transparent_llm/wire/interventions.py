@@ -13,13 +13,13 @@ from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
-from transparent_llm.interventions.site import SiteKind
+from transparent_llm.interventions.site import OF_HEADS, SiteKind
 from transparent_llm.wire import tensors
 from transparent_llm.wire._gen import interventions_pb2 as pb
 from transparent_llm.wire.protocol_error import ProtocolError
 
-MOST_EDITS = 64
-"""Of one run."""
+MOST_EDITS = 512
+"""Of one run: as many as it takes to freeze all patterns, norms and feed-forward parts of the deepest models."""
 
 _DEEPEST = 8
 """Differences within differences."""
@@ -128,6 +128,9 @@ def _operation_to_wire(message: pb.Intervention, operation: ops.Operation, run_i
         message.mean.CopyFrom(pb.MeanEdit(run_id=run_id_of(operation.source)))
     elif isinstance(operation, ops.Patch):
         message.patch.CopyFrom(_patch_to_wire(operation, run_id_of))
+    elif isinstance(operation, ops.Freeze):
+        assert operation.source is not None  # by now it is known
+        message.freeze.CopyFrom(pb.FreezeEdit(run_id=run_id_of(operation.source)))
     elif isinstance(operation, ops.Project):
         message.project.CopyFrom(pb.ProjectEdit(vector=sent(operation.vector), factor=operation.factor))
     elif isinstance(operation, ops.Clamp):
@@ -150,7 +153,9 @@ def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
 
 def _site_to_wire(site: Site) -> pb.Site:
     kind = _KINDS[site.kind]
-    return pb.Site(kind=kind, layer=site.layer, head=site.head, neurons=site.neurons or ())  # type: ignore[arg-type]
+    all_heads = site.kind in OF_HEADS and site.head is None
+    neurons = site.neurons or ()
+    return pb.Site(kind=kind, layer=site.layer, head=site.head, neurons=neurons, all_heads=all_heads)  # type: ignore[arg-type]
 
 
 def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
@@ -211,15 +216,23 @@ def _site_from_wire(message: pb.Site) -> Site:
     kind = _KIND_BY_WIRE.get(message.kind)
     if kind is None:
         raise InvalidRequestError("the site of an edit is absent, or of a kind that this server does not know")
-    has_head = kind in (SiteKind.HEAD, SiteKind.PATTERN)
-    if has_head != message.HasField("head") or (message.neurons and kind is not SiteKind.NEURONS):
-        raise InvalidRequestError(f"a site of kind {kind.value} has {'a' if has_head else 'no'} head, and no more")
+    has_head = kind in OF_HEADS
+    if message.HasField("head") + message.all_heads != has_head:
+        raise InvalidRequestError(f"a site of kind {kind.value} has {'a head, or all' if has_head else 'no head'}")
+    if (message.neurons and kind is not SiteKind.NEURONS) or (message.layer and kind is SiteKind.FINAL_NORM_SCALE):
+        raise InvalidRequestError(f"a site of kind {kind.value} has no {'neurons' if message.neurons else 'layer'}")
     return Site(
         kind,
         message.layer,
-        head=message.head if has_head else None,
+        head=message.head if message.HasField("head") else None,
         neurons=tuple(message.neurons) or None,
     )
+
+
+def _frozen(site: Site, source: TransparentLlm, where: dict[str, object]) -> Intervention:
+    if where != {"positions": "all", "rows": "all"}:
+        raise InvalidRequestError(f"{site} is frozen at all positions of all rows: it needs all_positions and all_rows")
+    return made.freeze(site, source)
 
 
 _OPERATIONS: dict[str, Callable[..., Intervention]] = {
@@ -236,6 +249,7 @@ _OPERATIONS: dict[str, Callable[..., Intervention]] = {
         source_positions=m.source_positions.indices if m.HasField("source_positions") else None,
         **where,
     ),
+    "freeze": lambda site, m, run_of, where: _frozen(site, run_of(m.run_id), where),
     "project": lambda site, m, run_of, where: made.project(
         site, _vector_from_wire(m.vector, run_of), m.factor, **where
     ),

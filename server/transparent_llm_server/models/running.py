@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.own import Editable
+from transparent_llm.interventions.sources import with_unedited
 from transparent_llm.run_input import RunInput, checked_bos
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
@@ -42,10 +44,17 @@ class Running(Editable, TransparentLlm):
         made = self._own_edits.before(edits)
         with standard_numerics():
             batch = self.prepare(rows)
+            made = with_unedited(made, lambda: self._unedited(batch))
             values = self.run_edited(batch, made) if made else self.run_batches([batch])[0]
             found = self.warnings_of(values)
         self._current_run.begin(values)
         warn_of_run(found)
+
+    def _unedited(self, batch: Batch) -> TransparentLlm:
+        """Another object, whose current run is of the same rows without edits."""
+        twin = copy.copy(self)
+        twin._current_run.begin(self.run_batches([batch])[0])
+        return twin
 
     def encode(self, sentences: list[str], add_bos: bool | None = None) -> list[list[int]]:
         """Token ids of each sentence as `run` would use them, checked but not run."""
@@ -78,7 +87,7 @@ class Running(Editable, TransparentLlm):
             )
         made = Edits(self._model, edits, batch.lengths)
         capture = self._model.forward(batch.tokens, batch.mask, made.rewrites(batch.tokens.shape))
-        return RunValues(self._model, capture, made.effects)
+        return RunValues(self._model, made.finished(capture), made.effects)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

@@ -18,6 +18,14 @@ class SiteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SITE_KIND_HEAD: _ClassVar[SiteKind]
     SITE_KIND_PATTERN: _ClassVar[SiteKind]
     SITE_KIND_NEURONS: _ClassVar[SiteKind]
+    SITE_KIND_NORM_SCALE_ATTN: _ClassVar[SiteKind]
+    SITE_KIND_NORM_SCALE_FFN: _ClassVar[SiteKind]
+    SITE_KIND_NORM_SCALE_ATTN_POST: _ClassVar[SiteKind]
+    SITE_KIND_NORM_SCALE_FFN_POST: _ClassVar[SiteKind]
+    SITE_KIND_FINAL_NORM_SCALE: _ClassVar[SiteKind]
+    SITE_KIND_QUERY: _ClassVar[SiteKind]
+    SITE_KIND_KEY: _ClassVar[SiteKind]
+    SITE_KIND_VALUE: _ClassVar[SiteKind]
 SITE_KIND_UNSPECIFIED: SiteKind
 SITE_KIND_RESIDUAL_IN: SiteKind
 SITE_KIND_RESIDUAL_AFTER_ATTN: SiteKind
@@ -27,18 +35,28 @@ SITE_KIND_FFN_OUT: SiteKind
 SITE_KIND_HEAD: SiteKind
 SITE_KIND_PATTERN: SiteKind
 SITE_KIND_NEURONS: SiteKind
+SITE_KIND_NORM_SCALE_ATTN: SiteKind
+SITE_KIND_NORM_SCALE_FFN: SiteKind
+SITE_KIND_NORM_SCALE_ATTN_POST: SiteKind
+SITE_KIND_NORM_SCALE_FFN_POST: SiteKind
+SITE_KIND_FINAL_NORM_SCALE: SiteKind
+SITE_KIND_QUERY: SiteKind
+SITE_KIND_KEY: SiteKind
+SITE_KIND_VALUE: SiteKind
 
 class Site(_message.Message):
-    __slots__ = ("kind", "layer", "head", "neurons")
+    __slots__ = ("kind", "layer", "head", "neurons", "all_heads")
     KIND_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     NEURONS_FIELD_NUMBER: _ClassVar[int]
+    ALL_HEADS_FIELD_NUMBER: _ClassVar[int]
     kind: SiteKind
     layer: int
     head: int
     neurons: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, kind: _Optional[_Union[SiteKind, str]] = ..., layer: _Optional[int] = ..., head: _Optional[int] = ..., neurons: _Optional[_Iterable[int]] = ...) -> None: ...
+    all_heads: bool
+    def __init__(self, kind: _Optional[_Union[SiteKind, str]] = ..., layer: _Optional[int] = ..., head: _Optional[int] = ..., neurons: _Optional[_Iterable[int]] = ..., all_heads: bool = ...) -> None: ...
 
 class Indices(_message.Message):
     __slots__ = ("indices",)
@@ -160,8 +178,14 @@ class NoiseEdit(_message.Message):
     seed: int
     def __init__(self, sd: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
+class FreezeEdit(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
 class Intervention(_message.Message):
-    __slots__ = ("site", "all_positions", "last_position", "chosen_positions", "all_rows", "chosen_rows", "scale", "add", "set", "mean", "patch", "project", "clamp", "swap", "noise")
+    __slots__ = ("site", "all_positions", "last_position", "chosen_positions", "all_rows", "chosen_rows", "scale", "add", "set", "mean", "patch", "project", "clamp", "swap", "noise", "freeze")
     SITE_FIELD_NUMBER: _ClassVar[int]
     ALL_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +201,7 @@ class Intervention(_message.Message):
     CLAMP_FIELD_NUMBER: _ClassVar[int]
     SWAP_FIELD_NUMBER: _ClassVar[int]
     NOISE_FIELD_NUMBER: _ClassVar[int]
+    FREEZE_FIELD_NUMBER: _ClassVar[int]
     site: Site
     all_positions: bool
     last_position: bool
@@ -192,7 +217,8 @@ class Intervention(_message.Message):
     clamp: ClampEdit
     swap: SwapEdit
     noise: NoiseEdit
-    def __init__(self, site: _Optional[_Union[Site, _Mapping]] = ..., all_positions: bool = ..., last_position: bool = ..., chosen_positions: _Optional[_Union[Indices, _Mapping]] = ..., all_rows: bool = ..., chosen_rows: _Optional[_Union[Indices, _Mapping]] = ..., scale: _Optional[_Union[ScaleEdit, _Mapping]] = ..., add: _Optional[_Union[AddEdit, _Mapping]] = ..., set: _Optional[_Union[SetEdit, _Mapping]] = ..., mean: _Optional[_Union[MeanEdit, _Mapping]] = ..., patch: _Optional[_Union[PatchEdit, _Mapping]] = ..., project: _Optional[_Union[ProjectEdit, _Mapping]] = ..., clamp: _Optional[_Union[ClampEdit, _Mapping]] = ..., swap: _Optional[_Union[SwapEdit, _Mapping]] = ..., noise: _Optional[_Union[NoiseEdit, _Mapping]] = ...) -> None: ...
+    freeze: FreezeEdit
+    def __init__(self, site: _Optional[_Union[Site, _Mapping]] = ..., all_positions: bool = ..., last_position: bool = ..., chosen_positions: _Optional[_Union[Indices, _Mapping]] = ..., all_rows: bool = ..., chosen_rows: _Optional[_Union[Indices, _Mapping]] = ..., scale: _Optional[_Union[ScaleEdit, _Mapping]] = ..., add: _Optional[_Union[AddEdit, _Mapping]] = ..., set: _Optional[_Union[SetEdit, _Mapping]] = ..., mean: _Optional[_Union[MeanEdit, _Mapping]] = ..., patch: _Optional[_Union[PatchEdit, _Mapping]] = ..., project: _Optional[_Union[ProjectEdit, _Mapping]] = ..., clamp: _Optional[_Union[ClampEdit, _Mapping]] = ..., swap: _Optional[_Union[SwapEdit, _Mapping]] = ..., noise: _Optional[_Union[NoiseEdit, _Mapping]] = ..., freeze: _Optional[_Union[FreezeEdit, _Mapping]] = ...) -> None: ...
 
 class EditEffect(_message.Message):
     __slots__ = ("edit", "selected", "changed", "delta_norm", "norm", "max_delta")

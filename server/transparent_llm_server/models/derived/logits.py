@@ -25,8 +25,16 @@ _MOST_POSITIONS, _LEAST_POSITIONS = 32, 4
 class Logits(Value):
     """[batch pos d_vocab], or a part of it."""
 
-    def __init__(self, model: BridgedModel, residual: torch.Tensor, ranges: Sequence[range] | None = None) -> None:
-        self._model, self._residual = model, residual
+    def __init__(
+        self,
+        model: BridgedModel,
+        residual: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        ranges: Sequence[range] | None = None,
+    ) -> None:
+        """Of the stream after the last block; `scale` [batch pos 1] is what the final norm divides by, if not that of
+        the stream."""
+        self._model, self._residual, self._scale = model, residual, scale
         self._ranges = ranges or [range(n) for n in (*residual.shape[:2], model.d_vocab)]
         self.shape, self.dtype = tuple(map(len, self._ranges)), model.dtype
         self._block = block_length(model.d_vocab, self.dtype)
@@ -34,7 +42,7 @@ class Logits(Value):
 
     def select(self, index: Sequence[slice]) -> Value:
         """Some rows, positions, tokens of the vocabulary."""
-        return Logits(self._model, self._residual, cut_ranges(self._ranges, index))
+        return Logits(self._model, self._residual, self._scale, cut_ranges(self._ranges, index))
 
     def pieces(self, max_bytes: int) -> Iterator[Piece]:
         """Some blocks each; one block can be more than `max_bytes`. However little of each block is wanted, they are
@@ -83,8 +91,9 @@ class Logits(Value):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _block_part(self, row: int, start: int, positions: range) -> torch.Tensor:
-        vectors, tokens = self._residual[row, start : start + self._block], range(self._model.d_vocab)
-        block = self._model.unembed(vectors, normalize=True, tokens=tokens)
+        at, tokens = (row, slice(start, start + self._block)), range(self._model.d_vocab)
+        scale = None if self._scale is None else self._scale[at]
+        block = self._model.unembed(self._residual[at], normalize=True, tokens=tokens, scale=scale)
         return block[as_slice(positions), as_slice(self._ranges[2])]
 
 

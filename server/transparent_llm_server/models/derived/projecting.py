@@ -20,8 +20,8 @@ _Self = TypeVar("_Self", bound="Projecting")
 
 
 class Projecting:
-    """`HasReadout`, `HasProjections`, `HasAttnFactors` and `HasFfnFactors` of `transparent_llm.analysis`: there it is
-    said what the methods mean."""
+    """`HasReadout`, `HasFinalScale`, `HasProjections`, `HasAttnFactors` and `HasFfnFactors` of
+    `transparent_llm.analysis`: there it is said what the methods mean."""
 
     _last_step: LastStep
     _current_run: Current[RunValues]
@@ -44,6 +44,10 @@ class Projecting:
             NotSupportedError: what can be read of the model does not give its own logits.
         """
         return self._last_step.readout(tokens)
+
+    def final_scale(self, batch_i: int) -> Float[torch.Tensor, "pos"] | None:
+        """What the final norm divides a row by, where that was frozen in this run."""
+        return self.values().final_scale(batch_i)
 
     @standard_numerics()
     def heads_along(

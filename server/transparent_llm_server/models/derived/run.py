@@ -17,6 +17,7 @@ from transparent_llm.padding import RunPadding
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
+from transparent_llm_server.models.derived.mixing import at_position, is_edited, times, weights
 from transparent_llm_server.models.derived.not_finite import not_finite
 from transparent_llm_server.models.derived.projected import heads_along, kv_head, value_weighted_norms
 from transparent_llm_server.models.derived.unsupported import unsupported
@@ -105,7 +106,14 @@ class RunValues:
 
     def logits(self) -> Value:
         """The model's own output [batch pos d_vocab]."""
-        return self._unchanged(Logits(self._model, self._capture.residual_out), self._model.final_modules)
+        return self._unchanged(
+            Logits(self._model, self._capture.residual_out, self._capture.final_scale), self._model.final_modules
+        )
+
+    def final_scale(self, batch_i: int) -> torch.Tensor | None:
+        """What the final norm divides a row by [pos], where that was frozen."""
+        found = self._capture.final_scale
+        return None if found is None else found[checked_index("batch_i", batch_i, self.batch_size()), :, 0].clone()
 
     def residual_in(self, layer: int) -> Value:
         """The stream as it enters a block [batch pos d_model]."""
@@ -147,7 +155,7 @@ class RunValues:
         part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
         activations, spans = neurons.factors(captured, batch_i, pos)
-        gain = _at_position(part.ffn_gain(capture, batch_i), pos)
+        gain = at_position(part.ffn_gain(capture, batch_i), pos)
         parts = FfnParts(activations, spans, gain, neurons.output_vectors)
         return self._unchanged(DecomposedFfn((neurons.count, self._model.d_model), parts), part.neuron_modules)
 
@@ -173,11 +181,11 @@ class RunValues:
     def decomposed_attn(self, batch_i: int, layer: int) -> Value:
         """What each source gave to each target through each head [target source head d_model]: the product of pattern
         [head target source] and value_out [source head d_model]."""
-        part, pattern, value, capture = self._heads("decomposed_attn", layer)
+        part, _, value, capture = self._heads("decomposed_attn", layer)
         batch_i = checked_index("batch_i", batch_i, self.batch_size())
-        self._require_sums(capture, "decomposed_attn", layer, batch_i)
+        pattern = self._weights(capture, layer, batch_i)
         value_out = partial(self._value_out, part, value[batch_i])
-        parts = AttnParts(pattern[batch_i], value_out, part.attn_gain(capture, batch_i), self._model.d_model)
+        parts = AttnParts(pattern, value_out, part.attn_gain(capture, batch_i), self._model.d_model)
         return self._unchanged(DecomposedAttn(parts), part.head_modules)
 
     @standard_numerics()
@@ -198,55 +206,55 @@ class RunValues:
     def attention_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What attention adds that belongs to no head [d_model]; the heads and this sum to its output."""
         part, _, _, capture = self._heads("attention_output", layer)
-        return self._bias(part.b_o, _at_position(part.attn_gain(capture, batch_i), pos), capture)
+        return self._bias(part.b_o, at_position(part.attn_gain(capture, batch_i), pos), capture)
 
     def ffn_bias(self, batch_i: int, layer: int, pos: int) -> torch.Tensor:
         """What the feed-forward part adds that belongs to no neuron [d_model]."""
         part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
-        gain = _at_position(part.ffn_gain(capture, batch_i), pos)
+        gain = at_position(part.ffn_gain(capture, batch_i), pos)
         return self._bias(neurons.bias(captured, batch_i, pos), gain, capture)
 
     def heads_along(self, batch_i: int, layer: int, pos: int, along: torch.Tensor) -> Value:
         """What each head brought from each source to one position, along a direction [head source]."""
-        part, pattern, value, capture = self._heads("decomposed_attn", layer)
+        part, _, value, capture = self._heads("decomposed_attn", layer)
         batch_i, pos = self._checked(batch_i, pos)
-        self._require_sums(capture, "decomposed_attn", layer, batch_i)
-        gain = _at_position(part.attn_gain(capture, batch_i), pos)
+        pattern = self._weights(capture, layer, batch_i, slice(pos, pos + 1))[:, 0]
+        gain = at_position(part.attn_gain(capture, batch_i), pos)
 
         def compute() -> torch.Tensor:
-            seen = _times(wide(along.to(pattern.device)), gain)
-            return heads_along(part.w_o, pattern[batch_i, :, pos], value[batch_i], seen)
+            seen = times(wide(along.to(pattern.device)), gain)
+            return heads_along(part.w_o, pattern, value[batch_i], seen)
 
         shape = (self._model.n_heads, self._capture.tokens.shape[1])
         return self._unchanged(Computed(shape, wide(along).dtype, compute), part.head_modules)
 
     def value_weighted_norms(self, batch_i: int, layer: int) -> Value:
         """Length of what each head brought from each source to each target [head target source]."""
-        part, pattern, value, capture = self._heads("decomposed_attn", layer)
+        part, _, value, capture = self._heads("decomposed_attn", layer)
         row = checked_index("batch_i", batch_i, self.batch_size())
-        self._require_sums(capture, "decomposed_attn", layer, row)
+        pattern = self._weights(capture, layer, row)
         gain = part.attn_gain(capture, row)
 
         def compute() -> torch.Tensor:
             factor = None if gain is None else gain.tensor()
-            return value_weighted_norms(part.w_o, pattern[row], value[row], factor)
+            return value_weighted_norms(part.w_o, pattern.abs(), value[row], factor)
 
         dtype = torch.promote_types(pattern.dtype, torch.float32)
-        return self._unchanged(Computed(pattern.shape[1:], dtype, compute), part.head_modules)
+        return self._unchanged(Computed(pattern.shape, dtype, compute), part.head_modules)
 
     def _bias(self, bias: torch.Tensor | float, gain: Value | None, capture: LayerCapture) -> torch.Tensor:
         at = capture.residual_in.device
-        return _times(torch.as_tensor(bias).to(at), gain).expand(self._model.d_model).clone()
+        return times(torch.as_tensor(bias).to(at), gain).expand(self._model.d_model).clone()
 
     def _head_output(self, batch_i: int, layer: int, pos: int, head: int) -> torch.Tensor:
         part, pattern, value, capture = self._heads("attention_output", layer)
-        if capture.z is not None and _is_edited(capture, batch_i, pos, head):
+        if capture.z is not None and is_edited(capture, batch_i, pos, head):
             mixed = wide(capture.z[batch_i, pos, head])
         else:
             source = wide(value[batch_i, :, kv_head(value, head, self._model.n_heads)])
             mixed = wide(pattern[batch_i, head, pos]) @ source
-        gain = _at_position(part.attn_gain(capture, batch_i), pos)
-        return _times(mixed @ wide(part.w_o[head]), gain).to(self._model.dtype)
+        gain = at_position(part.attn_gain(capture, batch_i), pos)
+        return times(mixed @ wide(part.w_o[head]), gain).to(self._model.dtype)
 
     def _value_out(self, part: Layer, value: torch.Tensor, heads: range) -> torch.Tensor:
         """What each position offers through each of these heads [source head d_model], in float32.
@@ -275,10 +283,12 @@ class RunValues:
             raise unsupported(self._model, method, layer, "has no attention heads")
         return part, capture.pattern, capture.value, capture
 
-    def _require_sums(self, capture: LayerCapture, method: str, layer: int, row: int) -> None:
-        if _is_edited(capture, row):
-            why = "has heads that were edited in this run, so that what they add is no sum over sources"
-            raise unsupported(self._model, method, layer, f"{why}; attention_output has what each adds")
+    def _weights(self, capture: LayerCapture, layer: int, row: int, targets: slice = slice(None)) -> torch.Tensor:
+        found = weights(capture, row, targets)
+        if found is None:
+            why = "has heads that were edited in this run by more than a factor, so that they are no sum over sources"
+            raise unsupported(self._model, "decomposed_attn", layer, f"{why}; attention_output has what each adds")
+        return found
 
     def _neurons(self, method: str, layer: int) -> tuple[Layer, Neurons, torch.Tensor, LayerCapture]:
         part, capture = self._at(layer)
@@ -299,21 +309,5 @@ class RunValues:
         return CheckedValue(value, partial(edits.require_unchanged, self._capture.generation, *modules))
 
 
-def _is_edited(capture: LayerCapture, *place: int) -> bool:
-    """Whether a row, position or head was edited there."""
-    return capture.z_is_edited is not None and bool(capture.z_is_edited[place].any())
-
-
 def _computed_factors(value: Value) -> dict[str, torch.Tensor]:
     return {factor.name: factor.value.tensor() for factor in value.factors()}
-
-
-def _at_position(gain: Value | None, pos: int) -> Value | None:
-    if gain is None or not gain.shape:
-        return gain
-    row = gain.select([slice(pos, pos + 1), slice(0, gain.shape[1])])
-    return Computed(row.shape[1:], row.dtype, lambda: row.tensor()[0], is_quick=True)
-
-
-def _times(tensor: torch.Tensor, gain: Value | None) -> torch.Tensor:
-    return tensor if gain is None else tensor * gain.tensor()

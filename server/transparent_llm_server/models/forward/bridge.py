@@ -11,6 +11,7 @@ import logging
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,11 +22,13 @@ from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
 from transparent_llm_server.models.forward.neurons import Materialize, unbridged
+from transparent_llm_server.models.forward.norms import Norm
 from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, Rewrites, last_hook
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.forward.structure import Structure
 from transparent_llm_server.models.forward.tapping import NoTapsError, Tapping
+from transparent_llm_server.models.forward.taps import Site
 from transparent_llm_server.models.loading.refusal import refusing
 from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
@@ -143,18 +146,41 @@ class BridgedModel:
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, residual_out, generation)
 
+    def look(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, generation: int) -> None:
+        """Run a batch for what its rewrites see of it, with the weights of a generation.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED, as they are not the same any more.
+            NotSupportedError: as `forward`.
+        """
+        with self._materialized.lock, _evaluating(self._hf):
+            self.edits.check()
+            self.edits.require_unchanged(generation)
+            self.edits.require_no_hooks()
+            self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites)
+            self.edits.require_unchanged(generation)
+
     @property
     def engine(self) -> str:
         """What runs it: "taps" on the plain model, or the "bridge"."""
         return self._pass.engine
 
-    def unembed(self, residual: torch.Tensor, *, normalize: bool, tokens: range) -> torch.Tensor:
+    @cached_property
+    def final_norm(self) -> Norm | None:
+        """The norm before the unembedding, if it is known how it computes."""
+        return Norm.of(unbridged(self._bridge.ln_final), self.dtype, self._materialized)
+
+    def unembed(
+        self, residual: torch.Tensor, *, normalize: bool, tokens: range, scale: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores [n tokens] of residual vectors [n d_model] for consecutive tokens of the vocabulary; with `normalize`,
-        the model's own output."""
+        the model's own output. With `scale` [n 1], the final norm divides by that."""
         x = residual.to(self._last_device, self.dtype)[None]
         with self._materialized(self._bridge.ln_final, self._bridge.unembed):
             if normalize:
-                x = unbridged(self._bridge.ln_final)(x)
+                given, x = x, unbridged(self._bridge.ln_final)(x)
+                if scale is not None and self.final_norm is not None:
+                    x = self.final_norm.rescaled(x, self.final_norm.scale(given), scale[None].to(x.device))
             scores = _scores(unbridged(self._bridge.unembed), x, tokens)[0]
         return finish_logits(scores, self.text_config) if normalize else scores
 
@@ -171,6 +197,9 @@ class BridgedModel:
         probe = tokens.to(self.device), mask.to(self.device, torch.int64)
         with self._materialized.lock, torch.no_grad():
             shown = through_bridge.run(*probe)
+            for i, layer in enumerate(self.layers):
+                if layer.has_heads:
+                    layer.n_kv_heads = shown[Site(i, "value")].numel() // (tokens.numel() * layer.heads.d_head)
             bridged = Structure.of(self._hf)
             plain.restore()
             try:

@@ -42,9 +42,24 @@ class LayerCapture:
     z_is_edited: torch.Tensor | None = None
     """Where z was edited [batch pos head]; elsewhere it is pattern times value."""
 
+    z_factor: torch.Tensor | None = None
+    """What z was scaled by where it was edited [batch pos head]; NaN where another edit made it."""
+
+    query: torch.Tensor | None = None
+    """Queries as keys are multiplied with them [batch pos head d], where they were edited."""
+
+    key: torch.Tensor | None = None
+    """Keys [batch pos kv_head d], where they were edited."""
+
     residual_mid: torch.Tensor | None = None
     """The stream between attention and feed-forward part [batch pos d_model], where that was edited; else it is
     residual_in plus attn_out."""
+
+    attn_norm_scale: torch.Tensor | None = None
+    """What the norm before attention divided by, where that was frozen [batch pos 1]."""
+
+    ffn_norm_scale: torch.Tensor | None = None
+    """The same of the norm before the feed-forward part."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,9 @@ class Capture:
 
     generation: int = 0
     """Of the weights that made it: see `EditDetector`."""
+
+    final_scale: torch.Tensor | None = None
+    """What the final norm divides by, where that was frozen [batch pos 1]."""
 
     @classmethod
     def of_passes(

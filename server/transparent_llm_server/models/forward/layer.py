@@ -12,7 +12,8 @@ import torch
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.forward.capture import LayerCapture
 from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Materialize, Neurons, unbridged
-from transparent_llm_server.models.forward.tap_candidates import Heads, candidates
+from transparent_llm_server.models.forward.norms import Norm
+from transparent_llm_server.models.forward.tap_candidates import Heads, candidates, norm_taps
 from transparent_llm_server.models.forward.taps import Tap
 from transparent_llm_server.models.values.decompositions import ByRows
 from transparent_llm_server.models.values.value import Stored, Value
@@ -40,6 +41,10 @@ class Layer:
         self._block = block
         self._place = place
         self._attn = getattr(block, "attn", None)
+        self.n_kv_heads = 0
+        """Key and value heads, which query heads share; known after a first pass."""
+
+        self._known_norms: dict[str, Norm | None] = {}
         self.is_parallel = f"blocks.{index}.hook_resid_mid" not in hook_names
         """Attention and feed-forward read the same input; no tensor exists between them."""
 
@@ -72,7 +77,7 @@ class Layer:
 
     def shaped(self, field: str, tensor: torch.Tensor, batch_pos: Sequence[int]) -> torch.Tensor:
         """As a capture holds it."""
-        if field not in ("attn_scale", "ffn_scale", "z_is_edited"):  # norms divide in float32
+        if not field.endswith(("_scale", "_is_edited", "_factor")):  # norms divide in float32
             tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
         if field in ("value", "z"):
             return tensor.reshape(*batch_pos, -1, self.heads.d_head)
@@ -86,7 +91,9 @@ class Layer:
     def taps(self) -> Mapping[str, list[Tap]]:
         """Field -> where the plain model may show it, the likeliest first."""
         has_experts = isinstance(self.neurons, ExpertNeurons)
-        return candidates(self._block, self.heads if self.has_heads else None, self.multiplier, has_experts=has_experts)
+        heads = self.heads if self.has_heads else None
+        found = candidates(self._block, heads, self.multiplier, has_experts=has_experts)
+        return {**found, **norm_taps(self.norms)}
 
     @property
     def plain(self) -> torch.nn.Module:
@@ -136,6 +143,24 @@ class Layer:
     def ffn_gain(self, capture: LayerCapture, batch_i: int) -> Value | None:
         """The same for the feed-forward part."""
         return self._gain("ln2_post", capture, capture.ffn_scale, batch_i)
+
+    @cached_property
+    def norms(self) -> Mapping[str, torch.nn.Module]:
+        """The plain norms: before attention and the feed-forward part ("attn", "ffn"), and between them and the
+        stream ("attn_post", "ffn_post")."""
+        names = {"attn": "ln1", "ffn": "ln2", "attn_post": "ln1_post", "ffn_post": "ln2_post"}
+        found = {place: unbridged(getattr(self._block, name, None)) for place, name in names.items()}
+        if self.is_parallel and found["ffn"] is None:  # both read what one norm gives
+            found["ffn"] = found["attn"]
+        return {place: norm for place, norm in found.items() if isinstance(norm, torch.nn.Module)}
+
+    def norm(self, place: str) -> Norm | None:
+        """One of these, if it is known how it computes."""
+        if place not in self._known_norms:
+            module = self.norms.get(place)
+            known = None if module is None else Norm.of(module, self._place.dtype, self._place.materialized)
+            self._known_norms[place] = known
+        return self._known_norms[place]
 
     @property
     def head_modules(self) -> list[torch.nn.Module]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from transparent_llm.errors import ModelRefusedError, NotSupportedError
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.layer import Layer
+from transparent_llm_server.models.forward.score_products import FIELDS, ScoreProducts
 from transparent_llm_server.models.forward.taps import Rewrite, Site, Tap, Taps
 
 if TYPE_CHECKING:
@@ -88,15 +90,19 @@ class TappedPass(ForwardPass):
 
     engine = "taps"
 
-    def __init__(self, body: Body, taps: Sequence[tuple[Site, Tap]], blocks: Sequence[torch.nn.Module]) -> None:
-        self._body = body
+    def __init__(self, body: Body, taps: Sequence[tuple[Site, Tap]], layers: Sequence[Layer]) -> None:
+        self._body, self._layers = body, layers
         self._sites = tuple(site for site, tap in taps if not tap.is_optional)
-        self._cancelling = [block.register_forward_pre_hook(raise_if_cancelled) for block in blocks]
+        self._cancelling = [layer.plain.register_forward_pre_hook(raise_if_cancelled) for layer in layers]
         self._taps = Taps(taps)
 
     def run(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> _Shown:
         """Through the taps."""
-        with self._taps.keeping(rewrites) as kept:
+        with ExitStack() as stack:
+            if rewrites and any(site.field in FIELDS for site in rewrites):
+                products = stack.enter_context(ScoreProducts(rewrites, self._layers))
+                rewrites = products.rewrites
+            kept = stack.enter_context(self._taps.keeping(rewrites))
             self._body(tokens, mask)
         _require_all(self._sites, kept)
         return kept

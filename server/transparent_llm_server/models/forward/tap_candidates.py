@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from transparent_llm_server.models.forward.neurons import unbridged
-from transparent_llm_server.models.forward.taps import Tap, replaced
+from transparent_llm_server.models.forward.taps import Pick, Tap, replaced
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge.generalized_components import BlockBridge
@@ -54,6 +54,13 @@ def candidates(
     }
 
 
+def norm_taps(norms: Mapping[str, torch.nn.Module]) -> Mapping[str, list[Tap]]:
+    """What norms are given and what they give, which is looked at where they are edited."""
+    given = {f"{place}_norm_in": [Tap(norm, _tensor, at_input=True, is_optional=True)] for place, norm in norms.items()}
+    gives = {f"{place}_norm_out": [Tap(norm, _tensor, is_optional=True)] for place, norm in norms.items()}
+    return {**given, **gives}
+
+
 def _branch(found: list[Any], multiplier: torch.Tensor | None) -> list[Tap]:
     """What is added to the residual stream is the output of one of these, or that many times it."""
     if multiplier is None:
@@ -69,7 +76,8 @@ def _values(attn: Any, heads: Heads) -> Iterator[Tap]:
         yield Tap(module, _tensor)
     for module in _modules(_part(attn, "qkv"), _part(attn, "kv_b"), getattr(plain, "kv_b_proj", None)):
         for part in _PARTS_OF_FUSED:
-            yield Tap(module, partial(part, heads))
+            pick = partial(part, heads)
+            yield Tap(module, pick, put=partial(_put_part, pick))
 
 
 def _last_part(heads: Heads, fused: torch.Tensor) -> torch.Tensor | None:
@@ -83,6 +91,15 @@ def _of_each_head(heads: Heads, fused: torch.Tensor) -> torch.Tensor | None:
     if fused.shape[-1] % heads.n_heads or fused.shape[-1] // heads.n_heads <= heads.d_head:
         return None
     return fused.view(*fused.shape[:-1], heads.n_heads, -1)[..., -heads.d_head :]
+
+
+def _put_part(pick: Pick, fused: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """With another part."""
+    made = fused.clone()
+    part = pick(made)
+    assert part is not None  # as it was there
+    part.copy_(tensor.reshape(part.shape))
+    return made
 
 
 _PARTS_OF_FUSED: tuple[Callable[[Heads, torch.Tensor], torch.Tensor | None], ...] = (_last_part, _of_each_head)

@@ -58,8 +58,8 @@ class Tapping:
             for tap in taps[:1]
             if tap.is_optional
         ]
-        taps = sorted([*chosen.items(), *optional], key=lambda found: found[0].field != "pattern")  # before its output
-        tapped = TappedPass(body, taps, [layer.plain for layer in self.layers])
+        taps = sorted([*chosen.items(), *optional], key=lambda found: not _is_first(found[0].field))
+        tapped = TappedPass(body, taps, self.layers)
         try:
             shown = tapped.run(self.tokens, self.mask)
             _require_none([site for site in self.bridged if not self._is_same(site, shown[site])])
@@ -103,6 +103,11 @@ class Tapping:
         """Without padding: [token ...]; of a pattern [batch head query_pos key_pos] those of its queries."""
         by_position = tensor.transpose(1, 2) if site.field == "pattern" else tensor
         return by_position[self.mask.bool().to(tensor.device)]
+
+
+def _is_first(field: str) -> bool:
+    """Whether a tensor must be looked at before another one that is made of it and passes in the same module."""
+    return field == "pattern" or field.endswith("_norm_out")
 
 
 def _bodies(hf_model: PreTrainedModel) -> Iterator[Body]:

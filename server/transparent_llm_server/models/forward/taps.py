@@ -84,9 +84,11 @@ class Taps(Generic[_Key]):
             handle.remove()
 
     def _at_input(self, taps: Sequence[tuple[_Key, Tap]]) -> Callable[..., object]:
+        needs_edits = all(tap.is_optional for _, tap in taps)
+
         def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:  # noqa: ARG001
             under_way = self._of_thread.pass_
-            if under_way is None:
+            if under_way is None or (needs_edits and not under_way.rewrites):
                 return None
             given = args[0] if args else kwargs.get("hidden_states")
             passed = under_way.through(taps, given)
@@ -97,9 +99,11 @@ class Taps(Generic[_Key]):
         return hook
 
     def _at_output(self, taps: Sequence[tuple[_Key, Tap]]) -> Callable[..., object]:
+        needs_edits = all(tap.is_optional for _, tap in taps)
+
         def hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> object:  # noqa: ARG001
             under_way = self._of_thread.pass_
-            if under_way is None:
+            if under_way is None or (needs_edits and not under_way.rewrites):
                 return None
             passed = under_way.through(taps, output)
             return None if passed is output else passed

@@ -13,6 +13,7 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.interventions import Intervention, Site, Vector
 from transparent_llm.interventions.vector import Literal
 from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.selection import require_few_places, select
 from transparent_llm_server.models.interventions.sites import checked_site
 
@@ -30,9 +31,10 @@ def identity(model: BridgedModel, edits: Sequence[Intervention], lengths: Sequen
         IndexOutOfRangeError: a layer, head, neuron, row or position that is not there.
         NotSupportedError: the model has nothing at a site.
         InvalidRequestError: nothing is selected.
-        TooLargeError: too many places are.
+        TooLargeError: too many places are, or runs that queries and keys are taken from.
     """
     require_few_places(edits, lengths)
+    require_few_runs(edits)
     named = [_named(model, edit, lengths, run_id_of) for edit in edits]
     return json.dumps([_VERSION, named], separators=(",", ":"))
 

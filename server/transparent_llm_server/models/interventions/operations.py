@@ -13,6 +13,7 @@ from transparent_llm.interventions import Intervention
 from transparent_llm.interventions.operation import (
     Add,
     Clamp,
+    Freeze,
     Mean,
     Noise,
     Patch,
@@ -49,6 +50,9 @@ def function_of(edit: Intervention, site: Site, selected: Selection, sources: So
         return partial(_set, sources.mean(site, operation.source))
     if isinstance(operation, Patch):
         return partial(_set, _patched(operation, site, selected, sources))
+    if isinstance(operation, Freeze):
+        assert operation.source is not None  # by now it is known
+        return partial(_set, _patched(Patch(operation.source, None, None), site, selected, sources))
     if isinstance(operation, Project):
         return partial(_projected, _unit(operation.vector, sources), operation.factor)
     if isinstance(operation, Clamp):

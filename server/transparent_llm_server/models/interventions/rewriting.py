@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from transparent_llm.interventions import EditEffect, Intervention
-from transparent_llm.interventions.site import Site, SiteKind
+from transparent_llm.interventions.operation import Scale
+from transparent_llm.interventions.site import SiteKind
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.layer import Layer
 from transparent_llm_server.models.forward.passes import Rewrites
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
-from transparent_llm_server.models.interventions.operations import Function, function_of
-from transparent_llm_server.models.interventions.selection import Selection, require_few_places, select
+from transparent_llm_server.models.interventions.edit import Edit, all_made
+from transparent_llm_server.models.interventions.freezing import norm_rewrites
+from transparent_llm_server.models.interventions.multiplied import require_few_runs
+from transparent_llm_server.models.interventions.operations import function_of
+from transparent_llm_server.models.interventions.selection import require_few_places, select
 from transparent_llm_server.models.interventions.sites import checked_site, mixed
 from transparent_llm_server.models.interventions.sources import Sources
 
@@ -32,36 +38,8 @@ _SHAPED_AS_ONE = {
 }
 """Field of a capture -> the site that is that tensor and no more."""
 
-
-@dataclass
-class Edit:
-    """One edit of a run, ready to be made, and what it did once it was."""
-
-    edit: Intervention
-    site: Site
-    selected: Selection
-    function: Function
-    effect: EditEffect | None = field(default=None)
-
-    def made(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Of a tensor [batch pos d]: itself if nothing changes, else another one."""
-        rows, positions = (
-            torch.tensor(axis, device=tensor.device) for axis in (self.selected.rows, self.selected.positions)
-        )
-        before = tensor[rows, positions]
-        units = None if self.site.neurons is None else torch.tensor(self.site.neurons, device=tensor.device)
-        x = before if units is None else before[:, units]
-        y = self.function(wide(x)).to(x.dtype)
-        if self.site.kind is SiteKind.PATTERN:
-            y = torch.where(x == 0, x, y)  # what a query may not see
-        self.effect = _effect(self.edit, x, y)
-        if not self.effect.changed:
-            return tensor
-        if units is not None:
-            before = before.index_copy(1, units, y)
-        changed = tensor.clone()
-        changed[rows, positions] = y if units is None else before
-        return changed
+_OF_ONE_HEAD = {"query": SiteKind.QUERY, "key": SiteKind.KEY}
+"""The same of tensors [batch head pos d]."""
 
 
 class Edits:
@@ -71,11 +49,12 @@ class Edits:
         IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
         NotSupportedError: the model has nothing at a site.
         InvalidRequestError: nothing is selected, or a source is of another model.
-        TooLargeError: too many places are selected.
+        TooLargeError: too many places are selected, or runs that queries and keys are taken from.
     """
 
     def __init__(self, model: BridgedModel, edits: Sequence[Intervention], lengths: Sequence[int]) -> None:
         require_few_places(edits, lengths)
+        require_few_runs(edits)
         self._model, sources = model, Sources(model)
         self._edits: list[Edit] = []
         for edit in edits:
@@ -86,6 +65,16 @@ class Edits:
     def effects(self) -> tuple[EditEffect, ...]:
         """What each did, in the order in which they were given. After the pass."""
         return tuple(edit.effect for edit in self._edits if edit.effect is not None)
+
+    def finished(self, capture: Capture) -> Capture:
+        """What the pass left, with the edits of what comes after it."""
+        edits = [edit for edit in self._edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
+        norm = self._model.final_norm
+        if not edits or norm is None:
+            return capture
+        own = norm.scale(capture.residual_out)
+        scale = all_made(edits, own)
+        return capture if scale is own else replace(capture, final_scale=scale)
 
     def rewrites(self, batch_pos: Sequence[int]) -> Rewrites:
         """What becomes of the tensors of a pass of so many rows and positions."""
@@ -109,13 +98,18 @@ class _OfLayer:
         for name, kind in _SHAPED_AS_ONE.items():
             if edits := self._of(kind):
                 found[self._at(name)] = partial(self._changed, name, edits)
+        for name, kind in _OF_ONE_HEAD.items():
+            if edits := self._of(kind):
+                found[self._at(name)] = partial(self._of_heads, name, edits)
+        if edits := self._of(SiteKind.VALUE):
+            found[self._at("value")] = partial(self._values, edits)
         if self._of(SiteKind.PATTERN):
             found[self._at("pattern")] = self._attended
         elif self._of(SiteKind.HEAD):
             found[self._at("z")] = self._mixed
         if self._of(SiteKind.ATTN_OUT, SiteKind.RESIDUAL_AFTER_ATTN):
             found[self._at("attn_out")] = self._added
-        return found
+        return found | norm_rewrites(self.layer, self.index, self.batch_pos, self.edits)
 
     def _of(self, *kinds: SiteKind) -> list[Edit]:
         return [edit for edit in self.edits if edit.site.kind in kinds]
@@ -125,11 +119,31 @@ class _OfLayer:
 
     def _changed(self, name: str, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         shaped = tensor.reshape(*self.batch_pos, -1)  # some families have one axis for rows and positions
-        changed = _all(edits, shaped)
+        changed = all_made(edits, shaped)
         if changed is shaped:
             return tensor
         kept[self._at(name)] = changed.reshape(tensor.shape)
         return kept[self._at(name)]
+
+    def _of_heads(self, name: str, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
+        """Queries or keys [batch head pos d]."""
+        by_pos = changed = tensor.transpose(1, 2)
+        for edit in edits:
+            changed = _of_heads(edit, changed)
+        if changed is by_pos:
+            return tensor
+        kept[self._at(name)] = changed
+        return changed.transpose(1, 2)
+
+    def _values(self, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
+        """Values, which some families compute with one axis for all heads."""
+        shaped = changed = tensor.reshape(*self.batch_pos, self.layer.n_kv_heads, -1)
+        for edit in edits:
+            changed = _of_heads(edit, changed)
+        if changed is shaped:
+            return tensor
+        kept[self._at("value")] = changed.reshape(tensor.shape)
+        return kept[self._at("value")]
 
     def _mixed(self, tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What the heads mixed, on its way to the output weights."""
@@ -138,28 +152,30 @@ class _OfLayer:
         return tensor if changed is z else changed.reshape(tensor.shape)
 
     def _edited_heads(self, z: torch.Tensor, kept: _Kept) -> torch.Tensor:
-        changed, is_edited = z, torch.zeros(z.shape[:3], dtype=torch.bool, device=z.device)
+        changed = z
+        is_edited = torch.zeros(z.shape[:3], dtype=torch.bool, device=z.device)
+        factor = torch.ones(z.shape[:3], dtype=torch.float64, device=z.device)
         for edit in self._of(SiteKind.HEAD):
-            of_head = changed[:, :, edit.site.head]
-            made = edit.made(of_head)
-            if made is not of_head:
-                changed = changed.clone()
-                changed[:, :, edit.site.head] = made
-                is_edited[edit.selected.rows, edit.selected.positions, edit.site.head] = True
+            made = _of_heads(edit, changed)
+            if made is not changed:
+                changed = made
+                by = edit.edit.operation.factor if isinstance(edit.edit.operation, Scale) else math.nan
+                for head in range(z.shape[2]) if edit.site.head is None else [edit.site.head]:
+                    at = edit.selected.rows, edit.selected.positions, head
+                    is_edited[at] = True
+                    factor[at] *= by
         kept.pop(self._at("z"), None)  # what is not edited is pattern times value
         if changed is not z:
             kept[self._at("z")], kept[self._at("z_is_edited")] = changed, is_edited
+            kept[self._at("z_factor")] = factor
         return changed
 
     def _attended(self, pattern: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What attention gives more than it did, with another pattern and what is changed of the heads' mixtures."""
-        edited = pattern
+        edited = by_query = pattern.transpose(1, 2)  # [batch query_pos head key_pos]
         for edit in self._of(SiteKind.PATTERN):
-            of_head = edited[:, edit.site.head]
-            changed = edit.made(of_head)
-            if changed is not of_head:
-                edited = edited.clone() if edited is pattern else edited
-                edited[:, edit.site.head] = changed
+            edited = _of_heads(edit, edited)
+        edited = pattern if edited is by_query else edited.transpose(1, 2).contiguous()
         value = self.layer.shaped("value", kept[self._at("value")], self.batch_pos)
         before, after = mixed(pattern, value), mixed(edited, value)
         z = self._edited_heads(after, kept)
@@ -167,19 +183,31 @@ class _OfLayer:
             return pattern
         kept[self._at("pattern")] = edited
         project = self.layer.output_projection
-        return project(z.flatten(2)) - project(before.flatten(2))
+        more = project(z.flatten(2)) - project(before.flatten(2))
+        return self._more_added(more, kept) if self._at("attn_out") in kept else more
+
+    def _more_added(self, more: torch.Tensor, kept: _Kept) -> torch.Tensor:
+        """What attention gives more, where what it adds has passed before its pattern does."""
+        by = 1.0 if self.layer.multiplier is None else float(self.layer.multiplier)
+        before = kept[self._at("attn_out")].reshape(*self.batch_pos, -1)
+        added = before + by * more
+        kept[self._at("attn_out")] = added
+        edited = self._of(SiteKind.ATTN_OUT, SiteKind.RESIDUAL_AFTER_ATTN)
+        return (self._added(added, kept) - before) / by if edited else more
 
     def _added(self, tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What attention adds; and the stream after it, which is what it adds to the stream before."""
+        if self._of(SiteKind.PATTERN) and self._at("pattern") not in kept:  # its pattern comes first: `_more_added`
+            return tensor
         shaped = tensor.reshape(*self.batch_pos, -1)
-        added = _all(self._of(SiteKind.ATTN_OUT), shaped)
+        added = all_made(self._of(SiteKind.ATTN_OUT), shaped)
         kept[self._at("attn_out")] = added
         of_stream = self._of(SiteKind.RESIDUAL_AFTER_ATTN)
         passed = added
         if of_stream:
             before = kept[self._at("residual_in")]
             stream = before + added
-            changed = _all(of_stream, stream)
+            changed = all_made(of_stream, stream)
             if changed is not stream:
                 more = (wide(added) + (wide(changed) - wide(stream))).to(added.dtype)
                 passed = torch.where(changed == stream, added, more)
@@ -187,19 +215,15 @@ class _OfLayer:
         return tensor if passed is shaped else passed.reshape(tensor.shape)
 
 
-def _all(edits: Sequence[Edit], tensor: torch.Tensor) -> torch.Tensor:
-    for edit in edits:
-        tensor = edit.made(tensor)
-    return tensor
-
-
-def _effect(edit: Intervention, x: torch.Tensor, y: torch.Tensor) -> EditEffect:
-    delta = wide(y) - wide(x)
-    return EditEffect(
-        edit=str(edit),
-        selected=x.numel(),
-        changed=int((y != x).sum()),
-        delta_norm=float(delta.norm()),
-        norm=float(wide(x).norm()),
-        max_delta=float(delta.abs().max()),
-    )
+def _of_heads(edit: Edit, tensor: torch.Tensor) -> torch.Tensor:
+    """What an edit of one head, or of all, makes of [batch pos head d]: itself if nothing changes."""
+    head = edit.site.head
+    of_edit = tensor.flatten(2) if head is None else tensor[:, :, head]
+    made = edit.made(of_edit)
+    if made is of_edit:
+        return tensor
+    if head is None:
+        return made.reshape(tensor.shape)
+    changed = tensor.clone()
+    changed[:, :, head] = made
+    return changed

@@ -14,7 +14,8 @@ from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.bridge import BridgedModel
-from transparent_llm_server.models.interventions.sites import captured
+from transparent_llm_server.models.interventions.multiplied import Multiplied, multiplied
+from transparent_llm_server.models.interventions.sites import captured, checked_site
 
 
 class Sources:
@@ -22,6 +23,7 @@ class Sources:
 
     def __init__(self, model: BridgedModel) -> None:
         self._model = model
+        self._multiplied: list[tuple[RunValues, Multiplied]] = []
 
     def vector(self, vector: Vector) -> torch.Tensor:
         """Its numbers [d] or [n d], in float32 at least.
@@ -59,7 +61,18 @@ class Sources:
 
     def at(self, site: Site, values: RunValues, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """What a run had at places of a site [n d], as it is stored."""
-        return captured(self._model, values, site)[list(rows), list(positions)]
+        return self._captured(site, values)[list(rows), list(positions)]
+
+    def _captured(self, site: Site, values: RunValues) -> torch.Tensor:
+        if site.kind not in (SiteKind.QUERY, SiteKind.KEY):
+            return captured(self._model, values, site)
+        known = next((found for run, found in self._multiplied if run is values), None)
+        if known is None:
+            known = multiplied(self._model, values)
+            self._multiplied.append((values, known))
+        site = checked_site(self._model, site)
+        found = known[site.layer, site.kind]
+        return found.flatten(2) if site.head is None else found[:, :, site.head]
 
     def mean(self, site: Site, source: TransparentLlm) -> torch.Tensor:
         """The mean over all tokens of a run at a site [d], in float32 at least."""
@@ -68,7 +81,7 @@ class Sources:
                 "a mean over positions has no meaning for a pattern, whose sources differ: name another site"
             )
         values = self.values(source)
-        found = captured(self._model, values, site)
+        found = self._captured(site, values)
         return wide(found[values.mask().tensor().to(found.device)]).mean(dim=0)
 
     def values(self, source: TransparentLlm) -> RunValues:
