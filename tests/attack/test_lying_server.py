@@ -47,6 +47,7 @@ READS: dict[str, Callable[[RemoteTransparentLlm], Any]] = {
     "Logits": lambda llm: llm.logits(),
     "Unembed": lambda llm: llm.unembed(torch.ones(64), normalize=True),
     "TopTokens": lambda llm: llm.vector_tokens(torch.ones(64), normalize=True, k=3, bottom_k=2),
+    "CompareRuns": lambda llm: llm.compare(llm),
     "ResidualIn": lambda llm: llm.residual_in(1),
     "ResidualAfterAttn": lambda llm: llm.residual_after_attn(1),
     "ResidualOut": lambda llm: llm.residual_out(1),

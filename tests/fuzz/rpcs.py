@@ -76,6 +76,8 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request = requests.of_method(method.name, target, *(0 for _ in method.arguments), *parameters)
     elif rpc.name in ("ReleaseRun", "BatchSize"):
         request.run_id = run_id
+    elif rpc.name == "CompareRuns":
+        request.run_id = request.other_run_id = run_id
     elif rpc.name == "ServerReflectionInfo":
         request.list_services = "*"
     if rpc.name in ("Unembed", "TopTokens"):

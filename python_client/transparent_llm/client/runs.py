@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.models import Models
@@ -14,7 +15,7 @@ from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, require_same
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotFoundError
-from transparent_llm.interventions import Intervention
+from transparent_llm.interventions import Effects, Intervention, RowComparison
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.plain_torch import plain_torch
@@ -37,6 +38,7 @@ class Runs:
     ) -> None:
         self._calls, self._models, self._model, self._reader = calls, models, model, reader
         self._current = current or Current()
+        self._rows: WeakKeyDictionary[CurrentRun, tuple[RowComparison, ...]] = WeakKeyDictionary()
 
     @property
     def latest(self) -> CurrentRun | None:
@@ -88,6 +90,45 @@ class Runs:
             self._reader.forget(run)
             self._current.renew(run, again)
         return read(self.current())
+
+    def effects(self) -> Effects:
+        """Of the current run's edits; the unedited run is made where that one is, if it is not there."""
+        return self.read(self._effects) if self.current().edits else Effects((), ())
+
+    def compared(self, other: CurrentRun) -> tuple[RowComparison, ...]:
+        """The current run beside another one, which is run again where the current one is, if it is not there."""
+
+        def again(key: str) -> CurrentRun:
+            return self._make(other.run_input, other.edits, other.sources, key)
+
+        made = again if self._calls.config.rerun else None
+        return self.read(lambda run: self._compared(run, other.result.run_id, made))
+
+    def _effects(self, run: CurrentRun) -> Effects:
+        rows = self._rows.get(run)
+        if rows is None:
+            rows = self._compared(run, run.result.unedited_run_id, lambda key: self._make(run.run_input, (), {}, key))
+            self._rows[run] = rows
+        return Effects(run.result.effects, rows)
+
+    def _compared(
+        self, run: CurrentRun, other_id: str, again: Callable[[str], CurrentRun] | None
+    ) -> tuple[RowComparison, ...]:
+        """A run beside one that may not be there, or not where a routing key leads: `again` then makes it there."""
+        read = partial(responses.comparisons, n_rows=run.shape[0])
+        for attempt in range(MOST_RERUNS + 1):
+            try:
+                return self._calls.unary(
+                    "CompareRuns", requests.compare_runs(run.result.run_id, other_id), read, run.key
+                )
+            except NotFoundError as error:
+                is_other = is_lost_run(error) and error.metadata.get("run_id") == other_id
+                if again is None or not is_other or attempt == MOST_RERUNS:
+                    raise
+            made = again(run.key)
+            require_same_model(run.result.model_digest, made.result.model_digest, self._calls.config.target)
+            other_id = made.result.run_id
+        raise AssertionError("the last attempt returned or raised")
 
     @plain_torch()
     def _make(

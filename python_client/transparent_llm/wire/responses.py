@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import OwnerUsage, ServerInfo, StoredRun, StoredRuns
+from transparent_llm.interventions import RowComparison
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import health, model, runs
 from transparent_llm.wire._gen import admin_pb2, service_pb2
@@ -68,6 +69,11 @@ def model_info(data: bytes) -> ModelInfo:
 def run(data: bytes, run_input: RunInput, n_edits: int = 0) -> RunResult:
     """The run of this input with so many edits."""
     return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input, n_edits)
+
+
+def comparisons(data: bytes, n_rows: int) -> tuple[RowComparison, ...]:
+    """What so many rows of two runs differ in."""
+    return runs.comparisons_from_response(_parsed(service_pb2.CompareRunsResponse, data), n_rows)
 
 
 def released(data: bytes) -> bool:

@@ -19,7 +19,6 @@ from google.protobuf.message import Message
 from transparent_llm import description
 from transparent_llm.errors import NotFoundError
 from transparent_llm.version import API_VERSION, __version__
-from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
@@ -34,8 +33,10 @@ from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.rpc.compared_runs import compare
 from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.rpc.limits import limits_of
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
@@ -68,6 +69,7 @@ FEATURES = (
     "resume",
     "run_tokens",
     "edits",
+    "compare_runs",
     "factored",
     "fetch",
     "neuron_outputs",
@@ -120,16 +122,18 @@ class TransparentLlmServicer:
     def Run(self, request: service_pb2.RunRequest, context: _Context) -> bytes:
         caller = self._caller(context)
         with self._registry.use(request.model) as model:
-            run_id, run = self._run(model, request, caller)
+            run_id, unedited_id, run = self._run(model, request, caller)
 
             def answer() -> service_pb2.RunResponse:
                 strings = tuple(model.strings(run.tokens.flatten().tolist()))
-                told = (run.nbytes, run.digest, run.warnings, run.effects)
+                told = (run.nbytes, run.digest, run.warnings, run.effects, unedited_id)
                 return wire_runs.RunResult(run_id, run.tokens, run.mask, strings, *told).to_wire()
 
             return self.intake.answer(model, run.tokens.numel(), answer, caller)
 
-    def _run(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> tuple[str, CompletedRun]:
+    def _run(
+        self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller
+    ) -> tuple[str, str, CompletedRun]:
         prepared = edited(model, self.intake.prepared(model, request, caller), request, self._runs, caller.owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         run_id = model.run_id(prepared, caller.owner)
@@ -139,7 +143,7 @@ class TransparentLlmServicer:
         waiting = self.queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
         if caller.wants_its_place:
             caller.tell_its_place(self.queue.before(run_id))
-        return run_id, caller.result_of(waiting)
+        return run_id, model.unedited_run_id(prepared, caller.owner), caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
@@ -149,6 +153,13 @@ class TransparentLlmServicer:
 
     def ReleaseRun(self, request: service_pb2.ReleaseRunRequest, context: _Context) -> service_pb2.ReleaseRunResponse:
         return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
+
+    def CompareRuns(
+        self, request: service_pb2.CompareRunsRequest, context: _Context
+    ) -> service_pb2.CompareRunsResponse:
+        with self._held_run(request, context) as run:
+            other = self._runs.get(request.other_run_id, self._owner_of(context))
+            return compare(run, other, self._answers, self._caller(context))
 
     def BatchSize(self, request: service_pb2.BatchSizeRequest, context: _Context) -> service_pb2.BatchSizeResponse:
         return service_pb2.BatchSizeResponse(
@@ -213,7 +224,9 @@ class TransparentLlmServicer:
         )
 
     @contextmanager
-    def _held_run(self, request: _OfRun | service_pb2.PlanRequest, context: _Context) -> Iterator[CompletedRun]:
+    def _held_run(
+        self, request: _OfRun | service_pb2.PlanRequest | service_pb2.CompareRunsRequest, context: _Context
+    ) -> Iterator[CompletedRun]:
         """The run that a request names, whose model stays loaded within this block."""
         run = self._runs.get(request.run_id, self._owner_of(context))
         with self._registry.hold(run.model):
@@ -251,29 +264,12 @@ class TransparentLlmServicer:
         return self._answers.stream(lambda: parts, tag_of(form), delivery_of(request.options), caller)
 
     def _describe_server(self, owner: str) -> description.ServerInfo:
-        config = self._config
         stored_runs, stored_run_bytes = self._runs.usage(owner)
-        limits = description.Limits(
-            max_tokens_per_run=config.max_tokens_per_run,
-            max_sentences_per_run=config.max_sentences_per_run,
-            run_store_bytes=config.run_store_bytes,
-            run_ttl_seconds=config.run_ttl_s,
-            max_chunk_bytes=config.max_chunk_bytes,
-            queue_length=config.queue_length,
-            max_read_bytes=config.max_read_bytes,
-            run_bytes_per_owner=self._runs.max_bytes_per_owner,
-            max_streams=config.max_streams,
-            max_streams_per_owner=config.max_streams_per_owner,
-            model_bytes=config.model_bytes or 0,
-            max_text_bytes=config.max_text_bytes,
-            max_items=wire_fetch.MOST_ITEMS,
-            max_read_work=config.max_read_work,
-        )
         return description.ServerInfo(
             api_version=API_VERSION,
             server_version=__version__,
             models=self._registry.descriptions(),
-            limits=limits,
+            limits=limits_of(self._config, self._runs.max_bytes_per_owner),
             features=FEATURES,
             versions=_library_versions(),
             stored_runs=stored_runs,
