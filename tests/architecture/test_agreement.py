@@ -34,6 +34,9 @@ RPCS_WITHOUT_A_METHOD = {
     "Tokenize",
     "TopTokens",
     "CompareRuns",
+    "KeepVector",
+    "ListVectors",
+    "DropVector",
 }
 """About the server and about runs, or several values at once: no part of the contract."""
 

@@ -82,6 +82,11 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request.list_services = "*"
     if rpc.name in ("Unembed", "TopTokens"):
         request.t.CopyFrom(tensors.encode(torch.ones(d_model)))
+    if rpc.name == "KeepVector":
+        request.name = "a"
+        request.vector.CopyFrom(tensors.encode(torch.ones(d_model)))
+    if rpc.name == "DropVector":
+        request.name = "b"
     if rpc.name == "Tokenize":
         request.text = "The river"
     if rpc.name == "TokensToStrings":

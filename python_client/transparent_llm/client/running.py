@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from transparent_llm.client.connected import Connected
 from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.keeping import RemoteKeeping
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import Effects, Intervention, RowComparison
@@ -15,7 +15,7 @@ from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.run_warning import warn_of_run
 
 
-class RemoteRunning(Editable, Connected):
+class RemoteRunning(Editable, RemoteKeeping):
     """Runs of one object: see `RemoteTransparentLlm`."""
 
     def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:

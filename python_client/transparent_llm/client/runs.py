@@ -11,11 +11,12 @@ from weakref import WeakKeyDictionary
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.models import Models
 from transparent_llm.client.reader import RunReader
-from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, require_same_model
+from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, missing_source, require_same_model
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotFoundError
 from transparent_llm.interventions import Effects, Intervention, RowComparison
+from transparent_llm.interventions.sources import kept_in
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.plain_torch import plain_torch
@@ -147,12 +148,29 @@ class Runs:
             try:
                 result = self._calls.unary("Run", request, read, key)
             except NotFoundError as error:
-                missing = error.metadata.get("run_id", "")
-                of_missing = [source for source in sources.values() if source.result.run_id == missing]
-                if not (self._calls.config.rerun and is_lost_run(error) and of_missing) or missing in lost:
+                missing = missing_source(error)
+                bring = self._brings(missing, edits, sources, key)
+                if not self._calls.config.rerun or bring is None or missing in lost:
                     raise
                 lost.add(missing)
-                log.debug("the server does not have run %.80r that an edit takes from; running it again", missing)
-                self._make(of_missing[0].run_input, of_missing[0].edits, of_missing[0].sources, key)
+                log.debug("the server does not have %.80r that an edit takes from; bringing it again", missing)
+                bring()
             else:
                 return CurrentRun(run_input, key, result, self._models, edits, sources)
+
+    def _brings(
+        self,
+        missing: str,
+        edits: tuple[Intervention, ...],
+        sources: Mapping[TransparentLlm, CurrentRun],
+        key: str,
+    ) -> Callable[[], object] | None:
+        """What brings a run or a kept vector that edits take from to where a routing key leads; None: it is neither."""
+        run = next((source for source in sources.values() if source.result.run_id == missing), None)
+        if run is not None:
+            return partial(self._make, run.run_input, run.edits, run.sources, key)
+        vector = kept_in(edits).get(missing)
+        if vector is None or vector.values is None:
+            return None
+        request, read = requests.keep_vector(vector.name, vector.values), partial(responses.kept, digest=missing)
+        return partial(self._calls.unary, "KeepVector", request, read, key)

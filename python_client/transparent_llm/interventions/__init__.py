@@ -25,6 +25,7 @@ from transparent_llm.interventions.intervention import (
     swap,
     zero,
 )
+from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.site import (
     Site,
     attn_out,
@@ -42,6 +43,7 @@ __all__ = [
     "EditEffect",
     "Effects",
     "Intervention",
+    "KeptVector",
     "RowComparison",
     "Site",
     "Vector",

@@ -18,9 +18,10 @@ from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.models.interventions.rewriting import Edits
+from transparent_llm_server.models.keeping import Keeping
 
 
-class Running(Editable, TransparentLlm):
+class Running(Editable, Keeping, TransparentLlm):
     """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
 
     _model: BridgedModel

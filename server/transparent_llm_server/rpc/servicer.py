@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
-import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Protocol
 
 import grpc
 from google.protobuf.message import Message
 
-from transparent_llm import description
 from transparent_llm.errors import NotFoundError
-from transparent_llm.version import API_VERSION, __version__
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
@@ -29,6 +25,7 @@ from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, Serve
 from transparent_llm_server.models.reading import Reader
 from transparent_llm_server.models.serving import CompletedRun, ServedModel
 from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.rpc import kept_vectors
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
@@ -36,13 +33,14 @@ from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.compared_runs import compare
 from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.intake import Intake
-from transparent_llm_server.rpc.limits import limits_of
+from transparent_llm_server.rpc.server_info import server_info
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
 from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
+from transparent_llm_server.scheduling.vector_store import VectorStore
 from transparent_llm_server.streaming.chunks import etag
 
 log = logging.getLogger(__name__)
@@ -70,6 +68,7 @@ FEATURES = (
     "run_tokens",
     "edits",
     "compare_runs",
+    "kept_vectors",
     "factored",
     "fetch",
     "neuron_outputs",
@@ -100,6 +99,9 @@ class TransparentLlmServicer:
         self.queue = RunQueue(engine, runs, registry.hold, self.quotas)
         """Of runs that are to be computed."""
 
+        self.vectors = VectorStore(kept_vectors.budget_of(config), time.monotonic)
+        """That owners keep for their edits."""
+
         self._admission = Admission(config)
         self._answers = Answers(config, engine, self._admission, self.quotas)
         self.intake = Intake(self._admission, tokenizing)
@@ -113,7 +115,8 @@ class TransparentLlmServicer:
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
 
     def ServerInfo(self, request: service_pb2.ServerInfoRequest, context: _Context) -> service_pb2.ServerInfoResponse:
-        return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
+        owner = self._owner_of(context)
+        return wire_model.server_to_wire(server_info(self._config, self._registry, self._runs, FEATURES, owner))
 
     def ModelInfo(self, request: service_pb2.ModelInfoRequest, context: _Context) -> service_pb2.ModelInfoResponse:
         with self._registry.use(request.model) as model:
@@ -134,7 +137,8 @@ class TransparentLlmServicer:
     def _run(
         self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller
     ) -> tuple[str, str, CompletedRun]:
-        prepared = edited(model, self.intake.prepared(model, request, caller), request, self._runs, caller.owner)
+        prepared = self.intake.prepared(model, request, caller)
+        prepared = edited(model, prepared, request, self._runs, self.vectors, caller.owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         run_id = model.run_id(prepared, caller.owner)
         if self._config.log_prompts:
@@ -153,6 +157,17 @@ class TransparentLlmServicer:
 
     def ReleaseRun(self, request: service_pb2.ReleaseRunRequest, context: _Context) -> service_pb2.ReleaseRunResponse:
         return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
+
+    def KeepVector(self, request: service_pb2.KeepVectorRequest, context: _Context) -> service_pb2.KeepVectorResponse:
+        return kept_vectors.keep(request, self.vectors, self._owner_of(context))
+
+    def ListVectors(
+        self, request: service_pb2.ListVectorsRequest, context: _Context
+    ) -> service_pb2.ListVectorsResponse:
+        return kept_vectors.listed(self.vectors, self._owner_of(context))
+
+    def DropVector(self, request: service_pb2.DropVectorRequest, context: _Context) -> service_pb2.DropVectorResponse:
+        return service_pb2.DropVectorResponse(dropped=self.vectors.drop(request.name, self._owner_of(context)))
 
     def CompareRuns(
         self, request: service_pb2.CompareRunsRequest, context: _Context
@@ -263,19 +278,6 @@ class TransparentLlmServicer:
         parts = self._answers.parts(read, name, arguments, form, caller)
         return self._answers.stream(lambda: parts, tag_of(form), delivery_of(request.options), caller)
 
-    def _describe_server(self, owner: str) -> description.ServerInfo:
-        stored_runs, stored_run_bytes = self._runs.usage(owner)
-        return description.ServerInfo(
-            api_version=API_VERSION,
-            server_version=__version__,
-            models=self._registry.descriptions(),
-            limits=limits_of(self._config, self._runs.max_bytes_per_owner),
-            features=FEATURES,
-            versions=_library_versions(),
-            stored_runs=stored_runs,
-            stored_run_bytes=stored_run_bytes,
-        )
-
 
 def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, _OfRun, _Context], _Frames]:
     def read(self: TransparentLlmServicer, request: _OfRun, context: _Context) -> _Frames:
@@ -300,12 +302,6 @@ def _require_digest(wanted: str, model: ServedModel) -> str:
             metadata={"was": wanted, "is": served},
         )
     return served
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
 
 
 def _digest_of(message: Message) -> str:

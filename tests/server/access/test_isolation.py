@@ -25,6 +25,9 @@ OF_A_RUN = sorted(name for name, rpc in RPCS.items() if "run_id" in rpc.input_ty
 OF_NO_RUN = {
     "ServerInfo",  # tells the caller's own numbers
     "Run",  # names a run of the caller's own
+    "KeepVector",  # what is kept is the caller's own, and found by nobody else
+    "ListVectors",
+    "DropVector",
     "ModelInfo",
     "TokensToStrings",
     "Tokenize",
