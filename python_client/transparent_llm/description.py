@@ -179,6 +179,16 @@ class Limits:
     max_read_work: int = 0
     """Multiply-adds of the analyses of one answer, all items of a `fetch` together. 0: not known."""
 
+    vector_store_bytes: int = 0
+    """All kept vectors together. 0: none are kept."""
+
+    vector_bytes_per_owner: int = 0
+    vectors_per_owner: int = 0
+    """One more takes the place of the least recently used."""
+
+    max_vector_elements: int = 0
+    """Of one kept vector."""
+
 
 @dataclass(frozen=True)
 class ServerInfo(Tabular):

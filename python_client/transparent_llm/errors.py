@@ -92,7 +92,8 @@ class IndexOutOfRangeError(TransparentLlmError, IndexError):
 
 
 class NotFoundError(TransparentLlmError, LookupError):
-    """An unknown model (MODEL_NOT_FOUND), or a run that was evicted or never made (RUN_NOT_FOUND)."""
+    """An unknown model (MODEL_NOT_FOUND), a run that was evicted or never made (RUN_NOT_FOUND), or a vector that is not
+    kept (VECTOR_NOT_FOUND)."""
 
     default_reason = "NOT_FOUND"
 

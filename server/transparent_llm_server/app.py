@@ -115,7 +115,7 @@ class Server:
         servicer = TransparentLlmServicer(
             config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of
         )
-        self._quotas = servicer.quotas
+        self._quotas, self._vectors = servicer.quotas, servicer.vectors
         self._telemetry.watch(self._engine, servicer.queue, self._runs, self._registry)
         add_servicer(servicer, self._grpc)
         services = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -260,6 +260,7 @@ class Server:
         while not self._stopped.wait(pause_s):
             try:
                 self._runs.expire()
+                self._vectors.expire()
                 self._quotas.forget()
                 memory.give_back()
                 self._cancel_overdue()

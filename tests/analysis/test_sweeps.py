@@ -124,7 +124,7 @@ def test_a_sweep_leaves_its_callers_runs_as_they_are(remote: RemoteTransparentLl
     before = clean.run_id(), corrupt.run_id()
     found = patch_sweep(clean, corrupt, "residual_out", METRIC)
     assert (clean.run_id(), corrupt.run_id()) == before
-    assert corrupt.effects() == ()
+    assert not corrupt.effects()
     assert [axis.name for axis in found.axes] == ["layer", "pos"]
     assert "residual_out of the clean row (clean" in found.title
     assert "<svg" in found.picture() or "<table" in found.picture()

@@ -25,7 +25,19 @@ from transparent_llm_server.rpc.servicer import TransparentLlmServicer
 PROTO = Path(__file__).parents[2] / "protos/transparent_llm/v1/service.proto"
 SCHEMA = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"]
 RPCS = {rpc.name: rpc for rpc in SCHEMA.methods}
-RPCS_WITHOUT_A_METHOD = {"ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize", "TopTokens"}
+RPCS_WITHOUT_A_METHOD = {
+    "ServerInfo",
+    "ReleaseRun",
+    "Fetch",
+    "NeuronOutputs",
+    "Plan",
+    "Tokenize",
+    "TopTokens",
+    "CompareRuns",
+    "KeepVector",
+    "ListVectors",
+    "DropVector",
+}
 """About the server and about runs, or several values at once: no part of the contract."""
 
 ANALYSIS_PROTO = PROTO.with_name("analysis.proto")

@@ -256,6 +256,7 @@ _ERRORS: list[tuple[type[errors.TransparentLlmError], str, dict[str, str], float
     (errors.NotFoundError, "MODEL_NOT_FOUND", {"model": "b", "models": "a"}, None),
     (errors.NotFoundError, "RUN_NOT_FOUND", {"run_id": "0123"}, None),
     (errors.NotFoundError, "MODEL_CHANGED", {"was": "01", "is": "23"}, None),
+    (errors.NotFoundError, "VECTOR_NOT_FOUND", {"digest": "0123"}, None),
     (errors.BusyError, "BUSY", {}, 1.5),
     (
         errors.BusyError,

@@ -38,7 +38,7 @@ class Requests:
             "double": st.floats(),
             "float": st.floats(width=32),
         }
-        self._mostly = {"run_id": run_id, "model": model}
+        self._mostly = {"run_id": run_id, "other_run_id": run_id, "model": model}
 
     def messages(self, descriptor: Any, depth: int = 0) -> st.SearchStrategy[Any]:
         """Messages of a type: each field there or not, with small or extreme values."""

@@ -76,10 +76,17 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request = requests.of_method(method.name, target, *(0 for _ in method.arguments), *parameters)
     elif rpc.name in ("ReleaseRun", "BatchSize"):
         request.run_id = run_id
+    elif rpc.name == "CompareRuns":
+        request.run_id = request.other_run_id = run_id
     elif rpc.name == "ServerReflectionInfo":
         request.list_services = "*"
     if rpc.name in ("Unembed", "TopTokens"):
         request.t.CopyFrom(tensors.encode(torch.ones(d_model)))
+    if rpc.name == "KeepVector":
+        request.name = "a"
+        request.vector.CopyFrom(tensors.encode(torch.ones(d_model)))
+    if rpc.name == "DropVector":
+        request.name = "b"
     if rpc.name == "Tokenize":
         request.text = "The river"
     if rpc.name == "TokensToStrings":

@@ -399,7 +399,7 @@ def test_blocks_of_edits_hold_for_their_thread_and_can_be_nested() -> None:
     assert torch.equal(llm.logits(), wanted)
     llm.run_tokens([ROW])
     assert torch.equal(llm.logits(), ran("gpt2", ROW).logits())
-    assert llm.effects() == ()
+    assert not llm.effects()
 
 
 def test_effects_are_what_two_runs_differ_by() -> None:

@@ -54,6 +54,10 @@ LIMITS = Limits(
     max_text_bytes=2**21,
     max_items=4096,
     max_read_work=2**60,
+    vector_store_bytes=2**40,
+    vector_bytes_per_owner=2**39,
+    vectors_per_owner=4096,
+    max_vector_elements=2**18,
 )
 SERVER = ServerInfo(
     api_version="1.0",

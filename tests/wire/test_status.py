@@ -47,6 +47,7 @@ TABLE: list[tuple[Kind, str, grpc.StatusCode]] = [
     (errors.NotFoundError, "MODEL_NOT_FOUND", Code.NOT_FOUND),
     (errors.NotFoundError, "RUN_NOT_FOUND", Code.NOT_FOUND),
     (errors.NotFoundError, "MODEL_CHANGED", Code.NOT_FOUND),
+    (errors.NotFoundError, "VECTOR_NOT_FOUND", Code.NOT_FOUND),
     (errors.BusyError, "BUSY", Code.RESOURCE_EXHAUSTED),
     (errors.BusyError, "QUOTA_EXCEEDED", Code.RESOURCE_EXHAUSTED),
     (errors.CapacityError, "OUT_OF_MEMORY", Code.RESOURCE_EXHAUSTED),

@@ -14,6 +14,13 @@ def is_lost_run(error: NotFoundError) -> bool:
     return error.reason == "RUN_NOT_FOUND"
 
 
+def missing_source(error: NotFoundError) -> str:
+    """The run id, or the digest of the kept vector, that is not there for an edit; empty if it is something else."""
+    if error.reason == "VECTOR_NOT_FOUND":
+        return error.metadata.get("digest", "")
+    return error.metadata.get("run_id", "") if is_lost_run(error) else ""
+
+
 def require_same_model(was: str, now: str, target: str) -> None:
     """Refuse to go on with the values of another model.
 

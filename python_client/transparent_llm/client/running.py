@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
-from transparent_llm.client.connected import Connected
 from transparent_llm.client.current_run import CurrentRun
+from transparent_llm.client.keeping import RemoteKeeping
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.interventions import EditEffect, Intervention
+from transparent_llm.interventions import Effects, Intervention, RowComparison
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import sources_of, with_unedited
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.run_warning import warn_of_run
 
 
-class RemoteRunning(Editable, Connected):
+class RemoteRunning(Editable, RemoteKeeping):
     """Runs of one object: see `RemoteTransparentLlm`."""
 
     def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
@@ -28,13 +28,27 @@ class RemoteRunning(Editable, Connected):
     def run_tokens(self, token_ids: list[list[int]], *, edits: Sequence[Intervention] = ()) -> None:
         self._begin(RunInput.of_tokens(token_ids), edits)
 
-    def effects(self) -> tuple[EditEffect, ...]:
-        """What each edit of the current run did, in their order. Needs no call.
+    def effects(self) -> Effects:
+        """What each edit of the current run did, in their order, and what became of each row: the run beside the same
+        input unedited, which is run too if the server does not have it. Asked for once.
 
         Raises:
             NotRunError: nothing was run yet.
         """
-        return self._runs.current().result.effects
+        if self._runs.current().edits:
+            self._shared.models.require("compare_runs")
+        return self._runs.effects()
+
+    def compare(self, other: TransparentLlm) -> tuple[RowComparison, ...]:
+        """What the current run says of the next token beside the current run of another object, row by row, each at its
+        last token.
+
+        Raises:
+            NotRunError: one of them has none.
+            InvalidRequestError: `other` is of another server or model, or its run has more or fewer rows.
+        """
+        self._shared.models.require("compare_runs")
+        return self._runs.compared(_run_of(other))
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""
@@ -57,11 +71,12 @@ class RemoteRunning(Editable, Connected):
 
 def _runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:
     """What edits take from, as it is now."""
-    found = {}
-    for source in sources_of(edits):
-        if not isinstance(source, RemoteRunning):
-            raise InvalidRequestError(
-                f"the source of an edit is an object of the same server with a current run, got {type(source).__name__}"
-            )
-        found[source] = source._runs.current()
-    return found  # type: ignore[return-value]  # remote objects are of the contract
+    return {source: _run_of(source, "the source of an edit") for source in sources_of(edits)}  # type: ignore[misc]  # remote objects are of the contract
+
+
+def _run_of(source: object, what: str = "what is compared with") -> CurrentRun:
+    if not isinstance(source, RemoteRunning):
+        raise InvalidRequestError(
+            f"{what} is an object of the same server with a current run, got {type(source).__name__}"
+        )
+    return source._runs.current()

@@ -6,15 +6,17 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.models import Models
 from transparent_llm.client.reader import RunReader
-from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, require_same_model
+from transparent_llm.client.reruns import MOST_RERUNS, is_lost_run, missing_source, require_same_model
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotFoundError
-from transparent_llm.interventions import Intervention
+from transparent_llm.interventions import Effects, Intervention, RowComparison
+from transparent_llm.interventions.sources import kept_in
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.plain_torch import plain_torch
@@ -37,6 +39,7 @@ class Runs:
     ) -> None:
         self._calls, self._models, self._model, self._reader = calls, models, model, reader
         self._current = current or Current()
+        self._rows: WeakKeyDictionary[CurrentRun, tuple[RowComparison, ...]] = WeakKeyDictionary()
 
     @property
     def latest(self) -> CurrentRun | None:
@@ -89,6 +92,45 @@ class Runs:
             self._current.renew(run, again)
         return read(self.current())
 
+    def effects(self) -> Effects:
+        """Of the current run's edits; the unedited run is made where that one is, if it is not there."""
+        return self.read(self._effects) if self.current().edits else Effects((), ())
+
+    def compared(self, other: CurrentRun) -> tuple[RowComparison, ...]:
+        """The current run beside another one, which is run again where the current one is, if it is not there."""
+
+        def again(key: str) -> CurrentRun:
+            return self._make(other.run_input, other.edits, other.sources, key)
+
+        made = again if self._calls.config.rerun else None
+        return self.read(lambda run: self._compared(run, other.result.run_id, made))
+
+    def _effects(self, run: CurrentRun) -> Effects:
+        rows = self._rows.get(run)
+        if rows is None:
+            rows = self._compared(run, run.result.unedited_run_id, lambda key: self._make(run.run_input, (), {}, key))
+            self._rows[run] = rows
+        return Effects(run.result.effects, rows)
+
+    def _compared(
+        self, run: CurrentRun, other_id: str, again: Callable[[str], CurrentRun] | None
+    ) -> tuple[RowComparison, ...]:
+        """A run beside one that may not be there, or not where a routing key leads: `again` then makes it there."""
+        read = partial(responses.comparisons, n_rows=run.shape[0])
+        for attempt in range(MOST_RERUNS + 1):
+            try:
+                return self._calls.unary(
+                    "CompareRuns", requests.compare_runs(run.result.run_id, other_id), read, run.key
+                )
+            except NotFoundError as error:
+                is_other = is_lost_run(error) and error.metadata.get("run_id") == other_id
+                if again is None or not is_other or attempt == MOST_RERUNS:
+                    raise
+            made = again(run.key)
+            require_same_model(run.result.model_digest, made.result.model_digest, self._calls.config.target)
+            other_id = made.result.run_id
+        raise AssertionError("the last attempt returned or raised")
+
     @plain_torch()
     def _make(
         self,
@@ -106,12 +148,29 @@ class Runs:
             try:
                 result = self._calls.unary("Run", request, read, key)
             except NotFoundError as error:
-                missing = error.metadata.get("run_id", "")
-                of_missing = [source for source in sources.values() if source.result.run_id == missing]
-                if not (self._calls.config.rerun and is_lost_run(error) and of_missing) or missing in lost:
+                missing = missing_source(error)
+                bring = self._brings(missing, edits, sources, key)
+                if not self._calls.config.rerun or bring is None or missing in lost:
                     raise
                 lost.add(missing)
-                log.debug("the server does not have run %.80r that an edit takes from; running it again", missing)
-                self._make(of_missing[0].run_input, of_missing[0].edits, of_missing[0].sources, key)
+                log.debug("the server does not have %.80r that an edit takes from; bringing it again", missing)
+                bring()
             else:
                 return CurrentRun(run_input, key, result, self._models, edits, sources)
+
+    def _brings(
+        self,
+        missing: str,
+        edits: tuple[Intervention, ...],
+        sources: Mapping[TransparentLlm, CurrentRun],
+        key: str,
+    ) -> Callable[[], object] | None:
+        """What brings a run or a kept vector that edits take from to where a routing key leads; None: it is neither."""
+        run = next((source for source in sources.values() if source.result.run_id == missing), None)
+        if run is not None:
+            return partial(self._make, run.run_input, run.edits, run.sources, key)
+        vector = kept_in(edits).get(missing)
+        if vector is None or vector.values is None:
+            return None
+        request, read = requests.keep_vector(vector.name, vector.values), partial(responses.kept, digest=missing)
+        return partial(self._calls.unary, "KeepVector", request, read, key)

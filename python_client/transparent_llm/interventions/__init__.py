@@ -9,7 +9,9 @@ the one before left. Every value that is then read is one of the edited run. The
 stand with them (`site.py`, `operation.py`); they are computed in float32 at least, and rounded once.
 """
 
+from transparent_llm.interventions.comparison import RowComparison
 from transparent_llm.interventions.effect import EditEffect
+from transparent_llm.interventions.effects import Effects
 from transparent_llm.interventions.intervention import (
     Intervention,
     add,
@@ -24,6 +26,7 @@ from transparent_llm.interventions.intervention import (
     swap,
     zero,
 )
+from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.site import (
     Site,
     attn_out,
@@ -44,7 +47,10 @@ from transparent_llm.interventions.vector import Vector, literal, neuron_output,
 
 __all__ = [
     "EditEffect",
+    "Effects",
     "Intervention",
+    "KeptVector",
+    "RowComparison",
     "Site",
     "Vector",
     "add",

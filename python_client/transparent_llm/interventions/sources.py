@@ -1,4 +1,4 @@
-"""Other runs that edits take something from."""
+"""Other runs, and kept vectors, that edits take something from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.interventions.intervention import Intervention
+from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.operation import Freeze
 from transparent_llm.interventions.vector import Vector
 
@@ -27,6 +28,19 @@ def with_unedited(edits: Sequence[Intervention], unedited: Callable[[], Transpar
 
 def _is_of_same_input(edit: Intervention) -> bool:
     return isinstance(edit.operation, Freeze) and edit.operation.source is None
+
+
+def kept_in(edits: Sequence[Intervention]) -> dict[str, KeptVector]:
+    """The kept vectors that edits use, by digest."""
+    return {part.digest: part for edit in edits for part in _parts(edit.operation) if isinstance(part, KeptVector)}
+
+
+def _parts(part: object) -> Iterator[Vector]:
+    for field in dataclasses.fields(part):  # type: ignore[arg-type]  # operations and vectors are
+        value = getattr(part, field.name)
+        if isinstance(value, Vector):
+            yield value
+            yield from _parts(value)
 
 
 def _within(part: object) -> Iterator[object]:

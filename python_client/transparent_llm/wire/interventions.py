@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -13,10 +14,13 @@ from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
+from transparent_llm.interventions.kept import KeptVector, checked_name
 from transparent_llm.interventions.site import OF_HEADS, SiteKind
-from transparent_llm.wire import tensors
+from transparent_llm.wire import digests, dtypes, tensors
 from transparent_llm.wire._gen import interventions_pb2 as pb
+from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.protocol_error import ProtocolError
+from transparent_llm.wire.shape import checked_shape
 
 MOST_EDITS = 512
 """Of one run: as many as it takes to freeze all patterns, norms and feed-forward parts of the deepest models."""
@@ -30,8 +34,15 @@ _KIND_BY_WIRE = {number: kind for kind, number in _KINDS.items()}
 Named = Callable[[TransparentLlm], str]
 """The run id of an object's current run."""
 
-Found = Callable[[str], TransparentLlm]
-"""An object whose current run has this id."""
+
+class Sources(Protocol):
+    """What is known of what edits take from."""
+
+    def run_of(self, run_id: str) -> TransparentLlm:
+        """An object whose current run has this id."""
+
+    def vector_of(self, digest: str) -> Vector:
+        """A kept vector with this digest."""
 
 
 def to_wire(edits: Sequence[Intervention], run_id_of: Named) -> list[pb.Intervention]:
@@ -59,15 +70,15 @@ def require_few(count: int) -> None:
         )
 
 
-def from_wire(messages: Sequence[pb.Intervention], run_of: Found) -> tuple[Intervention, ...]:
-    """Edits out of a request; `run_of` says what is known of the runs that they take something from.
+def from_wire(messages: Sequence[pb.Intervention], sources: Sources) -> tuple[Intervention, ...]:
+    """Edits out of a request; `sources` says what is known of what they take from.
 
     Raises:
         InvalidRequestError: something is absent, unknown or makes no sense.
-        NotFoundError: a run that is not there.
+        NotFoundError: a run or vector that is not there.
     """
     require_few(len(messages))
-    return tuple(_edit_from_wire(message, run_of) for message in messages)
+    return tuple(_edit_from_wire(message, sources) for message in messages)
 
 
 def effects_to_wire(effects: Sequence[EditEffect]) -> list[pb.EditEffect]:
@@ -94,6 +105,31 @@ def effects_from_wire(messages: Sequence[pb.EditEffect], count: int) -> tuple[Ed
     if len(messages) != count:
         raise ProtocolError(f"effects of {len(messages)} edits for {count} that were sent")
     return tuple(EditEffect(m.edit[:1000], m.selected, m.changed, m.delta_norm, m.norm, m.max_delta) for m in messages)
+
+
+def kept_to_wire(kept: Sequence[KeptVector]) -> list[service_pb2.KeptVector]:
+    """Kept vectors as messages, without their numbers."""
+    return [
+        service_pb2.KeptVector(
+            name=vector.name, digest=vector.digest, dtype=dtypes.to_wire(vector.dtype), shape=vector.shape
+        )
+        for vector in kept
+    ]
+
+
+def kept_from_wire(messages: Sequence[service_pb2.KeptVector]) -> tuple[KeptVector, ...]:
+    """Kept vectors, without their numbers.
+
+    Raises:
+        InvalidRequestError: a name, type or shape that none can have.
+        InternalError: a digest that is none.
+    """
+    return tuple(
+        KeptVector(
+            checked_name(m.name), digests.checked(m.digest), dtypes.from_wire(m.dtype), tuple(checked_shape(m.shape))
+        )
+        for m in messages
+    )
 
 
 def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
@@ -159,6 +195,8 @@ def _site_to_wire(site: Site) -> pb.Site:
 
 
 def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
+    if isinstance(vector, KeptVector):
+        return pb.Vector(kept=vector.digest)
     if isinstance(vector, vectors.Literal):
         return pb.Vector(literal=tensors.encode(vector.values))
     if isinstance(vector, vectors.ValueOf):
@@ -176,7 +214,7 @@ def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
     return pb.Vector(neuron_output=pb.NeuronVector(layer=vector.layer, neuron=vector.neuron))
 
 
-def _edit_from_wire(message: pb.Intervention, run_of: Found) -> Intervention:
+def _edit_from_wire(message: pb.Intervention, sources: Sources) -> Intervention:
     _require_known(message)
     site = _site_from_wire(message.site)
     positions: object = {"all_positions": "all", "last_position": "last"}.get(message.WhichOneof("positions") or "")
@@ -191,10 +229,10 @@ def _edit_from_wire(message: pb.Intervention, run_of: Found) -> Intervention:
     which = message.WhichOneof("operation")
     if which is None:
         raise InvalidRequestError(f"an edit of {site} has no operation that this server knows")
-    return _OPERATIONS[which](site, getattr(message, which), run_of, where)
+    return _OPERATIONS[which](site, getattr(message, which), sources, where)
 
 
-def _vector_from_wire(message: pb.Vector, run_of: Found, depth: int = 0) -> Vector:
+def _vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Vector:
     source = message.WhichOneof("source")
     if source is None or depth > _DEEPEST:
         raise InvalidRequestError("a vector of an edit is absent, or too many differences deep")
@@ -202,11 +240,13 @@ def _vector_from_wire(message: pb.Vector, run_of: Found, depth: int = 0) -> Vect
         return made.literal(tensors.decode(message.literal))
     if source == "value":
         value = message.value
-        return made.value_of(_site_from_wire(value.site), run_of(value.run_id), row=value.row, pos=value.pos)
+        return made.value_of(_site_from_wire(value.site), sources.run_of(value.run_id), row=value.row, pos=value.pos)
     if source == "difference":
         both = message.difference
-        one, other = (_vector_from_wire(part, run_of, depth + 1) for part in (both.minuend, both.subtrahend))
+        one, other = (_vector_from_wire(part, sources, depth + 1) for part in (both.minuend, both.subtrahend))
         return one - other
+    if source == "kept":
+        return sources.vector_of(message.kept)
     if source == "unembedding":
         return made.unembedding(message.unembedding)
     return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)
@@ -237,27 +277,27 @@ def _frozen(site: Site, source: TransparentLlm, where: dict[str, object]) -> Int
 
 _OPERATIONS: dict[str, Callable[..., Intervention]] = {
     "scale": lambda site, m, _, where: made.scale(site, m.factor, **where),
-    "add": lambda site, m, run_of, where: made.add(
-        site, _vector_from_wire(m.vector, run_of), m.factor, relative=m.relative, **where
+    "add": lambda site, m, sources, where: made.add(
+        site, _vector_from_wire(m.vector, sources), m.factor, relative=m.relative, **where
     ),
-    "set": lambda site, m, run_of, where: made.set_to(site, _vector_from_wire(m.vector, run_of), **where),
-    "mean": lambda site, m, run_of, where: made.mean(site, run_of(m.run_id), **where),
-    "patch": lambda site, m, run_of, where: made.patch(
+    "set": lambda site, m, sources, where: made.set_to(site, _vector_from_wire(m.vector, sources), **where),
+    "mean": lambda site, m, sources, where: made.mean(site, sources.run_of(m.run_id), **where),
+    "patch": lambda site, m, sources, where: made.patch(
         site,
-        run_of(m.run_id),
+        sources.run_of(m.run_id),
         source_rows=m.source_rows.indices if m.HasField("source_rows") else None,
         source_positions=m.source_positions.indices if m.HasField("source_positions") else None,
         **where,
     ),
-    "freeze": lambda site, m, run_of, where: _frozen(site, run_of(m.run_id), where),
-    "project": lambda site, m, run_of, where: made.project(
-        site, _vector_from_wire(m.vector, run_of), m.factor, **where
+    "freeze": lambda site, m, sources, where: _frozen(site, sources.run_of(m.run_id), where),
+    "project": lambda site, m, sources, where: made.project(
+        site, _vector_from_wire(m.vector, sources), m.factor, **where
     ),
-    "clamp": lambda site, m, run_of, where: made.clamp(
-        site, _vector_from_wire(m.vector, run_of), m.least, m.most, **where
+    "clamp": lambda site, m, sources, where: made.clamp(
+        site, _vector_from_wire(m.vector, sources), m.least, m.most, **where
     ),
-    "swap": lambda site, m, run_of, where: made.swap(
-        site, _vector_from_wire(m.origin, run_of), _vector_from_wire(m.target, run_of), **where
+    "swap": lambda site, m, sources, where: made.swap(
+        site, _vector_from_wire(m.origin, sources), _vector_from_wire(m.target, sources), **where
     ),
     "noise": lambda site, m, _, where: made.noise(site, m.sd, m.seed, **where),
 }

@@ -92,6 +92,26 @@ def release(run_id: str) -> Request:
     return service_pb2.ReleaseRunRequest(run_id=run_id)
 
 
+def compare_runs(run_id: str, other_run_id: str) -> Request:
+    """Asks what two runs differ in."""
+    return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=other_run_id)
+
+
+def keep_vector(name: str, values: torch.Tensor) -> Request:
+    """Asks to keep a vector under a name."""
+    return service_pb2.KeepVectorRequest(name=name, vector=tensors.encode(values))
+
+
+def list_vectors() -> Request:
+    """Asks which vectors are kept for the caller."""
+    return service_pb2.ListVectorsRequest()
+
+
+def drop_vector(name: str) -> Request:
+    """Says that a kept vector is not needed any more."""
+    return service_pb2.DropVectorRequest(name=name)
+
+
 def tokens_to_strings(model: str, digest: str, token_ids: Sequence[int]) -> Request:
     """Asks for the text of tokens; the digest, if it is not empty, says which model is meant."""
     return service_pb2.TokensToStringsRequest(model=model, model_digest=digest, token_ids=token_ids)

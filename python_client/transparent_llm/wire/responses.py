@@ -9,15 +9,21 @@ from google.protobuf.message import DecodeError, Message
 
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import OwnerUsage, ServerInfo, StoredRun, StoredRuns
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.interventions import RowComparison
+from transparent_llm.interventions.kept import KeptVector
+from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import health, model, runs
+from transparent_llm.wire import health, interventions, model, runs
 from transparent_llm.wire._gen import admin_pb2, service_pb2
 from transparent_llm.wire.expected import Answer, Expected
 from transparent_llm.wire.headers import Header
 from transparent_llm.wire.protocol_error import ProtocolError
 from transparent_llm.wire.runs import RunResult
+from transparent_llm.wire.shape import ShapeError
 
 _Message = TypeVar("_Message", bound=Message)
+_MOST_VECTORS = 2**16
 
 
 def server_info(data: bytes) -> ServerInfo:
@@ -68,6 +74,34 @@ def model_info(data: bytes) -> ModelInfo:
 def run(data: bytes, run_input: RunInput, n_edits: int = 0) -> RunResult:
     """The run of this input with so many edits."""
     return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input, n_edits)
+
+
+def comparisons(data: bytes, n_rows: int) -> tuple[RowComparison, ...]:
+    """What so many rows of two runs differ in."""
+    return runs.comparisons_from_response(_parsed(service_pb2.CompareRunsResponse, data), n_rows)
+
+
+def kept(data: bytes, digest: str) -> None:
+    """A vector with this digest is kept."""
+    got = _parsed(service_pb2.KeepVectorResponse, data).digest
+    if got != digest:
+        raise ProtocolError(f"a vector of digest {digest} was sent, and {quoted(got)} is kept")
+
+
+def vectors(data: bytes) -> tuple[KeptVector, ...]:
+    """Vectors that are kept."""
+    found = _parsed(service_pb2.ListVectorsResponse, data).vectors
+    if len(found) > _MOST_VECTORS:
+        raise ProtocolError(f"{len(found)} vectors that are kept")
+    try:
+        return interventions.kept_from_wire(found)
+    except (InvalidRequestError, ShapeError) as error:
+        raise ProtocolError(f"a kept vector that is none: {error}") from None
+
+
+def dropped(data: bytes) -> bool:
+    """Whether there was such a vector."""
+    return _parsed(service_pb2.DropVectorResponse, data).dropped
 
 
 def released(data: bytes) -> bool:

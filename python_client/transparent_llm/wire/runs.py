@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.interventions import EditEffect
+from transparent_llm.interventions import EditEffect, RowComparison
 from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import digests, interventions
@@ -18,6 +19,9 @@ from transparent_llm.wire.protocol_error import ProtocolError
 _MOST_WARNINGS, _LONGEST_WARNING = 16, 2000
 _LONGEST_ID = 256
 """Characters of what names a run or a model: it is sent back with every read."""
+
+_LONGEST_TOKEN = 1000
+"""Characters of a token that are kept of an answer."""
 
 
 _INPUT_FIELDS = tuple(field.number for field in service_pb2.RunRequest.DESCRIPTOR.oneofs_by_name["input"].fields)
@@ -80,6 +84,9 @@ class RunResult:
     effects: tuple[EditEffect, ...] = ()
     """What each of its edits did."""
 
+    unedited_run_id: str = ""
+    """Of a run with edits, the name of the one without them."""
+
     def to_wire(self) -> service_pb2.RunResponse:
         """The message that answers a request for this run."""
         return service_pb2.RunResponse(
@@ -93,6 +100,7 @@ class RunResult:
             model_digest=self.model_digest,
             warnings=self.warnings,
             effects=interventions.effects_to_wire(self.effects),
+            unedited_run_id=self.unedited_run_id,
         )
 
 
@@ -108,7 +116,8 @@ def from_response(message: service_pb2.RunResponse, run_input: RunInput, n_edits
             f"{count} tokens, {len(message.mask)} mask entries and {len(message.token_strings)} strings for "
             f"{shape[0]} rows of {shape[1]} positions"
         )
-    if not 0 < len(message.run_id) <= _LONGEST_ID or len(message.model_digest) > _LONGEST_ID:
+    longest = max(map(len, (message.run_id, message.unedited_run_id, message.model_digest)))
+    if not message.run_id or longest > _LONGEST_ID:
         raise ProtocolError(f"no run is named {quoted(message.run_id)}, or no model {quoted(message.model_digest)}")
     if len(message.warnings) > _MOST_WARNINGS or any(len(words) > _LONGEST_WARNING for words in message.warnings):
         raise ProtocolError(f"{len(message.warnings)} warnings of a run, or one of over {_LONGEST_WARNING} characters")
@@ -124,6 +133,7 @@ def from_response(message: service_pb2.RunResponse, run_input: RunInput, n_edits
         model_digest=digests.checked(message.model_digest),
         warnings=tuple(message.warnings),
         effects=interventions.effects_from_wire(message.effects, n_edits),
+        unedited_run_id=message.unedited_run_id,
     )
 
 
@@ -141,6 +151,41 @@ def _require_of(run_input: RunInput, tokens: torch.Tensor, mask: torch.Tensor | 
             raise ProtocolError(f"tokens in row {i} other than those sent")
     if mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
         raise ProtocolError("padding before a token: it belongs on the right")
+
+
+def comparisons_to_wire(rows: Sequence[RowComparison]) -> service_pb2.CompareRunsResponse:
+    """The message that answers what two runs differ in."""
+    return service_pb2.CompareRunsResponse(
+        rows=[
+            service_pb2.RowComparison(
+                kl=row.kl,
+                top_id=row.top_token,
+                top_string=row.top_string,
+                other_top_id=row.other_top_token,
+                other_top_string=row.other_top_string,
+            )
+            for row in rows
+        ]
+    )
+
+
+def comparisons_from_response(message: service_pb2.CompareRunsResponse, count: int) -> tuple[RowComparison, ...]:
+    """What so many rows differ in.
+
+    Raises:
+        ProtocolError: there are more or fewer, or a number that none can be.
+    """
+    if len(message.rows) != count:
+        raise ProtocolError(f"{len(message.rows)} rows compared of {count}")
+    if any(row.kl < 0 or min(row.top_id, row.other_top_id) < 0 for row in message.rows):
+        raise ProtocolError("a divergence below 0, or a negative token id")
+    return tuple(
+        RowComparison(
+            *(row.kl, row.top_id, row.top_string[:_LONGEST_TOKEN]),
+            *(row.other_top_id, row.other_top_string[:_LONGEST_TOKEN]),
+        )
+        for row in message.rows
+    )
 
 
 def strings_from_response(message: service_pb2.TokensToStringsResponse, count: int) -> list[str]:

@@ -116,7 +116,16 @@ class ServerConfig:
     """The same within an hour."""
 
     run_ttl_s: float = 3600.0
-    """A run that nobody has read for this long is dropped."""
+    """A run that nobody has read, or a kept vector that no edit has used, for this long is dropped."""
+
+    vector_store_bytes: int = 64 * MIB
+    """All vectors that are kept for edits, in the memory of the process. Over it the least recently used go."""
+
+    vector_bytes_per_owner: int = 16 * MIB
+    """Kept vectors of one owner together."""
+
+    vectors_per_owner: int = 1024
+    """Kept vectors of one owner; one more takes the place of the least recently used."""
 
     max_tokens_per_run: int = 65_536
     """Tokens of one run, padding included."""

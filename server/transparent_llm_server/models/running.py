@@ -7,21 +7,23 @@ from collections.abc import Sequence
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.interventions import EditEffect, Intervention
+from transparent_llm.interventions import Effects, Intervention, RowComparison
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import with_unedited
 from transparent_llm.run_input import RunInput, checked_bos
 from transparent_llm.runtime.current import Current
 from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.runtime.run_warning import warn_of_run
+from transparent_llm_server.models.derived.comparison import compared
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.models.interventions.rewriting import Edits
+from transparent_llm_server.models.keeping import Keeping
 
 
-class Running(Editable, TransparentLlm):
+class Running(Editable, Keeping, TransparentLlm):
     """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
 
     _model: BridgedModel
@@ -36,9 +38,31 @@ class Running(Editable, TransparentLlm):
         self._tokenization.check(rows)
         self._begin(rows, edits)
 
-    def effects(self) -> tuple[EditEffect, ...]:
-        """What each edit of the current run did, in their order."""
-        return self._current_run.get().effects
+    def effects(self) -> Effects:
+        """What each edit of the current run did, in their order, and what became of each row: the run beside the same
+        input unedited, which is run for it, once."""
+        values = self._current_run.get()
+        if values.effects and values.beside_unedited is None:
+            with standard_numerics():
+                unedited = self.run_batches([Batch(values.capture.tokens, values.capture.mask)])[0]
+                values.beside_unedited = compared(self._model, values, unedited, self._tokenization.strings)
+        return Effects(values.effects, values.beside_unedited or ())
+
+    @standard_numerics()
+    def compare(self, other: TransparentLlm) -> tuple[RowComparison, ...]:
+        """What the current run says of the next token beside the current run of another object, row by row, each at its
+        last token.
+
+        Raises:
+            NotRunError: one of them has none.
+            InvalidRequestError: `other` is of another model, or its run has more or fewer rows.
+        """
+        if not isinstance(other, Running):
+            raise InvalidRequestError(
+                f"what is compared with is an object of the same model with a current run, got {type(other).__name__}"
+            )
+        values, others = self._current_run.get(), other._current_run.get()
+        return compared(self._model, values, others, self._tokenization.strings)
 
     def _begin(self, rows: Sequence[Sequence[int]], edits: Sequence[Intervention]) -> None:
         made = self._own_edits.before(edits)

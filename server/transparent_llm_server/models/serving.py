@@ -45,6 +45,9 @@ class PreparedRun:
     edits: tuple[Intervention, ...] = ()
     """What is changed on its way."""
 
+    unedited: str = ""
+    """Of one with edits, the identity of the same input without them."""
+
     @property
     def n_rows(self) -> int:
         """Rows of the batch; 0 where they are not known before the run."""
@@ -113,6 +116,10 @@ class ServedModel(ABC):
     def run_id(self, prepared: PreparedRun, owner: str = "") -> str:
         """Content names the run: the same model, tokens and owner give the same id on every server."""
         return hashlib.sha256(f"{prepared.digest}/{owner}/{prepared.identity}".encode()).hexdigest()
+
+    def unedited_run_id(self, prepared: PreparedRun, owner: str = "") -> str:
+        """Of one with edits, what the run of the same input without them is named; empty of others."""
+        return self.run_id(dataclasses.replace(prepared, identity=prepared.unedited), owner) if prepared.edits else ""
 
     def renew(self) -> None:  # noqa: B027 - most models cannot be edited by others
         """Look whether the model is still the same; if not, its description is another one from here on."""
@@ -186,7 +193,8 @@ class ServedTransformerLens(ServedModel):
             return prepared
         lengths = [len(row) for row in prepared.rows or ()]
         named = identity(self.llm.bridged, edits, lengths, run_id_of)
-        return dataclasses.replace(prepared, edits=edits, identity=f"{prepared.identity}/{named}")
+        edited = f"{prepared.identity}/{named}"
+        return dataclasses.replace(prepared, edits=edits, identity=edited, unedited=prepared.identity)
 
     def prepare(self, run_input: RunInput) -> PreparedRun:
         """Tokenize, so that text and the token ids it stands for name the same run."""

@@ -137,7 +137,7 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
         self._description = self._describe(*described, parity, capture)
         self._current_run: Current[RunValues] = Current()
-        self._own_edits = OwnEdits()
+        self._own_edits, self._kept = OwnEdits(), {}
 
     def __copy__(self: _Self) -> _Self:
         twin = object.__new__(type(self))

@@ -112,8 +112,10 @@ class Admission:
             largest = part if largest is None or part.nbytes > largest.nbytes else largest
             if part.value.work > most_work:
                 most_work, hardest = part.value.work, part.name.split(".", maxsplit=1)[0]
-        if work > self._max_read_work:
-            raise self._too_much_work(work, hardest, most_work)
+        self.require_work(
+            work,
+            f"fewer layers, positions or rows at once, or run a shorter text ({hardest} of a layer is {most_work})",
+        )
         if largest is not None and needed > self._max_read_bytes:
             raise self._too_many_bytes(needed, largest)
         if needed > chunk_bytes * self._most_messages:
@@ -124,12 +126,18 @@ class Admission:
             )
         return needed
 
-    def _too_much_work(self, needed: int, hardest: str, most: int) -> TooLargeError:
-        return TooLargeError(
-            f"this read is {needed} multiply-adds, the server does at most {self._max_read_work} for one answer: ask "
-            f"for fewer layers, positions or rows at once, or run a shorter text ({hardest} of a layer is {most})",
-            metadata={"needed": str(needed), "allowed": str(self._max_read_work)},
-        )
+    def require_work(self, needed: int, instead: str) -> None:
+        """Refuse an answer that is more multiply-adds than the server does for one.
+
+        Raises:
+            TooLargeError: TOO_LARGE, with what is needed and what is allowed.
+        """
+        if needed > self._max_read_work:
+            raise TooLargeError(
+                f"this read is {needed} multiply-adds, the server does at most {self._max_read_work} for one answer: "
+                f"ask for {instead}",
+                metadata={"needed": str(needed), "allowed": str(self._max_read_work)},
+            )
 
     def _too_many_bytes(self, needed: int, largest: Outgoing) -> TooLargeError:
         shape = ", ".join(f"{dim} {size}" for dim, size in zip(largest.dims, largest.value.shape, strict=True))

@@ -20,6 +20,7 @@ from transparent_llm_server.models.reading import Reader
 from transparent_llm_server.models.values.value import Piece, Stored, Value
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.rpc.work import LONG
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.floor import Floor
 from transparent_llm_server.scheduling.quotas import Quotas
@@ -84,6 +85,16 @@ class Answers:
         found = self._computed(lambda: read(name, *arguments), caller, is_quick=read.reads_are_quick)
         assert isinstance(found, Value), f"{name} is several"
         return self._computed(lambda: make(found.tensor()), caller, is_quick=False, kind=_kind_of(found))
+
+    def made(self, make: Callable[[], _Result], work: int, instead: str, caller: Caller) -> _Result:
+        """What is made where values are computed, by so many multiply-adds; `instead` says what to ask for if they are
+        too many.
+
+        Raises:
+            TooLargeError: TOO_LARGE: it is more than the server does for one answer.
+        """
+        self._admission.require_work(work, instead)
+        return self._computed(make, caller, is_quick=False, kind=Kind.LONG if work > LONG else Kind.PATIENT)
 
     def stream(
         self, parts: Callable[[], Iterable[Outgoing]], tag: str, delivery: Delivery, caller: Caller

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
-import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Protocol
 
 import grpc
 from google.protobuf.message import Message
 
-from transparent_llm import description
 from transparent_llm.errors import NotFoundError
-from transparent_llm.version import API_VERSION, __version__
-from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
@@ -30,18 +25,22 @@ from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, Serve
 from transparent_llm_server.models.reading import Reader
 from transparent_llm_server.models.serving import CompletedRun, ServedModel
 from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.rpc import kept_vectors
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.rpc.compared_runs import compare
 from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.rpc.server_info import server_info
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
 from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
+from transparent_llm_server.scheduling.vector_store import VectorStore
 from transparent_llm_server.streaming.chunks import etag
 
 log = logging.getLogger(__name__)
@@ -68,6 +67,8 @@ FEATURES = (
     "resume",
     "run_tokens",
     "edits",
+    "compare_runs",
+    "kept_vectors",
     "factored",
     "fetch",
     "neuron_outputs",
@@ -98,6 +99,9 @@ class TransparentLlmServicer:
         self.queue = RunQueue(engine, runs, registry.hold, self.quotas)
         """Of runs that are to be computed."""
 
+        self.vectors = VectorStore(kept_vectors.budget_of(config), time.monotonic)
+        """That owners keep for their edits."""
+
         self._admission = Admission(config)
         self._answers = Answers(config, engine, self._admission, self.quotas)
         self.intake = Intake(self._admission, tokenizing)
@@ -111,7 +115,8 @@ class TransparentLlmServicer:
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
 
     def ServerInfo(self, request: service_pb2.ServerInfoRequest, context: _Context) -> service_pb2.ServerInfoResponse:
-        return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
+        owner = self._owner_of(context)
+        return wire_model.server_to_wire(server_info(self._config, self._registry, self._runs, FEATURES, owner))
 
     def ModelInfo(self, request: service_pb2.ModelInfoRequest, context: _Context) -> service_pb2.ModelInfoResponse:
         with self._registry.use(request.model) as model:
@@ -120,17 +125,20 @@ class TransparentLlmServicer:
     def Run(self, request: service_pb2.RunRequest, context: _Context) -> bytes:
         caller = self._caller(context)
         with self._registry.use(request.model) as model:
-            run_id, run = self._run(model, request, caller)
+            run_id, unedited_id, run = self._run(model, request, caller)
 
             def answer() -> service_pb2.RunResponse:
                 strings = tuple(model.strings(run.tokens.flatten().tolist()))
-                told = (run.nbytes, run.digest, run.warnings, run.effects)
+                told = (run.nbytes, run.digest, run.warnings, run.effects, unedited_id)
                 return wire_runs.RunResult(run_id, run.tokens, run.mask, strings, *told).to_wire()
 
             return self.intake.answer(model, run.tokens.numel(), answer, caller)
 
-    def _run(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> tuple[str, CompletedRun]:
-        prepared = edited(model, self.intake.prepared(model, request, caller), request, self._runs, caller.owner)
+    def _run(
+        self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller
+    ) -> tuple[str, str, CompletedRun]:
+        prepared = self.intake.prepared(model, request, caller)
+        prepared = edited(model, prepared, request, self._runs, self.vectors, caller.owner)
         self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
         run_id = model.run_id(prepared, caller.owner)
         if self._config.log_prompts:
@@ -139,7 +147,7 @@ class TransparentLlmServicer:
         waiting = self.queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
         if caller.wants_its_place:
             caller.tell_its_place(self.queue.before(run_id))
-        return run_id, caller.result_of(waiting)
+        return run_id, model.unedited_run_id(prepared, caller.owner), caller.result_of(waiting)
 
     def _sharing(self, model: ServedModel) -> Sharing:
         positions = self._config.shared_positions
@@ -149,6 +157,24 @@ class TransparentLlmServicer:
 
     def ReleaseRun(self, request: service_pb2.ReleaseRunRequest, context: _Context) -> service_pb2.ReleaseRunResponse:
         return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))
+
+    def KeepVector(self, request: service_pb2.KeepVectorRequest, context: _Context) -> service_pb2.KeepVectorResponse:
+        return kept_vectors.keep(request, self.vectors, self._owner_of(context))
+
+    def ListVectors(
+        self, request: service_pb2.ListVectorsRequest, context: _Context
+    ) -> service_pb2.ListVectorsResponse:
+        return kept_vectors.listed(self.vectors, self._owner_of(context))
+
+    def DropVector(self, request: service_pb2.DropVectorRequest, context: _Context) -> service_pb2.DropVectorResponse:
+        return service_pb2.DropVectorResponse(dropped=self.vectors.drop(request.name, self._owner_of(context)))
+
+    def CompareRuns(
+        self, request: service_pb2.CompareRunsRequest, context: _Context
+    ) -> service_pb2.CompareRunsResponse:
+        with self._held_run(request, context) as run:
+            other = self._runs.get(request.other_run_id, self._owner_of(context))
+            return compare(run, other, self._answers, self._caller(context))
 
     def BatchSize(self, request: service_pb2.BatchSizeRequest, context: _Context) -> service_pb2.BatchSizeResponse:
         return service_pb2.BatchSizeResponse(
@@ -213,7 +239,9 @@ class TransparentLlmServicer:
         )
 
     @contextmanager
-    def _held_run(self, request: _OfRun | service_pb2.PlanRequest, context: _Context) -> Iterator[CompletedRun]:
+    def _held_run(
+        self, request: _OfRun | service_pb2.PlanRequest | service_pb2.CompareRunsRequest, context: _Context
+    ) -> Iterator[CompletedRun]:
         """The run that a request names, whose model stays loaded within this block."""
         run = self._runs.get(request.run_id, self._owner_of(context))
         with self._registry.hold(run.model):
@@ -250,36 +278,6 @@ class TransparentLlmServicer:
         parts = self._answers.parts(read, name, arguments, form, caller)
         return self._answers.stream(lambda: parts, tag_of(form), delivery_of(request.options), caller)
 
-    def _describe_server(self, owner: str) -> description.ServerInfo:
-        config = self._config
-        stored_runs, stored_run_bytes = self._runs.usage(owner)
-        limits = description.Limits(
-            max_tokens_per_run=config.max_tokens_per_run,
-            max_sentences_per_run=config.max_sentences_per_run,
-            run_store_bytes=config.run_store_bytes,
-            run_ttl_seconds=config.run_ttl_s,
-            max_chunk_bytes=config.max_chunk_bytes,
-            queue_length=config.queue_length,
-            max_read_bytes=config.max_read_bytes,
-            run_bytes_per_owner=self._runs.max_bytes_per_owner,
-            max_streams=config.max_streams,
-            max_streams_per_owner=config.max_streams_per_owner,
-            model_bytes=config.model_bytes or 0,
-            max_text_bytes=config.max_text_bytes,
-            max_items=wire_fetch.MOST_ITEMS,
-            max_read_work=config.max_read_work,
-        )
-        return description.ServerInfo(
-            api_version=API_VERSION,
-            server_version=__version__,
-            models=self._registry.descriptions(),
-            limits=limits,
-            features=FEATURES,
-            versions=_library_versions(),
-            stored_runs=stored_runs,
-            stored_run_bytes=stored_run_bytes,
-        )
-
 
 def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, _OfRun, _Context], _Frames]:
     def read(self: TransparentLlmServicer, request: _OfRun, context: _Context) -> _Frames:
@@ -304,12 +302,6 @@ def _require_digest(wanted: str, model: ServedModel) -> str:
             metadata={"was": wanted, "is": served},
         )
     return served
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
 
 
 def _digest_of(message: Message) -> str:

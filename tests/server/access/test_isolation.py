@@ -25,6 +25,9 @@ OF_A_RUN = sorted(name for name, rpc in RPCS.items() if "run_id" in rpc.input_ty
 OF_NO_RUN = {
     "ServerInfo",  # tells the caller's own numbers
     "Run",  # names a run of the caller's own
+    "KeepVector",  # what is kept is the caller's own, and found by nobody else
+    "ListVectors",
+    "DropVector",
     "ModelInfo",
     "TokensToStrings",
     "Tokenize",
@@ -91,6 +94,8 @@ def request_for(rpc: str, run_id: str) -> Any:
         request = getattr(service_pb2, f"{rpc}Request")(run_id=run_id)
         request.items.add().residual_in.layer = 0
         return request
+    if rpc == "CompareRuns":
+        return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=run_id)
     if rpc in BY_RPC:
         indices = [0] * len(BY_RPC[rpc].arguments)
         parameters = [1 if parameter.name == "k" else parameter.default for parameter in BY_RPC[rpc].parameters]
@@ -139,6 +144,20 @@ def test_anothers_run_is_released_as_little_as_one_that_never_was(owners: tuple[
         (answer,) = bob.call("ReleaseRun", service_pb2.ReleaseRunRequest(run_id=run_id))
         assert answer == service_pb2.ReleaseRunResponse(released=False)
     assert alice.call("BatchSize", request_for("BatchSize", alice.run_id))[0].batch_size == 2
+
+
+def test_nothing_is_compared_with_anothers_run(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    own = service_pb2.CompareRunsRequest(run_id=bob.run_id, other_run_id=bob.run_id)
+    assert bob.call("CompareRuns", own)[0].rows[0].kl == 0.0
+    refusals = []
+    for run_id in (alice.run_id, "0" * len(alice.run_id)):
+        with pytest.raises(grpc.RpcError) as caught:
+            bob.call("CompareRuns", service_pb2.CompareRunsRequest(run_id=bob.run_id, other_run_id=run_id))
+        error: Any = caught.value
+        refusals.append((error.code(), error.details().replace(run_id, "RUN")))
+    assert refusals[0] == refusals[1]
+    assert refusals[0][0] is grpc.StatusCode.NOT_FOUND
 
 
 def test_items_of_a_fetch_name_no_other_run(owners: tuple[Owner, Owner]) -> None:

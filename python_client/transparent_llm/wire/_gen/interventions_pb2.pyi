@@ -65,18 +65,20 @@ class Indices(_message.Message):
     def __init__(self, indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Vector(_message.Message):
-    __slots__ = ("literal", "value", "difference", "unembedding", "neuron_output")
+    __slots__ = ("literal", "value", "difference", "unembedding", "neuron_output", "kept")
     LITERAL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     UNEMBEDDING_FIELD_NUMBER: _ClassVar[int]
     NEURON_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     literal: _tensor_pb2.Tensor
     value: RunValue
     difference: VectorDifference
     unembedding: int
     neuron_output: NeuronVector
-    def __init__(self, literal: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., value: _Optional[_Union[RunValue, _Mapping]] = ..., difference: _Optional[_Union[VectorDifference, _Mapping]] = ..., unembedding: _Optional[int] = ..., neuron_output: _Optional[_Union[NeuronVector, _Mapping]] = ...) -> None: ...
+    kept: str
+    def __init__(self, literal: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., value: _Optional[_Union[RunValue, _Mapping]] = ..., difference: _Optional[_Union[VectorDifference, _Mapping]] = ..., unembedding: _Optional[int] = ..., neuron_output: _Optional[_Union[NeuronVector, _Mapping]] = ..., kept: _Optional[str] = ...) -> None: ...
 
 class RunValue(_message.Message):
     __slots__ = ("run_id", "site", "row", "pos")

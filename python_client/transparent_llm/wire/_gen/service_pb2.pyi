@@ -86,7 +86,7 @@ class RunRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., sentences: _Optional[_Union[SentenceBatch, _Mapping]] = ..., tokens: _Optional[_Union[TokenBatch, _Mapping]] = ..., add_bos: bool = ..., edits: _Optional[_Iterable[_Union[_interventions_pb2.Intervention, _Mapping]]] = ...) -> None: ...
 
 class RunResponse(_message.Message):
-    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest", "warnings", "effects")
+    __slots__ = ("run_id", "batch_size", "n_pos", "token_ids", "mask", "token_strings", "stored_bytes", "model_digest", "warnings", "effects", "unedited_run_id")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     N_POS_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class RunResponse(_message.Message):
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    UNEDITED_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     batch_size: int
     n_pos: int
@@ -107,7 +108,8 @@ class RunResponse(_message.Message):
     model_digest: str
     warnings: _containers.RepeatedScalarFieldContainer[str]
     effects: _containers.RepeatedCompositeFieldContainer[_interventions_pb2.EditEffect]
-    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., effects: _Optional[_Iterable[_Union[_interventions_pb2.EditEffect, _Mapping]]] = ...) -> None: ...
+    unedited_run_id: str
+    def __init__(self, run_id: _Optional[str] = ..., batch_size: _Optional[int] = ..., n_pos: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., mask: _Optional[_Iterable[bool]] = ..., token_strings: _Optional[_Iterable[str]] = ..., stored_bytes: _Optional[int] = ..., model_digest: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., effects: _Optional[_Iterable[_Union[_interventions_pb2.EditEffect, _Mapping]]] = ..., unedited_run_id: _Optional[str] = ...) -> None: ...
 
 class ReleaseRunRequest(_message.Message):
     __slots__ = ("run_id",)
@@ -120,6 +122,82 @@ class ReleaseRunResponse(_message.Message):
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     released: bool
     def __init__(self, released: bool = ...) -> None: ...
+
+class KeepVectorRequest(_message.Message):
+    __slots__ = ("name", "vector")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    vector: _tensor_pb2.Tensor
+    def __init__(self, name: _Optional[str] = ..., vector: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class KeepVectorResponse(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class ListVectorsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListVectorsResponse(_message.Message):
+    __slots__ = ("vectors",)
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    vectors: _containers.RepeatedCompositeFieldContainer[KeptVector]
+    def __init__(self, vectors: _Optional[_Iterable[_Union[KeptVector, _Mapping]]] = ...) -> None: ...
+
+class KeptVector(_message.Message):
+    __slots__ = ("name", "digest", "dtype", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    dtype: _tensor_pb2.Dtype
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DropVectorRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DropVectorResponse(_message.Message):
+    __slots__ = ("dropped",)
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    dropped: bool
+    def __init__(self, dropped: bool = ...) -> None: ...
+
+class CompareRunsRequest(_message.Message):
+    __slots__ = ("run_id", "other_run_id")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    OTHER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    other_run_id: str
+    def __init__(self, run_id: _Optional[str] = ..., other_run_id: _Optional[str] = ...) -> None: ...
+
+class CompareRunsResponse(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[RowComparison]
+    def __init__(self, rows: _Optional[_Iterable[_Union[RowComparison, _Mapping]]] = ...) -> None: ...
+
+class RowComparison(_message.Message):
+    __slots__ = ("kl", "top_id", "top_string", "other_top_id", "other_top_string")
+    KL_FIELD_NUMBER: _ClassVar[int]
+    TOP_ID_FIELD_NUMBER: _ClassVar[int]
+    TOP_STRING_FIELD_NUMBER: _ClassVar[int]
+    OTHER_TOP_ID_FIELD_NUMBER: _ClassVar[int]
+    OTHER_TOP_STRING_FIELD_NUMBER: _ClassVar[int]
+    kl: float
+    top_id: int
+    top_string: str
+    other_top_id: int
+    other_top_string: str
+    def __init__(self, kl: _Optional[float] = ..., top_id: _Optional[int] = ..., top_string: _Optional[str] = ..., other_top_id: _Optional[int] = ..., other_top_string: _Optional[str] = ...) -> None: ...
 
 class BatchSizeRequest(_message.Message):
     __slots__ = ("run_id",)

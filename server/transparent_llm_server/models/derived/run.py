@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import torch
 
 from transparent_llm.factors import AttnFactors, FfnFactors, Rows
-from transparent_llm.interventions import EditEffect
+from transparent_llm.interventions import EditEffect, RowComparison
 from transparent_llm.padding import RunPadding
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
@@ -45,6 +45,9 @@ class RunValues:
         self._capture = capture
         self.effects = effects
         """What each edit of the run did."""
+
+        self.beside_unedited: tuple[RowComparison, ...] | None = None
+        """What became of each row by them, once somebody has asked."""
 
     @property
     def capture(self) -> Capture:
@@ -297,12 +300,8 @@ class RunValues:
         return part, part.neurons, capture.neurons, capture
 
     def _unchanged(self, value: Value, modules: Sequence[torch.nn.Module] = ()) -> Value:
-        """A value that is not given out if the model was edited; these modules, whose weights it reads, are looked at
-        closer.
-
-        Taking it raises:
-            NotFoundError: MODEL_CHANGED.
-        """
+        """A value that is not given out if the model was edited (taking it raises `NotFoundError`, MODEL_CHANGED); of
+        these modules, whose weights it reads, more is looked at."""
         edits = self._model.edits
         if not edits.is_watching:
             return value

@@ -11,11 +11,13 @@ import torch
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.interventions import Intervention, Site, Vector
+from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.vector import Literal
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.selection import require_few_places, select
 from transparent_llm_server.models.interventions.sites import checked_site
+from transparent_llm_server.models.interventions.sources import numbers_of
 
 _VERSION = 1
 """Of what operations mean: another one names other runs."""
@@ -55,8 +57,8 @@ def _site(model: BridgedModel, site: Site) -> list[object]:
 def _words(model: BridgedModel, value: object, run_id_of: Named) -> object:
     if isinstance(value, float):
         return value.hex()
-    if isinstance(value, Literal):
-        return _numbers(value.values)
+    if isinstance(value, Literal | KeptVector):
+        return _numbers(numbers_of(value))
     if isinstance(value, Site):
         return _site(model, value)
     if isinstance(value, TransparentLlm):

@@ -8,6 +8,7 @@ import torch
 
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.site import Site, SiteKind
 from transparent_llm.interventions.vector import Difference, Literal, NeuronOutput, Unembedding, ValueOf, Vector
 from transparent_llm.runtime.indexing import checked_index
@@ -16,6 +17,17 @@ from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.interventions.multiplied import Multiplied, multiplied
 from transparent_llm_server.models.interventions.sites import captured, checked_site
+
+
+def numbers_of(vector: Literal | KeptVector) -> torch.Tensor:
+    """Of a vector that is numbers.
+
+    Raises:
+        InvalidRequestError: they are kept by a server, and are not here.
+    """
+    if vector.values is None:
+        raise InvalidRequestError(f"{vector} is kept by a server, its numbers are not here: keep it in this object")
+    return vector.values
 
 
 class Sources:
@@ -32,8 +44,8 @@ class Sources:
             InvalidRequestError: it is of another model.
             IndexOutOfRangeError: it names a token, neuron, row or position that is not there.
         """
-        if isinstance(vector, Literal):
-            return wide(vector.values)
+        if isinstance(vector, Literal | KeptVector):
+            return wide(numbers_of(vector))
         if isinstance(vector, Difference):
             one, other = self.vector(vector.minuend), self.vector(vector.subtrahend)
             if one.shape != other.shape:

@@ -33,6 +33,7 @@ _MOST_BYTES = {
     "TokensToStrings": 2**20,
     "Unembed": 2**22,
     "TopTokens": 2**22,
+    "KeepVector": 2**22,
     "Fetch": 2**20,
     "Plan": 2**20,
     "Run": 2**31,
