@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FileDescriptor
@@ -48,15 +47,11 @@ ADMIN_RPCS = _rpcs(admin_pb2.DESCRIPTOR, ADMIN_SERVICE)
 
 class Stub:
     """One callable for each RPC of a channel. They give messages as they came: gRPC would say of one that cannot be
-    parsed only that something is wrong."""
+    parsed only that something is wrong. What answers once is called as a stream of one message: gRPC gives initial
+    metadata of streams before the answer, and waits for them on the caller's own thread."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         for service, rpcs in ((SERVICE, RPCS), (ADMIN_SERVICE, ADMIN_RPCS)):
             for rpc in rpcs:
-                begin = channel.unary_stream if rpc.streams else channel.unary_unary
                 path = f"/{service}/{rpc.name}"
-                setattr(self, rpc.name, begin(path, request_serializer=rpc.request.SerializeToString))
-        serialize = service_pb2.RunRequest.SerializeToString
-        self.WatchedRun: grpc.UnaryStreamMultiCallable[Any, bytes]
-        self.WatchedRun = channel.unary_stream(f"/{SERVICE}/Run", request_serializer=serialize)
-        """`Run` as a stream of its one message: only of streams gRPC gives initial metadata before the answer."""
+                setattr(self, rpc.name, channel.unary_stream(path, request_serializer=rpc.request.SerializeToString))

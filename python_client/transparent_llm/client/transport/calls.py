@@ -42,7 +42,6 @@ from transparent_llm.wire.requests import Request
 log = logging.getLogger("transparent_llm")
 _Answer = TypeVar("_Answer")
 _Call = TypeVar("_Call")
-Unary: TypeAlias = "grpc.UnaryUnaryMultiCallable[Request, bytes]"
 Stream: TypeAlias = "grpc.UnaryStreamMultiCallable[Request, bytes]"
 
 
@@ -62,12 +61,9 @@ class Calls:
             InternalError: `read` finds that it is no answer to this request.
         """
         meter = Meter(rpc, None if callable(self.config.progress) else self.config.progress)
+        watching = meter if rpc == "Run" and meter.is_drawn else None
         try:
-            stub = self.channel.stub()
-            if rpc == "Run" and meter.is_drawn:
-                once = partial(self._run_once, stub.WatchedRun, request, run_key, meter)
-            else:
-                once = partial(self._unary_once, getattr(stub, rpc), request, run_key)
+            once = partial(self._unary_once, rpc, getattr(self.channel.stub(), rpc), request, run_key, watching)
             return self._read(rpc, self._unary(once, meter), read)
         finally:
             meter.close()
@@ -75,10 +71,10 @@ class Calls:
     def is_serving(self) -> bool:
         """Ask the standard health service, once."""
         deadline = time.monotonic() + self.config.timeout_s
-        check: Unary = self.channel.get().unary_unary(
+        check: Stream = self.channel.get().unary_stream(
             health.CHECK, request_serializer=health.HealthCheckRequest.SerializeToString
         )
-        data = self._unary_once(check, requests.is_serving(), "", deadline)
+        data = self._unary_once("Check", check, requests.is_serving(), "", None, deadline)
         return self._read("Check", data, responses.is_serving)
 
     def _read(self, rpc: str, data: bytes, read: Callable[[bytes], _Answer]) -> _Answer:
@@ -104,31 +100,25 @@ class Calls:
                 retries.backoff(error, deadline, by_us=self.channel.is_closed)
             log.debug("making a call again that failed")
 
-    def _unary_once(self, method: Unary, request: Request, run_key: str, deadline: float) -> bytes:
+    def _unary_once(
+        self, rpc: str, begin: Stream, request: Request, run_key: str, watching: Meter | None, deadline: float
+    ) -> bytes:
+        """The one message of a call; who watches a run is shown its place in the queue before that comes."""
         with Interruptible() as interruptible:
-            call = _begun(method.future, request, deadline - time.monotonic(), self._metadata(run_key))
-            interruptible.attach(call)
-            try:
-                response = call.result()
-                self._answered()
-                return response
-            except grpc.RpcError as error:
-                raise self._failure(error) from None
-
-    def _run_once(self, begin: Stream, request: Request, run_key: str, meter: Meter, deadline: float) -> bytes:
-        """`Run` for somebody who watches, and is shown its place in the queue before the answer comes."""
-        with Interruptible() as interruptible:
-            metadata = (*self._metadata(run_key), (QUEUE_POSITION_HEADER, ""))
+            metadata = self._metadata(run_key)
+            if watching is not None:
+                metadata = (*metadata, (QUEUE_POSITION_HEADER, ""))
             call = _begun(begin, request, deadline - time.monotonic(), metadata)
             interruptible.attach(call)
-            meter.follow(call)
+            if watching is not None:
+                watching.follow(call)
             try:
                 answers = list(islice(call, 2))
             except grpc.RpcError as error:
                 raise self._failure(error) from None
             if len(answers) != 1:
                 call.cancel()
-                raise self._broken("Run", ProtocolError(f"{len(answers)} answers to one request"))
+                raise self._broken(rpc, ProtocolError(f"{len(answers)} answers to one request"))
             self._answered()
             return answers[0]
 
