@@ -56,7 +56,7 @@ def test_connect_says_which_models_there_are() -> None:
     ("theirs", "text"), [("2.0", "speaks API 2.0, this client 1.2"), ("0.9", "speaks API 0.9, this client 1.2")]
 )
 def test_another_api_version_is_warned_about(theirs: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transparent_llm_server.rpc.servicer.API_VERSION", theirs)
+    monkeypatch.setattr("transparent_llm_server.rpc.server_info.API_VERSION", theirs)
     with running() as server, pytest.warns(UserWarning, match=text) as caught:
         connect(server.address).close()
     assert caught[0].filename == __file__  # the warning points at the caller's line
