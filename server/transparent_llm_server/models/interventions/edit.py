@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -29,6 +31,8 @@ class Edit:
         rows, positions = (
             torch.tensor(axis, device=tensor.device) for axis in (self.selected.rows, self.selected.positions)
         )
+        if not self.selected.rows:
+            return tensor
         before = tensor[rows, positions]
         units = None if self.site.neurons is None else torch.tensor(self.site.neurons, device=tensor.device)
         x = before if units is None else before[:, units]
@@ -43,6 +47,43 @@ class Edit:
         changed = tensor.clone()
         changed[rows, positions] = y if units is None else before
         return changed
+
+    def within(self, rows: Sequence[int], n_pos: int, all_pos: int) -> Edit:
+        """The same edit of some rows of the batch, cut to so many positions, in a pass of their own."""
+        nth_of_row = {row: n for n, row in enumerate(rows)}
+        chosen = [n for n, row in enumerate(self.selected.rows) if row in nth_of_row]
+        whole = self.selected
+        selected = Selection(
+            tuple(nth_of_row[whole.rows[n]] for n in chosen),
+            tuple(whole.positions[n] for n in chosen),
+            tuple(whole.nth_row[n] for n in chosen),
+            tuple(whole.nth_position[n] for n in chosen),
+        )
+        widened = (n_pos, all_pos) if self.site.kind is SiteKind.PATTERN else (1, 1)
+        function = partial(_of_some, self.function, chosen, len(whole.rows), widened)
+        return Edit(self.edit, self.site, selected, function)
+
+
+def _of_some(
+    function: Function, chosen: Sequence[int], count: int, widened: tuple[int, int], x: torch.Tensor
+) -> torch.Tensor:
+    """What a function of so many places makes of some of them; `widened`: how wide the last axis is, and is there."""
+    of_all = x.new_zeros(count, x.shape[1] // widened[0], widened[1])
+    of_all[list(chosen), :, : widened[0]] = x.reshape(len(chosen), -1, widened[0])
+    made = function(of_all.flatten(1)).reshape(of_all.shape)
+    return made[list(chosen), :, : widened[0]].reshape(x.shape)
+
+
+def together(effects: Sequence[EditEffect]) -> EditEffect:
+    """What one edit did, in several passes."""
+    return EditEffect(
+        edit=effects[0].edit,
+        selected=sum(effect.selected for effect in effects),
+        changed=sum(effect.changed for effect in effects),
+        delta_norm=math.hypot(*(effect.delta_norm for effect in effects)),
+        norm=math.hypot(*(effect.norm for effect in effects)),
+        max_delta=max(effect.max_delta for effect in effects),
+    )
 
 
 def all_made(edits: Sequence[Edit], tensor: torch.Tensor) -> torch.Tensor:
