@@ -89,7 +89,8 @@ class Swap(Operation):
 
 @dataclass(frozen=True)
 class Noise(Operation):
-    """x + sd times a standard normal number that depends on seed, site, row, position and element alone."""
+    """x + sd times a standard normal number that depends on seed, site, row, position and element alone: the same bits
+    on every machine."""
 
     sd: float
     seed: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -25,6 +24,7 @@ from transparent_llm.interventions.operation import (
 from transparent_llm.interventions.site import Site
 from transparent_llm.interventions.vector import Vector
 from transparent_llm.runtime.numerics import wide
+from transparent_llm_server.models.interventions.noise import normal
 from transparent_llm_server.models.interventions.selection import Selection
 from transparent_llm_server.models.interventions.sources import Sources
 
@@ -60,7 +60,7 @@ def function_of(edit: Intervention, site: Site, selected: Selection, sources: So
     if isinstance(operation, Swap):
         return partial(_swapped, _unit(operation.origin, sources), _unit(operation.target, sources))
     assert isinstance(operation, Noise)
-    return partial(_noisy, operation.sd, operation.seed, str(site), selected)
+    return partial(_noisy, operation.sd, operation.seed, site, selected)
 
 
 def _patched(operation: Patch, site: Site, selected: Selection, sources: Sources) -> torch.Tensor:
@@ -126,13 +126,8 @@ def _swapped(origin: torch.Tensor, target: torch.Tensor, x: torch.Tensor) -> tor
     return x - along * one + along * other
 
 
-def _noisy(sd: float, seed: int, site: str, selected: Selection, x: torch.Tensor) -> torch.Tensor:
-    """Of each place by itself, on the CPU, so that neither the batch nor the device decides."""
-    places = zip(selected.rows, selected.positions, strict=True)
-    drawn = torch.stack([_normal(f"{seed}/{site}/{row}/{position}", x.shape[1]) for row, position in places])
+def _noisy(sd: float, seed: int, site: Site, selected: Selection, x: torch.Tensor) -> torch.Tensor:
+    """Drawn on the CPU, so that the device does not decide."""
+    elements = range(x.shape[1]) if site.neurons is None else site.neurons
+    drawn = normal(seed, f"{site.kind.value}/{site.layer}/{site.head}", selected.rows, selected.positions, elements)
     return x + sd * drawn.to(x.device, x.dtype)
-
-
-def _normal(key: str, count: int) -> torch.Tensor:
-    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
-    return torch.randn(count, generator=torch.Generator().manual_seed(start), dtype=torch.float32)
