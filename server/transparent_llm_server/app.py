@@ -25,7 +25,8 @@ from transparent_llm_server.health.probes import Probes
 from transparent_llm_server.health.service import HealthService
 from transparent_llm_server.incidents import incident
 from transparent_llm_server.lifecycle import Lifecycle, State
-from transparent_llm_server.models.serving import CompletedRun, served_model
+from transparent_llm_server.models.serving import CompletedRun
+from transparent_llm_server.models.serving_contract import served_model
 from transparent_llm_server.registry.registry import LoadRules, Registry
 from transparent_llm_server.registry.source import model_source
 from transparent_llm_server.rpc.administration import AdminServicer

@@ -9,7 +9,7 @@ import torch
 from support.servers.servers import tiny
 from transparent_llm_server.app import Server
 from transparent_llm_server.config.server import ServerConfig
-from transparent_llm_server.models.serving import ServedTransparentLlm
+from transparent_llm_server.models.serving_contract import ServedTransparentLlm
 from transparent_llm_server.process.daemon import serve
 
 

@@ -1,7 +1,6 @@
 """What the server needs of a model: prepare an input, run it, read the run. No gRPC here.
 
-`ServedTransformerLens` is the real thing; `ServedTransparentLlm` serves any other implementation of the
-contract, for tests of code that is written against it.
+`ServedTransformerLens` is the real thing; `serving_contract` serves any other implementation of the contract.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import hashlib
 import json
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,7 +23,8 @@ from transparent_llm.run_input import RunInput
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.interventions.identity import identity
-from transparent_llm_server.models.reading import ContractReader, Reader, ValuesReader
+from transparent_llm_server.models.interventions.untouched import untouched
+from transparent_llm_server.models.reading import Reader, ValuesReader
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 
 
@@ -47,6 +47,9 @@ class PreparedRun:
 
     unedited: str = ""
     """Of one with edits, the identity of the same input without them."""
+
+    sources: tuple[CompletedRun, ...] = ()
+    """Runs that its edits take from: they are kept alive until it is computed."""
 
     @property
     def n_rows(self) -> int:
@@ -89,6 +92,12 @@ class CompletedRun:
 
     effects: tuple[EditEffect, ...] = ()
     """What each edit did."""
+
+    storages: Mapping[Hashable, int] = field(default_factory=dict)
+    """What its bytes are in, where two runs can share some; else empty."""
+
+    untouched: Sequence[Collection[str]] = ()
+    """Of one with edits: of the first layers, what these leave as it is without them."""
 
 
 class ServedModel(ABC):
@@ -146,6 +155,11 @@ class ServedModel(ABC):
         if not edits:
             return prepared
         raise NotSupportedError(f"runs of {type(self.llm).__name__} cannot be edited")
+
+    def sharing(self, run: CompletedRun, other: CompletedRun) -> CompletedRun:  # noqa: ARG002 - as may_share
+        """A run of the same input as another one, of which one has edits: what these leave as it is may be held once.
+        Model thread."""
+        return run
 
     def strings(self, ids: Sequence[int]) -> list[str]:
         """The text of each token id by itself. Any thread but the model's."""
@@ -232,10 +246,11 @@ class ServedTransformerLens(ServedModel):
         """In as few forward passes as they need."""
         batches = [self.llm.prepare(run.rows or ()) for run in prepared]
         if len(prepared) == 1 and prepared[0].edits:
-            values = [self.llm.run_edited(batches[0], prepared[0].edits)]
+            edits = prepared[0].edits
+            edited = self._completed(self.llm.run_edited(batches[0], edits))
+            completed = [dataclasses.replace(edited, untouched=untouched(self.llm.bridged, edits))]
         else:
-            values = self.llm.run_batches(batches)
-        completed = [self._completed(each) for each in values]
+            completed = [self._completed(each) for each in self.llm.run_batches(batches)]
         self.renew()
         if any(run.digest != self.description.digest for run in prepared):
             raise NotFoundError(
@@ -244,12 +259,30 @@ class ServedTransformerLens(ServedModel):
             )
         return completed
 
+    def sharing(self, run: CompletedRun, other: CompletedRun) -> CompletedRun:
+        """What is computed before the first of the edits has the same bits; where it has, the other's tensors stay."""
+        values, others = _values_of(run), _values_of(other)
+        if values is None or others is None or run.digest != other.digest:
+            return run
+        capture = values.capture.sharing(others.capture, run.untouched or other.untouched)
+        shared = RunValues(self.llm.bridged, capture, values.effects)
+        read, llm = ValuesReader(shared, reads_are_quick=self._reads_are_quick), self.llm.reading_run(shared)
+        return dataclasses.replace(run, read=read, llm=llm, nbytes=capture.nbytes, storages=capture.storages)
+
     def _completed(self, values: RunValues) -> CompletedRun:
-        tokens, mask = values.tokens().tensor(), values.mask().tensor()
-        read = ValuesReader(values, reads_are_quick=self._reads_are_quick)
-        nonce, digest = uuid.uuid4().hex, self.description.digest
-        llm, warnings = self.llm.reading_run(values), self.llm.warnings_of(values)
-        return CompletedRun(read, llm, tokens, mask, values.nbytes, nonce, self, digest, warnings, values.effects)
+        return CompletedRun(
+            read=ValuesReader(values, reads_are_quick=self._reads_are_quick),
+            llm=self.llm.reading_run(values),
+            tokens=values.tokens().tensor(),
+            mask=values.mask().tensor(),
+            nbytes=values.nbytes,
+            nonce=uuid.uuid4().hex,
+            model=self,
+            digest=self.description.digest,
+            warnings=self.llm.warnings_of(values),
+            effects=values.effects,
+            storages=values.capture.storages,
+        )
 
     def _reader(self) -> Reader:
         return ValuesReader(ModelValues(self.llm.bridged), reads_are_quick=self._reads_are_quick)
@@ -260,43 +293,5 @@ class ServedTransformerLens(ServedModel):
         return not self.llm.bridged.materializes
 
 
-class ServedTransparentLlm(ServedModel):
-    """Any implementation of the contract whose `copy()` has a current run of its own."""
-
-    def __init__(self, alias: str, llm: TransparentLlm) -> None:
-        digest = hashlib.sha256(uuid.uuid4().bytes).hexdigest()  # nothing is known of its weights
-        description = ModelDescription(llm.model_info(), digest, architecture=type(llm).__name__, dtype=None)
-        super().__init__(alias, llm, description)
-
-    def prepare(self, run_input: RunInput) -> PreparedRun:
-        """Nothing to check: the implementation does so when it runs."""
-        named = dataclasses.asdict(run_input)
-        return PreparedRun(run_input, None, json.dumps(named), self.description.digest)
-
-    def execute(self, prepared: Sequence[PreparedRun]) -> list[CompletedRun]:
-        """Each on a copy, which keeps the run as its own."""
-        return [self._execute(run) for run in prepared]
-
-    def _execute(self, prepared: PreparedRun) -> CompletedRun:
-        llm = self.llm.copy()
-        prepared.run_input.run_on(llm)
-        tokens = llm.tokens()
-        nonce, digest = uuid.uuid4().hex, self.description.digest
-        return CompletedRun(ContractReader(llm, tokens), llm, tokens, _mask(llm), tokens.nbytes, nonce, self, digest)
-
-    def _reader(self) -> Reader:
-        return ContractReader(self.llm)
-
-
-def served_model(alias: str, llm: TransparentLlm) -> ServedModel:
-    """A model to be served under a name: without copies if it is one of TransformerLens'."""
-    if isinstance(llm, TransformerLensTransparentLlm):
-        return ServedTransformerLens(alias, llm)
-    return ServedTransparentLlm(alias, llm)
-
-
-def _mask(llm: TransparentLlm) -> torch.Tensor | None:
-    try:
-        return llm.mask()
-    except NotSupportedError:
-        return None
+def _values_of(run: CompletedRun) -> RunValues | None:
+    return run.llm.values() if isinstance(run.llm, TransformerLensTransparentLlm) else None

@@ -17,7 +17,8 @@ from transparent_llm_server.models.loading.progress import LoadProgress, reporti
 from transparent_llm_server.models.loading.refusal import display_name
 from transparent_llm_server.models.loading.size import weight_bytes
 from transparent_llm_server.models.placement.placement import Placement
-from transparent_llm_server.models.serving import ServedModel, served_model
+from transparent_llm_server.models.serving import ServedModel
+from transparent_llm_server.models.serving_contract import served_model
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.registry.slot import ModelSource
 

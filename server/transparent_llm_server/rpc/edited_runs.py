@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from transparent_llm.contract import TransparentLlm
@@ -36,19 +38,23 @@ def edited(
         TooLargeError: too many edits, or too many bytes of kept vectors.
     """
     sources = _Sources(runs, vectors, owner)
-    return model.edited(prepared, interventions.from_wire(request.edits, sources), sources.ids.__getitem__)
+    found = model.edited(prepared, interventions.from_wire(request.edits, sources), sources.ids.__getitem__)
+    return dataclasses.replace(found, sources=tuple(sources.runs.values())) if sources.runs else found
 
 
 class _Sources:
     """Of the edits of one run of an owner."""
 
     def __init__(self, runs: RunStore[CompletedRun], vectors: VectorStore, owner: str) -> None:
-        self._runs, self._vectors, self._owner = runs, vectors, owner
+        self._stored, self._vectors, self._owner = runs, vectors, owner
         self._tensors: dict[str, torch.Tensor] = {}
+        self.runs: dict[str, CompletedRun] = {}
         self.ids: dict[TransparentLlm, str] = {}
 
     def run_of(self, run_id: str) -> TransparentLlm:
-        llm = self._runs.get(run_id, self._owner).llm
+        if run_id not in self.runs:  # one object, also if the run is made again meanwhile
+            self.runs[run_id] = self._stored.get(run_id, self._owner)
+        llm = self.runs[run_id].llm
         self.ids[llm] = run_id
         return llm
 

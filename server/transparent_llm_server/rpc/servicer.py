@@ -37,8 +37,9 @@ from transparent_llm_server.rpc.server_info import server_info
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
-from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
+from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
+from transparent_llm_server.scheduling.sharing import Sharing
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
 from transparent_llm_server.scheduling.vector_store import VectorStore
 from transparent_llm_server.streaming.chunks import etag

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -19,17 +19,8 @@ from transparent_llm_server.models.serving import CompletedRun, PreparedRun, Ser
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas
 from transparent_llm_server.scheduling.run_store import RunStore
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """Whether runs of several clients share a forward pass. Their values then differ from single ones by rounding."""
-
-    positions: int = 0
-    """The most, padding included, in one forward pass. 0: every run has its own."""
-
-    window_s: float = 0.0
-    """How long the model waits for more once a run's turn has come."""
+from transparent_llm_server.scheduling.sharing import Sharing
+from transparent_llm_server.scheduling.twins import Twins
 
 
 @dataclass
@@ -44,6 +35,9 @@ class _Entry:
     waiters: list[Future[CompletedRun]] = field(default_factory=list)
     call: Call | None = field(default_factory=current.get)
     """That brought it."""
+
+    sources: ExitStack = field(default_factory=ExitStack)
+    """Until it is closed, the runs that its edits take from count as stored."""
 
     jobs: dict[str, Future[None]] = field(default_factory=dict)
     """In the engine's queue, one of each flow that asked for it: it is computed when the first has its turn."""
@@ -83,6 +77,7 @@ class RunQueue:
         self.computed_positions = 0
         """Of all runs so far, padding included."""
 
+        self._twins = Twins(runs)
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
 
@@ -141,6 +136,7 @@ class RunQueue:
         if entry.call is not None:
             entry.call.positions = entry.cost
         try:
+            entry.sources.callback(self._runs.hold(entry.prepared.sources, entry.owner))
             job = self._queued(entry, flow, sharing)
         except TransparentLlmError:
             self._give_back(entry)
@@ -150,6 +146,7 @@ class RunQueue:
         return job
 
     def _give_back(self, entry: _Entry) -> None:
+        entry.sources.close()
         self._quotas.give_back(entry.owner, "positions", entry.cost)
         if entry.call is not None:
             entry.call.positions = 0
@@ -195,6 +192,8 @@ class RunQueue:
             with self._changed:
                 for entry in group:
                     self._computed.pop(entry.run_id, None)
+            for entry in group:
+                entry.sources.close()
 
     def _take(self, run_id: str, sharing: Sharing) -> list[_Entry]:
         deadline = time.monotonic() + sharing.window_s
@@ -258,12 +257,14 @@ class RunQueue:
                 self._compute([entry])
             return
         for entry, run in zip(group, results, strict=True):
+            entry.sources.close()
             try:
-                self._runs.put(entry.run_id, run, entry.owner)
+                stored = self._twins.sharing(entry.model, entry.prepared, entry.owner, run)
+                self._runs.put(entry.run_id, stored, entry.owner)
             except Exception as error:
                 self._fail(entry, error)
             else:
-                self._give(entry, run)
+                self._give(entry, stored)
 
     def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
         model, waits = group[0].model, [entry.wait for entry in group]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
-from transparent_llm.errors import NotFoundError, TooLargeError
+from transparent_llm.errors import BusyError, NotFoundError, TooLargeError
 from transparent_llm.quoting import quoted
+from transparent_llm_server.scheduling.held_bytes import HeldBytes
 
 
 class Sized(Protocol):
@@ -19,11 +20,16 @@ class Sized(Protocol):
     def nbytes(self) -> int:
         """Bytes that it keeps alive."""
 
+    @property
+    def storages(self) -> Mapping[Hashable, int]:
+        """What these bytes are in, where it may share some with others: they count once. Empty: it shares none."""
+
 
 _Run = TypeVar("_Run", bound=Sized)
 EvictionReason = Literal["room", "age", "released", "unloaded"]
 """A run is dropped: for others, as nobody read it for too long, as its owner said so, or with its model."""
 
+_RETRY_S = 1.0
 _REMEMBERED = 16_384
 """Dropped runs whose ids are remembered, to tell that one was computed again."""
 
@@ -46,7 +52,7 @@ class StoreCounts:
 class _Entry(Generic[_Run]):
     run: _Run
     owner: str
-    nbytes: int
+    held: Mapping[Hashable, int]
     made_at: float
     used_at: float
 
@@ -83,8 +89,7 @@ class RunStore(Generic[_Run]):
         self._clock = clock
         self._entries: OrderedDict[str, _Entry[_Run]] = OrderedDict()  # least recently used first
         self._ids_of: dict[str, OrderedDict[str, None]] = {}  # of each owner, in the same order
-        self._bytes = 0
-        self._bytes_of: Counter[str] = Counter()
+        self._held = HeldBytes()
         self._dropped: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self.counts = StoreCounts()
@@ -96,16 +101,16 @@ class RunStore(Generic[_Run]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all stored runs."""
+        """Bytes of all stored runs, and of those that something waiting keeps alive; what several share counts once."""
         with self._lock:
             self._expire()
-            return self._bytes
+            return self._held.total
 
     def usage(self, owner: str) -> tuple[int, int]:
         """How many runs of this owner are stored, and their bytes."""
         with self._lock:
             self._expire()
-            return len(self._ids_of.get(owner, ())), self._bytes_of[owner]
+            return len(self._ids_of.get(owner, ())), self._held.of(owner)
 
     def stored(self) -> list[Stored[_Run]]:
         """All runs, the most recently used first."""
@@ -113,7 +118,7 @@ class RunStore(Generic[_Run]):
             self._expire()
             now = self._clock()
             return [
-                Stored(run_id, entry.run, entry.owner, entry.nbytes, now - entry.made_at, now - entry.used_at)
+                Stored(run_id, entry.run, entry.owner, entry.run.nbytes, now - entry.made_at, now - entry.used_at)
                 for run_id, entry in reversed(self._entries.items())
             ]
 
@@ -136,23 +141,20 @@ class RunStore(Generic[_Run]):
 
         Raises:
             TooLargeError: it is larger than all that one owner may store.
+            BusyError: there is no room beside what waiting edits take from.
         """
-        nbytes = run.nbytes
-        self.require_room(nbytes)
+        self.require_room(run.nbytes)
+        held = _held(run)
         with self._lock:
             self._remove(run_id)
             self._expire()
             if run_id in self._dropped:
                 del self._dropped[run_id]
                 self.counts.recomputations += 1
-            while self._bytes_of[owner] + nbytes > self.max_bytes_per_owner:
-                self._remove(next(iter(self._ids_of[owner])), "room")
-            while self._bytes + nbytes > self._max_bytes:
-                self._remove(next(iter(self._entries)), "room")
-            self._entries[run_id] = _Entry(run, owner, nbytes, self._clock(), self._clock())
+            self._make_room(held, owner)
+            self._entries[run_id] = _Entry(run, owner, held, self._clock(), self._clock())
             self._ids_of.setdefault(owner, OrderedDict())[run_id] = None
-            self._bytes += nbytes
-            self._bytes_of[owner] += nbytes
+            self._held.add(held, owner)
 
     def get(self, run_id: str, owner: str = "") -> _Run:
         """A stored run, which becomes the most recently used.
@@ -183,6 +185,30 @@ class RunStore(Generic[_Run]):
             self._ids_of[owner].move_to_end(run_id)
             return entry.run
 
+    def peek(self, run_id: str, owner: str = "") -> _Run | None:
+        """As `find`, but nobody has used it by this."""
+        with self._lock:
+            entry = self._entries.get(run_id)
+            return entry.run if entry is not None and entry.owner == owner else None
+
+    def hold(self, runs: Iterable[_Run], owner: str) -> Callable[[], None]:
+        """Count runs of an owner, that something waiting keeps alive, whether they are dropped meanwhile or not; until
+        what this returns is called.
+
+        Raises:
+            BusyError: there is no room beside what else is kept alive so.
+        """
+        held = {storage: nbytes for run in runs for storage, nbytes in _held(run).items()}
+        with self._lock:
+            self._make_room(held, owner)
+            self._held.add(held, owner, fixed=True)
+
+        def give_back() -> None:
+            with self._lock:
+                self._held.remove(held, owner, fixed=True)
+
+        return give_back if held else lambda: None
+
     def release(self, run_id: str, owner: str = "") -> bool:
         """Drop a run; whether this owner had it."""
         with self._lock:
@@ -201,6 +227,23 @@ class RunStore(Generic[_Run]):
         with self._lock:
             self._expire()
 
+    def _make_room(self, held: Mapping[Hashable, int], owner: str) -> None:
+        """Drop runs until there is room for more, first of this owner's, then of all."""
+        while self._held.of(owner) + self._held.more(held) > self.max_bytes_per_owner:
+            self._drop_one_of(self._ids_of.get(owner, ()))
+        while self._held.total + self._held.more(held) > self._max_bytes:
+            self._drop_one_of(self._entries)
+
+    def _drop_one_of(self, run_ids: Iterable[str]) -> None:
+        """The first that something waiting does not keep alive as a whole."""
+        run_id = next((run_id for run_id in run_ids if not self._held.are_fixed(self._entries[run_id].held)), None)
+        if run_id is None:
+            raise BusyError(
+                "runs that are waiting take from stored ones, beside which there is no room; try again later",
+                retry_after_s=_RETRY_S,
+            )
+        self._remove(run_id, "room")
+
     def _expire(self) -> None:
         oldest_kept = self._clock() - self._ttl_s
         while self._entries and next(iter(self._entries.values())).used_at < oldest_kept:
@@ -218,8 +261,9 @@ class RunStore(Generic[_Run]):
         del self._ids_of[entry.owner][run_id]
         if not self._ids_of[entry.owner]:
             del self._ids_of[entry.owner]
-        self._bytes -= entry.nbytes
-        self._bytes_of[entry.owner] -= entry.nbytes
-        if not self._bytes_of[entry.owner]:
-            del self._bytes_of[entry.owner]
+        self._held.remove(entry.held, entry.owner)
         return True
+
+
+def _held(run: Sized) -> Mapping[Hashable, int]:
+    return run.storages or {object(): run.nbytes}

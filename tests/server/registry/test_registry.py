@@ -17,7 +17,8 @@ from support.servers.polling import wait_until
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelState
 from transparent_llm.errors import InternalError, InvalidRequestError, NotFoundError, TooLargeError, UnavailableError
-from transparent_llm_server.models.serving import ServedModel, ServedTransparentLlm
+from transparent_llm_server.models.serving import ServedModel
+from transparent_llm_server.models.serving_contract import ServedTransparentLlm
 from transparent_llm_server.registry.registry import LoadRules, Registry
 from transparent_llm_server.registry.slot import ModelSource
 

@@ -26,17 +26,13 @@ from transparent_llm.errors import (
     UnavailableError,
 )
 from transparent_llm.run_input import RunInput
-from transparent_llm_server.models.serving import (
-    CompletedRun,
-    PreparedRun,
-    ServedModel,
-    ServedTransformerLens,
-    ServedTransparentLlm,
-)
+from transparent_llm_server.models.serving import CompletedRun, PreparedRun, ServedModel, ServedTransformerLens
+from transparent_llm_server.models.serving_contract import ServedTransparentLlm
 from transparent_llm_server.scheduling import run_queue
 from transparent_llm_server.scheduling.engine import Engine
-from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
+from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
+from transparent_llm_server.scheduling.sharing import Sharing
 
 Rows = list[list[int]]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import settings
@@ -24,6 +25,7 @@ class StoredRun:
     """Anything with a size."""
 
     nbytes: int
+    storages: Mapping[Hashable, int] = field(default_factory=dict)
 
 
 class Clock:

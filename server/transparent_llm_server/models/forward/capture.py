@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -126,8 +126,19 @@ class Capture:
     @property
     def nbytes(self) -> int:
         """Bytes that this run keeps alive, storage that several tensors share counted once."""
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._tensors()}
-        return sum(storages.values())
+        return sum(self.storages.values())
+
+    @property
+    def storages(self) -> dict[Hashable, int]:
+        """What it keeps alive, and the bytes of each: several tensors, also of two runs, can share one."""
+        storages = [(str(tensor.device), tensor.untyped_storage()) for tensor in self._tensors()]
+        return {(device, storage.data_ptr()): storage.nbytes() for device, storage in storages}
+
+    def sharing(self, other: Capture, fields_of_layers: Sequence[Collection[str]]) -> Capture:
+        """The same values; of some fields of the first layers they are another capture's tensors, where these have the
+        same bits, and lie in memory once."""
+        layers = [_shared(*found) for found in zip(self.layers, other.layers, fields_of_layers, strict=False)]
+        return replace(self, layers=(*layers, *self.layers[len(layers) :]))
 
     @property
     def bytes_per_position(self) -> int:
@@ -164,6 +175,17 @@ class Capture:
         for layer in self.layers:
             held = (getattr(layer, field.name) for field in fields(layer))
             yield from (tensor for tensor in held if tensor is not None)
+
+
+def _shared(layer: LayerCapture, other: LayerCapture, names: Collection[str]) -> LayerCapture:
+    pairs = {name: (getattr(layer, name), getattr(other, name)) for name in names}
+    return replace(layer, **{name: theirs for name, (mine, theirs) in pairs.items() if _are_same(mine, theirs)})
+
+
+def _are_same(tensor: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if tensor is None or other is None or tensor.device != other.device or tensor.dtype != other.dtype:
+        return False
+    return torch.equal(tensor, other)
 
 
 def _of_positions(name: str, tensor: torch.Tensor, first: int, last: int, n_pos: int) -> torch.Tensor:
