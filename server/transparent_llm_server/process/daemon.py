@@ -114,6 +114,7 @@ def _live(server: Server, load: Callable[[Server], None], streams: StandardStrea
         log.info("listening on %s, loading models", address)
         load(server)
         memory.set_aside()
+        memory.give_back()  # what loading took for a while
         streams.announce(f"ready: {address}")
         exit_code = server.wait_for_end()
         events.put(_Failed(exit_code) if exit_code else _Drain())
