@@ -45,6 +45,12 @@ class LayerCapture:
     z_factor: torch.Tensor | None = None
     """What z was scaled by where it was edited [batch pos head]; NaN where another edit made it."""
 
+    expert_activations: torch.Tensor | None = None
+    """Of all neurons of experts at the places where some were edited [n d_ffn]."""
+
+    expert_index: torch.Tensor | None = None
+    """Which of these a position has [batch pos]; -1: none was edited there."""
+
     query: torch.Tensor | None = None
     """Queries as keys are multiplied with them [batch pos head d], where they were edited."""
 

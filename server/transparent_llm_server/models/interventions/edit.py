@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,8 +12,10 @@ import torch
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.site import Site, SiteKind
 from transparent_llm.runtime.numerics import wide
-from transparent_llm_server.models.interventions.operations import Function
 from transparent_llm_server.models.interventions.selection import Selection
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+"""Of x [n d] in float32 at least."""
 
 
 @dataclass
@@ -47,6 +49,13 @@ class Edit:
         changed = tensor.clone()
         changed[rows, positions] = y if units is None else before
         return changed
+
+    def placed(self, nth: Mapping[tuple[int, int], int]) -> Edit:
+        """The same edit of [1 n d], where a row and position is the nth of n."""
+        whole = self.selected
+        places = tuple(nth[place] for place in zip(whole.rows, whole.positions, strict=True))
+        selected = Selection((0,) * len(places), places, whole.nth_row, whole.nth_position)
+        return Edit(self.edit, self.site, selected, self.function)
 
     def within(self, rows: Sequence[int], n_pos: int, all_pos: int) -> Edit:
         """The same edit of some rows of the batch, cut to so many positions, in a pass of their own."""

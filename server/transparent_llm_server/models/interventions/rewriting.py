@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from transparent_llm.errors import NotSupportedError
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.operation import Scale
 from transparent_llm.interventions.site import SiteKind
@@ -18,10 +19,12 @@ from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.layer import Layer
+from transparent_llm_server.models.forward.neurons import ExpertNeurons
 from transparent_llm_server.models.forward.passes import Rewrites
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
 from transparent_llm_server.models.interventions.edit import Edit, all_made, together
+from transparent_llm_server.models.interventions.experts import with_edited_experts
 from transparent_llm_server.models.interventions.freezing import norm_rewrites
 from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.operations import function_of
@@ -77,12 +80,21 @@ class Edits:
         parts = batch.split(self._model.regimes)
         if len(parts) == 1:
             return self._passed(batch, self._edits, keeps=False)
+        if any(isinstance(self._model.layers[edit.site.layer].neurons, ExpertNeurons) for edit in self._of_neurons):
+            raise NotSupportedError(
+                f"rows of {sorted(set(batch.lengths))} tokens have passes of their own in this model: edit neurons of "
+                "experts in rows that share one"
+            )
         passes = []
         for rows, part in parts:
             edits = [edit.within(rows, part.tokens.shape[1], self._n_pos) for edit in self._edits]
             passes.append((rows, self._passed(part, edits, keeps=True)))
         self._model.edits.require_unchanged(passes[0][1].generation)  # nobody has changed the model between them
         return Capture.of_passes(batch.tokens, batch.mask, passes)
+
+    @property
+    def _of_neurons(self) -> list[Edit]:
+        return [edit for edit in self._edits if edit.site.kind is SiteKind.NEURONS]
 
     def _passed(self, batch: Batch, edits: list[Edit], *, keeps: bool) -> Capture:
         self._made.append(edits)
@@ -120,6 +132,10 @@ class _OfLayer:
         for name, kind in _SHAPED_AS_ONE.items():
             if edits := self._of(kind):
                 found[self._at(name)] = partial(self._changed, name, edits)
+        if isinstance(self.layer.neurons, ExpertNeurons):
+            found.pop(self._at("neurons"), None)  # there it is what the layer is given
+            if edits := self._of(SiteKind.NEURONS):
+                found[self._at("experts_out")] = partial(self._experts, self.layer.neurons, edits)
         for name, kind in _OF_ONE_HEAD.items():
             if edits := self._of(kind):
                 found[self._at(name)] = partial(self._of_heads, name, edits)
@@ -146,6 +162,19 @@ class _OfLayer:
             return tensor
         kept[self._at(name)] = changed.reshape(tensor.shape)
         return kept[self._at(name)]
+
+    def _experts(
+        self, neurons: ExpertNeurons, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept
+    ) -> torch.Tensor:
+        """What a mixture of experts gives."""
+        kept.pop(self._at("experts_out"), None)
+
+        def keep(activations: torch.Tensor, index: torch.Tensor) -> None:
+            kept[self._at("expert_activations")], kept[self._at("expert_index")] = activations, index
+
+        given, gives = (each.reshape(*self.batch_pos, -1) for each in (kept[self._at("neurons")], tensor))
+        changed = with_edited_experts(neurons, edits, given, gives, keep)
+        return tensor if changed is gives else changed.reshape(tensor.shape)
 
     def _of_heads(self, name: str, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """Queries or keys [batch head pos d]."""
