@@ -21,7 +21,7 @@ from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
-from transparent_llm_server.models.serving_contract import ContractReader
+from transparent_llm_server.models.reading import ContractReader
 
 SENTENCES = ["The cat sat on the mat", "Hello"]
 NAMES = ("largest_elements.values", "largest_elements.ids")

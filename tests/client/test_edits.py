@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -358,20 +357,3 @@ def asked(server: Server, edits: list[pb.Intervention]) -> None:
             stub(channel).Run(request, timeout=SOON)
         except grpc.RpcError as error:
             raise status.from_rpc_error(error, server.address) from None
-
-
-def test_64_clients_with_mixed_runs_get_their_own_values(server: Server) -> None:
-    wanted = []
-    for n in range(4):
-        twin = tiny().copy()
-        twin.run_tokens(ROWS, edits=[add(residual_in(0), V, float(n), positions=[n], rows=[0])] if n else [])
-        wanted.append(twin.logits())
-
-    def one(n: int) -> bool:
-        with RemoteTransparentLlm(server.address) as llm:
-            edits = [add(residual_in(0), V, float(n % 4), positions=[n % 4], rows=[0])] if n % 4 else []
-            llm.run_tokens(ROWS, edits=edits)
-            return torch.equal(llm.logits(), wanted[n % 4])
-
-    with ThreadPoolExecutor(64) as clients:
-        assert all(clients.map(one, range(64)))

@@ -141,7 +141,7 @@ class Runs:
     ) -> CurrentRun:
         """Run it, where a routing key leads; what it takes from is run again there if it is not there."""
         key = run_input.key(self._model) if key is None else key
-        read = partial(responses.run, run_input=run_input, n_edits=len(edits))
+        read = partial(responses.run, run_input=run_input, edits=edits)
         request = requests.run(run_input, self._model, edits, lambda source: sources[source].result.run_id)
         lost: set[str] = set()
         while True:

@@ -96,15 +96,18 @@ def effects_to_wire(effects: Sequence[EditEffect]) -> list[pb.EditEffect]:
     ]
 
 
-def effects_from_wire(messages: Sequence[pb.EditEffect], count: int) -> tuple[EditEffect, ...]:
-    """What so many edits did.
+def effects_from_wire(messages: Sequence[pb.EditEffect], edits: Sequence[Intervention]) -> tuple[EditEffect, ...]:
+    """What these edits did. Their words are the caller's: the server has those of whoever ran the same first.
 
     Raises:
         ProtocolError: there are more or fewer.
     """
-    if len(messages) != count:
-        raise ProtocolError(f"effects of {len(messages)} edits for {count} that were sent")
-    return tuple(EditEffect(m.edit[:1000], m.selected, m.changed, m.delta_norm, m.norm, m.max_delta) for m in messages)
+    if len(messages) != len(edits):
+        raise ProtocolError(f"effects of {len(messages)} edits for {len(edits)} that were sent")
+    return tuple(
+        EditEffect(str(edit), m.selected, m.changed, m.delta_norm, m.norm, m.max_delta)
+        for edit, m in zip(edits, messages, strict=True)
+    )
 
 
 def kept_to_wire(kept: Sequence[KeptVector]) -> list[service_pb2.KeptVector]:

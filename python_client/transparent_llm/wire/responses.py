@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import OwnerUsage, ServerInfo, StoredRun, StoredRuns
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.interventions import RowComparison
+from transparent_llm.interventions import Intervention, RowComparison
 from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
@@ -71,9 +71,9 @@ def model_info(data: bytes) -> ModelInfo:
     return model.info_from_response(_parsed(service_pb2.ModelInfoResponse, data))
 
 
-def run(data: bytes, run_input: RunInput, n_edits: int = 0) -> RunResult:
-    """The run of this input with so many edits."""
-    return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input, n_edits)
+def run(data: bytes, run_input: RunInput, edits: Sequence[Intervention] = ()) -> RunResult:
+    """The run of this input with these edits."""
+    return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input, edits)
 
 
 def comparisons(data: bytes, n_rows: int) -> tuple[RowComparison, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.interventions import EditEffect, RowComparison
+from transparent_llm.interventions import EditEffect, Intervention, RowComparison
 from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import digests, interventions
@@ -104,8 +104,10 @@ class RunResult:
         )
 
 
-def from_response(message: service_pb2.RunResponse, run_input: RunInput, n_edits: int = 0) -> RunResult:
-    """What was answered to a request for a run of this input with so many edits.
+def from_response(
+    message: service_pb2.RunResponse, run_input: RunInput, edits: Sequence[Intervention] = ()
+) -> RunResult:
+    """What was answered to a request for a run of this input with these edits.
 
     Raises:
         ProtocolError: it contradicts itself, or is the answer to another input.
@@ -132,7 +134,7 @@ def from_response(message: service_pb2.RunResponse, run_input: RunInput, n_edits
         stored_bytes=message.stored_bytes,
         model_digest=digests.checked(message.model_digest),
         warnings=tuple(message.warnings),
-        effects=interventions.effects_from_wire(message.effects, n_edits),
+        effects=interventions.effects_from_wire(message.effects, edits),
         unedited_run_id=message.unedited_run_id,
     )
 
