@@ -23,7 +23,7 @@ from transparent_llm.analysis.sweeps import Metric
 from transparent_llm.analysis.token_names import token_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
-from transparent_llm.interventions import Intervention, Site, ffn_out, freeze, head, patch
+from transparent_llm.interventions import Intervention, Site, ffn_out, freeze, head, patch, residual_out
 from transparent_llm.interventions.intervention import Positions
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.site import SiteKind
@@ -151,10 +151,11 @@ class _Paths:
         freeze_ffn: bool,
         positions: Positions,
     ) -> None:
-        self._source, self._source_row, self._positions = source, source_row, positions
+        self._source, self._source_row = source, source_row
         self._base, self._sent, self._received = base.copy(), base.copy(), base.copy()
         self._tokens: list[int] = base.tokens()[row.index, : row.n_tokens].tolist()
         self.receivers = receivers
+        self._receive = [patch(each, self._sent, positions=positions) for each in receivers]
         before = [[layer_of(base, each.layer) + more for more in _BEFORE[each.kind]] for each in receivers]
         n_heads, n_ffns = (max(counts) for counts in zip(*before, strict=True))
         n_layers = n_heads if senders == "head" else n_ffns
@@ -166,6 +167,8 @@ class _Paths:
         self._senders = [
             head(layer, n) if senders == "head" else ffn_out(layer) for layer in range(n_layers) for n in across
         ]
+        outputs = residual_out(-1), residual_out(base.model_info().n_layers - 1)
+        self._is_output = all(each in outputs for each in receivers) and self._receive[0].positions == "all"
         self._shape = (n_layers, len(across)) if senders == "head" else (n_layers,)
         self._frozen = [*map(head, range(n_heads)), *(map(ffn_out, range(n_ffns)) if freeze_ffn else ())]
 
@@ -192,11 +195,12 @@ class _Paths:
             patch(site, self._source, rows=[row], source_rows=[self._source_row]) for row, site in enumerate(senders)
         ]
         self._run(self._sent, len(senders), *still, *sent)
-        received = [patch(site, self._sent, positions=self._positions) for site in self.receivers]
-        self._run(self._received, len(senders), *received)
-        values = meter.measured(self._received, range(len(senders)))
-        for llm in (self._sent, self._received):
-            _release(llm)
+        if not self._is_output:
+            self._run(self._received, len(senders), *self._receive)
+        values = meter.measured(self._sent if self._is_output else self._received, range(len(senders)))
+        _release(self._sent)
+        if not self._is_output:
+            _release(self._received)
         return values
 
     def _run(self, llm: TransparentLlm, n_rows: int, *edits: Intervention) -> None:
