@@ -98,17 +98,10 @@ def path_patch(
             it, another choice of senders or measure.
         NotSupportedError: the model has no such site, or runs of it cannot be edited.
     """
-    from_row, row = Row.of(source, source_row), Row.of(base, base_row)
-    if from_row.n_tokens != row.n_tokens:
-        raise InvalidRequestError(
-            f"the source row has {from_row.n_tokens} tokens, the base row {row.n_tokens}: they must have as many, so "
-            "that each position has one to be taken from"
-        )
+    from_row, row = _rows(source, source_row, base, base_row)
     checked_choice("senders", senders, ("head", "ffn_out"))
-    if not isinstance(base, Editable):
-        raise NotSupportedError(f"runs of {type(base).__name__} cannot be edited")
-    paths = _Paths(source, from_row.index, base, row, _checked(receivers), senders, freeze_ffn, positions)
     meter = _Meter(base, metric, row.position(metric.pos))
+    paths = _Paths(source, from_row.index, base, row, _checked(receivers), senders, freeze_ffn, positions)
     of_source = meter.measured(source, [from_row.index])[0]
     of_base, values = paths.values(meter, progress)
     span = of_source - of_base
@@ -117,9 +110,27 @@ def path_patch(
         f"{metric.measure} with one {senders} of the source row on its way to {', '.join(map(str, paths.receivers))} "
         f"(source {float(of_source):.4g}, base {float(of_base):.4g})"
     )
-    axes = (Axis("layer", range(values.shape[0])), *(Axis("head", range(n)) for n in values.shape[1:]))
+    return _labelled(title, value=values, score=score)
+
+
+def _rows(source: TransparentLlm, source_row: int, base: TransparentLlm, base_row: int) -> tuple[Row, Row]:
+    if not isinstance(base, Editable):
+        raise NotSupportedError(f"runs of {type(base).__name__} cannot be edited")
+    rows = Row.of(source, source_row), Row.of(base, base_row)
+    if rows[0].n_tokens != rows[1].n_tokens:
+        raise InvalidRequestError(
+            f"the source row has {rows[0].n_tokens} tokens, the base row {rows[1].n_tokens}: they must have as many, "
+            "so that each position has one to be taken from"
+        )
+    return rows
+
+
+def _labelled(title: str, **tensors: torch.Tensor) -> Labelled:
+    """[layer head] or [layer]."""
+    shape = next(iter(tensors.values())).shape
+    axes = tuple(Axis(name, range(n)) for name, n in zip(("layer", "head"), shape, strict=False))
     names = tuple(axis.name for axis in axes)
-    return Labelled(title, axes, {"value": OnAxes(values, names), "score": OnAxes(score, names)})
+    return Labelled(title, axes, {name: OnAxes(one, names) for name, one in tensors.items()})
 
 
 def _checked(receivers: Site | Sequence[Site]) -> tuple[Site, ...]:
@@ -177,7 +188,8 @@ class _Paths:
         n_tokens, n_edits = len(self._tokens), len(self._frozen) + len(self.receivers) + 1
         at_once = min(_MOST_CELLS, _MOST_POSITIONS // n_tokens, _MOST_PLACES // (n_tokens * n_edits))
         parts = [self._senders[i : i + max(1, at_once)] for i in range(0, len(self._senders), max(1, at_once))]
-        found, n_rows, of_base = [], 0, torch.empty(0)
+        found: list[torch.Tensor] = []
+        n_rows, of_base = 0, torch.empty(0)
         with Bar("paths", "senders", len(self._senders), progress) as bar:
             for part in parts:
                 if len(part) != n_rows:  # as many rows, so that what is frozen is the same to the bit
