@@ -371,7 +371,6 @@ def test_the_previous_token_head_acts_through_the_key_of_the_induction_head(
         ({"metric": Metric(3, pos=9)}, IndexOutOfRangeError, "pos 9 is out of range"),
         ({"source_row": 1}, IndexOutOfRangeError, "batch_i 1 is out of range"),
         ({"family": PARALLEL[0], "receivers": residual_after_attn(1)}, NotSupportedError, "there is none between them"),
-        ({"family": "mixtral", "receivers": neurons(1)}, NotSupportedError, "of a mixture of experts none"),
     ],
 )
 def test_what_is_no_path_is_refused(options: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -184,6 +184,21 @@ def test_the_name_of_a_run_covers_what_edits_mean(both: tuple[RemoteTransparentL
     assert named(patch(residual_in(1), changed, positions=[2])) not in others
 
 
+def test_neurons_of_experts_have_the_bits_of_the_local_object() -> None:
+    twin = tiny("mixtral").copy()
+    with running(serving={"experts": tiny("mixtral")}) as server, RemoteTransparentLlm(server.address) as llm:
+        for one in (llm, twin):
+            source = one.copy()
+            source.run_tokens(OTHER)
+            edits = [scale(neurons(0, [3, 200]), 3.0), patch(neurons(1), source, positions=[2]), freeze(pattern(1))]
+            one.run_tokens(ROWS, edits=edits)
+        assert all(map(torch.equal, values(llm, parts=True), values(twin, parts=True)))
+        for pos in (1, 2):
+            for read in ("decomposed_ffn_out", "neuron_activations"):
+                assert torch.equal(getattr(llm, read)(0, 1, pos), getattr(twin, read)(0, 1, pos))
+        assert llm.effects() == twin.effects()
+
+
 def test_sources_that_the_server_lost_are_run_again_the_first_ones_first() -> None:
     watcher = Watcher()
     with running(watcher) as other_server, RemoteTransparentLlm(other_server.address) as llm:

@@ -13,7 +13,20 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from support.servers.servers import tiny
-from transparent_llm.interventions import add, ffn_out, patch, residual_in, residual_out, unembedding, value_of
+from transparent_llm.interventions import (
+    add,
+    ffn_out,
+    freeze,
+    key,
+    norm_scale,
+    patch,
+    query,
+    residual_in,
+    residual_out,
+    scale,
+    unembedding,
+    value_of,
+)
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests, tensors
 from transparent_llm.wire._gen import service_pb2
@@ -65,7 +78,10 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
     request: Any = message_factory.GetMessageClass(rpc.input_type)()
     if rpc.name == "Run":
         source = value_of(ffn_out(0), tiny(), row=1, pos=-1) - unembedding(3)
-        edits = [patch(residual_in(1), tiny(), positions=[0]), add(residual_out(-1), source, positions="last")]
+        edits = [
+            *(patch(residual_in(1), tiny(), positions=[0]), add(residual_out(-1), source, positions="last")),
+            *(freeze(query(0), tiny()), scale(key(1, 0), 2.0), freeze(norm_scale(0, "ffn"), tiny())),
+        ]
         request = requests.run(RunInput.of_tokens(ROWS), "", edits, lambda _: run_id)
     elif rpc.name in ("Fetch", "Plan"):
         request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])

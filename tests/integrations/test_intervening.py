@@ -19,7 +19,9 @@ from transparent_llm_server.demo import DEMO_MODEL
 TOLERANCE = 5e-5
 TOKENS = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 3, 2, 1, 9, 11]])
 LEFT = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
-FAMILIES = ("gpt2", "llama_gqa", "gemma2", "opt", "demo")
+FAMILIES = ("gpt2", "llama_gqa", "gemma2", "opt", "bloom", "mpt", "gpt_neo", "falcon", "qwen3", "demo")
+WITH_ROTATED_HOOKS = ("LlamaForCausalLM", "Gemma2ForCausalLM", "Qwen3ForCausalLM")
+WITHOUT_ROTATION = ("GPT2LMHeadModel", "GPTNeoForCausalLM", "BloomForCausalLM", "MptForCausalLM")
 HOOKS = (
     "hook_resid_pre",
     "hook_resid_post",
@@ -27,6 +29,11 @@ HOOKS = (
     "hook_mlp_out",
     "mlp.hook_post",
     "attn.hook_z",
+    "attn.hook_v",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_rot_q",
+    "attn.hook_rot_k",
 )
 
 
@@ -64,14 +71,26 @@ def hooked(local: Any, name: str, spec: dict[str, Any], mask: torch.Tensor) -> t
     return logits
 
 
+def is_served(hook: str, architecture: str) -> bool:
+    if hook in ("attn.hook_q", "attn.hook_k"):
+        return architecture in WITHOUT_ROTATION or (architecture, hook) == ("OPTForCausalLM", "attn.hook_k")
+    return "rot" not in hook or architecture in WITH_ROTATED_HOOKS
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("mask", [torch.ones_like(TOKENS), LEFT], ids=["whole", "padded"])
 def test_each_operation_at_each_hook(both: tuple[TransparentLlmBridge, Any], hook: str, mask: torch.Tensor) -> None:
     remote, local = both
     name = f"blocks.1.{hook}"
     width = local.cfg.d_mlp if hook == "mlp.hook_post" else local.cfg.d_model
-    if hook == "attn.hook_z":
-        width = local.cfg.d_head * local.cfg.n_heads
+    if hook.startswith("attn.hook_") and hook != "attn.hook_out":
+        n_kv = getattr(local.cfg, "n_key_value_heads", None) or local.cfg.n_heads
+        width = local.cfg.d_head * (n_kv if hook[-1] in "kv" else local.cfg.n_heads)
+    if not is_served(hook, local.cfg.architecture):
+        words = "rotary embeddings or a factor" if "rot" not in hook else "cannot be edited in the service. These can"
+        with pytest.raises(errors.NotSupportedError, match=words):
+            remote.forward(TOKENS, intervene={name: {"op": "suppress"}})
+        return
     value = torch.linspace(-1, 1, width)
     for spec in (
         {"op": "suppress"},

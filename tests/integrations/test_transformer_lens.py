@@ -366,8 +366,8 @@ def test_a_hook_function_where_nothing_can_be_read_is_refused(bridge: Transparen
     ("options", "text"),
     [
         (
-            {"intervene": {"blocks.0.attn.hook_q": {"op": "suppress"}}},
-            "blocks.0.attn.hook_q cannot be edited in the service. These can: blocks.LAYER.",
+            {"intervene": {"blocks.0.attn.hook_attn_scores": {"op": "suppress"}}},
+            "blocks.0.attn.hook_attn_scores cannot be edited in the service. These can: blocks.LAYER.",
         ),
         ({"intervene": {"blocks.0.hook_out": print}}, "blocks.0.hook_out: a function is never run on a server"),
         ({"max_new_tokens": 5}, "the service runs a text once and generates none; load the model"),

@@ -308,7 +308,7 @@ def test_what_changes_nothing_changes_no_bit(family: str) -> None:
     rows = [ROW, [9, 8, 7]]
     plain = ran(family, *rows)
     for name, site in SITES.items():
-        if (name == "between" and family in PARALLEL) or (name == "neurons" and family in EXPERTS):
+        if name == "between" and family in PARALLEL:
             continue
         for edit in (scale(site, 1.0), patch(site, plain)):
             llm = edited(family, edit, rows=rows)
@@ -475,6 +475,55 @@ def test_a_source_is_a_run_of_the_same_model() -> None:
         edited("gpt2", patch(residual_in(0), object()))  # type: ignore[arg-type]
 
 
-def test_experts_have_no_neurons_that_can_be_edited() -> None:
-    with pytest.raises(NotSupportedError, match="of a mixture of experts none can be edited"):
-        edited("mixtral", zero(neurons(0, [1])))
+def activations(llm: TransformerLensTransparentLlm, pos: int) -> torch.Tensor:
+    return llm.neuron_activations(0, 1, pos)
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_neurons_of_experts(family: str) -> None:
+    """A neuron of one that was chosen, and one of one that was not, whose activation is 0 and need not stay so."""
+    plain = ran(family, ROW)
+    used, unused = (int((found != 0).float().argmax()) for found in (activations(plain, 3), activations(plain, 3) == 0))
+    assert activations(plain, 3)[unused] == 0
+
+    def change(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        for neuron, value in ((used, 0.75), (unused, -1.5)):
+            more = value - activations(plain, 3)[neuron]
+            x.view(1, len(ROW), -1)[0, 3] += more * plain.neuron_output(1, neuron)
+        return x
+
+    llm = edited(family, set_to(neurons(1, [used, unused]), [0.75, -1.5], positions=[3]))
+    require_close(llm.logits()[0], hooked(family, lambda layers: (layers[1].mlp, False), change))
+    assert activations(llm, 3)[[used, unused]].tolist() == [0.75, -1.5]
+    assert torch.equal(activations(llm, 2), activations(plain, 2))
+    parts, was = llm.decomposed_ffn_out(0, 1, 3), plain.decomposed_ffn_out(0, 1, 3)
+    require_close(parts.sum(dim=0) - was.sum(dim=0), llm.ffn_out(1)[0, 3] - plain.ffn_out(1)[0, 3])
+    require_close(parts[unused], -1.5 * plain.neuron_output(1, unused))
+    both = edited(family, scale(neurons(1), 2.0, positions=[3]), scale(neurons(1, [used]), 0.25, positions=[3, 4]))
+    require_close(activations(both, 3)[used], 0.5 * activations(plain, 3)[used])
+    require_close(activations(both, 4)[used], 0.25 * activations(plain, 4)[used])
+    assert both.attribution(7, pos=3)["ffn"][1] != plain.attribution(7, pos=3)["ffn"][1]
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_neurons_of_experts_from_other_runs(family: str) -> None:
+    plain, other = ran(family, ROW), ran(family, OTHER)
+    source = edited(family, scale(neurons(1), 3.0, positions=[2]))
+    for edit, wanted in (
+        (patch(neurons(1), other, positions=[2]), activations(other, 2)),
+        (patch(neurons(1), source, positions=[2, 3]), 3 * activations(plain, 2)),
+        (mean(neurons(1), other, positions=[2]), torch.stack([activations(other, n) for n in range(7)]).mean(dim=0)),
+        (set_to(neurons(1), value_of(neurons(1), other, pos=4), positions=[2]), activations(other, 4)),
+    ):
+        require_close(activations(edited(family, edit), 2), wanted)
+    llm = edited(family, zero(neurons(1)), zero(neurons(1), positions=[0]))
+    assert not any(activations(llm, n).any() for n in range(7))
+    with pytest.raises(IndexOutOfRangeError, match="neuron 500 is out of range: valid indices are 0 to "):
+        edited(family, zero(neurons(0, [500])))
+
+
+def test_neurons_of_experts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transparent_llm_server.models.interventions.experts.MOST_ACTIVATIONS", 384 * 5)
+    with pytest.raises(TooLargeError, match="select 7 positions of 384 neurons in one layer: at most 5 positions"):
+        edited("mixtral", zero(neurons(0)))

@@ -176,7 +176,8 @@ def value(layer: int, head: int | None = None) -> Site:
 
 
 def neurons(layer: int, neurons: Iterable[int] | None = None) -> Site:
-    """Activations of neurons right after the activation function, gated: act(gate) * up [pos neuron].
+    """Activations of neurons right after the activation function, gated: act(gate) * up [pos neuron]. Those of experts
+    are numbered as in `neuron_activations`, and have the weight of the router: 0 where it did not choose.
 
     Args:
         layer: Of the neurons.

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import with_unedited
@@ -78,16 +77,11 @@ class Running(Editable, TransparentLlm):
         Raises:
             IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
             NotSupportedError: the model has nothing at a site.
-            InvalidRequestError: an edit selects nothing; a source of another model; rows that cannot share a pass.
+            InvalidRequestError: an edit selects nothing; a source of another model.
         """
-        if len(batch.split(self._model.regimes)) > 1:
-            raise InvalidRequestError(
-                f"rows of {sorted(set(batch.lengths))} tokens have passes of their own in this model: run and edit "
-                "them one by one"
-            )
         made = Edits(self._model, edits, batch.lengths)
-        capture = self._model.forward(batch.tokens, batch.mask, made.rewrites(batch.tokens.shape))
-        return RunValues(self._model, made.finished(capture), made.effects)
+        capture = made.run(batch)
+        return RunValues(self._model, capture, made.effects)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

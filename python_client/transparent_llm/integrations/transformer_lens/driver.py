@@ -18,7 +18,14 @@ from transparent_llm.contract import ModelInfo, TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.integrations.transformer_lens.final_norm import FinalNorm
 from transparent_llm.integrations.transformer_lens.hooks import FINAL_SCALE, HOOKS, RESULT, HookPoint
-from transparent_llm.integrations.transformer_lens.intervening import SITES, Place, Z, edits_of
+from transparent_llm.integrations.transformer_lens.intervening import (
+    BEFORE_ROTARY,
+    OF_KEYS_AND_VALUES,
+    SITES,
+    Place,
+    edits_of,
+    means_the_same,
+)
 from transparent_llm.integrations.transformer_lens.refusal import LOCAL, not_served
 from transparent_llm.integrations.transformer_lens.rows import Rows
 from transparent_llm.interventions.own import Editable
@@ -91,7 +98,7 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
             input_ids: [batch pos] or [pos].
             capture: Names out of `supported_hook_points`.
             intervene: Hook name -> {"op": "suppress" | "scale" | "add" | "set", "factor" or "value", "pos"}, of the
-                residual stream, what branches add, neurons, and `attn.hook_z`. The hooks that are read show it.
+                residual stream, what branches add, neurons, and what heads compute. The hooks that are read show it.
             max_new_tokens: 1.
             return_logits: Whether to read them.
             attention_mask: 1 for tokens, 0 for padding, which may be on either side. None: all are tokens.
@@ -147,7 +154,8 @@ class TransparentLlmDriver(DriverBase):  # type: ignore[misc]  # TransformerLens
     def _place(self, name: str) -> Place:
         if name not in self._places:
             kinds = ", ".join(sorted({re.sub(r"^blocks\.\d+", "blocks.LAYER", each) for each in self._places}))
-            raise NotSupportedError(f"{name} cannot be edited in the service. These can: {kinds}; {LOCAL}")
+            why = BEFORE_ROTARY if name.endswith((".hook_q", ".hook_k", ".q.hook_out", ".k.hook_out")) else ""
+            raise NotSupportedError(f"{name} cannot be edited in the service{why}. These can: {kinds}; {LOCAL}")
         return self._places[name]
 
     def _point(self, name: str) -> HookPoint:
@@ -181,7 +189,8 @@ def canonical_name(block: Any, hook: str) -> str | None:
         return None
     if hook == RESULT and (is_scaled or "ln1_post" in block.submodules):  # a head adds it times a factor, or normed
         return None
-    fired_by_itself = {"attn.hook_pattern", RESULT} | ({"hook_attn_out", "hook_mlp_out"} if is_scaled else set())
+    fired_by_itself = {"attn.hook_pattern", RESULT, "attn.hook_rot_q", "attn.hook_rot_k"}
+    fired_by_itself |= {"hook_attn_out", "hook_mlp_out"} if is_scaled else set()
     target = hook if hook in fired_by_itself else owner.hook_aliases.get(name)
     if not isinstance(target, str):
         return None
@@ -190,16 +199,19 @@ def canonical_name(block: Any, hook: str) -> str | None:
 
 def _places(block: Any, cfg: Any, info: ModelInfo, d_ffn: Sequence[int]) -> Iterator[tuple[str, Place]]:
     """Names of hooks that can be edited, those of each architecture and those since version 1."""
-    for hook in (*SITES, Z):
+    n_kv = int(getattr(cfg, "n_key_value_heads", None) or info.n_heads)
+    for hook in SITES:
         canonical = canonical_name(block, hook)
-        for layer in range(info.n_layers) if canonical is not None else ():
-            widths = [info.d_model]
-            if hook == Z:
-                widths = [int(cfg.d_head)] * info.n_heads
-            elif hook == "mlp.hook_post":
-                widths = [d_ffn[layer] if layer < len(d_ffn) else 0]
+        if canonical is None or not means_the_same(hook, str(cfg.architecture), block.submodules.get("attn")):
+            continue
+        for layer in range(info.n_layers):
+            width = info.d_model
+            if hook == "mlp.hook_post":
+                width = d_ffn[layer] if layer < len(d_ffn) else 0
+            elif hook.startswith("attn."):
+                width = int(cfg.d_head) * (n_kv if hook in OF_KEYS_AND_VALUES else info.n_heads)
             for name in (hook, canonical):
-                yield f"blocks.{layer}.{name}", Place(hook, layer, widths)
+                yield f"blocks.{layer}.{name}", Place(hook, layer, width)
 
 
 def _refuse(max_new_tokens: int, others: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,39 @@ SITES: dict[str, Callable[[int], Site]] = {
     "hook_attn_out": made.attn_out,
     "hook_mlp_out": made.ffn_out,
     "mlp.hook_post": made.neurons,
+    "attn.hook_z": made.head,
+    "attn.hook_v": made.value,
+    "attn.hook_q": made.query,
+    "attn.hook_k": made.key,
+    "attn.hook_rot_q": made.query,
+    "attn.hook_rot_k": made.key,
 }
-"""Hook of a block -> the site that is its tensor. Of `attn.hook_z` each head is one. `hook_resid_mid` is none: in a
-bridge it is the input of a norm, and what is changed there is not changed in the stream."""
+"""Hook of a block -> the site that is its tensor, of attention with all heads. `hook_resid_mid` is none: in a bridge it
+is the input of a norm, and what is changed there is not changed in the stream."""
 
-Z = "attn.hook_z"
+OF_KEYS_AND_VALUES = ("attn.hook_k", "attn.hook_rot_k", "attn.hook_v")
+"""Hooks with an axis of key and value heads, which query heads share."""
+
+BEFORE_ROTARY = (
+    ": here it is before rotary embeddings or a factor, while edits are of what attention multiplies (attn.hook_rot_q "
+    "and attn.hook_rot_k, where there are such)"
+)
+"""Why queries and keys may not be edited at a hook."""
+
+_UNROTATED = ("GPT2LMHeadModel", "GPTNeoForCausalLM", "BloomForCausalLM", "MptForCausalLM")
+"""Architectures that multiply queries and keys with each other as these hooks have them."""
+
+_ROTATED = "PositionEmbeddingsAttentionBridge"
+"""The attention of TransformerLens that goes on with what its hooks after rotary embeddings give."""
+
+
+def means_the_same(hook: str, architecture: str, attention: object) -> bool:
+    """Whether a hook of `SITES` is what attention multiplies: before rotary embeddings and factors it is not."""
+    if hook in ("attn.hook_rot_q", "attn.hook_rot_k"):
+        return type(attention).__name__ == _ROTATED
+    if hook == "attn.hook_k" and architecture == "OPTForCausalLM":  # whose queries are scaled after their hook
+        return True
+    return hook not in ("attn.hook_q", "attn.hook_k") or architecture in _UNROTATED
 
 
 @dataclass(frozen=True)
@@ -39,15 +67,12 @@ class Place:
     """By its name since version 1, in the block."""
 
     layer: int
-    widths: Sequence[int]
-    """Of its sites: one, or of each head."""
+    width: int
 
     @property
-    def sites(self) -> list[Site]:
-        """One, or each head."""
-        if self.hook == Z:
-            return [made.head(self.layer, head) for head in range(len(self.widths))]
-        return [SITES[self.hook](self.layer)]
+    def site(self) -> Site:
+        """Whose tensor it is."""
+        return SITES[self.hook](self.layer)
 
 
 def edits_of(intervene: Mapping[str, Any], place_of: Callable[[str], Place], rows: Rows) -> list[Intervention]:
@@ -67,17 +92,16 @@ def edits_of(intervene: Mapping[str, Any], place_of: Callable[[str], Place], row
 
 def _edits(name: str, spec: Any, place: Place, rows: Rows) -> Iterator[Intervention]:
     _require_whole(name, spec)
-    op, values = spec["op"], _values(name, spec, place)
+    op, site, value = spec["op"], place.site, _value(name, spec, place)
     for where in _where(name, spec.get("pos"), rows):
-        for site, value in zip(place.sites, values, strict=True):
-            if op == "suppress":
-                yield made.zero(site, **where)
-            elif op == "scale":
-                yield made.scale(site, float(spec["factor"]), **where)
-            elif op == "add":
-                yield made.add(site, value, **where)
-            else:
-                yield made.set_to(site, value, **where)
+        if op == "suppress":
+            yield made.zero(site, **where)
+        elif op == "scale":
+            yield made.scale(site, float(spec["factor"]), **where)
+        elif op == "add":
+            yield made.add(site, value, **where)
+        else:
+            yield made.set_to(site, value, **where)
 
 
 def _require_whole(name: str, spec: Any) -> None:
@@ -92,13 +116,12 @@ def _require_whole(name: str, spec: Any) -> None:
         raise InvalidRequestError(f"{name}: op {quoted(spec['op'])} {words}")
 
 
-def _values(name: str, spec: Mapping[str, Any], place: Place) -> list[torch.Tensor]:
-    """A vector for each site: a number stands for one that is the same everywhere."""
+def _value(name: str, spec: Mapping[str, Any], place: Place) -> torch.Tensor:
+    """The vector: a number stands for one that is the same everywhere."""
     value = torch.as_tensor(spec.get("value", 0.0), dtype=torch.float32).reshape(-1)
-    width = sum(place.widths)
-    if value.numel() not in (1, width):
-        raise InvalidRequestError(f"{name}: value has {value.numel()} elements, the hook has {width}")
-    return list(torch.split(value.expand(width), list(place.widths)))
+    if value.numel() not in (1, place.width):
+        raise InvalidRequestError(f"{name}: value has {value.numel()} elements, the hook has {place.width}")
+    return value.expand(place.width)
 
 
 def _where(name: str, pos: Any, rows: Rows) -> Iterator[dict[str, Any]]:

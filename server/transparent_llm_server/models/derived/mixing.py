@@ -1,4 +1,4 @@
-"""By what heads mixed the values of their sources, also in runs in which what they mixed was edited."""
+"""What heads mixed of the values of their sources, and experts' neurons were, in runs in which these were edited."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def weights(capture: LayerCapture, row: int, targets: slice = slice(None)) -> to
     if factor.isnan().any():
         return None
     return (pattern * factor.T[:, :, None]).to(pattern.dtype)
+
+
+def edited_activations(capture: LayerCapture, row: int, pos: int) -> torch.Tensor | None:
+    """Activations of the neurons of experts at a place where some were edited [d_ffn]; None where none was."""
+    if capture.expert_index is None or capture.expert_activations is None:
+        return None
+    n = int(capture.expert_index[row, pos])
+    return None if n < 0 else capture.expert_activations[n]
 
 
 def at_position(gain: Value | None, pos: int) -> Value | None:

@@ -17,7 +17,7 @@ from transparent_llm.padding import RunPadding
 from transparent_llm.runtime.indexing import checked_index, integer
 from transparent_llm.runtime.numerics import standard_numerics, wide
 from transparent_llm_server.models.derived.logits import Logits
-from transparent_llm_server.models.derived.mixing import at_position, is_edited, times, weights
+from transparent_llm_server.models.derived.mixing import at_position, edited_activations, is_edited, times, weights
 from transparent_llm_server.models.derived.not_finite import not_finite
 from transparent_llm_server.models.derived.projected import heads_along, kv_head, value_weighted_norms
 from transparent_llm_server.models.derived.unsupported import unsupported
@@ -146,15 +146,18 @@ class RunValues:
 
     def neuron_activations(self, batch_i: int, layer: int, pos: int) -> Value:
         """Activations of all neurons at one position [d_ffn]."""
-        part, neurons, captured, _ = self._neurons("neuron_activations", layer)
-        activations = neurons.activations(captured, *self._checked(batch_i, pos))
+        part, neurons, captured, capture = self._neurons("neuron_activations", layer)
+        row, pos = self._checked(batch_i, pos)
+        edited = edited_activations(capture, row, pos)
+        activations = neurons.activations(captured, row, pos) if edited is None else Stored(edited)
         return self._unchanged(activations, part.neuron_modules)
 
     def decomposed_ffn_out(self, batch_i: int, layer: int, pos: int) -> Value:
         """What each neuron added to the stream at one position [hidden d_model]."""
         part, neurons, captured, capture = self._neurons("decomposed_ffn_out", layer)
         batch_i, pos = self._checked(batch_i, pos)
-        activations, spans = neurons.factors(captured, batch_i, pos)
+        edited = edited_activations(capture, batch_i, pos)
+        activations, spans = neurons.factors(captured, batch_i, pos) if edited is None else (Stored(edited), None)
         gain = at_position(part.ffn_gain(capture, batch_i), pos)
         parts = FfnParts(activations, spans, gain, neurons.output_vectors)
         return self._unchanged(DecomposedFfn((neurons.count, self._model.d_model), parts), part.neuron_modules)

@@ -45,6 +45,12 @@ class LayerCapture:
     z_factor: torch.Tensor | None = None
     """What z was scaled by where it was edited [batch pos head]; NaN where another edit made it."""
 
+    expert_activations: torch.Tensor | None = None
+    """Of all neurons of experts at the places where some were edited [n d_ffn]."""
+
+    expert_index: torch.Tensor | None = None
+    """Which of these a position has [batch pos]; -1: none was edited there."""
+
     query: torch.Tensor | None = None
     """Queries as keys are multiplied with them [batch pos head d], where they were edited."""
 
@@ -102,7 +108,9 @@ class Capture:
             merged = {name: whole(name, parts) for name, parts in held.items() if parts[0] is not None}
             layers.append(replace(found[0], **merged))
         residual_out = whole("residual_out", [left.residual_out for _, left in passes])
-        return cls(tokens, mask, tuple(layers), residual_out, passes[0][1].generation)
+        scales = [left.final_scale for _, left in passes if left.final_scale is not None]
+        final_scale = whole("final_scale", scales) if scales else None
+        return cls(tokens, mask, tuple(layers), residual_out, passes[0][1].generation, final_scale)
 
     def not_finite(self) -> dict[int, int]:
         """Row -> the layer after which its stream is first not finite at a token; -1: it is not from the beginning on.
@@ -174,4 +182,4 @@ def _of_positions(name: str, tensor: torch.Tensor, first: int, last: int, n_pos:
 def _filled(name: str, like: torch.Tensor, batch: int, n_pos: int) -> torch.Tensor:
     """Room for a whole batch of such values, with what padding reads as: 1 where something is divided by it."""
     axes = (batch, like.shape[1], n_pos, n_pos) if name == "pattern" else (batch, n_pos, *like.shape[2:])
-    return like.new_full(axes, 1.0 if name in ("attn_scale", "ffn_scale") else 0.0)
+    return like.new_full(axes, 1.0 if name.endswith(("_scale", "_factor")) else 0.0)

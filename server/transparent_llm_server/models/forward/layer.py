@@ -77,7 +77,7 @@ class Layer:
 
     def shaped(self, field: str, tensor: torch.Tensor, batch_pos: Sequence[int]) -> torch.Tensor:
         """As a capture holds it."""
-        if not field.endswith(("_scale", "_is_edited", "_factor")):  # norms divide in float32
+        if not field.endswith(("_scale", "_is_edited", "_factor", "_index")):  # norms divide in float32
             tensor = tensor.to(self._place.dtype)  # some families have the pattern in float32 before its cast
         if field in ("value", "z"):
             return tensor.reshape(*batch_pos, -1, self.heads.d_head)

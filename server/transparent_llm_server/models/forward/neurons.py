@@ -8,7 +8,7 @@ expert follow after all routed ones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,17 @@ class ExpertNeurons(Neurons):
     def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Router weight times expert activation; zero where the router did not choose."""
         return Computed((self.count,), captured.dtype, lambda: self._all_activations(captured, batch_i, pos))
+
+    def activations_at(self, captured: torch.Tensor, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """Those at some places [n d_ffn], with one look at what the router chooses."""
+        found = captured.new_zeros(len(rows), self.count)
+        with self._materialized():
+            _, weights, chosen = self._router(captured.reshape(-1, captured.shape[-1]))
+            for values, row, pos in zip(found, rows, positions, strict=True):
+                n = row * captured.shape[1] + pos
+                for span, active in self._active_of(captured[row, pos], weights[n], chosen[n]):
+                    values[span] = active
+        return found
 
     def output_vectors(self, start: int, stop: int) -> torch.Tensor:
         """Columns of the experts' down projections."""

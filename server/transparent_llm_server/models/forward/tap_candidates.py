@@ -50,6 +50,7 @@ def candidates(
         "attn_scale": _scales(getattr(block, "ln1_post", None)),
         "ffn_scale": _scales(getattr(block, "ln2_post", None)),
         "z": [Tap(module, _tensor, at_input=True, is_optional=True) for module in _modules(_part(attn, "o"))],
+        "experts_out": [Tap(unbridged(mlp), _first, is_optional=True)] if has_experts else [],
         "neurons": [Tap(module, _tensor, at_input=True) for module in _modules(unbridged(mlp) if has_experts else out)],
     }
 

@@ -107,7 +107,7 @@ class Tapping:
 
 def _is_first(field: str) -> bool:
     """Whether a tensor must be looked at before another one that is made of it and passes in the same module."""
-    return field == "pattern" or field.endswith("_norm_out")
+    return field in ("pattern", "experts_out") or field.endswith("_norm_out")
 
 
 def _bodies(hf_model: PreTrainedModel) -> Iterator[Body]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.site import Site, SiteKind
 from transparent_llm.runtime.numerics import wide
-from transparent_llm_server.models.interventions.operations import Function
 from transparent_llm_server.models.interventions.selection import Selection
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+"""Of x [n d] in float32 at least."""
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Edit:
         rows, positions = (
             torch.tensor(axis, device=tensor.device) for axis in (self.selected.rows, self.selected.positions)
         )
+        if not self.selected.rows:
+            return tensor
         before = tensor[rows, positions]
         units = None if self.site.neurons is None else torch.tensor(self.site.neurons, device=tensor.device)
         x = before if units is None else before[:, units]
@@ -43,6 +49,50 @@ class Edit:
         changed = tensor.clone()
         changed[rows, positions] = y if units is None else before
         return changed
+
+    def placed(self, nth: Mapping[tuple[int, int], int]) -> Edit:
+        """The same edit of [1 n d], where a row and position is the nth of n."""
+        whole = self.selected
+        places = tuple(nth[place] for place in zip(whole.rows, whole.positions, strict=True))
+        selected = Selection((0,) * len(places), places, whole.nth_row, whole.nth_position)
+        return Edit(self.edit, self.site, selected, self.function)
+
+    def within(self, rows: Sequence[int], n_pos: int, all_pos: int) -> Edit:
+        """The same edit of some rows of the batch, cut to so many positions, in a pass of their own."""
+        nth_of_row = {row: n for n, row in enumerate(rows)}
+        chosen = [n for n, row in enumerate(self.selected.rows) if row in nth_of_row]
+        whole = self.selected
+        selected = Selection(
+            tuple(nth_of_row[whole.rows[n]] for n in chosen),
+            tuple(whole.positions[n] for n in chosen),
+            tuple(whole.nth_row[n] for n in chosen),
+            tuple(whole.nth_position[n] for n in chosen),
+        )
+        widened = (n_pos, all_pos) if self.site.kind is SiteKind.PATTERN else (1, 1)
+        function = partial(_of_some, self.function, chosen, len(whole.rows), widened)
+        return Edit(self.edit, self.site, selected, function)
+
+
+def _of_some(
+    function: Function, chosen: Sequence[int], count: int, widened: tuple[int, int], x: torch.Tensor
+) -> torch.Tensor:
+    """What a function of so many places makes of some of them; `widened`: how wide the last axis is, and is there."""
+    of_all = x.new_zeros(count, x.shape[1] // widened[0], widened[1])
+    of_all[list(chosen), :, : widened[0]] = x.reshape(len(chosen), -1, widened[0])
+    made = function(of_all.flatten(1)).reshape(of_all.shape)
+    return made[list(chosen), :, : widened[0]].reshape(x.shape)
+
+
+def together(effects: Sequence[EditEffect]) -> EditEffect:
+    """What one edit did, in several passes."""
+    return EditEffect(
+        edit=effects[0].edit,
+        selected=sum(effect.selected for effect in effects),
+        changed=sum(effect.changed for effect in effects),
+        delta_norm=math.hypot(*(effect.delta_norm for effect in effects)),
+        norm=math.hypot(*(effect.norm for effect in effects)),
+        max_delta=max(effect.max_delta for effect in effects),
+    )
 
 
 def all_made(edits: Sequence[Edit], tensor: torch.Tensor) -> torch.Tensor:

@@ -32,10 +32,18 @@ class FrozenNorm:
     """One norm in one forward pass."""
 
     def __init__(
-        self, layer: Layer, index: int, place: str, norm: Norm, batch_pos: tuple[int, ...], frozen: _Scale
+        self,
+        layer: Layer,
+        index: int,
+        place: str,
+        norm: Norm,
+        batch_pos: tuple[int, ...],
+        frozen: _Scale,
+        *,
+        keeps: bool,
     ) -> None:
         self._layer, self._index, self._place, self._norm = layer, index, place, norm
-        self._batch_pos, self._frozen = batch_pos, frozen
+        self._batch_pos, self._frozen, self._keeps = batch_pos, frozen, keeps
         self._own: torch.Tensor | None = None
 
     @property
@@ -62,9 +70,10 @@ class FrozenNorm:
         own = self._own
         assert own is not None  # what it is given passes first
         scale = self._frozen(own)
+        if scale is not own or self._keeps:
+            kept[self._at(_FIELDS[self._place])] = scale
         if scale is own:
             return y
-        kept[self._at(_FIELDS[self._place])] = scale
         return self._norm.rescaled(y.reshape(*self._batch_pos, -1), own, scale).reshape(y.shape)
 
     def _require_stream(self, x: torch.Tensor, kept: _Kept) -> None:

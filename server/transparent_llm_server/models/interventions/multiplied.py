@@ -91,7 +91,7 @@ def _rewrites(
         norm = None if capture.attn_norm_scale is None else layer.norm("attn")
         if capture.attn_norm_scale is not None and norm is not None:
             frozen = partial(_as_it_was, capture.attn_norm_scale[list(rows), : batch_pos[1]])
-            rewrites |= FrozenNorm(layer, i, "attn", norm, batch_pos, frozen).rewrites
+            rewrites |= FrozenNorm(layer, i, "attn", norm, batch_pos, frozen, keeps=False).rewrites
         for kind, name in _FIELDS.items():
             rewrites[Passing(i, name)] = partial(_looked_at, (i, kind), rows, values.capture.tokens.shape, found)
     return rewrites

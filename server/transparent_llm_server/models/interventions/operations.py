@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -25,11 +25,9 @@ from transparent_llm.interventions.operation import (
 from transparent_llm.interventions.site import Site
 from transparent_llm.interventions.vector import Vector
 from transparent_llm.runtime.numerics import wide
+from transparent_llm_server.models.interventions.edit import Function
 from transparent_llm_server.models.interventions.selection import Selection
 from transparent_llm_server.models.interventions.sources import Sources
-
-Function = Callable[[torch.Tensor], torch.Tensor]
-"""Of x [n d] in float32 at least."""
 
 
 def function_of(edit: Intervention, site: Site, selected: Selection, sources: Sources) -> Function:

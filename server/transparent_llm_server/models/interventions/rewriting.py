@@ -10,17 +10,21 @@ from typing import Any
 
 import torch
 
+from transparent_llm.errors import NotSupportedError
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.interventions.operation import Scale
 from transparent_llm.interventions.site import SiteKind
 from transparent_llm.runtime.numerics import wide
+from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.layer import Layer
+from transparent_llm_server.models.forward.neurons import ExpertNeurons
 from transparent_llm_server.models.forward.passes import Rewrites
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
-from transparent_llm_server.models.interventions.edit import Edit, all_made
+from transparent_llm_server.models.interventions.edit import Edit, all_made, together
+from transparent_llm_server.models.interventions.experts import with_edited_experts
 from transparent_llm_server.models.interventions.freezing import norm_rewrites
 from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.operations import function_of
@@ -56,31 +60,59 @@ class Edits:
         require_few_places(edits, lengths)
         require_few_runs(edits)
         self._model, sources = model, Sources(model)
+        self._n_pos = max(lengths, default=0)
         self._edits: list[Edit] = []
         for edit in edits:
             site, selected = checked_site(model, edit.site), select(edit, lengths)
             self._edits.append(Edit(edit, site, selected, function_of(edit, site, selected, sources)))
+        self._made: list[list[Edit]] = []
 
     @property
     def effects(self) -> tuple[EditEffect, ...]:
-        """What each did, in the order in which they were given. After the pass."""
-        return tuple(edit.effect for edit in self._edits if edit.effect is not None)
+        """What each did, in the order in which they were given. After all passes."""
+        found = (
+            [each.effect for each in of_edit if each.effect is not None] for of_edit in zip(*self._made, strict=True)
+        )
+        return tuple(together(effects) for effects in found)
 
-    def finished(self, capture: Capture) -> Capture:
-        """What the pass left, with the edits of what comes after it."""
-        edits = [edit for edit in self._edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
+    def run(self, batch: Batch) -> Capture:
+        """Run the batch, rows that cannot share a pass in passes of their own."""
+        parts = batch.split(self._model.regimes)
+        if len(parts) == 1:
+            return self._passed(batch, self._edits, keeps=False)
+        if any(isinstance(self._model.layers[edit.site.layer].neurons, ExpertNeurons) for edit in self._of_neurons):
+            raise NotSupportedError(
+                f"rows of {sorted(set(batch.lengths))} tokens have passes of their own in this model: edit neurons of "
+                "experts in rows that share one"
+            )
+        passes = []
+        for rows, part in parts:
+            edits = [edit.within(rows, part.tokens.shape[1], self._n_pos) for edit in self._edits]
+            passes.append((rows, self._passed(part, edits, keeps=True)))
+        self._model.edits.require_unchanged(passes[0][1].generation)  # nobody has changed the model between them
+        return Capture.of_passes(batch.tokens, batch.mask, passes)
+
+    @property
+    def _of_neurons(self) -> list[Edit]:
+        return [edit for edit in self._edits if edit.site.kind is SiteKind.NEURONS]
+
+    def _passed(self, batch: Batch, edits: list[Edit], *, keeps: bool) -> Capture:
+        self._made.append(edits)
+        rewrites = self._rewrites(tuple(batch.tokens.shape), edits, keeps=keeps)
+        capture = self._model.forward(batch.tokens, batch.mask, rewrites)
+        final = [edit for edit in edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
         norm = self._model.final_norm
-        if not edits or norm is None:
+        if not final or norm is None:
             return capture
         own = norm.scale(capture.residual_out)
-        scale = all_made(edits, own)
-        return capture if scale is own else replace(capture, final_scale=scale)
+        scale = all_made(final, own)
+        return capture if scale is own and not keeps else replace(capture, final_scale=scale)
 
-    def rewrites(self, batch_pos: Sequence[int]) -> Rewrites:
+    def _rewrites(self, batch_pos: tuple[int, ...], edits: Sequence[Edit], *, keeps: bool) -> Rewrites:
         """What becomes of the tensors of a pass of so many rows and positions."""
         found: dict[Passing, Rewrite] = {}
         for i, layer in enumerate(self._model.layers):
-            of_layer = _OfLayer(layer, i, tuple(batch_pos), [edit for edit in self._edits if edit.site.layer == i])
+            of_layer = _OfLayer(layer, i, batch_pos, [edit for edit in edits if edit.site.layer == i], keeps)
             found |= of_layer.rewrites()
         return found
 
@@ -91,6 +123,8 @@ class _OfLayer:
     index: int
     batch_pos: tuple[int, ...]
     edits: Sequence[Edit]
+    keeps: bool
+    """Also what did not change, as another pass has it too."""
 
     def rewrites(self) -> dict[Passing, Rewrite]:
         """Of each tensor that these edits change."""
@@ -98,6 +132,10 @@ class _OfLayer:
         for name, kind in _SHAPED_AS_ONE.items():
             if edits := self._of(kind):
                 found[self._at(name)] = partial(self._changed, name, edits)
+        if isinstance(self.layer.neurons, ExpertNeurons):
+            found.pop(self._at("neurons"), None)  # there it is what the layer is given
+            if edits := self._of(SiteKind.NEURONS):
+                found[self._at("experts_out")] = partial(self._experts, self.layer.neurons, edits)
         for name, kind in _OF_ONE_HEAD.items():
             if edits := self._of(kind):
                 found[self._at(name)] = partial(self._of_heads, name, edits)
@@ -109,7 +147,7 @@ class _OfLayer:
             found[self._at("z")] = self._mixed
         if self._of(SiteKind.ATTN_OUT, SiteKind.RESIDUAL_AFTER_ATTN):
             found[self._at("attn_out")] = self._added
-        return found | norm_rewrites(self.layer, self.index, self.batch_pos, self.edits)
+        return found | norm_rewrites(self.layer, self.index, self.batch_pos, self.edits, keeps=self.keeps)
 
     def _of(self, *kinds: SiteKind) -> list[Edit]:
         return [edit for edit in self.edits if edit.site.kind in kinds]
@@ -125,15 +163,27 @@ class _OfLayer:
         kept[self._at(name)] = changed.reshape(tensor.shape)
         return kept[self._at(name)]
 
+    def _experts(
+        self, neurons: ExpertNeurons, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept
+    ) -> torch.Tensor:
+        """What a mixture of experts gives."""
+        kept.pop(self._at("experts_out"), None)
+
+        def keep(activations: torch.Tensor, index: torch.Tensor) -> None:
+            kept[self._at("expert_activations")], kept[self._at("expert_index")] = activations, index
+
+        given, gives = (each.reshape(*self.batch_pos, -1) for each in (kept[self._at("neurons")], tensor))
+        changed = with_edited_experts(neurons, edits, given, gives, keep)
+        return tensor if changed is gives else changed.reshape(tensor.shape)
+
     def _of_heads(self, name: str, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """Queries or keys [batch head pos d]."""
         by_pos = changed = tensor.transpose(1, 2)
         for edit in edits:
             changed = _of_heads(edit, changed)
-        if changed is by_pos:
-            return tensor
-        kept[self._at(name)] = changed
-        return changed.transpose(1, 2)
+        if changed is not by_pos or self.keeps:
+            kept[self._at(name)] = changed
+        return tensor if changed is by_pos else changed.transpose(1, 2)
 
     def _values(self, edits: Sequence[Edit], tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """Values, which some families compute with one axis for all heads."""
@@ -165,7 +215,7 @@ class _OfLayer:
                     is_edited[at] = True
                     factor[at] *= by
         kept.pop(self._at("z"), None)  # what is not edited is pattern times value
-        if changed is not z:
+        if changed is not z or self.keeps:
             kept[self._at("z")], kept[self._at("z_is_edited")] = changed, is_edited
             kept[self._at("z_factor")] = factor
         return changed
@@ -211,6 +261,7 @@ class _OfLayer:
             if changed is not stream:
                 more = (wide(added) + (wide(changed) - wide(stream))).to(added.dtype)
                 passed = torch.where(changed == stream, added, more)
+            if changed is not stream or self.keeps:
                 kept[self._at("residual_mid")] = before + passed
         return tensor if passed is shaped else passed.reshape(tensor.shape)
 

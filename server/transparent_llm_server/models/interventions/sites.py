@@ -10,7 +10,6 @@ from transparent_llm.runtime.indexing import checked_index, counted
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.layer import Layer
-from transparent_llm_server.models.forward.neurons import DenseNeurons
 
 _PLACES = {kind: place for place, kind in NORM_SCALES.items()}
 _STRANGE_NORM = "its norm does not divide by the size or the deviation of what it is given, times a weight"
@@ -42,8 +41,8 @@ def checked_site(model: BridgedModel, site: Site) -> Site:
         return Site(kind, layer, head=None if site.head is None else _checked_head(site.head, site, model))
     if kind is SiteKind.NEURONS:
         neurons = part.neurons
-        if not isinstance(neurons, DenseNeurons):
-            raise _unsupported(site, "the layer has no dense neurons; of a mixture of experts none can be edited")
+        if neurons is None:
+            raise _unsupported(site, "the layer has no neurons that can be told apart")
         chosen = site.neurons and tuple(checked_index("neuron", each, neurons.count) for each in site.neurons)
         if chosen and len(set(chosen)) != len(chosen):
             raise InvalidRequestError(f"{site} names a neuron twice")

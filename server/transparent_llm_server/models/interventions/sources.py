@@ -14,6 +14,8 @@ from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.neurons import ExpertNeurons
+from transparent_llm_server.models.interventions.experts import activations_at
 from transparent_llm_server.models.interventions.multiplied import Multiplied, multiplied
 from transparent_llm_server.models.interventions.sites import captured, checked_site
 
@@ -61,7 +63,18 @@ class Sources:
 
     def at(self, site: Site, values: RunValues, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """What a run had at places of a site [n d], as it is stored."""
-        return self._captured(site, values)[list(rows), list(positions)]
+        site = checked_site(self._model, site)
+        neurons = self._experts(site)
+        if neurons is None:
+            return self._captured(site, values)[list(rows), list(positions)]
+        found = activations_at(neurons, values.capture.layers[site.layer], rows, positions)
+        return found if site.neurons is None else found[:, list(site.neurons)]
+
+    def _experts(self, site: Site) -> ExpertNeurons | None:
+        if site.kind is not SiteKind.NEURONS:
+            return None
+        neurons = self._model.layers[site.layer].neurons
+        return neurons if isinstance(neurons, ExpertNeurons) else None
 
     def _captured(self, site: Site, values: RunValues) -> torch.Tensor:
         if site.kind not in (SiteKind.QUERY, SiteKind.KEY):
@@ -81,6 +94,9 @@ class Sources:
                 "a mean over positions has no meaning for a pattern, whose sources differ: name another site"
             )
         values = self.values(source)
+        if self._experts(checked_site(self._model, site)) is not None:
+            rows, positions = values.mask().tensor().nonzero().T.tolist()
+            return wide(self.at(site, values, rows, positions)).mean(dim=0)
         found = self._captured(site, values)
         return wide(found[values.mask().tensor().to(found.device)]).mean(dim=0)
 
