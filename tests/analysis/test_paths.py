@@ -210,6 +210,19 @@ def test_through_the_neurons_of_a_layer(family: str) -> None:
     require_paths(family, neurons(1), 1, "ffn_out")
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_through_the_neurons_of_experts(family: str) -> None:
+    """With the weight of the router, they are all that a layer of experts adds."""
+    plain, llm = Plain(family), tiny(family)
+    found = path_patch(ran(llm, OTHER), ran(llm, ROW), neurons(1), METRIC)["value"]
+    base = measured(plain.run(ROW, {})[0])
+    for layer, n in ((0, 0), (0, 3), (1, 2)):
+        added = plain.sent(head(layer, n), False)[1]["ffn_out", 1]
+        wanted = measured(plain.run(ROW, {("ffn_out", 1): _gives(added)})[0])
+        assert float(found[layer, n]) == pytest.approx(wanted, abs=TOLERANCE)
+        assert abs(wanted - base) > 4 * TOLERANCE
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama_gqa"])
 def test_through_the_stream_between_the_branches(family: str) -> None:
     require_paths(family, residual_after_attn(1), 2)
