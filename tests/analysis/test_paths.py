@@ -10,7 +10,7 @@ import torch
 
 from models.test_edited_runs import DOWNS, EXPERTS, OTHER, OUTPUTS, PARALLEL, ROW, blocks, part
 from support.models.families import FAMILIES, N_HEADS, build_model
-from support.servers.servers import running, tiny
+from support.servers.servers import Listener, running, served, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis import paths
 from transparent_llm.analysis.paths import path_patch
@@ -324,6 +324,19 @@ def test_local_and_remote_are_equal_to_the_bit(
             assert torch.equal(found[0][name], found[1][name])
         assert found[0].title == found[1].title
         assert found[0].axes == found[1].axes
+
+
+def test_a_server_keeps_no_run_of_it() -> None:
+    """Three runs for some dozens of senders; two where the receiver is the output."""
+    heard = Listener()
+    with served(heard) as llm:
+        source, base = ran(llm, OTHER), ran(llm, ROW)
+        heard.calls.clear()
+        path_patch(source, base, residual_in(1), METRIC)
+        assert heard.names.count("Run") == heard.names.count("ReleaseRun") == 3
+        heard.calls.clear()
+        path_patch(source, base, residual_out(-1), METRIC)
+        assert heard.names.count("Run") == heard.names.count("ReleaseRun") == 2
 
 
 def test_each_measure_is_that_of_the_logits(demo: TransformerLensTransparentLlm) -> None:

@@ -165,6 +165,8 @@ class _Paths:
         self._source, self._source_row = source, source_row
         self._base, self._sent, self._received = base.copy(), base.copy(), base.copy()
         self._tokens: list[int] = base.tokens()[row.index, : row.n_tokens].tolist()
+        self._n_rows = 0
+        """Of the base's run."""
         self.receivers = receivers
         self._receive = [patch(each, self._sent, positions=positions) for each in receivers]
         before = [[layer_of(base, each.layer) + more for more in _BEFORE[each.kind]] for each in receivers]
@@ -189,15 +191,17 @@ class _Paths:
         at_once = min(_MOST_CELLS, _MOST_POSITIONS // n_tokens, _MOST_PLACES // (n_tokens * n_edits))
         parts = [self._senders[i : i + max(1, at_once)] for i in range(0, len(self._senders), max(1, at_once))]
         found: list[torch.Tensor] = []
-        n_rows, of_base = 0, torch.empty(0)
+        of_base = torch.empty(0)
         with Bar("paths", "senders", len(self._senders), progress) as bar:
             for part in parts:
-                if len(part) != n_rows:  # as many rows, so that what is frozen is the same to the bit
-                    n_rows = len(part)
-                    self._run(self._base, n_rows)
+                if len(part) != self._n_rows:  # as many rows, so that what is frozen is the same to the bit
+                    self._release_base()
+                    self._run(self._base, len(part))
+                    self._n_rows = len(part)
                     of_base = of_base if found else meter.measured(self._base, [0])
                 found.append(self._through(part, meter))
-                bar.add(n_rows)
+                bar.add(len(part))
+        self._release_base()
         return of_base[0], torch.cat(found).reshape(self._shape)
 
     def _through(self, senders: Sequence[Site], meter: _Meter) -> torch.Tensor:
@@ -214,6 +218,11 @@ class _Paths:
         if not self._is_output:
             _release(self._received)
         return values
+
+    def _release_base(self) -> None:
+        """Unless it is of one row, and so may be the caller's own run."""
+        if self._n_rows > 1:
+            _release(self._base)
 
     def _run(self, llm: TransparentLlm, n_rows: int, *edits: Intervention) -> None:
         """The base row so many times."""
