@@ -40,7 +40,7 @@ OF_A_LAYER: tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...] = (
 """Method, arguments before the layer, arguments behind it."""
 
 # These tensors have no storage of their own whose bytes could be counted.
-Capture.nbytes = property(lambda self: sum(tensor.nbytes for tensor in self._tensors()))  # type: ignore[assignment]
+Capture.storages = property(lambda self: {id(tensor): tensor.nbytes for tensor in self._tensors()})  # type: ignore[assignment]
 BridgedModel.weight_bytes = property(lambda _: 0)  # type: ignore[assignment]
 
 

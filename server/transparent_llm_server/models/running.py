@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 
 from transparent_llm.contract import TransparentLlm
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import Effects, Intervention, RowComparison
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import with_unedited
