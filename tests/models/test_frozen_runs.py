@@ -21,7 +21,7 @@ from models.test_edited_runs import (
     ran,
     require_close,
 )
-from support.models.families import FAMILIES, N_HEADS, build_model
+from support.models.families import FAMILIES, N_HEADS, build_model, build_tokenizer
 from support.servers.servers import tiny
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions import (
@@ -33,14 +33,18 @@ from transparent_llm.interventions import (
     final_norm_scale,
     freeze,
     head,
+    key,
+    neurons,
     norm_scale,
     patch,
     pattern,
+    query,
     residual_after_attn,
     residual_in,
     residual_out,
     scale,
     set_to,
+    value,
     value_of,
     zero,
 )
@@ -303,3 +307,17 @@ def test_the_run_that_is_frozen_to_is_made_once_and_is_no_current_run() -> None:
     assert torch.equal(llm.attention_matrix(0, 1, 0), plain.attention_matrix(0, 1, 0))
     assert len(llm.effects()) == 3
     assert llm.effects()[1].edit == "freeze pattern(1)"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "granite", "gptj", "olmo2", "mixtral"])
+def test_what_is_frozen_to_what_it_has_changes_no_bit_in_other_types(family: str, dtype: torch.dtype) -> None:
+    llm = TransformerLensTransparentLlm(
+        family, hf_model=build_model(FAMILIES[family]()), tokenizer=build_tokenizer(), dtype=dtype
+    )
+    llm.run_tokens([ROW])
+    plain = llm.logits()
+    sites = [*all_norms(family), *(site(1) for site in (query, key, value, pattern, head, ffn_out, neurons))]
+    llm.run_tokens([ROW], edits=[freeze(site) for site in sites])
+    assert torch.equal(llm.logits(), plain)
+    assert not any(effect.changed for effect in llm.effects())

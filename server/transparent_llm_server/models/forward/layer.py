@@ -49,7 +49,7 @@ class Layer:
         """Attention and feed-forward read the same input; no tensor exists between them."""
 
         multiplier = float(getattr(block, "residual_contribution_scale", 1.0))
-        self.multiplier = None if multiplier == 1.0 else torch.tensor(multiplier, dtype=torch.float32)
+        self.multiplier = None if multiplier == 1.0 else multiplier
         self.neurons, neuron_hook = self._find_neurons()
         suffixes = {
             "residual_in": "hook_resid_pre",
@@ -180,7 +180,7 @@ class Layer:
     def _gain(self, norm_name: str, capture: LayerCapture, scale: torch.Tensor | None, batch_i: int) -> Value | None:
         """Post-norm models: linear given the scale that the norm had in this run."""
         if scale is None:
-            return None if self.multiplier is None else Stored(self.multiplier)
+            return None if self.multiplier is None else Stored(torch.tensor(self.multiplier, dtype=torch.float32))
         n_pos, d_model = capture.residual_in.shape[1:]
         return ByRows((n_pos, d_model), torch.float32, partial(self._gain_rows, norm_name, scale[batch_i]))
 

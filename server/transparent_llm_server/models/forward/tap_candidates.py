@@ -28,7 +28,7 @@ class Heads:
 
 
 def candidates(
-    block: BlockBridge, heads: Heads | None, multiplier: torch.Tensor | None, *, has_experts: bool
+    block: BlockBridge, heads: Heads | None, multiplier: float | None, *, has_experts: bool
 ) -> Mapping[str, list[Tap]]:
     """Field of `LayerCapture` -> where it may pass in a block, the likeliest first.
 
@@ -62,12 +62,13 @@ def norm_taps(norms: Mapping[str, torch.nn.Module]) -> Mapping[str, list[Tap]]:
     return {**given, **gives}
 
 
-def _branch(found: list[Any], multiplier: torch.Tensor | None) -> list[Tap]:
+def _branch(found: list[Any], multiplier: float | None) -> list[Tap]:
     """What is added to the residual stream is the output of one of these, or that many times it."""
     if multiplier is None:
         return [Tap(module, _first) for module in _modules(*found)]
-    by = float(multiplier)
-    return [Tap(module, partial(_multiplied, by), put=partial(_divided, by)) for module in _modules(*found)]
+    return [
+        Tap(module, partial(_multiplied, multiplier), put=partial(_divided, multiplier)) for module in _modules(*found)
+    ]
 
 
 def _values(attn: Any, heads: Heads) -> Iterator[Tap]:

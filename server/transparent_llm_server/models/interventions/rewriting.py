@@ -238,7 +238,7 @@ class _OfLayer:
 
     def _more_added(self, more: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """What attention gives more, where what it adds has passed before its pattern does."""
-        by = 1.0 if self.layer.multiplier is None else float(self.layer.multiplier)
+        by = self.layer.multiplier or 1.0
         before = kept[self._at("attn_out")].reshape(*self.batch_pos, -1)
         added = before + by * more
         kept[self._at("attn_out")] = added
