@@ -9,6 +9,7 @@ measured. Senders are rows of shared runs, some dozens at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -187,13 +188,10 @@ class _Paths:
 
     def values(self, meter: _Meter, progress: bool | Report | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The metric of the base, and that of each sender."""
-        n_tokens, n_edits = len(self._tokens), len(self._frozen) + len(self.receivers) + 1
-        at_once = min(_MOST_CELLS, _MOST_POSITIONS // n_tokens, _MOST_PLACES // (n_tokens * n_edits))
-        parts = [self._senders[i : i + max(1, at_once)] for i in range(0, len(self._senders), max(1, at_once))]
         found: list[torch.Tensor] = []
         of_base = torch.empty(0)
         with Bar("paths", "senders", len(self._senders), progress) as bar:
-            for part in parts:
+            for part in self._parts():
                 if len(part) != self._n_rows:  # as many rows, so that what is frozen is the same to the bit
                     self._release_base()
                     self._run(self._base, len(part))
@@ -203,6 +201,14 @@ class _Paths:
                 bar.add(len(part))
         self._release_base()
         return of_base[0], torch.cat(found).reshape(self._shape)
+
+    def _parts(self) -> list[list[Site]]:
+        """Senders that share runs, parts as even as can be: each size needs a run of the base of its own."""
+        n_tokens, n_senders = len(self._tokens), len(self._senders)
+        n_edits = len(self._frozen) + len(self.receivers) + 1
+        most = max(1, min(_MOST_CELLS, _MOST_POSITIONS // n_tokens, _MOST_PLACES // (n_tokens * n_edits)))
+        size = math.ceil(n_senders / math.ceil(n_senders / most))
+        return [self._senders[start : start + size] for start in range(0, n_senders, size)]
 
     def _through(self, senders: Sequence[Site], meter: _Meter) -> torch.Tensor:
         """The metric of each."""
