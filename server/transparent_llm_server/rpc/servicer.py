@@ -17,13 +17,13 @@ import grpc
 from google.protobuf.message import Message
 
 from transparent_llm import description
-from transparent_llm.errors import NotFoundError
+from transparent_llm.errors import NotFoundError, NotSupportedError
 from transparent_llm.version import API_VERSION, __version__
 from transparent_llm.wire import fetch as wire_fetch
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire._gen import service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
@@ -211,6 +211,9 @@ class TransparentLlmServicer:
             total_bytes=sum(header.total_bytes for header in headers),
             max_read_bytes=self._config.max_read_bytes,
         )
+
+    def Sweep(self, request: sweeps_pb2.SweepRequest, context: _Context) -> _Frames:
+        raise NotSupportedError("this server does no sweeps yet")
 
     @contextmanager
     def _held_run(self, request: _OfRun | service_pb2.PlanRequest, context: _Context) -> Iterator[CompletedRun]:
