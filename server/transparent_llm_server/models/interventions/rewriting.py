@@ -61,6 +61,13 @@ class Edits:
             site, selected = checked_site(model, edit.site), select(edit, lengths)
             self._edits.append(Edit(edit, site, selected, function_of(edit, site, selected, sources)))
 
+    @classmethod
+    def ready(cls, model: BridgedModel, edits: Sequence[Edit]) -> Edits:
+        """Of edits that were checked."""
+        made = cls.__new__(cls)
+        made._model, made._edits = model, list(edits)
+        return made
+
     @property
     def effects(self) -> tuple[EditEffect, ...]:
         """What each did, in the order in which they were given. After the pass."""
@@ -68,13 +75,18 @@ class Edits:
 
     def finished(self, capture: Capture) -> Capture:
         """What the pass left, with the edits of what comes after it."""
+        scale = self.final_scale(capture.residual_out)
+        return capture if scale is None else replace(capture, final_scale=scale)
+
+    def final_scale(self, residual_out: torch.Tensor) -> torch.Tensor | None:
+        """What the final norm divides by [batch pos 1], if not what it would; of the stream as it leaves the blocks."""
         edits = [edit for edit in self._edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
         norm = self._model.final_norm
         if not edits or norm is None:
-            return capture
-        own = norm.scale(capture.residual_out)
+            return None
+        own = norm.scale(residual_out)
         scale = all_made(edits, own)
-        return capture if scale is own else replace(capture, final_scale=scale)
+        return None if scale is own else scale
 
     def rewrites(self, batch_pos: Sequence[int]) -> Rewrites:
         """What becomes of the tensors of a pass of so many rows and positions."""
