@@ -179,6 +179,12 @@ class Limits:
     max_read_work: int = 0
     """Multiply-adds of the analyses of one answer, all items of a `fetch` together. 0: not known."""
 
+    max_sweep_cells: int = 0
+    """Of one sweep, which a client keeps to by asking several times. 0: the server does none."""
+
+    max_sweep_positions: int = 0
+    """Positions that one sweep may compute: cells times rows times positions of the run."""
+
 
 @dataclass(frozen=True)
 class ServerInfo(Tabular):

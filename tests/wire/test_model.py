@@ -54,6 +54,8 @@ LIMITS = Limits(
     max_text_bytes=2**21,
     max_items=4096,
     max_read_work=2**60,
+    max_sweep_cells=16_384,
+    max_sweep_positions=2**40,
 )
 SERVER = ServerInfo(
     api_version="1.0",

@@ -31,7 +31,7 @@ class Metric:
     of this module make those that are not of tokens."""
 
     token: Tokens | None = None
-    """Of "logit", "logprob" and "prob": an id or a text that is one token, for all rows; or a list with one for each."""
+    """Of "logit", "logprob" and "prob": an id or a text that is one token, for all rows; or a list, one for each."""
 
     minus: Tokens | None = None
     """The same number of this token less. None: nothing less."""
@@ -137,5 +137,3 @@ def _of_rows(name: str, given: Tokens | None, n_rows: int) -> tuple[int, ...] | 
         raise InvalidRequestError(f"{name} has {len(ids)} entries for {n_rows} rows: give one for all, or one for each")
     made = [int(token) for token in ids]
     return tuple(made * n_rows if len(made) == 1 else made)
-
-

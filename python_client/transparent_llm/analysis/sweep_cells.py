@@ -54,8 +54,9 @@ class Cell:
             operation = replace(operation, positions=None) if isinstance(operation, Patch) else operation
         chosen = within(template, rows)
         if self.source_row is not None:
-            _require("a row of its source", isinstance(operation, Patch), template)
-            operation = replace(operation, rows=(self.source_row,) * len(chosen))  # type: ignore[call-arg]  # a Patch
+            if not isinstance(operation, Patch):
+                raise InvalidRequestError(f"a cell names a row of its source, which {template} has none of")
+            operation = replace(operation, rows=(self.source_row,) * len(chosen))
         return replace(template, site=site, operation=operation, positions=positions, rows=chosen)
 
 
@@ -74,7 +75,7 @@ def within(edit: Intervention, rows: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Of the current run of an object: each cell is that run with the changes of the cell, and nothing of it is kept."""
+    """Of the current run of an object: each cell is that run with the changes of the cell, of which nothing is kept."""
 
     templates: tuple[Intervention, ...]
     """Made in every cell, with its coordinates. Rows are those of the run, from 0."""
@@ -110,6 +111,19 @@ class SweepPart(NamedTuple):
     """Of these [cell metric row], float64."""
 
 
+class SweepPlan(NamedTuple):
+    """What a sweep would take."""
+
+    positions: int
+    """That are computed at the most: cells times rows times positions of the run."""
+
+    max_positions: int
+    """Of one sweep. 0: there is no limit."""
+
+    cells_at_once: int
+    """That share a pass."""
+
+
 class Sweepable:
     """An object whose current run can be swept, next to the weights."""
 
@@ -123,6 +137,10 @@ class Sweepable:
             NotSupportedError: the model has nothing at a site, or its runs cannot be edited.
             TooLargeError: more than the server computes at once.
         """
+
+    @abstractmethod
+    def plan_sweep(self, sweep: Sweep) -> SweepPlan:
+        """What it would take; nothing of it is computed. Raises: as `sweep`, but for what is too much."""
 
 
 def _require(what: str, has_it: bool, template: Intervention) -> None:

@@ -73,21 +73,37 @@ class Runs:
         return run
 
     @plain_torch()
-    def read(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        """Read from the current run, which is run again if the server has lost it."""
-        for _ in range(MOST_RERUNS):
+    def read(
+        self, read: Callable[[CurrentRun], _Result], sources: Mapping[TransparentLlm, CurrentRun] | None = None
+    ) -> _Result:
+        """Read from the current run, which is run again if the server has lost it; so are other runs that the read
+        takes something from."""
+        for _ in range(MOST_RERUNS * (1 + len(sources or ()))):
             run = self.current()
             try:
                 return read(run)
             except NotFoundError as error:
                 if not (self._calls.config.rerun and is_lost_run(error)):
                     raise
+                if self._is_made_again(error, run, sources or {}):
+                    continue
             log.debug("the server no longer has run %.80r; running its input again", run.result.run_id)
             again = self._make(run.run_input, run.edits, run.sources)
             require_same_model(run.result.model_digest, again.result.model_digest, self._calls.config.target)
             self._reader.forget(run)
             self._current.renew(run, again)
         return read(self.current())
+
+    def _is_made_again(
+        self, error: NotFoundError, run: CurrentRun, sources: Mapping[TransparentLlm, CurrentRun]
+    ) -> bool:
+        """Whether the run that is lost is one that something is taken from; then it is where the run is."""
+        missing = error.metadata.get("run_id", "")
+        lost = next((source for source in sources.values() if source.result.run_id == missing), None)
+        if lost is None or missing == run.result.run_id:
+            return False
+        self._make(lost.run_input, lost.edits, lost.sources, run.key)
+        return True
 
     @plain_torch()
     def _make(

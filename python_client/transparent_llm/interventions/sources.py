@@ -16,6 +16,11 @@ def sources_of(edits: Sequence[Intervention]) -> tuple[object, ...]:
     return tuple(dict.fromkeys(source for edit in edits for source in _within(edit.operation)))
 
 
+def sources_of_vector(vector: Vector) -> tuple[object, ...]:
+    """The same of one vector."""
+    return tuple(dict.fromkeys(_within(vector)))
+
+
 def with_unedited(edits: Sequence[Intervention], unedited: Callable[[], TransparentLlm]) -> tuple[Intervention, ...]:
     """The same edits, where those that freeze what the same input has without edits know the run of it, which is made
     once if there are any."""

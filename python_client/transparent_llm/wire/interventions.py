@@ -97,7 +97,7 @@ def effects_from_wire(messages: Sequence[pb.EditEffect], count: int) -> tuple[Ed
 
 
 def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
-    message = pb.Intervention(site=_site_to_wire(edit.site))
+    message = pb.Intervention(site=site_to_wire(edit.site))
     if edit.positions == "all":
         message.all_positions = True
     elif edit.positions == "last":
@@ -114,7 +114,7 @@ def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
 
 def _operation_to_wire(message: pb.Intervention, operation: ops.Operation, run_id_of: Named) -> None:
     def sent(vector: Vector) -> pb.Vector:
-        return _vector_to_wire(vector, run_id_of)
+        return vector_to_wire(vector, run_id_of)
 
     if isinstance(operation, ops.Scale):
         message.scale.CopyFrom(pb.ScaleEdit(factor=operation.factor))
@@ -151,24 +151,30 @@ def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
     return message
 
 
-def _site_to_wire(site: Site) -> pb.Site:
+def site_to_wire(site: Site) -> pb.Site:
+    """A site as a message."""
     kind = _KINDS[site.kind]
     all_heads = site.kind in OF_HEADS and site.head is None
     neurons = site.neurons or ()
     return pb.Site(kind=kind, layer=site.layer, head=site.head, neurons=neurons, all_heads=all_heads)  # type: ignore[arg-type]
 
 
-def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
+def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
+    """A vector as a message.
+
+    Raises:
+        InvalidRequestError: its type does not travel.
+    """
     if isinstance(vector, vectors.Literal):
         return pb.Vector(literal=tensors.encode(vector.values))
     if isinstance(vector, vectors.ValueOf):
         return pb.Vector(
             value=pb.RunValue(
-                run_id=run_id_of(vector.source), site=_site_to_wire(vector.site), row=vector.row, pos=vector.pos
+                run_id=run_id_of(vector.source), site=site_to_wire(vector.site), row=vector.row, pos=vector.pos
             )
         )
     if isinstance(vector, vectors.Difference):
-        parts = (_vector_to_wire(part, run_id_of) for part in (vector.minuend, vector.subtrahend))
+        parts = (vector_to_wire(part, run_id_of) for part in (vector.minuend, vector.subtrahend))
         return pb.Vector(difference=pb.VectorDifference(minuend=next(parts), subtrahend=next(parts)))
     if isinstance(vector, vectors.Unembedding):
         return pb.Vector(unembedding=vector.token)
@@ -177,8 +183,8 @@ def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
 
 
 def _edit_from_wire(message: pb.Intervention, run_of: Found) -> Intervention:
-    _require_known(message)
-    site = _site_from_wire(message.site)
+    require_known(message)
+    site = site_from_wire(message.site)
     positions: object = {"all_positions": "all", "last_position": "last"}.get(message.WhichOneof("positions") or "")
     if message.HasField("chosen_positions"):
         positions = tuple(message.chosen_positions.indices)
@@ -194,7 +200,13 @@ def _edit_from_wire(message: pb.Intervention, run_of: Found) -> Intervention:
     return _OPERATIONS[which](site, getattr(message, which), run_of, where)
 
 
-def _vector_from_wire(message: pb.Vector, run_of: Found, depth: int = 0) -> Vector:
+def vector_from_wire(message: pb.Vector, run_of: Found, depth: int = 0) -> Vector:
+    """A vector out of a request.
+
+    Raises:
+        InvalidRequestError: it is absent, or makes no sense.
+        NotFoundError: a run that is not there.
+    """
     source = message.WhichOneof("source")
     if source is None or depth > _DEEPEST:
         raise InvalidRequestError("a vector of an edit is absent, or too many differences deep")
@@ -202,17 +214,22 @@ def _vector_from_wire(message: pb.Vector, run_of: Found, depth: int = 0) -> Vect
         return made.literal(tensors.decode(message.literal))
     if source == "value":
         value = message.value
-        return made.value_of(_site_from_wire(value.site), run_of(value.run_id), row=value.row, pos=value.pos)
+        return made.value_of(site_from_wire(value.site), run_of(value.run_id), row=value.row, pos=value.pos)
     if source == "difference":
         both = message.difference
-        one, other = (_vector_from_wire(part, run_of, depth + 1) for part in (both.minuend, both.subtrahend))
+        one, other = (vector_from_wire(part, run_of, depth + 1) for part in (both.minuend, both.subtrahend))
         return one - other
     if source == "unembedding":
         return made.unembedding(message.unembedding)
     return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)
 
 
-def _site_from_wire(message: pb.Site) -> Site:
+def site_from_wire(message: pb.Site) -> Site:
+    """A site out of a request.
+
+    Raises:
+        InvalidRequestError: it is absent, or makes no sense.
+    """
     kind = _KIND_BY_WIRE.get(message.kind)
     if kind is None:
         raise InvalidRequestError("the site of an edit is absent, or of a kind that this server does not know")
@@ -238,9 +255,9 @@ def _frozen(site: Site, source: TransparentLlm, where: dict[str, object]) -> Int
 _OPERATIONS: dict[str, Callable[..., Intervention]] = {
     "scale": lambda site, m, _, where: made.scale(site, m.factor, **where),
     "add": lambda site, m, run_of, where: made.add(
-        site, _vector_from_wire(m.vector, run_of), m.factor, relative=m.relative, **where
+        site, vector_from_wire(m.vector, run_of), m.factor, relative=m.relative, **where
     ),
-    "set": lambda site, m, run_of, where: made.set_to(site, _vector_from_wire(m.vector, run_of), **where),
+    "set": lambda site, m, run_of, where: made.set_to(site, vector_from_wire(m.vector, run_of), **where),
     "mean": lambda site, m, run_of, where: made.mean(site, run_of(m.run_id), **where),
     "patch": lambda site, m, run_of, where: made.patch(
         site,
@@ -250,25 +267,23 @@ _OPERATIONS: dict[str, Callable[..., Intervention]] = {
         **where,
     ),
     "freeze": lambda site, m, run_of, where: _frozen(site, run_of(m.run_id), where),
-    "project": lambda site, m, run_of, where: made.project(
-        site, _vector_from_wire(m.vector, run_of), m.factor, **where
-    ),
+    "project": lambda site, m, run_of, where: made.project(site, vector_from_wire(m.vector, run_of), m.factor, **where),
     "clamp": lambda site, m, run_of, where: made.clamp(
-        site, _vector_from_wire(m.vector, run_of), m.least, m.most, **where
+        site, vector_from_wire(m.vector, run_of), m.least, m.most, **where
     ),
     "swap": lambda site, m, run_of, where: made.swap(
-        site, _vector_from_wire(m.origin, run_of), _vector_from_wire(m.target, run_of), **where
+        site, vector_from_wire(m.origin, run_of), vector_from_wire(m.target, run_of), **where
     ),
     "noise": lambda site, m, _, where: made.noise(site, m.sd, m.seed, **where),
 }
 """Field of an `Intervention` -> the edit that it is."""
 
 
-def _require_known(message: Message) -> None:
-    """Refuse fields that a newer schema has: without them it would be another edit."""
+def require_known(message: Message) -> None:
+    """Refuse fields that a newer schema has: without them it would ask for something else."""
     if len(UnknownFieldSet(message)):
         raise InvalidRequestError(f"an edit has a field that this server does not know, in {message.DESCRIPTOR.name}")
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else [value]:
-                _require_known(part)
+                require_known(part)

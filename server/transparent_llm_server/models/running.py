@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 
-from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart
+from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart, SweepPlan
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import EditEffect, Intervention
@@ -94,6 +94,13 @@ class Running(Editable, Sweepable, TransparentLlm):
     def swept(self, sweep: Sweep) -> SweptRun:
         """A sweep of the current run, checked, of which nothing was computed yet. Raises: as `sweep`."""
         return SweptRun(self._model, self._current_run.get(), sweep)
+
+    def plan_sweep(self, sweep: Sweep) -> SweepPlan:
+        """What it would take."""
+        with standard_numerics():
+            swept = self.swept(sweep)
+        batch, n_pos = self._current_run.get().tokens().shape
+        return SweepPlan(len(sweep.cells) * (len(sweep.rows) or batch) * n_pos, 0, swept.cells_at_once)
 
     def sweep(self, sweep: Sweep) -> Iterator[SweepPart]:
         """What each cell gives, of some at a time."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
-import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Protocol
 
 import grpc
 from google.protobuf.message import Message
 
-from transparent_llm import description
-from transparent_llm.errors import NotFoundError, NotSupportedError
-from transparent_llm.version import API_VERSION, __version__
-from transparent_llm.wire import fetch as wire_fetch
+from transparent_llm.errors import NotFoundError
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
@@ -36,13 +31,15 @@ from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.rpc.server_info import described
+from transparent_llm_server.rpc.sweeps import Sweeps, require_of_plan
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
 from transparent_llm_server.scheduling.run_queue import RunQueue, Sharing
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
-from transparent_llm_server.streaming.chunks import etag
+from transparent_llm_server.streaming.chunks import Outgoing, etag
 
 log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
@@ -56,28 +53,14 @@ class _OfRun(Protocol):
     options: tensor_pb2.TensorOptions
 
 
+class _RunNamed(Protocol):
+    run_id: str
+
+
 class _OfModel(Protocol):
     model: str
     model_digest: str
     options: tensor_pb2.TensorOptions
-
-
-FEATURES = (
-    "slices",
-    "wire_dtype",
-    "resume",
-    "run_tokens",
-    "edits",
-    "factored",
-    "fetch",
-    "neuron_outputs",
-    "plan",
-    "model_states",
-    "tokenize",
-    "add_bos",
-    "analysis",
-    "top_tokens",
-)
 
 
 class TransparentLlmServicer:
@@ -103,6 +86,7 @@ class TransparentLlmServicer:
         self.intake = Intake(self._admission, tokenizing)
         """Reads what calls bring for a tokenizer."""
 
+        self._sweeps = Sweeps(engine, self.queue, self._admission, self.quotas, runs)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -111,7 +95,7 @@ class TransparentLlmServicer:
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
 
     def ServerInfo(self, request: service_pb2.ServerInfoRequest, context: _Context) -> service_pb2.ServerInfoResponse:
-        return wire_model.server_to_wire(self._describe_server(self._owner_of(context)))
+        return wire_model.server_to_wire(described(self._config, self._registry, self._runs, self._owner_of(context)))
 
     def ModelInfo(self, request: service_pb2.ModelInfoRequest, context: _Context) -> service_pb2.ModelInfoResponse:
         with self._registry.use(request.model) as model:
@@ -204,19 +188,32 @@ class TransparentLlmServicer:
         with self._held_run(request, context) as run:
             headers = [
                 tensors.header(part.name, part.dtype, part.value.shape, part.dims)
-                for part in self._answers.parts_of_all(reader_of(run), request, caller)
+                for part in self._planned(run, request, caller)
             ]
+            sweep = None
+            if request.HasField("sweep"):
+                require_of_plan(request.sweep, request.run_id)
+                sweep = self._sweeps.plan(run, request.sweep, caller)
         return service_pb2.PlanResponse(
             tensors=headers,
+            sweep=sweep,
             total_bytes=sum(header.total_bytes for header in headers),
             max_read_bytes=self._config.max_read_bytes,
         )
 
+    def _planned(self, run: CompletedRun, request: service_pb2.PlanRequest, caller: Caller) -> Iterable[Outgoing]:
+        """Of its reads, of which it needs none where it has a sweep."""
+        if request.HasField("sweep") and not request.items:
+            return ()
+        return self._answers.parts_of_all(reader_of(run), request, caller)
+
     def Sweep(self, request: sweeps_pb2.SweepRequest, context: _Context) -> _Frames:
-        raise NotSupportedError("this server does no sweeps yet")
+        caller = self._caller(context)
+        with self._held_run(request, context) as run:
+            yield from self._sweeps.stream(run, request, caller)
 
     @contextmanager
-    def _held_run(self, request: _OfRun | service_pb2.PlanRequest, context: _Context) -> Iterator[CompletedRun]:
+    def _held_run(self, request: _RunNamed, context: _Context) -> Iterator[CompletedRun]:
         """The run that a request names, whose model stays loaded within this block."""
         run = self._runs.get(request.run_id, self._owner_of(context))
         with self._registry.hold(run.model):
@@ -253,36 +250,6 @@ class TransparentLlmServicer:
         parts = self._answers.parts(read, name, arguments, form, caller)
         return self._answers.stream(lambda: parts, tag_of(form), delivery_of(request.options), caller)
 
-    def _describe_server(self, owner: str) -> description.ServerInfo:
-        config = self._config
-        stored_runs, stored_run_bytes = self._runs.usage(owner)
-        limits = description.Limits(
-            max_tokens_per_run=config.max_tokens_per_run,
-            max_sentences_per_run=config.max_sentences_per_run,
-            run_store_bytes=config.run_store_bytes,
-            run_ttl_seconds=config.run_ttl_s,
-            max_chunk_bytes=config.max_chunk_bytes,
-            queue_length=config.queue_length,
-            max_read_bytes=config.max_read_bytes,
-            run_bytes_per_owner=self._runs.max_bytes_per_owner,
-            max_streams=config.max_streams,
-            max_streams_per_owner=config.max_streams_per_owner,
-            model_bytes=config.model_bytes or 0,
-            max_text_bytes=config.max_text_bytes,
-            max_items=wire_fetch.MOST_ITEMS,
-            max_read_work=config.max_read_work,
-        )
-        return description.ServerInfo(
-            api_version=API_VERSION,
-            server_version=__version__,
-            models=self._registry.descriptions(),
-            limits=limits,
-            features=FEATURES,
-            versions=_library_versions(),
-            stored_runs=stored_runs,
-            stored_run_bytes=stored_run_bytes,
-        )
-
 
 def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, _OfRun, _Context], _Frames]:
     def read(self: TransparentLlmServicer, request: _OfRun, context: _Context) -> _Frames:
@@ -307,12 +274,6 @@ def _require_digest(wanted: str, model: ServedModel) -> str:
             metadata={"was": wanted, "is": served},
         )
     return served
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
 
 
 def _digest_of(message: Message) -> str:

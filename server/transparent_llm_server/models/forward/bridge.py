@@ -147,26 +147,14 @@ class BridgedModel:
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, residual_out, generation)
 
-    def look(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, generation: int) -> None:
-        """Run a batch for what its rewrites see of it, with the weights of a generation.
-
-        Raises:
-            NotFoundError: MODEL_CHANGED, as they are not the same any more.
-            NotSupportedError: as `forward`.
-        """
-        with self._materialized.lock, _evaluating(self._hf):
-            self.edits.check()
-            self.edits.require_unchanged(generation)
-            self.edits.require_no_hooks()
-            self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites)
-            self.edits.require_unchanged(generation)
-
     def section(
         self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, section: Section, generation: int
     ) -> Mapping[Site, torch.Tensor]:
         """Run some blocks for a batch, with the weights of a generation: what is wanted of them.
 
-        Raises: as `look`.
+        Raises:
+            NotFoundError: MODEL_CHANGED, as they are not the same any more.
+            NotSupportedError: as `forward`.
         """
         with self._materialized.lock, _evaluating(self._hf):
             self.edits.check()

@@ -15,8 +15,13 @@ from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.interventions.edit import Edit
 from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.operations import Function, function_of
-from transparent_llm_server.models.interventions.selection import MOST_PLACES, Selection, n_places, select
-from transparent_llm_server.models.interventions.selection import require_few_places
+from transparent_llm_server.models.interventions.selection import (
+    MOST_PLACES,
+    Selection,
+    n_places,
+    require_few_places,
+    select,
+)
 from transparent_llm_server.models.interventions.sites import checked_site
 from transparent_llm_server.models.interventions.sources import Sources
 
@@ -41,7 +46,7 @@ class _Together:
     sizes: tuple[int, ...]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        parts = zip(self.functions, x.split(self.sizes), strict=True)
+        parts = zip(self.functions, torch.split(x, list(self.sizes)), strict=True)
         return torch.cat([function(part) for function, part in parts])
 
 

@@ -86,7 +86,8 @@ class Measures:
     def _measure(self, metric: Metric) -> _Measure:
         positions = [checked_index("pos", metric.pos, len(row)) for row in self._tokens]
         if metric.measure == "projection":
-            assert metric.site is not None and metric.direction is not None  # a metric was checked
+            assert metric.site is not None  # a metric was checked
+            assert metric.direction is not None
             direction = self._sources.vector(metric.direction)
             if tuple(direction.shape) != (self._model.d_model,) or not float(direction.norm()) > 0:
                 raise InvalidRequestError(
@@ -174,20 +175,22 @@ class _OfTokens(_OfOutput):
     def _logits(self, vectors: torch.Tensor, scale: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
         """Of these tokens alone."""
         found = torch.zeros(ids.shape, dtype=torch.float64)
-        for token in ids.unique().tolist():
+        for token in torch.unique(ids).tolist():
             scores = wide(self.model.unembed(vectors, normalize=True, tokens=range(token, token + 1), scale=scale))
             found = torch.where(ids == token, scores.double().cpu(), found)
         return found
 
     def _of_all(self, vectors: torch.Tensor, scale: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
-        parts = zip(_logprobs(self.model, vectors, scale), ids.split(_AT_ONCE), strict=True)
+        parts = zip(_logprobs(self.model, vectors, scale), torch.split(ids, _AT_ONCE), strict=True)
         return torch.cat([logprobs.gather(1, at.to(logprobs.device)).double() for logprobs, at in parts])
 
 
 @dataclass(frozen=True)
 class _Entropy(_OfOutput):
     def of(self, left: Left, n_cells: int) -> torch.Tensor:
-        return torch.cat([-(p.exp() * p).nan_to_num(0.0).sum(1) for p in _logprobs(self.model, *self.vectors(left, n_cells))])
+        return torch.cat(
+            [-(p.exp() * p).nan_to_num(0.0).sum(1) for p in _logprobs(self.model, *self.vectors(left, n_cells))]
+        )
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,11 @@ class _Divergence(_OfOutput):
 
     def of(self, left: Left, n_cells: int) -> torch.Tensor:
         vectors, scale = self.vectors(left, n_cells)
-        rows = _repeated(range(len(self.reference)), n_cells).split(_AT_ONCE)
+        rows = torch.split(_repeated(range(len(self.reference)), n_cells), _AT_ONCE)
         found = []
         for logprobs, part in zip(_logprobs(self.model, vectors, scale), rows, strict=True):
             p = self.reference[part.to(self.reference.device)].to(logprobs)
-            found.append((p.exp() * (p - logprobs)).sum(1))
+            found.append(torch.where(p == -torch.inf, 0.0, p.exp() * (p - logprobs)).sum(1))
         return torch.cat(found)
 
 
@@ -210,13 +213,13 @@ class _Loss(_Measure):
     model: BridgedModel
     tokens: Sequence[Sequence[int]]
 
-    def of(self, left: Left, n_cells: int) -> torch.Tensor:
+    def of(self, left: Left, n_cells: int) -> torch.Tensor:  # noqa: ARG002 - the same of all
         assert left.residual_out is not None  # it is needed
         found = []
         for n, stream in enumerate(left.residual_out):
             row = self.tokens[n % len(self.tokens)]
             scale = None if left.scale is None else left.scale[n, : len(row) - 1]
-            following = torch.tensor(row[1:])[:, None].split(_AT_ONCE)
+            following = torch.split(torch.tensor(row[1:])[:, None], _AT_ONCE)
             parts = zip(_logprobs(self.model, stream[: len(row) - 1], scale), following, strict=True)
             each = torch.cat([logprobs.gather(1, at.to(logprobs.device))[:, 0].double() for logprobs, at in parts])
             found.append(-each.mean())

@@ -41,7 +41,7 @@ class SweptRun:
                 "a run that was edited is no base of a sweep: sweep the run without edits, and give them to the sweep"
             )
         self._model, self._values, self._capture = model, values, values.capture
-        lengths = self._capture.mask.sum(dim=1).tolist()
+        lengths: list[int] = self._capture.mask.sum(dim=1).tolist()
         self.rows = tuple(checked_index("row", row, len(lengths)) for row in sweep.rows) or tuple(range(len(lengths)))
         if len(set(self.rows)) != len(self.rows):
             raise InvalidRequestError("rows names one twice")
@@ -50,7 +50,7 @@ class SweptRun:
             raise InvalidRequestError(
                 f"rows of {sorted(set(of_rows))} tokens have passes of their own in this model: sweep them one by one"
             )
-        self._n_pos = max(of_rows)
+        self._n_pos: int = max(of_rows)
         self._tokens = self._capture.tokens[list(self.rows), : self._n_pos]
         self._mask = self._capture.mask[list(self.rows), : self._n_pos]
         sources = Sources(model)
@@ -137,9 +137,7 @@ class SweptRun:
         found = shown.get(Passing(len(self._model.layers) - 1, "residual_out"))
         return self._repeated(self._capture.residual_out, n_cells) if found is None else self._shaped(found, n_cells)
 
-    def _stream_at(
-        self, site: Site, shown: dict[Passing, torch.Tensor], n_cells: int, start: int
-    ) -> torch.Tensor:
+    def _stream_at(self, site: Site, shown: dict[Passing, torch.Tensor], n_cells: int, start: int) -> torch.Tensor:
         """Below what is computed, it is the run's own."""
         if site.layer < start or not shown:
             return self._base_at(site, n_cells)

@@ -1,0 +1,73 @@
+"""What a server says about itself."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from functools import cache
+
+from transparent_llm.description import Limits, ServerInfo
+from transparent_llm.version import API_VERSION, __version__
+from transparent_llm.wire import fetch as wire_fetch
+from transparent_llm.wire import sweeps as wire_sweeps
+from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.models.serving import CompletedRun
+from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.scheduling.run_store import RunStore
+
+FEATURES = (
+    "slices",
+    "wire_dtype",
+    "resume",
+    "run_tokens",
+    "edits",
+    "factored",
+    "fetch",
+    "neuron_outputs",
+    "plan",
+    "model_states",
+    "tokenize",
+    "add_bos",
+    "analysis",
+    "top_tokens",
+    "sweep",
+)
+
+
+def described(config: ServerConfig, registry: Registry, runs: RunStore[CompletedRun], owner: str) -> ServerInfo:
+    """To an owner, with the numbers that are theirs."""
+    stored_runs, stored_run_bytes = runs.usage(owner)
+    limits = Limits(
+        max_tokens_per_run=config.max_tokens_per_run,
+        max_sentences_per_run=config.max_sentences_per_run,
+        run_store_bytes=config.run_store_bytes,
+        run_ttl_seconds=config.run_ttl_s,
+        max_chunk_bytes=config.max_chunk_bytes,
+        queue_length=config.queue_length,
+        max_read_bytes=config.max_read_bytes,
+        run_bytes_per_owner=runs.max_bytes_per_owner,
+        max_streams=config.max_streams,
+        max_streams_per_owner=config.max_streams_per_owner,
+        model_bytes=config.model_bytes or 0,
+        max_text_bytes=config.max_text_bytes,
+        max_items=wire_fetch.MOST_ITEMS,
+        max_read_work=config.max_read_work,
+        max_sweep_cells=wire_sweeps.MOST_CELLS,
+        max_sweep_positions=config.max_sweep_positions,
+    )
+    return ServerInfo(
+        api_version=API_VERSION,
+        server_version=__version__,
+        models=registry.descriptions(),
+        limits=limits,
+        features=FEATURES,
+        versions=_library_versions(),
+        stored_runs=stored_runs,
+        stored_run_bytes=stored_run_bytes,
+    )
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    libraries = ("torch", "transformers", "transformer-lens", "grpcio", "protobuf")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
