@@ -32,6 +32,7 @@ from transparent_llm.wire._gen import (
     method_pb2,
     model_pb2,
     service_pb2,
+    sweeps_pb2,
     tensor_pb2,
 )
 
@@ -123,6 +124,7 @@ def descriptors() -> bytes:
         model_pb2,
         analysis_pb2,
         interventions_pb2,
+        sweeps_pb2,
         service_pb2,
     ):
         module.DESCRIPTOR.CopyToProto(files.file.add())

@@ -188,6 +188,11 @@ class Limits:
 
     max_vector_elements: int = 0
     """Of one kept vector."""
+    max_sweep_cells: int = 0
+    """Of one sweep, which a client keeps to by asking several times. 0: the server does none."""
+
+    max_sweep_positions: int = 0
+    """Positions that one sweep may compute: cells times rows times positions of the run."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from transparent_llm.analysis.token_logprobs import token_logprobs
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
 from transparent_llm.testing import serve_in_process
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.rpc import servicer
+from transparent_llm_server.rpc import server_info
 
 FAMILIES = ["gpt2", "gemma2", "llama_gqa", "mixtral", "gpt_neox_parallel"]
 ROW, N = 1, LENGTHS[1]
@@ -58,7 +58,7 @@ def test_whether_a_server_computes_analyses_is_known_before_any_run(
     gpt2: TransformerLensTransparentLlm, monkeypatch: pytest.MonkeyPatch, computes: bool
 ) -> None:
     if not computes:
-        monkeypatch.setattr(servicer, "FEATURES", tuple(each for each in servicer.FEATURES if each != "analysis"))
+        monkeypatch.setattr(server_info, "FEATURES", tuple(each for each in server_info.FEATURES if each != "analysis"))
     with serve_in_process(gpt2.copy()) as remote:
         assert remote.has_analyses() is computes
         remote.run_tokens(ROWS)

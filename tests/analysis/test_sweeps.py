@@ -56,6 +56,9 @@ def remote(demo: TransformerLensTransparentLlm) -> Iterator[RemoteTransparentLlm
         ("ffn_out", "get_act_patch_mlp_out"),
         ("head", "get_act_patch_attn_head_out_all_pos"),
         ("pattern", "get_act_patch_attn_head_pattern_all_pos"),
+        ("query", "get_act_patch_attn_head_q_all_pos"),
+        ("key", "get_act_patch_attn_head_k_all_pos"),
+        ("value", "get_act_patch_attn_head_v_all_pos"),
     ],
 )
 def test_patching_gives_the_grids_of_transformer_lens(
@@ -134,11 +137,12 @@ def test_a_sweep_leaves_its_callers_runs_as_they_are(remote: RemoteTransparentLl
     ("options", "words"),
     [
         ({"places": "everything"}, 'places must be one of "residual_in"'),
-        ({"metric": Metric(3, measure="rank")}, 'measure must be one of "logit"'),  # type: ignore[arg-type]
+        ({"places": "neurons"}, "give both"),
+        ({"units": []}, "units is empty"),
         ({"row": [1, 2]}, "the clean row has 3 tokens, the corrupt one 2"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(options: dict[str, Any], words: str) -> None:
     clean, corrupt = ran(tiny(), [1, 2, 3]), ran(tiny(), options.get("row", [4, 5, 6]))
     with pytest.raises(InvalidRequestError, match=words):
-        patch_sweep(clean, corrupt, options.get("places", "head"), options.get("metric", Metric(3)))
+        patch_sweep(clean, corrupt, options.get("places", "head"), Metric(3), units=options.get("units"))

@@ -15,7 +15,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.testing import serve_in_process
 from transparent_llm.wire import requests
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.rpc import servicer
+from transparent_llm_server.rpc import server_info
 
 
 def test_without_arguments_it_is_the_output(gpt2: TransformerLensTransparentLlm) -> None:
@@ -66,7 +66,9 @@ def test_a_server_finds_the_same_without_a_run(
     gpt2: TransformerLensTransparentLlm, monkeypatch: pytest.MonkeyPatch, version: str, normalize: bool
 ) -> None:
     if version != "this one":
-        monkeypatch.setattr(servicer, "FEATURES", tuple(each for each in servicer.FEATURES if each != "top_tokens"))
+        monkeypatch.setattr(
+            server_info, "FEATURES", tuple(each for each in server_info.FEATURES if each != "top_tokens")
+        )
     vector = gpt2.residual_out(1)[0, 4] - gpt2.residual_in(0)[0, 4]
     wanted = top_tokens_of(gpt2, vector, k=7, bottom_k=3, normalize=normalize)
     with serve_in_process(gpt2.copy()) as remote:

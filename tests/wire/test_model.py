@@ -58,6 +58,8 @@ LIMITS = Limits(
     vector_bytes_per_owner=2**39,
     vectors_per_owner=4096,
     max_vector_elements=2**18,
+    max_sweep_cells=16_384,
+    max_sweep_positions=2**40,
 )
 SERVER = ServerInfo(
     api_version="1.0",

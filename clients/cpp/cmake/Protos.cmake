@@ -6,6 +6,7 @@ set(TRANSPARENT_LLM_PROTOS
   transparent_llm/v1/method
   transparent_llm/v1/model
   transparent_llm/v1/service
+  transparent_llm/v1/sweeps
   transparent_llm/v1/tensor)
 
 # The plugin, as some packages of gRPC bring no target for it.

@@ -21,7 +21,6 @@ from transparent_llm.analysis.progress import Bar, Report
 from transparent_llm.analysis.reading import read_all
 from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.analysis.sweeps import Metric
-from transparent_llm.analysis.token_names import token_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions import Intervention, Site, ffn_out, freeze, head, patch, residual_out
@@ -240,8 +239,8 @@ class _Meter:
 
     def __init__(self, llm: TransparentLlm, metric: Metric, pos: int) -> None:
         self._measure = checked_choice("measure", metric.measure, ("logit", "logprob", "prob"))
-        wanted = [metric.token] if metric.minus is None else [metric.token, metric.minus]
-        self._tokens, self._pos = tuple(token_of(llm, "token", token) for token in wanted), (pos,)
+        of_row, less = metric.of_ids(llm).tokens_of_rows(1)
+        self._tokens, self._pos = (*of_row, *(less or ())), (pos,)
         self._last = llm.model_info().n_layers - 1
 
     def measured(self, llm: TransparentLlm, rows: Iterable[int]) -> torch.Tensor:

@@ -1,51 +1,50 @@
 """Sweeps: the same change at many places, one at a time, and what each does to a number.
 
-Each cell is a row of its own of a shared run, with one edit; so a grid takes a run for some dozens of cells, and of
-each only the scores that the metric needs are read. Activation patching as in Meng et al., Locating and Editing Factual
-Associations in GPT (2022), and TransformerLens' `patching`; ablation sets what is there to 0.
+They are computed next to the weights: see `sweep_cells.Sweep`, of which these are the usual ones. Activation patching
+as in Meng et al., Locating and Editing Factual Associations in GPT (2022), and TransformerLens' `patching`; ablation
+sets what is there to 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 
 from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
+from transparent_llm.analysis.metrics import Metric, entropy
 from transparent_llm.analysis.progress import Bar, Report
-from transparent_llm.analysis.rows import Row
-from transparent_llm.analysis.token_names import token_of
+from transparent_llm.analysis.rows import Row, layer_of
+from transparent_llm.analysis.sweep_cells import Cell, Sweep, Sweepable
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError
 from transparent_llm.interventions import (
     Intervention,
     Site,
     attn_out,
     ffn_out,
     head,
+    key,
+    neurons,
     patch,
     pattern,
+    query,
     residual_after_attn,
     residual_in,
     residual_out,
+    value,
     zero,
 )
-from transparent_llm.interventions.own import Editable
-from transparent_llm.runtime.numerics import wide
+from transparent_llm.runtime.indexing import integer
 
-Places = Literal["residual_in", "residual_after_attn", "residual_out", "attn_out", "ffn_out", "head", "pattern"]
-Measure = Literal["logit", "logprob", "prob"]
+__all__ = ["Metric", "Places", "ablation_sweep", "ablation_sweep_by_part", "patch_sweep", "patch_sweep_by_part"]
 
-_MOST_CELLS = 64
-"""Of one run: edits of one run are bounded."""
-
-_MOST_POSITIONS = 4096
-"""Of one run."""
-
-_Cell = tuple[int, int]
+OfPositions = Literal["residual_in", "residual_after_attn", "residual_out", "attn_out", "ffn_out"]
+OfHeads = Literal["head", "pattern", "query", "key", "value"]
+Places = OfPositions | OfHeads | Literal["neurons"]
 
 _OF_POSITIONS: dict[str, Callable[[int], Site]] = {
     "residual_in": residual_in,
@@ -54,24 +53,14 @@ _OF_POSITIONS: dict[str, Callable[[int], Site]] = {
     "attn_out": attn_out,
     "ffn_out": ffn_out,
 }
-_OF_HEADS: dict[str, Callable[[int, int], Site]] = {"head": head, "pattern": pattern}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number of a row's output at one position: of a token, or of one less another."""
-
-    token: int | str
-    """An id, or a text that is one token."""
-
-    minus: int | str | None = None
-    """Of this token less."""
-
-    pos: int = -1
-    """Of the row; negative ones count from its last token."""
-
-    measure: Measure = "logit"
-    """The logit, the log-probability (natural), or the probability."""
+_OF_HEADS: dict[str, Callable[[int, int], Site]] = {
+    "head": head,
+    "pattern": pattern,
+    "query": query,
+    "key": key,
+    "value": value,
+}
+_ALL = (*get_args(OfPositions), *get_args(OfHeads), "neurons")
 
 
 def patch_sweep(
@@ -82,144 +71,208 @@ def patch_sweep(
     *,
     clean_row: int = 0,
     corrupt_row: int = 0,
+    layer: int | None = None,
+    units: Iterable[int] | None = None,
     progress: bool | Report | None = None,
 ) -> Labelled:
     """What the metric of the corrupt row becomes where one place has what the clean row had there.
 
     Args:
         clean: An object whose current run has the clean row.
-        corrupt: An object of the same model whose current run has the corrupt row, of as many tokens.
-        places: A site of the stream or a branch: each layer and position [layer pos]; "head" or "pattern": each layer
-            and head at all positions [layer head].
-        metric: What is measured.
+        corrupt: An object of the same model whose current run, without edits, has the corrupt row, of as many tokens.
+        places: A site of the stream or a branch: each layer and position [layer pos]. "head", "pattern" or "query":
+            each layer and head at all positions [layer head]; "key" and "value": those that query heads share
+            [layer kv_head]. "neurons": each of `units` of one layer at all positions [neuron].
+        metric: What is measured: see `metrics`.
         clean_row: Of the clean run.
         corrupt_row: Of the corrupt run.
+        layer: This one alone. None: all; neurons need one.
+        units: Positions, heads or neurons that are swept. None: all; neurons need some.
         progress: A bar (True), none (False), one if someone watches (None), or a function called with the cells that
             are done, and all of them.
 
     Returns:
-        `value`: the metric [layer pos] or [layer head]; `score`: (value - corrupt) / (clean - corrupt), 1 where it is
-        what the clean row has; NaN where both rows have the same. The title says both.
+        `value`: the metric; `score`: (value - corrupt) / (clean - corrupt), 1 where it is what the clean row has; NaN
+        where both rows have the same. The title says both.
 
     Raises:
-        InvalidRequestError: rows of different length, or another choice of places or measure.
+        InvalidRequestError: rows of different length, another choice of places, or a run that was edited.
         NotSupportedError: the model has nothing there, or runs of it cannot be edited.
+        TooLargeError: more than the server computes in one sweep.
     """
+    *_, last = patch_sweep_by_part(
+        clean,
+        corrupt,
+        places,
+        metric,
+        clean_row=clean_row,
+        corrupt_row=corrupt_row,
+        layer=layer,
+        units=units,
+        progress=progress,
+    )
+    return last
+
+
+def patch_sweep_by_part(
+    clean: TransparentLlm,
+    corrupt: TransparentLlm,
+    places: Places,
+    metric: Metric,
+    *,
+    clean_row: int = 0,
+    corrupt_row: int = 0,
+    layer: int | None = None,
+    units: Iterable[int] | None = None,
+    progress: bool | Report | None = None,
+) -> Iterator[Labelled]:
+    """As `patch_sweep`, but given again and again as it grows: what has not come is NaN. A loop that is left ends the
+    work."""
     source, target = Row.of(clean, clean_row), Row.of(corrupt, corrupt_row)
     if source.n_tokens != target.n_tokens:
         raise InvalidRequestError(
             f"the clean row has {source.n_tokens} tokens, the corrupt one {target.n_tokens}: they must have as many, "
             "so that each position has one to be taken from"
         )
-    same = list(range(target.n_tokens))
-
-    def edit(site: Site, positions: list[int], cell_row: int) -> Intervention:
-        return patch(
-            site,
-            clean,
-            positions=positions,
-            rows=[cell_row],
-            source_rows=[source.index],
-            source_positions=positions,
-        )
-
-    sweep = _Sweep(corrupt, target, metric, checked_choice("places", places, (*_OF_POSITIONS, *_OF_HEADS)), same)
-    ids = clean.tokens()[source.index, : source.n_tokens].tolist()
-    baselines = {"clean": sweep.measured([ids], [])[0], "corrupt": sweep.measured([sweep.token_ids], [])[0]}
-    values = sweep.values(edit, progress)
-    span = baselines["clean"] - baselines["corrupt"]
-    score = (values - baselines["corrupt"]) / (span if span else float("nan"))
-    said = ", ".join(f"{name} {float(value):.4g}" for name, value in baselines.items())
-    return sweep.labelled(f"{metric.measure} with one {places} of the clean row ({said})", value=values, score=score)
+    grid = _Grid.of(corrupt, target, places, layer, units)
+    rows, all_positions = [target.index], list(range(target.n_tokens))
+    template = patch(grid.site, clean, positions=all_positions, rows=rows, source_rows=[source.index])
+    of_clean = _measured(clean, source, metric)
+    for values, baseline in _swept(corrupt, target, grid, template, metric, progress):
+        span = of_clean - baseline
+        score = (values - baseline) / (span if span else float("nan"))
+        said = f"clean {of_clean:.4g}, corrupt {baseline:.4g}"
+        yield grid.labelled(f"{metric.measure} with one {places} of the clean row ({said})", value=values, score=score)
 
 
 def ablation_sweep(
-    llm: TransparentLlm, places: Places, metric: Metric, *, batch_i: int = 0, progress: bool | Report | None = None
+    llm: TransparentLlm,
+    places: Places,
+    metric: Metric,
+    *,
+    batch_i: int = 0,
+    layer: int | None = None,
+    units: Iterable[int] | None = None,
+    progress: bool | Report | None = None,
 ) -> Labelled:
     """What the metric of a row of the current run becomes where one place is 0: places as in `patch_sweep`.
 
     Returns:
         `value`: the metric; `change`: less what it is without an ablation, which the title says.
 
-    Raises:
-        InvalidRequestError: another choice of places or measure.
-        NotSupportedError: the model has nothing there, or runs of it cannot be edited.
+    Raises: as `patch_sweep`.
     """
+    *_, last = ablation_sweep_by_part(llm, places, metric, batch_i=batch_i, layer=layer, units=units, progress=progress)
+    return last
+
+
+def ablation_sweep_by_part(
+    llm: TransparentLlm,
+    places: Places,
+    metric: Metric,
+    *,
+    batch_i: int = 0,
+    layer: int | None = None,
+    units: Iterable[int] | None = None,
+    progress: bool | Report | None = None,
+) -> Iterator[Labelled]:
+    """As `ablation_sweep`, but given again and again as it grows: what has not come is NaN. A loop that is left ends
+    the work."""
     row = Row.of(llm, batch_i)
-    checked = checked_choice("places", places, (*_OF_POSITIONS, *_OF_HEADS))
-    sweep = _Sweep(llm, row, metric, checked, list(range(row.n_tokens)))
-    baseline = sweep.measured([sweep.token_ids], [])[0]
-    values = sweep.values(lambda site, positions, cell_row: zero(site, positions=positions, rows=[cell_row]), progress)
-    title = f"{metric.measure} without one {places} (with all {float(baseline):.4g})"
-    return sweep.labelled(title, value=values, change=values - baseline)
+    grid = _Grid.of(llm, row, places, layer, units)
+    for values, baseline in _swept(llm, row, grid, zero(grid.site, rows=[row.index]), metric, progress):
+        title = f"{metric.measure} without one {places} (with all {baseline:.4g})"
+        yield grid.labelled(title, value=values, change=values - baseline)
 
 
-class _Sweep:
-    """Over the places of one row, on an object of its own."""
+def _swept(
+    llm: TransparentLlm,
+    row: Row,
+    grid: _Grid,
+    template: Intervention,
+    metric: Metric,
+    progress: bool | Report | None,
+) -> Iterator[tuple[torch.Tensor, float]]:
+    """The metric of all cells, NaN where it has not come, and without the change."""
+    sweep = Sweep((template,), grid.cells, (metric.of_ids(llm),), rows=(row.index,))
+    values, baseline = torch.full((len(grid.cells),), torch.nan, dtype=torch.float64), float("nan")
+    with Bar("sweep", "cells", len(grid.cells), progress) as bar:
+        for part in _sweepable(llm).sweep(sweep):
+            if part.baselines is not None:
+                baseline = float(part.baselines[0, 0])
+            values[list(part.cells)] = part.values[:, 0, 0]
+            bar.add(len(part.cells))
+            yield values.reshape(grid.shape).clone(), baseline
 
-    def __init__(self, llm: TransparentLlm, row: Row, metric: Metric, places: str, positions: list[int]) -> None:
-        if not isinstance(llm, Editable):
-            raise NotSupportedError(f"runs of {type(llm).__name__} cannot be edited")
-        checked_choice("measure", metric.measure, ("logit", "logprob", "prob"))
-        self._llm, self._places, self._positions = llm.copy(), places, positions
-        self._metric, self._pos = metric, row.position(metric.pos)
-        wanted = [metric.token] if metric.minus is None else [metric.token, metric.minus]
-        self._tokens = [token_of(llm, "token", token) for token in wanted]
-        self._words = row.words(llm)
-        self.token_ids: list[int] = llm.tokens()[row.index, : row.n_tokens].tolist()
-        info = llm.model_info()
-        across = info.n_heads if places in _OF_HEADS else row.n_tokens
-        self._shape = (info.n_layers, across)
 
-    def values(
-        self, edit: Callable[[Site, list[int], int], Intervention], progress: bool | Report | None
-    ) -> torch.Tensor:
-        """The metric of each cell [layer pos] or [layer head]."""
-        cells = [(layer, across) for layer in range(self._shape[0]) for across in range(self._shape[1])]
-        at_once = max(1, min(_MOST_CELLS, _MOST_POSITIONS // len(self.token_ids)))
-        found = []
-        with Bar("sweep", "cells", len(cells), progress) as bar:
-            for start in range(0, len(cells), at_once):
-                part = cells[start : start + at_once]
-                edits = [edit(*self._place(cell), row) for row, cell in enumerate(part)]
-                found.append(self.measured([self.token_ids] * len(part), edits))
-                bar.add(len(part))
-        return torch.cat(found).reshape(self._shape)
+def _measured(llm: TransparentLlm, row: Row, metric: Metric) -> float:
+    """Of the run as it is: what a sweep says of it before its cells."""
+    nothing = Cell(layer=llm.model_info().n_layers - 1, positions=(row.n_tokens - 1,))
+    sweep = Sweep((zero(residual_out(-1), rows=[row.index]),), (nothing,), (metric.of_ids(llm),), rows=(row.index,))
+    part = next(iter(_sweepable(llm).sweep(sweep)))
+    assert part.baselines is not None  # of the first
+    return float(part.baselines[0, 0])
 
-    def measured(self, rows: list[list[int]], edits: Sequence[Intervention]) -> torch.Tensor:
-        """The metric of each row of one run, which is not kept."""
-        self._llm.run_tokens(rows, edits=edits)  # type: ignore[call-arg]  # it has edits
-        values = self._scores()
-        release = getattr(self._llm, "release", None)
-        if release is not None:
-            release()
-        return values[:, 0] if len(self._tokens) == 1 else values[:, 0] - values[:, 1]
 
-    def _scores(self) -> torch.Tensor:
-        """Of the metric's tokens at its position [row token]. Where logits are enough, a server sends no others."""
-        fetch, at = getattr(self._llm, "fetch", None), {"pos": slice(self._pos, self._pos + 1)}
-        if fetch is not None and self._metric.measure == "logit":
-            reads = [("logits", {**at, "d_vocab": slice(token, token + 1)}) for token in self._tokens]
-            return torch.cat([wide(one)[:, 0] for one in fetch(reads)], dim=1)
-        if fetch is not None:
-            logits = wide(fetch([("logits", at)])[0])[:, 0]
-        else:
-            stream = self._llm.residual_out(-1)[:, self._pos]
-            logits = torch.stack([wide(self._llm.unembed(vector, normalize=True)) for vector in stream])
-        if self._metric.measure == "logit":
-            return logits[:, self._tokens]
-        logprobs = logits.log_softmax(dim=-1)[:, self._tokens]
-        return logprobs.exp() if self._metric.measure == "prob" else logprobs
+def _sweepable(llm: TransparentLlm) -> Sweepable:
+    if not isinstance(llm, Sweepable):
+        raise NotSupportedError(f"runs of {type(llm).__name__} cannot be edited")
+    return llm
 
-    def _place(self, cell: _Cell) -> tuple[Site, list[int]]:
-        layer, across = cell
-        if self._places in _OF_HEADS:
-            return _OF_HEADS[self._places](layer, across), self._positions
-        return _OF_POSITIONS[self._places](layer), [across]
+
+def _n_heads(llm: TransparentLlm, row: Row, places: str) -> int:
+    """Of a layer; of keys and values there are fewer where query heads share them, which is found out by asking."""
+    n_heads = llm.model_info().n_heads
+    if places not in ("key", "value"):
+        return n_heads
+    last = zero(_OF_HEADS[places](0, n_heads - 1), rows=[row.index])
+    try:
+        _sweepable(llm).plan_sweep(Sweep((last,), (Cell(),), (entropy(),), rows=(row.index,)))
+    except IndexOutOfRangeError as error:
+        return int(error.metadata["size"])
+    return n_heads
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The places of a sweep."""
+
+    site: Site
+    """Of the template."""
+
+    cells: tuple[Cell, ...]
+    axes: tuple[Axis, ...]
+
+    @classmethod
+    def of(cls, llm: TransparentLlm, row: Row, places: str, layer: int | None, units: Iterable[int] | None) -> _Grid:
+        checked_choice("places", places, _ALL)
+        layers = range(llm.model_info().n_layers) if layer is None else [layer_of(llm, layer)]
+        chosen = None if units is None else [integer("units", unit) for unit in units]
+        if chosen is not None and not chosen:
+            raise InvalidRequestError("units is empty: name at least one, or leave it out for all")
+        of_layers = Axis("layer", layers)
+        if places == "neurons":
+            if layer is None or chosen is None:
+                raise InvalidRequestError("a sweep over neurons is of one layer and some of its neurons: give both")
+            cells = tuple(Cell(layer=layers[0], neurons=(unit,)) for unit in chosen)
+            return cls(neurons(layers[0], [chosen[0]]), cells, (Axis("neuron", chosen),))
+        if places in _OF_HEADS:
+            n_heads = _n_heads(llm, row, places)
+            name = "head" if n_heads == llm.model_info().n_heads else "kv_head"
+            heads = range(n_heads) if chosen is None else chosen
+            cells = tuple(Cell(layer=each, head=head) for each in layers for head in heads)
+            return cls(_OF_HEADS[places](0, 0), cells, (of_layers, Axis(name, heads)))
+        positions = range(row.n_tokens) if chosen is None else [row.position(unit) for unit in chosen]
+        words = row.words(llm)
+        cells = tuple(Cell(layer=each, positions=(position,)) for each in layers for position in positions)
+        of_positions = Axis("pos", positions, {"token": [words[position] for position in positions]})
+        return cls(_OF_POSITIONS[places](0), cells, (of_layers, of_positions))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.axes))
 
     def labelled(self, title: str, **tensors: torch.Tensor) -> Labelled:
         """With its axes."""
-        across = "head" if self._places in _OF_HEADS else "pos"
-        labels: dict[str, Any] = {} if across == "head" else {"token": self._words}
-        axes = (Axis("layer", range(self._shape[0])), Axis(across, range(self._shape[1]), labels))
-        return Labelled(title, axes, {name: OnAxes(one, ("layer", across)) for name, one in tensors.items()})
+        names = tuple(axis.name for axis in self.axes)
+        return Labelled(title, self.axes, {name: OnAxes(one, names) for name, one in tensors.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import ModelDescription, ServerInfo
+from transparent_llm.description import Limits, ModelDescription, ServerInfo
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.runtime.forking import lock_of
 from transparent_llm.wire import requests, responses
@@ -12,6 +12,8 @@ from transparent_llm.wire import requests, responses
 UNKNOWN_MODEL = ModelDescription(ModelInfo("", 0, 0, 0, 0, 0), digest="", dtype=None)
 """Of a run whose model was not asked for, or is not served any more, or not by the server that was asked: no index is
 known to be right, and of what comes nothing can be expected."""
+
+UNKNOWN_LIMITS = Limits(0, 0, 0, 0.0, 0, 0)
 
 
 class Models:
@@ -21,13 +23,16 @@ class Models:
         self._calls = calls
         self._by_digest: dict[str, ModelDescription] = {}
         self._features: frozenset[str] | None = None
+        self.limits = UNKNOWN_LIMITS
+        """Of the server, if it was asked."""
+
         self._lock = lock_of(self)  # one question is enough for all threads
 
     def ask(self) -> ServerInfo:
         """What the server says about itself now; its models need not be asked for again."""
         info = self._calls.unary("ServerInfo", requests.server_info(), responses.server_info)
         self._by_digest.update({model.digest: model for model in info.models if model.digest})
-        self._features = frozenset(info.features)
+        self._features, self.limits = frozenset(info.features), info.limits
         return info
 
     def find(self, digest: str) -> None:

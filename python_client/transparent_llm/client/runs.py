@@ -16,6 +16,7 @@ from transparent_llm.client.transport.calls import Calls
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import NotFoundError
 from transparent_llm.interventions import Effects, Intervention, RowComparison
+from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.sources import kept_in
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
@@ -76,14 +77,28 @@ class Runs:
         return run
 
     @plain_torch()
-    def read(self, read: Callable[[CurrentRun], _Result]) -> _Result:
-        """Read from the current run, which is run again if the server has lost it."""
-        for _ in range(MOST_RERUNS):
+    def read(
+        self,
+        read: Callable[[CurrentRun], _Result],
+        sources: Mapping[TransparentLlm, CurrentRun] | None = None,
+        kept: Mapping[str, KeptVector] | None = None,
+    ) -> _Result:
+        """Read from the current run, which is run again if the server has lost it; so are other runs that the read
+        takes something from, and kept vectors by digest are sent again."""
+        sources, kept = sources or {}, kept or {}
+        for _ in range(MOST_RERUNS * (1 + len(sources) + len(kept))):
             run = self.current()
             try:
                 return read(run)
             except NotFoundError as error:
-                if not (self._calls.config.rerun and is_lost_run(error)):
+                missing = missing_source(error)
+                if not self._calls.config.rerun or not missing:
+                    raise
+                bring = None if missing == run.result.run_id else self._brings(missing, kept, sources, run.key)
+                if bring is not None:
+                    bring()
+                    continue
+                if not is_lost_run(error):
                     raise
             log.debug("the server no longer has run %.80r; running its input again", run.result.run_id)
             again = self._make(run.run_input, run.edits, run.sources)
@@ -149,7 +164,7 @@ class Runs:
                 result = self._calls.unary("Run", request, read, key)
             except NotFoundError as error:
                 missing = missing_source(error)
-                bring = self._brings(missing, edits, sources, key)
+                bring = self._brings(missing, kept_in(edits), sources, key)
                 if not self._calls.config.rerun or bring is None or missing in lost:
                     raise
                 lost.add(missing)
@@ -161,15 +176,15 @@ class Runs:
     def _brings(
         self,
         missing: str,
-        edits: tuple[Intervention, ...],
+        kept: Mapping[str, KeptVector],
         sources: Mapping[TransparentLlm, CurrentRun],
         key: str,
     ) -> Callable[[], object] | None:
-        """What brings a run or a kept vector that edits take from to where a routing key leads; None: it is neither."""
+        """What brings a run or a kept vector that something takes from to where a routing key leads; None: neither."""
         run = next((source for source in sources.values() if source.result.run_id == missing), None)
         if run is not None:
             return partial(self._make, run.run_input, run.edits, run.sources, key)
-        vector = kept_in(edits).get(missing)
+        vector = kept.get(missing)
         if vector is None or vector.values is None:
             return None
         request, read = requests.keep_vector(vector.name, vector.values), partial(responses.kept, digest=missing)

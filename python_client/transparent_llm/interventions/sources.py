@@ -17,6 +17,11 @@ def sources_of(edits: Sequence[Intervention]) -> tuple[object, ...]:
     return tuple(dict.fromkeys(source for edit in edits for source in _within(edit.operation)))
 
 
+def sources_of_vector(vector: Vector) -> tuple[object, ...]:
+    """The same of one vector."""
+    return tuple(dict.fromkeys(_within(vector)))
+
+
 def with_unedited(edits: Sequence[Intervention], unedited: Callable[[], TransparentLlm]) -> tuple[Intervention, ...]:
     """The same edits, where those that freeze what the same input has without edits know the run of it, which is made
     once if there are any."""
@@ -33,6 +38,11 @@ def _is_of_same_input(edit: Intervention) -> bool:
 def kept_in(edits: Sequence[Intervention]) -> dict[str, KeptVector]:
     """The kept vectors that edits use, by digest."""
     return {part.digest: part for edit in edits for part in _parts(edit.operation) if isinstance(part, KeptVector)}
+
+
+def kept_in_vector(vector: Vector) -> dict[str, KeptVector]:
+    """The same of one vector."""
+    return {part.digest: part for part in (vector, *_parts(vector)) if isinstance(part, KeptVector)}
 
 
 def _parts(part: object) -> Iterator[Vector]:

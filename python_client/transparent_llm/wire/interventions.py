@@ -136,7 +136,7 @@ def kept_from_wire(messages: Sequence[service_pb2.KeptVector]) -> tuple[KeptVect
 
 
 def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
-    message = pb.Intervention(site=_site_to_wire(edit.site))
+    message = pb.Intervention(site=site_to_wire(edit.site))
     if edit.positions == "all":
         message.all_positions = True
     elif edit.positions == "last":
@@ -153,7 +153,7 @@ def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
 
 def _operation_to_wire(message: pb.Intervention, operation: ops.Operation, run_id_of: Named) -> None:
     def sent(vector: Vector) -> pb.Vector:
-        return _vector_to_wire(vector, run_id_of)
+        return vector_to_wire(vector, run_id_of)
 
     if isinstance(operation, ops.Scale):
         message.scale.CopyFrom(pb.ScaleEdit(factor=operation.factor))
@@ -190,14 +190,20 @@ def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
     return message
 
 
-def _site_to_wire(site: Site) -> pb.Site:
+def site_to_wire(site: Site) -> pb.Site:
+    """A site as a message."""
     kind = _KINDS[site.kind]
     all_heads = site.kind in OF_HEADS and site.head is None
     neurons = site.neurons or ()
     return pb.Site(kind=kind, layer=site.layer, head=site.head, neurons=neurons, all_heads=all_heads)  # type: ignore[arg-type]
 
 
-def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
+def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
+    """A vector as a message.
+
+    Raises:
+        InvalidRequestError: its type does not travel.
+    """
     if isinstance(vector, KeptVector):
         return pb.Vector(kept=vector.digest)
     if isinstance(vector, vectors.Literal):
@@ -205,11 +211,11 @@ def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
     if isinstance(vector, vectors.ValueOf):
         return pb.Vector(
             value=pb.RunValue(
-                run_id=run_id_of(vector.source), site=_site_to_wire(vector.site), row=vector.row, pos=vector.pos
+                run_id=run_id_of(vector.source), site=site_to_wire(vector.site), row=vector.row, pos=vector.pos
             )
         )
     if isinstance(vector, vectors.Difference):
-        parts = (_vector_to_wire(part, run_id_of) for part in (vector.minuend, vector.subtrahend))
+        parts = (vector_to_wire(part, run_id_of) for part in (vector.minuend, vector.subtrahend))
         return pb.Vector(difference=pb.VectorDifference(minuend=next(parts), subtrahend=next(parts)))
     if isinstance(vector, vectors.Unembedding):
         return pb.Vector(unembedding=vector.token)
@@ -218,8 +224,8 @@ def _vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
 
 
 def _edit_from_wire(message: pb.Intervention, sources: Sources) -> Intervention:
-    _require_known(message)
-    site = _site_from_wire(message.site)
+    require_known(message)
+    site = site_from_wire(message.site)
     positions: object = {"all_positions": "all", "last_position": "last"}.get(message.WhichOneof("positions") or "")
     if message.HasField("chosen_positions"):
         positions = tuple(message.chosen_positions.indices)
@@ -235,7 +241,13 @@ def _edit_from_wire(message: pb.Intervention, sources: Sources) -> Intervention:
     return _OPERATIONS[which](site, getattr(message, which), sources, where)
 
 
-def _vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Vector:
+def vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Vector:
+    """A vector out of a request.
+
+    Raises:
+        InvalidRequestError: it is absent, or makes no sense.
+        NotFoundError: a run or vector that is not there.
+    """
     source = message.WhichOneof("source")
     if source is None or depth > _DEEPEST:
         raise InvalidRequestError("a vector of an edit is absent, or too many differences deep")
@@ -243,10 +255,10 @@ def _vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> V
         return made.literal(tensors.decode(message.literal))
     if source == "value":
         value = message.value
-        return made.value_of(_site_from_wire(value.site), sources.run_of(value.run_id), row=value.row, pos=value.pos)
+        return made.value_of(site_from_wire(value.site), sources.run_of(value.run_id), row=value.row, pos=value.pos)
     if source == "difference":
         both = message.difference
-        one, other = (_vector_from_wire(part, sources, depth + 1) for part in (both.minuend, both.subtrahend))
+        one, other = (vector_from_wire(part, sources, depth + 1) for part in (both.minuend, both.subtrahend))
         return one - other
     if source == "kept":
         return sources.vector_of(message.kept)
@@ -255,7 +267,12 @@ def _vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> V
     return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)
 
 
-def _site_from_wire(message: pb.Site) -> Site:
+def site_from_wire(message: pb.Site) -> Site:
+    """A site out of a request.
+
+    Raises:
+        InvalidRequestError: it is absent, or makes no sense.
+    """
     kind = _KIND_BY_WIRE.get(message.kind)
     if kind is None:
         raise InvalidRequestError("the site of an edit is absent, or of a kind that this server does not know")
@@ -281,9 +298,9 @@ def _frozen(site: Site, source: TransparentLlm, where: dict[str, object]) -> Int
 _OPERATIONS: dict[str, Callable[..., Intervention]] = {
     "scale": lambda site, m, _, where: made.scale(site, m.factor, **where),
     "add": lambda site, m, sources, where: made.add(
-        site, _vector_from_wire(m.vector, sources), m.factor, relative=m.relative, **where
+        site, vector_from_wire(m.vector, sources), m.factor, relative=m.relative, **where
     ),
-    "set": lambda site, m, sources, where: made.set_to(site, _vector_from_wire(m.vector, sources), **where),
+    "set": lambda site, m, sources, where: made.set_to(site, vector_from_wire(m.vector, sources), **where),
     "mean": lambda site, m, sources, where: made.mean(site, sources.run_of(m.run_id), **where),
     "patch": lambda site, m, sources, where: made.patch(
         site,
@@ -294,24 +311,24 @@ _OPERATIONS: dict[str, Callable[..., Intervention]] = {
     ),
     "freeze": lambda site, m, sources, where: _frozen(site, sources.run_of(m.run_id), where),
     "project": lambda site, m, sources, where: made.project(
-        site, _vector_from_wire(m.vector, sources), m.factor, **where
+        site, vector_from_wire(m.vector, sources), m.factor, **where
     ),
     "clamp": lambda site, m, sources, where: made.clamp(
-        site, _vector_from_wire(m.vector, sources), m.least, m.most, **where
+        site, vector_from_wire(m.vector, sources), m.least, m.most, **where
     ),
     "swap": lambda site, m, sources, where: made.swap(
-        site, _vector_from_wire(m.origin, sources), _vector_from_wire(m.target, sources), **where
+        site, vector_from_wire(m.origin, sources), vector_from_wire(m.target, sources), **where
     ),
     "noise": lambda site, m, _, where: made.noise(site, m.sd, m.seed, **where),
 }
 """Field of an `Intervention` -> the edit that it is."""
 
 
-def _require_known(message: Message) -> None:
-    """Refuse fields that a newer schema has: without them it would be another edit."""
+def require_known(message: Message) -> None:
+    """Refuse fields that a newer schema has: without them it would ask for something else."""
     if len(UnknownFieldSet(message)):
         raise InvalidRequestError(f"an edit has a field that this server does not know, in {message.DESCRIPTOR.name}")
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else [value]:
-                _require_known(part)
+                require_known(part)

@@ -143,6 +143,9 @@ class ServerConfig:
     """Multiply-adds of the analyses of one answer. For 1000 tokens of a model of 7 billion parameters the contribution
     graph is 5e12, and a logit lens of all layers with the divergence from the output 9 to 35e12, by the vocabulary."""
 
+    max_sweep_positions: int = 4 * 2**20
+    """Positions that one sweep may compute: cells times rows times positions of the run."""
+
     chunk_bytes: int = MIB
     """Data in one message of a stream, unless the client asks for another size."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart, SweepPlan
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import Effects, Intervention, RowComparison
@@ -21,9 +22,10 @@ from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.tokenization import Tokenization
 from transparent_llm_server.models.interventions.rewriting import Edits
 from transparent_llm_server.models.keeping import Keeping
+from transparent_llm_server.models.sweeping.swept_run import SweptRun
 
 
-class Running(Editable, Keeping, TransparentLlm):
+class Running(Editable, Keeping, Sweepable, TransparentLlm):
     """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
 
     _model: BridgedModel
@@ -107,6 +109,27 @@ class Running(Editable, Keeping, TransparentLlm):
         made = Edits(self._model, edits, batch.lengths)
         capture = made.run(batch)
         return RunValues(self._model, capture, made.effects)
+
+    def swept(self, sweep: Sweep) -> SweptRun:
+        """A sweep of the current run, checked, of which nothing was computed yet. Raises: as `sweep`."""
+        return SweptRun(self._model, self._current_run.get(), sweep)
+
+    def plan_sweep(self, sweep: Sweep) -> SweepPlan:
+        """What it would take."""
+        with standard_numerics():
+            swept = self.swept(sweep)
+        batch, n_pos = self._current_run.get().tokens().shape
+        return SweepPlan(len(sweep.cells) * (len(sweep.rows) or batch) * n_pos, 0, swept.cells_at_once)
+
+    def sweep(self, sweep: Sweep) -> Iterator[SweepPart]:
+        """What each cell gives, of some at a time."""
+        with standard_numerics():
+            swept = self.swept(sweep)
+            baselines = swept.baselines()
+        for n, cells in enumerate(swept.passes()):
+            with standard_numerics():
+                values = swept.measured(cells)
+            yield SweepPart(None if n else baselines, cells, values)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

@@ -34,6 +34,9 @@ class Admission:
         self._max_text_bytes = config.max_text_bytes
         self._max_tokens = config.max_tokens_per_run
         self._max_read_bytes, self._max_read_work = config.max_read_bytes, config.max_read_work
+        self.max_sweep_positions = config.max_sweep_positions
+        """Cells times rows times positions of one sweep."""
+
         self._most_messages = max(_MOST_MESSAGES, -(-config.max_read_bytes // max(1, config.chunk_bytes)))
 
     @property
@@ -95,6 +98,20 @@ class Admission:
                 f"the text of these {n_tokens} tokens makes an answer of {nbytes} bytes, and one message has at most "
                 f"{_MOST_ANSWER_BYTES}; send fewer tokens at once",
                 metadata={"needed": str(nbytes), "allowed": str(_MOST_ANSWER_BYTES)},
+            )
+
+    def require_sweep(self, positions: int, n_cells: int) -> None:
+        """Refuse a sweep that computes too many positions.
+
+        Raises:
+            TooLargeError: TOO_LARGE, with what is needed and what is allowed.
+        """
+        allowed = self.max_sweep_positions
+        if positions > allowed:
+            raise TooLargeError(
+                f"this sweep computes {positions} positions for {n_cells} cells, the server does at most {allowed} for "
+                "one: ask for fewer cells or rows at once, or sweep a shorter text",
+                metadata={"needed": str(positions), "allowed": str(allowed)},
             )
 
     def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> int:

@@ -37,13 +37,13 @@ def edited(
         NotSupportedError: the model cannot be edited, or not there.
         TooLargeError: too many edits, or too many bytes of kept vectors.
     """
-    sources = _Sources(runs, vectors, owner)
+    sources = Sources(runs, vectors, owner)
     found = model.edited(prepared, interventions.from_wire(request.edits, sources), sources.ids.__getitem__)
     return dataclasses.replace(found, sources=tuple(sources.runs.values())) if sources.runs else found
 
 
-class _Sources:
-    """Of the edits of one run of an owner."""
+class Sources:
+    """Of the edits of one run or sweep of an owner."""
 
     def __init__(self, runs: RunStore[CompletedRun], vectors: VectorStore, owner: str) -> None:
         self._stored, self._vectors, self._owner = runs, vectors, owner
@@ -52,6 +52,7 @@ class _Sources:
         self.ids: dict[TransparentLlm, str] = {}
 
     def run_of(self, run_id: str) -> TransparentLlm:
+        """An object whose current run has this id."""
         if run_id not in self.runs:  # one object, also if the run is made again meanwhile
             self.runs[run_id] = self._stored.get(run_id, self._owner)
         llm = self.runs[run_id].llm
@@ -59,6 +60,7 @@ class _Sources:
         return llm
 
     def vector_of(self, digest: str) -> Vector:
+        """A kept vector."""
         if digest not in self._tensors:
             self._tensors[digest] = self._vectors.get(digest, self._owner)
             nbytes = sum(tensor.nbytes for tensor in self._tensors.values())

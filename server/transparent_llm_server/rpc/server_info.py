@@ -10,15 +10,34 @@ from transparent_llm.description import Limits, ServerInfo
 from transparent_llm.interventions.kept import MOST_ELEMENTS
 from transparent_llm.version import API_VERSION, __version__
 from transparent_llm.wire.fetch import MOST_ITEMS
+from transparent_llm.wire.sweeps import MOST_CELLS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
 from transparent_llm_server.scheduling.run_store import RunStore
 
+FEATURES = (
+    "slices",
+    "wire_dtype",
+    "resume",
+    "run_tokens",
+    "edits",
+    "compare_runs",
+    "kept_vectors",
+    "factored",
+    "fetch",
+    "neuron_outputs",
+    "plan",
+    "model_states",
+    "tokenize",
+    "add_bos",
+    "analysis",
+    "top_tokens",
+    "sweep",
+)
 
-def server_info(
-    config: ServerConfig, registry: Registry, runs: RunStore[CompletedRun], features: tuple[str, ...], owner: str
-) -> ServerInfo:
+
+def server_info(config: ServerConfig, registry: Registry, runs: RunStore[CompletedRun], owner: str) -> ServerInfo:
     """As it is now, with an owner's own numbers."""
     stored_runs, stored_run_bytes = runs.usage(owner)
     return ServerInfo(
@@ -26,7 +45,7 @@ def server_info(
         server_version=__version__,
         models=registry.descriptions(),
         limits=limits_of(config, runs.max_bytes_per_owner),
-        features=features,
+        features=FEATURES,
         versions=_library_versions(),
         stored_runs=stored_runs,
         stored_run_bytes=stored_run_bytes,
@@ -54,6 +73,8 @@ def limits_of(config: ServerConfig, run_bytes_per_owner: int) -> Limits:
         vector_bytes_per_owner=min(config.vector_bytes_per_owner, config.vector_store_bytes),
         vectors_per_owner=config.vectors_per_owner,
         max_vector_elements=MOST_ELEMENTS,
+        max_sweep_cells=MOST_CELLS,
+        max_sweep_positions=config.max_sweep_positions,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -18,7 +18,7 @@ from transparent_llm.errors import NotFoundError
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.wire._gen import service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
@@ -34,6 +34,7 @@ from transparent_llm_server.rpc.compared_runs import compare
 from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.intake import Intake
 from transparent_llm_server.rpc.server_info import server_info
+from transparent_llm_server.rpc.sweeps import Sweeps, require_of_plan
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
@@ -42,7 +43,7 @@ from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.sharing import Sharing
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
 from transparent_llm_server.scheduling.vector_store import VectorStore
-from transparent_llm_server.streaming.chunks import etag
+from transparent_llm_server.streaming.chunks import Outgoing, etag
 
 log = logging.getLogger(__name__)
 _Frames = Iterator[bytes]
@@ -56,30 +57,14 @@ class _OfRun(Protocol):
     options: tensor_pb2.TensorOptions
 
 
+class _RunNamed(Protocol):
+    run_id: str
+
+
 class _OfModel(Protocol):
     model: str
     model_digest: str
     options: tensor_pb2.TensorOptions
-
-
-FEATURES = (
-    "slices",
-    "wire_dtype",
-    "resume",
-    "run_tokens",
-    "edits",
-    "compare_runs",
-    "kept_vectors",
-    "factored",
-    "fetch",
-    "neuron_outputs",
-    "plan",
-    "model_states",
-    "tokenize",
-    "add_bos",
-    "analysis",
-    "top_tokens",
-)
 
 
 class TransparentLlmServicer:
@@ -108,6 +93,7 @@ class TransparentLlmServicer:
         self.intake = Intake(self._admission, tokenizing)
         """Reads what calls bring for a tokenizer."""
 
+        self._sweeps = Sweeps(engine, self.queue, self._admission, self.quotas, runs, self.vectors)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -116,8 +102,8 @@ class TransparentLlmServicer:
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
 
     def ServerInfo(self, request: service_pb2.ServerInfoRequest, context: _Context) -> service_pb2.ServerInfoResponse:
-        owner = self._owner_of(context)
-        return wire_model.server_to_wire(server_info(self._config, self._registry, self._runs, FEATURES, owner))
+        told = server_info(self._config, self._registry, self._runs, self._owner_of(context))
+        return wire_model.server_to_wire(told)
 
     def ModelInfo(self, request: service_pb2.ModelInfoRequest, context: _Context) -> service_pb2.ModelInfoResponse:
         with self._registry.use(request.model) as model:
@@ -231,18 +217,32 @@ class TransparentLlmServicer:
         with self._held_run(request, context) as run:
             headers = [
                 tensors.header(part.name, part.dtype, part.value.shape, part.dims)
-                for part in self._answers.parts_of_all(reader_of(run), request, caller)
+                for part in self._planned(run, request, caller)
             ]
+            sweep = None
+            if request.HasField("sweep"):
+                require_of_plan(request.sweep, request.run_id)
+                sweep = self._sweeps.plan(run, request.sweep, caller)
         return service_pb2.PlanResponse(
             tensors=headers,
+            sweep=sweep,
             total_bytes=sum(header.total_bytes for header in headers),
             max_read_bytes=self._config.max_read_bytes,
         )
 
+    def _planned(self, run: CompletedRun, request: service_pb2.PlanRequest, caller: Caller) -> Iterable[Outgoing]:
+        """Of its reads, of which it needs none where it has a sweep."""
+        if request.HasField("sweep") and not request.items:
+            return ()
+        return self._answers.parts_of_all(reader_of(run), request, caller)
+
+    def Sweep(self, request: sweeps_pb2.SweepRequest, context: _Context) -> _Frames:
+        caller = self._caller(context)
+        with self._held_run(request, context) as run:
+            yield from self._sweeps.stream(run, request, caller)
+
     @contextmanager
-    def _held_run(
-        self, request: _OfRun | service_pb2.PlanRequest | service_pb2.CompareRunsRequest, context: _Context
-    ) -> Iterator[CompletedRun]:
+    def _held_run(self, request: _RunNamed, context: _Context) -> Iterator[CompletedRun]:
         """The run that a request names, whose model stays loaded within this block."""
         run = self._runs.get(request.run_id, self._owner_of(context))
         with self._registry.hold(run.model):

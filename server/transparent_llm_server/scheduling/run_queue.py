@@ -75,11 +75,16 @@ class RunQueue:
         self._hold = hold
         self._changed = threading.Condition()
         self.computed_positions = 0
-        """Of all runs so far, padding included."""
+        """Of all runs and sweeps so far, padding included."""
 
         self._twins = Twins(runs)
         self._waiting: dict[str, _Entry] = {}
         self._computed: dict[str, _Entry] = {}
+
+    def count(self, positions: int) -> None:
+        """So many more were computed, by what is no run."""
+        with self._changed:
+            self.computed_positions += positions
 
     def submit(
         self,
@@ -270,7 +275,7 @@ class RunQueue:
         model, waits = group[0].model, [entry.wait for entry in group]
         with self._work_events.forward(model.name, model.description.device, waits):
             results = model.execute([entry.prepared for entry in group])
-        self.computed_positions += sum(entry.prepared.n_tokens for entry in group)
+        self.count(sum(entry.prepared.n_tokens for entry in group))
         return results
 
     def _is_wanted(self, group: Sequence[_Entry]) -> bool:

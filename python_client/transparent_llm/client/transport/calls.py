@@ -173,6 +173,42 @@ class Calls:
         finally:
             meter.close()
 
+    def messages(
+        self,
+        rpc: str,
+        request: Callable[[], Request],
+        take: Callable[[bytes], None],
+        run_key: str,
+        interruptible: Interruptible,
+    ) -> None:
+        """Give all messages of a stream to `take`. One that breaks is asked for anew, with what `request` makes then.
+
+        Raises:
+            InternalError: `take` finds that a message is no answer.
+        """
+        deadline = time.monotonic() + self.config.timeout_s
+        meter = Meter(rpc, None if callable(self.config.progress) else self.config.progress)
+        retries = Retries(self.config, self._absence, meter, was_reached=self._has_answered)
+        try:
+            while True:
+                has_come = False
+                try:
+                    with interruptible:
+                        for message in self._messages(rpc, request(), run_key, deadline, interruptible):
+                            take(message)
+                            has_come = True
+                            self._answered()
+                    return
+                except grpc.RpcError as error:
+                    failure = self._failure(error)
+                except ProtocolError as error:
+                    raise self._broken(rpc, error) from None
+                by_us = interruptible.is_cancelled or self.channel.is_closed
+                retries.backoff(failure, deadline, progress=has_come, by_us=by_us)
+                log.debug("asking for what has not come of a %s", rpc)
+        finally:
+            meter.close()
+
     def _answered(self) -> None:
         self._has_answered = True
         self._absence.end()

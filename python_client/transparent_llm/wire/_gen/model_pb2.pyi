@@ -119,7 +119,7 @@ class ModelDescription(_message.Message):
     def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., revision: _Optional[str] = ..., quantization: _Optional[str] = ..., devices: _Optional[_Mapping[str, int]] = ..., weight_bytes: _Optional[int] = ..., on_demand: bool = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length", "max_read_bytes", "run_bytes_per_owner", "max_streams", "max_streams_per_owner", "model_bytes", "max_text_bytes", "max_items", "max_read_work", "vector_store_bytes", "vector_bytes_per_owner", "vectors_per_owner", "max_vector_elements")
+    __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length", "max_read_bytes", "run_bytes_per_owner", "max_streams", "max_streams_per_owner", "model_bytes", "max_text_bytes", "max_items", "max_read_work", "vector_store_bytes", "vector_bytes_per_owner", "vectors_per_owner", "max_vector_elements", "max_sweep_cells", "max_sweep_positions")
     MAX_TOKENS_PER_RUN_FIELD_NUMBER: _ClassVar[int]
     MAX_SENTENCES_PER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,8 @@ class Limits(_message.Message):
     VECTOR_BYTES_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     VECTORS_PER_OWNER_FIELD_NUMBER: _ClassVar[int]
     MAX_VECTOR_ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SWEEP_CELLS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SWEEP_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     max_tokens_per_run: int
     max_sentences_per_run: int
     run_store_bytes: int
@@ -156,4 +158,6 @@ class Limits(_message.Message):
     vector_bytes_per_owner: int
     vectors_per_owner: int
     max_vector_elements: int
-    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ..., max_read_bytes: _Optional[int] = ..., run_bytes_per_owner: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_owner: _Optional[int] = ..., model_bytes: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_items: _Optional[int] = ..., max_read_work: _Optional[int] = ..., vector_store_bytes: _Optional[int] = ..., vector_bytes_per_owner: _Optional[int] = ..., vectors_per_owner: _Optional[int] = ..., max_vector_elements: _Optional[int] = ...) -> None: ...
+    max_sweep_cells: int
+    max_sweep_positions: int
+    def __init__(self, max_tokens_per_run: _Optional[int] = ..., max_sentences_per_run: _Optional[int] = ..., run_store_bytes: _Optional[int] = ..., run_ttl_seconds: _Optional[float] = ..., max_chunk_bytes: _Optional[int] = ..., queue_length: _Optional[int] = ..., max_read_bytes: _Optional[int] = ..., run_bytes_per_owner: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_streams_per_owner: _Optional[int] = ..., model_bytes: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_items: _Optional[int] = ..., max_read_work: _Optional[int] = ..., vector_store_bytes: _Optional[int] = ..., vector_bytes_per_owner: _Optional[int] = ..., vectors_per_owner: _Optional[int] = ..., max_vector_elements: _Optional[int] = ..., max_sweep_cells: _Optional[int] = ..., max_sweep_positions: _Optional[int] = ...) -> None: ...

@@ -2,6 +2,7 @@ from . import analysis_pb2 as _analysis_pb2
 from . import interventions_pb2 as _interventions_pb2
 from . import method_pb2 as _method_pb2
 from . import model_pb2 as _model_pb2
+from . import sweeps_pb2 as _sweeps_pb2
 from . import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -504,19 +505,23 @@ class FetchRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[FetchItem, _Mapping]]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("run_id", "items")
+    __slots__ = ("run_id", "items", "sweep")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     items: _containers.RepeatedCompositeFieldContainer[FetchItem]
-    def __init__(self, run_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[FetchItem, _Mapping]]] = ...) -> None: ...
+    sweep: _sweeps_pb2.SweepRequest
+    def __init__(self, run_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[FetchItem, _Mapping]]] = ..., sweep: _Optional[_Union[_sweeps_pb2.SweepRequest, _Mapping]] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("tensors", "total_bytes", "max_read_bytes")
+    __slots__ = ("tensors", "total_bytes", "max_read_bytes", "sweep")
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
     tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorHeader]
     total_bytes: int
     max_read_bytes: int
-    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorHeader, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., max_read_bytes: _Optional[int] = ...) -> None: ...
+    sweep: _sweeps_pb2.SweepPlan
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorHeader, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., max_read_bytes: _Optional[int] = ..., sweep: _Optional[_Union[_sweeps_pb2.SweepPlan, _Mapping]] = ...) -> None: ...

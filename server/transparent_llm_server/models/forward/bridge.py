@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError, ModelRefusedError
 from transparent_llm_server.models.families import finish_logits
+from transparent_llm_server.models.forward.blocks import Blocks
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.edits import EditDetector, count_writes
 from transparent_llm_server.models.forward.layer import Layer, LayerPlace
 from transparent_llm_server.models.forward.neurons import Materialize, unbridged
 from transparent_llm_server.models.forward.norms import Norm
-from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, Rewrites, last_hook
+from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, Rewrites, Section, last_hook
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
 from transparent_llm_server.models.forward.structure import Structure
@@ -146,8 +147,10 @@ class BridgedModel:
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, residual_out, generation)
 
-    def look(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, generation: int) -> None:
-        """Run a batch for what its rewrites see of it, with the weights of a generation.
+    def section(
+        self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, section: Section, generation: int
+    ) -> Mapping[Site, torch.Tensor]:
+        """Run some blocks for a batch, with the weights of a generation: what is wanted of them.
 
         Raises:
             NotFoundError: MODEL_CHANGED, as they are not the same any more.
@@ -157,8 +160,14 @@ class BridgedModel:
             self.edits.check()
             self.edits.require_unchanged(generation)
             self.edits.require_no_hooks()
-            self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites)
+            shown = self._pass.section(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites, section)
             self.edits.require_unchanged(generation)
+        return shown
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """Of which lower ones can be left out of a pass, if they can be found so."""
+        return self._pass.blocks
 
     @property
     def engine(self) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from transparent_llm.errors import ModelRefusedError, NotSupportedError
+from transparent_llm_server.models.forward.blocks import Blocks
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.layer import Layer
 from transparent_llm_server.models.forward.score_products import FIELDS, ScoreProducts
@@ -34,6 +37,25 @@ Body = Callable[[torch.Tensor, torch.Tensor], object]
 """Computes the blocks of a plain model, from tokens and mask, and as little else as it can."""
 
 
+@dataclass(frozen=True)
+class Section:
+    """Of a pass: some of its blocks, and what is kept of them."""
+
+    wanted: frozenset[Site]
+    start: int = 0
+    """The first block that is computed."""
+
+    stream: torch.Tensor | None = None
+    """What enters it [batch pos d_model], where it is not the first of the model."""
+
+    stop: int | None = None
+    """The first block that is not computed; None: all are to the end."""
+
+
+class _EnoughError(Exception):
+    """All that is wanted has passed."""
+
+
 class ForwardPass(ABC):
     """Of one model. One at a time: what passes is kept in one place."""
 
@@ -48,6 +70,19 @@ class ForwardPass(ABC):
             ModelRefusedError: a tensor did not show.
             NotSupportedError: this engine rewrites nothing.
         """
+
+    @abstractmethod
+    def section(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, section: Section) -> _Shown:
+        """Run some blocks: what is wanted of them, and what the rewrites of their layers need.
+
+        Raises:
+            NotSupportedError: this engine rewrites nothing.
+        """
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """Of which lower ones can be left out; None: of none."""
+        return None
 
 
 class BridgePass(ForwardPass):
@@ -67,7 +102,7 @@ class BridgePass(ForwardPass):
     def run(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> _Shown:
         """Through the bridge's hooks."""
         if rewrites:
-            raise NotSupportedError("this model runs through TransformerLens' bridge, where runs cannot be edited")
+            raise _no_edits()
         try:
             _, cache = self._bridge.run_with_cache(
                 tokens,
@@ -84,6 +119,10 @@ class BridgePass(ForwardPass):
         _require_all(self._names, found)
         return {site: self._layers[site.layer].as_captured(site.field, tensor) for site, tensor in found.items()}
 
+    def section(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, section: Section) -> _Shown:  # noqa: ARG002
+        """Nothing can be rewritten."""
+        raise _no_edits()
+
 
 class TappedPass(ForwardPass):
     """Through the plain model, by hooks on its own modules."""
@@ -95,6 +134,7 @@ class TappedPass(ForwardPass):
         self._sites = tuple(site for site, tap in taps if not tap.is_optional)
         self._cancelling = [layer.plain.register_forward_pre_hook(raise_if_cancelled) for layer in layers]
         self._taps = Taps(taps)
+        self._blocks = Blocks([layer.plain for layer in layers])
 
     def run(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites | None = None) -> _Shown:
         """Through the taps."""
@@ -107,11 +147,46 @@ class TappedPass(ForwardPass):
         _require_all(self._sites, kept)
         return kept
 
+    def section(self, tokens: torch.Tensor, mask: torch.Tensor, rewrites: Rewrites, section: Section) -> _Shown:
+        """Through the taps of layers that something is wanted of."""
+        of_layers = {site.layer for site in rewrites}
+        wanted = section.wanted | {site for site in self._sites if site.layer in of_layers}
+        made = dict(rewrites)
+        if section.stop is not None:
+            entry = Site(section.stop, "residual_in")
+            made[entry] = partial(_stopped, entry, made.get(entry))
+        with ExitStack() as stack:
+            if any(site.field in FIELDS for site in made):
+                products = stack.enter_context(ScoreProducts(made, self._layers))
+                made = products.rewrites
+            if section.stream is not None:
+                stack.enter_context(self._blocks.begun_at(section.start, section.stream))
+            kept = stack.enter_context(self._taps.keeping(made, wanted))
+            stack.enter_context(suppress(_EnoughError))
+            self._body(tokens, mask)
+        return kept
+
+    @property
+    def blocks(self) -> Blocks:
+        """All of them."""
+        return self._blocks
+
     def remove(self) -> None:
         """Take its hooks off the model."""
         self._taps.remove()
         for handle in self._cancelling:
             handle.remove()
+
+
+def _stopped(
+    entry: Site, rewrite: Rewrite | None, tensor: torch.Tensor, kept: dict[Site, torch.Tensor]
+) -> torch.Tensor:
+    kept[entry] = tensor if rewrite is None else rewrite(tensor, kept)
+    raise _EnoughError
+
+
+def _no_edits() -> NotSupportedError:
+    return NotSupportedError("this model runs through TransformerLens' bridge, where runs cannot be edited")
 
 
 def last_hook(layers: Sequence[Layer]) -> str:

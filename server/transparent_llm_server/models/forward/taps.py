@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -69,10 +69,13 @@ class Taps(Generic[_Key]):
             self._handles.append(module.register_forward_hook(self._at_output(found)))
 
     @contextmanager
-    def keeping(self, rewrites: Mapping[_Key, Rewrite] | None = None) -> Iterator[dict[_Key, torch.Tensor]]:
-        """Within this block what passes in this thread is kept, in the mapping that it yields, and rewritten."""
+    def keeping(
+        self, rewrites: Mapping[_Key, Rewrite] | None = None, wanted: Collection[_Key] | None = None
+    ) -> Iterator[dict[_Key, torch.Tensor]]:
+        """Within this block what passes in this thread is kept, in the mapping that it yields, and rewritten. With
+        `wanted`, of what is not rewritten that alone is looked at."""
         kept: dict[_Key, torch.Tensor] = {}
-        self._of_thread.pass_ = _Pass(kept, rewrites or {})
+        self._of_thread.pass_ = _Pass(kept, rewrites or {}, wanted)
         try:
             yield kept
         finally:
@@ -117,12 +120,13 @@ class _Pass:
 
     kept: dict[Any, torch.Tensor]
     rewrites: Mapping[Any, Rewrite]
+    wanted: Collection[Any] | None
 
     def through(self, taps: Sequence[tuple[Any, Tap]], passing: Any) -> Any:
         """Keep, and rewrite, what these taps see: what passes on."""
         for key, tap in taps:
             rewrite = self.rewrites.get(key) if self.rewrites else None
-            if tap.is_optional and rewrite is None:
+            if rewrite is None and (tap.is_optional or not (self.wanted is None or key in self.wanted)):
                 continue
             tensor = tap.pick(passing)
             if tensor is None:

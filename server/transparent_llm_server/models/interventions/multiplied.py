@@ -16,6 +16,7 @@ from transparent_llm.interventions.vector import ValueOf
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.passes import Section
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
 from transparent_llm_server.models.interventions.frozen_norm import FrozenNorm
@@ -64,7 +65,8 @@ def multiplied(model: BridgedModel, values: RunValues) -> Multiplied:
     found: Multiplied = {}
     batch = Batch(capture.tokens, capture.mask)
     for rows, part in batch.split(model.regimes):
-        model.look(part.tokens, part.mask, _rewrites(model, values, rows, part, found), capture.generation)
+        rewrites = _rewrites(model, values, rows, part, found)
+        model.section(part.tokens, part.mask, rewrites, Section(frozenset()), capture.generation)
     for (layer, kind), edited in _edited(values).items():
         found[layer, kind] = edited
     return found

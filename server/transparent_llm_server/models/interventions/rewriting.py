@@ -67,6 +67,13 @@ class Edits:
             self._edits.append(Edit(edit, site, selected, function_of(edit, site, selected, sources)))
         self._made: list[list[Edit]] = []
 
+    @classmethod
+    def ready(cls, model: BridgedModel, edits: Sequence[Edit]) -> Edits:
+        """Of edits that were checked."""
+        made = cls.__new__(cls)
+        made._model, made._edits = model, list(edits)
+        return made
+
     @property
     def effects(self) -> tuple[EditEffect, ...]:
         """What each did, in the order in which they were given. After all passes."""
@@ -100,13 +107,25 @@ class Edits:
         self._made.append(edits)
         rewrites = self._rewrites(tuple(batch.tokens.shape), edits, keeps=keeps)
         capture = self._model.forward(batch.tokens, batch.mask, rewrites)
+        scale = self._final_scale(capture.residual_out, edits, keeps=keeps)
+        return capture if scale is None else replace(capture, final_scale=scale)
+
+    def final_scale(self, residual_out: torch.Tensor) -> torch.Tensor | None:
+        """What the final norm divides by [batch pos 1], if not what it would; of the stream as it leaves the blocks."""
+        return self._final_scale(residual_out, self._edits, keeps=False)
+
+    def _final_scale(self, residual_out: torch.Tensor, edits: Sequence[Edit], *, keeps: bool) -> torch.Tensor | None:
         final = [edit for edit in edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
         norm = self._model.final_norm
         if not final or norm is None:
-            return capture
-        own = norm.scale(capture.residual_out)
+            return None
+        own = norm.scale(residual_out)
         scale = all_made(final, own)
-        return capture if scale is own and not keeps else replace(capture, final_scale=scale)
+        return None if scale is own and not keeps else scale
+
+    def rewrites(self, batch_pos: Sequence[int]) -> Rewrites:
+        """What becomes of the tensors of one pass of so many rows and positions."""
+        return self._rewrites(tuple(batch_pos), self._edits, keeps=False)
 
     def _rewrites(self, batch_pos: tuple[int, ...], edits: Sequence[Edit], *, keeps: bool) -> Rewrites:
         """What becomes of the tensors of a pass of so many rows and positions."""

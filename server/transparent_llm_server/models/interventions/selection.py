@@ -33,7 +33,7 @@ def require_few_places(edits: Sequence[Intervention], lengths: Sequence[int]) ->
     Raises:
         TooLargeError: with the numbers.
     """
-    count = sum(_n_places(edit, lengths) for edit in edits)
+    count = sum(n_places(edit, lengths) for edit in edits)
     if count > MOST_PLACES:
         raise TooLargeError(
             f"these edits select {count} positions of rows together, at most {MOST_PLACES} can be edited in one run",
@@ -41,7 +41,8 @@ def require_few_places(edits: Sequence[Intervention], lengths: Sequence[int]) ->
         )
 
 
-def _n_places(edit: Intervention, lengths: Sequence[int]) -> int:
+def n_places(edit: Intervention, lengths: Sequence[int]) -> int:
+    """About how many an edit selects, and not fewer; quickly."""
     n_rows = len(lengths) if edit.rows == "all" else len(edit.rows)
     if edit.positions == "all":
         return sum(lengths) if edit.rows == "all" else n_rows * max(lengths, default=0)

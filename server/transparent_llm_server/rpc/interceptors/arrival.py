@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
 from transparent_llm.wire.entries import count_entries
 from transparent_llm.wire.fetch import MOST_ITEMS
+from transparent_llm.wire.sweeps import MOST_CELLS
 from transparent_llm_server.rpc.interceptors.base import (
     Continuation,
     Handler,
@@ -36,13 +37,15 @@ _MOST_BYTES = {
     "KeepVector": 2**22,
     "Fetch": 2**20,
     "Plan": 2**20,
+    "Sweep": 2**22,
     "Run": 2**31,
     "Tokenize": 2**31,
 }
 """Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
 
-_WITH_ITEMS, _MOST_FIELDS = ("Fetch", "Plan"), MOST_ITEMS + 64
-"""A request with so many fields, items for the most part, is not parsed to tell how many it has."""
+_MOST_ENTRIES = {"Fetch": MOST_ITEMS, "Plan": MOST_ITEMS, "Sweep": MOST_CELLS}
+_FIELDS_BESIDES = 1024
+"""A request with so many more fields, items or cells for the most part, is not parsed to tell how many it has."""
 
 _one_at_a_time = threading.Lock()  # nobody else gets to run while one is parsed: of a large one, for tens of ms
 
@@ -112,10 +115,11 @@ def _require_measure(method: str, data: bytes) -> None:
             f"a request of {len(data)} bytes; {method} takes at most {allowed}",
             metadata={"needed": str(len(data)), "allowed": str(allowed)},
         )
-    if rpc in _WITH_ITEMS and count_entries(data, (), _MOST_FIELDS) == _MOST_FIELDS:
+    most = _MOST_ENTRIES.get(rpc)
+    if most is not None and count_entries(data, (), most + _FIELDS_BESIDES) == most + _FIELDS_BESIDES:
         raise TooLargeError(
-            f"far more items at once than {method} takes, {MOST_ITEMS}; split it into several calls",
-            metadata={"needed": f"more than {MOST_ITEMS}", "allowed": str(MOST_ITEMS)},
+            f"far more items at once than {method} takes, {most}; split it into several calls",
+            metadata={"needed": f"more than {most}", "allowed": str(most)},
         )
 
 

@@ -1,0 +1,124 @@
+"""Sweeps: costed before anything is computed, then one pass after the other, each in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from transparent_llm.analysis.sweep_cells import Sweep, SweepPart, SweepPlan
+from transparent_llm.errors import InvalidRequestError, NotSupportedError
+from transparent_llm.wire import sweeps as wire_sweeps
+from transparent_llm.wire._gen import sweeps_pb2
+from transparent_llm_server.events import current
+from transparent_llm_server.models.forward.cancellation import cancellable
+from transparent_llm_server.models.serving import CompletedRun
+from transparent_llm_server.models.sweeping.swept_run import SweptRun
+from transparent_llm_server.rpc.admission import Admission
+from transparent_llm_server.rpc.caller import Caller
+from transparent_llm_server.rpc.edited_runs import Sources
+from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.quotas import Quotas
+from transparent_llm_server.scheduling.run_queue import RunQueue
+from transparent_llm_server.scheduling.run_store import RunStore
+from transparent_llm_server.scheduling.vector_store import VectorStore
+
+_Result = TypeVar("_Result")
+
+
+class Sweeps:
+    """Of a server. Passes of a sweep wait as runs do: flows have turns, by positions."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        queue: RunQueue,
+        admission: Admission,
+        quotas: Quotas,
+        runs: RunStore[CompletedRun],
+        vectors: VectorStore,
+    ) -> None:
+        self._engine, self._queue, self._admission = engine, queue, admission
+        self._quotas, self._runs, self._vectors = quotas, runs, vectors
+
+    def plan(self, run: CompletedRun, request: sweeps_pb2.SweepRequest, caller: Caller) -> sweeps_pb2.SweepPlan:
+        """What a sweep would take. Raises: as `stream`, but for what is too much."""
+        sweep = self._read(request, caller)
+        swept = self._computed(run, partial(_begun, run, sweep), 1, caller)
+        positions, most = _positions(run, sweep), self._admission.max_sweep_positions
+        return wire_sweeps.plan_to_wire(SweepPlan(positions, most, swept.cells_at_once))
+
+    def stream(self, run: CompletedRun, request: sweeps_pb2.SweepRequest, caller: Caller) -> Iterator[bytes]:
+        """The messages of an answer.
+
+        Raises:
+            InvalidRequestError: what makes no sense.
+            NotFoundError: RUN_NOT_FOUND, with the id of a run that it takes something from.
+            IndexOutOfRangeError: what it names is not there.
+            NotSupportedError: the model's runs cannot be edited, or not there.
+            TooLargeError: too many cells, metrics, edits or positions.
+            BusyError: too many runs wait, or QUOTA_EXCEEDED.
+        """
+        sweep = self._read(request, caller)
+        positions = _positions(run, sweep)
+        self._admission.require_sweep(positions, len(sweep.cells))
+        with self._quotas.counted(caller.owner, "positions", positions) as took:
+            swept = self._computed(run, partial(_begun, run, sweep), 1, caller)
+            baselines = self._computed(run, swept.baselines, 1, caller)
+            for n, cells in enumerate(swept.passes()):
+                cost = len(cells) * swept.positions_of_cell
+                values = self._computed(run, partial(swept.measured, cells), cost, caller)
+                took(cost)
+                self._queue.count(cost)
+                if (call := current.get()) is not None:
+                    call.positions += cost
+                yield wire_sweeps.part_to_wire(SweepPart(None if n else baselines, cells, values))
+
+    def _read(self, request: sweeps_pb2.SweepRequest, caller: Caller) -> Sweep:
+        """What it takes from are runs of the same owner."""
+        return wire_sweeps.from_wire(request, Sources(self._runs, self._vectors, caller.owner))
+
+    def _computed(self, run: CompletedRun, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
+        """On the model thread, when this flow has its turn, and as long as the client is there."""
+        caller.require_there()
+        wait = self._engine.work_events.begin_wait("run")
+
+        def compute() -> _Result:
+            self._engine.work_events.end_wait(wait)
+            description = run.model.description
+            with (
+                cancellable(partial(_goes_on, caller)),
+                self._engine.work_events.forward(run.model.name, description.device, [wait]),
+            ):
+                return work()
+
+        return caller.result_of(self._engine.submit(compute, caller.flow, cost))
+
+
+def _goes_on(caller: Caller) -> bool:
+    caller.require_there()
+    return True
+
+
+def _begun(run: CompletedRun, sweep: Sweep) -> SweptRun:
+    begin = getattr(run.llm, "swept", None)
+    if begin is None:
+        raise NotSupportedError(f"runs of {type(run.llm).__name__} cannot be edited")
+    swept: SweptRun = begin(sweep)
+    return swept
+
+
+def _positions(run: CompletedRun, sweep: Sweep) -> int:
+    """That it computes at the most."""
+    batch, n_pos = run.tokens.shape
+    return len(sweep.cells) * (len(sweep.rows) or batch) * n_pos
+
+
+def require_of_plan(request: sweeps_pb2.SweepRequest, run_id: str) -> None:
+    """Refuse a plan of a sweep of another run.
+
+    Raises:
+        InvalidRequestError: it is.
+    """
+    if request.run_id not in ("", run_id):
+        raise InvalidRequestError("the sweep of a plan names another run; one plan is of one run")
