@@ -13,10 +13,13 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from support.servers.servers import tiny
+from transparent_llm.analysis.metrics import Metric, kl, loss, projection
+from transparent_llm.analysis.sweep_cells import Cell, Sweep
 from transparent_llm.interventions import (
     add,
     ffn_out,
     freeze,
+    head,
     key,
     norm_scale,
     patch,
@@ -28,7 +31,7 @@ from transparent_llm.interventions import (
     value_of,
 )
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import requests, tensors
+from transparent_llm.wire import requests, sweeps, tensors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import METHODS
 
@@ -85,6 +88,10 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request = requests.run(RunInput.of_tokens(ROWS), "", edits, lambda _: run_id)
     elif rpc.name in ("Fetch", "Plan"):
         request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
+        if rpc.name == "Plan":
+            request.sweep.CopyFrom(_sweep(run_id))
+    elif rpc.name == "Sweep":
+        request = _sweep(run_id)
     elif rpc.name in _BY_RPC:
         method = _BY_RPC[rpc.name]
         parameters = (1 if parameter.name == "k" else parameter.default for parameter in method.parameters)
@@ -108,3 +115,13 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
     if rpc.name == "TokensToStrings":
         request.token_ids.extend([1, 2, 3])
     return request
+
+
+def _sweep(run_id: str) -> Any:
+    source = tiny()
+    direction = value_of(residual_in(0), source, pos=0)
+    metrics = (Metric(5, 6), loss(), kl(source), projection(residual_in(1), direction))
+    cells = (Cell(layer=1, head=1, source_row=0), Cell(positions=(0,)))
+    edits = (add(residual_in(0), unembedding(3), positions=[0]),)
+    sweep = Sweep((patch(head(0, 0), source, rows=[0], source_rows=[0]),), cells, metrics, (0,), edits)
+    return sweeps.to_wire(sweep, range(2), run_id, lambda _: run_id)

@@ -112,8 +112,10 @@ def part_from_wire(data: bytes, wanted: Collection[int], n_metrics: int, n_rows:
             f"{n_metrics} metrics and {n_rows} rows"
         )
     values = torch.tensor(message.values, dtype=torch.float64, device="cpu").reshape(len(cells), n_metrics, n_rows)
+    if not is_first:
+        return SweepPart(None, cells, values)
     baselines = torch.tensor(message.baselines, dtype=torch.float64, device="cpu").reshape(n_metrics, n_rows)
-    return SweepPart(baselines if is_first else None, cells, values)
+    return SweepPart(baselines, cells, values)
 
 
 def plan_to_wire(plan: SweepPlan) -> pb.SweepPlan:

@@ -14,8 +14,11 @@ from support.servers.engines import SOON
 from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from support.servers.stub import stub
-from transparent_llm.wire import requests
-from transparent_llm.wire._gen import service_pb2, tensor_pb2
+from transparent_llm.analysis.metrics import Metric
+from transparent_llm.analysis.sweep_cells import Cell, Sweep
+from transparent_llm.interventions import head, zero
+from transparent_llm.wire import requests, sweeps
+from transparent_llm.wire._gen import service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
@@ -39,7 +42,7 @@ OF_NO_RUN = {
 """Everything else must be refused for another's run; a new call has to be put into one of the two."""
 
 BY_RPC = {method.rpc: method for method in METHODS.values()}
-STREAMS_OF_A_RUN = [name for name in OF_A_RUN if RPCS[name].server_streaming]
+STREAMS_OF_A_RUN = [name for name in OF_A_RUN if RPCS[name].output_type is tensor_pb2.TensorChunk.DESCRIPTOR]
 
 
 @dataclass
@@ -96,6 +99,8 @@ def request_for(rpc: str, run_id: str) -> Any:
         return request
     if rpc == "CompareRuns":
         return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=run_id)
+    if rpc == "Sweep":
+        return sweeps.to_wire(Sweep((zero(head(0, 0)),), (Cell(),), (Metric(1),)), [0], run_id, str)
     if rpc in BY_RPC:
         indices = [0] * len(BY_RPC[rpc].arguments)
         parameters = [1 if parameter.name == "k" else parameter.default for parameter in BY_RPC[rpc].parameters]
@@ -207,3 +212,15 @@ def test_each_sees_only_their_own_in_the_numbers_of_the_server(owners: tuple[Own
     assert stored(bob)[0] == 2
     assert stored(bob)[1] > before[1]
     bob.call("ReleaseRun", service_pb2.ReleaseRunRequest(run_id=more))
+
+
+def test_a_sweep_takes_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    request = request_for("Sweep", bob.run_id)
+    request.templates[0].patch.run_id = alice.run_id
+    code, reason, *_ = refusal(bob, "Sweep", request)
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
+    request.templates[0].patch.run_id = bob.run_id
+    assert bob.call("Sweep", request)
+    request.metrics.add(kind=sweeps_pb2.METRIC_KIND_KL, pos=-1, run_id=alice.run_id)
+    assert refusal(bob, "Sweep", request)[1] == "RUN_NOT_FOUND"
