@@ -197,7 +197,7 @@ def documented_elsewhere() -> set[str]:
         "transparent_llm_server.models.running.Running",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
-    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Tokenize", "TopTokens")
+    others = ("ServerInfo", "ReleaseRun", "Fetch", "NeuronOutputs", "Plan", "Sweep", "Tokenize", "TopTokens")
     return methods | rpcs | {f"{servicer}.{rpc}" for rpc in others}
 
 
