@@ -31,6 +31,7 @@ RPCS_WITHOUT_A_METHOD = {
     "Fetch",
     "NeuronOutputs",
     "Plan",
+    "Sweep",
     "Tokenize",
     "TopTokens",
     "CompareRuns",
@@ -209,7 +210,13 @@ def test_fetch_streams_what_each_read_of_a_run_would_stream() -> None:
     assert all(field.message_type is RPCS[METHODS[field.name].rpc].input_type for field in item.fields)
 
 
-@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch"}))
+def test_a_sweep_streams_numbers() -> None:
+    rpc = RPCS["Sweep"]
+    assert rpc.server_streaming
+    assert rpc.output_type.name == "SweepResponse"
+
+
+@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch", "Sweep"}))
 def test_everything_else_is_unary_without_options(name: str) -> None:
     rpc = RPCS[name]
     assert not rpc.server_streaming, f"{name} gives no tensor, so it returns one message"

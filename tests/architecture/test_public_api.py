@@ -203,6 +203,7 @@ def documented_elsewhere() -> set[str]:
         "Fetch",
         "NeuronOutputs",
         "Plan",
+        "Sweep",
         "Tokenize",
         "TopTokens",
         "CompareRuns",

@@ -237,7 +237,7 @@ def test_where_blocks_cannot_be_left_out_all_are_computed(monkeypatch: pytest.Mo
 
 def test_plain_hugging_face_with_hooks_gives_the_same_grid() -> None:
     llm = TransformerLensTransparentLlm(str(DEMO_MODEL))
-    plain = AutoModelForCausalLM.from_pretrained(str(DEMO_MODEL), attn_implementation="eager")
+    plain = AutoModelForCausalLM.from_pretrained(str(DEMO_MODEL), attn_implementation="eager", trust_remote_code=False)
     info = llm.model_info()
     cells = tuple(Cell(layer=layer, head=n) for layer in range(info.n_layers) for n in range(info.n_heads))
     _, values = swept(ran(llm, [ROWS[0]]), Sweep((zero(head(0, 0)),), cells, (Metric(5, 6), loss())))
