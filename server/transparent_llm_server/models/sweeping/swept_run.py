@@ -23,8 +23,8 @@ from transparent_llm_server.models.sweeping.cells import Cells
 from transparent_llm_server.models.sweeping.measures import Left, Measures
 from transparent_llm_server.models.sweeping.starts import start_of
 
-_POSITIONS_AT_ONCE = {"cpu": 1024, "cuda": 16_384}
-"""Of one pass: with more, it takes as long for each."""
+_POSITIONS_AT_ONCE = {"cpu": 256, "cuda": 16_384}
+"""Of one pass: with more, it takes as long for each, and more of the layers below a change are computed."""
 
 
 class SweptRun:
