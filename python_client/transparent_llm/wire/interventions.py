@@ -14,13 +14,10 @@ from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
-from transparent_llm.interventions.kept import KeptVector, checked_name
-from transparent_llm.interventions.site import OF_HEADS, SiteKind
-from transparent_llm.wire import digests, dtypes, tensors
+from transparent_llm.interventions.kept import KeptVector
+from transparent_llm.wire import sites, tensors
 from transparent_llm.wire._gen import interventions_pb2 as pb
-from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.protocol_error import ProtocolError
-from transparent_llm.wire.shape import checked_shape
 
 MOST_EDITS = 512
 """Of one run: as many as it takes to freeze all patterns, norms and feed-forward parts of the deepest models."""
@@ -28,8 +25,6 @@ MOST_EDITS = 512
 _DEEPEST = 8
 """Differences within differences."""
 
-_KINDS = {kind: pb.SiteKind.Value(f"SITE_KIND_{kind.name}") for kind in SiteKind}
-_KIND_BY_WIRE = {number: kind for kind, number in _KINDS.items()}
 
 Named = Callable[[TransparentLlm], str]
 """The run id of an object's current run."""
@@ -110,33 +105,8 @@ def effects_from_wire(messages: Sequence[pb.EditEffect], edits: Sequence[Interve
     )
 
 
-def kept_to_wire(kept: Sequence[KeptVector]) -> list[service_pb2.KeptVector]:
-    """Kept vectors as messages, without their numbers."""
-    return [
-        service_pb2.KeptVector(
-            name=vector.name, digest=vector.digest, dtype=dtypes.to_wire(vector.dtype), shape=vector.shape
-        )
-        for vector in kept
-    ]
-
-
-def kept_from_wire(messages: Sequence[service_pb2.KeptVector]) -> tuple[KeptVector, ...]:
-    """Kept vectors, without their numbers.
-
-    Raises:
-        InvalidRequestError: a name, type or shape that none can have.
-        InternalError: a digest that is none.
-    """
-    return tuple(
-        KeptVector(
-            checked_name(m.name), digests.checked(m.digest), dtypes.from_wire(m.dtype), tuple(checked_shape(m.shape))
-        )
-        for m in messages
-    )
-
-
 def _edit_to_wire(edit: Intervention, run_id_of: Named) -> pb.Intervention:
-    message = pb.Intervention(site=site_to_wire(edit.site))
+    message = pb.Intervention(site=sites.site_to_wire(edit.site))
     if edit.positions == "all":
         message.all_positions = True
     elif edit.positions == "last":
@@ -190,14 +160,6 @@ def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
     return message
 
 
-def site_to_wire(site: Site) -> pb.Site:
-    """A site as a message."""
-    kind = _KINDS[site.kind]
-    all_heads = site.kind in OF_HEADS and site.head is None
-    neurons = site.neurons or ()
-    return pb.Site(kind=kind, layer=site.layer, head=site.head, neurons=neurons, all_heads=all_heads)  # type: ignore[arg-type]
-
-
 def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
     """A vector as a message.
 
@@ -211,7 +173,7 @@ def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
     if isinstance(vector, vectors.ValueOf):
         return pb.Vector(
             value=pb.RunValue(
-                run_id=run_id_of(vector.source), site=site_to_wire(vector.site), row=vector.row, pos=vector.pos
+                run_id=run_id_of(vector.source), site=sites.site_to_wire(vector.site), row=vector.row, pos=vector.pos
             )
         )
     if isinstance(vector, vectors.Difference):
@@ -225,7 +187,7 @@ def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
 
 def _edit_from_wire(message: pb.Intervention, sources: Sources) -> Intervention:
     require_known(message)
-    site = site_from_wire(message.site)
+    site = sites.site_from_wire(message.site)
     positions: object = {"all_positions": "all", "last_position": "last"}.get(message.WhichOneof("positions") or "")
     if message.HasField("chosen_positions"):
         positions = tuple(message.chosen_positions.indices)
@@ -255,7 +217,9 @@ def vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Ve
         return made.literal(tensors.decode(message.literal))
     if source == "value":
         value = message.value
-        return made.value_of(site_from_wire(value.site), sources.run_of(value.run_id), row=value.row, pos=value.pos)
+        return made.value_of(
+            sites.site_from_wire(value.site), sources.run_of(value.run_id), row=value.row, pos=value.pos
+        )
     if source == "difference":
         both = message.difference
         one, other = (vector_from_wire(part, sources, depth + 1) for part in (both.minuend, both.subtrahend))
@@ -265,28 +229,6 @@ def vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Ve
     if source == "unembedding":
         return made.unembedding(message.unembedding)
     return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)
-
-
-def site_from_wire(message: pb.Site) -> Site:
-    """A site out of a request.
-
-    Raises:
-        InvalidRequestError: it is absent, or makes no sense.
-    """
-    kind = _KIND_BY_WIRE.get(message.kind)
-    if kind is None:
-        raise InvalidRequestError("the site of an edit is absent, or of a kind that this server does not know")
-    has_head = kind in OF_HEADS
-    if message.HasField("head") + message.all_heads != has_head:
-        raise InvalidRequestError(f"a site of kind {kind.value} has {'a head, or all' if has_head else 'no head'}")
-    if (message.neurons and kind is not SiteKind.NEURONS) or (message.layer and kind is SiteKind.FINAL_NORM_SCALE):
-        raise InvalidRequestError(f"a site of kind {kind.value} has no {'neurons' if message.neurons else 'layer'}")
-    return Site(
-        kind,
-        message.layer,
-        head=message.head if message.HasField("head") else None,
-        neurons=tuple(message.neurons) or None,
-    )
 
 
 def _frozen(site: Site, source: TransparentLlm, where: dict[str, object]) -> Intervention:

@@ -14,7 +14,7 @@ from transparent_llm.interventions import Intervention, RowComparison
 from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.quoting import quoted
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import health, interventions, model, runs
+from transparent_llm.wire import health, kept_vectors, model, runs
 from transparent_llm.wire._gen import admin_pb2, service_pb2
 from transparent_llm.wire.expected import Answer, Expected
 from transparent_llm.wire.headers import Header
@@ -94,7 +94,7 @@ def vectors(data: bytes) -> tuple[KeptVector, ...]:
     if len(found) > _MOST_VECTORS:
         raise ProtocolError(f"{len(found)} vectors that are kept")
     try:
-        return interventions.kept_from_wire(found)
+        return kept_vectors.kept_from_wire(found)
     except (InvalidRequestError, ShapeError) as error:
         raise ProtocolError(f"a kept vector that is none: {error}") from None
 

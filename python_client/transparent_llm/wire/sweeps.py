@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from transparent_llm.analysis.metrics import OF_TOKENS, Measure, Metric
 from transparent_llm.analysis.sweep_cells import Cell, Sweep, SweepPart, SweepPlan
 from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm.wire import interventions
+from transparent_llm.wire import interventions, sites
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire._gen import sweeps_pb2 as pb
 from transparent_llm.wire.interventions import Named, Sources, require_known
@@ -166,7 +166,7 @@ def _metric_to_wire(metric: Metric, run_id_of: Named) -> pb.SweepMetric:
     if metric.run is not None:
         message.run_id = run_id_of(metric.run)
     if metric.site is not None and metric.direction is not None:
-        message.site.CopyFrom(interventions.site_to_wire(metric.site))
+        message.site.CopyFrom(sites.site_to_wire(metric.site))
         message.direction.CopyFrom(interventions.vector_to_wire(metric.direction, run_id_of))
     return message
 
@@ -188,7 +188,7 @@ def _metric_from_wire(message: pb.SweepMetric, sources: Sources) -> Metric:
         pos=message.pos if message.HasField("pos") else -1,
         measure=measure,
         run=sources.run_of(message.run_id) if message.run_id else None,
-        site=interventions.site_from_wire(message.site) if message.HasField("site") else None,
+        site=sites.site_from_wire(message.site) if message.HasField("site") else None,
         direction=interventions.vector_from_wire(message.direction, sources) if message.HasField("direction") else None,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transparent_llm.interventions.kept import checked_name, kept, require_few_elements
-from transparent_llm.wire import interventions, tensors
+from transparent_llm.wire import kept_vectors, tensors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.scheduling.vector_store import VectorBudget, VectorStore
@@ -33,4 +33,4 @@ def keep(request: service_pb2.KeepVectorRequest, vectors: VectorStore, owner: st
 
 def listed(vectors: VectorStore, owner: str) -> service_pb2.ListVectorsResponse:
     """Of an owner."""
-    return service_pb2.ListVectorsResponse(vectors=interventions.kept_to_wire(vectors.of(owner)))
+    return service_pb2.ListVectorsResponse(vectors=kept_vectors.kept_to_wire(vectors.of(owner)))

@@ -69,8 +69,7 @@ class RunQueue:
         quotas: Quotas | None = None,
     ) -> None:
         self._quotas = quotas or Quotas(time.monotonic)
-        self._engine = engine
-        self._work_events = engine.work_events
+        self._engine, self._work_events = engine, engine.work_events
         self._runs = runs
         self._hold = hold
         self._changed = threading.Condition()
