@@ -6,6 +6,7 @@ import { TensorChunkSchema } from "../dist/gen/transparent_llm/v1/tensor_pb.js";
 import { InternalError, Tensor, TransparentLlmError } from "../dist/index.js";
 import { errorOfStatus } from "../dist/status.js";
 import { decodeBase64, encodeBase64 } from "./base64.js";
+import { editOf } from "./edits.js";
 
 /** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
 /** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
@@ -27,6 +28,7 @@ const ARGUMENTS = {
   is_serving: 0,
   run: 1,
   run_tokens: 1,
+  effects: 0,
   release: 0,
   batch_size: 0,
   tokens: 0,
@@ -108,7 +110,7 @@ export class Operations {
         this.#clients.set(request["to"], this.#client(request).copy());
         return {};
       case "call":
-        return call(this.#client(request), request);
+        return call(this.#client(request), request, (name) => this.#client({ llm: name }));
       case "time":
         return time(this.#client(request), request);
       case "close":
@@ -150,8 +152,9 @@ function nameOf(request) {
 /**
  * @param {Client} client
  * @param {Request} request
+ * @param {(name: string) => Client} clientOf
  */
-async function call(client, request) {
+async function call(client, request, clientOf) {
   const { method, args = [], cancel_after_s: cancelAfterS } = request;
   if (!Object.hasOwn(ARGUMENTS, method) && !Object.hasOwn(ANALYSES, method)) {
     throw new Error(`there is no method ${method}`);
@@ -160,8 +163,10 @@ async function call(client, request) {
   const progress = [];
   const canceller = new AbortController();
   const timer = cancelAfterS === undefined ? undefined : setTimeout(() => canceller.abort(), cancelAfterS * 1000);
-  /** @type {ReadOptions & import("../dist/index.js").TextOptions} */
+  const edits = request["edits"]?.map((/** @type {any} */ edit) => editOf(edit, clientOf));
+  /** @type {ReadOptions & import("../dist/index.js").TextOptions & import("../dist/index.js").RunOptions} */
   const options = {
+    ...(edits && { edits }),
     addBos: ["to_tokens", "to_str_tokens"].includes(method) ? (args[1] ?? undefined) : undefined,
     slices: slicesOf(request["slices"]),
     dtype: request["dtype"] ?? undefined,
@@ -248,6 +253,12 @@ function encoded(client, method, result) {
           id,
           text,
         ]),
+      };
+    case "effects":
+      return {
+        value: result.map((/** @type {Record<string, any>} */ effect) =>
+          Object.fromEntries(Object.entries(effect).map(([name, value]) => [snakeCase(name), value])),
+        ),
       };
     case "model_info":
       return { value: Object.fromEntries(Object.entries(result).map(([name, value]) => [snakeCase(name), value])) };

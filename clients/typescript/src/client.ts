@@ -14,8 +14,17 @@ import {
   ServerInfoRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
+import { checkedEdits, type Edit } from "./interventions/edit.js";
+import type { EditEffect } from "./interventions/effect.js";
 import { type Index, indexFields, type Method, MODEL_READS, READS, type ReadName, valueAxes } from "./methods.js";
-import { type CallOptions, type ClientOptions, configured, type ReadOptions, type TextOptions } from "./options.js";
+import {
+  type CallOptions,
+  type ClientOptions,
+  configured,
+  type ReadOptions,
+  type RunOptions,
+  type TextOptions,
+} from "./options.js";
 import { message, Reader, readOptionsToWire } from "./reader.js";
 import {
   type Arrived,
@@ -115,18 +124,26 @@ export class RemoteTransparentLlm extends Analyses {
 
   /**
    * Run sentences as one batch, padded on the right; they are the current run from then on. Of several runs at once
-   * the one that was called last stays, whichever is done first.
+   * the one that was called last stays, whichever is done first. Values that are then read are those of the edited
+   * model, where there are edits.
    *
    * @throws InvalidRequestError EMPTY_INPUT: no sentence, or one without a token.
-   * @throws TooLargeError TOO_LONG: more tokens than the model or the server takes.
+   * @throws TooLargeError TOO_LONG: more tokens than the model or the server takes, or too many edits.
+   * @throws NotRunError the source of an edit has run nothing yet.
+   * @throws NotSupportedError an edit that this model or an older server cannot make.
    */
-  async run(sentences: readonly string[], options: CallOptions = {}): Promise<void> {
+  async run(sentences: readonly string[], options: RunOptions = {}): Promise<void> {
     await this.#begin(inputOfSentences(sentences), options);
   }
 
   /** Run token ids, an array for each row. Nothing is put before them. Otherwise as `run`. */
-  async runTokens(rows: readonly TokenIds[], options: CallOptions = {}): Promise<void> {
+  async runTokens(rows: readonly TokenIds[], options: RunOptions = {}): Promise<void> {
     await this.#begin(inputOfTokens(rows), options);
+  }
+
+  /** What each edit of the current run did, in their order. Needs no call. */
+  effects(): readonly EditEffect[] {
+    return this.#current().effects;
   }
 
   /** Tell the server that the current run is not needed any more. Reading it again runs it again. */
@@ -136,7 +153,7 @@ export class RemoteTransparentLlm extends Analyses {
     await this.#within(options, (scope) => this.#calls.unary(RPCS.releaseRun, request, scope, key));
   }
 
-  /** The name of the current run on the server: a hash of model, tokens and owner. */
+  /** The name of the current run on the server: a hash of model, tokens, edits and owner. */
   get runId(): string {
     return this.#current().id;
   }
@@ -363,9 +380,11 @@ export class RemoteTransparentLlm extends Analyses {
     return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, replace));
   }
 
-  async #begin(input: RunInput, options: CallOptions): Promise<void> {
+  async #begin(input: RunInput, options: RunOptions): Promise<void> {
+    const edits = checkedEdits(options.edits ?? []);
+    const recipe = { input, edits, sources: runsOf(edits, (source) => source.#current()) };
     const call = ++this.#runs;
-    const run = await this.#within(options, (scope) => this.#shared.runs.make(input, scope));
+    const run = await this.#within(options, (scope) => this.#shared.runs.make(recipe, scope));
     if (call > this.#runOf) {
       [this.#run, this.#runOf] = [run, call]; // unless one that was called later is done already
     }
@@ -377,6 +396,23 @@ export class RemoteTransparentLlm extends Analyses {
     }
     return this.#run;
   }
+}
+
+/** What edits take from, as it is now. */
+function runsOf(
+  edits: readonly Edit[],
+  currentOf: (source: RemoteTransparentLlm) => Run,
+): ReadonlyMap<RemoteTransparentLlm, Run> {
+  const found = new Map<RemoteTransparentLlm, Run>();
+  for (const source of edits.flatMap(({ sources }) => sources)) {
+    if (!(source instanceof RemoteTransparentLlm)) {
+      throw new InvalidRequestError(
+        `the source of an edit is a client of the same server with a current run, got ${typeof source}`,
+      );
+    }
+    found.set(source, currentOf(source));
+  }
+  return found;
 }
 
 function requireReadOptions({ slices, dtype }: ReadOptions, methods: readonly Method[]): void {

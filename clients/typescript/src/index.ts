@@ -29,7 +29,8 @@ export type {
 export { type Connection, RemoteTransparentLlm } from "./client.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
-export type { CallOptions, ClientOptions, Progress, ReadOptions, TextOptions } from "./options.js";
+export type { Edit, EditEffect, Site, Vector, Where } from "./interventions.js";
+export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";
 export type { Read } from "./reads.js";
 export type { TokenIds } from "./run_input.js";
 export type { Limits, ModelDescription, ModelInfo, ModelState, ParityCheck, ServerInfo } from "./server_info.js";

@@ -2,6 +2,7 @@
 
 import type { DtypeName } from "./dtypes.js";
 import { InvalidRequestError } from "./errors.js";
+import type { Edit } from "./interventions/edit.js";
 import { requireTimeout } from "./scope.js";
 import type { Slices } from "./slices.js";
 
@@ -37,6 +38,12 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds for the call as a whole. Default: the client's. */
   readonly timeoutMs?: number | undefined;
+}
+
+/** Of a call that runs. */
+export interface RunOptions extends CallOptions {
+  /** Changes on the way, made by `transparent-llm/interventions`. Default: none. */
+  readonly edits?: readonly Edit[] | undefined;
 }
 
 /** Of a call that makes tokens of a text. */

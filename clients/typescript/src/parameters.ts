@@ -103,7 +103,8 @@ function listOf(name: string, given: unknown): number[] {
   return given.map((number) => requireWithin(name, number, -(2 ** 31), 2 ** 31 - 1));
 }
 
-function requireWithin(name: string, given: unknown, least: number, most: number): number {
+/** @throws InvalidRequestError no integer, or none of these. */
+export function requireWithin(name: string, given: unknown, least: number, most: number): number {
   if (typeof given !== "number" || !Number.isInteger(given)) {
     throw wrong(name, "an integer", given);
   }

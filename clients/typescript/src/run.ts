@@ -1,17 +1,27 @@
 /** What a client knows of a run. */
 
+import type { RemoteTransparentLlm } from "./client.js";
 import { requireDigest } from "./digest.js";
 import { InternalError } from "./errors.js";
 import type { RunResponse } from "./gen/transparent_llm/v1/service_pb.js";
+import type { Edit } from "./interventions/edit.js";
+import { type EditEffect, effectsOf } from "./interventions/effect.js";
 import type { RunInput } from "./run_input.js";
 import { Tensor } from "./tensor.js";
 
 /** Longer than the name of any run. */
 const MOST_RUN_ID = 256;
 
-/** A run that a server made. */
-export interface Run {
+/** What a run is made of; a client keeps it to make a lost run again. */
+export interface Recipe {
   readonly input: RunInput;
+  readonly edits: readonly Edit[];
+  /** What the objects that edits take from had run when the run was begun. */
+  readonly sources: ReadonlyMap<RemoteTransparentLlm, Run>;
+}
+
+/** A run that a server made. */
+export interface Run extends Recipe {
   /** The routing key of all its calls. */
   readonly key: string;
   readonly id: string;
@@ -20,10 +30,13 @@ export interface Run {
   readonly tokens: Tensor;
   /** [batch pos], BOOL; undefined where the model does not distinguish padding from tokens. */
   readonly mask: Tensor | undefined;
+  /** What each edit did. */
+  readonly effects: readonly EditEffect[];
 }
 
 /** @throws InternalError the answer contradicts itself, or is not of this input. */
-export function runOfResponse(input: RunInput, key: string, response: RunResponse): Run {
+export function runOfResponse(recipe: Recipe, key: string, response: RunResponse): Run {
+  const { input, edits } = recipe;
   const { batchSize, nPos, tokenIds, mask } = response;
   if (tokenIds.length === 0 || tokenIds.length !== batchSize * nPos || ![0, tokenIds.length].includes(mask.length)) {
     throw new InternalError(
@@ -45,12 +58,13 @@ export function runOfResponse(input: RunInput, key: string, response: RunRespons
   }
   const axes = { shape: [batchSize, nPos], dims: ["batch", "pos"] };
   return {
-    input,
+    ...recipe,
     key,
     id: response.runId,
     modelDigest: requireDigest(response.modelDigest),
     tokens: new Tensor({ dtype: "I64", ...axes, bytes: bytesOfTokens(tokenIds) }),
     mask: mask.length === 0 ? undefined : new Tensor({ dtype: "BOOL", ...axes, bytes: Uint8Array.from(mask, Number) }),
+    effects: effectsOf(response.effects, edits.length),
   };
 }
 

@@ -4,6 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import { InvalidRequestError } from "./errors.js";
+import type { Intervention } from "./gen/transparent_llm/v1/interventions_pb.js";
 import { type RunRequest, RunRequestSchema } from "./gen/transparent_llm/v1/service_pb.js";
 
 const TOKEN_ID_LIMIT = 2 ** 31;
@@ -48,16 +49,16 @@ export function tokenIdsOf(row: TokenIds): number[] {
   return Array.from<number | bigint, number>(row as ArrayLike<number | bigint>, requireTokenId);
 }
 
-/** The message that asks for the run. */
-export function runRequest(input: RunInput, model: string): RunRequest {
+/** The message that asks for the run, changed on its way. */
+export function runRequest(input: RunInput, model: string, edits: readonly Intervention[] = []): RunRequest {
   if ("sentences" in input) {
     return create(RunRequestSchema, {
-      model,
+      ...{ model, edits: [...edits] },
       input: { case: "sentences", value: { sentences: [...input.sentences] } },
     });
   }
   const sequences = input.tokenIds.map((tokenIds) => ({ tokenIds: [...tokenIds] }));
-  return create(RunRequestSchema, { model, input: { case: "tokens", value: { sequences } } });
+  return create(RunRequestSchema, { model, edits: [...edits], input: { case: "tokens", value: { sequences } } });
 }
 
 /**

@@ -2,9 +2,10 @@
 
 import type { Calls } from "./calls.js";
 import { NotFoundError } from "./errors.js";
+import { Features } from "./features.js";
 import { TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
-import { type Run, runOfResponse } from "./run.js";
-import { type RunInput, runKey, runRequest } from "./run_input.js";
+import { type Recipe, type Run, runOfResponse } from "./run.js";
+import { runKey, runRequest } from "./run_input.js";
 import type { Scope } from "./scope.js";
 import { SingleFlight } from "./single_flight.js";
 
@@ -17,18 +18,20 @@ const MOST_RERUNS = 3;
 /** Makes runs for a client and its copies. */
 export class Runs {
   readonly #calls: Calls;
+  readonly #features: Features;
   readonly #reruns = new SingleFlight<Run, Run>();
 
   constructor(calls: Calls) {
     this.#calls = calls;
+    this.#features = new Features(calls);
   }
 
-  /** Run an input. */
-  async make(input: RunInput, scope: Scope): Promise<Run> {
-    const { model } = this.#calls.config;
-    const key = runKey(input, model);
-    const request = runRequest(input, model);
-    return runOfResponse(input, key, await this.#calls.unary(TransparentLlmService.method.run, request, scope, key));
+  /** Run an input, changed by edits. */
+  async make(recipe: Recipe, scope: Scope): Promise<Run> {
+    if (recipe.edits.length > 0) {
+      await this.#features.require("edits", scope);
+    }
+    return this.#make(recipe, runKey(recipe.input, this.#calls.config.model), scope);
   }
 
   /**
@@ -59,14 +62,36 @@ export class Runs {
     }
   }
 
+  /** Run it where a routing key leads; what it takes from is run again there if it is not there. */
+  async #make(recipe: Recipe, key: string, scope: Scope): Promise<Run> {
+    const { model, rerun } = this.#calls.config;
+    const edits = recipe.edits.map((edit) => edit.toWire((source) => recipe.sources.get(source)?.id ?? ""));
+    const request = runRequest(recipe.input, model, edits);
+    const lost = new Set<string>();
+    for (;;) {
+      try {
+        const response = await this.#calls.unary(TransparentLlmService.method.run, request, scope, key);
+        return runOfResponse(recipe, key, response);
+      } catch (error) {
+        const missing = isLostRun(error) ? error.metadata["run_id"] : undefined;
+        const source = [...recipe.sources.values()].find(({ id }) => id === missing);
+        if (!rerun || source === undefined || lost.has(source.id)) {
+          throw error;
+        }
+        lost.add(source.id);
+        await this.#make(source, key, scope);
+      }
+    }
+  }
+
   async #again(run: Run, scope: Scope): Promise<Run> {
-    const again = await this.#reruns.do(run, scope, () => this.make(run.input, scope));
+    const again = await this.#reruns.do(run, scope, () => this.make(run, scope));
     requireSameModel(run.modelDigest, again.modelDigest, this.#calls.config.target);
     return again;
   }
 }
 
-function isLostRun(error: unknown): boolean {
+function isLostRun(error: unknown): error is NotFoundError {
   return error instanceof NotFoundError && error.reason === "RUN_NOT_FOUND";
 }
 

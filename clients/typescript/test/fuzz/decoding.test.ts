@@ -131,7 +131,7 @@ test("answers to Run", () =>
     });
     try {
       const received = fromBinary(RunResponseSchema, dice.damaged(toBinary(RunResponseSchema, answer)));
-      const run = runOfResponse({ sentences: ["a", "b"] }, "key", received);
+      const run = runOfResponse({ input: { sentences: ["a", "b"] }, edits: [], sources: new Map() }, "key", received);
       expect(run.tokens.length).toBe(2 * (run.tokens.shape[1] as number));
       expect(run.modelDigest).toMatch(/^[0-9a-f]{64}$/);
     } catch (error) {

@@ -1,0 +1,79 @@
+// Edits of tests/conformance/README.md, as edits of the client.
+
+import { Tensor } from "../dist/index.js";
+import * as interventions from "../dist/interventions.js";
+import { decodeBase64 } from "./base64.js";
+
+/** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
+/** @typedef {(name: string) => Client} ClientOf */
+
+/**
+ * @param {any} edit
+ * @param {ClientOf} clientOf
+ */
+export function editOf({ op, ...edit }, clientOf) {
+  const site = siteOf(edit.site);
+  const where = {
+    ...edit,
+    ...(edit.source_positions && { sourcePositions: edit.source_positions }),
+    ...(edit.source_rows && { sourceRows: edit.source_rows }),
+  };
+  switch (op) {
+    case "zero":
+      return interventions.zero(site, where);
+    case "scale":
+      return interventions.scale(site, edit.factor, where);
+    case "add":
+      return interventions.add(site, vectorOf(edit.vector, clientOf), where);
+    case "set":
+      return interventions.setTo(site, vectorOf(edit.vector, clientOf), where);
+    case "mean":
+      return interventions.mean(site, clientOf(edit.source), where);
+    case "patch":
+      return interventions.patch(site, clientOf(edit.source), where);
+    case "project":
+      return interventions.project(site, vectorOf(edit.vector, clientOf), where);
+    case "clamp": {
+      const [least, most] = [edit.least ?? Number.NEGATIVE_INFINITY, edit.most ?? Number.POSITIVE_INFINITY];
+      return interventions.clamp(site, vectorOf(edit.vector, clientOf), { ...where, least, most });
+    }
+    case "swap":
+      return interventions.swap(site, vectorOf(edit.origin, clientOf), vectorOf(edit.target, clientOf), where);
+    case "noise":
+      return interventions.noise(site, where);
+    default:
+      throw new Error(`there is no edit ${op}`);
+  }
+}
+
+/** @param {[string, ...any[]]} given */
+function siteOf([name, ...args]) {
+  const camel = name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+  const given = name === "neurons" && args.length === 1 ? [...args, "all"] : args;
+  return /** @type {any} */ (interventions)[camel](...given);
+}
+
+/**
+ * @param {any} given
+ * @param {ClientOf} clientOf
+ * @returns {import("../dist/interventions.js").Vector}
+ */
+function vectorOf(given, clientOf) {
+  if ("literal" in given) {
+    const { literal } = given;
+    return interventions.literal(new Tensor({ ...literal, bytes: decodeBase64(literal.data) }));
+  }
+  if ("value_of" in given) {
+    const { site, source, row, pos } = given.value_of;
+    return interventions.runValue(siteOf(site), clientOf(source), { row, pos });
+  }
+  if ("difference" in given) {
+    const [minuend, subtrahend] = given.difference;
+    return vectorOf(minuend, clientOf).minus(vectorOf(subtrahend, clientOf));
+  }
+  if ("unembedding" in given) {
+    return interventions.unembedding(given.unembedding);
+  }
+  const [layer, neuron] = given.neuron_output;
+  return interventions.neuronOutput(layer, neuron);
+}
