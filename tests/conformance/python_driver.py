@@ -13,11 +13,14 @@ import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conformance.edits import edits_of
 from transparent_llm import ModelInfo, RemoteTransparentLlm
 from transparent_llm.errors import CancelledError, InternalError, TransparentLlmError
 from transparent_llm.table import Table
@@ -68,7 +71,12 @@ class Driver:
         dtype = TORCH_BY_NAME[request["dtype"]] if "dtype" in request else None
         self._progress.clear()
         with _cancelled_after(request.get("cancel_after_s")), llm.reading(dtype=dtype, **slices):
-            answer = _call(llm, method, [_argument(value) for value in request.get("args", [])])
+            arguments = [_argument(value) for value in request.get("args", [])]
+            if "edits" in request:
+                getattr(llm, method)(*arguments, edits=edits_of(request["edits"], self._clients.__getitem__))
+                answer = {"value": _value(llm, method, None)}
+            else:
+                answer = _call(llm, method, arguments)
         if request.get("progress"):
             answer["progress"] = list(self._progress)
         return answer
@@ -127,6 +135,8 @@ def _value(llm: RemoteTransparentLlm, method: str, result: Any) -> Any:
         return {"run_id": llm.run_id()}
     if isinstance(result, Table):  # of describe_run, where texts stand in quotation marks
         return [[int(row), int(pos), int(token), text[1:-1]] for row, pos, token, text in result.rows]
+    if method == "effects":
+        return [asdict(effect) for effect in result]
     if isinstance(result, ModelInfo):
         return asdict(result)
     if method == "server_info":

@@ -77,11 +77,16 @@ def _scenario_written(fields: Fields) -> str:
 
 def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
     ran: dict[str, RunInput] = {}
+    edited = set[str]()
     for step in steps:
         llm, method, arguments = step.get("llm", "main"), step.get("method"), step.get("args", [])
         if step.get("runner") == "lead_to":  # to another model
             return
         if "error" in step.get("expect", {}):
+            continue
+        if method in ("run", "run_tokens"):
+            (edited.add if "edits" in step else edited.discard)(llm)
+        if llm in edited:  # whose values are compared with what the model computes
             continue
         if step.get("op") == "copy" and llm in ran:
             ran[step["to"]] = ran[llm]

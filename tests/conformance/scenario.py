@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 
 from conformance import analyses, lies
 from conformance.driver import Driver
+from conformance.edits import Ran, names_in
 from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_findings
-from conformance.stage import MODELS, Stage
+from conformance.stage import MODELS, Stage, demo_model
 from support.servers.engines import SOON
 from transparent_llm import TransparentLlm
 from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.errors import BusyError
 from transparent_llm.run_input import RunInput
+from transparent_llm.wire import requests
 from transparent_llm.wire.methods import METHODS, ROWS, RUN_KEY_HEADER
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -52,8 +55,9 @@ class Play:
         self._driver, self._stage, self._scenario = driver, stage, scenario
         self._server = scenario.server
         self._models: dict[str, str] = {}
-        self._inputs: dict[str, RunInput] = {}
-        self._local: dict[tuple[str, str, RunInput | None], TransparentLlm] = {}
+        self._ran: dict[str, Ran] = {}
+        self._run_ids: dict[str, str] = {}
+        self._local: dict[tuple[str, str, Ran | None], TransparentLlm] = {}
         self._heard = self._carried = self._interruptions = 0
 
     def findings(self) -> Iterator[str]:
@@ -98,15 +102,20 @@ class Play:
         llm = step.get("llm", "main")
         if step["op"] == "copy":
             self._models[step["to"]] = self._models[llm]
-            if llm in self._inputs:
-                self._inputs[step["to"]] = self._inputs[llm]
+            if llm in self._ran:
+                self._ran[step["to"]], self._run_ids[step["to"]] = self._ran[llm], self._run_ids[llm]
         if step["op"] != "call":
             return
         method, arguments = step["method"], step.get("args", [])
-        if method == "run":
-            self._inputs[llm] = RunInput.of_sentences(arguments[0])
-        elif method == "run_tokens":
-            self._inputs[llm] = RunInput.of_tokens(arguments[0])
+        if method in ("run", "run_tokens"):
+            made = RunInput.of_sentences if method == "run" else RunInput.of_tokens
+            given = step.get("edits", [])
+            sources = tuple((name, self._ran[name]) for name in sorted(set(names_in(given))))
+            self._ran[llm], self._run_ids[llm] = Ran(made(arguments[0]), json.dumps(given), sources), _run_id_of(got)
+        elif method == "effects":
+            wanted = [asdict(effect) for effect in self._computed(self._models[llm], self._ran[llm]).effects()]
+            if got.get("value") != wanted:
+                yield f"says {got.get('value')}, where the model says {wanted}"
         elif method == "fetch":
             for read, tensor in zip(arguments[0], got["tensors"], strict=True):
                 wanted = self._wanted(llm, read[0], read[1:], step)
@@ -122,7 +131,7 @@ class Play:
             yield from tensor_findings(got.get("tensor"), wanted, dims_of(method, wanted))
 
     def _parts_compared(self, llm: str, method: str, arguments: list[Any], step: Fields, came: Fields) -> Iterator[str]:
-        model = self._computed(self._models[llm], self._inputs.get(llm))
+        model = self._computed(self._models[llm], self._ran.get(llm))
         wanted = analyses.computed(model, method, arguments)
         if came.keys() != wanted.keys():
             yield f"has the parts {sorted(came)}, not {sorted(wanted)}"
@@ -134,16 +143,16 @@ class Play:
             yield from (f"{name}: {finding}" for finding in tensor_findings(came[name], cut, dims))
 
     def _wanted(self, llm: str, method: str, arguments: list[Any], step: Fields) -> torch.Tensor:
-        model = self._computed(self._models[llm], self._inputs.get(llm))
+        model = self._computed(self._models[llm], self._ran.get(llm))
         return asked_for(model, {**step, "method": method, "args": arguments})
 
-    def _computed(self, name: str, run_input: RunInput | None) -> TransparentLlm:
-        """The model of that name in this process, with this input run."""
-        key = (self._server, name, run_input)
+    def _computed(self, name: str, ran: Ran | None) -> Any:
+        """The model of that name in this process, with this run."""
+        key = (self._server, name, ran)
         if key not in self._local:
             self._local[key] = MODELS[self._server]()[name].copy()
-            if run_input is not None:
-                run_input.run_on(self._local[key])
+            if ran is not None:
+                ran.on(self._local[key], partial(self._computed, name))
         return self._local[key]
 
     # -- what the runner itself does and looks at ---------------------------------------------------------------
@@ -159,10 +168,26 @@ class Play:
         self._interruptions = gate.interruptions
         self._stage.ears.someone_left.clear()
 
-    def _release(self) -> None:
-        """Make the server forget what "main" has run."""
-        self._stage.release(self._inputs["main"])
+    def _release(self, llms: Sequence[str] = ("main",)) -> None:
+        """Make the server forget what these have run."""
+        for run_id in [self._run_id(self._ran[llm]) for llm in llms]:
+            self._stage.release(run_id)
         self._mark()
+
+    def _expect_run_ids(self, llms: Sequence[str]) -> Iterator[str]:
+        """Their current runs have the names that the Python client's have, which asks for the same."""
+        for llm in llms:
+            wanted = self._run_id(self._ran[llm])
+            if self._run_ids[llm] != wanted:
+                yield f"the run of {llm} is {self._run_ids[llm]}, not {wanted}"
+        self._mark()
+
+    def _run_id(self, ran: Ran) -> str:
+        """The name that the server "main" gives a run; it is made there, and what it takes from."""
+        twins: dict[Ran, TransparentLlm] = {source: demo_model().copy() for _, source in ran.sources}
+        names = {twin: self._run_id(source) for source, twin in twins.items()}
+        edits = ran.made(twins.__getitem__)
+        return self._stage.run(requests.run(ran.run_input, "", edits, names.__getitem__))
 
     def _interrupt_after(self, bytes: int, silence_s: float = 0.0) -> None:
         """A browser drops what a page has not read when its connection breaks, so `silence_s` lets it read."""
@@ -224,6 +249,11 @@ class Play:
         heard = [metadata.get(RUN_KEY_HEADER) for _, metadata in self._heard_since({"Run"})]
         if heard != keys:
             yield f"runs had the run keys {heard}, not {keys}"
+
+
+def _run_id_of(got: Fields) -> str:
+    value = got.get("value")
+    return str(value.get("run_id")) if isinstance(value, dict) else ""
 
 
 METHOD_RPCS = {method.rpc for method in METHODS.values()} | {"Fetch", "ReleaseRun"}

@@ -21,7 +21,6 @@ from support.servers.owners import BearerTokenFile
 from support.servers.servers import Listener, running, tiny, when_over
 from support.servers.stub import stub
 from transparent_llm.errors import BusyError
-from transparent_llm.run_input import RunInput
 from transparent_llm.wire import requests, status
 from transparent_llm.wire.rpcs import RPCS
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -115,12 +114,15 @@ class Stage:
         self.gate.open()
         self.gate.lead_to(self._fronts[server])
 
-    def release(self, run_input: RunInput) -> None:
-        """Make the server "main" forget a run, whose id is known from running it once more."""
+    def run(self, request: Any) -> str:
+        """Ask the server "main" for a run; its name."""
         with grpc.insecure_channel(self._main) as channel:
-            service = stub(channel)
-            run_id = service.Run(requests.run(run_input, ""), timeout=60).run_id
-            assert service.ReleaseRun(requests.release(run_id), timeout=60).released
+            return str(stub(channel).Run(request, timeout=60).run_id)
+
+    def release(self, run_id: str) -> None:
+        """Make the server "main" forget a run that it has."""
+        with grpc.insecure_channel(self._main) as channel:
+            assert stub(channel).ReleaseRun(requests.release(run_id), timeout=60).released
 
 
 @contextmanager
