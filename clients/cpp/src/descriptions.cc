@@ -131,7 +131,8 @@ bool Descriptions::offers(Connection& connection, const std::string& feature,
                           const CallTerms& terms) {
   {
     const std::lock_guard lock(mutex_);
-    if (features_) return std::find(features_->begin(), features_->end(), feature) != features_->end();
+    if (features_)
+      return std::find(features_->begin(), features_->end(), feature) != features_->end();
   }
   const ServerInfo info = server_info_of(
       unary(connection, &Stub::ServerInfo, v1::ServerInfoRequest(), terms));  // without the lock

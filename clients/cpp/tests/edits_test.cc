@@ -30,8 +30,8 @@ Vector literal(std::vector<float> values) { return Vector::literal(values); }
 
 TEST(EditsTest, WhatIsNotWholeIsRefused) {
   const Vector v = literal({1, 2});
-  const std::vector<std::size_t> three{1, 1, 1};
-  const Tensor deep(Dtype::kF32, three, {}, std::as_bytes(std::span<const float, 1>({{1.0f}})));
+  const float single[] = {1};
+  const Tensor deep(Dtype::kF32, {1, 1, 1}, {}, std::as_bytes(std::span(single)));
   const std::int64_t whole[] = {1};
   const Tensor integer(Dtype::kI64, {1}, {}, std::as_bytes(std::span(whole)));
   const std::vector<std::pair<std::string, std::function<void()>>> wrong = {

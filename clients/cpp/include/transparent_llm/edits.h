@@ -155,8 +155,8 @@ class Edit {
   /// x + (factor - 1) (x.u) u, where u = v / norm(v): 0 removes what is along v.
   static Edit project(const Site& site, const Vector& vector, double factor,
                       const Selection& where);
-  /// x with its coordinate x.u along u = v / norm(v) brought between two bounds, of which one may be
-  /// infinite.
+  /// x with its coordinate x.u along u = v / norm(v) brought between two bounds, of which one may
+  /// be infinite.
   static Edit clamp(const Site& site, const Vector& vector, double least, double most,
                     const Selection& where);
   /// x - (x.s) s + (x.s) t, for unit vectors of both: what is along one is turned to the other.
