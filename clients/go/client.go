@@ -17,11 +17,11 @@ type Client struct {
 
 // shared is what a client and its copies have in common.
 type shared struct {
-	calls         *calls
-	weights       *weights
-	mutex         sync.Mutex
-	models        map[string]*pb.ModelDescription // by digest
-	neuronOutputs bool
+	calls    *calls
+	weights  *weights
+	mutex    sync.Mutex
+	models   map[string]*pb.ModelDescription // by digest
+	features map[string]bool                 // nil until the server was asked
 }
 
 // mostModels whose descriptions are kept: a server that says to be another one at each run must not fill the memory.
@@ -102,24 +102,26 @@ func (c *Client) TokensToStrings(ctx context.Context, tokens []int64) ([]string,
 // Run runs the sentences as one batch, which becomes the current run.
 //
 // Errors: ErrInvalidRequest, EMPTY_INPUT, for no sentence or one without any token; ErrTooLarge, TOO_LONG, for one longer
-// than the model's context. The current run is the old one then.
-func (c *Client) Run(ctx context.Context, sentences []string) error {
+// than the model's context; for Edits, ErrInvalidRequest where one is not whole, ErrTooLarge, TOO_LONG, for more than 64,
+// ErrNotRun for a source without a run, ErrNotSupported where model or server cannot make them. The current run is the old
+// one then.
+func (c *Client) Run(ctx context.Context, sentences []string, options ...RunOption) error {
 	request, err := sentencesRequest(c.calls.model, sentences)
 	if err != nil {
 		return err
 	}
-	return c.begin(ctx, request)
+	return c.begin(ctx, request, options)
 }
 
 // RunTokens is Run of token ids, one list a row, to which nothing is added.
 //
 // Errors: as Run; ErrInvalidRequest, UNKNOWN_TOKEN, for an id outside the vocabulary.
-func (c *Client) RunTokens(ctx context.Context, tokens [][]int64) error {
+func (c *Client) RunTokens(ctx context.Context, tokens [][]int64, options ...RunOption) error {
 	request, err := tokensRequest(c.calls.model, tokens)
 	if err != nil {
 		return err
 	}
-	return c.begin(ctx, request)
+	return c.begin(ctx, request, options)
 }
 
 // Release tells the server that the current run is not needed any more. Reading it again runs it again.
@@ -189,8 +191,21 @@ func (c *Client) known(name string, options []ReadOption, of func(*run) *Tensor)
 	return whole.cut(reading.of(whole.dims)), nil
 }
 
-func (c *Client) begin(ctx context.Context, request *pb.RunRequest) error {
-	made, err := c.makeRun(ctx, request)
+func (c *Client) begin(ctx context.Context, request *pb.RunRequest, options []RunOption) (err error) {
+	var asked runOptions
+	for _, option := range options {
+		option(&asked)
+	}
+	var from sources
+	if request.Edits, err = interventions(asked.edits, &from); err != nil {
+		return err
+	}
+	if len(request.Edits) > 0 {
+		if err := c.requireEdits(ctx); err != nil {
+			return err
+		}
+	}
+	made, err := c.makeRun(ctx, request, from.runs, runKey(request))
 	if err != nil {
 		return err
 	}
@@ -200,12 +215,27 @@ func (c *Client) begin(ctx context.Context, request *pb.RunRequest) error {
 	return nil
 }
 
-func (c *Client) makeRun(ctx context.Context, request *pb.RunRequest) (*run, error) {
-	key, answer := runKey(request), &pb.RunResponse{}
-	if err := c.calls.unary(ctx, "Run", request, answer, key); err != nil {
-		return nil, err
+// makeRun runs a request where a routing key leads; what its edits take from is run again there if it is not there, each once.
+func (c *Client) makeRun(ctx context.Context, request *pb.RunRequest, from []*run, key string) (*run, error) {
+	for made := map[*run]bool{}; ; {
+		answer := &pb.RunResponse{}
+		err := c.calls.unary(ctx, "Run", request, answer, key)
+		if err == nil {
+			again, err := answeredRun(request, key, answer)
+			if err == nil {
+				again.sources = from
+			}
+			return again, err
+		}
+		lost := c.lostSource(err, from)
+		if lost == nil || made[lost] {
+			return nil, err
+		}
+		made[lost] = true
+		if _, err := c.makeRun(ctx, lost.request, lost.sources, key); err != nil {
+			return nil, err
+		}
 	}
-	return answeredRun(request, key, answer)
 }
 
 func (c *Client) current() (*run, error) {
@@ -242,7 +272,7 @@ func (c *Client) mayRerun(err error) bool {
 
 // runAgain makes a lost run again. It becomes the current one in place of the lost.
 func (c *Client) runAgain(ctx context.Context, lost *run) (*run, error) {
-	again, err := c.makeRun(ctx, lost.request)
+	again, err := c.makeRun(ctx, lost.request, lost.sources, lost.key)
 	if err != nil {
 		return nil, err
 	}
@@ -271,10 +301,7 @@ func (s *shared) description(ctx context.Context, digest string) (*pb.ModelDescr
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.neuronOutputs = false
-	for _, feature := range answer.Features {
-		s.neuronOutputs = s.neuronOutputs || feature == "neuron_outputs"
-	}
+	s.learn(answer)
 	if len(s.models) >= mostModels {
 		s.models = map[string]*pb.ModelDescription{}
 	}
@@ -293,11 +320,36 @@ func (s *shared) described(digest string) *pb.ModelDescription {
 	return s.models[digest]
 }
 
-// hasNeuronOutputs tells whether the server, once it was asked for a description, said that it can send them.
-func (s *shared) hasNeuronOutputs() bool {
+// learn notes what the server can do. The caller holds the mutex.
+func (s *shared) learn(answer *pb.ServerInfoResponse) {
+	s.features = map[string]bool{}
+	for _, feature := range answer.Features {
+		s.features[feature] = true
+	}
+}
+
+// offers tells whether the server can do this; it is asked if that was not done yet.
+func (s *shared) offers(ctx context.Context, feature string) (bool, error) {
+	s.mutex.Lock()
+	known := s.features != nil
+	s.mutex.Unlock()
+	if !known {
+		answer := &pb.ServerInfoResponse{}
+		if err := s.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
+			return false, err
+		}
+		s.mutex.Lock()
+		s.learn(answer)
+		s.mutex.Unlock()
+	}
+	return s.has(feature), nil
+}
+
+// has tells whether the server, if it was asked, said that it can do this.
+func (s *shared) has(feature string) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.neuronOutputs
+	return s.features[feature]
 }
 
 // requireDigests refuses descriptions whose digests are none. A model that was never loaded has none yet.

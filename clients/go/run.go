@@ -24,6 +24,20 @@ type run struct {
 	digest  string
 	tokens  *Tensor
 	mask    *Tensor // nil where the model does not distinguish padding from tokens
+	effects []EditEffect
+	sources []*run // that its edits take from
+}
+
+// RunOption is one of what Run and RunTokens can be told.
+type RunOption func(*runOptions)
+
+type runOptions struct{ edits []Edit }
+
+// Edits changes the run on its way: in the order in which the model comes to their sites; at one site in the order of the
+// list, each of what the one before left. Every value of the run is then one of the edited run. Given twice, both are made.
+func Edits(edits ...Edit) RunOption {
+	held := append([]Edit(nil), edits...)
+	return func(o *runOptions) { o.edits = append(o.edits, held...) }
 }
 
 func sentencesRequest(model string, sentences []string) (*pb.RunRequest, error) {
@@ -144,9 +158,13 @@ func answeredRun(request *pb.RunRequest, key string, answer *pb.RunResponse) (*r
 	if err := requireRunOf(request, answer); err != nil {
 		return nil, err
 	}
+	effects, err := effectsOf(answer, len(request.Edits))
+	if err != nil {
+		return nil, err
+	}
 	shape := []int{int(answer.BatchSize), int(answer.NPos)}
 	count := len(answer.TokenIds)
-	made := &run{request: request, key: key, id: answer.RunId, digest: answer.ModelDigest}
+	made := &run{request: request, key: key, id: answer.RunId, digest: answer.ModelDigest, effects: effects}
 	made.tokens = &Tensor{I64, shape, methods["tokens"].dims, make([]byte, 0, 8*count)}
 	for _, id := range answer.TokenIds {
 		made.tokens.data = binary.LittleEndian.AppendUint64(made.tokens.data, uint64(int64(id)))

@@ -323,7 +323,7 @@ func (c *Client) multiplies(ctx context.Context, held *run, read Read, reading *
 		return m.weights == "", nil
 	}
 	model, err := c.description(ctx, held.digest)
-	if err != nil || model == nil || !c.hasNeuronOutputs() {
+	if err != nil || model == nil || !c.has("neuron_outputs") {
 		return false, err
 	}
 	return c.weights.keeps(model, read.indices[1]), nil

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "analyses.h"
+#include "edits.h"
 
 namespace driver {
 namespace {
@@ -110,7 +111,7 @@ Json server_of(const ServerInfo& info) {
   return {{"api_version", info.api_version}, {"features", info.features}, {"models", models}};
 }
 
-Json ran(Client& llm, const Wanted& wanted, const CallOptions& options) {
+Json ran(Client& llm, const Wanted& wanted, const RunOptions& options) {
   const Json& input = wanted.args.at(0);
   if (input.is_string()) {  // what does not compile with this client's API is refused in the words
                             // of the others
@@ -150,7 +151,7 @@ Json described(const std::vector<TokenAt>& tokens) {
 /// Of a method that gives no tensor; none if it does.
 std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOptions& options) {
   const std::string& name = wanted.method;
-  if (name == "run" || name == "run_tokens") return ran(llm, wanted, options);
+  if (name == "effects") return to_json(llm.effects());
   if (name == "model_info") return info_of(llm.model_info(options));
   if (name == "server_info") return server_of(llm.server_info(options));
   if (name == "is_serving") return Json(llm.is_serving(options));
@@ -170,7 +171,8 @@ std::optional<Json> value_of(Client& llm, const Wanted& wanted, const CallOption
 
 }  // namespace
 
-Json call(Client& llm, const Json& request) {
+Json call(Clients& clients, const std::string& name, const Json& request) {
+  Client& llm = clients.at(name);
   const Wanted wanted{request.at("method").get<std::string>(),
                       request.value("args", Json::array())};
   ReadOptions options = options_from(request);
@@ -186,7 +188,12 @@ Json call(Client& llm, const Json& request) {
     options.stop_token = timer.emplace(after.get<double>()).token();
   }
   Json ok = Json::object();
-  if (wanted.method == "fetch")
+  if (wanted.method == "run" || wanted.method == "run_tokens")
+    ok["value"] = ran(llm, wanted,
+                      {.timeout = options.timeout,
+                       .stop_token = options.stop_token,
+                       .edits = edits_from(request.value("edits", Json::array()), clients)});
+  else if (wanted.method == "fetch")
     ok["tensors"] = fetched(llm, wanted.args, options);
   else if (wanted.method == "fetch_parts")
     ok["values"] = fetched_parts(llm, wanted.args, options);

@@ -19,7 +19,7 @@ Json answered(driver::Clients& clients, const Json& request) {
   const std::string op = request.at("op").get<std::string>();
   const std::string name = request.value("llm", "main");
   if (op == "hello") return {{"client", "cpp"}, {"version", transparent_llm::kVersion}};
-  if (op == "call") return driver::call(clients.at(name), request);
+  if (op == "call") return driver::call(clients, name, request);
   if (op == "time") return driver::time(clients.at(name), request);
   if (op == "decode") return driver::decode(request);
   if (op == "decode_error") return driver::decode_error(request);

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <exception>
+#include <set>
+#include <string>
 #include <string_view>
 #include <utility>
 
+#include "edit_parts.h"
 #include "reading.h"
 #include "method_table.h"
 #include "run_input.h"
@@ -73,8 +76,20 @@ class Client::Impl {
     return *run_;
   }
 
-  void begin(v1::RunRequest request, const CallOptions& options) {
-    run_ = made(std::move(request), terms(options));
+  std::shared_ptr<const CurrentRun> source() const {
+    if (!run_) throw NotRunError("the source of an edit has run nothing yet: call its run() first");
+    return run_;
+  }
+
+  void begin(v1::RunRequest request, const RunOptions& options) {
+    CallTerms of_call = terms({options.timeout, options.stop_token});
+    internal::Sources sources = internal::add_edits(request, options.edits);
+    if (!options.edits.empty() &&
+        !shared_->descriptions.offers(connection(), "edits", of_call)) {
+      throw NotSupportedError("this server knows no edits; its version is too old");
+    }
+    of_call.run_key = internal::run_key(request);
+    run_ = made(std::move(request), std::move(sources), of_call);
   }
 
   v1::TokenizeResponse tokenized(const std::string& text, std::optional<bool> add_bos,
@@ -109,15 +124,38 @@ class Client::Impl {
   }
 
  private:
-  std::shared_ptr<const CurrentRun> made(v1::RunRequest request, CallTerms terms) {
-    terms.run_key = internal::run_key(request);
-    const auto response = internal::unary(connection(), &Stub::Run, request, terms);
-    return std::make_shared<const CurrentRun>(
-        internal::current_run(std::move(request), terms.run_key, response));
+  /// A run, made where its key leads; what its edits take from is made again there if it is not
+  /// there, each once.
+  std::shared_ptr<const CurrentRun> made(v1::RunRequest request, internal::Sources sources,
+                                         const CallTerms& terms) {
+    for (std::set<std::string> again;;) {
+      std::shared_ptr<const CurrentRun> lost;
+      try {
+        const auto response = internal::unary(connection(), &Stub::Run, request, terms);
+        return std::make_shared<const CurrentRun>(internal::current_run(
+            std::move(request), terms.run_key, response, std::move(sources)));
+      } catch (const NotFoundError& error) {
+        lost = source_lost(error, sources);
+        if (!lost || !again.insert(lost->run_id).second) throw;
+      }
+      made(lost->request, lost->sources, terms);
+    }
+  }
+
+  /// The source that a run failed for want of; none if it failed for another reason.
+  std::shared_ptr<const CurrentRun> source_lost(const NotFoundError& error,
+                                                const internal::Sources& sources) {
+    const auto missing = error.metadata().find("run_id");
+    const bool was_lost = error.reason() == "RUN_NOT_FOUND" && missing != error.metadata().end();
+    if (!was_lost || !connection().options().rerun) return nullptr;
+    const auto found = std::find_if(sources.begin(), sources.end(), [&](const auto& source) {
+      return source->run_id == missing->second;
+    });
+    return found == sources.end() ? nullptr : *found;
   }
 
   void run_again(const CurrentRun& lost, const CallTerms& terms) {
-    auto again = made(lost.request, terms);
+    auto again = made(lost.request, lost.sources, terms);
     if (again->model_digest != lost.model_digest) {
       throw NotFoundError(connection().target() +
                               " lost the run and now serves another model under this name; call "
@@ -170,14 +208,18 @@ ModelInfo Client::model_info(const CallOptions& options) {
   return internal::model_info_of(response.info());
 }
 
-void Client::run(const std::vector<std::string>& sentences, const CallOptions& options) {
+void Client::run(const std::vector<std::string>& sentences, const RunOptions& options) {
   impl().begin(internal::sentences_request(impl().model(), sentences), options);
 }
 
 void Client::run_tokens(const std::vector<std::vector<Index>>& token_ids,
-                        const CallOptions& options) {
+                        const RunOptions& options) {
   impl().begin(internal::tokens_request(impl().model(), token_ids), options);
 }
+
+std::vector<EditEffect> Client::effects() const { return impl().current().effects; }
+
+std::shared_ptr<const CurrentRun> Client::current_run() const { return impl().source(); }
 
 void Client::release(const CallOptions& options) {
   const CurrentRun& run = impl().current();

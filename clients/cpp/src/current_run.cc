@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "digest.h"
+#include "edit_parts.h"
 #include "transparent_llm/errors.h"
 
 namespace transparent_llm::internal {
@@ -59,7 +60,8 @@ void require_run_of(const v1::RunRequest& request, const v1::RunResponse& respon
 
 }  // namespace
 
-CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunResponse& response) {
+CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunResponse& response,
+                       Sources sources) {
   const std::uint64_t n_tokens = std::uint64_t{response.batch_size()} * response.n_pos();
   const auto counted = static_cast<std::uint64_t>(response.token_ids_size());
   const auto masked = static_cast<std::uint64_t>(response.mask_size());
@@ -70,6 +72,7 @@ CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunRes
         std::to_string(response.batch_size()) + " rows of " + std::to_string(response.n_pos()));
   }
   require_run_of(request, response);
+  std::vector<EditEffect> effects = effects_of(response, request.edits_size());
   const std::vector<std::int64_t> tokens(response.token_ids().begin(), response.token_ids().end());
   const std::vector<std::uint8_t> mask(response.mask().begin(), response.mask().end());
   std::optional<Tensor> told;
@@ -79,7 +82,9 @@ CurrentRun current_run(v1::RunRequest request, std::string key, const v1::RunRes
           .run_id = response.run_id(),
           .model_digest = response.model_digest(),
           .tokens = of_positions(Dtype::kI64, response, std::as_bytes(std::span(tokens))),
-          .mask = std::move(told)};
+          .mask = std::move(told),
+          .effects = std::move(effects),
+          .sources = std::move(sources)};
 }
 
 }  // namespace transparent_llm::internal

@@ -127,6 +127,20 @@ std::optional<ModelDescription> Descriptions::with_neuron_outputs(Connection& co
   return known;
 }
 
+bool Descriptions::offers(Connection& connection, const std::string& feature,
+                          const CallTerms& terms) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (features_)
+      return std::find(features_->begin(), features_->end(), feature) != features_->end();
+  }
+  const ServerInfo info = server_info_of(
+      unary(connection, &Stub::ServerInfo, v1::ServerInfoRequest(), terms));  // without the lock
+  const std::lock_guard lock(mutex_);
+  features_ = info.features;
+  return std::find(features_->begin(), features_->end(), feature) != features_->end();
+}
+
 void Descriptions::add_known(Lengths& lengths, const std::string& digest) {
   const std::lock_guard lock(mutex_);
   const auto found = known_.find(digest);

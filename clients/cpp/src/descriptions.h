@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "calls.h"
 #include "expected.h"
@@ -25,12 +26,15 @@ class Descriptions {
   std::optional<ModelDescription> with_neuron_outputs(Connection& connection,
                                                       const std::string& digest,
                                                       const CallTerms& terms);
+  /// Whether the server has this feature; it is asked if that was not done yet.
+  bool offers(Connection& connection, const std::string& feature, const CallTerms& terms);
   /// Adds the lengths of axes that are known already; no call is made.
   void add_known(Lengths& lengths, const std::string& digest);
 
  private:
   std::mutex mutex_;
   std::map<std::string, std::optional<ModelDescription>> known_;
+  std::optional<std::vector<std::string>> features_;
 };
 
 }  // namespace transparent_llm::internal

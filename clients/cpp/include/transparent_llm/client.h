@@ -15,12 +15,17 @@
 #include "transparent_llm/analyses.h"
 #include "transparent_llm/description.h"
 #include "transparent_llm/dtype.h"
+#include "transparent_llm/edits.h"
 #include "transparent_llm/errors.h"
 #include "transparent_llm/options.h"
 #include "transparent_llm/read.h"
 #include "transparent_llm/tensor.h"
 
 namespace transparent_llm {
+
+namespace internal {
+struct CurrentRun;
+}
 
 /// The version of this library.
 extern const char* const kVersion;
@@ -111,12 +116,16 @@ class Client {
   ///
   /// Throws InvalidRequestError for no sentence, one without any token (EMPTY_INPUT), or text that
   /// is not UTF-8; TooLargeError (TOO_LONG) for a sentence longer than the model's context: nothing
-  /// is ever truncated silently.
-  void run(const std::vector<std::string>& sentences, const CallOptions& options = {});
+  /// is ever truncated silently. Of edits: TooLargeError (TOO_LONG) for more than 64, and
+  /// NotSupportedError where server or model cannot make them. A run that they take from is made
+  /// again if the server has lost it.
+  void run(const std::vector<std::string>& sentences, const RunOptions& options = {});
   /// Runs token ids, one list a row; nothing is put before them. Throws as `run`, and
   /// InvalidRequestError (UNKNOWN_TOKEN).
   void run_tokens(const std::vector<std::vector<Index>>& token_ids,
-                  const CallOptions& options = {});
+                  const RunOptions& options = {});
+  /// What each edit of the current run did, in their order. No call is made.
+  std::vector<EditEffect> effects() const;
   /// Tells the server that the current run is not needed any more. Reading it again runs it again.
   void release(const CallOptions& options = {});
   /// The server's name of the current run.
@@ -261,9 +270,12 @@ class Client {
   void read_chunks(const Read& read, const ChunkSink& sink, const ReadOptions& options = {});
 
  private:
+  friend class Edit;
+  friend class Vector;
   class Impl;
   explicit Client(std::unique_ptr<Impl> impl);
   Impl& impl() const;
+  std::shared_ptr<const internal::CurrentRun> current_run() const;
 
   std::unique_ptr<Impl> impl_;
 };

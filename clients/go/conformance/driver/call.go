@@ -15,6 +15,8 @@ type called struct {
 	llm     *transparentllm.Client
 	args    []json.RawMessage
 	options []transparentllm.ReadOption
+	edits   []editFields
+	clients map[string]*transparentllm.Client
 }
 
 // values are the methods that answer something else than a tensor.
@@ -22,6 +24,7 @@ var values = map[string]func(called) (any, error){
 	"model_info":        modelInfo,
 	"run":               run,
 	"run_tokens":        runTokens,
+	"effects":           effects,
 	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
 	"tokens_to_strings": tokensToStrings,
 	"last":              func(c called) (any, error) { return c.llm.Last() },
@@ -96,7 +99,7 @@ func (c called) answer(method string) (fields, error) {
 
 func (r *request) called() (called, error) {
 	llm, err := r.client()
-	made := called{llm: llm, args: r.Args}
+	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients}
 	for axis, part := range r.Slices {
 		var bounds []transparentllm.Bound
 		for i, of := range []func(int64) transparentllm.Bound{transparentllm.Start, transparentllm.Stop, transparentllm.Step} {
@@ -135,7 +138,11 @@ func run(c called) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ran(c, c.llm.Run(c.ctx, sentences))
+	edits, err := c.edited()
+	if err != nil {
+		return nil, err
+	}
+	return ran(c, c.llm.Run(c.ctx, sentences, edits))
 }
 
 func runTokens(c called) (any, error) {
@@ -143,7 +150,11 @@ func runTokens(c called) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ran(c, c.llm.RunTokens(c.ctx, rows))
+	edits, err := c.edited()
+	if err != nil {
+		return nil, err
+	}
+	return ran(c, c.llm.RunTokens(c.ctx, rows, edits))
 }
 
 func ran(c called, err error) (any, error) {

@@ -23,6 +23,7 @@ type request struct {
 	To           string               `json:"to"`
 	Method       string               `json:"method"`
 	Args         []json.RawMessage    `json:"args"`
+	Edits        []editFields         `json:"edits"`
 	Slices       map[string][3]*int64 `json:"slices"`
 	Dtype        string               `json:"dtype"`
 	CancelAfterS *float64             `json:"cancel_after_s"`

@@ -63,11 +63,7 @@ func attentionOutput(c called) (*tensor, error) {
 }
 
 func unembed(c called) (*tensor, error) {
-	given, err := argument[struct {
-		Dtype string
-		Shape []int
-		Data  []byte
-	}](c, 0)
+	vector, err := tensorOf(c, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +71,24 @@ func unembed(c called) (*tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.llm.Unembed(c.ctx, vector, normalize, c.options...)
+}
+
+// tensorOf is an argument that is a tensor.
+func tensorOf(c called, i int) (*tensor, error) {
+	given, err := argument[struct {
+		Dtype string
+		Shape []int
+		Data  []byte
+	}](c, i)
+	if err != nil {
+		return nil, err
+	}
 	dtype, err := dtypeNamed(given.Dtype)
 	if err != nil {
 		return nil, err
 	}
-	vector, err := transparentllm.NewTensor(dtype, given.Shape, given.Data)
-	if err != nil {
-		return nil, err
-	}
-	return c.llm.Unembed(c.ctx, vector, normalize, c.options...)
+	return transparentllm.NewTensor(dtype, given.Shape, given.Data)
 }
 
 func (c called) fetch() (fields, error) {

@@ -1,0 +1,18 @@
+// Edits as scenarios write them.
+
+#pragma once
+
+#include <vector>
+
+#include "clients.h"
+#include "json.h"
+
+namespace driver {
+
+/// Those of a call, which take from the clients that they name. Throws transparent_llm::Error as
+/// the library does.
+std::vector<transparent_llm::Edit> edits_from(const Json& edits, Clients& clients);
+
+Json to_json(const std::vector<transparent_llm::EditEffect>& effects);
+
+}  // namespace driver

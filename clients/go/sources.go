@@ -1,0 +1,51 @@
+package transparentllm
+
+import "context"
+
+// sources are the runs that edits of one run take from, each client's as it was when the first edit asked.
+type sources struct {
+	of   map[*Client]*run
+	runs []*run
+}
+
+// id names the run of a source.
+func (s *sources) id(source *Client) (string, error) {
+	if source == nil {
+		return "", failure(ErrInvalidRequest, "the source of an edit is a client of the same server with a current run, got nil")
+	}
+	if held := s.of[source]; held != nil {
+		return held.id, nil
+	}
+	held, err := source.current()
+	if err != nil {
+		return "", failure(ErrNotRun, "the source of an edit has run nothing yet: call its Run first")
+	}
+	if s.of == nil {
+		s.of = map[*Client]*run{}
+	}
+	s.of[source], s.runs = held, append(s.runs, held)
+	return held.id, nil
+}
+
+// requireEdits refuses a server that would run without them.
+func (s *shared) requireEdits(ctx context.Context) error {
+	offered, err := s.offers(ctx, "edits")
+	if err == nil && !offered {
+		return failure(ErrNotSupported, "this server knows no edits; its version is too old")
+	}
+	return err
+}
+
+// lostSource is the source that a run failed for want of; nil if it failed for another reason.
+func (c *Client) lostSource(err error, from []*run) *run {
+	if !c.mayRerun(err) {
+		return nil
+	}
+	missing := err.(*Error).Metadata["run_id"]
+	for _, source := range from {
+		if source.id == missing {
+			return source
+		}
+	}
+	return nil
+}
