@@ -8,7 +8,7 @@ import (
 )
 
 // mostEdits of one run.
-const mostEdits = 64
+const mostEdits = 512
 
 // Edit is one change of a run: a site, the elements of it, and what becomes of them. The functions that return one only note what
 // is to be done; what is wrong with it, Run returns. Computed in float32 at least and rounded once, so that what changes nothing

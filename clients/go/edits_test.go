@@ -147,12 +147,12 @@ func TestAnEditThatIsNotWholeIsNeverSent(t *testing.T) {
 			t.Errorf("%s: %v", words, err)
 		}
 	}
-	many := make([]edit, 65)
+	many := make([]edit, 513)
 	for i := range many {
 		many[i] = transparentllm.Zero(at(0), all())
 	}
 	if err := llm.Run(background, []string{"x"}, transparentllm.Edits(many...)); !errors.Is(err, transparentllm.ErrTooLarge) ||
-		!strings.Contains(err.Error(), "65 edits of one run, at most 64") {
+		!strings.Contains(err.Error(), "513 edits of one run, at most 512") {
 		t.Errorf("%v", err)
 	}
 	if len(k.asked) != 1 {

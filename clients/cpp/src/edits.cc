@@ -338,7 +338,7 @@ namespace internal {
 namespace {
 
 /// Of one run.
-constexpr std::size_t kMostEdits = 64;
+constexpr std::size_t kMostEdits = 512;
 
 /// Characters of an edit in words that are kept.
 constexpr std::size_t kMostWords = 1000;

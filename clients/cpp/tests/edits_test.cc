@@ -103,17 +103,17 @@ TEST(EditsTest, WhatIsSentSaysAll) {
 
 TEST(EditsTest, ARunHasSixtyFourAtMost) {
   v1::RunRequest request;
-  std::vector<Edit> edits(64, Edit::zero(kSite, Selection::all()));
+  std::vector<Edit> edits(512, Edit::zero(kSite, Selection::all()));
   EXPECT_TRUE(internal::add_edits(request, edits).empty());
-  EXPECT_EQ(request.edits_size(), 64);
+  EXPECT_EQ(request.edits_size(), 512);
   edits.push_back(edits[0]);
   try {
     internal::add_edits(request, edits);
-    ADD_FAILURE() << "65 were taken";
+    ADD_FAILURE() << "513 were taken";
   } catch (const TooLargeError& error) {
     EXPECT_EQ(error.reason(), "TOO_LONG");
-    EXPECT_EQ(error.metadata().at("needed"), "65");
-    EXPECT_EQ(error.metadata().at("allowed"), "64");
+    EXPECT_EQ(error.metadata().at("needed"), "513");
+    EXPECT_EQ(error.metadata().at("allowed"), "512");
   }
 }
 

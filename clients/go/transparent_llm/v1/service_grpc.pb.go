@@ -25,6 +25,16 @@ type TransparentLlmServiceClient interface {
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error)
 	// Drops a run before its time. Releasing one that is not there is no error.
 	ReleaseRun(ctx context.Context, in *ReleaseRunRequest, opts ...grpc.CallOption) (*ReleaseRunResponse, error)
+	// Keeps a vector for the caller's edits under a name, in the place of one that had it. The server may forget it as it may a
+	// run (VECTOR_NOT_FOUND); sending it again brings it back. `ServerInfo.features` has `kept_vectors`.
+	KeepVector(ctx context.Context, in *KeepVectorRequest, opts ...grpc.CallOption) (*KeepVectorResponse, error)
+	// The vectors that are kept for the caller.
+	ListVectors(ctx context.Context, in *ListVectorsRequest, opts ...grpc.CallOption) (*ListVectorsResponse, error)
+	// Drops a vector before its time. Dropping one that is not there is no error.
+	DropVector(ctx context.Context, in *DropVectorRequest, opts ...grpc.CallOption) (*DropVectorResponse, error)
+	// What two runs of one model say of the next token, row by row. `ServerInfo.features` has `compare_runs` where this is
+	// answered.
+	CompareRuns(ctx context.Context, in *CompareRunsRequest, opts ...grpc.CallOption) (*CompareRunsResponse, error)
 	// Number of rows of a run.
 	BatchSize(ctx context.Context, in *BatchSizeRequest, opts ...grpc.CallOption) (*BatchSizeResponse, error)
 	// Token ids, padded on the right.
@@ -95,6 +105,9 @@ type TransparentLlmServiceClient interface {
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error)
 	// What a Fetch of the same items would send: shapes, types and bytes. Nothing is computed.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	// The same change of a run at many places, each by itself, and what each does to some numbers: for example the logit of a
+	// token without each head in turn. Nothing is stored. `ServerInfo.features` has `sweep` where this is answered.
+	Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (TransparentLlmService_SweepClient, error)
 }
 
 type transparentLlmServiceClient struct {
@@ -135,6 +148,42 @@ func (c *transparentLlmServiceClient) Run(ctx context.Context, in *RunRequest, o
 func (c *transparentLlmServiceClient) ReleaseRun(ctx context.Context, in *ReleaseRunRequest, opts ...grpc.CallOption) (*ReleaseRunResponse, error) {
 	out := new(ReleaseRunResponse)
 	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/ReleaseRun", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transparentLlmServiceClient) KeepVector(ctx context.Context, in *KeepVectorRequest, opts ...grpc.CallOption) (*KeepVectorResponse, error) {
+	out := new(KeepVectorResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/KeepVector", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transparentLlmServiceClient) ListVectors(ctx context.Context, in *ListVectorsRequest, opts ...grpc.CallOption) (*ListVectorsResponse, error) {
+	out := new(ListVectorsResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/ListVectors", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transparentLlmServiceClient) DropVector(ctx context.Context, in *DropVectorRequest, opts ...grpc.CallOption) (*DropVectorResponse, error) {
+	out := new(DropVectorResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/DropVector", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transparentLlmServiceClient) CompareRuns(ctx context.Context, in *CompareRunsRequest, opts ...grpc.CallOption) (*CompareRunsResponse, error) {
+	out := new(CompareRunsResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/CompareRuns", in, out, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1050,6 +1099,38 @@ func (c *transparentLlmServiceClient) Plan(ctx context.Context, in *PlanRequest,
 	return out, nil
 }
 
+func (c *transparentLlmServiceClient) Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (TransparentLlmService_SweepClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[27], "/transparent_llm.v1.TransparentLlmService/Sweep", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceSweepClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_SweepClient interface {
+	Recv() (*SweepResponse, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceSweepClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceSweepClient) Recv() (*SweepResponse, error) {
+	m := new(SweepResponse)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 // TransparentLlmServiceServer is the server API for TransparentLlmService service.
 // All implementations must embed UnimplementedTransparentLlmServiceServer
 // for forward compatibility
@@ -1062,6 +1143,16 @@ type TransparentLlmServiceServer interface {
 	Run(context.Context, *RunRequest) (*RunResponse, error)
 	// Drops a run before its time. Releasing one that is not there is no error.
 	ReleaseRun(context.Context, *ReleaseRunRequest) (*ReleaseRunResponse, error)
+	// Keeps a vector for the caller's edits under a name, in the place of one that had it. The server may forget it as it may a
+	// run (VECTOR_NOT_FOUND); sending it again brings it back. `ServerInfo.features` has `kept_vectors`.
+	KeepVector(context.Context, *KeepVectorRequest) (*KeepVectorResponse, error)
+	// The vectors that are kept for the caller.
+	ListVectors(context.Context, *ListVectorsRequest) (*ListVectorsResponse, error)
+	// Drops a vector before its time. Dropping one that is not there is no error.
+	DropVector(context.Context, *DropVectorRequest) (*DropVectorResponse, error)
+	// What two runs of one model say of the next token, row by row. `ServerInfo.features` has `compare_runs` where this is
+	// answered.
+	CompareRuns(context.Context, *CompareRunsRequest) (*CompareRunsResponse, error)
 	// Number of rows of a run.
 	BatchSize(context.Context, *BatchSizeRequest) (*BatchSizeResponse, error)
 	// Token ids, padded on the right.
@@ -1132,6 +1223,9 @@ type TransparentLlmServiceServer interface {
 	Fetch(*FetchRequest, TransparentLlmService_FetchServer) error
 	// What a Fetch of the same items would send: shapes, types and bytes. Nothing is computed.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// The same change of a run at many places, each by itself, and what each does to some numbers: for example the logit of a
+	// token without each head in turn. Nothing is stored. `ServerInfo.features` has `sweep` where this is answered.
+	Sweep(*SweepRequest, TransparentLlmService_SweepServer) error
 	mustEmbedUnimplementedTransparentLlmServiceServer()
 }
 
@@ -1150,6 +1244,18 @@ func (UnimplementedTransparentLlmServiceServer) Run(context.Context, *RunRequest
 }
 func (UnimplementedTransparentLlmServiceServer) ReleaseRun(context.Context, *ReleaseRunRequest) (*ReleaseRunResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ReleaseRun not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) KeepVector(context.Context, *KeepVectorRequest) (*KeepVectorResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method KeepVector not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) ListVectors(context.Context, *ListVectorsRequest) (*ListVectorsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ListVectors not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) DropVector(context.Context, *DropVectorRequest) (*DropVectorResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method DropVector not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) CompareRuns(context.Context, *CompareRunsRequest) (*CompareRunsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method CompareRuns not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) BatchSize(context.Context, *BatchSizeRequest) (*BatchSizeResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method BatchSize not implemented")
@@ -1247,6 +1353,9 @@ func (UnimplementedTransparentLlmServiceServer) Fetch(*FetchRequest, Transparent
 func (UnimplementedTransparentLlmServiceServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Plan not implemented")
 }
+func (UnimplementedTransparentLlmServiceServer) Sweep(*SweepRequest, TransparentLlmService_SweepServer) error {
+	return status.Errorf(codes.Unimplemented, "method Sweep not implemented")
+}
 func (UnimplementedTransparentLlmServiceServer) mustEmbedUnimplementedTransparentLlmServiceServer() {}
 
 // UnsafeTransparentLlmServiceServer may be embedded to opt out of forward compatibility for this service.
@@ -1328,6 +1437,78 @@ func _TransparentLlmService_ReleaseRun_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TransparentLlmServiceServer).ReleaseRun(ctx, req.(*ReleaseRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransparentLlmService_KeepVector_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeepVectorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).KeepVector(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/KeepVector",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).KeepVector(ctx, req.(*KeepVectorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransparentLlmService_ListVectors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListVectorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).ListVectors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/ListVectors",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).ListVectors(ctx, req.(*ListVectorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransparentLlmService_DropVector_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DropVectorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).DropVector(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/DropVector",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).DropVector(ctx, req.(*DropVectorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransparentLlmService_CompareRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareRunsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).CompareRuns(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/CompareRuns",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).CompareRuns(ctx, req.(*CompareRunsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1989,6 +2170,27 @@ func _TransparentLlmService_Plan_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TransparentLlmService_Sweep_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SweepRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).Sweep(m, &transparentLlmServiceSweepServer{stream})
+}
+
+type TransparentLlmService_SweepServer interface {
+	Send(*SweepResponse) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceSweepServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceSweepServer) Send(m *SweepResponse) error {
+	return x.ServerStream.SendMsg(m)
+}
+
 var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 	ServiceName: "transparent_llm.v1.TransparentLlmService",
 	HandlerType: (*TransparentLlmServiceServer)(nil),
@@ -2008,6 +2210,22 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseRun",
 			Handler:    _TransparentLlmService_ReleaseRun_Handler,
+		},
+		{
+			MethodName: "KeepVector",
+			Handler:    _TransparentLlmService_KeepVector_Handler,
+		},
+		{
+			MethodName: "ListVectors",
+			Handler:    _TransparentLlmService_ListVectors_Handler,
+		},
+		{
+			MethodName: "DropVector",
+			Handler:    _TransparentLlmService_DropVector_Handler,
+		},
+		{
+			MethodName: "CompareRuns",
+			Handler:    _TransparentLlmService_CompareRuns_Handler,
 		},
 		{
 			MethodName: "BatchSize",
@@ -2164,6 +2382,11 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Fetch",
 			Handler:       _TransparentLlmService_Fetch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Sweep",
+			Handler:       _TransparentLlmService_Sweep_Handler,
 			ServerStreams: true,
 		},
 	},

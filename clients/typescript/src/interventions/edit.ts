@@ -10,7 +10,7 @@ import type { Site } from "./site.js";
 import { type RunIdOf, requireSite, type Vector, vectorOf } from "./vector.js";
 
 /** Edits of one run. */
-const MOST_EDITS = 64;
+const MOST_EDITS = 512;
 
 type WireEdit = MessageInitShape<typeof InterventionSchema>;
 type Operation = Exclude<WireEdit["operation"], undefined>;

@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file transparent_llm/v1/interventions.proto.
  */
 export const file_transparent_llm_v1_interventions: GenFile = /*@__PURE__*/
-  fileDesc("CiZ0cmFuc3BhcmVudF9sbG0vdjEvaW50ZXJ2ZW50aW9ucy5wcm90bxISdHJhbnNwYXJlbnRfbGxtLnYxIm4KBFNpdGUSKgoEa2luZBgBIAEoDjIcLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlS2luZBINCgVsYXllchgCIAEoERIRCgRoZWFkGAMgASgRSACIAQESDwoHbmV1cm9ucxgEIAMoEUIHCgVfaGVhZCIaCgdJbmRpY2VzEg8KB2luZGljZXMYASADKBEi/gEKBlZlY3RvchItCgdsaXRlcmFsGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlRlbnNvckgAEi0KBXZhbHVlGAIgASgLMhwudHJhbnNwYXJlbnRfbGxtLnYxLlJ1blZhbHVlSAASOgoKZGlmZmVyZW5jZRgDIAEoCzIkLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3JEaWZmZXJlbmNlSAASFQoLdW5lbWJlZGRpbmcYBCABKBFIABI5Cg1uZXVyb25fb3V0cHV0GAUgASgLMiAudHJhbnNwYXJlbnRfbGxtLnYxLk5ldXJvblZlY3RvckgAQggKBnNvdXJjZSJcCghSdW5WYWx1ZRIOCgZydW5faWQYASABKAkSJgoEc2l0ZRgCIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlEgsKA3JvdxgDIAEoERILCgNwb3MYBCABKBEibwoQVmVjdG9yRGlmZmVyZW5jZRIrCgdtaW51ZW5kGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvchIuCgpzdWJ0cmFoZW5kGAIgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvciItCgxOZXVyb25WZWN0b3ISDQoFbGF5ZXIYASABKBESDgoGbmV1cm9uGAIgASgRIhsKCVNjYWxlRWRpdBIOCgZmYWN0b3IYASABKAEiVwoHQWRkRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg4KBmZhY3RvchgCIAEoARIQCghyZWxhdGl2ZRgDIAEoCCI1CgdTZXRFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3IiGgoITWVhbkVkaXQSDgoGcnVuX2lkGAEgASgJIoQBCglQYXRjaEVkaXQSDgoGcnVuX2lkGAEgASgJEjAKC3NvdXJjZV9yb3dzGAIgASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkluZGljZXMSNQoQc291cmNlX3Bvc2l0aW9ucxgDIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzIkkKC1Byb2plY3RFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3ISDgoGZmFjdG9yGAIgASgBIlQKCUNsYW1wRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg0KBWxlYXN0GAIgASgBEgwKBG1vc3QYAyABKAEiYgoIU3dhcEVkaXQSKgoGb3JpZ2luGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvchIqCgZ0YXJnZXQYAiABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yIiUKCU5vaXNlRWRpdBIKCgJzZBgBIAEoARIMCgRzZWVkGAIgASgSIrMFCgxJbnRlcnZlbnRpb24SJgoEc2l0ZRgBIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlEhcKDWFsbF9wb3NpdGlvbnMYAiABKAhIABIXCg1sYXN0X3Bvc2l0aW9uGAMgASgISAASNwoQY2hvc2VuX3Bvc2l0aW9ucxgEIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzSAASEgoIYWxsX3Jvd3MYBSABKAhIARIyCgtjaG9zZW5fcm93cxgGIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzSAESLgoFc2NhbGUYByABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuU2NhbGVFZGl0SAISKgoDYWRkGAggASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkFkZEVkaXRIAhIqCgNzZXQYCSABKAsyGy50cmFuc3BhcmVudF9sbG0udjEuU2V0RWRpdEgCEiwKBG1lYW4YCiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuTWVhbkVkaXRIAhIuCgVwYXRjaBgLIAEoCzIdLnRyYW5zcGFyZW50X2xsbS52MS5QYXRjaEVkaXRIAhIyCgdwcm9qZWN0GAwgASgLMh8udHJhbnNwYXJlbnRfbGxtLnYxLlByb2plY3RFZGl0SAISLgoFY2xhbXAYDSABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuQ2xhbXBFZGl0SAISLAoEc3dhcBgOIAEoCzIcLnRyYW5zcGFyZW50X2xsbS52MS5Td2FwRWRpdEgCEi4KBW5vaXNlGA8gASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLk5vaXNlRWRpdEgCQgsKCXBvc2l0aW9uc0IGCgRyb3dzQgsKCW9wZXJhdGlvbiJyCgpFZGl0RWZmZWN0EgwKBGVkaXQYASABKAkSEAoIc2VsZWN0ZWQYAiABKAQSDwoHY2hhbmdlZBgDIAEoBBISCgpkZWx0YV9ub3JtGAQgASgBEgwKBG5vcm0YBSABKAESEQoJbWF4X2RlbHRhGAYgASgBKvABCghTaXRlS2luZBIZChVTSVRFX0tJTkRfVU5TUEVDSUZJRUQQABIZChVTSVRFX0tJTkRfUkVTSURVQUxfSU4QARIhCh1TSVRFX0tJTkRfUkVTSURVQUxfQUZURVJfQVRUThACEhoKFlNJVEVfS0lORF9SRVNJRFVBTF9PVVQQAxIWChJTSVRFX0tJTkRfQVRUTl9PVVQQBBIVChFTSVRFX0tJTkRfRkZOX09VVBAFEhIKDlNJVEVfS0lORF9IRUFEEAYSFQoRU0lURV9LSU5EX1BBVFRFUk4QBxIVChFTSVRFX0tJTkRfTkVVUk9OUxAIQmgKFWRldi50cmFuc3BhcmVudGxsbS52MVABWjl0cmFuc3BhcmVudGxsbS5kZXYvZ28vdHJhbnNwYXJlbnRfbGxtL3YxO3RyYW5zcGFyZW50bGxtdjGqAhFUcmFuc3BhcmVudExsbS5WMWIGcHJvdG8z", [file_transparent_llm_v1_tensor]);
+  fileDesc("CiZ0cmFuc3BhcmVudF9sbG0vdjEvaW50ZXJ2ZW50aW9ucy5wcm90bxISdHJhbnNwYXJlbnRfbGxtLnYxIoEBCgRTaXRlEioKBGtpbmQYASABKA4yHC50cmFuc3BhcmVudF9sbG0udjEuU2l0ZUtpbmQSDQoFbGF5ZXIYAiABKBESEQoEaGVhZBgDIAEoEUgAiAEBEg8KB25ldXJvbnMYBCADKBESEQoJYWxsX2hlYWRzGAUgASgIQgcKBV9oZWFkIhoKB0luZGljZXMSDwoHaW5kaWNlcxgBIAMoESKOAgoGVmVjdG9yEi0KB2xpdGVyYWwYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVGVuc29ySAASLQoFdmFsdWUYAiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuUnVuVmFsdWVIABI6CgpkaWZmZXJlbmNlGAMgASgLMiQudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvckRpZmZlcmVuY2VIABIVCgt1bmVtYmVkZGluZxgEIAEoEUgAEjkKDW5ldXJvbl9vdXRwdXQYBSABKAsyIC50cmFuc3BhcmVudF9sbG0udjEuTmV1cm9uVmVjdG9ySAASDgoEa2VwdBgGIAEoCUgAQggKBnNvdXJjZSJcCghSdW5WYWx1ZRIOCgZydW5faWQYASABKAkSJgoEc2l0ZRgCIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlEgsKA3JvdxgDIAEoERILCgNwb3MYBCABKBEibwoQVmVjdG9yRGlmZmVyZW5jZRIrCgdtaW51ZW5kGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvchIuCgpzdWJ0cmFoZW5kGAIgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvciItCgxOZXVyb25WZWN0b3ISDQoFbGF5ZXIYASABKBESDgoGbmV1cm9uGAIgASgRIhsKCVNjYWxlRWRpdBIOCgZmYWN0b3IYASABKAEiVwoHQWRkRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg4KBmZhY3RvchgCIAEoARIQCghyZWxhdGl2ZRgDIAEoCCI1CgdTZXRFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3IiGgoITWVhbkVkaXQSDgoGcnVuX2lkGAEgASgJIoQBCglQYXRjaEVkaXQSDgoGcnVuX2lkGAEgASgJEjAKC3NvdXJjZV9yb3dzGAIgASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkluZGljZXMSNQoQc291cmNlX3Bvc2l0aW9ucxgDIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzIkkKC1Byb2plY3RFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3ISDgoGZmFjdG9yGAIgASgBIlQKCUNsYW1wRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg0KBWxlYXN0GAIgASgBEgwKBG1vc3QYAyABKAEiYgoIU3dhcEVkaXQSKgoGb3JpZ2luGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvchIqCgZ0YXJnZXQYAiABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yIiUKCU5vaXNlRWRpdBIKCgJzZBgBIAEoARIMCgRzZWVkGAIgASgSIhwKCkZyZWV6ZUVkaXQSDgoGcnVuX2lkGAEgASgJIuUFCgxJbnRlcnZlbnRpb24SJgoEc2l0ZRgBIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlEhcKDWFsbF9wb3NpdGlvbnMYAiABKAhIABIXCg1sYXN0X3Bvc2l0aW9uGAMgASgISAASNwoQY2hvc2VuX3Bvc2l0aW9ucxgEIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzSAASEgoIYWxsX3Jvd3MYBSABKAhIARIyCgtjaG9zZW5fcm93cxgGIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzSAESLgoFc2NhbGUYByABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuU2NhbGVFZGl0SAISKgoDYWRkGAggASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkFkZEVkaXRIAhIqCgNzZXQYCSABKAsyGy50cmFuc3BhcmVudF9sbG0udjEuU2V0RWRpdEgCEiwKBG1lYW4YCiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuTWVhbkVkaXRIAhIuCgVwYXRjaBgLIAEoCzIdLnRyYW5zcGFyZW50X2xsbS52MS5QYXRjaEVkaXRIAhIyCgdwcm9qZWN0GAwgASgLMh8udHJhbnNwYXJlbnRfbGxtLnYxLlByb2plY3RFZGl0SAISLgoFY2xhbXAYDSABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuQ2xhbXBFZGl0SAISLAoEc3dhcBgOIAEoCzIcLnRyYW5zcGFyZW50X2xsbS52MS5Td2FwRWRpdEgCEi4KBW5vaXNlGA8gASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLk5vaXNlRWRpdEgCEjAKBmZyZWV6ZRgQIAEoCzIeLnRyYW5zcGFyZW50X2xsbS52MS5GcmVlemVFZGl0SAJCCwoJcG9zaXRpb25zQgYKBHJvd3NCCwoJb3BlcmF0aW9uInIKCkVkaXRFZmZlY3QSDAoEZWRpdBgBIAEoCRIQCghzZWxlY3RlZBgCIAEoBBIPCgdjaGFuZ2VkGAMgASgEEhIKCmRlbHRhX25vcm0YBCABKAESDAoEbm9ybRgFIAEoARIRCgltYXhfZGVsdGEYBiABKAEq0QMKCFNpdGVLaW5kEhkKFVNJVEVfS0lORF9VTlNQRUNJRklFRBAAEhkKFVNJVEVfS0lORF9SRVNJRFVBTF9JThABEiEKHVNJVEVfS0lORF9SRVNJRFVBTF9BRlRFUl9BVFROEAISGgoWU0lURV9LSU5EX1JFU0lEVUFMX09VVBADEhYKElNJVEVfS0lORF9BVFROX09VVBAEEhUKEVNJVEVfS0lORF9GRk5fT1VUEAUSEgoOU0lURV9LSU5EX0hFQUQQBhIVChFTSVRFX0tJTkRfUEFUVEVSThAHEhUKEVNJVEVfS0lORF9ORVVST05TEAgSHQoZU0lURV9LSU5EX05PUk1fU0NBTEVfQVRUThAJEhwKGFNJVEVfS0lORF9OT1JNX1NDQUxFX0ZGThAKEiIKHlNJVEVfS0lORF9OT1JNX1NDQUxFX0FUVE5fUE9TVBALEiEKHVNJVEVfS0lORF9OT1JNX1NDQUxFX0ZGTl9QT1NUEAwSHgoaU0lURV9LSU5EX0ZJTkFMX05PUk1fU0NBTEUQDRITCg9TSVRFX0tJTkRfUVVFUlkQDhIRCg1TSVRFX0tJTkRfS0VZEA8SEwoPU0lURV9LSU5EX1ZBTFVFEBBCaAoVZGV2LnRyYW5zcGFyZW50bGxtLnYxUAFaOXRyYW5zcGFyZW50bGxtLmRldi9nby90cmFuc3BhcmVudF9sbG0vdjE7dHJhbnNwYXJlbnRsbG12MaoCEVRyYW5zcGFyZW50TGxtLlYxYgZwcm90bzM", [file_transparent_llm_v1_tensor]);
 
 /**
  * A tensor of one layer, on the way from tokens to logits.
@@ -38,7 +38,7 @@ export type Site = Message<"transparent_llm.v1.Site"> & {
   layer: number;
 
   /**
-   * Of HEAD and PATTERN, a query head.
+   * Of HEAD, PATTERN and QUERY, a query head; of KEY and VALUE, one of those that query heads share. Or all_heads.
    *
    * @generated from field: optional sint32 head = 3;
    */
@@ -50,6 +50,14 @@ export type Site = Message<"transparent_llm.v1.Site"> & {
    * @generated from field: repeated sint32 neurons = 4;
    */
   neurons: number[];
+
+  /**
+   * Instead of head: all heads of the layer as one tensor, one head after the other [pos n_heads * d_head],
+   * [query_pos n_heads * key_pos], of keys and values [pos n_kv_heads * d_head].
+   *
+   * @generated from field: bool all_heads = 5;
+   */
+  allHeads: boolean;
 };
 
 /**
@@ -123,6 +131,15 @@ export type Vector = Message<"transparent_llm.v1.Vector"> & {
      */
     value: NeuronVector;
     case: "neuronOutput";
+  } | {
+    /**
+     * The digest of a vector that the server keeps for the caller, see KeepVector. It means what its numbers mean as a
+     * literal: the run has the same id.
+     *
+     * @generated from field: string kept = 6;
+     */
+    value: string;
+    case: "kept";
   } | { case: undefined; value?: undefined };
 };
 
@@ -436,6 +453,27 @@ export const NoiseEditSchema: GenMessage<NoiseEdit> = /*@__PURE__*/
   messageDesc(file_transparent_llm_v1_interventions, 14);
 
 /**
+ * What another run had at the same site, everywhere: all_positions and all_rows.
+ *
+ * @generated from message transparent_llm.v1.FreezeEdit
+ */
+export type FreezeEdit = Message<"transparent_llm.v1.FreezeEdit"> & {
+  /**
+   * Of the same input without edits, for what is usually meant.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message transparent_llm.v1.FreezeEdit.
+ * Use `create(FreezeEditSchema)` to create a new message.
+ */
+export const FreezeEditSchema: GenMessage<FreezeEdit> = /*@__PURE__*/
+  messageDesc(file_transparent_llm_v1_interventions, 15);
+
+/**
  * One change of a run.
  *
  * @generated from message transparent_llm.v1.Intervention
@@ -551,6 +589,12 @@ export type Intervention = Message<"transparent_llm.v1.Intervention"> & {
      */
     value: NoiseEdit;
     case: "noise";
+  } | {
+    /**
+     * @generated from field: transparent_llm.v1.FreezeEdit freeze = 16;
+     */
+    value: FreezeEdit;
+    case: "freeze";
   } | { case: undefined; value?: undefined };
 };
 
@@ -559,7 +603,7 @@ export type Intervention = Message<"transparent_llm.v1.Intervention"> & {
  * Use `create(InterventionSchema)` to create a new message.
  */
 export const InterventionSchema: GenMessage<Intervention> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 15);
+  messageDesc(file_transparent_llm_v1_interventions, 16);
 
 /**
  * What an edit did.
@@ -615,7 +659,7 @@ export type EditEffect = Message<"transparent_llm.v1.EditEffect"> & {
  * Use `create(EditEffectSchema)` to create a new message.
  */
 export const EditEffectSchema: GenMessage<EditEffect> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 16);
+  messageDesc(file_transparent_llm_v1_interventions, 17);
 
 /**
  * What stands at a site.
@@ -679,11 +723,69 @@ export enum SiteKind {
   PATTERN = 7,
 
   /**
-   * Activations of neurons right after the activation function [pos neuron]. UNIMPLEMENTED for a mixture of experts.
+   * Activations of neurons right after the activation function [pos neuron]; of experts with the weight of the router, 0
+   * where it did not choose them.
    *
    * @generated from enum value: SITE_KIND_NEURONS = 8;
    */
   NEURONS = 8,
+
+  /**
+   * What the norm before attention divides each position by [pos 1], the deviation or the size of its input. This and
+   * the four after it can be frozen and nothing else; a norm that takes off the mean goes on to take off that of its input.
+   *
+   * @generated from enum value: SITE_KIND_NORM_SCALE_ATTN = 9;
+   */
+  NORM_SCALE_ATTN = 9,
+
+  /**
+   * Of the norm before the feed-forward part: the same as before attention where both branches have one norm.
+   *
+   * @generated from enum value: SITE_KIND_NORM_SCALE_FFN = 10;
+   */
+  NORM_SCALE_FFN = 10,
+
+  /**
+   * Of the norm between attention and the residual stream.
+   *
+   * @generated from enum value: SITE_KIND_NORM_SCALE_ATTN_POST = 11;
+   */
+  NORM_SCALE_ATTN_POST = 11,
+
+  /**
+   * Of the norm between the feed-forward part and the residual stream.
+   *
+   * @generated from enum value: SITE_KIND_NORM_SCALE_FFN_POST = 12;
+   */
+  NORM_SCALE_FFN_POST = 12,
+
+  /**
+   * Of the norm before the unembedding. Its layer is 0, which means nothing.
+   *
+   * @generated from enum value: SITE_KIND_FINAL_NORM_SCALE = 13;
+   */
+  FINAL_NORM_SCALE = 13,
+
+  /**
+   * The query of a head, as it is multiplied with keys [pos d_head]: after rotary embeddings, norms and factors.
+   *
+   * @generated from enum value: SITE_KIND_QUERY = 14;
+   */
+  QUERY = 14,
+
+  /**
+   * The key of a head, as queries are multiplied with it [pos d_head].
+   *
+   * @generated from enum value: SITE_KIND_KEY = 15;
+   */
+  KEY = 15,
+
+  /**
+   * The value of a head, which its pattern mixes [pos d_head].
+   *
+   * @generated from enum value: SITE_KIND_VALUE = 16;
+   */
+  VALUE = 16,
 }
 
 /**
