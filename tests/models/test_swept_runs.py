@@ -79,7 +79,7 @@ def by_hand(llm: TransformerLensTransparentLlm, base: TransformerLensTransparent
             last[5],
             last[5].exp() - last[6].exp(),
             -logprobs[:-1].gather(1, tokens[1:, None]).mean(),
-            (before.exp() * (before - last)).sum(),
+            (last.exp() * (last - before)).sum(),
             -(last.exp() * last).sum(),
             llm.residual_in(1)[row, n - 1].double() @ unit,
             llm.residual_out(-1)[row, 2].double() @ unit,

@@ -107,8 +107,8 @@ def loss() -> Metric:
 
 
 def kl(run: TransparentLlm | None = None, *, pos: int = -1) -> Metric:
-    """KL(run || changed) of the next token's distribution, in nats; `run` has as many rows, each as long. None: that of
-    what is changed, without the change."""
+    """KL(changed || run) of the next token's distribution, in nats, as in the report of edits; `run` has as many rows,
+    each as long. None: that of what is changed, without the change."""
     return Metric(pos=pos, measure="kl", run=run)
 
 

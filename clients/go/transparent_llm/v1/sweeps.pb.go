@@ -35,7 +35,7 @@ const (
 	MetricKind_METRIC_KIND_PROB MetricKind = 3
 	// The mean of -log p(next token) over the tokens of the row that another one follows, in nats. No position.
 	MetricKind_METRIC_KIND_LOSS MetricKind = 4
-	// KL(run || cell) of the next token's distribution at a position, in nats.
+	// KL(cell || run) of the next token's distribution at a position, in nats.
 	MetricKind_METRIC_KIND_KL MetricKind = 5
 	// The entropy of that distribution, in nats.
 	MetricKind_METRIC_KIND_ENTROPY MetricKind = 6

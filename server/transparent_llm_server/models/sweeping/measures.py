@@ -203,8 +203,9 @@ class _Divergence(_OfOutput):
         rows = torch.split(_repeated(range(len(self.reference)), n_cells), _AT_ONCE)
         found = []
         for logprobs, part in zip(_logprobs(self.model, vectors, scale), rows, strict=True):
-            p = self.reference[part.to(self.reference.device)].to(logprobs)
-            found.append(torch.where(p == -torch.inf, 0.0, p.exp() * (p - logprobs)).sum(1))
+            of_run, changed = self.reference[part.to(self.reference.device)].double(), logprobs.double()
+            each = changed.exp() * (changed - of_run.to(changed.device))
+            found.append(torch.where(changed == -torch.inf, 0.0, each).sum(1))
         return torch.cat(found)
 
 

@@ -289,7 +289,7 @@ export enum MetricKind {
   LOSS = 4,
 
   /**
-   * KL(run || cell) of the next token's distribution at a position, in nats.
+   * KL(cell || run) of the next token's distribution at a position, in nats.
    *
    * @generated from enum value: METRIC_KIND_KL = 5;
    */
