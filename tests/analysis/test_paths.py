@@ -13,6 +13,7 @@ from support.models.families import FAMILIES, N_HEADS, build_model
 from support.servers.servers import Listener, running, served, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis import paths
+from transparent_llm.analysis.metrics import loss
 from transparent_llm.analysis.paths import path_patch
 from transparent_llm.analysis.sweeps import Metric
 from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError
@@ -393,7 +394,7 @@ def test_the_previous_token_head_acts_through_the_key_of_the_induction_head(
         ({"senders": "attn_out"}, InvalidRequestError, 'senders must be one of "head", "ffn_out", got'),
         ({"positions": [7]}, IndexOutOfRangeError, "7 is out of range"),
         ({"positions": "first"}, InvalidRequestError, "positions is 'first': it must be 'all' or 'last', or a list"),
-        ({"metric": Metric(3, measure="rank")}, InvalidRequestError, "measure must be one of"),  # type: ignore[arg-type]
+        ({"metric": loss()}, InvalidRequestError, "measure must be one of"),
         ({"metric": Metric(3, pos=9)}, IndexOutOfRangeError, "pos 9 is out of range"),
         ({"source_row": 1}, IndexOutOfRangeError, "batch_i 1 is out of range"),
         ({"family": PARALLEL[0], "receivers": residual_after_attn(1)}, NotSupportedError, "there is none between them"),

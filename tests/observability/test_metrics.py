@@ -136,9 +136,9 @@ def test_calls_that_the_client_leaves_are_cancellations() -> None:
 
 
 def test_a_run_that_is_given_up_in_the_queue_is_a_cancellation_and_no_turn() -> None:
-    with running(metrics_listen=LOOPBACK) as server, client(server) as llm:
+    with running(metrics_listen=LOOPBACK) as server, grpc.insecure_channel(server.address) as to:
         with held(server._engine):
-            run = llm._calls.channel.stub().Run.future(RUN, timeout=30)
+            run = stub(to).Run.future(RUN, timeout=30)
             wait_until(lambda: figures(server)("transparent_llm_queued_runs") == 1)
             run.cancel()
             wait_until(lambda: figures(server)("transparent_llm_queued_runs") == 0)
