@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from transparent_llm import TransparentLlm, interventions
+from transparent_llm.analysis.metrics import Metric
+from transparent_llm.analysis.sweep_cells import Cell, Sweep
 from transparent_llm.interventions import Intervention, Site, Vector
 from transparent_llm.interventions.vector import Unembedding
 from transparent_llm.run_input import RunInput
@@ -28,6 +30,16 @@ def edits_of(given: Sequence[Fields], object_of: ObjectOf) -> list[Intervention]
     return [_edit_of(dict(edit), object_of) for edit in given]
 
 
+def swept(llm: Any, step: Fields, object_of: ObjectOf) -> dict[str, torch.Tensor]:
+    """What a sweep gives."""
+    cells = tuple(_cell_of(**cell) for cell in step["cells"])
+    metrics = tuple(_metric_of(**metric, object_of=object_of) for metric in step["metrics"])
+    templates, before = (tuple(edits_of(step.get(name, ()), object_of)) for name in ("templates", "before"))
+    parts = list(llm.sweep(Sweep(templates, cells, metrics, tuple(step.get("rows", ())), before)))
+    order = torch.tensor([cell for part in parts for cell in part.cells]).argsort()
+    return {"baselines": parts[0].baselines, "values": torch.cat([part.values for part in parts])[order]}
+
+
 def names_in(given: Any) -> Iterator[str]:
     """Of the objects that they take from."""
     if isinstance(given, dict):
@@ -36,6 +48,10 @@ def names_in(given: Any) -> Iterator[str]:
         given = list(given.values())
     for part in given if isinstance(given, list) else ():
         yield from names_in(part)
+
+
+SWEPT = {"baselines": ("metric", "row"), "values": ("cell", "metric", "row")}
+"""Names of the axes of what a sweep gives."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,21 @@ def _edit_of(edit: Fields, object_of: ObjectOf) -> Intervention:
             edit[name] = none
     made: Intervention = make(site, **edit)
     return made
+
+
+def _cell_of(
+    *, neurons: Sequence[int] | None = None, positions: Sequence[int] | None = None, **coordinates: int
+) -> Cell:
+    lists = {"neurons": neurons, "positions": positions}
+    return Cell(**coordinates, **{name: tuple(given) for name, given in lists.items() if given is not None})
+
+
+def _metric_of(*, object_of: ObjectOf, **metric: Any) -> Metric:
+    if "site" in metric:
+        metric["site"], metric["direction"] = _site_of(metric["site"]), _vector_of(metric["direction"], object_of)
+    if "run" in metric:
+        metric["run"] = object_of(metric["run"])
+    return Metric(**{name: tuple(given) if isinstance(given, list) else given for name, given in metric.items()})
 
 
 def _site_of(given: Sequence[Any]) -> Site:

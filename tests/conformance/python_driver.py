@@ -20,7 +20,7 @@ import grpc
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conformance.edits import edits_of
+from conformance.edits import SWEPT, edits_of, swept
 from transparent_llm import ModelInfo, RemoteTransparentLlm
 from transparent_llm.errors import CancelledError, InternalError, TransparentLlmError
 from transparent_llm.table import Table
@@ -72,7 +72,10 @@ class Driver:
         self._progress.clear()
         with _cancelled_after(request.get("cancel_after_s")), llm.reading(dtype=dtype, **slices):
             arguments = [_argument(value) for value in request.get("args", [])]
-            if "edits" in request:
+            if method == "sweep":
+                found = swept(llm, request, self._clients.__getitem__)
+                answer = {"parts": {name: _tensor(value, SWEPT[name]) for name, value in found.items()}}
+            elif "edits" in request:
                 getattr(llm, method)(*arguments, edits=edits_of(request["edits"], self._clients.__getitem__))
                 answer = {"value": _value(llm, method, None)}
             else:

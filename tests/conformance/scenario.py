@@ -14,7 +14,7 @@ import torch
 
 from conformance import analyses, lies
 from conformance.driver import Driver
-from conformance.edits import Ran, names_in
+from conformance.edits import SWEPT, Ran, names_in, swept
 from conformance.expected import TORCH_BY_NAME, Fields, findings, tensor_findings
 from conformance.stage import MODELS, Stage, demo_model
 from support.servers.engines import SOON
@@ -112,6 +112,8 @@ class Play:
             given = step.get("edits", [])
             sources = tuple((name, self._ran[name]) for name in sorted(set(names_in(given))))
             self._ran[llm], self._run_ids[llm] = Ran(made(arguments[0]), json.dumps(given), sources), _run_id_of(got)
+        elif method == "sweep":
+            yield from self._sweep_compared(llm, step, got.get("parts", {}))
         elif method == "effects":
             wanted = [asdict(effect) for effect in self._computed(self._models[llm], self._ran[llm]).effects()]
             if got.get("value") != wanted:
@@ -141,6 +143,12 @@ class Play:
             may_be_cast = METHODS[method].dtype is None and not METHODS[method].is_parts
             cut = _cut_and_cast(value, dims, step, may_be_cast=may_be_cast)
             yield from (f"{name}: {finding}" for finding in tensor_findings(came[name], cut, dims))
+
+    def _sweep_compared(self, llm: str, step: Fields, came: Fields) -> Iterator[str]:
+        name = self._models[llm]
+        wanted = swept(self._computed(name, self._ran[llm]), step, lambda of: self._computed(name, self._ran[of]))
+        for part, value in wanted.items():
+            yield from (f"{part}: {finding}" for finding in tensor_findings(came.get(part), value, SWEPT[part]))
 
     def _wanted(self, llm: str, method: str, arguments: list[Any], step: Fields) -> torch.Tensor:
         model = self._computed(self._models[llm], self._ran.get(llm))

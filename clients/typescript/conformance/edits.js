@@ -46,6 +46,52 @@ export function editOf({ op, ...edit }, clientOf) {
   }
 }
 
+/**
+ * @param {any} metric
+ * @param {ClientOf} clientOf
+ */
+function metricOf({ measure, token, site, direction, run, ...at }, clientOf) {
+  switch (measure) {
+    case "logit":
+      return interventions.logit(token, at);
+    case "logprob":
+      return interventions.logProbability(token, at);
+    case "prob":
+      return interventions.probability(token, at);
+    case "loss":
+      return interventions.loss();
+    case "kl":
+      return interventions.kl(at, run === undefined ? undefined : clientOf(run));
+    case "entropy":
+      return interventions.entropy(at);
+    case "projection":
+      return interventions.projection(siteOf(site), vectorOf(direction, clientOf), at);
+    default:
+      throw new Error(`there is no measure ${measure}`);
+  }
+}
+
+/**
+ * @param {Client} client
+ * @param {any} request
+ * @param {ClientOf} clientOf
+ * @param {AbortSignal} signal
+ */
+export function swept(client, { templates, cells, metrics, rows, before = [] }, clientOf, signal) {
+  const edits = (/** @type {any[]} */ given) => given.map((edit) => editOf(edit, clientOf));
+  const plan = {
+    templates: edits(templates),
+    cells: cells.map((/** @type {any} */ { source_row: sourceRow, ...cell }) => ({
+      ...cell,
+      ...(sourceRow !== undefined && { sourceRow }),
+    })),
+    metrics: metrics.map((/** @type {any} */ metric) => metricOf(metric, clientOf)),
+    edits: edits(before),
+    ...(rows !== undefined && { rows }),
+  };
+  return client.sweep(plan, { signal });
+}
+
 /** @param {[string, ...any[]]} given */
 function siteOf([name, ...args]) {
   const camel = name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());

@@ -6,7 +6,7 @@ import { TensorChunkSchema } from "../dist/gen/transparent_llm/v1/tensor_pb.js";
 import { InternalError, Tensor, TransparentLlmError } from "../dist/index.js";
 import { errorOfStatus } from "../dist/status.js";
 import { decodeBase64, encodeBase64 } from "./base64.js";
-import { editOf } from "./edits.js";
+import { editOf, swept } from "./edits.js";
 
 /** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
 /** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
@@ -29,6 +29,7 @@ const ARGUMENTS = {
   run: 1,
   run_tokens: 1,
   effects: 0,
+  sweep: 0,
   release: 0,
   batch_size: 0,
   tokens: 0,
@@ -179,6 +180,9 @@ async function call(client, request, clientOf) {
     Object.assign(options, camelKeys(args[count] ?? {}));
   }
   try {
+    if (method === "sweep") {
+      return { parts: encodedParts({ ...(await swept(client, request, clientOf, canceller.signal)) }) };
+    }
     const result = await /** @type {any} */ (client)[camelCase(method)](...given, options);
     return { ...encoded(client, method, result), ...(request["progress"] && { progress }) };
   } finally {

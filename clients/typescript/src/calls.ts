@@ -17,12 +17,7 @@ import { DeadlineError, InternalError, InvalidRequestError, TransparentLlmError,
 import type { Expected } from "./expected.js";
 import { errorOfFailure } from "./failures.js";
 import { Health, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
-import {
-  type TensorChunk,
-  type TensorChunkSchema,
-  type TensorOptions,
-  TensorOptionsSchema,
-} from "./gen/transparent_llm/v1/tensor_pb.js";
+import { type TensorChunkSchema, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
 import type { CallOptions, ClientConfig, Progress } from "./options.js";
 import { Retries } from "./retries.js";
 import { Scope } from "./scope.js";
@@ -145,6 +140,36 @@ export class Calls {
     }
   }
 
+  /**
+   * Receive the messages of a stream; where it breaks, what is left is asked for.
+   *
+   * @param request what is left.
+   * @param take what becomes of a message; whether it is one step further.
+   * @param result what has come of all.
+   * @throws InternalError the stream breaks the protocol.
+   */
+  async each<I extends DescMessage, O extends DescMessage, T>(
+    method: DescMethodServerStreaming<I, O>,
+    request: () => MessageShape<I>,
+    take: (message: MessageShape<O>) => boolean,
+    result: () => T,
+    scope: Scope,
+    runKey: string,
+  ): Promise<T> {
+    const retries = new Retries(scope, this.config.target, this.#hasAnswered);
+    for (;;) {
+      let hasProgress = false;
+      try {
+        await this.#receive(method, request(), scope, runKey, (message) => {
+          hasProgress = take(message) || hasProgress;
+        });
+        return result();
+      } catch (error) {
+        await retries.backoff(this.#streamFailure(error, method.name), undefined, hasProgress);
+      }
+    }
+  }
+
   async #unaryOnce<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
     request: MessageShape<I>,
@@ -164,12 +189,12 @@ export class Calls {
     }
   }
 
-  async #receive(
-    method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
-    request: TensorRequest,
+  async #receive<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    request: MessageShape<I>,
     scope: Scope,
     runKey: string,
-    take: (chunk: TensorChunk) => void,
+    take: (message: MessageShape<O>) => void,
   ): Promise<void> {
     requireWanted(scope);
     // Of its own: leaving a stream of Connect before its end does not tell the server.
@@ -178,8 +203,8 @@ export class Calls {
     scope.signal.addEventListener("abort", abort);
     const messages = this.#messages(method, request, scope, call.signal, this.#headers(runKey));
     try {
-      for await (const chunk of messages) {
-        take(chunk);
+      for await (const message of messages) {
+        take(message);
       }
     } finally {
       scope.signal.removeEventListener("abort", abort);
@@ -188,13 +213,13 @@ export class Calls {
   }
 
   /** What comes, with every failure of the call as ours. */
-  async *#messages(
-    method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
-    request: TensorRequest,
+  async *#messages<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    request: MessageShape<I>,
     scope: Scope,
     signal: AbortSignal,
     headers: Headers,
-  ): AsyncGenerator<TensorChunk> {
+  ): AsyncGenerator<MessageShape<O>> {
     try {
       const call = this.#transport.stream(method, signal, timeLeft(scope), headers, once(request) as never);
       const response = await call;

@@ -14,8 +14,9 @@ import {
   ServerInfoRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
-import { checkedEdits, type Edit } from "./interventions/edit.js";
+import { checkedEdits } from "./interventions/edit.js";
 import type { EditEffect } from "./interventions/effect.js";
+import { Sweep, type SweepOptions, type SweepPlan, type SweepValues } from "./interventions/sweep.js";
 import { type Index, indexFields, type Method, MODEL_READS, READS, type ReadName, valueAxes } from "./methods.js";
 import {
   type CallOptions,
@@ -144,6 +145,21 @@ export class RemoteTransparentLlm extends Analyses {
   /** What each edit of the current run did, in their order. Needs no call. */
   effects(): readonly EditEffect[] {
     return this.#current().effects;
+  }
+
+  /**
+   * Make the same changes of the current run at one place after another, and look at a few numbers. Nothing of it is stored,
+   * and the current run, which has no edits, stays as it is. What a lost connection has brought is kept.
+   *
+   * @throws NotSupportedError the server knows no sweeps.
+   */
+  async sweep(plan: SweepPlan, options: SweepOptions = {}): Promise<SweepValues> {
+    const { onProgress } = options;
+    const [run, sweep] = [this.#current(), new Sweep(plan)];
+    const sources = runsOf([sweep], (source) => source.#current());
+    const onPart = (): void => onProgress?.(sweep.progress);
+    const replace = this.#replace;
+    return this.#within(options, (scope) => this.#shared.runs.sweep(run, sweep, sources, scope, { replace, onPart }));
   }
 
   /** Tell the server that the current run is not needed any more. Reading it again runs it again. */
@@ -371,13 +387,14 @@ export class RemoteTransparentLlm extends Analyses {
     return (value as NamedTensor).tensor; // a stream without any is no whole one
   }
 
+  readonly #replace = (was: Run, is: Run): void => {
+    this.#run = this.#run === was ? is : this.#run; // unless another one was begun meanwhile
+  };
+
   /** Read from the current run. */
   async #ofRun<T>(options: CallOptions, read: (run: Run, scope: Scope) => Promise<T>): Promise<T> {
     const current = this.#current();
-    const replace = (was: Run, is: Run): void => {
-      this.#run = this.#run === was ? is : this.#run; // unless another one was begun meanwhile
-    };
-    return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, replace));
+    return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, this.#replace));
   }
 
   async #begin(input: RunInput, options: RunOptions): Promise<void> {
@@ -400,7 +417,7 @@ export class RemoteTransparentLlm extends Analyses {
 
 /** What edits take from, as it is now. */
 function runsOf(
-  edits: readonly Edit[],
+  edits: readonly { readonly sources: readonly RemoteTransparentLlm[] }[],
   currentOf: (source: RemoteTransparentLlm) => Run,
 ): ReadonlyMap<RemoteTransparentLlm, Run> {
   const found = new Map<RemoteTransparentLlm, Run>();

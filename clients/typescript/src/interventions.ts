@@ -37,4 +37,21 @@ export {
   residualOut,
   Site,
 } from "./interventions/site.js";
+export {
+  type At,
+  type Cell,
+  entropy,
+  kl,
+  logit,
+  logProbability,
+  loss,
+  Metric,
+  probability,
+  projection,
+  type SweepOptions,
+  type SweepPlan,
+  type SweepValues,
+  type TokenAtPos,
+  type Tokens,
+} from "./interventions/sweep.js";
 export { literal, neuronOutput, runValue, unembedding, Vector } from "./interventions/vector.js";

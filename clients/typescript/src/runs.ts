@@ -1,9 +1,12 @@
 /** Runs on a server, which are made again when it has lost them. */
 
 import type { Calls } from "./calls.js";
+import type { RemoteTransparentLlm } from "./client.js";
 import { NotFoundError } from "./errors.js";
 import { Features } from "./features.js";
 import { TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
+import type { SweepResponse } from "./gen/transparent_llm/v1/sweeps_pb.js";
+import type { Sweep, SweepValues } from "./interventions/sweep.js";
 import { type Recipe, type Run, runOfResponse } from "./run.js";
 import { runKey, runRequest } from "./run_input.js";
 import type { Scope } from "./scope.js";
@@ -14,6 +17,8 @@ import { SingleFlight } from "./single_flight.js";
  * forgets it each time at once has too little room.
  */
 const MOST_RERUNS = 3;
+
+type Sources = ReadonlyMap<RemoteTransparentLlm, Run>;
 
 /** Makes runs for a client and its copies. */
 export class Runs {
@@ -38,6 +43,7 @@ export class Runs {
    * Read from a run, which is made again if the server has lost it.
    *
    * @param replace told of the run that stands for a lost one.
+   * @param sources further runs that the read takes from.
    * @throws NotFoundError RUN_NOT_FOUND: it is lost each time, or is not to be made again. MODEL_CHANGED: another
    *   model is served under the name by now.
    */
@@ -46,15 +52,24 @@ export class Runs {
     scope: Scope,
     read: (run: Run, scope: Scope) => Promise<T>,
     replace: (was: Run, is: Run) => void,
+    sources: Sources = new Map(),
   ): Promise<T> {
     let current = run;
+    const most = MOST_RERUNS + sources.size;
     for (let reruns = 0; ; reruns++) {
+      let missing: string | undefined;
       try {
         return await read(current, scope);
       } catch (error) {
-        if (!this.#calls.config.rerun || reruns === MOST_RERUNS || !isLostRun(error)) {
+        if (!this.#calls.config.rerun || reruns === most || !isLostRun(error)) {
           throw error;
         }
+        missing = error.metadata["run_id"];
+      }
+      const source = [...sources.values()].find(({ id }) => id === missing && id !== current.id);
+      if (source !== undefined) {
+        await this.#make(source, current.key, scope);
+        continue;
       }
       const again = await this.#again(current, scope);
       replace(current, again);
@@ -82,6 +97,35 @@ export class Runs {
         await this.#make(source, key, scope);
       }
     }
+  }
+
+  /** Changes of a run at one place after another, which take from these runs. */
+  async sweep(
+    run: Run,
+    sweep: Sweep,
+    sources: Sources,
+    scope: Scope,
+    { replace, onPart }: { replace: (was: Run, is: Run) => void; onPart: () => void },
+  ): Promise<SweepValues> {
+    await this.#features.require("sweep", scope);
+    const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
+    const take = (message: SweepResponse): boolean => {
+      const hasCells = sweep.take(message);
+      if (hasCells) {
+        onPart();
+      }
+      return hasCells;
+    };
+    const read = (current: Run): Promise<SweepValues> =>
+      this.#calls.each(
+        TransparentLlmService.method.sweep,
+        () => sweep.request(current.id, current.tokens.shape[0] ?? 0, idOf),
+        take,
+        () => sweep.result(),
+        scope,
+        current.key,
+      );
+    return this.read(run, scope, read, replace, sources);
   }
 
   async #again(run: Run, scope: Scope): Promise<Run> {
