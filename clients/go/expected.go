@@ -76,6 +76,9 @@ func (e expected) check(head *pb.TensorHeader) error {
 	if strings.Join(head.Dims, " ") != strings.Join(dims, " ") || len(head.Dims) != len(dims) {
 		return failure(ErrInternal, "the server sent %q with the axes %q, not %q", head.Name, head.Dims, dims)
 	}
+	if len(head.Shape) != len(dims) {
+		return failure(ErrInternal, "the server sent %q with %d lengths for %d axes", head.Name, len(head.Shape), len(dims))
+	}
 	if err := value.checkDtype(head, part); err != nil {
 		return err
 	}

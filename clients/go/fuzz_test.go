@@ -67,6 +67,11 @@ func FuzzHeader(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(seed)
+	withoutLengths, err := proto.Marshal(&pb.TensorHeader{Name: "residual_in", Dtype: pb.Dtype_DTYPE_F32, Dims: []string{"batch", "pos", "d_model"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(withoutLengths)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		head := &pb.TensorHeader{}
 		if proto.Unmarshal(data, head) == nil {
