@@ -170,14 +170,14 @@ test("differences within differences have an end", () => {
   );
 });
 
-test("edits are an array of edits, of 64 at most", () => {
+test("edits are an array of edits, of 512 at most", () => {
   const edit = zero(head(0, 1), EVERYWHERE);
   expect(checkedEdits([edit])).toEqual([edit]);
   for (const wrong of [edit, "zero", [{ site: "head" }], null]) {
     expect(() => checkedEdits(wrong)).toThrow("edits is an array of edits");
   }
-  expect(() => checkedEdits(new Array(65).fill(edit))).toThrow(
-    expect.objectContaining({ reason: "TOO_LONG", metadata: { needed: "65", allowed: "64" } }),
+  expect(() => checkedEdits(new Array(513).fill(edit))).toThrow(
+    expect.objectContaining({ reason: "TOO_LONG", metadata: { needed: "513", allowed: "512" } }),
   );
 });
 
