@@ -16,6 +16,7 @@ import torch
 
 import transparent_llm
 import transparent_llm_server
+from architecture.test_agreement import RPCS_WITHOUT_A_METHOD
 from transparent_llm import RemoteTransparentLlm, TransparentLlm, connect, errors
 from transparent_llm.client.config import ClientConfig
 from transparent_llm.integrations import transformer_lens
@@ -197,21 +198,7 @@ def documented_elsewhere() -> set[str]:
         "transparent_llm_server.models.running.Running",
     ]
     methods = {f"{implementation}.{name}" for implementation in implementations for name in CONTRACT}
-    others = (
-        "ServerInfo",
-        "ReleaseRun",
-        "Fetch",
-        "NeuronOutputs",
-        "Plan",
-        "Sweep",
-        "Tokenize",
-        "TopTokens",
-        "CompareRuns",
-        "KeepVector",
-        "ListVectors",
-        "DropVector",
-    )
-    return methods | rpcs | {f"{servicer}.{rpc}" for rpc in others}
+    return methods | rpcs | {f"{servicer}.{rpc}" for rpc in RPCS_WITHOUT_A_METHOD}
 
 
 def test_exported_names() -> None:

@@ -11,7 +11,7 @@ import torch
 from support.models.families import D_MODEL, FAMILIES, build_model, build_tokenizer
 from support.servers.servers import tiny
 from transparent_llm.errors import InvalidRequestError, NotRunError
-from transparent_llm.interventions import add, head, patch, residual_in, scale, zero
+from transparent_llm.interventions import add, final_norm_scale, freeze, head, patch, residual_in, scale, zero
 from transparent_llm_server import TransformerLensTransparentLlm
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [9, 8, 7]]
@@ -122,3 +122,17 @@ def test_what_cannot_be_compared_is_refused_with_the_numbers() -> None:
     made = TransformerLensTransparentLlm("gpt2", hf_model=build_model(FAMILIES["gpt2"]()), tokenizer=build_tokenizer())
     with pytest.raises(NotRunError):
         made.compare(llm)
+
+
+def test_a_frozen_final_norm_counts() -> None:
+    """What is compared are the scores that `logits` has."""
+    llm = tiny().copy()
+    llm.run_tokens(ROWS)
+    unedited = llm.logits()
+    llm.run_tokens(ROWS, edits=[freeze(final_norm_scale()), add(residual_in(1), V, 6.0, positions="last")])
+    edited = llm.logits()
+    for row, found in enumerate(llm.effects().rows):
+        last = len(ROWS[row]) - 1
+        wanted = divergence(edited[row, last].double(), unedited[row, last].double())
+        assert abs(found.kl - wanted) <= TOLERANCE * max(1.0, wanted)
+        assert found.top_token == int(edited[row, last].argmax())

@@ -97,6 +97,11 @@ class Sweep:
         _require_few("edits of one cell", len(self.templates) + len(self.edits), MOST_EDITS)
         _require_few("metrics of one sweep", len(self.metrics), MOST_METRICS)
 
+    def positions(self, batch_pos: tuple[int, ...]) -> int:
+        """That it computes at the most, of a run of so many rows and positions."""
+        batch, n_pos = batch_pos
+        return len(self.cells) * (len(self.rows) or batch) * n_pos
+
 
 class SweepPart(NamedTuple):
     """Of a sweep, what is known by now."""

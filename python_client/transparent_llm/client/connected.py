@@ -22,6 +22,7 @@ from transparent_llm.client.reads import ReadSpec, Result, as_reads, each
 from transparent_llm.client.runs import Runs
 from transparent_llm.client.transport.calls import Calls
 from transparent_llm.client.transport.interrupt import Interruptible
+from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions.own import OwnEdits
 from transparent_llm.runtime.current import OwnSelection
 from transparent_llm.runtime.plain_torch import plain_torch
@@ -141,3 +142,17 @@ class Connected:
     def close(self) -> None:
         """Close the connection, also of all copies."""
         self._calls.channel.close()
+
+
+def run_of(source: object, what: str) -> CurrentRun:
+    """The current run of another object, which is `what` it is given as.
+
+    Raises:
+        InvalidRequestError: it is no such object.
+        NotRunError: it has none.
+    """
+    if not isinstance(source, Connected):
+        raise InvalidRequestError(
+            f"{what} is an object of the same server with a current run, got {type(source).__name__}"
+        )
+    return source._runs.current()

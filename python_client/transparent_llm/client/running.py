@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
+from transparent_llm.client.connected import run_of
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.keeping import RemoteKeeping
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import Effects, Intervention, RowComparison
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import sources_of, with_unedited
@@ -48,7 +48,7 @@ class RemoteRunning(Editable, RemoteKeeping):
             InvalidRequestError: `other` is of another server or model, or its run has more or fewer rows.
         """
         self._shared.models.require("compare_runs")
-        return self._runs.compared(_run_of(other))
+        return self._runs.compared(run_of(other, "what is compared with"))
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""
@@ -71,12 +71,4 @@ class RemoteRunning(Editable, RemoteKeeping):
 
 def _runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:
     """What edits take from, as it is now."""
-    return {source: _run_of(source, "the source of an edit") for source in sources_of(edits)}  # type: ignore[misc]  # remote objects are of the contract
-
-
-def _run_of(source: object, what: str = "what is compared with") -> CurrentRun:
-    if not isinstance(source, RemoteRunning):
-        raise InvalidRequestError(
-            f"{what} is an object of the same server with a current run, got {type(source).__name__}"
-        )
-    return source._runs.current()
+    return {source: run_of(source, "the source of an edit") for source in sources_of(edits)}  # type: ignore[misc]  # remote objects are of the contract

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart, SweepPlan
 from transparent_llm.client.arrivals import arrivals
-from transparent_llm.client.connected import Connected
+from transparent_llm.client.connected import Connected, run_of
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.client.transport.interrupt import Interruptible
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InternalError, InvalidRequestError
+from transparent_llm.errors import InternalError
 from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.sources import kept_in, kept_in_vector, sources_of, sources_of_vector
 from transparent_llm.wire import sweeps
@@ -108,15 +108,7 @@ class _Asking:
 
 def _runs_of(sweep: Sweep) -> Mapping[TransparentLlm, CurrentRun]:
     """What it takes from, as it is now."""
-    found = {}
-    for source in _sources(sweep):
-        runs = getattr(source, "_runs", None)
-        if not isinstance(source, Connected) or runs is None:
-            raise InvalidRequestError(
-                f"the source of a sweep is an object of the same server with a current run, got {type(source).__name__}"
-            )
-        found[source] = source._runs.current()
-    return found  # type: ignore[return-value]  # remote objects are of the contract
+    return {source: run_of(source, "the source of a sweep") for source in _sources(sweep)}  # type: ignore[misc]  # remote objects are of the contract
 
 
 def _sources(sweep: Sweep) -> Iterator[object]:

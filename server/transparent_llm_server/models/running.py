@@ -118,8 +118,7 @@ class Running(Editable, Keeping, Sweepable, TransparentLlm):
         """What it would take."""
         with standard_numerics():
             swept = self.swept(sweep)
-        batch, n_pos = self._current_run.get().tokens().shape
-        return SweepPlan(len(sweep.cells) * (len(sweep.rows) or batch) * n_pos, 0, swept.cells_at_once)
+        return SweepPlan(sweep.positions(self._current_run.get().tokens().shape), 0, swept.cells_at_once)
 
     def sweep(self, sweep: Sweep) -> Iterator[SweepPart]:
         """What each cell gives, of some at a time."""

@@ -15,7 +15,6 @@ from transparent_llm.wire.form import Delivery, Form
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.events import Call, current
-from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.models.reading import Reader
 from transparent_llm_server.models.values.value import Piece, Stored, Value
 from transparent_llm_server.rpc.admission import Admission
@@ -128,22 +127,13 @@ class Answers:
         """
         if is_quick:
             return self._engine.run_inline(work)
-        return caller.result_of(self._engine.submit_read(partial(_while_there, caller, work), caller.flow, kind))
+        return caller.result_of(self._engine.submit_read(partial(caller.while_there, work), caller.flow, kind))
 
 
 def _kind_of(value: Value) -> Kind:
     if value.may_be_interrupted:
         return Kind.LONG
     return Kind.INTERRUPTING if value.may_interrupt else Kind.PATIENT
-
-
-def _while_there(caller: Caller, work: Callable[[], _Result]) -> _Result:
-    def goes_on() -> bool:
-        caller.require_there()
-        return True
-
-    with cancellable(goes_on):
-        return work()
 
 
 def _count(took: Callable[[int], None], call: Call | None, nbytes: int) -> None:

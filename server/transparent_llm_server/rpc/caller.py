@@ -11,6 +11,7 @@ import grpc
 
 from transparent_llm.errors import CancelledError, DeadlineError
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
+from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.rpc.deadline import Deadline
 
 _Result = TypeVar("_Result")
@@ -87,6 +88,16 @@ class Caller:
         """
         if not self.is_there():
             raise CancelledError("the client has left; nothing more is done for this call")
+
+    def while_there(self, work: Callable[[], _Result]) -> _Result:
+        """Do work that ends, where it looks whether to go on, when the client has left or the call's time is over."""
+
+        def goes_on() -> bool:
+            self.require_there()
+            return True
+
+        with cancellable(goes_on):
+            return work()
 
     def _is_watching(self) -> bool:
         """Be told when the client leaves; whether it is still there."""

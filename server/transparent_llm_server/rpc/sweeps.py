@@ -11,7 +11,6 @@ from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.wire import sweeps as wire_sweeps
 from transparent_llm.wire._gen import sweeps_pb2
 from transparent_llm_server.events import current
-from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.models.sweeping.swept_run import SweptRun
 from transparent_llm_server.rpc.admission import Admission
@@ -45,7 +44,7 @@ class Sweeps:
         """What a sweep would take. Raises: as `stream`, but for what is too much."""
         sweep = self._read(request, caller)
         swept = self._computed(run, partial(_begun, run, sweep), 1, caller)
-        positions, most = _positions(run, sweep), self._admission.max_sweep_positions
+        positions, most = sweep.positions(tuple(run.tokens.shape)), self._admission.max_sweep_positions
         return wire_sweeps.plan_to_wire(SweepPlan(positions, most, swept.cells_at_once))
 
     def stream(self, run: CompletedRun, request: sweeps_pb2.SweepRequest, caller: Caller) -> Iterator[bytes]:
@@ -60,7 +59,7 @@ class Sweeps:
             BusyError: too many runs wait, or QUOTA_EXCEEDED.
         """
         sweep = self._read(request, caller)
-        positions = _positions(run, sweep)
+        positions = sweep.positions(tuple(run.tokens.shape))
         self._admission.require_sweep(positions, len(sweep.cells))
         with self._quotas.counted(caller.owner, "positions", positions) as took:
             swept = self._computed(run, partial(_begun, run, sweep), 1, caller)
@@ -85,19 +84,10 @@ class Sweeps:
 
         def compute() -> _Result:
             self._engine.work_events.end_wait(wait)
-            description = run.model.description
-            with (
-                cancellable(partial(_goes_on, caller)),
-                self._engine.work_events.forward(run.model.name, description.device, [wait]),
-            ):
-                return work()
+            with self._engine.work_events.forward(run.model.name, run.model.description.device, [wait]):
+                return caller.while_there(work)
 
         return caller.result_of(self._engine.submit(compute, caller.flow, cost))
-
-
-def _goes_on(caller: Caller) -> bool:
-    caller.require_there()
-    return True
 
 
 def _begun(run: CompletedRun, sweep: Sweep) -> SweptRun:
@@ -106,12 +96,6 @@ def _begun(run: CompletedRun, sweep: Sweep) -> SweptRun:
         raise NotSupportedError(f"runs of {type(run.llm).__name__} cannot be edited")
     swept: SweptRun = begin(sweep)
     return swept
-
-
-def _positions(run: CompletedRun, sweep: Sweep) -> int:
-    """That it computes at the most."""
-    batch, n_pos = run.tokens.shape
-    return len(sweep.cells) * (len(sweep.rows) or batch) * n_pos
 
 
 def require_of_plan(request: sweeps_pb2.SweepRequest, run_id: str) -> None:

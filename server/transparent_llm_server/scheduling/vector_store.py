@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +13,7 @@ import torch
 from transparent_llm.errors import NotFoundError, TooLargeError
 from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.quoting import quoted
+from transparent_llm_server.scheduling.held_bytes import HeldBytes
 
 BYTES_BESIDES = 1024
 """That a vector takes beside its numbers, at the most: its name, its digest, its places in tables."""
@@ -53,7 +54,7 @@ class VectorStore:
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()  # least recently used first
         self._names_of: dict[str, OrderedDict[str, None]] = {}  # of each owner, in the same order
         self._by_digest: dict[tuple[str, str], OrderedDict[str, None]] = {}  # owner and digest -> names
-        self._bytes, self._bytes_of = 0, Counter[str]()
+        self._held = HeldBytes()
         self._lock = threading.Lock()
 
     @property
@@ -61,7 +62,7 @@ class VectorStore:
         """Bytes of all vectors."""
         with self._lock:
             self._expire()
-            return self._bytes
+            return self._held.total
 
     def __len__(self) -> int:
         with self._lock:
@@ -87,13 +88,12 @@ class VectorStore:
             self._remove((owner, vector.name))
             while not self._has_room(owner, nbytes):
                 self._remove((owner, next(iter(self._names_of[owner]))))
-            while self._bytes + nbytes > self._budget.max_bytes:
+            while self._held.total + nbytes > self._budget.max_bytes:
                 self._remove(next(iter(self._entries)))
             self._entries[owner, vector.name] = _Entry(vector, nbytes, self._clock())
             self._names_of.setdefault(owner, OrderedDict())[vector.name] = None
             self._by_digest.setdefault((owner, vector.digest), OrderedDict())[vector.name] = None
-            self._bytes += nbytes
-            self._bytes_of[owner] += nbytes
+            self._held.add({(owner, vector.name): nbytes}, owner)
 
     def get(self, digest: str, owner: str) -> torch.Tensor:
         """The numbers of a vector with this digest, which becomes the most recently used.
@@ -137,7 +137,7 @@ class VectorStore:
 
     def _has_room(self, owner: str, nbytes: int) -> bool:
         count = len(self._names_of.get(owner, ()))
-        fits = self._bytes_of[owner] + nbytes <= self._budget.max_bytes_per_owner
+        fits = self._held.of(owner) + nbytes <= self._budget.max_bytes_per_owner
         return count == 0 or (fits and count < self._budget.max_per_owner)
 
     def _expire(self) -> None:
@@ -152,10 +152,7 @@ class VectorStore:
         owner, name = key
         _without(self._names_of, owner, name)
         _without(self._by_digest, (owner, entry.vector.digest), name)
-        self._bytes -= entry.nbytes
-        self._bytes_of[owner] -= entry.nbytes
-        if not self._bytes_of[owner]:
-            del self._bytes_of[owner]
+        self._held.remove({key: entry.nbytes}, owner)
         return True
 
 

@@ -161,8 +161,8 @@ export class Sweep {
     if (!metrics.every((metric) => metric instanceof Metric)) {
       throw new InvalidRequestError("metrics is an array of metrics such as logit(5, { pos: -1 })");
     }
-    checkedEdits([...(edits ?? []), ...templates]);
-    [this.#templates, this.#edits] = [checkedEdits(templates), checkedEdits(edits ?? [])];
+    const made = checkedEdits([...templates, ...(edits ?? [])]);
+    [this.#templates, this.#edits] = [made.slice(0, templates.length), made.slice(templates.length)];
     [this.#cells, this.#metrics] = [cells.map(cellOf), [...metrics]];
     this.#rows = rows === undefined ? [] : requireChosen("rows", rows, ["all"]);
     this.#waiting = new Set(cells.keys());

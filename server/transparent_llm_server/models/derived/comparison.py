@@ -52,15 +52,20 @@ def compared(model: BridgedModel, values: RunValues, other: RunValues, strings: 
     )
 
 
+def divergence(logp: torch.Tensor, logq: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) in nats of log-probabilities [... d_vocab], summed in their type."""
+    return torch.where(logp == -torch.inf, 0.0, logp.exp() * (logp - logq)).sum(
+        dim=-1
+    )  # what cannot come counts nothing
+
+
 def _scores(model: BridgedModel, values: RunValues, rows: Sequence[int]) -> torch.Tensor:
     """The logits after the last token of some rows [n d_vocab]."""
-    places = [values.place(row, -1) for row in rows]
-    vectors = values.capture.residual_out[list(rows), [position for _, position in places]]
-    return model.unembed(vectors, normalize=True, tokens=range(model.d_vocab))
+    vectors, scale = values.capture.output_at(rows, [values.place(row, -1)[1] for row in rows])
+    return model.unembed(vectors, normalize=True, tokens=range(model.d_vocab), scale=scale)
 
 
 def _compared(one: torch.Tensor, other: torch.Tensor) -> tuple[float, int, int]:
     """Of two rows of logits [d_vocab]: KL(one || other) in nats, and the most likely token of each."""
-    logp, logq = one.double().log_softmax(dim=0), other.double().log_softmax(dim=0)
-    terms = torch.where(logp == -torch.inf, 0.0, logp.exp() * (logp - logq))  # what cannot come counts nothing
-    return float(terms.sum().clamp(min=0.0)), int(one.argmax()), int(other.argmax())
+    kl = divergence(one.double().log_softmax(dim=0), other.double().log_softmax(dim=0))
+    return float(kl.clamp(min=0.0)), int(one.argmax()), int(other.argmax())

@@ -140,6 +140,12 @@ class Capture:
         storages = [(str(tensor.device), tensor.untyped_storage()) for tensor in self._tensors()]
         return {(device, storage.data_ptr()): storage.nbytes() for device, storage in storages}
 
+    def output_at(self, rows: Sequence[int], positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The stream as it leaves the last block at some places [n d_model], and what the final norm divides it by
+        [n 1], where that was frozen: all that the logits there are made of."""
+        at = list(rows), list(positions)
+        return self.residual_out[at], None if self.final_scale is None else self.final_scale[at]
+
     def sharing(self, other: Capture, fields_of_layers: Sequence[Collection[str]]) -> Capture:
         """The same values; of some fields of the first layers they are another capture's tensors, where these have the
         same bits, and lie in memory once."""

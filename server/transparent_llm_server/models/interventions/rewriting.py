@@ -61,18 +61,8 @@ class Edits:
         require_few_runs(edits)
         self._model, sources = model, Sources(model)
         self._n_pos = max(lengths, default=0)
-        self._edits: list[Edit] = []
-        for edit in edits:
-            site, selected = checked_site(model, edit.site), select(edit, lengths)
-            self._edits.append(Edit(edit, site, selected, function_of(edit, site, selected, sources)))
-        self._made: list[list[Edit]] = []
-
-    @classmethod
-    def ready(cls, model: BridgedModel, edits: Sequence[Edit]) -> Edits:
-        """Of edits that were checked."""
-        made = cls.__new__(cls)
-        made._model, made._edits = model, list(edits)
-        return made
+        self._edits = [checked_edit(model, edit, lengths, sources) for edit in edits]
+        self._made: list[Sequence[Edit]] = []
 
     @property
     def effects(self) -> tuple[EditEffect, ...]:
@@ -86,7 +76,7 @@ class Edits:
         """Run the batch, rows that cannot share a pass in passes of their own."""
         parts = batch.split(self._model.regimes)
         if len(parts) == 1:
-            return self._passed(batch, self._edits, keeps=False)
+            return self._passed(batch, EditedPass(self._model, self._edits))
         if any(isinstance(self._model.layers[edit.site.layer].neurons, ExpertNeurons) for edit in self._of_neurons):
             raise NotSupportedError(
                 f"rows of {sorted(set(batch.lengths))} tokens have passes of their own in this model: edit neurons of "
@@ -95,7 +85,7 @@ class Edits:
         passes = []
         for rows, part in parts:
             edits = [edit.within(rows, part.tokens.shape[1], self._n_pos) for edit in self._edits]
-            passes.append((rows, self._passed(part, edits, keeps=True)))
+            passes.append((rows, self._passed(part, EditedPass(self._model, edits, keeps=True))))
         self._model.edits.require_unchanged(passes[0][1].generation)  # nobody has changed the model between them
         return Capture.of_passes(batch.tokens, batch.mask, passes)
 
@@ -103,37 +93,45 @@ class Edits:
     def _of_neurons(self) -> list[Edit]:
         return [edit for edit in self._edits if edit.site.kind is SiteKind.NEURONS]
 
-    def _passed(self, batch: Batch, edits: list[Edit], *, keeps: bool) -> Capture:
-        self._made.append(edits)
-        rewrites = self._rewrites(tuple(batch.tokens.shape), edits, keeps=keeps)
-        capture = self._model.forward(batch.tokens, batch.mask, rewrites)
-        scale = self._final_scale(capture.residual_out, edits, keeps=keeps)
+    def _passed(self, batch: Batch, edited: EditedPass) -> Capture:
+        self._made.append(edited.edits)
+        capture = self._model.forward(batch.tokens, batch.mask, edited.rewrites(batch.tokens.shape))
+        scale = edited.final_scale(capture.residual_out)
         return capture if scale is None else replace(capture, final_scale=scale)
+
+
+def checked_edit(model: BridgedModel, edit: Intervention, lengths: Sequence[int], sources: Sources) -> Edit:
+    """An edit of a run whose rows have so many tokens, its sources looked up now. Raises: as `Edits`."""
+    site, selected = checked_site(model, edit.site), select(edit, lengths)
+    return Edit(edit, site, selected, function_of(edit, site, selected, sources))
+
+
+@dataclass(frozen=True)
+class EditedPass:
+    """One forward pass with edits that were checked."""
+
+    model: BridgedModel
+    edits: Sequence[Edit]
+    keeps: bool = False
+    """Also what did not change, as another pass has it too."""
+
+    def rewrites(self, batch_pos: Sequence[int]) -> Rewrites:
+        """What becomes of the tensors of a pass of so many rows and positions."""
+        found: dict[Passing, Rewrite] = {}
+        for i, layer in enumerate(self.model.layers):
+            of_layer = [edit for edit in self.edits if edit.site.layer == i]
+            found |= _OfLayer(layer, i, tuple(batch_pos), of_layer, self.keeps).rewrites()
+        return found
 
     def final_scale(self, residual_out: torch.Tensor) -> torch.Tensor | None:
         """What the final norm divides by [batch pos 1], if not what it would; of the stream as it leaves the blocks."""
-        return self._final_scale(residual_out, self._edits, keeps=False)
-
-    def _final_scale(self, residual_out: torch.Tensor, edits: Sequence[Edit], *, keeps: bool) -> torch.Tensor | None:
-        final = [edit for edit in edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
-        norm = self._model.final_norm
+        final = [edit for edit in self.edits if edit.site.kind is SiteKind.FINAL_NORM_SCALE]
+        norm = self.model.final_norm
         if not final or norm is None:
             return None
         own = norm.scale(residual_out)
         scale = all_made(final, own)
-        return None if scale is own and not keeps else scale
-
-    def rewrites(self, batch_pos: Sequence[int]) -> Rewrites:
-        """What becomes of the tensors of one pass of so many rows and positions."""
-        return self._rewrites(tuple(batch_pos), self._edits, keeps=False)
-
-    def _rewrites(self, batch_pos: tuple[int, ...], edits: Sequence[Edit], *, keeps: bool) -> Rewrites:
-        """What becomes of the tensors of a pass of so many rows and positions."""
-        found: dict[Passing, Rewrite] = {}
-        for i, layer in enumerate(self._model.layers):
-            of_layer = _OfLayer(layer, i, batch_pos, [edit for edit in edits if edit.site.layer == i], keeps)
-            found |= of_layer.rewrites()
-        return found
+        return None if scale is own and not self.keeps else scale
 
 
 @dataclass(frozen=True)

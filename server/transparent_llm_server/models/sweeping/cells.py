@@ -14,28 +14,15 @@ from transparent_llm.runtime.indexing import checked_index
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.interventions.edit import Edit, Function
 from transparent_llm_server.models.interventions.multiplied import require_few_runs
-from transparent_llm_server.models.interventions.operations import function_of
+from transparent_llm_server.models.interventions.rewriting import checked_edit
 from transparent_llm_server.models.interventions.selection import (
     MOST_PLACES,
     Selection,
     n_places,
     require_few_places,
-    select,
 )
 from transparent_llm_server.models.interventions.sites import checked_site
 from transparent_llm_server.models.interventions.sources import Sources
-
-
-@dataclass(frozen=True)
-class _Made:
-    """An edit in one cell."""
-
-    edit: Intervention
-    site: Site
-    selected: Selection
-    """Of the base run."""
-
-    function: Function
 
 
 @dataclass(frozen=True)
@@ -110,15 +97,15 @@ class Cells:
     def _layer(self, site: Site) -> int:
         return len(self._model.layers) if site.kind is SiteKind.FINAL_NORM_SCALE else site.layer
 
-    def _made(self, edit: Intervention) -> _Made:
-        site, selected = checked_site(self._model, edit.site), select(edit, self._lengths)
-        return _Made(edit, site, selected, function_of(edit, site, selected, self._sources))
+    def _made(self, edit: Intervention) -> Edit:
+        """In one cell, of the base run."""
+        return checked_edit(self._model, edit, self._lengths, self._sources)
 
-    def _together(self, cells: Sequence[Sequence[_Made]]) -> list[Edit]:
+    def _together(self, cells: Sequence[Sequence[Edit]]) -> list[Edit]:
         """Those of one place in the list and of one site as one edit: they are of different rows."""
         found: list[Edit] = []
         for nth in zip(*cells, strict=True):
-            of_site: dict[Site, list[tuple[int, _Made]]] = {}
+            of_site: dict[Site, list[tuple[int, Edit]]] = {}
             for n, made in enumerate(nth):
                 of_site.setdefault(made.site, []).append((n, made))
             for site, several in of_site.items():

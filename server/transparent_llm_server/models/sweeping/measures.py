@@ -12,6 +12,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions.site import Site
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
+from transparent_llm_server.models.derived.comparison import divergence
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
@@ -118,9 +119,7 @@ class Measures:
                 raise InvalidRequestError(
                     f"the run that kl compares with has rows of {lengths[:10]} tokens, the base run of {needed[:10]}"
                 )
-        capture, at = values.capture, (list(self._rows), list(positions))
-        scale = None if capture.final_scale is None else capture.final_scale[at]
-        return torch.cat(list(_logprobs(self._model, capture.residual_out[at], scale)))
+        return torch.cat(list(_logprobs(self._model, *values.capture.output_at(self._rows, positions))))
 
 
 class _Measure:
@@ -203,9 +202,8 @@ class _Divergence(_OfOutput):
         rows = torch.split(_repeated(range(len(self.reference)), n_cells), _AT_ONCE)
         found = []
         for logprobs, part in zip(_logprobs(self.model, vectors, scale), rows, strict=True):
-            of_run, changed = self.reference[part.to(self.reference.device)].double(), logprobs.double()
-            each = changed.exp() * (changed - of_run.to(changed.device))
-            found.append(torch.where(changed == -torch.inf, 0.0, each).sum(1))
+            of_run = self.reference[part.to(self.reference.device)].double()
+            found.append(divergence(logprobs.double(), of_run.to(logprobs.device)))
         return torch.cat(found)
 
 

@@ -16,7 +16,7 @@ from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.passes import Section
 from transparent_llm_server.models.forward.taps import Site as Passing
 from transparent_llm_server.models.interventions.edit import Edit
-from transparent_llm_server.models.interventions.rewriting import Edits
+from transparent_llm_server.models.interventions.rewriting import EditedPass
 from transparent_llm_server.models.interventions.sites import captured
 from transparent_llm_server.models.interventions.sources import Sources
 from transparent_llm_server.models.sweeping.cells import Cells
@@ -95,7 +95,7 @@ class SweptRun:
     def _computed(self, edits: Sequence[Edit], first: int, n_cells: int) -> torch.Tensor:
         """By one pass, which begins with the first layer that is changed and ends with the last that is looked at."""
         self._model.edits.require_unchanged(self._capture.generation)
-        made = Edits.ready(self._model, edits)
+        made = EditedPass(self._model, edits)
         last = len(self._model.layers)
         start = first if first == last else start_of(self._model, first, self._capture, self._first_row)
         shown = {} if first == last else self._shown(made, start, n_cells)
@@ -107,7 +107,7 @@ class SweptRun:
 
         return self._measures.of(Left(residual_out, scale, stream_at), n_cells)
 
-    def _shown(self, edits: Edits, start: int, n_cells: int) -> dict[Passing, torch.Tensor]:
+    def _shown(self, edits: EditedPass, start: int, n_cells: int) -> dict[Passing, torch.Tensor]:
         tokens, mask = self._tokens.repeat(n_cells, 1), self._mask.repeat(n_cells, 1)
         stream = None if start == 0 else self._repeated(self._capture.layers[start].residual_in, n_cells)
         stop = None if self._measures.needs_output else self._stop
