@@ -1,0 +1,6 @@
+import type { JSX } from "preact";
+import type { RunView } from "../run/run_view.js";
+
+export function CompareTab({ run }: { readonly run: RunView }): JSX.Element {
+  return <p>{run.model.name}</p>;
+}

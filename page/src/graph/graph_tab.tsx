@@ -1,0 +1,21 @@
+/** The graph, its controls, and what is open of it. */
+
+import type { JSX } from "preact";
+import { Details } from "../details/details.js";
+import type { RunView } from "../run/run_view.js";
+import { ExportButtons } from "./export_buttons.js";
+import { GraphControls } from "./graph_controls.js";
+import { GraphView } from "./graph_view.js";
+
+export function GraphTab({ run }: { readonly run: RunView }): JSX.Element {
+  return (
+    <div class="graph-tab">
+      <div class="graph-side">
+        <GraphControls />
+        <GraphView run={run} />
+        <ExportButtons run={run} />
+      </div>
+      <Details run={run} />
+    </div>
+  );
+}

@@ -1,0 +1,204 @@
+/** The state of the page, and what its controls do. */
+
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { createContext } from "preact";
+import { useContext } from "preact/hooks";
+import { AuthError, ContributionGraph } from "transparent-llm/web";
+import type { Connection } from "./connection/connection.js";
+import { isSame, type Selection } from "./graph/selection.js";
+import { type EditSpec, fragmentOf, type Recipe, type RunRecipe } from "./recipe/recipe.js";
+import { RunView } from "./run/run_view.js";
+import { isStopped } from "./shown/advice.js";
+
+export const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
+export type Tab = (typeof TABS)[number];
+
+/** What the page is at. */
+export type Status =
+  | { readonly kind: "idle" | "done"; readonly words: string }
+  | { readonly kind: "busy"; readonly words: string; readonly share?: number }
+  | { readonly kind: "failed"; readonly words: string; readonly error: unknown };
+
+export const DEFAULT_THRESHOLD = 0.04;
+
+/** One for the whole page. Signals are changed here and by its controls. */
+export class PageState {
+  readonly connection: Connection;
+  readonly tab: Signal<Tab> = signal("graph");
+  readonly status: Signal<Status> = signal({ kind: "idle", words: "Type a sentence and run it." });
+  readonly model = signal("");
+  /** What is looked at. */
+  readonly run: Signal<RunView | undefined> = signal(undefined);
+  /** What it is compared with. */
+  readonly other: Signal<RunView | undefined> = signal(undefined);
+  readonly threshold = signal(DEFAULT_THRESHOLD);
+  readonly renormalize = signal(true);
+  /** Whether the final norm is applied before vectors are unembedded. */
+  readonly normalize = signal(true);
+  /** The position whose prediction's paths are shown; -1 is the last token. */
+  readonly start = signal(-1);
+  readonly selection: Signal<Selection | undefined> = signal(undefined);
+  /** What stays open beside the selection. */
+  readonly pins: Signal<readonly Selection[]> = signal([]);
+  /** The graph of `run` as the controls want it; of the layers that have arrived. */
+  readonly graph: ReadonlySignal<ContributionGraph | undefined>;
+  readonly otherGraph: ReadonlySignal<ContributionGraph | undefined>;
+  /** The server wants a token, or another one. */
+  readonly isTokenWanted = signal(false);
+  #stop = new AbortController();
+
+  constructor(connection: Connection) {
+    this.connection = connection;
+    this.graph = computed(() => this.#graphOf(this.run.value));
+    this.otherGraph = computed(() => this.#graphOf(this.other.value));
+  }
+
+  /**
+   * Ask the server what it serves.
+   *
+   * @throws TransparentLlmError whatever came in the way; it is shown too.
+   */
+  async greet(): Promise<void> {
+    try {
+      const { models } = await this.connection.ask();
+      this.model.value ||= models[0]?.name ?? "";
+      this.isTokenWanted.value = false;
+      this.status.value = { kind: "idle", words: "Type a sentence and run it." };
+    } catch (error) {
+      this.isTokenWanted.value = error instanceof AuthError;
+      this.status.value = { kind: "failed", words: "", error };
+      throw error;
+    }
+  }
+
+  /** Run a sentence, and show it as soon as it has run. What was shown before stays until then. */
+  async runSentence(sentence: string): Promise<void> {
+    await this.#work(async (stop) => {
+      const run = await RunView.begin(this.connection.client(this.model.value), { sentence, edits: [] }, stop);
+      this.#show(run, undefined);
+      await this.#paint([run], stop);
+    });
+  }
+
+  /** Run what a link says. */
+  async runRecipe({ model, run, other }: Recipe): Promise<void> {
+    this.model.value = model;
+    await this.#work(async (stop) => {
+      const client = this.connection.client(model);
+      const main = await RunView.begin(client, run, stop);
+      const second = other === undefined ? undefined : await RunView.begin(client.copy(), other, stop, main);
+      this.#show(main, second);
+      await this.#paint(second === undefined ? [main] : [main, second], stop);
+    });
+  }
+
+  /** Run something beside what is shown: another sentence, or the same tokens with edits. */
+  async compareWith(input: { readonly sentence: string } | RunRecipe): Promise<void> {
+    const main = this.run.value;
+    if (main === undefined) {
+      return;
+    }
+    await this.#work(async (stop) => {
+      const edits: readonly EditSpec[] = "edits" in input ? input.edits : [];
+      const second = await RunView.begin(main.llm.copy(), { ...input, edits }, stop, this.other.value ?? main);
+      this.#showOther(second);
+      await this.#paint([second], stop);
+    });
+  }
+
+  /** Stop what is under way, here and on the server. What has arrived stays. */
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  /** Open a selection; the same one again closes it. */
+  select(selection: Selection): void {
+    this.selection.value = isSame(this.selection.value, selection) ? undefined : selection;
+  }
+
+  /** Keep a selection open, or let it go. */
+  togglePin(selection: Selection): void {
+    const others = this.pins.value.filter((pin) => !isSame(pin, selection));
+    this.pins.value = others.length < this.pins.value.length ? others : [...others, selection];
+  }
+
+  #graphOf(run: RunView | undefined): ContributionGraph | undefined {
+    const layers = run?.layers.value ?? [];
+    if (run === undefined || layers.length === 0) {
+      return undefined;
+    }
+    const how = { threshold: this.threshold.value, renormalize: this.renormalize.value };
+    const start = Math.min(this.start.value, run.nTokens - 1);
+    const edges = layers.map((layer) => layer.edges(how));
+    return new ContributionGraph(edges, run.nTokens, how).paths([start]);
+  }
+
+  #show(run: RunView, other: RunView | undefined): void {
+    this.run.peek()?.llm.close();
+    this.run.value = run;
+    this.other.value = other;
+    this.start.value = -1;
+    this.selection.value = undefined;
+    this.pins.value = [];
+    this.#share();
+  }
+
+  #showOther(other: RunView): void {
+    this.other.value = other;
+    this.#share();
+  }
+
+  /** The address bar has the recipe of what is shown. */
+  #share(): void {
+    const [run, other] = [this.run.value, this.other.value];
+    if (run !== undefined) {
+      const recipe = { model: this.model.value, run: run.recipe, ...(other && { other: other.recipe }) };
+      history.replaceState(null, "", fragmentOf(recipe));
+    }
+  }
+
+  async #paint(runs: readonly RunView[], stop: AbortSignal): Promise<void> {
+    const all = runs.reduce((sum, { model }) => sum + model.nLayers, 0);
+    let done = 0;
+    for (const run of runs) {
+      await run.paint(stop, () => {
+        done++;
+        this.status.value = { kind: "busy", words: `Layer ${done} of ${all}`, share: done / all };
+      });
+    }
+  }
+
+  async #work(work: (stop: AbortSignal) => Promise<void>): Promise<void> {
+    this.#stop.abort();
+    const stop = new AbortController();
+    this.#stop = stop;
+    this.status.value = { kind: "busy", words: "Asking the server …" };
+    const began = performance.now();
+    try {
+      await work(stop.signal);
+      if (this.#stop === stop) {
+        this.status.value = { kind: "done", words: this.#done(performance.now() - began) };
+      }
+    } catch (error) {
+      this.connection.failed(error);
+      if (this.#stop === stop) {
+        this.status.value =
+          isStopped(error) || stop.signal.aborted
+            ? { kind: "idle", words: "Stopped." }
+            : { kind: "failed", words: "", error };
+      }
+    }
+  }
+
+  #done(ms: number): string {
+    const { model, nTokens } = this.run.value as RunView;
+    return `${model.name}: ${nTokens} tokens, ${model.nLayers} layers of ${model.nHeads} heads, in ${(ms / 1000).toFixed(1)} s.`;
+  }
+}
+
+export const PageContext = createContext<PageState | undefined>(undefined);
+
+/** The state, of any component of the page. */
+export function usePage(): PageState {
+  return useContext(PageContext) as PageState; // the page is in it as a whole
+}

@@ -1,0 +1,95 @@
+/** One run that is looked at: its tokens, and the layers of its contribution graph as they arrive. */
+
+import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { LayerShares, type ModelInfo, type RemoteTransparentLlm, type Tensor } from "transparent-llm/web";
+import { editsOf } from "../compare/edits.js";
+import type { EditSpec, RunRecipe } from "../recipe/recipe.js";
+
+/** What is asked for at once: the model thread computes one, the other is on its way. */
+const AHEAD = 2;
+
+/** What a run begins with. */
+export type RunInput =
+  | { readonly sentence: string; readonly edits: readonly EditSpec[] }
+  | { readonly tokens: readonly number[]; readonly edits: readonly EditSpec[] };
+
+/** A run on the server, and what came of it so far. Every read of the page is one of its client's. */
+export class RunView {
+  readonly llm: RemoteTransparentLlm;
+  readonly model: ModelInfo;
+  readonly tokenIds: readonly number[];
+  /** The text of each token. */
+  readonly tokens: readonly string[];
+  readonly edits: readonly EditSpec[];
+  /** From the lowest layer up, as far as they have arrived. */
+  readonly layers: ReadonlySignal<readonly LayerShares[]>;
+  readonly #layers: Signal<readonly LayerShares[]> = signal([]);
+
+  private constructor(llm: RemoteTransparentLlm, model: ModelInfo, tokens: readonly string[], input: RunInput) {
+    this.llm = llm;
+    this.model = model;
+    this.tokens = tokens;
+    this.tokenIds = idsOf(llm.tokens());
+    this.edits = input.edits;
+    this.layers = this.#layers;
+  }
+
+  /**
+   * Run on the server. The client becomes the view's own.
+   *
+   * @param other what edits that patch take from.
+   */
+  static async begin(
+    llm: RemoteTransparentLlm,
+    input: RunInput,
+    signal: AbortSignal,
+    other?: RunView,
+  ): Promise<RunView> {
+    const options = { signal, edits: editsOf(input.edits, other?.llm) };
+    if ("sentence" in input) {
+      await llm.run([input.sentence], options);
+    } else {
+      await llm.runTokens([input.tokens], options);
+    }
+    const [model, tokens] = await Promise.all([
+      llm.modelInfo({ signal }),
+      llm.tokensToStrings(idsOf(llm.tokens()), { signal }),
+    ]);
+    return new RunView(llm, model, tokens, input);
+  }
+
+  get nTokens(): number {
+    return this.tokens.length;
+  }
+
+  /** What a link to share says of it. */
+  get recipe(): RunRecipe {
+    return { tokens: this.tokenIds, edits: this.edits };
+  }
+
+  /** Bring the layers of the graph, the lowest first; `onLayer` is told how many are there. */
+  async paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
+    const { nLayers } = this.model;
+    const coming: Promise<LayerShares>[] = [];
+    for (let layer = 0; layer < nLayers; layer++) {
+      while (coming.length < AHEAD && layer + coming.length < nLayers) {
+        coming.push(this.#layer(layer + coming.length, signal));
+        coming.at(-1)?.catch(() => {}); // it is awaited in its turn
+      }
+      this.#layers.value = [...this.#layers.value, await (coming.shift() as Promise<LayerShares>)];
+      onLayer(layer + 1);
+    }
+  }
+
+  async #layer(layer: number, signal: AbortSignal): Promise<LayerShares> {
+    const [shares, edges] = await Promise.all([
+      this.llm.attnContributions(0, layer, { signal, dtype: "F32" }),
+      this.llm.contributionEdges(0, layer, { signal, dtype: "F32" }),
+    ]);
+    return LayerShares.of(shares, edges, this.nTokens);
+  }
+}
+
+function idsOf(tokens: Tensor): number[] {
+  return Array.from(tokens.data as BigInt64Array, Number);
+}
