@@ -1,0 +1,97 @@
+/** Fit for people: no serious finding of axe-core, on wide and small screens, light and dark; tokens of all scripts. */
+
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import type { AxeResults } from "axe-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Looking, SENTENCE } from "../support/browser.js";
+
+const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
+
+declare global {
+  interface Window {
+    axe: { run(): Promise<AxeResults> };
+  }
+}
+
+describe.each([
+  ["light and wide", { colorScheme: "light", viewport: { width: 1280, height: 900 } }],
+  ["dark and as small as a phone", { colorScheme: "dark", viewport: { width: 390, height: 800 }, hasTouch: true }],
+] as const)("%s", (_, options) => {
+  let looking: Looking;
+
+  beforeAll(async () => {
+    looking = await Looking.start(options);
+    await looking.run();
+    await looking.page.evaluate(await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  });
+
+  afterAll(() => looking?.close());
+
+  test.each(TABS)("the view %s has no serious finding", async (tab) => {
+    await looking.tab(tab);
+    if (tab === "graph") {
+      await looking.clickNode({ kind: "X", layer: 0, pos: 1 });
+    }
+    await looking.page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
+    const { violations } = await looking.page.evaluate(() => window.axe.run());
+    const serious = violations
+      .filter(({ impact }) => impact === "serious" || impact === "critical")
+      .map(({ id, nodes }) => `${id}: ${nodes[0]?.html}`);
+    expect(serious).toEqual([]);
+  });
+
+  test("nothing is wider than the screen", async () => {
+    for (const tab of TABS) {
+      await looking.tab(tab);
+      const [content, screen] = await looking.page.evaluate(() => [
+        document.documentElement.scrollWidth,
+        document.documentElement.clientWidth,
+      ]);
+      expect(content, tab).toBeLessThanOrEqual(screen as number);
+    }
+  });
+});
+
+describe("any text", () => {
+  let looking: Looking;
+
+  beforeAll(async () => {
+    looking = await Looking.start();
+  });
+
+  afterAll(() => looking?.close());
+
+  test.each([
+    ["right-to-left", "שלום עולם my lord"],
+    ["CJK", "日本語の文章 my lord"],
+    ["line breaks", "My lord,\nthe king\n\nof France"],
+    ["markup", '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'],
+  ])("%s is shown as text", async (_, sentence) => {
+    await looking.run(sentence);
+    const strings = await looking.llm.tokensToStrings(looking.llm.tokens());
+    await looking.tab("lens");
+    await looking.page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
+    await looking.tab("graph");
+    await looking.clickNode({ kind: "X", layer: 0, pos: strings.length - 1 });
+    await looking.page.waitForSelector("[data-selection]");
+    expect(await looking.page.evaluate(() => "hacked" in window)).toBe(false);
+    expect(await looking.page.$("main img, main script")).toBeNull();
+  });
+
+  test("a sentence that is too long is told in words, and the next one works", async () => {
+    await looking.page.fill("textarea[name=sentence]", "so long ".repeat(400));
+    await looking.page.click("button.primary");
+    await looking.is("failed");
+    expect(await looking.page.innerText(".status")).toContain("TooLarge (TOO_LONG)");
+    expect(await looking.page.innerText(".status")).toContain("Take a shorter sentence");
+    await looking.run(SENTENCE);
+  });
+
+  test("a damaged link is told in words", async () => {
+    const other = await Looking.start({}, "#recipe=AAAA");
+    await other.is("failed");
+    expect(await other.page.innerText(".status")).toContain("The link cannot be shown");
+    await other.close();
+  });
+});
