@@ -1,23 +1,21 @@
 /** The contribution graph: look, zoom and move, open what is clicked. By pointer, by touch and by keyboard. */
 
-import { select } from "d3-selection";
-import { type ZoomBehavior, type ZoomTransform, zoom, zoomIdentity } from "d3-zoom";
+import { type ZoomTransform, zoomIdentity } from "d3-zoom";
 import type { JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
 import type { RunView } from "../run/run_view.js";
 import { visible } from "../shown/token_text.js";
+import { type Size, usePainting, useSize } from "./canvas.js";
 import { DrawnGraph, type Hit } from "./drawn_graph.js";
 import { EdgeTable } from "./edge_table.js";
 import { describe } from "./graph_words.js";
 import { moved } from "./keys.js";
-import { BOTTOM, LEFT, type Marks, paint } from "./painter.js";
+import { BOTTOM, LEFT, type Marks } from "./painter.js";
 import { type GraphNode, isSame, type Selection } from "./selection.js";
+import { heightFor, LEAST_HEIGHT, useZoom } from "./zooming.js";
 
-const HEIGHT = 620;
 const ZOOM_STEP = 1.3;
-const LEAST_ZOOM = 0.08;
-const MOST_ZOOM = 4;
 
 /** Of a run that is shown. */
 export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
@@ -26,7 +24,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
   const [view, setView] = useState<ZoomTransform>(zoomIdentity);
   const [hovered, setHovered] = useState<{ readonly hit: Hit; readonly x: number; readonly y: number }>();
   const [focus, setFocus] = useState<GraphNode>();
-  const [size, setSize] = useState({ width: 0, height: HEIGHT });
+  const [size, setSize] = useState({ width: 0, height: LEAST_HEIGHT });
   const graph = page.graph.value;
   const { nTokens, model } = run;
   const drawn = useMemo(() => new DrawnGraph(graph, nTokens, model.nLayers), [graph, nTokens, model.nLayers]);
@@ -111,7 +109,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
             ref={canvas}
             data-view={`${view.x},${view.y},${view.k}`}
             data-layers={graph === undefined ? 0 : run.layers.value.length}
-            style={{ height: `${HEIGHT}px` }}
+            style={{ height: `${heightFor(drawn.layout, size.width)}px` }}
             onPointerMove={(event) => {
               const hit = hitAt(event);
               setHovered(hit && { hit, x: event.offsetX, y: event.offsetY });
@@ -121,7 +119,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
           />
         </div>
         {hovered !== undefined && (
-          <div class="tip" style={{ left: `${hovered.x + 12}px`, top: `${hovered.y + 12}px` }}>
+          <div class="tip" style={tipPlace(hovered, size)}>
             {describe(hovered.hit, run.tokens, drawn)}
           </div>
         )}
@@ -139,125 +137,13 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
   );
 }
 
+/** Beside the pointer, on the side that has room. */
+function tipPlace({ x, y }: { readonly x: number; readonly y: number }, size: Size): JSX.CSSProperties {
+  const across = x > size.width / 2 ? { right: `${size.width - x + 12}px` } : { left: `${x + 12}px` };
+  const down = y > size.height / 2 ? { bottom: `${size.height - y + 12}px` } : { top: `${y + 12}px` };
+  return { ...across, ...down };
+}
+
 function isChosen(selection: Selection, chosen: Selection | undefined): boolean {
   return isSame(selection, chosen);
-}
-
-interface Zoomer {
-  by(factor: number): void;
-  fit(): void;
-  /** Move as far as a node needs to be seen. */
-  reveal(node: GraphNode): void;
-}
-
-/** Zoom and pan, as the hands of people expect it; the page itself scrolls by the wheel. */
-function useZoom(
-  canvas: { current: HTMLCanvasElement | null },
-  drawn: DrawnGraph,
-  size: { readonly width: number; readonly height: number },
-  onView: (view: ZoomTransform) => void,
-): Zoomer {
-  const behaviour = useRef<ZoomBehavior<HTMLCanvasElement, unknown>>();
-  const { layout } = drawn;
-  const { width, height } = size;
-  useEffect(() => {
-    const made = zoom<HTMLCanvasElement, unknown>()
-      .scaleExtent([LEAST_ZOOM, MOST_ZOOM])
-      .filter((event: Event) => event.type !== "wheel" || (event as WheelEvent).ctrlKey)
-      .clickDistance(4)
-      .on("zoom", ({ transform }: { transform: ZoomTransform }) => onView(transform));
-    behaviour.current = made;
-    const selection = select(canvas.current as HTMLCanvasElement);
-    selection.call(made).on("dblclick.zoom", null);
-    return () => {
-      selection.on(".zoom", null);
-    };
-  }, [canvas, onView]);
-  const fitted = (): ZoomTransform => {
-    const k = Math.min(1.2, (width - LEFT) / layout.width, (height - BOTTOM) / layout.height);
-    const readable = Math.max(k, 0.35);
-    return zoomIdentity.translate(LEFT, Math.max(0, height - BOTTOM - layout.height * readable)).scale(readable);
-  };
-  const to = (transform: ZoomTransform): void => {
-    const made = behaviour.current;
-    if (made !== undefined && canvas.current !== null) {
-      made.transform(select(canvas.current), transform);
-    }
-  };
-  useEffect(() => {
-    if (width > 0) {
-      to(fitted());
-    }
-  }, [layout.nTokens, layout.nLayers, width]);
-  const now = (): ZoomTransform => {
-    const [x, y, k] = (canvas.current?.dataset["view"] ?? "0,0,1").split(",").map(Number);
-    return zoomIdentity.translate(x as number, y as number).scale(k as number);
-  };
-  return {
-    by: (factor) => {
-      if (canvas.current !== null) {
-        behaviour.current?.scaleBy(select(canvas.current), factor);
-      }
-    },
-    fit: () => to(fitted()),
-    reveal: (node) => {
-      const view = now();
-      const [x, y] = view.apply([...layout.place(node)]);
-      const dx = outside(x, LEFT + 20, width - 20);
-      const dy = outside(y, 20, height - BOTTOM - 20);
-      if (dx !== 0 || dy !== 0) {
-        to(zoomIdentity.translate(view.x - dx, view.y - dy).scale(view.k));
-      }
-    },
-  };
-}
-
-/** How far a number is below the first of two, negative, or above the second. */
-function outside(at: number, from: number, to: number): number {
-  return at < from ? at - from : Math.max(0, at - to);
-}
-
-/** The width that the layout gives to the canvas. */
-function useSize(
-  canvas: { current: HTMLCanvasElement | null },
-  onSize: (size: { width: number; height: number }) => void,
-): void {
-  useEffect(() => {
-    const element = canvas.current as HTMLCanvasElement;
-    const observer = new ResizeObserver(() => {
-      const { clientWidth: width, clientHeight: height } = element;
-      [element.width, element.height] = [width * devicePixelRatio, height * devicePixelRatio];
-      onSize({ width, height });
-    });
-    observer.observe(element);
-    return () => observer.disconnect();
-  }, [canvas, onSize]);
-}
-
-/** Drawn once for each frame of the screen, however often something changes. */
-function usePainting(
-  canvas: { current: HTMLCanvasElement | null },
-  drawn: DrawnGraph,
-  tokens: readonly string[],
-  view: ZoomTransform,
-  marks: Marks,
-  size: { readonly width: number },
-): void {
-  const latest = useRef<() => void>();
-  const frame = useRef(0);
-  latest.current = () => {
-    if (canvas.current !== null && size.width > 0) {
-      paint(canvas.current, drawn, tokens, view, marks);
-    }
-  };
-  useEffect(() => {
-    cancelAnimationFrame(frame.current);
-    frame.current = requestAnimationFrame(() => latest.current?.());
-  });
-  useEffect(() => {
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    const again = (): void => latest.current?.();
-    dark.addEventListener("change", again);
-    return () => dark.removeEventListener("change", again);
-  }, []);
 }

@@ -69,7 +69,7 @@ describe("any text", () => {
     ["markup", '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'],
   ])("%s is shown as text", async (_, sentence) => {
     await looking.run(sentence);
-    const strings = await looking.llm.tokensToStrings(looking.llm.tokens());
+    const strings = await looking.llm.tokensToStrings(looking.llm.tokens().data as BigInt64Array);
     await looking.tab("lens");
     await looking.page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
     await looking.tab("graph");
