@@ -5,6 +5,7 @@ import type { Transport } from "@connectrpc/connect";
 import { Analyses } from "./analyses.js";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
+import type { RowComparison } from "./comparison.js";
 import { isFloating, wireOfFloating } from "./dtypes.js";
 import { InvalidRequestError, NotRunError } from "./errors.js";
 import { Expected } from "./expected.js";
@@ -164,6 +165,21 @@ export class RemoteTransparentLlm extends Analyses {
     const onPart = (): void => onProgress?.(sweep.progress);
     const replace = this.#replace;
     return this.#within(options, (scope) => this.#shared.runs.sweep(run, sweep, sources, scope, { replace, onPart }));
+  }
+
+  /**
+   * What the current run says of the next token beside the current run of another object, row by row, each at its last
+   * token: what edits made of a sentence, or how two sentences differ. Runs that the server lost are made again.
+   *
+   * @throws NotRunError one of them has none.
+   * @throws InvalidRequestError `other` is no client, or its run has more or fewer rows.
+   * @throws NotFoundError MODEL_CHANGED: another model than that of the other run is served here.
+   * @throws NotSupportedError the server knows no comparisons.
+   */
+  async compare(other: RemoteTransparentLlm, options: CallOptions = {}): Promise<RowComparison[]> {
+    const run = this.#current();
+    const sources = runsOf([{ sources: [other] }], (source) => source.#current(), "what is compared with");
+    return this.#within(options, (scope) => this.#shared.runs.compare(run, sources, scope, this.#replace));
   }
 
   /** Tell the server that the current run is not needed any more. Reading it again runs it again. */
@@ -436,17 +452,16 @@ export class RemoteTransparentLlm extends Analyses {
   }
 }
 
-/** What edits take from, as it is now. */
+/** What edits take from, or other calls, as it is now. */
 function runsOf(
   edits: readonly { readonly sources: readonly RemoteTransparentLlm[] }[],
   currentOf: (source: RemoteTransparentLlm) => Run,
+  what = "the source of an edit",
 ): ReadonlyMap<RemoteTransparentLlm, Run> {
   const found = new Map<RemoteTransparentLlm, Run>();
   for (const source of edits.flatMap(({ sources }) => sources)) {
     if (!(source instanceof RemoteTransparentLlm)) {
-      throw new InvalidRequestError(
-        `the source of an edit is a client of the same server with a current run, got ${typeof source}`,
-      );
+      throw new InvalidRequestError(`${what} is a client of the same server with a current run, got ${typeof source}`);
     }
     found.set(source, currentOf(source));
   }
