@@ -3,7 +3,7 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { AuthError, ContributionGraph } from "transparent-llm/web";
+import { AuthError, ContributionGraph, UnavailableError } from "transparent-llm/web";
 import type { Connection } from "./connection/connection.js";
 import { isSame, type Selection } from "./graph/selection.js";
 import { type EditSpec, fragmentOf, type Recipe, type RunRecipe } from "./recipe/recipe.js";
@@ -46,9 +46,16 @@ export class PageState {
   /** The server wants a token, or another one. */
   readonly isTokenWanted = signal(false);
   #stop = new AbortController();
+  /** What failed because nobody answered. */
+  #unanswered: (() => Promise<void>) | undefined;
 
   constructor(connection: Connection) {
     this.connection = connection;
+    connection.onReturn = () => {
+      const again = this.#unanswered;
+      this.#unanswered = undefined;
+      void again?.().catch(() => {}); // it is shown
+    };
     this.graph = computed(() => this.#graphOf(this.run.value));
     this.otherGraph = computed(() => this.#graphOf(this.other.value));
   }
@@ -66,7 +73,7 @@ export class PageState {
       this.status.value = { kind: "idle", words: "Type a sentence and run it." };
     } catch (error) {
       this.isTokenWanted.value = error instanceof AuthError;
-      this.status.value = { kind: "failed", words: "", error };
+      this.#failed(error, () => this.greet());
       throw error;
     }
   }
@@ -172,6 +179,7 @@ export class PageState {
     this.#stop.abort();
     const stop = new AbortController();
     this.#stop = stop;
+    this.#unanswered = undefined;
     this.status.value = { kind: "busy", words: "Asking the server …" };
     const began = performance.now();
     try {
@@ -180,14 +188,20 @@ export class PageState {
         this.status.value = { kind: "done", words: this.#done(performance.now() - began) };
       }
     } catch (error) {
-      this.connection.failed(error);
-      if (this.#stop === stop) {
-        this.status.value =
-          isStopped(error) || stop.signal.aborted
-            ? { kind: "idle", words: "Stopped." }
-            : { kind: "failed", words: "", error };
+      if (this.#stop !== stop) {
+        this.connection.failed(error);
+      } else if (isStopped(error) || stop.signal.aborted) {
+        this.status.value = { kind: "idle", words: "Stopped." };
+      } else {
+        this.#failed(error, () => this.#work(work));
       }
     }
+  }
+
+  #failed(error: unknown, again: () => Promise<void>): void {
+    this.status.value = { kind: "failed", words: "", error };
+    this.#unanswered = error instanceof UnavailableError ? again : undefined;
+    this.connection.failed(error);
   }
 
   #done(ms: number): string {

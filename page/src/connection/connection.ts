@@ -22,6 +22,8 @@ export class Connection {
   readonly isThere = signal(true);
   /** Counts how often the server came back: what failed meanwhile is asked again. */
   readonly returns = signal(0);
+  /** Called when the server is back. */
+  onReturn: () => void = () => {};
   #polls: ReturnType<typeof setTimeout> | undefined;
 
   constructor(address: string) {
@@ -75,6 +77,7 @@ export class Connection {
     if (isServing) {
       this.#found();
       this.returns.value++;
+      this.onReturn();
     } else {
       this.#polls = setTimeout(() => void this.#poll(), POLL_MS);
     }

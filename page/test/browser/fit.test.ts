@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
 
 const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
@@ -73,8 +74,8 @@ describe("any text", () => {
     await looking.tab("lens");
     await looking.page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
     await looking.tab("graph");
-    await looking.clickNode({ kind: "X", layer: 0, pos: strings.length - 1 });
-    await looking.page.waitForSelector("[data-selection]");
+    await looking.clickNode({ kind: "X", layer: 0, pos: 2 });
+    expect(await looking.page.innerText('[data-selection="X0_2"]')).toContain(visible(strings[2] as string));
     expect(await looking.page.evaluate(() => "hacked" in window)).toBe(false);
     expect(await looking.page.$("main img, main script")).toBeNull();
   });

@@ -1,0 +1,83 @@
+/** A page that is looked at while things happen: layers arrive, people stop, a server goes and comes back. */
+
+import type { Route } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Looking, SENTENCE } from "../support/browser.js";
+
+const LONGER = `${SENTENCE}, and then I shall go`;
+
+let looking: Looking;
+
+beforeAll(async () => {
+  looking = await Looking.start();
+  await looking.run();
+});
+
+afterAll(() => looking?.close());
+
+/** The next call of an RPC, which goes nowhere before it is let go. */
+async function held(rpc: string, nth = 1): Promise<{ readonly call: Promise<Route>; release(): Promise<void> }> {
+  let count = 0;
+  let take: (call: Route) => void;
+  const call = new Promise<Route>((resolve) => {
+    take = resolve;
+  });
+  const pattern = new RegExp(`/${rpc}$`);
+  await looking.page.route(pattern, async (route) => {
+    count++;
+    await (count === nth ? take(route) : route.continue());
+  });
+  return { call, release: () => looking.page.unroute(pattern) };
+}
+
+test("layers are painted from the bottom up while others are still on their way", async () => {
+  const third = await held("AttnContributions", 3);
+  await looking.page.fill("textarea[name=sentence]", LONGER);
+  await looking.page.click("button.primary");
+  const call = await third.call;
+  await looking.page.waitForSelector('.graph canvas[data-layers="2"]');
+  expect(await looking.page.innerText(".status")).toMatch(/Layer 2 of \d+/);
+  expect(await looking.page.getAttribute(".status progress", "value")).toBe("0.5");
+  await call.continue();
+  await looking.is("done");
+  await third.release();
+});
+
+test("a run is stopped by a click, and what was shown before stays", async () => {
+  const run = await held("Run");
+  await looking.page.fill("textarea[name=sentence]", "so it goes on");
+  await looking.page.click("button.primary");
+  const call = await run.call;
+  const isOver = looking.page.waitForEvent("requestfailed", (request) => request === call.request());
+  await looking.page.click('button:text-is("Stop")');
+  await looking.is("idle");
+  expect(await looking.page.innerText(".status")).toContain("Stopped.");
+  await isOver; // the call itself was cancelled, not only its answer left unread
+  expect(await looking.page.$$eval(".graph canvas", (all) => all.length)).toBe(1);
+  await call.abort().catch(() => {});
+  await run.release();
+});
+
+test("only the last of several runs is shown", async () => {
+  const first = await held("Run");
+  await looking.page.fill("textarea[name=sentence]", "so it goes on");
+  await looking.page.click("button.primary");
+  const call = await first.call;
+  await first.release();
+  await looking.run(SENTENCE);
+  await call.continue().catch(() => {});
+  expect(await looking.page.innerText(".status")).toContain(`${looking.llm.tokens().shape[1]} tokens`);
+});
+
+test("a server that is gone is told; what it was asked is asked again when it is back", async () => {
+  await looking.page.route(/\/(transparent_llm|grpc)\./, (route) => route.abort("connectionrefused"));
+  await looking.page.click("button.primary");
+  await looking.is("failed");
+  expect(await looking.page.innerText(".status")).toContain("does not answer");
+  await looking.page.unrouteAll();
+  await looking.page.waitForFunction(
+    () => !document.querySelector(".status")?.textContent?.includes("does not answer"),
+  );
+  await looking.page.click("button.primary");
+  await looking.is("done");
+});
