@@ -23,6 +23,7 @@ from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.health.canary import Canary
 from transparent_llm_server.health.probes import Probes
 from transparent_llm_server.health.service import HealthService
+from transparent_llm_server.http.endpoint import Endpoint
 from transparent_llm_server.incidents import incident
 from transparent_llm_server.lifecycle import Lifecycle, State
 from transparent_llm_server.models.serving import CompletedRun
@@ -78,6 +79,7 @@ class Server:
         self._config = config
         self._audit = AuditLog(config.audit_log)
         self._access = Access(config, self._audit.tell)
+        self._page = Endpoint(config, self._access.contexts, self._access.admit) if config.page is not None else None
         require_protected(config)
         identity = self._access.identity
         self._telemetry, self._access_log = Telemetry(config), AccessLog()
@@ -153,6 +155,8 @@ class Server:
                 f"cannot listen on {listen}: is it in use by another server? ({error})"
             ) from error
         self._canary.listen(self._grpc)
+        if self._page is not None:
+            self._page.listen(self._grpc)
         self.address = bound_address(listen, port)
         if self._probes is not None:
             self.probe_address = self._probes.start()
@@ -162,6 +166,9 @@ class Server:
         self._grpc.start()
         self._sweeper.start()
         self._canary.start()
+        if self._page is not None:
+            self._page.start()
+            log.info("page on %s", self.page_address)
         self._telemetry.start()
         return self.address
 
@@ -193,6 +200,11 @@ class Server:
     def metrics_address(self) -> str:
         """Where it serves metrics, once started: HOST:PORT; empty if it does not."""
         return self._telemetry.metrics_address
+
+    @property
+    def page_address(self) -> str:
+        """Where browsers get the page, once started: http://HOST:PORT or https://HOST:PORT; empty if nowhere."""
+        return self._page.address if self._page is not None else ""
 
     def wait_for_end(self) -> int:
         """Wait until nothing can be computed any more: the exit code that says why; or until an administrator has the
@@ -238,6 +250,8 @@ class Server:
             left.append("calls that were given up")
         if not self._tokenizing.close(_until(ends_at)):
             left.append("a tokenizer")
+        if self._page is not None and not self._page.close(_until(ends_at)):
+            left.append("a browser's connection")
         if self._probes is not None and not _ends(self._probes.stop, _until(ends_at)):
             left.append("probes")
         if not _ends(self._telemetry.stop, _RECORDS_S):

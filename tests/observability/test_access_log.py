@@ -25,7 +25,7 @@ from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm, errors
 from transparent_llm.wire.methods import SERVICE
 from transparent_llm_server.events import Call, trace_id_of
-from transparent_llm_server.rpc.caller import kind_of_peer
+from transparent_llm_server.rpc.peer import kind_of_peer
 from transparent_llm_server.telemetry.access_log import AccessLog
 from transparent_llm_server.telemetry.json_log import JsonLines
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable
+
 from transparent_llm_server.access.audit_log import Tell
 from transparent_llm_server.access.bearer_tokens import BearerTokens
 from transparent_llm_server.access.certificates import certificates
@@ -33,6 +36,20 @@ class Access:
             certificates=config.tls_client_ca is not None,
         )
         """Who calls."""
+
+    @property
+    def contexts(self) -> Callable[[], ssl.SSLContext] | None:
+        """For connections that are not gRPC's own; None: they are without TLS."""
+        return self.certificates.contexts() if self.certificates is not None else None
+
+    def admit(self, pem: bytes) -> None:
+        """Let a verified client certificate pass.
+
+        Raises:
+            AuthError: it is revoked.
+        """
+        if self._revoked is not None:
+            self._revoked.require_certificate(pem)
 
     def read_again(self) -> None:
         """Now, and say in the log what came of it; the files are also watched."""

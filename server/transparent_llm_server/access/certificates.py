@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,33 @@ class Certificates:
             partial(self._changed, files, threading.Lock()),  # type: ignore[arg-type]  # None is allowed, not by stubs
             require_client_authentication=self._client_ca is not None,
         )
+
+    def contexts(self) -> Callable[[], ssl.SSLContext]:
+        """For one port that is not gRPC's: gives what a new connection gets, by what the files hold then."""
+        paths = (self._cert, self._key) if self._client_ca is None else (self._cert, self._key, self._client_ca)
+        files, current = WatchedFiles(paths, every_s=0.0), self._context()
+
+        def context() -> ssl.SSLContext:
+            nonlocal current
+            if files.have_changed():
+                try:
+                    current = self._context()
+                except InvalidRequestError as error:
+                    log.warning("%s; what was read before stays in effect", error)
+            return current
+
+        return context
+
+    def _context(self) -> ssl.SSLContext:
+        self._read()  # what is wrong with them is told
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self._cert, self._key, password=_no_password)
+        if self._client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self._client_ca)
+        return context
 
     def read_again(self) -> None:
         """Say now what new connections will get."""

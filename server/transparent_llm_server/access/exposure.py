@@ -19,11 +19,15 @@ def require_protected(config: ServerConfig) -> None:
     """Refuse to be reached from other hosts without protection, unless that is wanted.
 
     Raises:
-        InvalidRequestError: other hosts could call without saying who they are, or would send tokens in the clear.
+        InvalidRequestError: other hosts could call without saying who they are, or would send tokens in the clear; or
+            there is a page for callers who are known by their certificates alone.
     """
-    if config.insecure or not _is_exposed(config):
+    if config.page is not None:
+        _require_page_of_tokens(config)
+    exposed = [listen for listen in (config.listen, config.page) if listen is not None and _is_exposed(listen)]
+    if config.insecure or not exposed:
         return
-    where = f"{config.listen} can be reached from other hosts"
+    where = f"{' and '.join(exposed)} can be reached from other hosts"
     if not config.has_authentication:
         raise InvalidRequestError(
             f"{where}, and everybody there could use the models: require tokens over TLS (--tokens, --tls-cert, "
@@ -62,9 +66,18 @@ def addresses_of(host: str) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
-def _is_exposed(config: ServerConfig) -> bool:
-    """Whether anything but this host can reach it. What cannot be told counts as exposed."""
-    if config.is_unix:
+def _require_page_of_tokens(config: ServerConfig) -> None:
+    """A page's calls reach gRPC from within this process: the certificates of browsers do not come with them."""
+    if config.tls_client_ca is not None and config.tokens_file is None:
+        raise InvalidRequestError(
+            "page needs --tokens where there is --tls-client-ca: a certificate lets a browser connect to the page, but "
+            "does not say whose its calls are. Add --tokens, or serve the page behind a proxy that has a certificate"
+        )
+
+
+def _is_exposed(listen: str) -> bool:
+    """Whether anything but this host can reach an address. What cannot be told counts as exposed."""
+    if listen.startswith("unix:"):
         return False
-    addresses = addresses_of(config.listen.rpartition(":")[0])
+    addresses = addresses_of(listen.rpartition(":")[0])
     return not addresses or not all(ipaddress.ip_address(address).is_loopback for address in addresses)

@@ -101,10 +101,6 @@ def _own_name(source: str) -> str:
 
 
 def _value(place: str, key: str, value: object, kind: object) -> object:
-    if key == "aliases":
-        if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
-            raise InvalidRequestError(f'{place} is {value!r}: it must be a list like ["NAME", "NAME"]')
-        return tuple(value)
     if value == "":
         raise InvalidRequestError(f"{place} is empty: leave it out, or give it a value")
     return typed(place, value, kind)

@@ -62,6 +62,8 @@ def typed(name: str, value: object, kind: object) -> object:
     Raises:
         InvalidRequestError: it is of another type, or none of the words that there are.
     """
+    if get_origin(kind) is tuple:
+        return _names(name, value)
     kinds = _alternatives(kind)
     if torch.dtype in kinds and isinstance(value, str) and value in DTYPES:
         return DTYPES[value]
@@ -73,6 +75,12 @@ def typed(name: str, value: object, kind: object) -> object:
     if wanted not in kinds:
         raise InvalidRequestError(f"{name} is {value!r}: it must be {_wanted(kinds)}")
     return value
+
+
+def _names(place: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+        raise InvalidRequestError(f'{place} is {value!r}: it must be a list like ["NAME", "NAME"]')
+    return tuple(value)
 
 
 def _alternatives(kind: object) -> tuple[object, ...]:

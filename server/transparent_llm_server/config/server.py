@@ -33,6 +33,14 @@ class ServerConfig:
     """Where the health service, and nothing else, is answered too, without TLS or tokens: probes of a cluster have
     neither. Unset: nowhere."""
 
+    page: str | None = setting(None, metavar="HOST:PORT")
+    """Where browsers get the page, and make its calls as gRPC-Web, under the same rules as all others. Unset:
+    nowhere."""
+
+    page_hosts: tuple[str, ...] = setting((), flag="--page-host", metavar="NAME")
+    """Names under which browsers may ask for the page, beside addresses, localhost and the name in `page`; the flag is
+    repeated for several."""
+
     models: tuple[ModelConfig, ...] = setting((), flag="--model", metavar="[ALIAS=]NAME_OR_DIR")
     """Models to serve, by hub name, local folder or GGUF file, or `demo` for the embedded one; the flag is repeated for
     several. Unset: the embedded one."""

@@ -85,6 +85,8 @@ def serve_cluster(replicas: int, listen: str, envoy: str | None, arguments: Sequ
         raise InvalidRequestError(
             "replicas listen on loopback without TLS: leave out --listen and --tls-*; see deploy/"
         )
+    if any(flag.partition("=")[0] == "--page" for flag in arguments):
+        raise InvalidRequestError("replicas have no page of their own: browsers call Envoy; leave out --page")
     require_protected(ServerConfig(listen=listen, insecure="--insecure" in arguments))
     binary = _binary(envoy)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -13,6 +13,7 @@ from transparent_llm.errors import CancelledError, DeadlineError
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
 from transparent_llm_server.models.forward.cancellation import cancellable
 from transparent_llm_server.rpc.deadline import Deadline
+from transparent_llm_server.rpc.peer import peer_of
 
 _Result = TypeVar("_Result")
 
@@ -58,7 +59,7 @@ class Caller:
     @property
     def flow(self) -> str:
         """Whom it takes turns with: its owner, or its connection where nobody says who they are."""
-        return self.owner or self._context.peer()
+        return self.owner or peer_of(self._context).address
 
     @property
     def wants_its_place(self) -> bool:
@@ -73,8 +74,9 @@ class Caller:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this host, or behind a proxy that is."""
-        return kind_of_peer(self._context.peer()) != "remote"
+        """Whether it is on this host, or behind a proxy that is; browsers, which share no memory, never are."""
+        peer = peer_of(self._context)
+        return peer.kind != "remote" and not peer.is_browser
 
     def is_there(self) -> bool:
         """Whether the client still waits for an answer: it has not left, and its deadline is not over."""
@@ -114,10 +116,3 @@ class Caller:
 
 def _late(remaining_s: float) -> DeadlineError:
     return DeadlineError(f"not finished within the {remaining_s:.1f} s that the call had left")
-
-
-def kind_of_peer(peer: str) -> str:
-    """Where a call comes from, by gRPC's name of its other end: unix, loopback or remote."""
-    if peer.startswith("unix:"):
-        return "unix"
-    return "loopback" if peer.startswith(("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")) else "remote"

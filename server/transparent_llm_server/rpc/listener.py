@@ -49,6 +49,22 @@ def listen_on(server: grpc.Server, listen: str, credentials: Credentials | None 
     return number
 
 
+def sockets_at(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets at every address of a host, all at one port; 0 takes a free one.
+
+    Raises:
+        OSError: one of them is taken or cannot be bound.
+    """
+    addresses = _addresses(host) or [host]
+    number = port or (_free_port(addresses) if len(addresses) > 1 else 0)
+    with ExitStack() as stack:
+        bound = [stack.enter_context(_bound(address, number)) for address in addresses]
+        stack.pop_all()
+    for each in bound:
+        each.setblocking(False)
+    return bound
+
+
 def bound_address(listen: str, port: int) -> str:
     """Where a server listens that was told to at `listen` and found this port: what clients can be told."""
     return listen if listen.startswith(_SOCKETS) else f"{listen.rpartition(':')[0]}:{port}"

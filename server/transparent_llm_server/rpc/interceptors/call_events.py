@@ -14,7 +14,6 @@ from transparent_llm.wire.methods import ADMIN_SERVICE, RUN_KEY_HEADER, SERVICE
 from transparent_llm.wire.rpcs import ADMIN_RPCS, RPCS
 from transparent_llm_server.access.identity import Identity
 from transparent_llm_server.events import OTHER, Call, CallListener, current, trace_id_of
-from transparent_llm_server.rpc.caller import kind_of_peer
 from transparent_llm_server.rpc.deadline import Deadline
 from transparent_llm_server.rpc.interceptors.base import (
     Continuation,
@@ -26,6 +25,7 @@ from transparent_llm_server.rpc.interceptors.base import (
     rewrapped,
     size_of,
 )
+from transparent_llm_server.rpc.peer import peer_of
 
 _OURS = [(SERVICE, rpc.name) for rpc in RPCS] + [(ADMIN_SERVICE, rpc.name) for rpc in ADMIN_RPCS]
 _KNOWN = _OURS + [
@@ -75,8 +75,8 @@ class CallEvents(grpc.ServerInterceptor):
     @contextmanager
     def _observed(self, path: str, context: grpc.ServicerContext) -> Iterator[Call]:
         call, deadline, started = _call(path, context.invocation_metadata()), Deadline(context), time.perf_counter()
-        call.address = context.peer()
-        call.peer = kind_of_peer(call.address)
+        peer = peer_of(context)
+        call.address, call.peer = peer.address, peer.kind
         self._begin(call)
         current.set(call)
         try:

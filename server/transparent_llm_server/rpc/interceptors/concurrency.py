@@ -20,6 +20,7 @@ from transparent_llm_server.rpc.interceptors.base import (
     rewrapped,
     size_of,
 )
+from transparent_llm_server.rpc.peer import peer_of
 
 
 class Concurrency(grpc.ServerInterceptor):
@@ -67,7 +68,7 @@ def _stream(
 
 def _entered(lane: Lane, method: str, context: grpc.ServicerContext) -> CallInFlight:
     observed = current.get()
-    connection = observed.address if observed is not None else context.peer()  # which gRPC makes anew each time
+    connection = observed.address if observed is not None else peer_of(context).address
     call = lane.in_flight.enter(method, lane.owner_of(context), connection, context.cancel)
     ended = partial(lane.in_flight.ended, call)
     if not context.add_callback(ended):
