@@ -1,19 +1,14 @@
 import { defineConfig } from "vitest/config";
 
+const browser = { include: ["test/browser/*.test.ts"], testTimeout: 60_000, hookTimeout: 120_000 };
+
 export default defineConfig({
   test: {
     maxWorkers: 2,
     projects: [
       { test: { name: "unit", include: ["test/unit/*.test.ts"] } },
-      {
-        test: {
-          name: "browser",
-          include: ["test/browser/*.test.ts"],
-          globalSetup: "test/support/served_page.ts",
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
-        },
-      },
+      { test: { ...browser, name: "port", globalSetup: "test/support/through_port.ts" } },
+      { test: { ...browser, name: "envoy", globalSetup: "test/support/through_envoy.ts" } },
     ],
   },
 });

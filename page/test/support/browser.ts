@@ -4,6 +4,7 @@ import type { BrowserContextOptions, Page } from "playwright-core";
 import { inject } from "vitest";
 import { connect, type RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
 import { Chromium } from "../../../clients/typescript/test/support/chromium.js";
+import "./provided.js";
 import { Layout } from "../../src/graph/layout.js";
 import type { GraphNode } from "../../src/graph/selection.js";
 
@@ -61,6 +62,7 @@ export class Looking {
 
   /** A point of the graph on the canvas. */
   async onScreen([x, y]: readonly [number, number]): Promise<readonly [number, number]> {
+    await this.page.waitForSelector('.graph canvas:not([data-view="0,0,1"])'); // it was fitted into its frame
     const view = await this.page.getAttribute(".graph canvas", "data-view");
     const [dx, dy, k] = (view ?? "").split(",").map(Number) as [number, number, number];
     return [dx + x * k, dy + y * k];
