@@ -17,7 +17,12 @@ export default defineConfig({
         },
       },
       {
-        test: { ...slow, name: "page", include: ["test/page/*.test.ts"], globalSetup: "test/support/shared_server.ts" },
+        test: {
+          ...slow,
+          name: "browser",
+          include: ["test/browser/*.test.ts"],
+          globalSetup: "test/support/shared_server.ts",
+        },
       },
     ],
   },
