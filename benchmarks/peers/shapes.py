@@ -51,8 +51,8 @@ def llama_1b(n_layers: int = 16) -> LlamaConfig:
 
 
 @contextmanager
-def saved(config: PreTrainedConfig) -> Iterator[Path]:
-    """A folder with a model of this shape and a tokenizer of bytes."""
+def saved(config: PreTrainedConfig, spread: float = _SPREAD) -> Iterator[Path]:
+    """A folder with a model of this shape and a tokenizer of bytes; weights have that standard deviation."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with torch.device("meta"):
@@ -60,7 +60,7 @@ def saved(config: PreTrainedConfig) -> Iterator[Path]:
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
         save_file(
-            random_weights(model, config.dtype or torch.float32),
+            random_weights(model, config.dtype or torch.float32, spread),
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
@@ -68,12 +68,12 @@ def saved(config: PreTrainedConfig) -> Iterator[Path]:
         yield folder
 
 
-def random_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def random_weights(model: PreTrainedModel, dtype: torch.dtype, spread: float = _SPREAD) -> dict[str, torch.Tensor]:
     """Of the size that training starts from, the same for the same shape."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, like in model.named_parameters():  # one name for tied weights
-        weights[name] = (_SPREAD * torch.randn(like.shape, generator=generator)).to(dtype)
+        weights[name] = (spread * torch.randn(like.shape, generator=generator)).to(dtype)
         if like.ndim == 1 and name.endswith("weight"):
             weights[name] += 1.0  # gains of norms
     return weights

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO
+from urllib.request import ProxyHandler, build_opener
 
 import torch
 
@@ -29,19 +31,35 @@ def demo() -> None:
     """Start, look, compare with the same model in this process, stop."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of the model that is loaded here to be compared with
     print("starting a server process on the embedded demo model ...", flush=True)
-    with server_process() as address, connect(address, **NO_CREDENTIALS) as llm:
+    with paged_server_process() as (address, page), connect(address, **NO_CREDENTIALS) as llm:
         print(f"ready: {address}\n\n{llm.model_info()}\n")
         llm.run(SENTENCES)
         _print_tokens(llm)
         _print_logit_lens(llm)
         _print_strongest_head(llm)
         _print_comparison(llm)
+        print(f"\nin a browser: {page} ({_size(page)} bytes), which goes with this server;")
+        print("`make page`, or `transparent-llm serve --page 127.0.0.1:8080`, keeps it open")
     print("server stopped")
 
 
 @contextmanager
 def server_process(*arguments: str) -> Iterator[str]:
     """The address of a server in a process of its own, which ends with the block."""
+    with _started(arguments) as (address, _):
+        yield address
+
+
+@contextmanager
+def paged_server_process(*arguments: str) -> Iterator[tuple[str, str]]:
+    """The same with a port for browsers: the server's address, and its page's."""
+    with _started([*arguments, "--page", "127.0.0.1:0"]) as (address, output):
+        yield address, output.readline().removeprefix("page: ").strip()
+
+
+@contextmanager
+def _started(arguments: Sequence[str]) -> Iterator[tuple[str, IO[str]]]:
+    """The address, and what else the process says."""
     local = ("--listen", "127.0.0.1:0", "--device", "cpu")  # where the model in this process computes too
     command = [sys.executable, "-m", "transparent_llm", "serve", *local, *arguments]
     with (
@@ -55,7 +73,7 @@ def server_process(*arguments: str) -> Iterator[str]:
                 _end(process)
                 log.seek(0)
                 raise UnavailableError(f"the server did not start: {log.read().strip()[-2000:]}")
-            yield line.removeprefix("ready: ").strip()
+            yield line.removeprefix("ready: ").strip(), process.stdout
         finally:
             _end(process)
 
@@ -68,6 +86,13 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _size(page: str) -> int:
+    """Of what a browser gets first, asked for directly, whatever proxy the environment names."""
+    answer: IO[bytes]
+    with build_opener(ProxyHandler({})).open(page, timeout=10) as answer:
+        return len(answer.read())
 
 
 def _strings(llm: TransparentLlm, row: int) -> list[str]:

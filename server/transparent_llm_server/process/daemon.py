@@ -1,4 +1,5 @@
-"""A server as a process: one line on standard output when it is ready, a clean end on SIGTERM.
+"""A server as a process: a line on standard output when it is ready, one for its page if it has one, a clean end on
+SIGTERM.
 
 The main thread waits for signals and does nothing else, so that they are heard whatever the server is at.
 """
@@ -116,6 +117,8 @@ def _live(server: Server, load: Callable[[Server], None], streams: StandardStrea
         memory.set_aside()
         memory.give_back()  # what loading took for a while
         streams.announce(f"ready: {address}")
+        if server.page_address:
+            streams.announce(f"page: {server.page_address}")
         exit_code = server.wait_for_end()
         events.put(_Failed(exit_code) if exit_code else _Drain())
     except BaseException as error:
