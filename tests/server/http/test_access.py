@@ -1,4 +1,4 @@
-"""Who calls from a page: by tokens as anywhere else, from an address that is the browser's own, over TLS of the same files."""
+"""Who calls from a page: by tokens as anywhere else, from an address that is the browser's own, over the same TLS."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_page_asks_for_client_certificates_where_the_server_does(tmp_path: Pat
             return web_call(server.page_address, "ServerInfo", b"", client, **alice)
 
         context = ssl.create_default_context(cafile=str(authority.path))
-        with pytest.raises(OSError):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
             called(context)
         context.load_cert_chain(mine.cert, mine.key)
         assert called(context).trailers["grpc-status"] == "0"

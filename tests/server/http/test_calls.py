@@ -23,6 +23,7 @@ from transparent_llm.wire._gen import service_pb2, tensor_pb2
 from transparent_llm.wire.methods import ADMIN_SERVICE, METHODS, SERVICE
 from transparent_llm.wire.rpcs import RPCS
 from transparent_llm_server.app import Server
+from transparent_llm_server.config.server import ServerConfig
 
 ROWS = [[1, 2, 3, 4, 5, 6], [7, 8, 9]]
 INFO = f"/{SERVICE}/ServerInfo"
@@ -252,3 +253,16 @@ def test_a_browser_gets_no_shared_memory() -> None:
 
 def shares(message: bytes) -> bool:
     return bool(tensor_pb2.TensorChunk.FromString(message).HasField("shared"))
+
+
+def test_a_large_message_is_told_why_it_is_refused() -> None:
+    """Also where the server says so before it has read it."""
+    server = Server(ServerConfig(listen="127.0.0.1:0", page="127.0.0.1:0"))
+    server.start()
+    try:
+        for size in (0, 100_000, 4_000_000):
+            answer = web_call(server.page_address, "Run", b"\0" * size)
+            assert answer.trailers["grpc-status"] == "14"
+            assert "grpc-status-details-bin" in answer.trailers
+    finally:
+        server.stop()
