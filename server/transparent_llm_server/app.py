@@ -79,7 +79,7 @@ class Server:
         self._config = config
         self._audit = AuditLog(config.audit_log)
         self._access = Access(config, self._audit.tell)
-        self._page = Endpoint(config, self._access.contexts, self._access.admit) if config.page is not None else None
+        self._page = Endpoint(config, self._access, self._access.contexts) if config.page is not None else None
         require_protected(config)
         identity = self._access.identity
         self._telemetry, self._access_log = Telemetry(config), AccessLog()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 
+from transparent_llm.errors import AuthError
 from transparent_llm_server.access.audit_log import Tell
 from transparent_llm_server.access.bearer_tokens import BearerTokens
 from transparent_llm_server.access.certificates import certificates
@@ -42,8 +43,16 @@ class Access:
         """For connections that are not gRPC's own; None: they are without TLS."""
         return self.certificates.contexts() if self.certificates is not None else None
 
-    def admit(self, pem: bytes) -> None:
-        """Let a verified client certificate pass.
+    def may_call(self, authorization: str | None) -> bool:
+        """Whether a call with this header would be let through by its token, as far as it needs one."""
+        try:
+            self.identity.owner_of_bearer_token([] if authorization is None else [("authorization", authorization)])
+        except AuthError:
+            return False
+        return True
+
+    def require_certificate(self, pem: bytes) -> None:
+        """Refuse a verified client certificate that is not good any more.
 
         Raises:
             AuthError: it is revoked.

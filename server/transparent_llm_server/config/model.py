@@ -75,9 +75,7 @@ class ModelConfig:
         source = table.get("source")
         if not isinstance(source, str) or not source:
             raise InvalidRequestError(f'{place} has no source: write source = "NAME_OR_DIR"')
-        settings: dict[str, Any] = {
-            key: _value(f"{place}.{key}", key, value, kinds[key]) for key, value in table.items()
-        }
+        settings: dict[str, Any] = {key: _value(f"{place}.{key}", value, kinds[key]) for key, value in table.items()}
         return cls(**{"alias": _own_name(source), **settings, "source": _located(source)})
 
     @property
@@ -100,7 +98,7 @@ def _own_name(source: str) -> str:
     return (Path(source).resolve().name if os.path.isdir(source) else source) or source
 
 
-def _value(place: str, key: str, value: object, kind: object) -> object:
+def _value(place: str, value: object, kind: object) -> object:
     if value == "":
         raise InvalidRequestError(f"{place} is empty: leave it out, or give it a value")
     return typed(place, value, kind)

@@ -15,13 +15,16 @@ _READS = ("GET", "HEAD")
 class Application:
     """An ASGI application."""
 
-    def __init__(self, origins: Origins, files: Files, gateway: Gateway) -> None:
+    def __init__(self, origins: Origins, files: Files, gateway: Gateway, most_head_bytes: int) -> None:
         self._origins, self._files, self._gateway = origins, files, gateway
+        self._most_head_bytes = most_head_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request.of(scope)
-        if why_not := self._origins.why_not_asked(request):
+        if request.head_bytes > self._most_head_bytes:
+            await refuse(send, 431, f"a head of {request.head_bytes} bytes; at most {self._most_head_bytes} are taken")
+        elif why_not := self._origins.why_not_asked(request):
             await refuse(send, 421, why_not)
         elif request.method == "POST" and not self._files.has(request.path):
             await self._call(request, receive, send)

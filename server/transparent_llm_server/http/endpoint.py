@@ -23,7 +23,7 @@ from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.http.application import Application
 from transparent_llm_server.http.connection import Connection, Waits
 from transparent_llm_server.http.files import Files
-from transparent_llm_server.http.gateway import Gateway
+from transparent_llm_server.http.gateway import Admission, Gateway
 from transparent_llm_server.http.origins import Origins
 from transparent_llm_server.rpc.listener import bound_address, host_and_port, sockets_at
 
@@ -49,18 +49,17 @@ class Endpoint:
     """
 
     def __init__(
-        self,
-        config: ServerConfig,
-        contexts: Callable[[], ssl.SSLContext] | None = None,
-        admit: Callable[[bytes], None] = lambda _: None,
+        self, config: ServerConfig, admission: Admission, contexts: Callable[[], ssl.SSLContext] | None = None
     ) -> None:
         self._listen = str(config.page)
         self._host, self._port = host_and_port("page is", self._listen)
         self._contexts, self._handshake_s = contexts, config.handshake_s
         self._waits = Waits(config.request_arrival_s, config.stall_s)
         self._look_s = min([_LOOK_S, *(wait / 4 for wait in (config.request_arrival_s, config.stall_s) if wait)])
-        self._gateway = Gateway(config, admit)
-        application = Application(Origins([self._host, *config.page_hosts]), Files(), self._gateway)
+        self._gateway = Gateway(config, admission)
+        application = Application(
+            Origins([self._host, *config.page_hosts]), Files(), self._gateway, config.max_metadata_bytes
+        )
         self._uvicorn, self._state = _uvicorn(application, config), ServerState()
         self._sockets: list[socket.socket] = []
         self._folder = ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -33,25 +33,32 @@ _PASSED_ON = ("authorization", RUN_KEY_HEADER, QUEUE_POSITION_HEADER, "tracepare
 _PASSED_BACK = frozenset({QUEUE_POSITION_HEADER})
 _HEADERS = (("content-type", grpc_web.MEDIA_TYPE), ("cache-control", "no-store"), answer.NOSNIFF)
 
-_Call = Any  # grpc.aio.StreamStreamCall[bytes, bytes]: its stubs do not say what its methods return
+_Call = Any  # grpc.aio.UnaryStreamCall[bytes, bytes]: its stubs do not say what its methods return
 
 
 class _LeftError(Exception):
     """Nobody waits for the answer any more."""
 
 
+class Admission(Protocol):
+    """Who may call, as far as that can be told before the message of a call comes."""
+
+    def may_call(self, authorization: str | None) -> bool:
+        """Whether a call with this header is worth reading."""
+
+    def require_certificate(self, pem: bytes) -> None:
+        """Raises AuthError for one that is revoked."""
+
+
 class Gateway:
-    """Makes the calls. All its methods belong to one event loop, that of `open`.
+    """Makes the calls. All its methods belong to one event loop, that of `open`."""
 
-    `admit` is told the certificate that a request came with, and may raise AuthError.
-    """
-
-    def __init__(self, config: ServerConfig, admit: Callable[[bytes], None]) -> None:
+    def __init__(self, config: ServerConfig, admission: Admission) -> None:
         self._most_bytes = config.max_request_bytes
         self._arrival_s = config.request_arrival_s or None
         self._most_calls, self._retry_s = config.max_streams_per_connection, config.busy_retry_s
         self._largest_answer = config.max_chunk_bytes + MIB
-        self._admit = admit
+        self._admission = admission
         self._channel: grpc.aio.Channel | None = None
         self._under_way = 0
 
@@ -82,56 +89,51 @@ class Gateway:
     async def _made(self, request: Request, receive: Receive, send: Send) -> None:
         if request.path not in PATHS:
             raise grpc_web.unimplemented(f"pages cannot call {request.path[:200]!r}: there is no such method for them")
-        if self._under_way >= self._most_calls:
-            said = f"{self._under_way} calls of pages are under way, which is all that this server takes"
-            raise grpc_web.refused(BusyError(said, retry_after_s=self._retry_s))
-        self._require_admitted(request)
-        call = self._begun(request)
-        self._under_way += 1
+        self._require_certificate(request)
+        headers = request.headers
+        timeout = grpc_web.timeout_of(headers["grpc-timeout"]) if "grpc-timeout" in headers else None
+        is_read = self._admission.may_call(headers.get("authorization"))
         try:
-            closes = not await self._requested(call, receive)
-            await _answered(call, receive, send, closes=closes)
+            message = await self._message(receive) if is_read else b""  # refused by the server, which says and logs why
+            with self._counted():
+                call = self._begun(request, message, timeout)
+                await _answered(call, receive, send, closes=not is_read)
         except _LeftError:
-            pass
-        finally:
-            call.cancel()
-            self._under_way -= 1
+            return
 
-    def _require_admitted(self, request: Request) -> None:
+    def _require_certificate(self, request: Request) -> None:
         try:
             if request.certificate is not None:
-                self._admit(request.certificate)
+                self._admission.require_certificate(request.certificate)
         except AuthError as error:
             raise grpc_web.refused(error) from None
 
-    def _begun(self, request: Request) -> _Call:
-        """A call whose message has not come: the server may refuse it before it does."""
-        assert self._channel is not None, "open() comes first"
-        headers = request.headers
-        timeout = grpc_web.timeout_of(headers["grpc-timeout"]) if "grpc-timeout" in headers else None
-        metadata = [(name, headers[name]) for name in _PASSED_ON if name in headers]
-        metadata.append(forwarded(request.host, request.port))
-        return self._channel.stream_stream(request.path)(timeout=timeout, metadata=tuple(metadata))
-
-    async def _requested(self, call: _Call, receive: Receive) -> bool:
-        """Send the message on when it has come; whether the call waited for it."""
-        arriving = asyncio.ensure_future(_arrived(Arriving(self._most_bytes), receive))
-        over = asyncio.ensure_future(call.code())
+    async def _message(self, receive: Receive) -> bytes:
+        """That of a call, once it has come."""
         try:
-            await asyncio.wait({arriving, over}, timeout=self._arrival_s, return_when=asyncio.FIRST_COMPLETED)
-            if arriving.done():
-                with suppress(grpc.RpcError, asyncio.InvalidStateError):  # it is over already: its status says why
-                    await call.write(arriving.result())
-                    await call.done_writing()
-                return True
-            if not over.done():
-                said = f"the request did not arrive within {self._arrival_s:g} s"
-                raise grpc_web.refused(DeadlineError(said))
-            return False
+            return await asyncio.wait_for(_arrived(Arriving(self._most_bytes), receive), self._arrival_s)
+        except asyncio.TimeoutError:
+            said = f"the request did not arrive within {self._arrival_s:g} s"
+            raise grpc_web.refused(DeadlineError(said)) from None
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._under_way >= self._most_calls:
+            said = f"{self._under_way} calls of pages are under way, which is all that this server takes"
+            raise grpc_web.refused(BusyError(said, retry_after_s=self._retry_s))
+        self._under_way += 1
+        try:
+            yield
         finally:
-            for task in (arriving, over):
-                task.cancel()
-                task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # which nobody asks for
+            self._under_way -= 1
+
+    def _begun(self, request: Request, message: bytes, timeout: float | None) -> _Call:
+        """All are called as streams: what answers once is one of one message."""
+        assert self._channel is not None, "open() comes first"
+        metadata = [(name, request.headers[name]) for name in _PASSED_ON if name in request.headers]
+        metadata.append(forwarded(request.host, request.port))
+        begin: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(request.path)
+        return begin(message, timeout=timeout, metadata=tuple(metadata))
 
 
 async def _arrived(arriving: Arriving, receive: Receive) -> bytes:
@@ -161,6 +163,7 @@ async def _answered(call: _Call, receive: Receive, send: Send, *, closes: bool) 
             raise
     finally:
         leaving.cancel()
+        call.cancel()
 
 
 async def _left(receive: Receive) -> None:

@@ -30,6 +30,9 @@ class Request:
     port: int
     """Where it comes from."""
 
+    head_bytes: int
+    """Of path and headers together."""
+
     certificate: bytes | None = None
     """That TLS has verified of the client (PEM); None if it was asked for none."""
 
@@ -42,4 +45,5 @@ class Request:
             headers[name] = f"{headers[name]}, {text}" if name in headers else text
         host, port = scope["client"] or ("", 0)
         path = scope["raw_path"].decode("latin-1")
-        return cls(scope["method"], path, headers, host, port, scope["state"].get(CERTIFICATE))
+        size = len(path) + len(scope["query_string"]) + sum(len(key) + len(value) for key, value in scope["headers"])
+        return cls(scope["method"], path, headers, host, port, size, scope["state"].get(CERTIFICATE))
