@@ -38,4 +38,5 @@ export type { TokenIds } from "./run_input.js";
 export type { Limits, ModelDescription, ModelInfo, ModelState, ParityCheck, ServerInfo } from "./server_info.js";
 export type { Slice, Slices } from "./slices.js";
 export { Tensor, type TensorData, type TensorParts } from "./tensor.js";
+export type { TopTokensOptions, VectorTokens } from "./vector_tokens.js";
 export type { TokenAt } from "./words.js";

@@ -3,7 +3,7 @@
 import type { Calls } from "./calls.js";
 import type { RemoteTransparentLlm } from "./client.js";
 import { NotFoundError } from "./errors.js";
-import { Features } from "./features.js";
+import type { Features } from "./features.js";
 import { TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { SweepResponse } from "./gen/transparent_llm/v1/sweeps_pb.js";
 import type { Sweep, SweepValues } from "./interventions/sweep.js";
@@ -26,9 +26,9 @@ export class Runs {
   readonly #features: Features;
   readonly #reruns = new SingleFlight<Run, Run>();
 
-  constructor(calls: Calls) {
+  constructor(calls: Calls, features: Features) {
     this.#calls = calls;
-    this.#features = new Features(calls);
+    this.#features = features;
   }
 
   /** Run an input, changed by edits. */
