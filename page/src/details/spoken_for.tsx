@@ -44,7 +44,7 @@ export function tokensOf({ model }: RunView, count: number): number {
  *
  * @param name says which vector it is: another name, and it is read anew.
  */
-export function VectorTokens({
+export function SpokenByVector({
   run,
   title,
   name,
