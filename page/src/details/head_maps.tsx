@@ -110,7 +110,7 @@ function HeadMap({
 }
 
 async function attention(
-  { llm, model }: RunView,
+  { llm }: RunView,
   { layer, head }: HeadPlace,
   { rows, columns }: Spans,
   signal: AbortSignal,
@@ -119,11 +119,12 @@ async function attention(
   if (head !== "all") {
     return numbersOf(await llm.attentionMatrix(0, layer, head, options));
   }
-  const all = (await llm.attentionMatrices(0, layer, options)).toFloat32();
-  const size = all.length / model.nHeads;
+  const all = await llm.attentionMatrices(0, layer, options);
+  const [nHeads] = all.shape as [number];
+  const size = all.length / nHeads;
   const means = new Array<number>(size).fill(0);
-  all.forEach((share, i) => {
-    means[i % size] = (means[i % size] as number) + share / model.nHeads;
+  all.toFloat32().forEach((share, i) => {
+    means[i % size] = (means[i % size] as number) + share / nHeads;
   });
   return means;
 }

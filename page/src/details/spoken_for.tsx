@@ -61,14 +61,14 @@ export function SpokenByVector({
       const k = tokensOf(run, MOST_SPOKEN);
       const vector = await read(signal);
       const tokens = await run.llm.topTokens(vector, { normalize, k, bottomK: k, signal });
-      return { title, spoken: await named(run, tokens, signal) };
+      return { title, normalize, spoken: await named(run, tokens, signal) };
     },
     [run, name, normalize],
   );
   return (
     <section data-part="spoken">
       <Reading of={found}>
-        {({ title, spoken }) => (
+        {({ title, normalize, spoken }) => (
           <>
             <h3>{title}</h3>
             <p class="quiet">{normalize ? "With the final norm of the vector by itself." : "Not normalized."}</p>
