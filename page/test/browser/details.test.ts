@@ -2,9 +2,10 @@
 
 import type { Locator } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { Tensor } from "../../../clients/typescript/src/node.js";
+import type { Tensor } from "../../../clients/typescript/src/node.js";
 import { type EdgeEnds, type GraphNode, nodeName, nodeOf } from "../../src/graph/selection.js";
 import { Looking } from "../support/browser.js";
+import { best, cellAfter, expectSpoken, rankIn, rowsOf, vectorAt } from "../support/details.js";
 
 let looking: Looking;
 let nTokens: number;
@@ -19,14 +20,6 @@ afterAll(async () => {
   await looking.close();
 });
 
-/** A row of a table of tokens, as it stands on the page. */
-interface ShownRow {
-  readonly id: number;
-  readonly score: number;
-  readonly probability: number;
-  readonly gain: string;
-}
-
 async function opened(node: GraphNode): Promise<Locator> {
   const card = looking.page.locator(`.card[data-selection="${nodeName(node)}"]`);
   if ((await card.count()) === 0) {
@@ -36,31 +29,6 @@ async function opened(node: GraphNode): Promise<Locator> {
   return card;
 }
 
-/** The rows of a table, as soon as it is of these tokens. */
-async function rowsOf(card: Locator, part: string, table: string, ids: readonly number[]): Promise<ShownRow[]> {
-  const rows = card.locator(`[data-part="${part}"] [data-table="${table}"] tbody tr`);
-  const shown = (): Promise<number[]> =>
-    rows.evaluateAll((all) => all.map((row) => Number((row as HTMLElement).dataset["token"])));
-  await expect.poll(shown, { timeout: 15_000 }).toEqual(ids);
-  return rows.evaluateAll((all) =>
-    all.map((row) => {
-      const text = (name: string): string => row.querySelector(`[data-${name}]`)?.textContent ?? "";
-      const id = Number((row as HTMLElement).dataset["token"]);
-      return { id, score: Number(text("score")), probability: Number(text("probability")), gain: text("gain") };
-    }),
-  );
-}
-
-/** Both tables of a part against all logits. */
-async function expectSpoken(card: Locator, part: string, logits: Float64Array): Promise<void> {
-  const falling = best(logits);
-  const promoted = await rowsOf(card, part, "promoted", falling.slice(0, 15));
-  const suppressed = await rowsOf(card, part, "suppressed", falling.slice(-15).reverse());
-  for (const { id, score } of [...promoted, ...suppressed]) {
-    expect(Math.abs(score - (logits[id] as number))).toBeLessThan(0.002);
-  }
-}
-
 /** As the page rounds it. */
 function rounded(value: number): number {
   return Number(value.toFixed(4));
@@ -68,21 +36,6 @@ function rounded(value: number): number {
 
 function sumOf(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0);
-}
-
-/** Token ids, the one with the largest logit first. */
-function best(logits: Float64Array): number[] {
-  return Array.from(logits.keys()).sort((a, b) => (logits[b] as number) - (logits[a] as number));
-}
-
-function rankIn(logits: Float64Array, id: number): number {
-  return logits.filter((logit) => logit > (logits[id] as number)).length + 1;
-}
-
-/** The vector at one position of a tensor [1 pos d_model]. */
-function vectorAt(tensor: Tensor, pos: number): Tensor {
-  const [, , dModel] = tensor.shape as [number, number, number];
-  return Tensor.ofFloats(tensor.toFloat32().subarray(pos * dModel, (pos + 1) * dModel));
 }
 
 async function unembedded(vector: Tensor, normalize: boolean): Promise<Float64Array> {
@@ -179,26 +132,6 @@ async function openEdge(words: RegExp): Promise<{ card: Locator; ends: EdgeEnds 
   const name = (await card.getAttribute("data-selection")) ?? "";
   const [source = "", target = ""] = name.split("-");
   return { card, ends: { source: nodeOf(source), target: nodeOf(target) } };
-}
-
-/** What a map says of a cell. */
-interface ShownCell {
-  readonly row: number;
-  readonly column: number;
-  /** NaN: nothing. */
-  readonly value: number;
-}
-
-/** The cell under the keyboard in a map, after the keys. */
-async function cellAfter(card: Locator, title: string, ...keys: string[]): Promise<ShownCell> {
-  const map = card.locator("figure").filter({ hasText: title });
-  await map.waitFor();
-  for (const key of keys) {
-    await map.locator("[role=application]").press(key);
-  }
-  const said = await map.locator("output").innerText();
-  const [, row, column, value] = /^\((\d+)\).* from \((\d+)\).*: (nothing|[\d.]+)$/.exec(said) ?? [];
-  return { row: Number(row), column: Number(column), value: Number(value) };
 }
 
 describe("an edge between two positions", () => {
