@@ -40,6 +40,8 @@ export class PageState {
   readonly selection: Signal<Selection | undefined> = signal(undefined);
   /** What stays open beside the selection. */
   readonly pins: Signal<readonly Selection[]> = signal([]);
+  /** The text of a token that is looked up at every node that is open; empty: none. */
+  readonly tokenText = signal("");
   /** The graph of `run` as the controls want it; of the layers that have arrived. */
   readonly graph: ReadonlySignal<ContributionGraph | undefined>;
   readonly otherGraph: ReadonlySignal<ContributionGraph | undefined>;

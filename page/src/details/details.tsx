@@ -7,6 +7,7 @@ import type { RunView } from "../run/run_view.js";
 import { EdgeDetails } from "./edge_details.js";
 import { FfnDetails } from "./ffn_details.js";
 import { NodeDetails } from "./node_details.js";
+import "./details.css";
 
 export function Details({ run }: { readonly run: RunView }): JSX.Element {
   const { pins, selection } = usePage();

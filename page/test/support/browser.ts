@@ -8,6 +8,13 @@ import "./provided.js";
 import { Layout } from "../../src/graph/layout.js";
 import type { GraphNode } from "../../src/graph/selection.js";
 
+/** Where a page is, and the gRPC server that it shows. */
+export interface Served {
+  readonly page: string;
+  /** HOST:PORT. */
+  readonly target: string;
+}
+
 export const SENTENCE = "My lord, the king of France is dead; my lord, the king of";
 
 /** A page that is open, and a client of the same server. */
@@ -22,13 +29,14 @@ export class Looking {
     this.llm = llm;
   }
 
-  static async start(options: BrowserContextOptions = {}, fragment = ""): Promise<Looking> {
+  static async start(options: BrowserContextOptions = {}, fragment = "", served?: Served): Promise<Looking> {
+    const at: Served = served ?? { page: inject("page"), target: inject("target") };
     const chromium = await Chromium.start();
-    const page = await chromium.open(`${inject("page")}${fragment}`, {
+    const page = await chromium.open(`${at.page}${fragment}`, {
       viewport: { width: 1280, height: 1000 },
       ...options,
     });
-    return new Looking(chromium, page, connect(inject("target")));
+    return new Looking(chromium, page, connect(at.target));
   }
 
   /** Run a sentence, on the page and with the client, until all layers are painted. */
