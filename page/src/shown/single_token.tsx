@@ -1,6 +1,7 @@
 /** A text that is one token, typed by whoever looks. */
 
 import type { JSX } from "preact";
+import { useState } from "preact/hooks";
 import type { RunView } from "../run/run_view.js";
 import { Problem } from "./advice.js";
 import { visible } from "./token_text.js";
@@ -39,6 +40,7 @@ export function TokenField({
   readonly onText: (text: string) => void;
   readonly token: ReadState<TypedToken | undefined>;
 }): JSX.Element {
+  const [draft, setDraft] = useState(text); // what is typed stays when something else changes meanwhile
   return (
     <div class="token-field">
       <label>
@@ -50,7 +52,8 @@ export function TokenField({
           maxLength={MOST_CHARACTERS}
           placeholder={placeholder}
           title="One token; a space in front belongs to it"
-          value={text}
+          value={draft}
+          onInput={(event) => setDraft(event.currentTarget.value)}
           onChange={(event) => onText(event.currentTarget.value)}
         />
       </label>
