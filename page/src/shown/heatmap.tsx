@@ -140,6 +140,7 @@ class Grid {
   #resize(width: number, height: number): void {
     [this.#canvas.width, this.#canvas.height] = [width * devicePixelRatio, height * devicePixelRatio];
     [this.#canvas.style.width, this.#canvas.style.height] = [`${width}px`, `${height}px`];
+    this.#canvas.dataset["cells"] = [this.#left, this.#top, this.#size].join(",");
     this.#pen.scale(devicePixelRatio, devicePixelRatio);
     this.#pen.font = FONT;
   }

@@ -1,0 +1,5 @@
+/** A head of the model. */
+export interface HeadPlace {
+  readonly layer: number;
+  readonly head: number;
+}
