@@ -27,9 +27,11 @@ export type {
   TokenLogprobs,
 } from "./analyses.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
+export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
 export type { Edit, EditEffect, Site, Vector, Where } from "./interventions.js";
+export { type GraphParameters, type LayerEdges, LayerShares, MIN_THRESHOLD } from "./layer_shares.js";
 export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";
 export type { Read } from "./reads.js";
 export type { TokenIds } from "./run_input.js";

@@ -149,12 +149,7 @@ export class Tensor {
       });
     }
     return this.shape.reduce((position, size, axis) => {
-      const given = indices[axis] as number;
-      const index = given < 0 ? given + size : given;
-      if (!Number.isInteger(index) || index < 0 || index >= size) {
-        throw outOfAxis(this.dims[axis] ?? String(axis), size, given);
-      }
-      return position * size + index;
+      return position * size + indexIn(this.dims[axis] ?? String(axis), size, indices[axis] as number);
     }, 0);
   }
 
@@ -190,11 +185,20 @@ function requireShape({ dtype, shape, dims = [], bytes }: TensorParts): void {
   }
 }
 
-function outOfAxis(axis: string, size: number, got: number): IndexOutOfRangeError {
-  const valid = size > 0 ? `valid indices are ${-size} to ${size - 1}` : "there are none";
-  return new IndexOutOfRangeError(`${axis} ${got} is out of range: ${valid}`, {
-    metadata: { axis, size: String(size), got: String(got) },
-  });
+/**
+ * An index from 0; a negative one counts from the end.
+ *
+ * @throws IndexOutOfRangeError it is outside the axis.
+ */
+export function indexIn(axis: string, size: number, given: number): number {
+  const index = given < 0 ? given + size : given;
+  if (!Number.isInteger(index) || index < 0 || index >= size) {
+    const valid = size > 0 ? `valid indices are ${-size} to ${size - 1}` : "there are none";
+    throw new IndexOutOfRangeError(`${axis} ${given} is out of range: ${valid}`, {
+      metadata: { axis, size: String(size), got: String(given) },
+    });
+  }
+  return index;
 }
 
 function exactNumber(element: bigint): number {
