@@ -4,6 +4,7 @@ import { computed, type ReadonlySignal, type Signal, signal } from "@preact/sign
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 import { AuthError, type ContributionGraph } from "transparent-llm/web";
+import type { AlignedBy } from "./compare/pair.js";
 import type { Connection } from "./connection/connection.js";
 import { isSame, type Selection } from "./graph/selection.js";
 import { type EditSpec, fragmentOf, isPatch, type Recipe, type RunRecipe } from "./recipe/recipe.js";
@@ -35,6 +36,8 @@ export class PageState {
   readonly source: Signal<RunView | undefined> = signal(undefined);
   /** Edits of `run` that are being put together. */
   readonly draft: Signal<readonly EditSpec[]> = signal([]);
+  /** Which tokens of rows of different lengths belong together. */
+  readonly alignedBy: Signal<AlignedBy> = signal("last");
   /** Why there is no comparison; undefined if nothing failed. */
   readonly comparisonError: Signal<unknown> = signal(undefined);
   readonly threshold = signal(DEFAULT_THRESHOLD);
