@@ -5,9 +5,11 @@ import type { Transport } from "@connectrpc/connect";
 import { Analyses } from "./analyses.js";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
-import { isFloating, wireOfDtype, wireOfFloating } from "./dtypes.js";
+import type { RowComparison } from "./comparison.js";
+import { isFloating, wireOfFloating } from "./dtypes.js";
 import { InvalidRequestError, NotRunError } from "./errors.js";
 import { Expected } from "./expected.js";
+import { Features } from "./features.js";
 import {
   ModelInfoRequestSchema,
   ReleaseRunRequestSchema,
@@ -42,7 +44,8 @@ import { Runs } from "./runs.js";
 import type { Scope } from "./scope.js";
 import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
 import { cut, requireAxes, requireSlices, type Slices } from "./slices.js";
-import { Tensor } from "./tensor.js";
+import { Tensor, wireOfTensor } from "./tensor.js";
+import { type TopTokensOptions, topTokensRequest, type VectorTokens, vectorTokens } from "./vector_tokens.js";
 import { described, lastOf, maskOf, singleToken, stringsOf, type TokenAt, type Tokenized, tokenized } from "./words.js";
 
 const RPCS = TransparentLlmService.method;
@@ -63,6 +66,7 @@ interface Shared {
   readonly calls: Calls;
   readonly reader: Reader;
   readonly runs: Runs;
+  readonly features: Features;
 }
 
 /**
@@ -87,7 +91,8 @@ export class RemoteTransparentLlm extends Analyses {
     super();
     const config = configured(connection, options);
     const calls = new Calls(connection.transport, config, () => connection.onClose?.());
-    this.#shared = { calls, reader: new Reader(calls), runs: new Runs(calls) };
+    const features = new Features(calls);
+    this.#shared = { calls, features, reader: new Reader(calls), runs: new Runs(calls, features) };
     this.#connection = connection;
     this.#options = options;
   }
@@ -160,6 +165,21 @@ export class RemoteTransparentLlm extends Analyses {
     const onPart = (): void => onProgress?.(sweep.progress);
     const replace = this.#replace;
     return this.#within(options, (scope) => this.#shared.runs.sweep(run, sweep, sources, scope, { replace, onPart }));
+  }
+
+  /**
+   * What the current run says of the next token beside the current run of another object, row by row, each at its last
+   * token: what edits made of a sentence, or how two sentences differ. Runs that the server lost are made again.
+   *
+   * @throws NotRunError one of them has none.
+   * @throws InvalidRequestError `other` is no client, or its run has more or fewer rows.
+   * @throws NotFoundError MODEL_CHANGED: another model than that of the other run is served here.
+   * @throws NotSupportedError the server knows no comparisons.
+   */
+  async compare(other: RemoteTransparentLlm, options: CallOptions = {}): Promise<RowComparison[]> {
+    const run = this.#current();
+    const sources = runsOf([{ sources: [other] }], (source) => source.#current(), "what is compared with");
+    return this.#within(options, (scope) => this.#shared.runs.compare(run, sources, scope, this.#replace));
   }
 
   /** Tell the server that the current run is not needed any more. Reading it again runs it again. */
@@ -253,10 +273,27 @@ export class RemoteTransparentLlm extends Analyses {
    *   output gives the model's output. Otherwise: the plain product with the unembedding matrix.
    */
   async unembed(t: Tensor | ArrayLike<number>, normalize: boolean, options: ReadOptions = {}): Promise<Tensor> {
-    const { dtype, shape, bytes } = t instanceof Tensor ? t : Tensor.ofFloats(t);
-    const tensor = { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes.slice() }; // the caller may write to it meanwhile
-    const rows = shape.length === 2 ? shape[0] : undefined;
-    return this.#readModel(MODEL_READS.unembed, { t: tensor, normalize }, options, rows);
+    const tensor = t instanceof Tensor ? t : Tensor.ofFloats(t);
+    const rows = tensor.shape.length === 2 ? tensor.shape[0] : undefined;
+    return this.#readModel(MODEL_READS.unembed, { t: wireOfTensor(tensor), normalize }, options, rows);
+  }
+
+  /**
+   * The tokens that a vector of the residual stream speaks for and against: the best and the worst of what `unembed`
+   * gives. Works before any run.
+   *
+   * @param t d_model elements of a floating type; plain numbers are sent in single precision.
+   * @throws InvalidRequestError something else, or more tokens than 4096 or the vocabulary has.
+   * @throws NotSupportedError the server is of an older version; `unembed` gives all logits.
+   * @throws NotFoundError MODEL_CHANGED: another model than that of the current run is served by now.
+   */
+  async topTokens(t: Tensor | ArrayLike<number>, options: TopTokensOptions = {}): Promise<VectorTokens> {
+    const named = { model: this.#calls.config.model, modelDigest: this.#run?.modelDigest ?? "" };
+    const request = topTokensRequest(t instanceof Tensor ? t : Tensor.ofFloats(t), options, named);
+    return this.#within(options, async (scope) => {
+      await this.#shared.features.require("top_tokens", scope);
+      return vectorTokens(this.#calls, request, scope);
+    });
   }
 
   /** The residual stream as it enters a layer. [batch pos d_model] */
@@ -415,17 +452,16 @@ export class RemoteTransparentLlm extends Analyses {
   }
 }
 
-/** What edits take from, as it is now. */
+/** What edits take from, or other calls, as it is now. */
 function runsOf(
   edits: readonly { readonly sources: readonly RemoteTransparentLlm[] }[],
   currentOf: (source: RemoteTransparentLlm) => Run,
+  what = "the source of an edit",
 ): ReadonlyMap<RemoteTransparentLlm, Run> {
   const found = new Map<RemoteTransparentLlm, Run>();
   for (const source of edits.flatMap(({ sources }) => sources)) {
     if (!(source instanceof RemoteTransparentLlm)) {
-      throw new InvalidRequestError(
-        `the source of an edit is a client of the same server with a current run, got ${typeof source}`,
-      );
+      throw new InvalidRequestError(`${what} is a client of the same server with a current run, got ${typeof source}`);
     }
     found.set(source, currentOf(source));
   }

@@ -27,6 +27,7 @@ export type {
   TokenLogprobs,
 } from "./analyses.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
+export type { RowComparison } from "./comparison.js";
 export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
@@ -38,4 +39,5 @@ export type { TokenIds } from "./run_input.js";
 export type { Limits, ModelDescription, ModelInfo, ModelState, ParityCheck, ServerInfo } from "./server_info.js";
 export type { Slice, Slices } from "./slices.js";
 export { Tensor, type TensorData, type TensorParts } from "./tensor.js";
+export type { TopTokensOptions, VectorTokens } from "./vector_tokens.js";
 export type { TokenAt } from "./words.js";

@@ -6,7 +6,7 @@ import type { ParameterSpec } from "./gen/transparent_llm/v1/method_pb.js";
 import { quoted } from "./legible.js";
 
 /** Numbers that a list may have. */
-const MOST_NUMBERS = 4096;
+export const MOST_NUMBERS = 4096;
 
 /** A field of a request. */
 export interface Parameter {

@@ -1,10 +1,12 @@
 /** Runs on a server, which are made again when it has lost them. */
 
+import { create } from "@bufbuild/protobuf";
 import type { Calls } from "./calls.js";
 import type { RemoteTransparentLlm } from "./client.js";
+import { comparisonsOf, type RowComparison } from "./comparison.js";
 import { NotFoundError } from "./errors.js";
-import { Features } from "./features.js";
-import { TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
+import type { Features } from "./features.js";
+import { CompareRunsRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { SweepResponse } from "./gen/transparent_llm/v1/sweeps_pb.js";
 import type { Sweep, SweepValues } from "./interventions/sweep.js";
 import { type Recipe, type Run, runOfResponse } from "./run.js";
@@ -19,6 +21,8 @@ import { SingleFlight } from "./single_flight.js";
 const MOST_RERUNS = 3;
 
 type Sources = ReadonlyMap<RemoteTransparentLlm, Run>;
+/** Told of the run that stands for a lost one. */
+type Replace = (was: Run, is: Run) => void;
 
 /** Makes runs for a client and its copies. */
 export class Runs {
@@ -26,9 +30,9 @@ export class Runs {
   readonly #features: Features;
   readonly #reruns = new SingleFlight<Run, Run>();
 
-  constructor(calls: Calls) {
+  constructor(calls: Calls, features: Features) {
     this.#calls = calls;
-    this.#features = new Features(calls);
+    this.#features = features;
   }
 
   /** Run an input, changed by edits. */
@@ -51,7 +55,7 @@ export class Runs {
     run: Run,
     scope: Scope,
     read: (run: Run, scope: Scope) => Promise<T>,
-    replace: (was: Run, is: Run) => void,
+    replace: Replace,
     sources: Sources = new Map(),
   ): Promise<T> {
     let current = run;
@@ -68,7 +72,8 @@ export class Runs {
       }
       const source = [...sources.values()].find(({ id }) => id === missing && id !== current.id);
       if (source !== undefined) {
-        await this.#make(source, current.key, scope);
+        const made = await this.#make(source, current.key, scope);
+        requireSameModel(source.modelDigest, made.modelDigest, this.#calls.config.target);
         continue;
       }
       const again = await this.#again(current, scope);
@@ -105,7 +110,7 @@ export class Runs {
     sweep: Sweep,
     sources: Sources,
     scope: Scope,
-    { replace, onPart }: { replace: (was: Run, is: Run) => void; onPart: () => void },
+    { replace, onPart }: { replace: Replace; onPart: () => void },
   ): Promise<SweepValues> {
     await this.#features.require("sweep", scope);
     const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
@@ -125,6 +130,18 @@ export class Runs {
         scope,
         current.key,
       );
+    return this.read(run, scope, read, replace, sources);
+  }
+
+  /** What a run says of the next token beside another one, which is made where the run is if it is not there. */
+  async compare(run: Run, sources: Sources, scope: Scope, replace: Replace): Promise<RowComparison[]> {
+    await this.#features.require("compare_runs", scope);
+    const otherRunId = [...sources.values()][0]?.id ?? run.id;
+    const read = async ({ id, key, tokens }: Run): Promise<RowComparison[]> => {
+      const request = create(CompareRunsRequestSchema, { runId: id, otherRunId });
+      const answer = await this.#calls.unary(TransparentLlmService.method.compareRuns, request, scope, key);
+      return comparisonsOf(answer, tokens.shape[0] as number);
+    };
     return this.read(run, scope, read, replace, sources);
   }
 

@@ -1,7 +1,9 @@
 /** A tensor: raw bytes in the type in which they came, and what they mean. */
 
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type DtypeName, sizeOf, wireOfDtype } from "./dtypes.js";
 import { IndexOutOfRangeError, InvalidRequestError } from "./errors.js";
+import type { TensorSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
 import { decodeBf16, decodeF16 } from "./halves.js";
 
 /** The elements as they lie in memory. BF16 and F16, which have no array of their own, are their 16 bits. */
@@ -164,6 +166,11 @@ export class Tensor {
     }
     return new ARRAYS[this.dtype](bytes.buffer, bytes.byteOffset, this.length);
   }
+}
+
+/** A tensor as it is sent. A copy: the caller may write to it meanwhile. */
+export function wireOfTensor({ dtype, shape, bytes }: Tensor): MessageInitShape<typeof TensorSchema> {
+  return { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes.slice() };
 }
 
 function requireNumber(value: unknown): number {

@@ -2,10 +2,10 @@
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RemoteTransparentLlm } from "../client.js";
-import { isFloating, wireOfDtype } from "../dtypes.js";
+import { isFloating } from "../dtypes.js";
 import { InvalidRequestError } from "../errors.js";
 import type { VectorSchema } from "../gen/transparent_llm/v1/interventions_pb.js";
-import { Tensor } from "../tensor.js";
+import { Tensor, wireOfTensor } from "../tensor.js";
 import { requireInt32 } from "./checks.js";
 import { Site } from "./site.js";
 
@@ -59,7 +59,7 @@ export class Vector {
  */
 export function literal(values: Tensor | ArrayLike<number>): Vector {
   const tensor = values instanceof Tensor ? values : Tensor.ofFloats(requireNumbers(values));
-  const { dtype, shape, bytes, length } = tensor;
+  const { dtype, shape, length } = tensor;
   if (![1, 2].includes(shape.length) || length === 0 || !isFloating(dtype)) {
     throw new InvalidRequestError(
       `a vector is floating numbers [d], or [n d] with a row for each position, got ${dtype} of shape [${shape.join(", ")}]`,
@@ -68,7 +68,7 @@ export function literal(values: Tensor | ArrayLike<number>): Vector {
   if (!tensor.toFloat64().every(Number.isFinite)) {
     throw new InvalidRequestError("a vector has elements that are not finite");
   }
-  const value = { dtype: wireOfDtype(dtype), shape: shape.map(BigInt), data: bytes.slice() };
+  const value = wireOfTensor(tensor);
   return new Vector(() => ({ source: { case: "literal", value } }));
 }
 

@@ -42,6 +42,25 @@ async function ran(answers: Answers): Promise<RemoteTransparentLlm> {
   return llm;
 }
 
+/** Of two tokens and one. */
+const TOP_TOKENS = { topIds: [5, 6], topLogits: [2, 1], bottomIds: [7], bottomLogits: [-3], logsumexp: 4 };
+
+test.each<[string, Partial<typeof TOP_TOKENS>]>([
+  ["too few tokens", { topIds: [5], topLogits: [2] }],
+  ["too many tokens", { bottomIds: [7, 8], bottomLogits: [-3, -2] }],
+  ["more tokens than logits", { topLogits: [2] }],
+  ["more logits than tokens", { bottomIds: [] }],
+  ["a negative token", { bottomIds: [-1] }],
+  ["a logit that is no number", { topLogits: [2, Number.NaN] }],
+  ["an endless sum", { logsumexp: Number.POSITIVE_INFINITY }],
+])("top tokens with %s", async (_, part) => {
+  const features = ["top_tokens"];
+  const answering = async (answer: object) => liar({ serverInfo: () => ({ features }), topTokens: () => answer });
+  const asked = { k: 2, bottomK: 1 };
+  expect(await (await answering(TOP_TOKENS)).topTokens([1], asked)).toEqual(TOP_TOKENS);
+  await expect((await answering({ ...TOP_TOKENS, ...part })).topTokens([1], asked)).rejects.toMatchObject(BROKEN);
+});
+
 /** A tensor of zeros. */
 function zeros(name: string, dtype: DtypeName, axes: Record<string, number>): Chunk {
   const [dims, shape] = [Object.keys(axes), Object.values(axes)];
