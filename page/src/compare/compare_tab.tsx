@@ -45,7 +45,7 @@ function Comparison({ pair }: { readonly pair: Pair }): JSX.Element {
   const pos = start.value < 0 ? first.nTokens + start.value : start.value;
   const other = alignment.secondOf(pos);
   return (
-    <section class="comparison" aria-label="Comparison">
+    <section class="comparison" aria-label="Comparison" data-run={second.llm.runId}>
       <TokenRows pair={pair} pos={pos} />
       {second.edits.length > 0 && <Effects run={second} />}
       <Divergence pair={pair} />

@@ -54,7 +54,7 @@ export function Divergence({ pair }: { readonly pair: Pair }): JSX.Element {
               KL({names[1].toLowerCase()} ‖ {names[0].toLowerCase()}) <output name="kl">{row.kl.toFixed(6)}</output>{" "}
               nats. Most likely next: {names[0].toLowerCase()} <TokenText token={row.otherTopString} />,{" "}
               {names[1].toLowerCase()} <TokenText token={row.topString} />
-              {row.topId === row.otherTopId ? " (the same)." : " (≠)."}
+              {row.topChanged ? " (≠)." : " (the same)."}
             </p>
           )
         }
