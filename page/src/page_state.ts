@@ -3,11 +3,12 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { AuthError, ContributionGraph, UnavailableError } from "transparent-llm/web";
+import { AuthError, type ContributionGraph, UnavailableError } from "transparent-llm/web";
+import type { AlignedBy } from "./compare/pair.js";
 import type { Connection } from "./connection/connection.js";
 import { isSame, type Selection } from "./graph/selection.js";
-import { type EditSpec, fragmentOf, type Recipe, type RunRecipe } from "./recipe/recipe.js";
-import { RunView } from "./run/run_view.js";
+import { type EditSpec, fragmentOf, isPatch, type Recipe, type RunRecipe } from "./recipe/recipe.js";
+import { type RunInput, RunView } from "./run/run_view.js";
 import { isStopped } from "./shown/advice.js";
 
 export const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
@@ -31,6 +32,14 @@ export class PageState {
   readonly run: Signal<RunView | undefined> = signal(undefined);
   /** What it is compared with. */
   readonly other: Signal<RunView | undefined> = signal(undefined);
+  /** Another sentence that was run without edits: what edits that patch take from. */
+  readonly source: Signal<RunView | undefined> = signal(undefined);
+  /** Edits of `run` that are being put together. */
+  readonly draft: Signal<readonly EditSpec[]> = signal([]);
+  /** Which tokens of rows of different lengths belong together. */
+  readonly alignedBy: Signal<AlignedBy> = signal("last");
+  /** Why there is no comparison; undefined if nothing failed. */
+  readonly comparisonError: Signal<unknown> = signal(undefined);
   readonly threshold = signal(DEFAULT_THRESHOLD);
   readonly renormalize = signal(true);
   /** Whether the final norm is applied before vectors are unembedded. */
@@ -44,7 +53,6 @@ export class PageState {
   readonly tokenText = signal("");
   /** The graph of `run` as the controls want it; of the layers that have arrived. */
   readonly graph: ReadonlySignal<ContributionGraph | undefined>;
-  readonly otherGraph: ReadonlySignal<ContributionGraph | undefined>;
   /** The server wants a token, or another one. */
   readonly isTokenWanted = signal(false);
   #stop = new AbortController();
@@ -58,8 +66,11 @@ export class PageState {
       this.#unanswered = undefined;
       void again?.().catch(() => {}); // it is shown
     };
-    this.graph = computed(() => this.#graphOf(this.run.value));
-    this.otherGraph = computed(() => this.#graphOf(this.other.value));
+    this.graph = computed(() => {
+      const run = this.run.value;
+      const how = { threshold: this.threshold.value, renormalize: this.renormalize.value };
+      return run?.graph(how, Math.min(this.start.value, run.nTokens - 1));
+    });
   }
 
   /**
@@ -84,19 +95,20 @@ export class PageState {
   async runSentence(sentence: string): Promise<void> {
     await this.#work(async (stop) => {
       const run = await RunView.begin(this.connection.client(this.model.value), { sentence, edits: [] }, stop);
-      this.#show(run, undefined);
+      this.#show(run);
       await this.#paint([run], stop);
     });
   }
 
   /** Run what a link says. */
-  async runRecipe({ model, run, other }: Recipe): Promise<void> {
+  async runRecipe({ model, run, other, source }: Recipe): Promise<void> {
     this.model.value = model;
     await this.#work(async (stop) => {
       const client = this.connection.client(model);
-      const main = await RunView.begin(client, run, stop);
-      const second = other === undefined ? undefined : await RunView.begin(client.copy(), other, stop, main);
-      this.#show(main, second);
+      const from = source && (await RunView.begin(client.copy(), source, stop));
+      const main = await RunView.begin(client, run, stop, from);
+      const second = other && (await RunView.begin(client.copy(), other, stop, from));
+      this.#show(main, second, from);
       await this.#paint(second === undefined ? [main] : [main, second], stop);
     });
   }
@@ -107,11 +119,12 @@ export class PageState {
     if (main === undefined) {
       return;
     }
+    this.comparisonError.value = undefined;
     await this.#work(async (stop) => {
       const edits: readonly EditSpec[] = "edits" in input ? input.edits : [];
-      const second = await RunView.begin(main.llm.copy(), { ...input, edits }, stop, this.other.value ?? main);
+      const second = await this.#second(main, { ...input, edits }, stop);
       this.#showOther(second);
-      await this.#paint([second], stop);
+      await this.#paint([main, second], stop);
     });
   }
 
@@ -131,21 +144,22 @@ export class PageState {
     this.pins.value = others.length < this.pins.value.length ? others : [...others, selection];
   }
 
-  #graphOf(run: RunView | undefined): ContributionGraph | undefined {
-    const layers = run?.layers.value ?? [];
-    if (run === undefined || layers.length === 0) {
-      return undefined;
+  async #second(main: RunView, input: RunInput, stop: AbortSignal): Promise<RunView> {
+    try {
+      return await RunView.begin(main.llm.copy(), input, stop, this.source.value);
+    } catch (error) {
+      this.comparisonError.value = isStopped(error) ? undefined : error;
+      throw error;
     }
-    const how = { threshold: this.threshold.value, renormalize: this.renormalize.value };
-    const start = Math.min(this.start.value, run.nTokens - 1);
-    const edges = layers.map((layer) => layer.edges(how));
-    return new ContributionGraph(edges, run.nTokens, how).paths([start]);
   }
 
-  #show(run: RunView, other: RunView | undefined): void {
+  #show(run: RunView, other?: RunView, source?: RunView): void {
     this.run.peek()?.llm.close();
     this.run.value = run;
     this.other.value = other;
+    this.source.value = source ?? (isEdited(other) ? undefined : other);
+    this.draft.value = other?.edits ?? [];
+    this.comparisonError.value = undefined;
     this.start.value = -1;
     this.selection.value = undefined;
     this.pins.value = [];
@@ -154,21 +168,28 @@ export class PageState {
 
   #showOther(other: RunView): void {
     this.other.value = other;
+    this.source.value = isEdited(other) ? this.source.value : other;
     this.#share();
   }
 
   /** The address bar has the recipe of what is shown. */
   #share(): void {
-    const [run, other] = [this.run.value, this.other.value];
+    const [run, other, source] = [this.run.value, this.other.value, this.source.value];
     if (run !== undefined) {
-      const recipe = { model: this.model.value, run: run.recipe, ...(other && { other: other.recipe }) };
+      const isNeeded = source !== undefined && [...run.edits, ...(other?.edits ?? [])].some(isPatch);
+      const recipe: Recipe = {
+        model: this.model.value,
+        run: run.recipe,
+        ...(other && { other: other.recipe }),
+        ...(isNeeded && { source: source.recipe }),
+      };
       history.replaceState(null, "", fragmentOf(recipe));
     }
   }
 
   async #paint(runs: readonly RunView[], stop: AbortSignal): Promise<void> {
     const all = runs.reduce((sum, { model }) => sum + model.nLayers, 0);
-    let done = 0;
+    let done = runs.reduce((sum, { layers }) => sum + layers.peek().length, 0);
     for (const run of runs) {
       await run.paint(stop, () => {
         done++;
@@ -210,6 +231,10 @@ export class PageState {
     const { model, nTokens } = this.run.value as RunView;
     return `${model.name}: ${nTokens} tokens, ${model.nLayers} layers of ${model.nHeads} heads, in ${(ms / 1000).toFixed(1)} s.`;
   }
+}
+
+function isEdited(run: RunView | undefined): boolean {
+  return run !== undefined && run.edits.length > 0;
 }
 
 export const PageContext = createContext<PageState | undefined>(undefined);

@@ -17,13 +17,14 @@ import {
   unembedding,
   type Where,
 } from "transparent-llm/interventions";
-import type { RemoteTransparentLlm } from "transparent-llm/web";
+import { InvalidRequestError, type RemoteTransparentLlm } from "transparent-llm/web";
 import type { EditSpec, SiteSpec } from "../recipe/recipe.js";
 
 /**
  * For a run of one row.
  *
  * @param source what edits that patch take from.
+ * @throws InvalidRequestError one patches, and there is no source.
  */
 export function editsOf(specs: readonly EditSpec[], source?: RemoteTransparentLlm): Edit[] {
   return specs.map((spec) => editOf(spec, source));
@@ -39,7 +40,7 @@ function editOf(spec: EditSpec, source: RemoteTransparentLlm | undefined): Edit 
       return add(site, unembedding(spec.token), { ...where, factor: spec.factor, relative: true });
     case "patch": {
       if (source === undefined) {
-        throw new Error("there is no other run to patch from");
+        throw new InvalidRequestError("there is nothing to patch from: run another sentence first");
       }
       const { sourcePositions } = spec;
       return patch(site, source, { ...where, ...(sourcePositions === undefined ? {} : { sourcePositions }) });

@@ -28,7 +28,7 @@ export type EditSpec = {
   readonly positions: "all" | "last" | readonly number[];
 } & (
   | { readonly op: "scale"; readonly factor: number }
-  /** What the run it is compared with has at the same site. */
+  /** What the recipe's source has at the same site. */
   | { readonly op: "patch"; readonly sourcePositions?: readonly number[] | undefined }
   /** Adds the unembedding of a token times a factor of the norm of what is there. */
   | { readonly op: "steer"; readonly token: number; readonly factor: number }
@@ -47,11 +47,13 @@ export interface Recipe {
   readonly run: RunRecipe;
   /** What it is compared with. */
   readonly other?: RunRecipe | undefined;
+  /** What edits that patch take from. It has no such edits itself. */
+  readonly source?: RunRecipe | undefined;
 }
 
 /** What a link may have, whoever made it. */
 const MOST_TOKENS = 4096;
-const MOST_EDITS = 64;
+export const MOST_EDITS = 64;
 const MOST_NAME = 200;
 const MOST_CHARACTERS = 2 ** 17;
 const MOST_INDEX = 2 ** 31 - 1;
@@ -94,11 +96,32 @@ function parsed(text: string): unknown {
 }
 
 function checked(value: unknown): Recipe {
-  const { model, run, other } = objectOf("recipe", value);
+  const { model, run, other, source } = objectOf("recipe", value);
   if (typeof model !== "string" || model.length > MOST_NAME) {
     throw new RecipeError("the link names no model");
   }
-  return { model, run: runOf("run", run), ...(other === undefined ? {} : { other: runOf("other", other) }) };
+  const recipe: Recipe = {
+    model,
+    run: runOf("run", run),
+    ...(other === undefined ? {} : { other: runOf("other", other) }),
+    ...(source === undefined ? {} : { source: runOf("source", source) }),
+  };
+  requireSource(recipe);
+  return recipe;
+}
+
+/** Whether something of an edit comes from another run. */
+export function isPatch({ op }: EditSpec): boolean {
+  return op === "patch";
+}
+
+function requireSource({ run, other, source }: Recipe): void {
+  if (source === undefined && [...run.edits, ...(other?.edits ?? [])].some(isPatch)) {
+    throw new RecipeError("the link patches from a run that it does not have");
+  }
+  if (source?.edits.some(isPatch)) {
+    throw new RecipeError("source of the link has edits that patch, and there is nothing that they could take from");
+  }
 }
 
 function runOf(name: string, value: unknown): RunRecipe {

@@ -1,7 +1,14 @@
 /** One run that is looked at: its tokens, and the layers of its contribution graph as they arrive. */
 
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import { LayerShares, type ModelInfo, type RemoteTransparentLlm, type Tensor } from "transparent-llm/web";
+import {
+  ContributionGraph,
+  type GraphParameters,
+  LayerShares,
+  type ModelInfo,
+  type RemoteTransparentLlm,
+  type Tensor,
+} from "transparent-llm/web";
 import { editsOf } from "../compare/edits.js";
 import type { EditSpec, RunRecipe } from "../recipe/recipe.js";
 
@@ -37,15 +44,15 @@ export class RunView {
   /**
    * Run on the server. The client becomes the view's own.
    *
-   * @param other what edits that patch take from.
+   * @param source what edits that patch take from.
    */
   static async begin(
     llm: RemoteTransparentLlm,
     input: RunInput,
     signal: AbortSignal,
-    other?: RunView,
+    source?: RunView,
   ): Promise<RunView> {
-    const options = { signal, edits: editsOf(input.edits, other?.llm) };
+    const options = { signal, edits: editsOf(input.edits, source?.llm) };
     if ("sentence" in input) {
       await llm.run([input.sentence], options);
     } else {
@@ -67,11 +74,18 @@ export class RunView {
     return { tokens: this.tokenIds, edits: this.edits };
   }
 
-  /** Bring the layers of the graph, the lowest first; `onLayer` is told how many are there. */
+  /** The paths to a position, of the layers that have arrived; undefined before the first one. */
+  graph(how: GraphParameters, start: number): ContributionGraph | undefined {
+    const layers = this.layers.value;
+    const edges = layers.map((layer) => layer.edges(how));
+    return layers.length === 0 ? undefined : new ContributionGraph(edges, this.nTokens, how).paths([start]);
+  }
+
+  /** Bring the layers of the graph that are not there yet, the lowest first; `onLayer` is told how many are there. */
   async paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
     const { nLayers } = this.model;
     const coming: Promise<LayerShares>[] = [];
-    for (let layer = 0; layer < nLayers; layer++) {
+    for (let layer = this.#layers.value.length; layer < nLayers; layer++) {
       while (coming.length < AHEAD && layer + coming.length < nLayers) {
         coming.push(this.#layer(layer + coming.length, signal));
         coming.at(-1)?.catch(() => {}); // it is awaited in its turn

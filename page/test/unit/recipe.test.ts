@@ -10,8 +10,11 @@ const RECIPE: Recipe = {
       { site: { kind: "head", layer: 1, head: 2 }, positions: "all", op: "scale", factor: 0 },
       { site: { kind: "residual_out", layer: 0 }, positions: [2], op: "patch" },
       { site: { kind: "residual_in", layer: 1 }, positions: "last", op: "steer", token: 9, factor: 0.5 },
+      { site: { kind: "head", layer: 0, head: 1 }, positions: [1, 2], op: "patch", sourcePositions: [0, 3] },
+      { site: { kind: "neurons", layer: 0, neurons: [4, 5] }, positions: "all", op: "scale", factor: 2 },
     ],
   },
+  source: { tokens: [1, 9, 7, 2], edits: [] },
 };
 
 /** A link with anything in it. */
@@ -25,6 +28,11 @@ test("a recipe comes back from its link", () => {
 
 test("a model's name may have any letters", () => {
   const recipe = { ...RECIPE, model: "модель-模型" };
+  expect(recipeOf(fragmentOf(recipe))).toEqual(recipe);
+});
+
+test("a recipe needs no source where nothing is patched", () => {
+  const recipe = { model: "demo", run: RECIPE.run, other: { tokens: [2], edits: [] } };
   expect(recipeOf(fragmentOf(recipe))).toEqual(recipe);
 });
 
@@ -49,6 +57,11 @@ describe("a link is refused", () => {
       "with a site that nobody knows",
       link({ model: "", run: { tokens: [1], edits: [{ ...edit, site: { kind: "x", layer: 0 } }] } }),
     ],
+    ["that patches from nothing", link({ ...RECIPE, source: undefined })],
+    ["that patches from nothing at first", link({ model: "", run: RECIPE.other })],
+    ["whose source patches itself", link({ ...RECIPE, source: RECIPE.other })],
+    ["whose source is no run", link({ ...RECIPE, source: [1] })],
+    ["with too many edits", link({ model: "", run: { tokens: [1], edits: Array(65).fill(edit) } })],
     ["with a factor that is no number", link({ model: "", run: { tokens: [1], edits: [{ ...edit, factor: "1" }] } })],
   ])("%s", (_, fragment) => {
     expect(() => recipeOf(fragment)).toThrow(RecipeError);

@@ -3,13 +3,13 @@
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import { ContributionGraph, type GraphEdge, LayerShares } from "../../src/index.js";
+import { ContributionGraph, type GraphEdge, LayerShares, MIN_THRESHOLD } from "../../src/index.js";
 import { connect, type RemoteTransparentLlm } from "../../src/node.js";
 import { PYTHON } from "../support/python.js";
 
 /** The second is shorter, so that there is padding. */
 const SENTENCES = ["My lord, I shall reply to your most noble majesty tomorrow", "Hello"];
-const CASES = [0.01, 0.04, 0.1].flatMap((threshold) =>
+const CASES = [MIN_THRESHOLD, 0.01, 0.04, 0.1].flatMap((threshold) =>
   [true, false].map((renormalize) => ({ threshold, renormalize })),
 );
 const NAMES = ["attention", "attentionResidual", "ffn", "ffnResidual"] as const;
