@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
+import { EditButtons } from "../compare/edit_buttons.js";
 import { type EdgeEnds, nodeWords, selectionName } from "../graph/selection.js";
 import type { RunView } from "../run/run_view.js";
 import { Reading } from "../shown/reading.js";
@@ -71,6 +72,7 @@ function Heads({
         name={`${layer} ${target} ${head}`}
         read={(signal) => run.llm.attentionOutput(0, layer, target, head === "all" ? null : head, { signal })}
       />
+      <EditButtons run={run} selection={{ what: "edge", ends }} {...(head === "all" ? {} : { head })} />
     </>
   );
 }

@@ -3,6 +3,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { Tensor } from "transparent-llm/web";
+import { EditButtons } from "../compare/edit_buttons.js";
 import { type GraphNode, nodeName, nodeWords } from "../graph/selection.js";
 import type { RunView } from "../run/run_view.js";
 import { Reading } from "../shown/reading.js";
@@ -51,6 +52,7 @@ export function FfnDetails({ run, node }: { readonly run: RunView; readonly node
           chosen === "all" ? wholeOutput(run, node, signal) : run.llm.neuronOutput(node.layer, chosen, { signal })
         }
       />
+      <EditButtons run={run} selection={{ what: "node", node }} {...(chosen === "all" ? {} : { neuron: chosen })} />
     </>
   );
 }

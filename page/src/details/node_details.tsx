@@ -1,6 +1,7 @@
 /** What the residual stream says of the next token at one place. */
 
 import type { JSX } from "preact";
+import { EditButtons } from "../compare/edit_buttons.js";
 import { type GraphNode, nodeWords } from "../graph/selection.js";
 import type { RunView } from "../run/run_view.js";
 import { visible } from "../shown/token_text.js";
@@ -17,6 +18,7 @@ export function NodeDetails({ run, node }: { readonly run: RunView; readonly nod
       <ChosenToken run={run} node={node} />
       <TopTokens run={run} node={node} />
       {hasBefore(node) && <BlockTokens run={run} node={node} />}
+      <EditButtons run={run} selection={{ what: "node", node }} />
     </>
   );
 }

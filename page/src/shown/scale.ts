@@ -12,10 +12,19 @@ export function diverging(value: number, most: number): string {
   return interpolatePuOr(within(0.5 + (most > 0 ? value / most / 2 : 0)));
 }
 
-/** Black or white, whichever can be read on a colour "rgb(…)" or "#rrggbb". */
+/** Black or white, whichever has more contrast to a colour "rgb(…)" or "#rrggbb", as WCAG 2 defines it. */
 export function textOn(colour: string): string {
-  const [r = 0, g = 0, b = 0] = channels(colour);
-  return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#000" : "#fff";
+  const luminance = luminanceOf(colour);
+  return (luminance + 0.05) ** 2 > 1.05 * 0.05 ? "#000" : "#fff";
+}
+
+/** Relative luminance, as WCAG 2 defines it: 0 is black, 1 white. */
+function luminanceOf(colour: string): number {
+  const [r = 0, g = 0, b = 0] = channels(colour).map((channel) => {
+    const share = channel / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
 function within(share: number): number {

@@ -248,3 +248,16 @@ test("rows of different lengths: what has a partner is compared", async () => {
   await looking.page.waitForSelector(".predictions tbody tr");
   expect(await looking.page.innerText(".predictions h3")).toContain("(0 and 0)");
 });
+
+test("a head is ablated by clicks in the graph", async () => {
+  await looking.tab("graph");
+  await looking.page.click(".edge-table summary");
+  await looking.page.click('.edge-table button:has-text("after attention"):below(.edge-table summary)');
+  const card = looking.page.locator("[data-selection]").first();
+  const [, layer] = /-A(\d+)_/.exec((await card.getAttribute("data-selection")) ?? "") ?? [];
+  await card.locator('button:has-text("Head 2")').click();
+  await card.locator('button:text-is("Ablate this head")').click();
+  await card.locator('button:has-text("1 edit")').click();
+  await runEdits();
+  await edited([zero(head(Number(layer), 2), EVERYWHERE)]);
+});
