@@ -15,6 +15,7 @@ import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
 
 const OTHER = "My lord, the queen of France is dead; my lord, the queen of";
+const RUN = /TransparentLlmService\/Run$/;
 const SHORTER = "The king of";
 
 let looking: Looking;
@@ -248,13 +249,13 @@ test("what is stopped leaves what was compared, and no problem", async () => {
   const asked = new Promise<void>((resolve) => {
     arrived = resolve;
   });
-  await looking.page.route("**/TransparentLlmService/Run", () => arrived()); // it gets no answer
+  await looking.page.route(RUN, () => arrived()); // it gets no answer
   await addEdit({ op: "ablate", site: "attn_out", layer: "0", where: "all" });
   await runEdits();
   await asked;
   await looking.page.click('button:text-is("Stop")');
   await looking.is("idle");
-  await looking.page.unroute("**/TransparentLlmService/Run");
+  await looking.page.unroute(RUN);
   expect(await looking.page.getAttribute(".comparison", "data-run")).toBe(before);
   expect(await looking.page.locator(".edit-list .problem").count()).toBe(0);
 });
@@ -271,7 +272,7 @@ test("rows of different lengths: what has a partner is compared", async () => {
   expect(await looking.page.innerText(".comparison > p")).toContain(`${lengths[0]} and ${lengths[1]} tokens`);
   await looking.page.waitForSelector(".predictions tbody tr");
   await looking.page.waitForSelector(".lens-difference canvas");
-  await looking.page.waitForSelector(".difference-drawing line");
+  await looking.page.waitForSelector(".difference-drawing");
 
   await looking.page.selectOption('[name="aligned-by"]', "first");
   await looking.page.locator(".comparison .placeholder", { hasText: "has no partner" }).waitFor();
