@@ -38,8 +38,9 @@ export class PageState {
   readonly draft: Signal<readonly EditSpec[]> = signal([]);
   /** Which tokens of rows of different lengths belong together. */
   readonly alignedBy: Signal<AlignedBy> = signal("last");
-  /** Why there is no comparison; undefined if nothing failed. */
-  readonly comparisonError: Signal<unknown> = signal(undefined);
+  /** What of the last comparison could not be run, and why. */
+  readonly refused: Signal<{ readonly what: "sentence" | "edits"; readonly error: unknown } | undefined> =
+    signal(undefined);
   readonly threshold = signal(DEFAULT_THRESHOLD);
   readonly renormalize = signal(true);
   /** Whether the final norm is applied before vectors are unembedded. */
@@ -119,7 +120,7 @@ export class PageState {
     if (main === undefined) {
       return;
     }
-    this.comparisonError.value = undefined;
+    this.refused.value = undefined;
     await this.#work(async (stop) => {
       const edits: readonly EditSpec[] = "edits" in input ? input.edits : [];
       const second = await this.#second(main, { ...input, edits }, stop);
@@ -148,7 +149,7 @@ export class PageState {
     try {
       return await RunView.begin(main.llm.copy(), input, stop, this.source.value);
     } catch (error) {
-      this.comparisonError.value = isStopped(error) ? undefined : error;
+      this.refused.value = isStopped(error) ? undefined : { what: "sentence" in input ? "sentence" : "edits", error };
       throw error;
     }
   }
@@ -159,7 +160,7 @@ export class PageState {
     this.other.value = other;
     this.source.value = source ?? (isEdited(other) ? undefined : other);
     this.draft.value = other?.edits ?? [];
-    this.comparisonError.value = undefined;
+    this.refused.value = undefined;
     this.start.value = -1;
     this.selection.value = undefined;
     this.pins.value = [];

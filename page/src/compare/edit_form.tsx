@@ -112,7 +112,15 @@ export function EditForm({ run }: { readonly run: RunView }): JSX.Element {
         {op === "steer" && <TextField name="token" label="Token" placeholder=" France" />}
         {(op === "scale" || op === "steer") && (
           <label>
-            Factor <input name="factor" type="number" step="any" required defaultValue={op === "scale" ? "0.5" : "1"} />
+            Factor{" "}
+            <input
+              key={op}
+              name="factor"
+              type="number"
+              step="any"
+              required
+              defaultValue={op === "scale" ? "0.5" : "1"}
+            />
           </label>
         )}
         <button type="submit">Add</button>

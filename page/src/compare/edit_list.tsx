@@ -54,7 +54,7 @@ export function EditList({ run }: { readonly run: RunView }): JSX.Element {
       >
         Run with these edits
       </button>
-      {page.comparisonError.value !== undefined && <Problem error={page.comparisonError.value} />}
+      {page.refused.value?.what === "edits" && <Problem error={page.refused.value.error} />}
     </div>
   );
 }

@@ -6,36 +6,39 @@ import { Reading } from "../shown/reading.js";
 import { TokenText } from "../shown/token_text.js";
 import { useRead } from "../shown/use_read.js";
 import type { Pair } from "./pair.js";
+import { ScrollFrame } from "./scroll_frame.js";
 
 /** The report of each edit, in the server's words. */
 export function Effects({ run }: { readonly run: RunView }): JSX.Element {
   return (
     <section class="card effects">
       <h3>What each edit did</h3>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Edit</th>
-            <th scope="col">Selected numbers</th>
-            <th scope="col">Changed</th>
-            <th scope="col">Norm of the change</th>
-            <th scope="col">Norm before</th>
-            <th scope="col">Largest change</th>
-          </tr>
-        </thead>
-        <tbody>
-          {run.llm.effects().map(({ edit, selected, changed, deltaNorm, norm, maxDelta }, i) => (
-            <tr key={i}>
-              <th scope="row">{edit}</th>
-              <td>{selected}</td>
-              <td>{changed === 0 ? <strong>no effect</strong> : changed}</td>
-              <td>{deltaNorm.toPrecision(4)}</td>
-              <td>{norm.toPrecision(4)}</td>
-              <td>{maxDelta.toPrecision(4)}</td>
+      <ScrollFrame name="What each edit did">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Edit</th>
+              <th scope="col">Selected numbers</th>
+              <th scope="col">Changed</th>
+              <th scope="col">Norm of the change</th>
+              <th scope="col">Norm before</th>
+              <th scope="col">Largest change</th>
             </tr>
-          ))}
-        </tbody>
-      </table>
+          </thead>
+          <tbody>
+            {run.llm.effects().map(({ edit, selected, changed, deltaNorm, norm, maxDelta }, i) => (
+              <tr key={i}>
+                <th scope="row">{edit}</th>
+                <td>{selected}</td>
+                <td>{changed === 0 ? <strong>no effect</strong> : changed}</td>
+                <td>{deltaNorm.toPrecision(4)}</td>
+                <td>{norm.toPrecision(4)}</td>
+                <td>{maxDelta.toPrecision(4)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </ScrollFrame>
     </section>
   );
 }

@@ -3,10 +3,11 @@
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import { Layout, RADIUS } from "../graph/layout.js";
-import { nodeName, nodeWords } from "../graph/selection.js";
+import { type GraphNode, nodeName, nodeWords } from "../graph/selection.js";
 import { usePage } from "../page_state.js";
 import { changeOf, type Difference, differences } from "./graph_difference.js";
 import { changeWords, type Pair } from "./pair.js";
+import { ScrollFrame } from "./scroll_frame.js";
 
 const MOST_DRAWN = 300;
 const MOST_LISTED = 50;
@@ -79,8 +80,9 @@ function Drawing({ pair, found }: { readonly pair: Pair; readonly found: readonl
         <span class="stronger">▲ line: stronger in the second</span>{" "}
         <span class="weaker">▼ dashes: weaker in the second</span> (the largest {found.length})
       </p>
-      <div class="difference-frame">
+      <ScrollFrame name="Drawing of the edges that changed most">
         <svg
+          class="difference-drawing"
           role="img"
           aria-label="The edges that changed most; the table below has them in words."
           viewBox={`${-LEFT} 0 ${width} ${height}`}
@@ -127,17 +129,20 @@ function Drawing({ pair, found }: { readonly pair: Pair; readonly found: readonl
             </text>
           ))}
         </svg>
-      </div>
+      </ScrollFrame>
     </>
   );
 }
 
 function DifferenceTable({ pair, found }: { readonly pair: Pair; readonly found: readonly Difference[] }): JSX.Element {
-  const { labels, names } = pair;
-  const shown = (token: string): string => token; // labels are visible already
+  const { names } = pair;
+  const [ahead] = pair.alignment.offsets;
+  const labels = [...Array<string>(ahead).fill(""), ...pair.labels];
+  const inFirst = (node: GraphNode): GraphNode => ({ ...node, pos: node.pos + ahead });
+  const words = (node: GraphNode): string => nodeWords(node, labels, (label) => label); // they are visible already
   return (
-    <div class="difference-table">
-      <table>
+    <ScrollFrame name="The edges that changed most">
+      <table class="difference-table">
         <thead>
           <tr>
             <th scope="col">From</th>
@@ -149,11 +154,11 @@ function DifferenceTable({ pair, found }: { readonly pair: Pair; readonly found:
         </thead>
         <tbody>
           {found.map((each) => {
-            const { source, target } = each.ends;
+            const [source, target] = [inFirst(each.ends.source), inFirst(each.ends.target)];
             return (
               <tr key={`${nodeName(source)}-${nodeName(target)}`} data-edge={`${nodeName(source)}-${nodeName(target)}`}>
-                <td>{nodeWords(source, labels, shown)}</td>
-                <td>{nodeWords(target, labels, shown)}</td>
+                <td>{words(source)}</td>
+                <td>{words(target)}</td>
                 <td>{each.first === 0 ? "no edge" : each.first.toFixed(4)}</td>
                 <td>{each.second === 0 ? "no edge" : each.second.toFixed(4)}</td>
                 <td>{changeWords(changeOf(each))}</td>
@@ -162,6 +167,6 @@ function DifferenceTable({ pair, found }: { readonly pair: Pair; readonly found:
           })}
         </tbody>
       </table>
-    </div>
+    </ScrollFrame>
   );
 }

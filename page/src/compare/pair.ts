@@ -45,7 +45,11 @@ export class Pair {
     this.alignment = new Alignment(first.nTokens, second.nTokens, by);
   }
 
+  /** What the two are called. */
   get names(): readonly [first: string, second: string] {
+    if (this.first.edits.length > 0) {
+      return ["First run", "Second run"]; // of a link: the page itself shows no edited run first
+    }
     return this.second.edits.length > 0 ? ["Unedited", "Edited"] : ["This sentence", "Other sentence"];
   }
 

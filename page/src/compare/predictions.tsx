@@ -6,6 +6,7 @@ import { Reading } from "../shown/reading.js";
 import { TokenText } from "../shown/token_text.js";
 import { useRead } from "../shown/use_read.js";
 import { changeWords, type Pair } from "./pair.js";
+import { ScrollFrame } from "./scroll_frame.js";
 
 const TOP = 10;
 
@@ -34,28 +35,30 @@ export function Predictions({
       </h3>
       <Reading of={read}>
         {(tokens) => (
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Token</th>
-                <th scope="col">{names[0]}</th>
-                <th scope="col">{names[1]}</th>
-                <th scope="col">Change</th>
-              </tr>
-            </thead>
-            <tbody>
-              {tokens.map(({ token, first: p, second: q, ranks }, i) => (
-                <tr key={i}>
-                  <th scope="row">
-                    <TokenText token={token} />
-                  </th>
-                  <Probability value={p} rank={ranks[0]} />
-                  <Probability value={q} rank={ranks[1]} />
-                  <td>{changeWords(q - p)}</td>
+          <ScrollFrame name="Next tokens of both">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Token</th>
+                  <th scope="col">{names[0]}</th>
+                  <th scope="col">{names[1]}</th>
+                  <th scope="col">Change</th>
                 </tr>
-              ))}
-            </tbody>
-          </table>
+              </thead>
+              <tbody>
+                {tokens.map(({ token, first: p, second: q, ranks }, i) => (
+                  <tr key={i}>
+                    <th scope="row">
+                      <TokenText token={token} />
+                    </th>
+                    <Probability value={p} rank={ranks[0]} />
+                    <Probability value={q} rank={ranks[1]} />
+                    <td>{changeWords(q - p)}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </ScrollFrame>
         )}
       </Reading>
     </section>

@@ -3,8 +3,11 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
+import { Problem } from "../shown/advice.js";
+import { visible } from "../shown/token_text.js";
 
 const MOST_CHARACTERS = 100_000;
+const MOST_SHOWN = 160;
 
 export function SentenceForm(): JSX.Element {
   const page = usePage();
@@ -30,6 +33,21 @@ export function SentenceForm(): JSX.Element {
         />
       </label>
       <button type="submit">Run beside it</button>
+      {page.refused.value?.what === "sentence" && <Problem error={page.refused.value.error} />}
+      {page.source.value !== undefined && (
+        <p class="quiet other-words" dir="auto">
+          Edits that patch take from “{shortened(page.source.value.tokens)}”.
+        </p>
+      )}
     </form>
   );
+}
+
+/** With its last words, by which most sentences differ that are compared. */
+function shortened(tokens: readonly string[]): string {
+  const text = tokens
+    .map((token) => visible(token))
+    .join("")
+    .replaceAll("·", " ");
+  return text.length > MOST_SHOWN ? `…${text.slice(1 - MOST_SHOWN)}` : text;
 }

@@ -4,6 +4,7 @@ import type { JSX } from "preact";
 import { usePage } from "../page_state.js";
 import { TokenText } from "../shown/token_text.js";
 import type { AlignedBy, Pair } from "./pair.js";
+import { ScrollFrame } from "./scroll_frame.js";
 
 export function TokenRows({ pair, pos }: { readonly pair: Pair; readonly pos: number }): JSX.Element {
   const page = usePage();
@@ -17,47 +18,49 @@ export function TokenRows({ pair, pos }: { readonly pair: Pair; readonly pos: nu
     <>
       {!pair.isOfOneLength && <Lengths pair={pair} />}
       <div class="token-rows">
-        <table>
-          <tbody>
-            <tr>
-              <th scope="row">{names[0]}</th>
-              {each.map((column) => {
-                const at = column - shift + ahead;
-                const token = first.tokens[at];
-                return (
-                  <td key={column}>
-                    {token !== undefined && (
-                      <button
-                        type="button"
-                        aria-pressed={at === pos}
-                        aria-label={`Position ${at}: ${token}`}
-                        onClick={() => {
-                          page.start.value = at;
-                        }}
-                      >
-                        <TokenText token={token} />
-                      </button>
-                    )}
-                  </td>
-                );
-              })}
-            </tr>
-            <tr>
-              <th scope="row">{names[1]}</th>
-              {each.map((column) => {
-                const at = column - shift + aheadOfSecond;
-                const token = second.tokens[at];
-                const partner = first.tokenIds[column - shift + ahead];
-                return (
-                  <td key={column} class={at === other ? "is-compared" : ""}>
-                    {token !== undefined && <TokenText token={token} />}
-                    {token !== undefined && second.tokenIds[at] !== partner && <span title="Another token"> ≠</span>}
-                  </td>
-                );
-              })}
-            </tr>
-          </tbody>
-        </table>
+        <ScrollFrame name="Tokens of both">
+          <table>
+            <tbody>
+              <tr>
+                <th scope="row">{names[0]}</th>
+                {each.map((column) => {
+                  const at = column - shift + ahead;
+                  const token = first.tokens[at];
+                  return (
+                    <td key={column}>
+                      {token !== undefined && (
+                        <button
+                          type="button"
+                          aria-pressed={at === pos}
+                          aria-label={`Position ${at}: ${token}`}
+                          onClick={() => {
+                            page.start.value = at;
+                          }}
+                        >
+                          <TokenText token={token} />
+                        </button>
+                      )}
+                    </td>
+                  );
+                })}
+              </tr>
+              <tr>
+                <th scope="row">{names[1]}</th>
+                {each.map((column) => {
+                  const at = column - shift + aheadOfSecond;
+                  const token = second.tokens[at];
+                  const partner = first.tokenIds[column - shift + ahead];
+                  return (
+                    <td key={column} class={at === other ? "is-compared" : ""}>
+                      {token !== undefined && <TokenText token={token} />}
+                      {token !== undefined && second.tokenIds[at] !== partner && <span title="Another token"> ≠</span>}
+                    </td>
+                  );
+                })}
+              </tr>
+            </tbody>
+          </table>
+        </ScrollFrame>
       </div>
     </>
   );

@@ -15,6 +15,7 @@ import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
 
 const OTHER = "My lord, the queen of France is dead; my lord, the queen of";
+const RUN = /TransparentLlmService\/Run$/;
 const SHORTER = "The king of";
 
 let looking: Looking;
@@ -229,6 +230,36 @@ test("an edit that cannot be made is told beside the list, in the server's words
   expect(await texts(".edit-form .problem")).toEqual([expect.stringContaining("“x”")]);
 });
 
+test("a sentence that is too long is told beside its field, and what was compared stays", async () => {
+  const sentence = "king ".repeat(5000);
+  await looking.page.fill('textarea[name="other-sentence"]', sentence);
+  await looking.page.click('.other-sentence button[type="submit"]');
+  const words = await looking.llm
+    .copy()
+    .run([sentence])
+    .catch((error: Error) => error.message);
+  expect(await texts(".other-sentence .problem p:nth-of-type(1)")).toEqual([words]);
+  expect(await looking.page.locator(".edit-list .problem").count()).toBe(0);
+  expect(await looking.page.locator(".comparison").count()).toBe(1);
+});
+
+test("what is stopped leaves what was compared, and no problem", async () => {
+  const before = await looking.page.getAttribute(".comparison", "data-run");
+  let arrived = (): void => {};
+  const asked = new Promise<void>((resolve) => {
+    arrived = resolve;
+  });
+  await looking.page.route(RUN, () => arrived()); // it gets no answer
+  await addEdit({ op: "ablate", site: "attn_out", layer: "0", where: "all" });
+  await runEdits();
+  await asked;
+  await looking.page.click('button:text-is("Stop")');
+  await looking.is("idle");
+  await looking.page.unroute(RUN);
+  expect(await looking.page.getAttribute(".comparison", "data-run")).toBe(before);
+  expect(await looking.page.locator(".edit-list .problem").count()).toBe(0);
+});
+
 test("an edit without an effect is said to have none", async () => {
   await addEdit({ op: "scale", site: "ffn_out", layer: "0", where: "last", factor: "1" });
   await runEdits();
@@ -241,6 +272,7 @@ test("rows of different lengths: what has a partner is compared", async () => {
   expect(await looking.page.innerText(".comparison > p")).toContain(`${lengths[0]} and ${lengths[1]} tokens`);
   await looking.page.waitForSelector(".predictions tbody tr");
   await looking.page.waitForSelector(".lens-difference canvas");
+  await looking.page.waitForSelector(".difference-drawing");
 
   await looking.page.selectOption('[name="aligned-by"]', "first");
   await looking.page.locator(".comparison .placeholder", { hasText: "has no partner" }).waitFor();
