@@ -17,9 +17,9 @@ export function LensDetails({
 }): JSX.Element {
   return (
     <section class="card lens-details" data-place={`${place.layer},${place.position}`}>
-      <h3>
+      <h2>
         Layer {place.layer}, position {place.position} (<TokenText token={run.tokens[place.position] as string} />)
-      </h3>
+      </h2>
       <TopTokens cell={cell} />
       <dl>
         <dt>Entropy</dt>
@@ -74,9 +74,9 @@ function TopTokens({ cell }: { readonly cell: LensCell }): JSX.Element {
 /** A cell in one sentence, for those who hear it. */
 export function cellWords(run: RunView, { layer, position }: LensPlace, cell: LensCell): string {
   const [top] = cell.top;
-  const of = `Layer ${layer}, position ${position}, ${visible(run.tokens[position] as string)}`;
-  const best = `${visible(top?.token ?? "")} ${(top?.probability ?? 0).toFixed(4)}`;
+  const of = `Layer ${layer}, position ${position} “${visible(run.tokens[position] as string)}”`;
+  const best = `“${visible(top?.token ?? "")}” ${(top?.probability ?? 0).toFixed(4)}`;
   const values = `entropy ${cell.entropy.toFixed(4)}, KL ${cell.kl.toFixed(4)} nats`;
-  const chosen = cell.chosen === undefined ? "" : `; ${visible(cell.chosen.token)} has rank ${cell.chosen.rank}`;
+  const chosen = cell.chosen === undefined ? "" : `; “${visible(cell.chosen.token)}” has rank ${cell.chosen.rank}`;
   return `${of}: ${best}; ${values}${chosen}.`;
 }

@@ -1,7 +1,7 @@
 /** The lens as a table: layers, the last on top, by positions. */
 
 import type { JSX } from "preact";
-import { useRef } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 import type { TokenLogprobs } from "transparent-llm/web";
 import type { RunView } from "../run/run_view.js";
 import { TokenText } from "../shown/token_text.js";
@@ -44,12 +44,13 @@ export function LensGrid(props: LensGridProps): JSX.Element {
   };
   const layersDown = Array.from({ length: run.model.nLayers }, (_, i) => run.model.nLayers - 1 - i);
   return (
-    <div class="lens-frame">
+    <div class="lens-frame" style={{ height: frameHeight(run.model.nLayers) }}>
       <table
         ref={table}
         class="lens"
         // biome-ignore lint/a11y/noNoninteractiveElementToInteractiveRole: a table that keys go through is a grid
         role="grid"
+        style={{ width: tableWidth(run.nTokens) }}
         aria-label="Logit lens: the most likely next token at each layer and position"
         onKeyDown={onKeyDown}
         onFocusIn={(event) => told(props.onOpen, event)}
@@ -80,16 +81,28 @@ export function LensGrid(props: LensGridProps): JSX.Element {
   );
 }
 
+/** Known beforehand, as is the width: what changes beside a table of thousands of cells lays out none of them anew. */
+function frameHeight(nLayers: number): string {
+  return `min(70vh, calc(${nLayers} * 2.6rem + 6rem))`;
+}
+
+function tableWidth(nTokens: number): string {
+  return `calc(6.5rem + 3px + ${nTokens} * (5.6rem + 1px))`;
+}
+
 function Tokens({ run }: { readonly run: RunView }): JSX.Element {
-  return (
-    <tr>
-      <th scope="col">Position</th>
-      {run.tokens.map((token, position) => (
-        <th key={position} scope="col">
-          <span class="quiet">{position}</span> <TokenText token={token} />
-        </th>
-      ))}
-    </tr>
+  return useMemo(
+    () => (
+      <tr>
+        <th scope="col">Position</th>
+        {run.tokens.map((token, position) => (
+          <th key={position} scope="col">
+            <span class="quiet">{position}</span> <TokenText token={token} />
+          </th>
+        ))}
+      </tr>
+    ),
+    [run],
   );
 }
 
@@ -105,17 +118,20 @@ function NextTokens({
     ["logprob", "Log p of next", (position) => logprobs?.logprobs.at(position).toFixed(4) ?? "…"],
     ["rank", "Rank of next", (position) => String(logprobs?.ranks.at(position) ?? "…")],
   ];
-  return (
-    <>
-      {rows.map(([name, title, words]) => (
-        <tr key={name} data-next={name}>
-          <th scope="row">{title}</th>
-          {run.tokens.map((_, position) => (
-            <td key={position}>{position === run.nTokens - 1 ? "–" : words(position)}</td>
-          ))}
-        </tr>
-      ))}
-    </>
+  return useMemo(
+    () => (
+      <>
+        {rows.map(([name, title, words]) => (
+          <tr key={name} data-next={name}>
+            <th scope="row">{title}</th>
+            {run.tokens.map((_, position) => (
+              <td key={position}>{position === run.nTokens - 1 ? "–" : words(position)}</td>
+            ))}
+          </tr>
+        ))}
+      </>
+    ),
+    [run, logprobs],
   );
 }
 

@@ -4,9 +4,11 @@ import type { JSX } from "preact";
 import { diverging } from "./scale.js";
 import "./signed.css";
 
-/** With its sign, and four digits after the point. */
+/** With its sign, and four digits after the point, or as a power of ten what would be all zeros. */
 export function signed(value: number): string {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+  const size = Math.abs(value);
+  const digits = size === 0 || size >= 0.00005 ? size.toFixed(4) : size.toExponential(1);
+  return `${value < 0 ? "−" : "+"}${digits}`;
 }
 
 /** To the right above 0, to the left below; `most` fills its side. */
