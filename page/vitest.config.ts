@@ -7,7 +7,14 @@ export default defineConfig({
     maxWorkers: 2,
     projects: [
       { test: { name: "unit", include: ["test/unit/*.test.ts"] } },
-      { test: { ...browser, name: "port", globalSetup: "test/support/through_port.ts" } },
+      {
+        test: {
+          ...browser,
+          name: "port",
+          include: [...browser.include, "test/port/*.test.ts"],
+          globalSetup: "test/support/through_port.ts",
+        },
+      },
       { test: { ...browser, name: "envoy", globalSetup: "test/support/through_envoy.ts" } },
     ],
   },

@@ -1,44 +1,32 @@
 /** A token that somebody wants to follow: what the residual stream gives to it at one place. */
 
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
 import { type GraphNode, nodeName } from "../graph/selection.js";
 import { usePage } from "../page_state.js";
 import type { RunView } from "../run/run_view.js";
 import { Reading } from "../shown/reading.js";
+import { TokenField, type TypedToken, useSingleToken } from "../shown/single_token.js";
 import { TokenText } from "../shown/token_text.js";
 import { useRead } from "../shown/use_read.js";
 import { placeOf } from "./stream_place.js";
 
-const MOST_CHARACTERS = 200;
-
 /** The same text for all nodes that are open, and for those that are opened later. */
 export function ChosenToken({ run, node }: { readonly run: RunView; readonly node: GraphNode }): JSX.Element {
   const { tokenText } = usePage();
-  const [typed, setTyped] = useState(tokenText.value);
+  const token = useSingleToken(run, tokenText.value);
   return (
     <section data-part="chosen">
-      <form
-        class="toolbar"
-        onSubmit={(event) => {
-          event.preventDefault();
-          tokenText.value = typed;
+      <TokenField
+        label="A token, with the space before it"
+        name="token-text"
+        placeholder=" king"
+        text={tokenText.value}
+        onText={(text) => {
+          tokenText.value = text;
         }}
-      >
-        <label>
-          A token, with the space before it{" "}
-          <input
-            name="token-text"
-            autocomplete="off"
-            maxLength={MOST_CHARACTERS}
-            size={12}
-            value={typed}
-            onInput={(event) => setTyped(event.currentTarget.value)}
-          />
-        </label>
-        <button type="submit">Look</button>
-      </form>
-      {tokenText.value !== "" && <Found run={run} node={node} text={tokenText.value} />}
+        token={token}
+      />
+      {token.value !== undefined && <Found run={run} node={node} token={token.value} />}
     </section>
   );
 }
@@ -46,16 +34,15 @@ export function ChosenToken({ run, node }: { readonly run: RunView; readonly nod
 function Found({
   run,
   node,
-  text,
+  token: { text, id },
 }: {
   readonly run: RunView;
   readonly node: GraphNode;
-  readonly text: string;
+  readonly token: TypedToken;
 }): JSX.Element {
   const isNormalized = usePage().normalize.value;
   const found = useRead(
     async (signal) => {
-      const id = await run.llm.toSingleToken(text, { signal });
       const { layer, point } = placeOf(node);
       const how = { point, positions: [node.pos], normalize: isNormalized ? "own" : "none", signal } as const;
       const lens = await run.llm.layerLens(0, layer, { ...how, tokenIds: [id] });
@@ -63,7 +50,7 @@ function Found({
       const probability = isNormalized ? Math.exp(logit - lens.logsumexp.at(0)) : undefined;
       return { text, logit, rank: lens.targetRanks.at(0, 0) + 1, probability };
     },
-    [run, nodeName(node), isNormalized, text],
+    [run, nodeName(node), isNormalized, id],
   );
   return (
     <Reading of={found}>

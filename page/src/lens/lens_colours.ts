@@ -38,7 +38,7 @@ export function legendOf(by: ColouredBy, vocabulary: number): string {
     case "kl":
       return `Dark: 0. Bright: ${nats}.`;
     case "rank":
-      return `Bright: rank 0, the most likely. Dark: rank ${vocabulary - 1}, the least; by their logarithms.`;
+      return `Bright: rank 1, the most likely. Dark: rank ${vocabulary}, the least; by their logarithms.`;
   }
 }
 
@@ -52,7 +52,7 @@ export function valueWords(cell: LensCell, by: ColouredBy): string {
     case "kl":
       return cell.kl.toFixed(2);
     case "rank":
-      return cell.chosen === undefined ? "–" : `#${cell.chosen.rank}`;
+      return cell.chosen === undefined ? "–" : `#${cell.chosen.rank + 1}`;
   }
 }
 

@@ -36,7 +36,7 @@ export function LensDetails({
             "none here"
           ) : (
             <>
-              <TokenText token={cell.chosen.token} />: rank <span data-value="rank">{cell.chosen.rank}</span>,
+              <TokenText token={cell.chosen.token} />: rank <span data-value="rank">{cell.chosen.rank + 1}</span>,
               probability <span data-value="probability">{cell.chosen.probability.toFixed(4)}</span>
             </>
           )}
@@ -77,6 +77,6 @@ export function cellWords(run: RunView, { layer, position }: LensPlace, cell: Le
   const of = `Layer ${layer}, position ${position} “${visible(run.tokens[position] as string)}”`;
   const best = `“${visible(top?.token ?? "")}” ${(top?.probability ?? 0).toFixed(4)}`;
   const values = `entropy ${cell.entropy.toFixed(4)}, KL ${cell.kl.toFixed(4)} nats`;
-  const chosen = cell.chosen === undefined ? "" : `; “${visible(cell.chosen.token)}” has rank ${cell.chosen.rank}`;
+  const chosen = cell.chosen === undefined ? "" : `; “${visible(cell.chosen.token)}” has rank ${cell.chosen.rank + 1}`;
   return `${of}: ${best}; ${values}${chosen}.`;
 }

@@ -116,7 +116,7 @@ function NextTokens({
 }): JSX.Element {
   const rows: readonly (readonly [string, string, (position: number) => string])[] = [
     ["logprob", "Log p of next", (position) => logprobs?.logprobs.at(position).toFixed(4) ?? "…"],
-    ["rank", "Rank of next", (position) => String(logprobs?.ranks.at(position) ?? "…")],
+    ["rank", "Rank of next", (position) => (logprobs === undefined ? "…" : String(logprobs.ranks.at(position) + 1))],
   ];
   return useMemo(
     () => (

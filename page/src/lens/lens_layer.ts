@@ -17,7 +17,7 @@ export interface LensToken {
 
 /** A token that is looked for, wherever it stands. */
 export interface ChosenToken extends LensToken {
-  /** 0 for the most likely of the vocabulary. */
+  /** 0 is the most likely, as the clients have it; people are shown one more. */
   readonly rank: number;
 }
 

@@ -104,7 +104,7 @@ describe("a node", () => {
     const id = await looking.llm.toSingleToken(text);
     const logits = await unembedded(vectorAt(await looking.llm.residualOut(0), 5), true);
     await card.locator("input[name=token-text]").fill(text);
-    await card.getByRole("button", { name: "Look" }).click();
+    await card.locator("input[name=token-text]").press("Enter");
     await card.locator("[data-part=chosen] [data-rank]").waitFor();
     const number = async (name: string): Promise<number> =>
       Number(await card.locator(`[data-part=chosen] [data-${name}]`).innerText());
@@ -114,10 +114,10 @@ describe("a node", () => {
     expect(Math.abs((await number("probability")) - Math.exp(logits[id] as number) / sum)).toBeLessThan(0.0002);
 
     await card.locator("input[name=token-text]").fill("my lord the king");
-    await card.getByRole("button", { name: "Look" }).click();
+    await card.locator("input[name=token-text]").press("Enter");
     await card.locator("[data-part=chosen] [role=alert]").waitFor();
     await card.locator("input[name=token-text]").fill("");
-    await card.getByRole("button", { name: "Look" }).click();
+    await card.locator("input[name=token-text]").press("Enter");
   });
 });
 

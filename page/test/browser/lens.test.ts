@@ -52,7 +52,7 @@ test("a click on a cell opens its numbers, with those of the token that really f
   const lens = await read(1, [ids[10] as number]);
   expect(await opened(1, 9, "entropy")).toBe(lens.entropy.at(9).toFixed(4));
   expect(await opened(1, 9, "kl")).toBe(lens.kl?.at(9).toFixed(4));
-  expect(await opened(1, 9, "rank")).toBe(String(lens.targetRanks.at(9, 0)));
+  expect(await opened(1, 9, "rank")).toBe(String(lens.targetRanks.at(9, 0) + 1));
   const probability = shareOf(lens, 9, lens.targetLogits.at(9, 0));
   expect(await opened(1, 9, "probability")).toBe(probability.toFixed(4));
   const shown = await looking.page.$$eval(".lens-details tbody tr", (rows) =>
@@ -80,7 +80,7 @@ test("the model's own log-probability and rank of each next token stand below", 
   const { logprobs, ranks } = await looking.llm.tokenLogprobs(0);
   for (const [name, words] of [
     ["logprob", (position: number) => logprobs.at(position).toFixed(4)],
-    ["rank", (position: number) => String(ranks.at(position))],
+    ["rank", (position: number) => String(ranks.at(position) + 1)],
   ] as const) {
     const shown = await looking.page.$$eval(`[data-next="${name}"] td`, (cells) => cells.map((of) => of.textContent));
     expect(shown).toEqual([...ids.slice(1).map((_, position) => words(position)), "–"]);
@@ -92,7 +92,7 @@ test("a typed token is looked for everywhere, and colours by its rank", async ()
   await looking.page.fill("input[name=chosen]", " king");
   await looking.page.press("input[name=chosen]", "Enter");
   const id = await looking.llm.toSingleToken(" king");
-  const rank = (await read(0, [id])).targetRanks.at(16, 0);
+  const rank = (await read(0, [id])).targetRanks.at(16, 0) + 1;
   await cell(0, 16).locator(`.lens-value:text-is("#${rank}")`).waitFor();
   await cell(0, 16).click();
   expect(await opened(0, 16, "rank")).toBe(String(rank));
