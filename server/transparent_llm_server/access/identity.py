@@ -21,6 +21,7 @@ ADMINISTRATOR = "ADMIN="
 """Before the name of an administrator, who is nobody's owner of runs."""
 
 _LONGEST_NAME = 200
+_MISSING = {"problem": "missing"}
 
 
 class Identity:
@@ -153,6 +154,8 @@ def _verified(context: grpc.ServicerContext) -> _TlsProperties:
 
 
 def _owner_of_certificate(properties: _TlsProperties) -> str:
+    if not any(key.startswith("x509") for key in properties):
+        raise AuthError("a call of a page needs a token: its certificate does not come with it", metadata=_MISSING)
     for prefix, key in (("CN", "x509_common_name"), ("SAN", "x509_subject_alternative_name")):
         name = next(iter(properties.get(key, ())), b"").decode("utf-8", "replace")
         if name:

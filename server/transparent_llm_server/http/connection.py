@@ -47,6 +47,13 @@ class Connection(H11Protocol):
         self._ready_at = time.monotonic()
         super().on_response_complete()
 
+    def shutdown(self) -> None:
+        """Close it now if nothing is under way, else after the answer that is."""
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # what came was no HTTP
+            self.abort()
+
     def is_overdue(self, now: float) -> bool:
         """Whether its client has sent no whole head, or taken nothing, for too long. To be asked again and again."""
         unsent = self.transport.get_write_buffer_size()

@@ -25,6 +25,7 @@ from transparent_llm_server.http.connection import Connection, Waits
 from transparent_llm_server.http.files import Files
 from transparent_llm_server.http.gateway import Admission, Gateway
 from transparent_llm_server.http.origins import Origins
+from transparent_llm_server.incidents import incident
 from transparent_llm_server.rpc.listener import bound_address, host_and_port, sockets_at
 
 log = logging.getLogger(__name__)
@@ -173,9 +174,12 @@ class Endpoint:
         while True:
             self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
             now = time.monotonic()
-            for connection in self._connections():
-                if connection.is_overdue(now):
-                    connection.abort()
+            try:
+                for connection in self._connections():
+                    if connection.is_overdue(now):
+                        connection.abort()
+            except Exception as error:  # the next look is another chance, and needed
+                incident("the page's port", error)
             await asyncio.sleep(self._look_s)
 
     async def _end_connections(self) -> None:

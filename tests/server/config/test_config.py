@@ -90,6 +90,18 @@ def test_the_default_chunk_is_one_that_clients_may_ask_for() -> None:
 # A configuration file
 
 
+def test_a_file_has_lists_of_names(folder: Path) -> None:
+    (folder / "server.toml").write_text('page = "127.0.0.1:0"\npage_hosts = ["a.example", "b.example"]\n')
+    config = ServerConfig.of(settings_of(folder / "server.toml"))
+    assert (config.page, config.page_hosts) == ("127.0.0.1:0", ("a.example", "b.example"))
+
+
+@pytest.mark.parametrize("names", ["a.example", [1], [""], 3])
+def test_names_are_a_list_of_words(names: object) -> None:
+    with pytest.raises(InvalidRequestError, match=r'page_hosts is .*: it must be a list like \["NAME", "NAME"\]'):
+        ServerConfig.of({"page_hosts": names})
+
+
 def test_a_file_sets_what_flags_set(folder: Path) -> None:
     (folder / "server.toml").write_text(
         'listen = "0.0.0.0:50051"\nmodels = ["small=models/gpt2"]\ndtype = "bfloat16"\nmax_read_bytes = 1_000_000\n'

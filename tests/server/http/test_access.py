@@ -188,6 +188,9 @@ def test_a_page_asks_for_client_certificates_where_the_server_does(tmp_path: Pat
             called(context)
         context.load_cert_chain(mine.cert, mine.key)
         assert called(context).trailers["grpc-status"] == "0"
+        without = web_call(server.page_address, "ServerInfo", b"", context)
+        assert problem_of(without) == "missing"
+        assert "a call of a page needs a token" in without.trailers["grpc-message"]
         of_lost = ssl.create_default_context(cafile=str(authority.path))
         of_lost.load_cert_chain(lost.cert, lost.key)
         assert problem_of(called(of_lost)) == "revoked"

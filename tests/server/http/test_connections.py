@@ -187,3 +187,41 @@ def test_an_address_is_taken_once() -> None:
 def test_an_address_has_a_form(page: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"page is .*: write HOST:PORT"):
         Server(ServerConfig(page=page))
+
+
+@pytest.mark.parametrize("page", ["[::1]:0", "localhost:0"])
+def test_a_page_is_at_every_address_of_its_name(page: str) -> None:
+    with running(page=page) as server:
+        port = place(server)[1]
+        assert server.page_address == f"http://{page.removesuffix(':0')}:{port}"
+        hosts = ["[::1]"] if page.startswith("[") else ["127.0.0.1", "[::1]"]
+        for host in hosts:
+            assert asked(f"http://{host}:{port}", "/").status == 200
+
+
+def test_requests_on_one_connection_are_answered_in_turn() -> None:
+    head = b"HEAD / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    other = b"GET /missing HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with running(page="127.0.0.1:0") as server, connected(server) as connection:
+        connection.sendall(head + head + other + head)
+        came = b""
+        while piece := connection.recv(65_536):
+            came += piece
+    assert [line.split()[1] for line in came.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] == [
+        b"200",
+        b"200",
+        b"404",
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\x16\x03\x01\x02\x00\x01\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n", b"\0" * 100 + b"\r\n\r\n"],
+)
+def test_what_is_no_http_is_told_so(said: bytes) -> None:
+    with running(page="127.0.0.1:0", request_arrival_s=1.0) as server, connected(server) as connection:
+        connection.sendall(said)
+        answer = connection.recv(4096)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+        assert asked(server.page_address, "/").status == 200
+        assert server.stop() == []

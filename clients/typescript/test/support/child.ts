@@ -3,15 +3,22 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
+/** What it has written to its standard error so far. */
+interface Log {
+  text: string;
+}
+
 /** A running one. */
 export class Child {
   /** What the line had in its first group. */
   readonly said: string;
   readonly #process: ChildProcess;
+  readonly #log: Log;
 
-  private constructor(process: ChildProcess, said: string) {
+  private constructor(process: ChildProcess, said: string, log: Log) {
     this.#process = process;
     this.said = said;
+    this.#log = log;
   }
 
   /** Start it, and wait for the line. */
@@ -22,13 +29,13 @@ export class Child {
     env: Record<string, string> = {},
   ): Promise<Child> {
     const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env: { ...process.env, ...env } });
-    let errors = "";
+    const log: Log = { text: "" };
     child.stderr.on("data", (text) => {
-      errors += text;
+      log.text += text;
     });
     const ended = new Promise<never>((_, reject) => {
       child.on("error", reject);
-      child.on("exit", (code) => reject(new Error(`${command} ended with ${code} before it was ready:\n${errors}`)));
+      child.on("exit", (code) => reject(new Error(`${command} ended with ${code} before it was ready:\n${log.text}`)));
     });
     ended.catch(() => {});
     const line = new Promise<string>((resolve) => {
@@ -39,7 +46,22 @@ export class Child {
         }
       });
     });
-    return new Child(child, await Promise.race([line, ended]));
+    return new Child(child, await Promise.race([line, ended]), log);
+  }
+
+  /** What its standard error has, or will have, in the first group of this pattern. */
+  logged(pattern: RegExp): Promise<string> {
+    return new Promise((resolve) => {
+      const look = (): void => {
+        const found = pattern.exec(this.#log.text);
+        if (found !== null) {
+          this.#process.stderr?.off("data", look);
+          resolve(found[1] as string);
+        }
+      };
+      this.#process.stderr?.on("data", look);
+      look();
+    });
   }
 
   /** End it by force. */
