@@ -15,6 +15,14 @@ export default defineConfig({
           globalSetup: "test/support/through_port.ts",
         },
       },
+      {
+        test: {
+          ...browser,
+          name: "pictures",
+          include: ["test/pictures/*.test.ts"],
+          globalSetup: "test/support/through_port.ts",
+        },
+      },
       { test: { ...browser, name: "envoy", globalSetup: "test/support/through_envoy.ts" } },
     ],
   },
