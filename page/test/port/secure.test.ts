@@ -6,12 +6,16 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { Child } from "../../../clients/typescript/test/support/child.js";
 import { Chromium } from "../../../clients/typescript/test/support/chromium.js";
 import { PROJECT, PYTHON } from "../../../clients/typescript/test/support/python.js";
 import { PageServer } from "../support/page_server.js";
+
+const LOGIN_PROXY = fileURLToPath(new URL("../support/login_proxy.py", import.meta.url));
 
 let chromium: Chromium;
 
@@ -65,6 +69,24 @@ describe("a server that wants tokens", () => {
     const other = await chromium.open(page.url());
     await other.waitForSelector("input[name=token]");
     await other.close();
+  });
+
+  test("stands behind a login that puts the token in the place of a password", async () => {
+    const proxy = await Child.start(PYTHON, [LOGIN_PROXY, new URL(server.page).port, token], /^(\d+)$/, {
+      PYTHONPATH: `${PROJECT}tests`,
+    });
+    const address = `http://127.0.0.1:${proxy.said}/`;
+    const stranger = await fetch(address);
+    expect(stranger.status).toBe(401);
+    await stranger.body?.cancel();
+    const httpCredentials = { username: "alice", password: "wonderland" };
+    const own = await chromium.open(address, { httpCredentials });
+    await own.waitForSelector('.status[data-state="idle"]');
+    await own.click("button.primary");
+    await own.waitForSelector('.status[data-state="done"]');
+    expect(await own.$("input[name=token]")).toBeNull();
+    await own.close();
+    await proxy.endInput();
   });
 });
 
