@@ -30,9 +30,6 @@ STRICT = (
 )
 """On everything that a browser could show."""
 
-CLOSE = ("connection", "close")
-"""The rest of the request is not read."""
-
 Headers = Sequence[tuple[str, str]]
 
 
@@ -55,5 +52,5 @@ async def answer(send: Send, status: int, headers: Headers, body: bytes = b"") -
 
 
 async def refuse(send: Send, status: int, words: str, headers: Headers = ()) -> None:
-    """Answer why not, in words, and read no more of this connection."""
-    await answer(send, status, [("content-type", "text/plain; charset=utf-8"), CLOSE, *headers], f"{words}\n".encode())
+    """Answer why not, in words."""
+    await answer(send, status, [("content-type", "text/plain; charset=utf-8"), *headers], f"{words}\n".encode())

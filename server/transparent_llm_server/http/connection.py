@@ -21,7 +21,7 @@ class Waits:
     """How long a connection may wait for its client, in seconds. 0: for ever."""
 
     arrival_s: float
-    """For the next head of a request, whole."""
+    """For the next head of a request, whole; and for the rest of one that was answered before all of it had come."""
 
     stall_s: float
     """For any of what was sent to be taken."""
@@ -55,13 +55,18 @@ class Connection(H11Protocol):
             self.abort()
 
     def is_overdue(self, now: float) -> bool:
-        """Whether its client has sent no whole head, or taken nothing, for too long. To be asked again and again."""
+        """Whether its client has sent no whole head, or taken nothing, for too long. To be asked again and again.
+
+        What comes of a request that was answered already is thrown away: to close at once would take the answer, which
+        may be on its way, from the client.
+        """
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent_bytes:
             self._unsent_bytes, self._taken_at = unsent, now
-        awaits_head = self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE
-        is_silent = awaits_head and 0 < self._waits.arrival_s < now - self._ready_at
-        return is_silent or 0 < self._waits.stall_s < now - self._taken_at
+        states = (self.conn.our_state, self.conn.their_state)
+        awaits_request = states in ((h11.IDLE, h11.IDLE), (h11.DONE, h11.SEND_BODY))
+        is_late = awaits_request and 0 < self._waits.arrival_s < now - self._ready_at
+        return is_late or 0 < self._waits.stall_s < now - self._taken_at
 
     def abort(self) -> None:
         """End it without sending what is left."""

@@ -64,7 +64,7 @@ class Endpoint:
         self._uvicorn, self._state = _uvicorn(application, config), ServerState()
         self._sockets: list[socket.socket] = []
         self._folder = ""
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[Connection, asyncio.Task[None]] = {}
         self._loop: Future[asyncio.AbstractEventLoop] = Future()
         self._ending: asyncio.Event | None = None
         self._ends_at = 0.0
@@ -147,27 +147,25 @@ class Endpoint:
                 log.warning("the page's port cannot accept a connection: %s", error)
                 await asyncio.sleep(_LOOK_S)
                 continue
-            if len(self._state.connections) + len(self._handshakes) >= _MOST_CONNECTIONS + _TOLD_SO:
+            if len(self._handshakes.keys() | self._state.connections) >= _MOST_CONNECTIONS + _TOLD_SO:
                 accepted.close()
                 continue
-            task = loop.create_task(self._connect(accepted))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            connection = Connection(self._uvicorn, self._state, self._waits)
+            self._handshakes[connection] = loop.create_task(self._connect(connection, accepted))
 
-    async def _connect(self, accepted: socket.socket) -> None:
+    async def _connect(self, connection: Connection, accepted: socket.socket) -> None:
         """Shake hands; what fails is a client's to see."""
         try:
             context = self._contexts() if self._contexts is not None else None
             limit_s = self._handshake_s if context is not None else None
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(self._uvicorn, self._state, self._waits),
-                accepted,
-                ssl=context,
-                ssl_handshake_timeout=limit_s,
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=limit_s
             )
         except OSError as error:
             accepted.close()
             log.debug("a connection to the page's port failed: %s", error)
+        finally:
+            self._handshakes.pop(connection, None)
 
     async def _look(self) -> None:
         """Connections that wait too long for their client are ended."""
@@ -184,7 +182,7 @@ class Endpoint:
 
     async def _end_connections(self) -> None:
         """Those that are idle now, those that are at something when that is over, and the rest when time is."""
-        for handshake in self._handshakes:
+        for handshake in self._handshakes.values():
             handshake.cancel()
         for connection in self._connections():
             connection.shutdown()

@@ -83,7 +83,7 @@ class Gateway:
         try:
             await self._made(request, receive, send)
         except RefusedError as error:
-            await answer.begin(send, 200, [*_HEADERS, answer.CLOSE])
+            await answer.begin(send, 200, _HEADERS)
             await answer.add(send, grpc_web.trailers_frame(error.status), more=False)
 
     async def _made(self, request: Request, receive: Receive, send: Send) -> None:
@@ -97,7 +97,7 @@ class Gateway:
             message = await self._message(receive) if is_read else b""  # refused by the server, which says and logs why
             with self._counted():
                 call = self._begun(request, message, timeout)
-                await _answered(call, receive, send, closes=not is_read)
+                await _answered(call, receive, send)
         except _LeftError:
             return
 
@@ -146,14 +146,14 @@ async def _arrived(arriving: Arriving, receive: Receive) -> bytes:
             return arriving.message()
 
 
-async def _answered(call: _Call, receive: Receive, send: Send, *, closes: bool) -> None:
+async def _answered(call: _Call, receive: Receive, send: Send) -> None:
     """Pass on what comes, each message when there is room for it; if the browser leaves, the call ends at once."""
     leaving = asyncio.ensure_future(_left(receive))
     leaving.add_done_callback(lambda _: call.cancel())
     try:
         metadata = await call.initial_metadata()
         passed = [(str(key), str(value)) for key, value in metadata or () if key in _PASSED_BACK]
-        await answer.begin(send, 200, [*_HEADERS, *passed, *([answer.CLOSE] if closes else [])])
+        await answer.begin(send, 200, [*_HEADERS, *passed])
         with suppress(grpc.RpcError):  # its status is told below
             while (message := await call.read()) is not grpc.aio.EOF:
                 await answer.add(send, grpc_web.message_frame(message), more=True)

@@ -137,15 +137,25 @@ def test_a_body_is_one_whole_message(server: Server, body: bytes, code: str, wor
     assert words in said[1]
 
 
-def test_a_message_that_is_too_large_is_refused_before_it_comes(server: Server) -> None:
+def test_a_message_that_is_too_large_is_refused_before_it_comes() -> None:
+    """What comes of it all the same is not kept, and not listened to for long."""
+    with running(page="127.0.0.1:0", request_arrival_s=1.0) as server:
+        connection = http.client.HTTPConnection(server.page_address.removeprefix("http://"), timeout=SOON)
+        connection.putrequest("POST", INFO)
+        connection.putheader("content-type", "application/grpc-web+proto")
+        connection.putheader("content-length", str(2**40))
+        connection.endheaders(b"\0\x40\x00\x00\x00")
+        assert b"grpc-status: 8" in connection.getresponse().read()
+        with pytest.raises(ConnectionError):
+            send_for_ever(connection)
+        connection.close()
+
+
+def test_a_refused_call_leaves_its_connection_to_the_next(server: Server) -> None:
     connection = http.client.HTTPConnection(server.page_address.removeprefix("http://"), timeout=SOON)
-    connection.putrequest("POST", INFO)
-    connection.putheader("content-type", "application/grpc-web+proto")
-    connection.putheader("content-length", str(2**30))
-    connection.endheaders(b"\0\x40\x00\x00\x00")
-    answer = connection.getresponse()
-    assert b"grpc-status: 8" in answer.read()
-    assert answer.headers["connection"] == "close"
+    for path, status in ((f"/{SERVICE}/Nothing", "12"), (INFO, "0")) * 3:
+        connection.request("POST", path, frame(b""), {"content-type": "application/grpc-web"})
+        assert f"grpc-status: {status}\r".encode() in connection.getresponse().read()
     connection.close()
 
 
@@ -266,3 +276,8 @@ def test_a_large_message_is_told_why_it_is_refused() -> None:
             assert "grpc-status-details-bin" in answer.trailers
     finally:
         server.stop()
+
+
+def send_for_ever(connection: http.client.HTTPConnection) -> None:
+    while True:
+        connection.sock.sendall(bytes(2**20))
