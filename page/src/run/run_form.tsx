@@ -3,16 +3,30 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
+import { Problem } from "../shown/advice.js";
+import { EXAMPLES, sentencesOf, withSentence } from "./sentences.js";
 
-const EXAMPLES = [
-  "My lord, the king of France is dead; my lord, the king of",
-  "What say you, gentle friend? What say you,",
-];
 const MOST_CHARACTERS = 100_000;
 
 export function RunForm(): JSX.Element {
   const page = usePage();
   const [sentence, setSentence] = useState(EXAMPLES[0] as string);
+  const [sentences, setSentences] = useState<readonly string[]>(EXAMPLES);
+  const [error, setError] = useState<unknown>();
+  const choose = (chosen: string): void => {
+    setSentence(chosen);
+    setSentences(withSentence(sentences, chosen));
+  };
+  const open = async (file: File | undefined): Promise<void> => {
+    try {
+      const found = file === undefined ? [] : await sentencesOf(file);
+      setSentences(found.reduce(withSentence, sentences));
+      setSentence(found.at(-1) ?? sentence);
+      setError(undefined);
+    } catch (problem) {
+      setError(problem);
+    }
+  };
   const models = page.connection.server.value?.models ?? [];
   const isBusy = page.status.value.kind === "busy";
   return (
@@ -20,6 +34,7 @@ export function RunForm(): JSX.Element {
       class="run"
       onSubmit={(event) => {
         event.preventDefault();
+        choose(sentence);
         void page.runSentence(sentence);
       }}
     >
@@ -65,19 +80,27 @@ export function RunForm(): JSX.Element {
           Stop
         </button>
         <label>
-          Example
-          <select
-            name="example"
-            onChange={(event) => {
-              setSentence(event.currentTarget.value);
-            }}
-          >
-            {EXAMPLES.map((example) => (
-              <option key={example}>{example}</option>
+          Sentences
+          <select name="sentences" value={sentence} onChange={(event) => choose(event.currentTarget.value)}>
+            {!sentences.includes(sentence) && <option value={sentence}>(what is typed)</option>}
+            {sentences.map((each) => (
+              <option key={each} value={each}>
+                {each}
+              </option>
             ))}
           </select>
         </label>
+        <label class="file">
+          Open a file of sentences, one a line
+          <input
+            type="file"
+            name="file"
+            accept="text/*"
+            onChange={(event) => void open(event.currentTarget.files?.[0])}
+          />
+        </label>
       </div>
+      {error !== undefined && <Problem error={error} />}
     </form>
   );
 }

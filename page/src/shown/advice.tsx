@@ -12,6 +12,7 @@ import {
   UnavailableError,
 } from "transparent-llm/web";
 import { RecipeError } from "../recipe/recipe.js";
+import { FileError } from "../run/sentences.js";
 
 /** For somebody who looks at the page. */
 export interface Advice {
@@ -24,6 +25,9 @@ export interface Advice {
 export function adviceFor(error: unknown): Advice {
   if (error instanceof RecipeError) {
     return { title: "The link cannot be shown", message: error.message, whatToDo: "Ask for it again, whole." };
+  }
+  if (error instanceof FileError) {
+    return { title: "The file cannot be opened", message: error.message, whatToDo: "Choose a smaller file of text." };
   }
   if (!(error instanceof TransparentLlmError)) {
     const whatToDo = "Reload it; if it fails again, that is a bug of this page.";
