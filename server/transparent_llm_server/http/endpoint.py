@@ -29,7 +29,7 @@ from transparent_llm_server.incidents import incident
 from transparent_llm_server.rpc.listener import bound_address, host_and_port, sockets_at
 
 log = logging.getLogger(__name__)
-_MOST_CONNECTIONS, _TOLD_SO = 256, 32
+MOST_CONNECTIONS, TOLD_SO = 256, 32
 """Open at a time; and those beyond, which are answered 503. More are closed unheard."""
 
 _KEEP_ALIVE_S = 10
@@ -147,7 +147,7 @@ class Endpoint:
                 log.warning("the page's port cannot accept a connection: %s", error)
                 await asyncio.sleep(_LOOK_S)
                 continue
-            if len(self._handshakes.keys() | self._state.connections) >= _MOST_CONNECTIONS + _TOLD_SO:
+            if len(self._handshakes.keys() | self._state.connections) >= MOST_CONNECTIONS + TOLD_SO:
                 accepted.close()
                 continue
             connection = Connection(self._uvicorn, self._state, self._waits)
@@ -214,6 +214,6 @@ def _uvicorn(application: Application, config: ServerConfig) -> Config:
         server_header=False,
         date_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        limit_concurrency=_MOST_CONNECTIONS + 1,
+        limit_concurrency=MOST_CONNECTIONS + 1,
         h11_max_incomplete_event_size=config.max_metadata_bytes,
     )

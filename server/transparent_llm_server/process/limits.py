@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.http.endpoint import MOST_CONNECTIONS, TOLD_SO
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ _MOST_FILES = 65_536
 def raise_limits(config: ServerConfig) -> None:
     """Have room for all calls that may be under way; warn where that cannot be had."""
     calls = config.max_streams + config.spare_threads
-    files, threads = calls * _FILES_OF_A_CALL + _OTHER_FILES, calls + torch.get_num_threads() + _OTHER_THREADS
+    pages = MOST_CONNECTIONS + TOLD_SO if config.page is not None else 0
+    files, threads = calls * _FILES_OF_A_CALL + pages + _OTHER_FILES, calls + torch.get_num_threads() + _OTHER_THREADS
     allowed = _raised(resource.RLIMIT_NOFILE, _MOST_FILES)
     if allowed < files:
         _warn("open files", allowed, files, calls, "LimitNOFILE, ulimit -n")
