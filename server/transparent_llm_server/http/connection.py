@@ -16,6 +16,28 @@ from uvicorn.server import ServerState
 from transparent_llm_server.http.request import CERTIFICATE
 
 
+class Http(h11.Connection):
+    """HTTP/1.1 as this port takes it: the body of a request has a length, as browsers give it.
+
+    One in chunks takes far longer to be read than to be sent, and of its length two readers may think differently.
+    """
+
+    why_not = ""
+    """Why a request was not taken, where that is told."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """What has come next.
+
+        Raises:
+            RemoteProtocolError: it is not taken.
+        """
+        event = super().next_event()
+        if isinstance(event, h11.Request) and any(name == b"transfer-encoding" for name, _ in event.headers):
+            self.why_not = "a body comes whole here, with its content-length, and not with a transfer-encoding"
+            raise h11.RemoteProtocolError(self.why_not)
+        return event
+
+
 @dataclass(frozen=True)
 class Waits:
     """How long a connection may wait for its client, in seconds. 0: for ever."""
@@ -32,6 +54,7 @@ class Connection(H11Protocol):
 
     def __init__(self, config: Config, state: ServerState, waits: Waits) -> None:
         super().__init__(config, state, {})
+        self.conn: Http = Http(h11.SERVER, config.h11_max_incomplete_event_size or 0)
         self._waits = waits
         self._ready_at = self._taken_at = time.monotonic()
         self._unsent_bytes = 0
@@ -46,6 +69,13 @@ class Connection(H11Protocol):
         """The next request may come."""
         self._ready_at = time.monotonic()
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is not taken; where that cannot be said any more, it is the end."""
+        try:
+            super().send_400_response(self.conn.why_not or msg)
+        except h11.LocalProtocolError:  # an answer has begun, or is to have no body
+            self.abort()
 
     def shutdown(self) -> None:
         """Close it now if nothing is under way, else after the answer that is."""
@@ -63,10 +93,18 @@ class Connection(H11Protocol):
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent_bytes:
             self._unsent_bytes, self._taken_at = unsent, now
-        states = (self.conn.our_state, self.conn.their_state)
-        awaits_request = states in ((h11.IDLE, h11.IDLE), (h11.DONE, h11.SEND_BODY))
-        is_late = awaits_request and 0 < self._waits.arrival_s < now - self._ready_at
-        return is_late or 0 < self._waits.stall_s < now - self._taken_at
+        is_silent = self._awaits_request() and 0 < self._waits.arrival_s < now - self._ready_at
+        return is_silent or 0 < self._waits.stall_s < now - self._taken_at
+
+    def _awaits_request(self) -> bool:
+        """Whether only its client can go on: with a head, or with a body that nobody wants, as it is answered already.
+
+        Who sends a request behind one that is not answered may be gone, and would be thought to wait: nothing more is
+        read until then.
+        """
+        theirs, ours = self.conn.their_state, self.conn.our_state
+        is_behind = theirs is h11.DONE and self.flow.read_paused
+        return (theirs is h11.IDLE and ours is h11.IDLE) or ours is h11.DONE or is_behind
 
     def abort(self) -> None:
         """End it without sending what is left."""

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health
 
-from transparent_llm.errors import AuthError, BusyError, DeadlineError
+from transparent_llm.errors import AuthError, BusyError, DeadlineError, InvalidRequestError
 from transparent_llm.wire.frames import NO_COMPRESSION
 from transparent_llm.wire.methods import QUEUE_POSITION_HEADER, RUN_KEY_HEADER, SERVICE
 from transparent_llm.wire.rpcs import RPCS
@@ -22,9 +22,11 @@ from transparent_llm_server.http.grpc_web import Arriving, RefusedError, Status
 from transparent_llm_server.http.request import Receive, Request, Send
 from transparent_llm_server.rpc.peer import forwarded
 
-PATHS = frozenset(
-    [f"/{SERVICE}/{rpc.name}" for rpc in RPCS] + [f"/{health.SERVICE_NAME}/{name}" for name in ("Check", "Watch")]
-)
+_HEALTH = frozenset(f"/{health.SERVICE_NAME}/{name}" for name in ("Check", "Watch"))
+_MOST_BYTES_OF_HEALTH = 1024
+"""Of a call that needs no token: it has a name, or nothing."""
+
+PATHS = _HEALTH | {f"/{SERVICE}/{rpc.name}" for rpc in RPCS}
 """What pages can call. Administrators have the port of gRPC."""
 
 _PASSED_ON = ("authorization", RUN_KEY_HEADER, QUEUE_POSITION_HEADER, "traceparent", "tracestate")
@@ -33,6 +35,7 @@ _PASSED_ON = ("authorization", RUN_KEY_HEADER, QUEUE_POSITION_HEADER, "tracepare
 _PASSED_BACK = frozenset({QUEUE_POSITION_HEADER})
 _HEADERS = (("content-type", grpc_web.MEDIA_TYPE), ("cache-control", "no-store"), answer.NOSNIFF)
 
+_Metadata = tuple[tuple[str, str], ...]
 _Call = Any  # grpc.aio.UnaryStreamCall[bytes, bytes]: its stubs do not say what its methods return
 
 
@@ -92,11 +95,14 @@ class Gateway:
         self._require_certificate(request)
         headers = request.headers
         timeout = grpc_web.timeout_of(headers["grpc-timeout"]) if "grpc-timeout" in headers else None
-        is_read = self._admission.may_call(headers.get("authorization"))
+        metadata = _metadata_of(request)
+        is_read = request.path in _HEALTH or self._admission.may_call(headers.get("authorization"))
+        most_bytes = min(self._most_bytes, _MOST_BYTES_OF_HEALTH) if request.path in _HEALTH else self._most_bytes
         try:
-            message = await self._message(receive) if is_read else b""  # refused by the server, which says and logs why
+            # refused by the server, which says and logs why
+            message = await self._message(receive, most_bytes) if is_read else b""
             with self._counted():
-                call = self._begun(request, message, timeout)
+                call = self._begun(request.path, message, timeout, metadata)
                 await _answered(call, receive, send)
         except _LeftError:
             return
@@ -108,10 +114,10 @@ class Gateway:
         except AuthError as error:
             raise grpc_web.refused(error) from None
 
-    async def _message(self, receive: Receive) -> bytes:
+    async def _message(self, receive: Receive, most_bytes: int) -> bytes:
         """That of a call, once it has come."""
         try:
-            return await asyncio.wait_for(_arrived(Arriving(self._most_bytes), receive), self._arrival_s)
+            return await asyncio.wait_for(_arrived(Arriving(most_bytes), receive), self._arrival_s)
         except asyncio.TimeoutError:
             said = f"the request did not arrive within {self._arrival_s:g} s"
             raise grpc_web.refused(DeadlineError(said)) from None
@@ -127,13 +133,24 @@ class Gateway:
         finally:
             self._under_way -= 1
 
-    def _begun(self, request: Request, message: bytes, timeout: float | None) -> _Call:
+    def _begun(self, path: str, message: bytes, timeout: float | None, metadata: _Metadata) -> _Call:
         """All are called as streams: what answers once is one of one message."""
         assert self._channel is not None, "open() comes first"
-        metadata = [(name, request.headers[name]) for name in _PASSED_ON if name in request.headers]
-        metadata.append(forwarded(request.host, request.port))
-        begin: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(request.path)
-        return begin(message, timeout=timeout, metadata=tuple(metadata))
+        begin: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
+        return begin(message, timeout=timeout, metadata=metadata)
+
+
+def _metadata_of(request: Request) -> _Metadata:
+    """What goes on of a request, and where it comes from.
+
+    Raises:
+        RefusedError: gRPC takes no such value.
+    """
+    passed_on = [(name, request.headers[name]) for name in _PASSED_ON if name in request.headers]
+    for name, value in passed_on:
+        if not (value.isascii() and value.isprintable()):
+            raise grpc_web.refused(InvalidRequestError(f"the header {name} has other characters than printable ASCII"))
+    return (*passed_on, forwarded(request.host, request.port))
 
 
 async def _arrived(arriving: Arriving, receive: Receive) -> bytes:

@@ -12,8 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
 
-from support.network.grpc_web import WebAnswer, asked, web_call
+from support.network.grpc_web import WebAnswer, asked, frame, posted, web_call
 from support.servers.certificates import Authority, shown_serial
 from support.servers.engines import SOON
 from support.servers.owners import BearerTokenFile
@@ -89,6 +90,22 @@ def test_a_call_without_a_token_is_refused_before_its_message_comes(server: Serv
     connection.endheaders(b"\0\0")
     assert b"grpc-status: 16" in connection.getresponse().read()
     connection.close()
+
+
+def test_health_needs_no_token_and_is_told_of_what_was_asked(server: Server) -> None:
+    known, other = (health_pb2.HealthCheckRequest(service=name).SerializeToString() for name in (SERVICE, "nothing"))
+    path = "/grpc.health.v1.Health/Check"
+    assert posted(server.page_address, path, frame(known)).messages == [b"\x08\x01"]
+    assert posted(server.page_address, path, frame(other)).trailers["grpc-status"] == "5"
+    assert posted(server.page_address, path, frame(b"\0" * 2000)).trailers["grpc-status"] == "8"
+
+
+@pytest.mark.parametrize("value", [b"Bearer a\tb", b"Bearer \xff", "Bearer ü".encode()])
+@pytest.mark.parametrize("name", ["authorization", "traceparent"])
+def test_what_metadata_cannot_have_is_told(server: Server, name: str, value: bytes) -> None:
+    answer = web_call(server.page_address, "ServerInfo", b"", **{name: value.decode("latin-1")})
+    assert answer.trailers["grpc-status"] == "3"
+    assert answer.trailers["grpc-message"] == f"the header {name} has other characters than printable ASCII"
 
 
 def test_only_some_headers_go_on() -> None:
