@@ -97,8 +97,8 @@ def test_a_head_that_is_too_long_is_refused() -> None:
 
 
 def test_more_connections_than_there_are_places_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_MOST_CONNECTIONS", 4)
-    monkeypatch.setattr(endpoint, "_TOLD_SO", 2)
+    monkeypatch.setattr(endpoint, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(endpoint, "TOLD_SO", 2)
     with running(page="127.0.0.1:0") as server, ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(connected(server))
