@@ -1,18 +1,16 @@
 /** What to run: a model and a sentence. */
 
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
-import { usePage } from "../page_state.js";
+import { EXAMPLES, usePage } from "../page_state.js";
 
-const EXAMPLES = [
-  "My lord, the king of France is dead; my lord, the king of",
-  "What say you, gentle friend? What say you,",
-];
 const MOST_CHARACTERS = 100_000;
 
 export function RunForm(): JSX.Element {
   const page = usePage();
-  const [sentence, setSentence] = useState(EXAMPLES[0] as string);
+  const sentence = page.sentence.value;
+  const setSentence = (text: string): void => {
+    page.sentence.value = text;
+  };
   const models = page.connection.server.value?.models ?? [];
   const isBusy = page.status.value.kind === "busy";
   return (
@@ -20,7 +18,7 @@ export function RunForm(): JSX.Element {
       class="run"
       onSubmit={(event) => {
         event.preventDefault();
-        void page.runSentence(sentence);
+        void page.runSentence();
       }}
     >
       {models.length > 1 && (
@@ -68,10 +66,14 @@ export function RunForm(): JSX.Element {
           Example
           <select
             name="example"
+            value={EXAMPLES.find((example) => example === sentence) ?? ""}
             onChange={(event) => {
               setSentence(event.currentTarget.value);
             }}
           >
+            <option value="" hidden>
+              your own
+            </option>
             {EXAMPLES.map((example) => (
               <option key={example}>{example}</option>
             ))}
