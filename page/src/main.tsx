@@ -14,15 +14,27 @@ render(
   </PageContext.Provider>,
   document.getElementById("page") as HTMLElement,
 );
-void begin();
+void told(begin);
+
+addEventListener("hashchange", () => void told(showLink));
 
 async function begin(): Promise<void> {
+  recipeOf(location.hash); // a damaged link is told before anything is asked
+  await state.greet();
+  await showLink();
+}
+
+/** Run what the address says. */
+async function showLink(): Promise<void> {
+  const recipe = recipeOf(location.hash);
+  if (recipe !== undefined) {
+    await state.runRecipe(recipe);
+  }
+}
+
+async function told(work: () => Promise<void>): Promise<void> {
   try {
-    const recipe = recipeOf(location.hash);
-    await state.greet();
-    if (recipe !== undefined) {
-      await state.runRecipe(recipe);
-    }
+    await work();
   } catch (error) {
     state.status.value = { kind: "failed", words: "", error };
   }

@@ -11,6 +11,7 @@ import { TABS, type Tab, usePage } from "./page_state.js";
 import { ModelCard } from "./run/model_card.js";
 import { RunForm } from "./run/run_form.js";
 import type { RunView } from "./run/run_view.js";
+import { ShownRun } from "./run/shown_run.js";
 import { StatusLine } from "./run/status_line.js";
 
 const NAMES: Readonly<Record<Tab, string>> = {
@@ -58,6 +59,7 @@ function Views({ run }: { readonly run: RunView }): JSX.Element {
   };
   return (
     <>
+      <ShownRun run={run} />
       <div class="tabs" role="tablist" aria-label="Views" onKeyDown={onKeyDown}>
         {TABS.map((each) => (
           <button

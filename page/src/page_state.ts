@@ -1,6 +1,6 @@
 /** The state of the page, and what its controls do. */
 
-import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 import { AuthError, type ContributionGraph, UnavailableError } from "transparent-llm/web";
@@ -9,6 +9,7 @@ import type { Connection } from "./connection/connection.js";
 import { isSame, type Selection } from "./graph/selection.js";
 import { type EditSpec, fragmentOf, isPatch, type Recipe, type RunRecipe } from "./recipe/recipe.js";
 import { type RunInput, RunView } from "./run/run_view.js";
+import { EXAMPLES } from "./run/sentences.js";
 import { isStopped } from "./shown/advice.js";
 
 export const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
@@ -28,6 +29,8 @@ export class PageState {
   readonly tab: Signal<Tab> = signal("graph");
   readonly status: Signal<Status> = signal({ kind: "idle", words: "Type a sentence and run it." });
   readonly model = signal("");
+  /** What stands in the field for it; it may be another one than that of `run`. */
+  readonly sentence: Signal<string> = signal(EXAMPLES[0]);
   /** What is looked at. */
   readonly run: Signal<RunView | undefined> = signal(undefined);
   /** What it is compared with. */
@@ -92,11 +95,13 @@ export class PageState {
     }
   }
 
-  /** Run a sentence, and show it as soon as it has run. What was shown before stays until then. */
-  async runSentence(sentence: string): Promise<void> {
+  /** Run the sentence, and show it as soon as it has run. What was shown before stays until then. */
+  async runSentence(): Promise<void> {
+    const sentence = this.sentence.value;
     await this.#work(async (stop) => {
       const run = await RunView.begin(this.connection.client(this.model.value), { sentence, edits: [] }, stop);
       this.#show(run);
+      this.#share("push");
       await this.#paint([run], stop);
     });
   }
@@ -110,6 +115,9 @@ export class PageState {
       const main = await RunView.begin(client, run, stop, from);
       const second = other && (await RunView.begin(client.copy(), other, stop, from));
       this.#show(main, second, from);
+      const served = this.connection.server.value?.models.find(({ name }) => name === main.model.name);
+      this.sentence.value = main.sentence(served ?? { prependsBos: false });
+      this.#share("replace");
       await this.#paint(second === undefined ? [main] : [main, second], stop);
     });
   }
@@ -127,6 +135,20 @@ export class PageState {
       this.#showOther(second);
       await this.#paint([main, second], stop);
     });
+  }
+
+  /** Look inside what is compared with, and compare it with what was looked at. */
+  swap(): void {
+    const [run, other] = [this.run.value, this.other.value];
+    if (run !== undefined && other !== undefined) {
+      batch(() => {
+        this.run.value = other;
+        this.other.value = run;
+        this.source.value = isEdited(run) || isEdited(other) ? this.source.value : run;
+        this.#lookAnew();
+      });
+      this.#share("push");
+    }
   }
 
   /** Stop what is under way, here and on the server. What has arrived stays. */
@@ -160,21 +182,25 @@ export class PageState {
     this.other.value = other;
     this.source.value = source ?? (isEdited(other) ? undefined : other);
     this.draft.value = other?.edits ?? [];
+    this.#lookAnew();
+  }
+
+  /** Nothing that was chosen of another run stays. */
+  #lookAnew(): void {
     this.refused.value = undefined;
     this.start.value = -1;
     this.selection.value = undefined;
     this.pins.value = [];
-    this.#share();
   }
 
   #showOther(other: RunView): void {
     this.other.value = other;
     this.source.value = isEdited(other) ? this.source.value : other;
-    this.#share();
+    this.#share("push");
   }
 
-  /** The address bar has the recipe of what is shown. */
-  #share(): void {
+  /** The address bar has the recipe of what is shown; what was pushed is left by the browser's own way back. */
+  #share(how: "push" | "replace"): void {
     const [run, other, source] = [this.run.value, this.other.value, this.source.value];
     if (run !== undefined) {
       const isNeeded = source !== undefined && [...run.edits, ...(other?.edits ?? [])].some(isPatch);
@@ -184,7 +210,12 @@ export class PageState {
         ...(other && { other: other.recipe }),
         ...(isNeeded && { source: source.recipe }),
       };
-      history.replaceState(null, "", fragmentOf(recipe));
+      const fragment = fragmentOf(recipe);
+      if (how === "replace" || location.hash === "") {
+        history.replaceState(null, "", fragment);
+      } else if (fragment !== location.hash) {
+        history.pushState(null, "", fragment);
+      }
     }
   }
 
@@ -207,7 +238,7 @@ export class PageState {
     this.status.value = { kind: "busy", words: "Asking the server …" };
     const began = performance.now();
     try {
-      await work(stop.signal);
+      await this.connection.watched(work(stop.signal));
       if (this.#stop === stop) {
         this.status.value = { kind: "done", words: this.#done(performance.now() - began) };
       }
@@ -230,7 +261,7 @@ export class PageState {
 
   #done(ms: number): string {
     const { model, nTokens } = this.run.value as RunView;
-    return `${model.name}: ${nTokens} tokens, ${model.nLayers} layers of ${model.nHeads} heads, in ${(ms / 1000).toFixed(1)} s.`;
+    return `${model.name}: ${nTokens} ${nTokens === 1 ? "token" : "tokens"}, ${model.nLayers} layers of ${model.nHeads} heads, in ${(ms / 1000).toFixed(1)} s.`;
   }
 }
 

@@ -47,7 +47,9 @@ function Comparison({ pair }: { readonly pair: Pair }): JSX.Element {
   return (
     <section class="comparison" aria-label="Comparison" data-run={second.llm.runId}>
       <TokenRows pair={pair} pos={pos} />
-      {second.edits.length > 0 && <Effects run={second} />}
+      {[first, second].map(
+        (run, i) => run.edits.length > 0 && <Effects key={i} run={run} name={pair.names[i] as string} />,
+      )}
       <Divergence pair={pair} />
       {other === undefined ? (
         <p class="placeholder">

@@ -4,26 +4,13 @@ import type { JSX } from "preact";
 import { usePage } from "../page_state.js";
 import type { RunView } from "../run/run_view.js";
 import { Problem } from "../shown/advice.js";
-import { visible } from "../shown/token_text.js";
-import { useRead } from "../shown/use_read.js";
 import { canRun } from "./draft.js";
-import { editWords } from "./edit_words.js";
+import { useEditWords } from "./use_edit_words.js";
 
 export function EditList({ run }: { readonly run: RunView }): JSX.Element {
   const page = usePage();
   const draft = page.draft.value;
-  const ids = [...new Set(draft.flatMap((spec) => (spec.op === "steer" ? [spec.token] : [])))];
-  const names = useRead(
-    async (signal) => {
-      const strings = ids.length === 0 ? [] : await run.llm.tokensToStrings(ids, { signal });
-      return new Map(ids.map((id, i) => [id, strings[i] as string]));
-    },
-    [run.llm.runId, ids.join()],
-  );
-  const tokenOf = (id: number): string => {
-    const name = names.value?.get(id);
-    return name === undefined ? `token ${id}` : `“${visible(name)}”`;
-  };
+  const allWords = useEditWords(run, draft);
   const remove = (index: number): void => {
     page.draft.value = draft.filter((_, i) => i !== index);
   };
@@ -33,8 +20,8 @@ export function EditList({ run }: { readonly run: RunView }): JSX.Element {
         <p class="quiet">No edits yet. The details of the graph offer some too.</p>
       ) : (
         <ol aria-label="Edits">
-          {draft.map((spec, i) => {
-            const words = editWords(spec, tokenOf);
+          {draft.map((_, i) => {
+            const words = allWords[i] as string;
             return (
               <li key={`${i}-${words}`}>
                 {words}{" "}

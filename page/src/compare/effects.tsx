@@ -9,10 +9,10 @@ import type { Pair } from "./pair.js";
 import { ScrollFrame } from "./scroll_frame.js";
 
 /** The report of each edit, in the server's words. */
-export function Effects({ run }: { readonly run: RunView }): JSX.Element {
+export function Effects({ run, name }: { readonly run: RunView; readonly name: string }): JSX.Element {
   return (
     <section class="card effects">
-      <h3>What each edit did</h3>
+      <h3>What each edit did ({name.toLowerCase()})</h3>
       <ScrollFrame name="What each edit did">
         <table>
           <thead>

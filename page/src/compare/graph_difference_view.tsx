@@ -55,7 +55,11 @@ export function GraphDifference({
           </p>
           {found.differences.length > 0 && (
             <>
-              <Drawing pair={pair} found={found.differences.slice(0, MOST_DRAWN)} />
+              <Drawing
+                pair={pair}
+                end={at[0] - pair.alignment.offsets[0]}
+                found={found.differences.slice(0, MOST_DRAWN)}
+              />
               <DifferenceTable pair={pair} found={found.differences.slice(0, MOST_LISTED)} />
             </>
           )}
@@ -66,7 +70,16 @@ export function GraphDifference({
 }
 
 /** Weaker edges are dashed, stronger ones are not. */
-function Drawing({ pair, found }: { readonly pair: Pair; readonly found: readonly Difference[] }): JSX.Element {
+function Drawing({
+  pair,
+  end,
+  found,
+}: {
+  readonly pair: Pair;
+  /** The pair of positions to which the paths lead. */
+  readonly end: number;
+  readonly found: readonly Difference[];
+}): JSX.Element {
   const { labels, first } = pair;
   const layout = new Layout(labels.length, first.model.nLayers);
   const nodes = new Map(
@@ -122,6 +135,7 @@ function Drawing({ pair, found }: { readonly pair: Pair; readonly found: readonl
             <text
               key={i}
               class="token-label"
+              data-in-sight={i === end ? "" : undefined}
               transform={`translate(${layout.column(i) + 4} ${layout.height + 12}) rotate(-40)`}
               text-anchor="end"
             >

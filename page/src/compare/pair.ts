@@ -48,7 +48,7 @@ export class Pair {
   /** What the two are called. */
   get names(): readonly [first: string, second: string] {
     if (this.first.edits.length > 0) {
-      return ["First run", "Second run"]; // of a link: the page itself shows no edited run first
+      return this.second.edits.length > 0 ? ["First run", "Second run"] : ["Edited", "Unedited"];
     }
     return this.second.edits.length > 0 ? ["Unedited", "Edited"] : ["This sentence", "Other sentence"];
   }

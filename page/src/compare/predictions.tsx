@@ -31,7 +31,13 @@ export function Predictions({
   return (
     <section class="card predictions">
       <h3>
-        The next token after “<TokenText token={first.tokens[at[0]] ?? ""} />” ({at.join(" and ")})
+        The next token after <Place run={first} pos={at[0]} />
+        {(at[0] !== at[1] || first.tokenIds[at[0]] !== second.tokenIds[at[1]]) && (
+          <>
+            {" "}
+            and <Place run={second} pos={at[1]} />
+          </>
+        )}
       </h3>
       <Reading of={read}>
         {(tokens) => (
@@ -62,6 +68,14 @@ export function Predictions({
         )}
       </Reading>
     </section>
+  );
+}
+
+function Place({ run, pos }: { readonly run: RunView; readonly pos: number }): JSX.Element {
+  return (
+    <>
+      “<TokenText token={run.tokens[pos] ?? ""} />” ({pos})
+    </>
   );
 }
 

@@ -4,10 +4,9 @@ import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
 import { Problem } from "../shown/advice.js";
-import { visible } from "../shown/token_text.js";
+import { shortened } from "../shown/token_text.js";
 
 const MOST_CHARACTERS = 100_000;
-const MOST_SHOWN = 160;
 
 export function SentenceForm(): JSX.Element {
   const page = usePage();
@@ -41,13 +40,4 @@ export function SentenceForm(): JSX.Element {
       )}
     </form>
   );
-}
-
-/** With its last words, by which most sentences differ that are compared. */
-function shortened(tokens: readonly string[]): string {
-  const text = tokens
-    .map((token) => visible(token))
-    .join("")
-    .replaceAll("·", " ");
-  return text.length > MOST_SHOWN ? `…${text.slice(1 - MOST_SHOWN)}` : text;
 }

@@ -27,7 +27,7 @@ export function TokenRows({ pair, pos }: { readonly pair: Pair; readonly pos: nu
                   const at = column - shift + ahead;
                   const token = first.tokens[at];
                   return (
-                    <td key={column}>
+                    <td key={column} data-in-sight={at === pos ? "" : undefined}>
                       {token !== undefined && (
                         <button
                           type="button"

@@ -6,6 +6,8 @@ import { connect, type RemoteTransparentLlm, type ServerInfo, UnavailableError }
 const TOKEN = "transparent-llm-token";
 const POLL_MS = 2000;
 const CALL_MS = 120_000;
+/** A call that takes longer than this may wait for a server that is gone: the client itself waits half a minute. */
+const SLOW_MS = 3000;
 
 /** Where the service is: what the page's own head names, or else where the page came from. */
 export function serverAddress(): string {
@@ -25,6 +27,7 @@ export class Connection {
   /** Called when the server is back. */
   onReturn: () => void = () => {};
   #polls: ReturnType<typeof setTimeout> | undefined;
+  #isLooking = false;
 
   constructor(address: string) {
     this.address = address;
@@ -67,6 +70,23 @@ export class Connection {
     if (error instanceof UnavailableError && this.#polls === undefined) {
       this.isThere.value = false;
       this.#polls = setTimeout(() => void this.#poll(), POLL_MS);
+    }
+  }
+
+  /** A call, while which it is told if nobody is there any more. */
+  async watched<T>(call: Promise<T>): Promise<T> {
+    const looks = setInterval(() => void this.#look(), SLOW_MS);
+    return call.finally(() => clearInterval(looks));
+  }
+
+  /** Somebody who is there may well be busy: only who cannot be reached is gone. */
+  async #look(): Promise<void> {
+    if (!this.#isLooking && this.isThere.value) {
+      this.#isLooking = true;
+      const llm = this.client("");
+      await llm.serverInfo({ timeoutMs: POLL_MS }).catch((error: unknown) => this.failed(error));
+      llm.close();
+      this.#isLooking = false;
     }
   }
 

@@ -15,7 +15,7 @@ export function Details({ run }: { readonly run: RunView }): JSX.Element {
   const isPinned = pins.value.some((pin) => isSame(pin, chosen));
   const open = chosen === undefined || isPinned ? pins.value : [chosen, ...pins.value];
   return (
-    <aside class="details" aria-label="Details" aria-live="polite">
+    <aside class="details" aria-label="Details">
       {open.length === 0 && (
         <p class="placeholder">
           Click a circle for its top tokens, an edge into attention for its heads, a square for its neurons.

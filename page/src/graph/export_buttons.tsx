@@ -1,6 +1,7 @@
 /** The graph as a file: a picture, or its numbers. */
 
 import type { JSX } from "preact";
+import { useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
 import type { RunView } from "../run/run_view.js";
 import { fileName, save } from "../shown/save.js";
@@ -11,6 +12,15 @@ const MOST_PIXELS = 8192;
 
 export function ExportButtons({ run }: { readonly run: RunView }): JSX.Element {
   const page = usePage();
+  const [said, setSaid] = useState("");
+  const copy = async (): Promise<void> => {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      setSaid("Copied.");
+    } catch {
+      setSaid("This browser does not let the page copy. The address bar has the link.");
+    }
+  };
   const svg = (): string => {
     const drawn = new DrawnGraph(page.graph.value, run.nTokens, run.model.nLayers);
     return graphSvg(drawn, run.tokens, `${run.model.name}: contribution graph`);
@@ -27,9 +37,10 @@ export function ExportButtons({ run }: { readonly run: RunView }): JSX.Element {
       <button type="button" onClick={() => save(name("json"), JSON.stringify(numbers(), undefined, 1))}>
         JSON
       </button>
-      <button type="button" onClick={() => void navigator.clipboard.writeText(location.href)}>
+      <button type="button" onClick={() => void copy()}>
         Copy the link
       </button>
+      <span role="status">{said}</span>
     </div>
   );
 

@@ -28,7 +28,13 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
   const graph = page.graph.value;
   const { nTokens, model } = run;
   const drawn = useMemo(() => new DrawnGraph(graph, nTokens, model.nLayers), [graph, nTokens, model.nLayers]);
-  const zoomer = useZoom(canvas, drawn, size, setView);
+  const zoomer = useZoom(
+    canvas,
+    drawn,
+    size,
+    page.start.value < 0 ? nTokens + page.start.value : page.start.value,
+    setView,
+  );
   useSize(canvas, setSize);
   const marks: Marks = {
     start: page.start.value,

@@ -17,7 +17,7 @@ export function describe(hit: Hit, tokens: readonly string[], drawn: DrawnGraph)
       const rest =
         strongest === undefined
           ? "no edge enters it"
-          : `${entering.length} edges enter it, the strongest ${strongest.edge.weight.toFixed(3)} from ${place(strongest, tokens)}`;
+          : `${entering.length === 1 ? "1 edge enters it," : `${entering.length} edges enter it, the strongest`} ${strongest.edge.weight.toFixed(3)} from ${place(strongest, tokens)}`;
       return `${nodeWords(hit.node, tokens, visible)}: ${rest}`;
     }
   }

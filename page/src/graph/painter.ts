@@ -267,7 +267,8 @@ class Painter {
     pen.textBaseline = "middle";
     for (let pos = first; pos <= last; pos++) {
       const x = view.x + drawn.layout.column(pos) * view.k;
-      if (pos % every === 0 && x >= LEFT) {
+      const isNamed = pos === chosen || (pos % every === 0 && Math.abs(pos - chosen) >= every);
+      if (isNamed && x >= LEFT) {
         pen.save();
         pen.fillStyle = pos === chosen ? colours.chosen : colours.ink;
         pen.translate(x + 4, this.height - BOTTOM + 12);

@@ -5,7 +5,7 @@ import { type ZoomBehavior, type ZoomTransform, zoom, zoomIdentity } from "d3-zo
 import { useEffect, useRef } from "preact/hooks";
 import type { Size } from "./canvas.js";
 import type { DrawnGraph } from "./drawn_graph.js";
-import type { Layout } from "./layout.js";
+import { COLUMN, type Layout } from "./layout.js";
 import { BOTTOM, LEFT } from "./painter.js";
 import type { GraphNode } from "./selection.js";
 
@@ -23,11 +23,16 @@ export interface Zoomer {
   reveal(node: GraphNode): void;
 }
 
-/** Zoom and pan, as the hands of people expect it; the page itself scrolls by the wheel. */
+/**
+ * Zoom and pan, as the hands of people expect it; the page itself scrolls by the wheel.
+ *
+ * @param start the position where the paths end: it is in sight where a row is too long for all of it.
+ */
 export function useZoom(
   canvas: { current: HTMLCanvasElement | null },
   drawn: DrawnGraph,
   size: Size,
+  start: number,
   onView: (view: ZoomTransform) => void,
 ): Zoomer {
   const behaviour = useRef<ZoomBehavior<HTMLCanvasElement, unknown>>();
@@ -48,7 +53,9 @@ export function useZoom(
   }, [canvas, onView]);
   const fitted = (): ZoomTransform => {
     const k = Math.max(0.35, Math.min(fittingZoom(layout, width), (height - BOTTOM) / layout.height));
-    return zoomIdentity.translate(LEFT, Math.max(0, (height - BOTTOM - layout.height * k) / 2)).scale(k);
+    const rest = width - LEFT - RIGHT - layout.width * k; // below 0: the end of the paths is in sight, not the first token
+    const x = LEFT + Math.min(0, Math.max(rest, width - LEFT - RIGHT - (layout.column(start) + COLUMN) * k));
+    return zoomIdentity.translate(x, Math.max(0, (height - BOTTOM - layout.height * k) / 2)).scale(k);
   };
   const to = (transform: ZoomTransform): void => {
     const made = behaviour.current;

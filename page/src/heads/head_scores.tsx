@@ -32,6 +32,8 @@ export function HeadScores({
     async (layer, signal) => (await run.llm.headScores(0, layer, { kind, signal })).toFloat64(),
     [run, kind],
   );
+  const isAboutRepeats = kind === "induction" || kind === "duplicate";
+  const hasNoRepeat = new Set(run.tokenIds).size === run.nTokens;
   const layerOf = (row: number): number => nLayers - 1 - row;
   const most = kind === "entropy" ? Math.log(Math.max(2, run.nTokens)) : 1;
   return (
@@ -48,6 +50,9 @@ export function HeadScores({
       </label>
       <p class="quiet">
         {KINDS.find(([value]) => value === kind)?.[2]} A mean over the positions that can. Bright: {most.toFixed(1)}.
+        {isAboutRepeats && hasNoRepeat && (
+          <strong> No token of this row occurs twice: no position can, and all are 0.</strong>
+        )}
       </p>
       {error !== undefined && <Problem error={error} />}
       <Heatmap

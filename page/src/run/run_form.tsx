@@ -10,7 +10,10 @@ const MOST_CHARACTERS = 100_000;
 
 export function RunForm(): JSX.Element {
   const page = usePage();
-  const [sentence, setSentence] = useState(EXAMPLES[0] as string);
+  const sentence = page.sentence.value;
+  const setSentence = (text: string): void => {
+    page.sentence.value = text;
+  };
   const [sentences, setSentences] = useState<readonly string[]>(EXAMPLES);
   const [error, setError] = useState<unknown>();
   const choose = (chosen: string): void => {
@@ -35,7 +38,7 @@ export function RunForm(): JSX.Element {
       onSubmit={(event) => {
         event.preventDefault();
         choose(sentence);
-        void page.runSentence(sentence);
+        void page.runSentence();
       }}
     >
       {models.length > 1 && (

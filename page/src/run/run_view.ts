@@ -69,6 +69,11 @@ export class RunView {
     return this.tokens.length;
   }
 
+  /** The sentence, as far as the texts of single tokens say it. */
+  sentence({ prependsBos }: { readonly prependsBos: boolean }): string {
+    return this.tokens.slice(prependsBos ? 1 : 0).join("");
+  }
+
   /** What a link to share says of it. */
   get recipe(): RunRecipe {
     return { tokens: this.tokenIds, edits: this.edits };

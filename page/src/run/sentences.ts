@@ -1,10 +1,10 @@
 /** The sentences that can be chosen: examples, what was run, and those of a file of the user's, which goes nowhere. */
 
 /** Of the demo model's world. */
-export const EXAMPLES: readonly string[] = [
+export const EXAMPLES = [
   "My lord, the king of France is dead; my lord, the king of",
   "What say you, gentle friend? What say you,",
-];
+] as const;
 
 const MOST_SENTENCES = 500;
 const MOST_BYTES = 2 ** 20;

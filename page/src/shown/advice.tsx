@@ -68,7 +68,7 @@ function whatToDo(error: TransparentLlmError): string {
     return `Try again in ${Math.ceil(error.retryAfterS ?? 1)} s.`;
   }
   if (error instanceof NotSupportedError) {
-    return "This model has no such value; look at another one.";
+    return "This model, or this run with its edits, has no such value; look at another one.";
   }
   if (error instanceof NotFoundError) {
     return "Choose a model that is served, and run the sentence again.";

@@ -6,6 +6,8 @@ import { diverging, sequential } from "./scale.js";
 
 const SMALLEST = 12;
 const LARGEST = 30;
+/** What a map should not be higher than, as its frame is in heatmap's style. */
+const MOST_HEIGHT = 600;
 const LONGEST_LABEL = 14;
 const GAP = 6;
 const FONT = "12px ui-monospace, 'DejaVu Sans Mono', monospace";
@@ -54,7 +56,9 @@ export function Heatmap(props: HeatmapProps): JSX.Element {
       event.preventDefault();
       const from = cell ?? last;
       const [down = 0, right = 0] = step;
-      setCell({ row: within(from.row + down, last.row), column: within(from.column + right, last.column) });
+      const to = { row: within(from.row + down, last.row), column: within(from.column + right, last.column) };
+      setCell(to);
+      grid?.reveal(to);
     }
   };
   return (
@@ -112,14 +116,23 @@ class Grid {
     this.#props = props;
     this.#left = this.#widest(props.rows) + GAP;
     this.#top = this.#widest(props.columns) + GAP;
-    const fitting = Math.floor((room - this.#left) / Math.max(1, props.columns.length));
-    this.#size = Math.min(LARGEST, Math.max(SMALLEST, fitting));
+    const across = Math.floor((room - this.#left) / Math.max(1, props.columns.length));
+    const down = Math.floor((MOST_HEIGHT - this.#top) / Math.max(1, props.rows.length));
+    this.#size = Math.min(LARGEST, Math.max(SMALLEST, Math.min(across, down)));
   }
 
   at(x: number, y: number): Cell | undefined {
     const [column, row] = [Math.floor((x - this.#left) / this.#size), Math.floor((y - this.#top) / this.#size)];
     const { rows, columns } = this.#props;
     return row >= 0 && column >= 0 && row < rows.length && column < columns.length ? { row, column } : undefined;
+  }
+
+  /** Scroll the frame as far as the cell needs to be seen. */
+  reveal({ row, column }: Cell): void {
+    const frame = this.#canvas.closest(".heatmap-frame") as HTMLElement;
+    const [x, y] = [this.#left + column * this.#size, this.#top + row * this.#size];
+    frame.scrollLeft = Math.min(x, Math.max(frame.scrollLeft, x + this.#size - frame.clientWidth));
+    frame.scrollTop = Math.min(y, Math.max(frame.scrollTop, y + this.#size - frame.clientHeight));
   }
 
   draw(cell: Cell | undefined): void {

@@ -3,6 +3,7 @@
 import type { JSX } from "preact";
 
 const LONGEST = 24;
+const MOST_OF_ROW = 160;
 const MARKS: Readonly<Record<string, string>> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽" };
 
 /** A token with everything in it visible, and at most `longest` characters. */
@@ -12,6 +13,15 @@ export function visible(token: string, longest = LONGEST): string {
     return "∅";
   }
   return shown.length > longest ? `${shown.slice(0, longest - 1).join("")}…` : shown.join("");
+}
+
+/** A row of tokens as one text, with its last words, by which most sentences differ that are compared. */
+export function shortened(tokens: readonly string[]): string {
+  const text = tokens
+    .map((token) => visible(token))
+    .join("")
+    .replaceAll("·", " ");
+  return text.length > MOST_OF_ROW ? `…${text.slice(1 - MOST_OF_ROW)}` : text;
 }
 
 /** A token between other text: a right-to-left one turns nothing around it. */

@@ -42,7 +42,7 @@ export function useLayers<T>(
         setState({ layers, isComing: layers.length < nLayers, inputs });
       }
     };
-    upwards(nLayers, (layer) => wanted(layer, stop.signal), onLayers).catch((error: unknown) => {
+    connection.watched(upwards(nLayers, (layer) => wanted(layer, stop.signal), onLayers)).catch((error: unknown) => {
       if (!stop.signal.aborted && !isStopped(error)) {
         connection.failed(error);
         setState(({ layers }) => ({ layers, error, isComing: false, inputs }));

@@ -24,7 +24,7 @@ export function useRead<T>(read: (signal: AbortSignal) => Promise<T>, inputs: re
   useEffect(() => {
     const stop = new AbortController();
     setState((before) => ({ value: before.value, isComing: true }));
-    latest.current(stop.signal).then(
+    connection.watched(latest.current(stop.signal)).then(
       (value) => {
         if (!stop.signal.aborted) {
           setState({ value, isComing: false });

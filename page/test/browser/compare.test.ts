@@ -13,6 +13,7 @@ import {
 import { ContributionGraph, type LayerEdges, type RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
 import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { cellWords, clickCell } from "../support/heatmap_cell.js";
 
 const OTHER = "My lord, the queen of France is dead; my lord, the queen of";
 const RUN = /TransparentLlmService\/Run$/;
@@ -278,7 +279,34 @@ test("rows of different lengths: what has a partner is compared", async () => {
   await looking.page.locator(".comparison .placeholder", { hasText: "has no partner" }).waitFor();
   await looking.page.locator(".token-rows button").first().click();
   await looking.page.waitForSelector(".predictions tbody tr");
-  expect(await looking.page.innerText(".predictions h3")).toContain("(0 and 0)");
+  expect(await looking.page.innerText(".predictions h3")).toContain("(0)");
+});
+
+test("the edited run is looked into: a head of it scores as the client says, and the link shows it too", async () => {
+  await addEdit({ op: "ablate", site: "head", layer: "0", head: "0", where: "all" });
+  await runEdits();
+  const llm = await edited([zero(head(0, 0), EVERYWHERE)]);
+  await looking.page.click("button[name=swap]");
+  await looking.tab("heads");
+  const score = (await llm.headScores(0, 1, { kind: "induction" })).at(0);
+  const { nLayers } = await llm.modelInfo();
+  await looking.page.waitForSelector('[aria-label="Scores of heads"][aria-busy="false"]');
+  await clickCell(looking.page, "Scores of heads", nLayers - 2, 0);
+  expect(await cellWords(looking.page, "Scores of heads")).toBe(`Layer 1, head 0: ${score.toFixed(4)}`);
+
+  const shown = await looking.page.innerText(".shown-run");
+  expect(shown).toContain("with an edit: Ablate head 0 of layer 0 at all tokens");
+  const other = await Looking.start({}, new URL(looking.page.url()).hash);
+  try {
+    await other.is("done");
+    expect(await other.page.innerText(".shown-run")).toBe(shown);
+    expect(await other.page.inputValue("textarea[name=sentence]")).toBe(SENTENCE);
+  } finally {
+    await other.close();
+  }
+  await looking.page.click("button[name=swap]");
+  await looking.tab("compare");
+  await shows(llm);
 });
 
 test("a head is ablated by clicks in the graph", async () => {

@@ -205,6 +205,22 @@ test("the link to share shows the same to somebody else, and has no text of the 
   }
 });
 
+test("another link in the same tab is shown, and the way back leads to what was shown before", async () => {
+  const [first, words] = [looking.page.url(), (): Promise<string> => looking.page.innerText(".shown-run")];
+  await looking.run("so it goes");
+  expect(await words()).toContain("so it goes");
+  await looking.page.goBack();
+  await expect.poll(words).toContain(SENTENCE);
+  expect(looking.page.url()).toBe(first);
+  expect(await looking.page.inputValue("textarea[name=sentence]")).toBe(SENTENCE);
+});
+
+test("of a row that is longer than its frame the end of the paths is in sight", async () => {
+  await looking.run(Array(5).fill(SENTENCE).join(" "));
+  await looking.clickNode({ kind: "X", layer: 0, pos: lastPos() });
+  await looking.page.waitForSelector(`[data-selection="X0_${lastPos()}"]`);
+});
+
 test("no request has a sentence, a recipe or a token in its address", async () => {
   const addresses: string[] = [];
   looking.page.on("request", (request) => addresses.push(request.url()));

@@ -96,6 +96,28 @@ test("a pixel of a small picture has the colour of its weight", async () => {
   expect(pixels[4 * 1 + 3]).toBe(0); // the first position attends to no later one
 });
 
+test("a small picture of a long row drops no strong weight", async () => {
+  await looking.run("My lord, the king of France is dead. ".repeat(14));
+  await looking.page.waitForSelector('canvas[data-title="Layer 0, head 0: attention"]');
+  const all = await looking.llm.attentionMatrices(0, 0);
+  const [, nTokens] = all.shape as [number, number];
+  expect(nTokens).toBeGreaterThan(96);
+  const greens = await looking.page.$eval('.thumbnail[data-head="0"] canvas', (canvas) => {
+    const { width, height } = canvas as HTMLCanvasElement;
+    const pen = (canvas as HTMLCanvasElement).getContext("2d") as CanvasRenderingContext2D;
+    const { data } = pen.getImageData(0, 0, width, height);
+    return Array.from({ length: height }, (_, row) =>
+      Math.max(...Array.from({ length: width }, (_, column) => data[4 * (row * width + column) + 1] as number)),
+    );
+  });
+  expect(greens.length).toBe(96);
+  const rows = Array.from({ length: nTokens }, (_, query) => query).filter(
+    (query) => query > 0 && all.at(0, query, query - 1) > 0.9,
+  );
+  expect(rows.length).toBeGreaterThan(nTokens / 2);
+  expect(rows.every((query) => (greens[Math.floor((query * 96) / nTokens)] as number) > 200)).toBe(true);
+});
+
 /** Point at a share of a small picture's width and height. */
 async function point(head: number, across: number, down: number): Promise<void> {
   const canvas = looking.page.locator(`.thumbnail[data-head="${head}"] canvas`);

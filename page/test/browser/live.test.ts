@@ -69,6 +69,15 @@ test("only the last of several runs is shown", async () => {
   expect(await looking.page.innerText(".status")).toContain(`${looking.llm.tokens().shape[1]} tokens`);
 });
 
+test("a server that is gone while something is read of it is told, and read again when it is back", async () => {
+  await looking.page.route(/\/(transparent_llm|grpc)\./, (route) => route.abort("connectionrefused"));
+  await looking.tab("lens");
+  await looking.page.waitForSelector('.status [role="alert"]:text("does not answer")', { timeout: 15_000 });
+  await looking.page.unrouteAll();
+  await looking.page.waitForSelector(".lens td[data-position]", { timeout: 15_000 });
+  await expect.poll(() => looking.page.innerText(".status"), { timeout: 15_000 }).not.toContain("does not answer");
+});
+
 test("a server that is gone is told; what it was asked is asked again when it is back", async () => {
   await looking.page.route(/\/(transparent_llm|grpc)\./, (route) => route.abort("connectionrefused"));
   await looking.page.click("button.primary");
