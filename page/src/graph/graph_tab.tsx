@@ -3,6 +3,7 @@
 import type { JSX } from "preact";
 import { Details } from "../details/details.js";
 import type { RunView } from "../run/run_view.js";
+import { Problem } from "../shown/advice.js";
 import { ExportButtons } from "./export_buttons.js";
 import { GraphControls } from "./graph_controls.js";
 import { GraphView } from "./graph_view.js";
@@ -12,6 +13,7 @@ export function GraphTab({ run }: { readonly run: RunView }): JSX.Element {
     <div class="graph-tab">
       <div class="graph-side">
         <GraphControls />
+        {run.refusal.value !== undefined && <Problem error={run.refusal.value} />}
         <GraphView run={run} />
         <ExportButtons run={run} />
       </div>

@@ -6,6 +6,7 @@ import {
   type GraphParameters,
   LayerShares,
   type ModelInfo,
+  NotSupportedError,
   type RemoteTransparentLlm,
   type Tensor,
 } from "transparent-llm/web";
@@ -30,7 +31,10 @@ export class RunView {
   readonly edits: readonly EditSpec[];
   /** From the lowest layer up, as far as they have arrived. */
   readonly layers: ReadonlySignal<readonly LayerShares[]>;
+  /** Why there is no graph of further layers; undefined if nothing stands against it. */
+  readonly refusal: ReadonlySignal<NotSupportedError | undefined>;
   readonly #layers: Signal<readonly LayerShares[]> = signal([]);
+  readonly #refusal: Signal<NotSupportedError | undefined> = signal(undefined);
 
   private constructor(llm: RemoteTransparentLlm, model: ModelInfo, tokens: readonly string[], input: RunInput) {
     this.llm = llm;
@@ -39,6 +43,7 @@ export class RunView {
     this.tokenIds = idsOf(llm.tokens());
     this.edits = input.edits;
     this.layers = this.#layers;
+    this.refusal = this.#refusal;
   }
 
   /**
@@ -86,8 +91,22 @@ export class RunView {
     return layers.length === 0 ? undefined : new ContributionGraph(edges, this.nTokens, how).paths([start]);
   }
 
-  /** Bring the layers of the graph that are not there yet, the lowest first; `onLayer` is told how many are there. */
+  /**
+   * Bring the layers of the graph that are not there yet, the lowest first; `onLayer` is told how many are there. A layer
+   * that has none, such as one without heads or with an edited pattern, is the end of it, and says why in `refusal`.
+   */
   async paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
+    try {
+      await this.#paint(signal, onLayer);
+    } catch (error) {
+      if (!(error instanceof NotSupportedError)) {
+        throw error;
+      }
+      this.#refusal.value = error;
+    }
+  }
+
+  async #paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
     const { nLayers } = this.model;
     const coming: Promise<LayerShares>[] = [];
     for (let layer = this.#layers.value.length; layer < nLayers; layer++) {

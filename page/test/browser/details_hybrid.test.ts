@@ -15,13 +15,17 @@ beforeAll(async () => {
   looking = await Looking.start({}, "", model);
   await looking.page.fill("textarea[name=sentence]", SENTENCE);
   await looking.page.click("button.primary");
-  await looking.is("failed"); // it has no graph
+  await looking.is("done");
   await looking.llm.run([SENTENCE]);
 });
 
 afterAll(async () => {
   await looking.close();
   await model.close();
+});
+
+test("it is said why there is no graph", async () => {
+  expect(await looking.page.innerText(".graph-side > [role=alert]")).toContain("NotSupported");
 });
 
 test("after a layer without attention the gains are since its entry", async () => {
