@@ -18,6 +18,7 @@ from transparent_llm.analysis.of_layer import (
     value_weighted_norms_of,
 )
 from transparent_llm.analysis.text_logprobs import text_logprobs
+from transparent_llm.analysis.top_activations import top_activations
 from transparent_llm.analysis.top_tokens import top_tokens, top_tokens_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
@@ -53,3 +54,4 @@ class Analyses(TransparentLlm):
     copying_scores = copying_scores
 
     activations = activations
+    top_activations = top_activations
