@@ -213,11 +213,18 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "head_scores": (),
     "value_weighted_norms": (0,),
     "activations": (ROWS, ("residual_out", 1)),
+    "top_activations": (ROWS, ("heads", 0)),
 }
 
 
 def test_all_methods_are_here() -> None:
-    assert {name for name in vars(Analyses) if not name.startswith("_")} == {*METHODS, "top_tokens_of"}
+    assert {name for name in vars(Analyses) if not name.startswith("_")} == {
+        *METHODS,
+        "top_tokens_of",  # of no run, and so the others
+        "head_weights",
+        "composition_scores",
+        "copying_scores",
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -22,7 +22,7 @@ def models() -> Iterator[tuple[TransformerLensTransparentLlm, TransparentLlm]]:
         yield local, remote
 
 
-HEADS = {"AttentionMatrix", "AttentionOutput", "DecomposedAttn"}
+HEADS = {"AttentionMatrix", "AttentionOutput", "DecomposedAttn", "HeadWeights", "CompositionScores", "CopyingScores"}
 READS: list[tuple[str, Callable[[TransparentLlm], object]]] = [
     ("attention_matrix", lambda llm: llm.attention_matrix(0, 0, 0)),
     ("attention_output", lambda llm: llm.attention_output(0, 0, 0, 0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transparent_llm.analysis.activations import activations
 from transparent_llm.analysis.attribution_table import attribution
+from transparent_llm.analysis.circuits import composition_scores, copying_scores, head_weights
 from transparent_llm.analysis.contribution_graph import contribution_graph
 from transparent_llm.analysis.edges_by_layer import contribution_edges_by_layer
 from transparent_llm.analysis.logit_lens import logit_lens
@@ -17,6 +18,7 @@ from transparent_llm.analysis.of_layer import (
     value_weighted_norms_of,
 )
 from transparent_llm.analysis.text_logprobs import text_logprobs
+from transparent_llm.analysis.top_activations import top_activations
 from transparent_llm.analysis.top_tokens import top_tokens, top_tokens_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
@@ -24,7 +26,7 @@ from transparent_llm.runtime.short_tracebacks import short_tracebacks
 
 @short_tracebacks
 class Analyses(TransparentLlm):
-    """A `TransparentLlm` that can be asked for analyses of its current run.
+    """A `TransparentLlm` that can be asked for analyses of its current run, and of its weights.
 
     Of a remote one, each is one read: what is small is made next to the weights.
     """
@@ -47,4 +49,9 @@ class Analyses(TransparentLlm):
     head_scores = head_scores_of
     value_weighted_norms = value_weighted_norms_of
 
+    head_weights = head_weights
+    composition_scores = composition_scores
+    copying_scores = copying_scores
+
     activations = activations
+    top_activations = top_activations

@@ -37,6 +37,14 @@ def of_model(name: str, model: ModelDescription, selection: Selection, n: int | 
     return Expected(name, dims, sizes, _dtype(name, model, selection.dtype))
 
 
+def of_circuits(name: str, model: ModelDescription, axes: Mapping[str, slice]) -> Expected:
+    """What a read of the weights of heads brings."""
+    method, info = METHODS[name], model.info
+    sizes = {"d_model": info.d_model, **dict.fromkeys(("layer", "later_layer"), info.n_layers)}
+    sizes |= dict.fromkeys(("head", "later_head"), info.n_heads)
+    return Expected(name, method.dims or (), _cut(sizes, axes), _dtype(name, model, None), method.parts)
+
+
 def _sizes(shape: tuple[int, int] | None, model: ModelDescription, layer: int | None) -> dict[str, int]:
     sizes = {"bound": 2}
     if shape is not None:

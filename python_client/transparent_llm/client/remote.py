@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from transparent_llm.analysis.methods import Analyses
 from transparent_llm.client.ask import form
+from transparent_llm.client.circuits import RemoteCircuits
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.client.connected import AXES
 from transparent_llm.client.device import device_of
@@ -35,7 +36,7 @@ _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 
 
 @short_tracebacks
-class RemoteTransparentLlm(RemoteRunning, RemoteSweeping, Analyses):
+class RemoteTransparentLlm(RemoteRunning, RemoteSweeping, RemoteCircuits, Analyses):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives

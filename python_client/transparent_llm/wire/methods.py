@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
-from transparent_llm.wire._gen import analysis_pb2, method_pb2, service_pb2
+from transparent_llm.wire._gen import analysis_pb2, circuits_pb2, method_pb2, service_pb2
 from transparent_llm.wire.parameters import Argument, Parameter, parameter_of
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
@@ -25,6 +25,9 @@ RUN_KEY_HEADER = "x-transparent-llm-run-key"
 QUEUE_POSITION_HEADER = "x-transparent-llm-queue-position"
 """Request metadata of `Run`, with any value: whoever sends it is told how many runs come before its own, in initial
 metadata of the same name, as soon as it waits. Where none does there is none."""
+
+_REQUESTS = (service_pb2, analysis_pb2, circuits_pb2)
+"""Where their messages are."""
 
 ROWS = "n"
 """The axis that comes before those of a method where it was asked of several vectors at once: of `unembed`."""
@@ -133,7 +136,8 @@ class Method:
     @property
     def request_type(self) -> type[Message]:
         """The generated request message."""
-        request: type[Message] = getattr(analysis_pb2 if self.is_analysis else service_pb2, f"{self.rpc}Request")
+        name = f"{self.rpc}Request"
+        request: type[Message] = next(getattr(file, name) for file in _REQUESTS if hasattr(file, name))
         return request
 
     @property

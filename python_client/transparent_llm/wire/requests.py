@@ -170,6 +170,23 @@ def neuron_outputs(model: str, digest: str, layer: int, neurons: slice) -> Reque
     return request
 
 
+def of_weights(name: str, model: str, digest: str, *arguments: Argument, form: Form) -> Request:
+    """Asks for one value of a model's weights.
+
+    Raises:
+        IndexOutOfRangeError: an index that no axis has.
+        InvalidRequestError: a parameter that cannot be.
+    """
+    method = METHODS[name]
+    n_indices = len(method.arguments)
+    given = zip(method.parameters, arguments[n_indices:], strict=True)
+    checked = (parameter.checked(name, argument) for parameter, argument in given)
+    request: Any = of_method(name, model, *arguments[:n_indices], *checked)
+    request.model_digest = digest
+    _fill(request.options, form)
+    return request  # type: ignore[no-any-return]  # of the method's type
+
+
 def read(run_id: str, item: Item) -> Request:
     """Asks for one value of a run.
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from transparent_llm.analysis.circuits import CIRCUITS
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InternalError, NotSupportedError
 from transparent_llm_server.models.values.value import Found, Stored
@@ -53,6 +54,8 @@ class ContractReader:
                 f"{type(self._llm).__name__}.copy() gives objects that share their current run, so that one run reads "
                 "another's values; give each copy its own"
             )
+        if name in CIRCUITS:
+            raise NotSupportedError(f"{type(self._llm).__name__} has no weights of heads that can be read")
         if not hasattr(self._llm, name):
             raise NotSupportedError(
                 f"{type(self._llm).__name__} has no {name}; read neuron_output one by one", metadata={"method": name}

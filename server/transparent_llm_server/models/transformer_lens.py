@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +39,7 @@ from transparent_llm_server.models.loading.vocabulary import require_same_vocabu
 from transparent_llm_server.models.parity import check_parity, reference
 from transparent_llm_server.models.placement.placement import Placement
 from transparent_llm_server.models.running import Running
+from transparent_llm_server.models.values.value import as_slice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -248,6 +249,16 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
 
     def decomposed_attn(self, batch_i: int, layer: int) -> Float[torch.Tensor, "target source head d_model"]:
         return self._read("decomposed_attn", batch_i, layer)
+
+    @standard_numerics()
+    def read_circuits(self, name: str, *arguments: int | str, axes: Mapping[str, slice]) -> torch.Tensor | Any:
+        """See `analysis.circuits.ReadsCircuits`."""
+        found = getattr(ModelValues(self._model), name)(*arguments)
+        if isinstance(found, tuple):
+            return tuple(part.own_tensor() for part in found)
+        dims = ("layer", "head", "later_layer", "later_head")[: len(found.shape)]
+        cut = [as_slice(range(n)[axes.get(axis, slice(None))]) for axis, n in zip(dims, found.shape, strict=True)]
+        return found.select(cut).own_tensor()
 
     def _read(self, name: str, *indices: int | None) -> torch.Tensor | Any:
         """A value of the current run, or its parts, in memory that belongs to the caller."""

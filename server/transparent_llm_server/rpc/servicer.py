@@ -68,7 +68,8 @@ class _OfModel(Protocol):
 
 
 class TransparentLlmServicer:
-    """Answers the RPCs of service.proto. Those that read a tensor of a run are alike: the table makes them below."""
+    """Answers the RPCs of service.proto. Those that read a tensor of a run, or of weights, are alike: the table makes
+    them below."""
 
     def __init__(
         self,
@@ -198,12 +199,6 @@ class TransparentLlmServicer:
             _require_digest(request.model_digest, model)
             return top_tokens(model, request, self._answers, self._caller(context))
 
-    def NeuronOutput(self, request: service_pb2.NeuronOutputRequest, context: _Context) -> _Frames:
-        return self._of_weights("neuron_output", request, context)
-
-    def NeuronOutputs(self, request: service_pb2.NeuronOutputsRequest, context: _Context) -> _Frames:
-        return self._of_weights("neuron_outputs", request, context)
-
     def Fetch(self, request: service_pb2.FetchRequest, context: _Context) -> _Frames:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
@@ -287,9 +282,17 @@ def _read_of_run(name: str) -> Callable[[TransparentLlmServicer, _OfRun, _Contex
     return read
 
 
+def _read_of_weights(name: str) -> Callable[[TransparentLlmServicer, _OfModel, _Context], _Frames]:
+    def read(self: TransparentLlmServicer, request: _OfModel, context: _Context) -> _Frames:
+        return self._of_weights(name, request, context)
+
+    return read
+
+
 for _method in METHODS.values():
-    if _method.of_run and _method.dims is not None:
-        setattr(TransparentLlmServicer, _method.rpc, _read_of_run(_method.name))
+    if _method.dims is not None and not hasattr(TransparentLlmServicer, _method.rpc):
+        _read = _read_of_run if _method.of_run else _read_of_weights
+        setattr(TransparentLlmServicer, _method.rpc, _read(_method.name))
 
 
 def _require_digest(wanted: str, model: ServedModel) -> str:

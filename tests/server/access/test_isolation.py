@@ -38,6 +38,9 @@ OF_NO_RUN = {
     "TopTokens",
     "NeuronOutput",
     "NeuronOutputs",
+    "HeadWeights",
+    "CompositionScores",
+    "CopyingScores",
 }
 """Everything else must be refused for another's run; a new call has to be put into one of the two."""
 

@@ -19,6 +19,7 @@ def coloured_tokens_html(
     value_name: str = "value",
     notes: Sequence[str] | None = None,
     scale: Scale | None = None,
+    marked: int | None = None,
 ) -> str:
     r"""Tokens in their order, as HTML; a line ends where a token has a line break, which is also written out as \n.
 
@@ -29,6 +30,7 @@ def coloured_tokens_html(
         value_name: What the numbers are.
         notes: What else is said where the mouse rests on a token.
         scale: Of the colours. None: by the values.
+        marked: A position with a line around it.
 
     Raises:
         InvalidRequestError: there is not one number or note for each token.
@@ -44,7 +46,8 @@ def coloured_tokens_html(
         value, colour = numbers[pos], Colour(*fills[pos])
         more = "" if notes is None else f"\n{notes[pos]}"
         said = note(f"{value_name} {number(value)}: pos {pos} '{visible(tokens[pos])}'{more}")
-        style = f"background: {colour.fill}; color: {colour.ink}"
+        line_around = "; outline: 2px solid" if pos == marked else ""
+        style = f"background: {colour.fill}; color: {colour.ink}{line_around}"
         spans.append(f'<span style="{style}" data-value="{value!r}" title="{said}">{isolated(tokens[pos])}</span>')
         spans.extend(["<br>"] if "\n" in tokens[pos] else [])
     body = f'<div style="white-space: pre-wrap; line-height: 1.8">{"".join(spans)}</div>'

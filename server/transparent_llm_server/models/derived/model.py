@@ -6,6 +6,7 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.runtime.indexing import checked_index
+from transparent_llm_server.models.derived.circuits import CircuitReader, CompositionScores, CopyingScores
 from transparent_llm_server.models.derived.unembedded import Unembedded
 from transparent_llm_server.models.derived.unsupported import unsupported
 from transparent_llm_server.models.forward.bridge import BridgedModel
@@ -48,6 +49,27 @@ class ModelValues:
         """The output vectors of all neurons of a layer [d_ffn d_model]."""
         neurons = self._neurons("neuron_outputs", layer)
         return ByRows((neurons.count, self._model.d_model), self._model.dtype, neurons.output_vectors)
+
+    def head_weights(self, layer: int, head: int) -> tuple[Value, ...]:
+        """Of one head: q, k, v [d_model d_head] and o [d_head d_model]."""
+        reader = CircuitReader(self._model, "head_weights")
+        found = reader.weights(checked_index("layer", layer, len(self._model.layers)))
+        head = checked_index("head", head, self._model.n_heads)
+        of_kv = found.kv_head(head)
+        parts = (found.q[head], found.k[of_kv], found.v[of_kv], found.o[head])
+        return tuple(Stored(part.to(self._model.dtype)) for part in parts)
+
+    def composition_scores(self, kind: str) -> Value:
+        """How much of what each head writes each later head reads."""
+        reader = CircuitReader(self._model, "composition_scores")
+        reader.require_all()
+        return CompositionScores(reader, kind)
+
+    def copying_scores(self) -> Value:
+        """How much each head makes the tokens that it attends to more likely [layer head]."""
+        reader = CircuitReader(self._model, "copying_scores")
+        reader.require_all()
+        return CopyingScores(reader)
 
     def _neurons(self, method: str, layer: int) -> Neurons:
         neurons = self._model.layers[checked_index("layer", layer, len(self._model.layers))].neurons

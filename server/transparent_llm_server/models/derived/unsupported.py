@@ -19,7 +19,14 @@ def unsupported(model: BridgedModel, method: str, layer: int, why: str) -> NotSu
 
 def unsupported_values(model: BridgedModel) -> dict[str, str]:
     """RPC name -> why, for values that some layers do not have."""
-    heads = ("AttentionMatrix", "AttentionOutput", "DecomposedAttn")
+    heads = (
+        "AttentionMatrix",
+        "AttentionOutput",
+        "DecomposedAttn",
+        "HeadWeights",
+        "CompositionScores",
+        "CopyingScores",
+    )
     neurons = ("DecomposedFfnOut", "NeuronActivations", "NeuronOutput", "NeuronOutputs")
     lacking: tuple[tuple[str, tuple[str, ...], Callable[[Layer], bool]], ...] = (
         ("attention heads", heads, lambda layer: not layer.has_heads),

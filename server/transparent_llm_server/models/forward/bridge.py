@@ -123,8 +123,7 @@ class BridgedModel:
     @property
     def weight_bytes(self) -> int:
         """What parameters and buffers take of memory, storage that several share counted once."""
-        tensors = (*self._hf.parameters(), *self._hf.buffers())
-        held = [part for tensor in tensors for part in plain_parts(tensor)]
+        held = [part for tensor in (*self._hf.parameters(), *self._hf.buffers()) for part in plain_parts(tensor)]
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if not t.is_meta}
         return sum(storages.values())
 
@@ -199,6 +198,11 @@ class BridgedModel:
         with self._materialized(module):
             row: torch.Tensor = module.weight[token]
             return row.detach().clone()
+
+    def vocabulary(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embedding, without what a model multiplies it by, and unembedding [d_vocab d_model], as they are."""
+        embedding, unembedding = unbridged(self._hf.get_input_embeddings()), unbridged(self._bridge.unembed)
+        return embedding.weight.detach(), unembedding.weight.detach()
 
     def _engine(self, plain: Structure, tokens: torch.Tensor, mask: torch.Tensor) -> ForwardPass:
         """Taps, if they show of a probe what the bridge shows of it; else the bridge."""

@@ -11,6 +11,7 @@ import torch
 
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.forward.capture import LayerCapture
+from transparent_llm_server.models.forward.head_weights import HeadWeights, head_weights
 from transparent_llm_server.models.forward.neurons import DenseNeurons, ExpertNeurons, Materialize, Neurons, unbridged
 from transparent_llm_server.models.forward.norms import Norm
 from transparent_llm_server.models.forward.tap_candidates import Heads, candidates, norm_taps
@@ -122,6 +123,15 @@ class Layer:
         with self._place.materialized(self._attn):
             weight: torch.Tensor = self._attn.W_O  # type: ignore[union-attr]
             return weight.detach()
+
+    def head_weights(self) -> HeadWeights:
+        """The weights of all heads, for queries, keys and values too; may be views of the model's memory.
+
+        Raises:
+            UnreadableError: they are not there, each for one head or for some that share them.
+        """
+        with self._place.materialized(self._attn):
+            return head_weights(self._attn, self.w_o)
 
     def output_projection(self, z: torch.Tensor) -> torch.Tensor:
         """What the output weights and bias make of all heads' vectors [... head * d_head], with no hook of ours."""
