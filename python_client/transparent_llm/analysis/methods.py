@@ -6,6 +6,7 @@ from transparent_llm.analysis.activations import activations
 from transparent_llm.analysis.attribution_table import attribution
 from transparent_llm.analysis.contribution_graph import contribution_graph
 from transparent_llm.analysis.edges_by_layer import contribution_edges_by_layer
+from transparent_llm.analysis.features_of_row import feature_activations_of, features_of, saes_of
 from transparent_llm.analysis.logit_lens import logit_lens
 from transparent_llm.analysis.of_layer import (
     attention_of,
@@ -46,5 +47,9 @@ class Analyses(TransparentLlm):
     attention_matrices = attention_of
     head_scores = head_scores_of
     value_weighted_norms = value_weighted_norms_of
+
+    saes = saes_of
+    features = features_of
+    feature_activations = feature_activations_of
 
     activations = activations

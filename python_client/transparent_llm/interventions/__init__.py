@@ -43,7 +43,7 @@ from transparent_llm.interventions.site import (
     residual_out,
     value,
 )
-from transparent_llm.interventions.vector import Vector, literal, neuron_output, unembedding, value_of
+from transparent_llm.interventions.vector import Vector, literal, neuron_output, sae_feature, unembedding, value_of
 
 __all__ = [
     "EditEffect",
@@ -74,6 +74,7 @@ __all__ = [
     "residual_after_attn",
     "residual_in",
     "residual_out",
+    "sae_feature",
     "scale",
     "set_to",
     "swap",

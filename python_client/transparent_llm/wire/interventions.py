@@ -15,6 +15,7 @@ from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
 from transparent_llm.interventions.kept import KeptVector
+from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.wire import sites, tensors
 from transparent_llm.wire._gen import interventions_pb2 as pb
 from transparent_llm.wire.protocol_error import ProtocolError
@@ -181,8 +182,23 @@ def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
         return pb.Vector(difference=pb.VectorDifference(minuend=next(parts), subtrahend=next(parts)))
     if isinstance(vector, vectors.Unembedding):
         return pb.Vector(unembedding=vector.token)
+    if isinstance(vector, vectors.SaeFeature):
+        return _feature_to_wire(vector)
     assert isinstance(vector, vectors.NeuronOutput)
     return pb.Vector(neuron_output=pb.NeuronVector(layer=vector.layer, neuron=vector.neuron))
+
+
+def _feature_to_wire(vector: vectors.SaeFeature) -> pb.Vector:
+    feature = checked_index("feature", vector.feature, 2**31)
+    direction = vectors.DIRECTIONS.index(vector.direction) + 1
+    return pb.Vector(sae_feature=pb.SaeFeatureVector(sae=vector.sae, feature=feature, direction=direction))  # type: ignore[arg-type]  # the number of an enum
+
+
+def _feature_from_wire(message: pb.SaeFeatureVector) -> Vector:
+    directions = dict(enumerate(vectors.DIRECTIONS, 1))
+    if message.direction not in directions:
+        raise InvalidRequestError(f"direction {message.direction} of a feature is absent, or not known here")
+    return made.sae_feature(message.sae, message.feature, directions[message.direction])
 
 
 def _edit_from_wire(message: pb.Intervention, sources: Sources) -> Intervention:
@@ -226,6 +242,8 @@ def vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Ve
         return one - other
     if source == "kept":
         return sources.vector_of(message.kept)
+    if source == "sae_feature":
+        return _feature_from_wire(message.sae_feature)
     if source == "unembedding":
         return made.unembedding(message.unembedding)
     return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
-from transparent_llm.wire._gen import analysis_pb2, method_pb2, service_pb2
+from transparent_llm.wire._gen import analysis_pb2, features_pb2, method_pb2, service_pb2
 from transparent_llm.wire.parameters import Argument, Parameter, parameter_of
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
@@ -133,7 +133,8 @@ class Method:
     @property
     def request_type(self) -> type[Message]:
         """The generated request message."""
-        request: type[Message] = getattr(analysis_pb2 if self.is_analysis else service_pb2, f"{self.rpc}Request")
+        files, name = (service_pb2, analysis_pb2, features_pb2), f"{self.rpc}Request"
+        request: type[Message] = next(getattr(file, name) for file in files if hasattr(file, name))
         return request
 
     @property

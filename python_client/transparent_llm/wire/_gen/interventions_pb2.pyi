@@ -26,6 +26,12 @@ class SiteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SITE_KIND_QUERY: _ClassVar[SiteKind]
     SITE_KIND_KEY: _ClassVar[SiteKind]
     SITE_KIND_VALUE: _ClassVar[SiteKind]
+
+class FeatureDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEATURE_DIRECTION_UNSPECIFIED: _ClassVar[FeatureDirection]
+    FEATURE_DIRECTION_DECODER: _ClassVar[FeatureDirection]
+    FEATURE_DIRECTION_ENCODER: _ClassVar[FeatureDirection]
 SITE_KIND_UNSPECIFIED: SiteKind
 SITE_KIND_RESIDUAL_IN: SiteKind
 SITE_KIND_RESIDUAL_AFTER_ATTN: SiteKind
@@ -43,6 +49,9 @@ SITE_KIND_FINAL_NORM_SCALE: SiteKind
 SITE_KIND_QUERY: SiteKind
 SITE_KIND_KEY: SiteKind
 SITE_KIND_VALUE: SiteKind
+FEATURE_DIRECTION_UNSPECIFIED: FeatureDirection
+FEATURE_DIRECTION_DECODER: FeatureDirection
+FEATURE_DIRECTION_ENCODER: FeatureDirection
 
 class Site(_message.Message):
     __slots__ = ("kind", "layer", "head", "neurons", "all_heads")
@@ -65,20 +74,22 @@ class Indices(_message.Message):
     def __init__(self, indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Vector(_message.Message):
-    __slots__ = ("literal", "value", "difference", "unembedding", "neuron_output", "kept")
+    __slots__ = ("literal", "value", "difference", "unembedding", "neuron_output", "kept", "sae_feature")
     LITERAL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     UNEMBEDDING_FIELD_NUMBER: _ClassVar[int]
     NEURON_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    SAE_FEATURE_FIELD_NUMBER: _ClassVar[int]
     literal: _tensor_pb2.Tensor
     value: RunValue
     difference: VectorDifference
     unembedding: int
     neuron_output: NeuronVector
     kept: str
-    def __init__(self, literal: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., value: _Optional[_Union[RunValue, _Mapping]] = ..., difference: _Optional[_Union[VectorDifference, _Mapping]] = ..., unembedding: _Optional[int] = ..., neuron_output: _Optional[_Union[NeuronVector, _Mapping]] = ..., kept: _Optional[str] = ...) -> None: ...
+    sae_feature: SaeFeatureVector
+    def __init__(self, literal: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., value: _Optional[_Union[RunValue, _Mapping]] = ..., difference: _Optional[_Union[VectorDifference, _Mapping]] = ..., unembedding: _Optional[int] = ..., neuron_output: _Optional[_Union[NeuronVector, _Mapping]] = ..., kept: _Optional[str] = ..., sae_feature: _Optional[_Union[SaeFeatureVector, _Mapping]] = ...) -> None: ...
 
 class RunValue(_message.Message):
     __slots__ = ("run_id", "site", "row", "pos")
@@ -107,6 +118,16 @@ class NeuronVector(_message.Message):
     layer: int
     neuron: int
     def __init__(self, layer: _Optional[int] = ..., neuron: _Optional[int] = ...) -> None: ...
+
+class SaeFeatureVector(_message.Message):
+    __slots__ = ("sae", "feature", "direction")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    feature: int
+    direction: FeatureDirection
+    def __init__(self, sae: _Optional[str] = ..., feature: _Optional[int] = ..., direction: _Optional[_Union[FeatureDirection, str]] = ...) -> None: ...
 
 class ScaleEdit(_message.Message):
     __slots__ = ("factor",)

@@ -10,7 +10,15 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.site import Site, SiteKind
-from transparent_llm.interventions.vector import Difference, Literal, NeuronOutput, Unembedding, ValueOf, Vector
+from transparent_llm.interventions.vector import (
+    Difference,
+    Literal,
+    NeuronOutput,
+    SaeFeature,
+    Unembedding,
+    ValueOf,
+    Vector,
+)
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.derived.run import RunValues
@@ -60,6 +68,9 @@ class Sources:
             return wide(self._model.unembedding_of(token))
         if isinstance(vector, NeuronOutput):
             return self._neuron_output(vector)
+        if isinstance(vector, SaeFeature):
+            sae = self._model.saes.get(vector.sae)
+            return sae.direction(checked_index("feature", vector.feature, sae.n_features), vector.direction)
         assert isinstance(vector, ValueOf)
         values = self.values(vector.source)
         row, pos = values.place(vector.row, vector.pos)
