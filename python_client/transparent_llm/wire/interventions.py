@@ -10,12 +10,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from transparent_llm import interventions as made
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, TooLargeError
 from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
 from transparent_llm.interventions.kept import KeptVector
-from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.wire import sites, tensors
 from transparent_llm.wire._gen import interventions_pb2 as pb
 from transparent_llm.wire.protocol_error import ProtocolError
@@ -189,9 +188,15 @@ def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
 
 
 def _feature_to_wire(vector: vectors.SaeFeature) -> pb.Vector:
-    feature = checked_index("feature", vector.feature, 2**31)
-    direction = vectors.DIRECTIONS.index(vector.direction) + 1
-    return pb.Vector(sae_feature=pb.SaeFeatureVector(sae=vector.sae, feature=feature, direction=direction))  # type: ignore[arg-type]  # the number of an enum
+    sent = pb.SaeFeatureVector(sae=vector.sae, feature=_int32(vector.feature))
+    sent.direction = vectors.DIRECTIONS.index(vector.direction) + 1  # type: ignore[assignment]  # an enum's number
+    return pb.Vector(sae_feature=sent)
+
+
+def _int32(feature: int) -> int:
+    if not -(2**31) <= feature < 2**31:
+        raise IndexOutOfRangeError(f"feature {feature} is out of range: none has so many")
+    return feature
 
 
 def _feature_from_wire(message: pb.SaeFeatureVector) -> Vector:
