@@ -3,9 +3,10 @@
     python scripts/train_sae.py --text PATH/tinyshakespeare.txt --out sae
     transparent-llm serve --model demo --sae demo-res1=sae@residual_out.1
 
-It is a topk autoencoder with decoder rows of length 1, so that activations count in units of the stream. The last tenth
-of the text is held out. The same text, arguments, threads and version of torch give the same bits. `training.json` beside
-it has what was measured on what was held out: the share of variance explained, and how many features were ever active.
+It is a topk autoencoder with decoder rows of length 1, so that activations count in units of the stream. The last
+tenth of the text is held out. The same text, arguments, threads and version of torch give the same bits.
+`training.json` beside it has what was measured on what was held out: the share of variance explained, and how many
+features were ever active.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Weights = dict[str, torch.Tensor]
 
 
 def values_of(text: str, layer: int, n_tokens: int) -> torch.Tensor:
-    """The residual stream after a layer at tokens from all over a text [n d_model], without first tokens, which are like
-    no others."""
+    """The residual stream after a layer at tokens from all over a text [n d_model], without first tokens, which are
+    like no others."""
     llm = TransformerLensTransparentLlm(str(DEMO_MODEL))
     starts = range(0, len(text) - SENTENCE_CHARACTERS, SENTENCE_CHARACTERS)
     sentences = [text[start : start + SENTENCE_CHARACTERS] for start in starts]

@@ -14,12 +14,13 @@ from support.models.tensors import assert_same_bits
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis.metrics import projection
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
-from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError
 from transparent_llm.interventions import (
     Intervention,
     Vector,
     add,
     clamp,
+    clamp_feature,
     ffn_out,
     literal,
     project,
@@ -115,6 +116,49 @@ def test_steering_raises_the_feature(llm: TransformerLensTransparentLlm) -> None
     assert more - least == pytest.approx(float(length), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("standard", {}),
+        ("gated", {}),
+        ("topk", {"rescale_acts_by_decoder_norm": True}),
+        ("standard", {"normalize_activations": "layer_norm"}),
+    ],
+)
+def test_a_feature_is_clamped_and_the_error_stays(
+    tmp_path: Path, architecture: str, settings: dict[str, object]
+) -> None:
+    """The reconstruction with the clamped activation, by its definition, and the same error as before."""
+    weights = weights_of(architecture, D_MODEL, 40)
+    save_sae(tmp_path, architecture, weights, **settings)
+    saes = {"s": (tmp_path, "residual_out.0")}
+    llm = TransformerLensTransparentLlm(
+        "gpt2", hf_model=build_model(FAMILIES["gpt2"]()), tokenizer=build_tokenizer(), saes=saes
+    )
+    llm.run_tokens(ROWS)
+    before = llm.residual_out(0)
+    activations = llm.feature_activations("s", range(40))["activations"].double()
+    feature = int(activations.sum(dim=0).argmax())
+    with serve_in_process(llm.copy()) as remote:
+        for each in (llm, remote):
+            edit = clamp_feature(residual_out(0), "s", feature, 7.0, 7.0, positions="all", rows=[0])
+            each.run_tokens(ROWS, edits=[edit])
+            after = each.residual_out(0)
+            row = weights["W_dec"][feature].double()
+            row = row / row.norm() if settings.get("rescale_acts_by_decoder_norm") else row
+            scale = before[0].double().std(dim=1, keepdim=True) if "normalize_activations" in settings else 1.0
+            wanted = before[0].double() + (7.0 - activations[:, feature])[:, None] * row * scale
+            torch.testing.assert_close(after[0], wanted.float(), rtol=1e-4, atol=1e-4)
+            assert_same_bits(after[1, :3], before[1, :3])
+            assert "clampfeature residual_out(0)" in str(each.effects())
+
+
+def test_a_clamp_within_its_bounds_changes_nothing(llm: TransformerLensTransparentLlm) -> None:
+    twin = llm.copy()
+    twin.run_tokens(ROWS, edits=[clamp_feature(residual_out(0), "res", 3, 0.0, float("inf"), positions="all")])
+    assert twin.effects()[0].changed == 0
+
+
 def test_sweeps_take_features(remote: RemoteTransparentLlm) -> None:
     """As a direction that is measured, and as what is added."""
     remote.run_tokens(ROWS)
@@ -141,6 +185,19 @@ def test_what_cannot_be_is_refused(
     ):
         with pytest.raises(kind, match=words):
             each.run_tokens(ROWS, edits=[set_to(residual_out(0), vector, positions="all")])
+    for site, name, kind, words in (
+        (
+            residual_out(1),
+            "res",
+            InvalidRequestError,
+            r"of residual_out\(0\), the edit is at residual_out\(1\)",
+        ),
+        (ffn_out(1), "trans", NotSupportedError, "is a transcoder, which does not write what it reads"),
+    ):
+        with pytest.raises(kind, match=words):
+            each.run_tokens(ROWS, edits=[clamp_feature(site, name, 0, 1.0, 1.0, positions="all")])
+    with pytest.raises(InvalidRequestError, match="the first must not be over the second"):
+        clamp_feature(residual_out(0), "res", 0, 2.0, 1.0, positions="all")
     for arguments, words in ((("", 3), "must be the name"), (("res", 3, "up"), "must be one of 'decoder', 'encoder'")):
         with pytest.raises(InvalidRequestError, match=words):
             sae_feature(*arguments)

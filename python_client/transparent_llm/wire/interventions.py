@@ -144,11 +144,18 @@ def _operation_to_wire(message: pb.Intervention, operation: ops.Operation, run_i
         message.project.CopyFrom(pb.ProjectEdit(vector=sent(operation.vector), factor=operation.factor))
     elif isinstance(operation, ops.Clamp):
         message.clamp.CopyFrom(pb.ClampEdit(vector=sent(operation.vector), least=operation.least, most=operation.most))
+    elif isinstance(operation, ops.ClampFeature):
+        message.clamp_feature.CopyFrom(_clamp_feature_to_wire(operation))
     elif isinstance(operation, ops.Swap):
         message.swap.CopyFrom(pb.SwapEdit(origin=sent(operation.origin), target=sent(operation.target)))
     else:
         assert isinstance(operation, ops.Noise)
         message.noise.CopyFrom(pb.NoiseEdit(sd=operation.sd, seed=operation.seed))
+
+
+def _clamp_feature_to_wire(operation: ops.ClampFeature) -> pb.ClampFeatureEdit:
+    of, index = operation.feature, _int32(operation.feature.feature)
+    return pb.ClampFeatureEdit(sae=of.sae, feature=index, least=operation.least, most=operation.most)
 
 
 def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
@@ -281,6 +288,7 @@ _OPERATIONS: dict[str, Callable[..., Intervention]] = {
     "clamp": lambda site, m, sources, where: made.clamp(
         site, vector_from_wire(m.vector, sources), m.least, m.most, **where
     ),
+    "clamp_feature": lambda site, m, _, where: made.clamp_feature(site, m.sae, m.feature, m.least, m.most, **where),
     "swap": lambda site, m, sources, where: made.swap(
         site, vector_from_wire(m.origin, sources), vector_from_wire(m.target, sources), **where
     ),

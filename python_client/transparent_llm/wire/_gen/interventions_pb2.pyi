@@ -185,6 +185,18 @@ class ClampEdit(_message.Message):
     most: float
     def __init__(self, vector: _Optional[_Union[Vector, _Mapping]] = ..., least: _Optional[float] = ..., most: _Optional[float] = ...) -> None: ...
 
+class ClampFeatureEdit(_message.Message):
+    __slots__ = ("sae", "feature", "least", "most")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    feature: int
+    least: float
+    most: float
+    def __init__(self, sae: _Optional[str] = ..., feature: _Optional[int] = ..., least: _Optional[float] = ..., most: _Optional[float] = ...) -> None: ...
+
 class SwapEdit(_message.Message):
     __slots__ = ("origin", "target")
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
@@ -208,7 +220,7 @@ class FreezeEdit(_message.Message):
     def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
 class Intervention(_message.Message):
-    __slots__ = ("site", "all_positions", "last_position", "chosen_positions", "all_rows", "chosen_rows", "scale", "add", "set", "mean", "patch", "project", "clamp", "swap", "noise", "freeze")
+    __slots__ = ("site", "all_positions", "last_position", "chosen_positions", "all_rows", "chosen_rows", "scale", "add", "set", "mean", "patch", "project", "clamp", "swap", "noise", "freeze", "clamp_feature")
     SITE_FIELD_NUMBER: _ClassVar[int]
     ALL_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +237,7 @@ class Intervention(_message.Message):
     SWAP_FIELD_NUMBER: _ClassVar[int]
     NOISE_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
+    CLAMP_FEATURE_FIELD_NUMBER: _ClassVar[int]
     site: Site
     all_positions: bool
     last_position: bool
@@ -241,7 +254,8 @@ class Intervention(_message.Message):
     swap: SwapEdit
     noise: NoiseEdit
     freeze: FreezeEdit
-    def __init__(self, site: _Optional[_Union[Site, _Mapping]] = ..., all_positions: bool = ..., last_position: bool = ..., chosen_positions: _Optional[_Union[Indices, _Mapping]] = ..., all_rows: bool = ..., chosen_rows: _Optional[_Union[Indices, _Mapping]] = ..., scale: _Optional[_Union[ScaleEdit, _Mapping]] = ..., add: _Optional[_Union[AddEdit, _Mapping]] = ..., set: _Optional[_Union[SetEdit, _Mapping]] = ..., mean: _Optional[_Union[MeanEdit, _Mapping]] = ..., patch: _Optional[_Union[PatchEdit, _Mapping]] = ..., project: _Optional[_Union[ProjectEdit, _Mapping]] = ..., clamp: _Optional[_Union[ClampEdit, _Mapping]] = ..., swap: _Optional[_Union[SwapEdit, _Mapping]] = ..., noise: _Optional[_Union[NoiseEdit, _Mapping]] = ..., freeze: _Optional[_Union[FreezeEdit, _Mapping]] = ...) -> None: ...
+    clamp_feature: ClampFeatureEdit
+    def __init__(self, site: _Optional[_Union[Site, _Mapping]] = ..., all_positions: bool = ..., last_position: bool = ..., chosen_positions: _Optional[_Union[Indices, _Mapping]] = ..., all_rows: bool = ..., chosen_rows: _Optional[_Union[Indices, _Mapping]] = ..., scale: _Optional[_Union[ScaleEdit, _Mapping]] = ..., add: _Optional[_Union[AddEdit, _Mapping]] = ..., set: _Optional[_Union[SetEdit, _Mapping]] = ..., mean: _Optional[_Union[MeanEdit, _Mapping]] = ..., patch: _Optional[_Union[PatchEdit, _Mapping]] = ..., project: _Optional[_Union[ProjectEdit, _Mapping]] = ..., clamp: _Optional[_Union[ClampEdit, _Mapping]] = ..., swap: _Optional[_Union[SwapEdit, _Mapping]] = ..., noise: _Optional[_Union[NoiseEdit, _Mapping]] = ..., freeze: _Optional[_Union[FreezeEdit, _Mapping]] = ..., clamp_feature: _Optional[_Union[ClampFeatureEdit, _Mapping]] = ...) -> None: ...
 
 class EditEffect(_message.Message):
     __slots__ = ("edit", "selected", "changed", "delta_norm", "norm", "max_delta")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -75,6 +76,24 @@ class Sources:
         values = self.values(vector.source)
         row, pos = values.place(vector.row, vector.pos)
         return self.at(vector.site, values, [row], [pos])[0]
+
+    def feature_of(self, vector: SaeFeature, site: Site) -> Callable[[float, float, torch.Tensor], torch.Tensor]:
+        """What changes the activation of a feature within values of its site.
+
+        Raises:
+            InvalidRequestError: there is no such sparse autoencoder, or it is of another site.
+            IndexOutOfRangeError: it has no such feature.
+            NotSupportedError: it is a transcoder.
+        """
+        sae = self._model.saes.get(vector.sae)
+        feature = checked_index("feature", vector.feature, sae.n_features)
+        if sae.output_site != sae.site:
+            raise NotSupportedError(
+                f"{vector.sae!r} is a transcoder, which does not write what it reads: add sae_feature"
+            )
+        if checked_site(self._model, sae.site) != checked_site(self._model, site):
+            raise InvalidRequestError(f"{vector.sae!r} is a sparse autoencoder of {sae.site}, the edit is at {site}")
+        return partial(sae.clamped, feature)
 
     def _neuron_output(self, vector: NeuronOutput) -> torch.Tensor:
         layer = checked_index("layer", vector.layer, len(self._model.layers))

@@ -100,6 +100,18 @@ class Sae:
         _, shift, scale = self._normalized(given)
         return out * scale + shift
 
+    def clamped(
+        self, feature: int, least: float, most: float, x: Float[torch.Tensor, "n d_in"]
+    ) -> Float[torch.Tensor, "n d_in"]:
+        """Values with the activation of a feature brought between two bounds, and all else that is in them kept."""
+        before = self.encode(x)[:, feature]
+        row = self._weights["W_dec"][feature]
+        if self._norms is not None:
+            row = row / self._norms[feature].clamp_min(torch.finfo(row.dtype).tiny)
+        scale = self._normalized(x.to(row))[2]
+        added = (before.clamp(least, most) - before)[:, None] * row * scale
+        return x + added.to(x)
+
     def direction(self, feature: int, direction: str) -> Float[torch.Tensor, "d"]:
         """The row of the decoder, or the column of the encoder."""
         weights = self._weights
