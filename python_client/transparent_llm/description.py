@@ -51,6 +51,34 @@ class ModelState(enum.Enum):
 
 
 @dataclass(frozen=True)
+class SaeDescription:
+    """A sparse autoencoder, or a transcoder, that is loaded with a model."""
+
+    name: str
+    """What calls have for it."""
+
+    site: str
+    """What it reads: KIND.LAYER or KIND.LAYER.HEAD, for example `residual_out.1`."""
+
+    output_site: str
+    """What it writes; a transcoder's differs from what it reads."""
+
+    architecture: str
+    """As SAELens has it: `standard`, `topk`, `jumprelu`, `gated`, `transcoder` and so on."""
+
+    d_in: int
+    d_sae: int
+    """How many features it has."""
+
+    d_out: int
+    digest: str
+    """SHA-256 (hex) over its settings and weights."""
+
+    weight_bytes: int
+    """What its weights take of memory."""
+
+
+@dataclass(frozen=True)
 class ModelDescription(Tabular):
     """Everything that can be known of a model before it runs anything.
 
@@ -118,6 +146,9 @@ class ModelDescription(Tabular):
     """What runs it: "taps", the plain Hugging Face model with hooks on its own modules, or "bridge", TransformerLens'
     modules in their place. Empty: not known."""
 
+    saes: tuple[SaeDescription, ...] = ()
+    """The sparse autoencoders that are loaded with it; their bytes are part of `weight_bytes`."""
+
     def run_bytes(self, batch: int, n_pos: int) -> int:
         """What a run of `batch` rows, padded to `n_pos` positions, takes of the server's store."""
         return batch * n_pos * (self.run_bytes_per_position + n_pos * self.run_bytes_per_position_pair)
@@ -140,6 +171,7 @@ class ModelDescription(Tabular):
             "revision": self.revision,
             "beginning token": ("put before text" if self.prepends_bos else "none") if self.digest else "",
             "digest": self.digest,
+            **{f"SAE {sae.name}": f"{sae.architecture} of {sae.site}, {sae.d_sae} features" for sae in self.saes},
             **{f"check {c.name}": f"{c.max_abs_error:.2g}, allowed {c.tolerance:.2g}" for c in self.parity},
             **{f"without {method}": why for method, why in self.unsupported.items()},
             **{f"convention {name}": words for name, words in self.conventions.items()},

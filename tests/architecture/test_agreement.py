@@ -44,7 +44,7 @@ RPCS_WITHOUT_A_METHOD = {
 }
 """About the server and about runs, or several values at once: no part of the contract."""
 
-ANALYSIS_PROTO = PROTO.with_name("analysis.proto")
+ANALYSIS_PROTOS = [PROTO.with_name(name) for name in ("analysis.proto", "features.proto")]
 ABSTRACT = sorted(TransparentLlm.__abstractmethods__)
 INDEX = {"int", "int | None"}
 AXES = {"batch", "layer", "pos", "head", "d_ffn", "d_vocab"}
@@ -275,6 +275,7 @@ def test_analyses_answer_what_the_table_says(name: str) -> None:
         assert (type(None) in get_args(fields[part.name])) == part.optional, part.name
 
 
-def test_requests_of_analyses_stand_in_a_file_of_their_own() -> None:
-    there = set(re.findall(r"^message (\w+)Request ", ANALYSIS_PROTO.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    require_same("analysis.proto", there, "the table", {METHODS[name].rpc for name in ANALYSIS_ROWS})
+def test_requests_of_analyses_stand_in_files_of_their_own() -> None:
+    text = "".join(proto.read_text(encoding="utf-8") for proto in ANALYSIS_PROTOS)
+    there = set(re.findall(r"^message (\w+)Request ", text, flags=re.MULTILINE))
+    require_same("analysis.proto and features.proto", there, "the table", {METHODS[name].rpc for name in ANALYSIS_ROWS})

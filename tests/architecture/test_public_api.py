@@ -251,6 +251,7 @@ def test_arguments_of_the_local_model() -> None:
         ("quantization", None),
         ("adapter", None),
         ("padding", "keep"),
+        ("saes", None),
     ]
     assert {p.kind for p in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 

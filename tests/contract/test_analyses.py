@@ -43,6 +43,8 @@ READS: list[tuple[Any, ...]] = [
     ("head_scores", 0, 1),
     ("head_scores", 1, 0, "entropy"),
     ("value_weighted_norms", 0, 1),
+    ("features", 0, "", (), 2),
+    ("feature_activations", 0, "", (1,)),
 ]
 """At least one of each."""
 
@@ -104,6 +106,9 @@ def test_of_what_a_server_gives(family_folders: dict[str, Path]) -> None:
         for name, *arguments in READS:
             if name in ("logit_terms", "logit_attribution", "source_attribution", "neuron_attribution"):
                 with pytest.raises(NotSupportedError, match="cannot be attributed"):
+                    ANALYSES[name](llm, *arguments)
+            elif name in ("features", "feature_activations"):
+                with pytest.raises(NotSupportedError, match="computes no sparse autoencoders"):
                     ANALYSES[name](llm, *arguments)
             else:
                 require_near(ANALYSES[name](llm, *arguments), ANALYSES[name](local, *arguments))

@@ -7,6 +7,7 @@ from transparent_llm.analysis.attribution_table import attribution
 from transparent_llm.analysis.circuits import composition_scores, copying_scores, head_weights
 from transparent_llm.analysis.contribution_graph import contribution_graph
 from transparent_llm.analysis.edges_by_layer import contribution_edges_by_layer
+from transparent_llm.analysis.features_of_row import feature_activations_of, features_of, saes_of
 from transparent_llm.analysis.logit_lens import logit_lens
 from transparent_llm.analysis.of_layer import (
     attention_of,
@@ -52,6 +53,9 @@ class Analyses(TransparentLlm):
     head_weights = head_weights
     composition_scores = composition_scores
     copying_scores = copying_scores
+    saes = saes_of
+    features = features_of
+    feature_activations = feature_activations_of
 
     activations = activations
     top_activations = top_activations

@@ -62,6 +62,12 @@ class Connected:
             run.find_model()
         return self._shared.models.offers("analysis")
 
+    def require_feature(self, feature: str) -> None:
+        """Raises:
+        NotSupportedError: the server is too old to have it.
+        """
+        self._shared.models.require(feature)
+
     def vector_tokens(
         self, vector: Float[torch.Tensor, "d_model"], *, normalize: bool, k: int, bottom_k: int
     ) -> VectorTokens | None:

@@ -16,6 +16,7 @@ from transparent_llm.interventions.intervention import (
     Intervention,
     add,
     clamp,
+    clamp_feature,
     freeze,
     mean,
     noise,
@@ -43,7 +44,7 @@ from transparent_llm.interventions.site import (
     residual_out,
     value,
 )
-from transparent_llm.interventions.vector import Vector, literal, neuron_output, unembedding, value_of
+from transparent_llm.interventions.vector import Vector, literal, neuron_output, sae_feature, unembedding, value_of
 
 __all__ = [
     "EditEffect",
@@ -56,6 +57,7 @@ __all__ = [
     "add",
     "attn_out",
     "clamp",
+    "clamp_feature",
     "ffn_out",
     "final_norm_scale",
     "freeze",
@@ -74,6 +76,7 @@ __all__ = [
     "residual_after_attn",
     "residual_in",
     "residual_out",
+    "sae_feature",
     "scale",
     "set_to",
     "swap",

@@ -14,6 +14,7 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions.operation import (
     Add,
     Clamp,
+    ClampFeature,
     Freeze,
     Mean,
     Noise,
@@ -25,7 +26,7 @@ from transparent_llm.interventions.operation import (
     Swap,
 )
 from transparent_llm.interventions.site import ONLY_FROZEN, Site
-from transparent_llm.interventions.vector import Vector, vector_of
+from transparent_llm.interventions.vector import SaeFeature, Vector, sae_feature, vector_of
 from transparent_llm.quoting import kind_of, listed
 from transparent_llm.runtime.indexing import integer
 
@@ -153,9 +154,27 @@ def clamp(
     site: Site, vector: Numbers, least: float, most: float, *, positions: Positions, rows: Rows = "all"
 ) -> Intervention:
     """Bring the coordinate along a direction between two bounds, of which one may be infinite."""
-    if math.isnan(least) or math.isnan(most) or least > most:
-        raise InvalidRequestError(f"clamp between {least} and {most}: the first must not be over the second")
-    return _made(site, Clamp(vector_of(vector), float(least), float(most)), positions, rows)
+    return _made(site, Clamp(vector_of(vector), *_bounds(least, most)), positions, rows)
+
+
+def clamp_feature(
+    site: Site, sae: str, feature: int, least: float, most: float, *, positions: Positions, rows: Rows = "all"
+) -> Intervention:
+    """Bring the activation of a feature of a sparse autoencoder between two bounds, the same for one value. What it
+    does not account for stays.
+
+    Args:
+        site: That of the sparse autoencoder.
+        sae: Its name; see `llm.saes()`.
+        feature: The feature's index.
+        least: Activations under it become it.
+        most: Activations over it become it. One of both may be infinite.
+        positions: Of each row: "all", "last" or a list.
+        rows: "all" or a list.
+    """
+    of = sae_feature(sae, feature)
+    assert isinstance(of, SaeFeature)
+    return _made(site, ClampFeature(of, *_bounds(least, most)), positions, rows)
 
 
 def swap(site: Site, origin: Numbers, target: Numbers, *, positions: Positions, rows: Rows = "all") -> Intervention:
@@ -192,6 +211,12 @@ def _selected(name: str, given: object, words: tuple[str, ...]) -> tuple[int, ..
     if len(set(found)) != len(found):
         raise InvalidRequestError(f"{name} names one twice")
     return found
+
+
+def _bounds(least: float, most: float) -> tuple[float, float]:
+    if math.isnan(least) or math.isnan(most) or least > most:
+        raise InvalidRequestError(f"clamp between {least} and {most}: the first must not be over the second")
+    return float(least), float(most)
 
 
 def _finite(name: str, value: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.interventions.vector import Vector
+from transparent_llm.interventions.vector import SaeFeature, Vector
 
 
 class Operation:
@@ -75,6 +75,16 @@ class Clamp(Operation):
     """x with its coordinate x.u along u = v / norm(v) brought between two bounds."""
 
     vector: Vector
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class ClampFeature(Operation):
+    """x with the activation f of a feature brought between two bounds, to g: x + (g - f) d, where d is what one unit of
+    it adds to the reconstruction. What the sparse autoencoder does not account for stays."""
+
+    feature: SaeFeature
     least: float
     most: float
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from transparent_llm.errors import InvalidRequestError
-from transparent_llm.quoting import kind_of, listed
+from transparent_llm.quoting import kind_of, listed, quoted
 from transparent_llm.runtime.indexing import integer
 
 
@@ -47,6 +47,10 @@ ONLY_FROZEN = (*NORM_SCALES.values(), SiteKind.FINAL_NORM_SCALE)
 """Kinds of sites that other operations have no meaning for."""
 
 
+_LONGEST_PLACE = 6
+"""Digits of a layer or head in a name."""
+
+
 @dataclass(frozen=True)
 class Site:
     """A tensor of one layer. Made by the functions of this module."""
@@ -70,6 +74,46 @@ class Site:
         more = "" if self.head is None else f", {self.head}"
         more += "" if self.neurons is None else f", {listed(self.neurons)}"
         return f"{self.kind.value}({self.layer}{more})"
+
+
+READ_BY_SAES = (
+    SiteKind.RESIDUAL_IN,
+    SiteKind.RESIDUAL_AFTER_ATTN,
+    SiteKind.RESIDUAL_OUT,
+    SiteKind.ATTN_OUT,
+    SiteKind.FFN_OUT,
+    SiteKind.HEAD,
+    SiteKind.NEURONS,
+)
+"""Kinds of sites that a sparse autoencoder can be of: as wide in every run, and stored."""
+
+
+def site_named(text: str) -> Site:
+    """The site of a sparse autoencoder from its name: KIND.LAYER, or KIND.LAYER.HEAD; "residual_out.1", "head.3.5".
+
+    Raises:
+        InvalidRequestError: it names none that a sparse autoencoder can be of.
+    """
+    kinds = {kind.value: kind for kind in READ_BY_SAES}
+    kind, *places = text.split(".")
+    most = 2 if kind == SiteKind.HEAD.value else 1
+    if kind not in kinds or not 1 <= len(places) <= most or not all(_is_place(place) for place in places):
+        raise InvalidRequestError(
+            f"{quoted(text)} is no site of a sparse autoencoder: write KIND.LAYER, as residual_out.1, where KIND is "
+            f"one of {', '.join(kinds)}; head.LAYER.HEAD is one head"
+        )
+    layer, *head = (int(place) for place in places)
+    return Site(kinds[kind], layer, head=head[0] if head else None)
+
+
+def name_of(site: Site) -> str:
+    """What `site_named` takes for it."""
+    head = () if site.head is None else (site.head,)
+    return ".".join(map(str, (site.kind.value, site.layer, *head)))
+
+
+def _is_place(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _LONGEST_PLACE
 
 
 def residual_in(layer: int) -> Site:

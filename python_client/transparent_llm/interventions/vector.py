@@ -63,6 +63,19 @@ class NeuronOutput(Vector):
     neuron: int
 
 
+@dataclass(frozen=True)
+class SaeFeature(Vector):
+    """A direction of a sparse autoencoder's feature: the row of its decoder, or the column of its encoder."""
+
+    sae: str
+    feature: int
+    direction: str
+
+
+DIRECTIONS = ("decoder", "encoder")
+"""Of a feature: what it writes, and what it reads."""
+
+
 def literal(values: torch.Tensor | Iterable[float]) -> Vector:
     """These numbers.
 
@@ -94,6 +107,27 @@ def unembedding(token: int, minus: int | None = None) -> Vector:
 def neuron_output(layer: int, neuron: int) -> Vector:
     """What a neuron writes [d_model]."""
     return NeuronOutput(integer("layer", layer), integer("neuron", neuron))
+
+
+def sae_feature(sae: str, feature: int, direction: str = "decoder") -> Vector:
+    """What a feature of a sparse autoencoder of the model writes, as wide as its site (of a transcoder, its output's).
+
+    Args:
+        sae: Its name on the server; see `llm.saes()`.
+        feature: Its index.
+        direction: "decoder": its row of the decoder. "encoder": its column of the encoder, which it reads. Of one that
+            normalizes what it reads, both are of the normalized values.
+
+    Raises:
+        InvalidRequestError: no name, or no such direction.
+    """
+    if not isinstance(sae, str) or not sae:
+        raise InvalidRequestError(f"sae must be the name of a sparse autoencoder, got {kind_of(sae)}")
+    if direction not in DIRECTIONS:
+        raise InvalidRequestError(
+            f"direction must be one of {', '.join(map(repr, DIRECTIONS))}, got {kind_of(direction)}"
+        )
+    return SaeFeature(sae, integer("feature", feature), direction)
 
 
 def vector_of(given: Vector | torch.Tensor | Iterable[float]) -> Vector:

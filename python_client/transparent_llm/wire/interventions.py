@@ -10,7 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from transparent_llm import interventions as made
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, TooLargeError
 from transparent_llm.interventions import EditEffect, Intervention, Site, Vector
 from transparent_llm.interventions import operation as ops
 from transparent_llm.interventions import vector as vectors
@@ -144,11 +144,18 @@ def _operation_to_wire(message: pb.Intervention, operation: ops.Operation, run_i
         message.project.CopyFrom(pb.ProjectEdit(vector=sent(operation.vector), factor=operation.factor))
     elif isinstance(operation, ops.Clamp):
         message.clamp.CopyFrom(pb.ClampEdit(vector=sent(operation.vector), least=operation.least, most=operation.most))
+    elif isinstance(operation, ops.ClampFeature):
+        message.clamp_feature.CopyFrom(_clamp_feature_to_wire(operation))
     elif isinstance(operation, ops.Swap):
         message.swap.CopyFrom(pb.SwapEdit(origin=sent(operation.origin), target=sent(operation.target)))
     else:
         assert isinstance(operation, ops.Noise)
         message.noise.CopyFrom(pb.NoiseEdit(sd=operation.sd, seed=operation.seed))
+
+
+def _clamp_feature_to_wire(operation: ops.ClampFeature) -> pb.ClampFeatureEdit:
+    of, index = operation.feature, _int32(operation.feature.feature)
+    return pb.ClampFeatureEdit(sae=of.sae, feature=index, least=operation.least, most=operation.most)
 
 
 def _patch_to_wire(operation: ops.Patch, run_id_of: Named) -> pb.PatchEdit:
@@ -181,8 +188,29 @@ def vector_to_wire(vector: Vector, run_id_of: Named) -> pb.Vector:
         return pb.Vector(difference=pb.VectorDifference(minuend=next(parts), subtrahend=next(parts)))
     if isinstance(vector, vectors.Unembedding):
         return pb.Vector(unembedding=vector.token)
+    if isinstance(vector, vectors.SaeFeature):
+        return _feature_to_wire(vector)
     assert isinstance(vector, vectors.NeuronOutput)
     return pb.Vector(neuron_output=pb.NeuronVector(layer=vector.layer, neuron=vector.neuron))
+
+
+def _feature_to_wire(vector: vectors.SaeFeature) -> pb.Vector:
+    sent = pb.SaeFeatureVector(sae=vector.sae, feature=_int32(vector.feature))
+    sent.direction = vectors.DIRECTIONS.index(vector.direction) + 1  # type: ignore[assignment]  # an enum's number
+    return pb.Vector(sae_feature=sent)
+
+
+def _int32(feature: int) -> int:
+    if not -(2**31) <= feature < 2**31:
+        raise IndexOutOfRangeError(f"feature {feature} is out of range: none has so many")
+    return feature
+
+
+def _feature_from_wire(message: pb.SaeFeatureVector) -> Vector:
+    directions = dict(enumerate(vectors.DIRECTIONS, 1))
+    if message.direction not in directions:
+        raise InvalidRequestError(f"direction {message.direction} of a feature is absent, or not known here")
+    return made.sae_feature(message.sae, message.feature, directions[message.direction])
 
 
 def _edit_from_wire(message: pb.Intervention, sources: Sources) -> Intervention:
@@ -226,6 +254,8 @@ def vector_from_wire(message: pb.Vector, sources: Sources, depth: int = 0) -> Ve
         return one - other
     if source == "kept":
         return sources.vector_of(message.kept)
+    if source == "sae_feature":
+        return _feature_from_wire(message.sae_feature)
     if source == "unembedding":
         return made.unembedding(message.unembedding)
     return made.neuron_output(message.neuron_output.layer, message.neuron_output.neuron)
@@ -258,6 +288,7 @@ _OPERATIONS: dict[str, Callable[..., Intervention]] = {
     "clamp": lambda site, m, sources, where: made.clamp(
         site, vector_from_wire(m.vector, sources), m.least, m.most, **where
     ),
+    "clamp_feature": lambda site, m, _, where: made.clamp_feature(site, m.sae, m.feature, m.least, m.most, **where),
     "swap": lambda site, m, sources, where: made.swap(
         site, vector_from_wire(m.origin, sources), vector_from_wire(m.target, sources), **where
     ),

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire import dtypes
-from transparent_llm.wire._gen import analysis_pb2, circuits_pb2, method_pb2, service_pb2
+from transparent_llm.wire._gen import analysis_pb2, circuits_pb2, features_pb2, method_pb2, service_pb2
 from transparent_llm.wire.parameters import Argument, Parameter, parameter_of
 
 SERVICE = "transparent_llm.v1.TransparentLlmService"
@@ -26,7 +26,7 @@ QUEUE_POSITION_HEADER = "x-transparent-llm-queue-position"
 """Request metadata of `Run`, with any value: whoever sends it is told how many runs come before its own, in initial
 metadata of the same name, as soon as it waits. Where none does there is none."""
 
-_REQUESTS = (service_pb2, analysis_pb2, circuits_pb2)
+_REQUESTS = (service_pb2, analysis_pb2, circuits_pb2, features_pb2)
 """Where their messages are."""
 
 ROWS = "n"

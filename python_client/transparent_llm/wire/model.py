@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
+from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, SaeDescription, ServerInfo
 from transparent_llm.quoting import listed, quoted
 from transparent_llm.wire import digests, dtypes
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
@@ -14,7 +14,7 @@ from transparent_llm.wire.protocol_error import ProtocolError
 _MOST_LAYERS = _MOST_HEADS = 2**16
 """What code walks along: no model has nearly as many."""
 
-_LONGEST_NAME, _MOST_MODELS = 1024, 4096
+_LONGEST_NAME, _MOST_MODELS, _MOST_SAES = 1024, 4096, 4096
 
 _STATES = {
     ModelState.LOADED: model_pb2.MODEL_STATE_LOADED,
@@ -72,6 +72,7 @@ def description_to_wire(model: ModelDescription) -> model_pb2.ModelDescription:
         weight_bytes=model.weight_bytes,
         on_demand=model.on_demand,
         engine=model.engine,
+        saes=[model_pb2.SaeDescription(**dataclasses.asdict(sae)) for sae in model.saes],
     )
 
 
@@ -86,6 +87,8 @@ def description_from_wire(message: model_pb2.ModelDescription) -> ModelDescripti
         _require_model(model.info)
         if len(model.d_ffn) > model.info.n_layers:
             raise ProtocolError(f"model {quoted(model.info.name)} has neurons in {len(model.d_ffn)} layers")
+        if len(model.saes) > _MOST_SAES:
+            raise ProtocolError(f"model {quoted(model.info.name)} has {len(model.saes)} sparse autoencoders")
     return model
 
 
@@ -122,7 +125,12 @@ def _description(message: model_pb2.ModelDescription) -> ModelDescription:
         weight_bytes=message.weight_bytes,
         on_demand=message.on_demand,
         engine=message.engine,
+        saes=tuple(_sae(sae) for sae in message.saes),
     )
+
+
+def _sae(message: model_pb2.SaeDescription) -> SaeDescription:
+    return SaeDescription(**{field.name: getattr(message, field.name) for field in dataclasses.fields(SaeDescription)})
 
 
 def server_to_wire(info: ServerInfo) -> service_pb2.ServerInfoResponse:

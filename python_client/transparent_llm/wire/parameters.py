@@ -16,6 +16,9 @@ from transparent_llm.runtime.indexing import integer
 Argument = int | float | str | tuple[int, ...] | None
 """Of a method: an index or a parameter. Hashable."""
 
+LONGEST_NAME = 256
+"""Characters of an argument that is a name."""
+
 MOST_NUMBERS = 4096
 """In one list."""
 
@@ -46,7 +49,11 @@ class Parameter:
         """What an argument is that is left out."""
         if self.choices:
             return self.choices[0]
-        return () if self.is_list else 0.0 if self.field_type == FieldDescriptor.TYPE_DOUBLE else 0
+        if self.is_list:
+            return ()
+        if self.field_type == FieldDescriptor.TYPE_STRING:
+            return ""
+        return 0.0 if self.field_type == FieldDescriptor.TYPE_DOUBLE else 0
 
     def checked(self, method: str, got: object) -> Argument:
         """An argument as a caller wrote it.
@@ -61,6 +68,8 @@ class Parameter:
             return self._listed(method, got)
         if self.field_type == FieldDescriptor.TYPE_DOUBLE:
             return self._float(method, got)
+        if self.field_type == FieldDescriptor.TYPE_STRING:
+            return self._name(method, got)
         if self.field_type == FieldDescriptor.TYPE_BOOL:
             return self._bool(method, got)
         return self._number(got)
@@ -80,6 +89,8 @@ class Parameter:
             return tuple(got)
         if self.field_type == FieldDescriptor.TYPE_DOUBLE:
             return self._finite(got)
+        if self.field_type == FieldDescriptor.TYPE_STRING:
+            return self._name("a request", got)
         return int(got)
 
     def field(self, argument: Argument) -> Any:
@@ -149,6 +160,15 @@ class Parameter:
         if not math.isfinite(number):
             raise InvalidRequestError(f"{self.name} must be a finite number, got {number}")
         return number
+
+    def _name(self, method: str, got: object) -> str:
+        if not isinstance(got, str) or len(got) > LONGEST_NAME:
+            shown = f"{len(got)} characters" if isinstance(got, str) else kind_of(got)
+            raise InvalidRequestError(
+                f"{self.name} of {method} must be a name of at most {LONGEST_NAME} characters, got {shown}",
+                metadata={"argument": self.name},
+            )
+        return got
 
     def _bool(self, method: str, got: object) -> int:
         if not isinstance(got, bool) and got not in (0, 1):

@@ -12,6 +12,7 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.config.parsing import require_known, typed
+from transparent_llm_server.config.sae import saes_of_model
 from transparent_llm_server.demo import DEMO_MODEL
 
 DEMO: Final = "demo"
@@ -47,8 +48,14 @@ class ModelConfig:
     adapter: str | None = None
     """A folder or hub name of a LoRA adapter (PEFT), merged into the model when it is loaded."""
 
+    saes: tuple[str, ...] = ()
+    """Sparse autoencoders of it: `NAME=DIR@SITE`, or of a transcoder `NAME=DIR@SITE:SITE`."""
+
     load: Literal["pinned", "on_demand"] = PINNED
     """When it is loaded: at the start and for good, or when it is asked for and until others need its memory."""
+
+    def __post_init__(self) -> None:
+        saes_of_model(self.saes, (self.alias, *self.aliases))
 
     @classmethod
     def parse(cls, text: str) -> ModelConfig:

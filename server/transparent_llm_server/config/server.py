@@ -12,9 +12,11 @@ import torch
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.network.target import DEFAULT_TARGET
+from transparent_llm_server.config.model import DEMO
 from transparent_llm_server.config.model import ModelConfig as ModelConfig
 from transparent_llm_server.config.parsing import require_known, typed
 from transparent_llm_server.config.parsing import settings_of as settings_of
+from transparent_llm_server.config.sae import require_models
 from transparent_llm_server.config.setting import setting
 
 MIB = 2**20
@@ -48,6 +50,11 @@ class ServerConfig:
     adapter: str | None = setting(None, metavar="NAME_OR_DIR")
     """A LoRA adapter (PEFT) that is merged into the model, which must be the only one. Of several models, each has its
     own in its table. Unset: none."""
+
+    saes: tuple[str, ...] = setting((), flag="--sae", metavar="[MODEL/]NAME=DIR@SITE")
+    """Sparse autoencoders to load: folders as SAELens saves them, and the sites that they are of, as in
+    res1=./sae@residual_out.1; of a transcoder both, as in t=./t@residual_after_attn.1:ffn_out.1. The flag is repeated
+    for several. Unset: none."""
 
     fetch_only: bool = False
     """Fetch what the hub has of the models into its cache (HF_HOME), and end, with 0 if all of it is there."""
@@ -263,6 +270,8 @@ class ServerConfig:
                 f"adapter belongs to one model, and there are {len(self.models)}: give each its own, "
                 'adapter = "NAME_OR_DIR" in its table [[models]] of a configuration file'
             )
+        served = self.models or (ModelConfig.parse(DEMO),)
+        require_models(self.saes, [name for model in served for name in (model.alias, *model.aliases)], len(served))
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> ServerConfig:

@@ -28,6 +28,7 @@ from transparent_llm_server.models.derived.projecting import Projecting
 from transparent_llm_server.models.derived.readout import LastStep
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.derived.unsupported import unsupported_values
+from transparent_llm_server.models.featuring import Featuring, SaePlaces, load_saes
 from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel, entry_device
 from transparent_llm_server.models.forward.capture import Capture
@@ -58,7 +59,7 @@ EDITED = "edited since the model was loaded; what its checks measured was measur
 
 
 @short_tracebacks
-class TransformerLensTransparentLlm(Running, Projecting, Analyses):
+class TransformerLensTransparentLlm(Running, Featuring, Projecting, Analyses):
     """A model in this process, run through TransformerLens without any weight processing.
 
     An object has one current run: `copy()` gives another thread its own. It may be run in one thread and read in
@@ -83,6 +84,8 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         offload_dir: Where weights that lie on disk are kept, as far as the model's own files cannot be used.
         adapter: A folder or hub name of a LoRA adapter (PEFT) that is merged into the model.
         padding: "nan": floating values are NaN at padded positions. "keep": they are what the model computed there.
+        saes: Sparse autoencoders as SAELens saves them, by names: {"res1": ("FOLDER", "residual_out.1")}; of a
+            transcoder also the site that it writes.
 
     Raises:
         InvalidRequestError: no such model, tokenizer or device.
@@ -105,6 +108,7 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         quantization: str | None = None,
         adapter: str | None = None,
         padding: Padding = "keep",
+        saes: SaePlaces | None = None,
     ) -> None:
         require_dtype(type(self).__name__, dtype)
         self._own_selection = OwnSelection(Selection(padding=checked_padding(padding)))
@@ -131,6 +135,7 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
         described = display_name(model_name), digest.result(), n_ctx
         (capture,) = run_together(self._model, [batch])
         parity = check_parity(self._model, RunValues(self._model, capture), probe)
+        load_saes(self._model, RunValues(self._model, capture), saes or {})
         if is_handed_over:  # who loads it from files has it alone
             self._model.watch()
         self._last_step = LastStep(self._model)
@@ -291,6 +296,7 @@ class TransformerLensTransparentLlm(Running, Projecting, Analyses):
             revision=self._revision,
             quantization=self._quantization,
             devices={} if model.layout.is_single else dict(Counter(model.places)),
-            weight_bytes=model.weight_bytes,
+            weight_bytes=model.weight_bytes + model.saes.nbytes,
             engine=model.engine,
+            saes=tuple(sae.describe() for sae in model.saes),
         )

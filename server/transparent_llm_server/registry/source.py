@@ -11,12 +11,14 @@ from functools import partial
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription
 from transparent_llm_server.config.model import ModelConfig
+from transparent_llm_server.config.sae import saes_of_model
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.loading.origin import origin_of, split_name
 from transparent_llm_server.models.loading.progress import LoadProgress, reporting_to
 from transparent_llm_server.models.loading.refusal import display_name
 from transparent_llm_server.models.loading.size import weight_bytes
 from transparent_llm_server.models.placement.placement import Placement
+from transparent_llm_server.models.saes.weights import sae_bytes
 from transparent_llm_server.models.serving import ServedModel
 from transparent_llm_server.models.serving_contract import served_model
 from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
@@ -38,11 +40,14 @@ def model_source(config: ServerConfig, model: ModelConfig, alone: Alone) -> Mode
     adapter = model.adapter or config.adapter
     if adapter is not None:
         place.require_mergeable()
+    saes = saes_of_model((*config.saes, *model.saes), (model.alias, *model.aliases))
     is_local = os.path.isdir(split_name(model.source)[0])
 
     def load(on_step: Callable[[str], None]) -> ServedModel:
         with reporting_to(LoadProgress(on_step, alone)):
-            llm = TransformerLensTransparentLlm(model.source, revision=model.revision, adapter=adapter, **vars(place))
+            llm = TransformerLensTransparentLlm(
+                model.source, revision=model.revision, adapter=adapter, saes=saes, **vars(place)
+            )
         return served_model(model.alias, llm)
 
     known = ModelDescription(
@@ -56,6 +61,8 @@ def model_source(config: ServerConfig, model: ModelConfig, alone: Alone) -> Mode
     )
     tells_size = is_local and place.device_map is None and place.quantization is None
     size = weight_bytes(model.source, place.dtype) if tells_size else None
+    if size is not None and saes:
+        size += sum(sae_bytes(folder, name) for name, (folder, *_) in saes.items())
     return ModelSource(model.alias, load, model.aliases, model.is_on_demand, size, known)
 
 

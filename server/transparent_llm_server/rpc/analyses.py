@@ -119,7 +119,9 @@ def _sizes(run: CompletedRun) -> dict[str, int]:
 
 def _sizes_of(run: CompletedRun, arguments: Sequence[Any]) -> Sizes:
     """All analyses are of one row, which is their first argument."""
-    return Sizes(run.model.description.info, _n_tokens(run, arguments[0]) or run.tokens.shape[1])
+    model = run.model.description
+    saes = {sae.name: sae.d_sae * (sae.d_in + sae.d_out) for sae in model.saes}
+    return Sizes(model.info, _n_tokens(run, arguments[0]) or run.tokens.shape[1], saes)
 
 
 def _checked(run: CompletedRun, method: Method, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

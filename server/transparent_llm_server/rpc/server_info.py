@@ -35,6 +35,7 @@ FEATURES = (
     "top_tokens",
     "sweep",
     "circuits",
+    "sae_features",
 )
 
 

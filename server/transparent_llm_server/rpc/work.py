@@ -6,7 +6,7 @@ Each number is a bound within a small factor, for a model that is dense: what a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +27,9 @@ class Sizes:
     info: ModelInfo
     n_pos: int
     """Tokens of the row."""
+
+    saes: Mapping[str, int] = field(default_factory=dict)
+    """Weights of each sparse autoencoder of the model, by their names."""
 
     @property
     def pairs(self) -> int:
@@ -72,6 +75,12 @@ def _at_a_position(sizes: Sizes, _: Mapping[str, Any]) -> int:
     return sizes.n_pos * sizes.info.d_model + sizes.weights
 
 
+def _features(sizes: Sizes, given: Mapping[str, Any]) -> int:
+    """The encoder, and the decoder too; without a name, the largest there is."""
+    weights = sizes.saes.get(given["sae"], max(sizes.saes.values(), default=1))
+    return (len(given["positions"]) or sizes.n_pos) * weights
+
+
 def _logit_terms(sizes: Sizes, _: Mapping[str, Any]) -> int:
     return (sizes.info.n_layers + 2) * sizes.info.d_model
 
@@ -90,6 +99,8 @@ _WORK: Mapping[str, Callable[[Sizes, Mapping[str, Any]], int]] = MappingProxyTyp
         "source_attribution": _at_a_position,
         "neuron_attribution": _at_a_position,
         "logit_terms": _logit_terms,
+        "features": _features,
+        "feature_activations": _features,
     }
 )
 """Of each analysis of the table."""

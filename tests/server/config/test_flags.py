@@ -30,6 +30,8 @@ def other_value(setting: Setting) -> bool | int | float | str | list[str]:
     default = setting.default
     if isinstance(default, bool):
         return not default
+    if setting.name == "saes":
+        return ["a=./a@residual_out.0", "b=./b@residual_after_attn.0:ffn_out.0"]
     if isinstance(default, tuple):
         return ["a", "b=c"]
     if setting.kind is float or isinstance(default, float):

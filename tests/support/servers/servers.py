@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from support.models.families import FAMILIES, build_model, build_tokenizer
+from support.models.families import D_MODEL, FAMILIES, build_model, build_tokenizer
+from support.models.saes import random_sae
 from support.servers.engines import SOON
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -26,8 +27,13 @@ GOES_ON = 500
 
 @cache
 def tiny(family: str = "gpt2") -> TransformerLensTransparentLlm:
-    """A tiny random model in this process, loaded once; take a copy() to run something."""
-    return TransformerLensTransparentLlm(family, hf_model=build_model(FAMILIES[family]()), tokenizer=build_tokenizer())
+    """A tiny random model in this process, with a sparse autoencoder, loaded once; take a copy() to run something."""
+    return TransformerLensTransparentLlm(
+        family,
+        hf_model=build_model(FAMILIES[family]()),
+        tokenizer=build_tokenizer(),
+        saes={"random": (random_sae(D_MODEL), "residual_out.0")},
+    )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&transparent_llm/v1/interventions.proto\x12\x12transparent_llm.v1\x1a\x1ftransparent_llm/v1/tensor.proto\"\x81\x01\n\x04Site\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.transparent_llm.v1.SiteKind\x12\r\n\x05layer\x18\x02 \x01(\x11\x12\x11\n\x04head\x18\x03 \x01(\x11H\x00\x88\x01\x01\x12\x0f\n\x07neurons\x18\x04 \x03(\x11\x12\x11\n\tall_heads\x18\x05 \x01(\x08\x42\x07\n\x05_head\"\x1a\n\x07Indices\x12\x0f\n\x07indices\x18\x01 \x03(\x11\"\x8e\x02\n\x06Vector\x12-\n\x07literal\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.TensorH\x00\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1c.transparent_llm.v1.RunValueH\x00\x12:\n\ndifference\x18\x03 \x01(\x0b\x32$.transparent_llm.v1.VectorDifferenceH\x00\x12\x15\n\x0bunembedding\x18\x04 \x01(\x11H\x00\x12\x39\n\rneuron_output\x18\x05 \x01(\x0b\x32 .transparent_llm.v1.NeuronVectorH\x00\x12\x0e\n\x04kept\x18\x06 \x01(\tH\x00\x42\x08\n\x06source\"\\\n\x08RunValue\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12&\n\x04site\x18\x02 \x01(\x0b\x32\x18.transparent_llm.v1.Site\x12\x0b\n\x03row\x18\x03 \x01(\x11\x12\x0b\n\x03pos\x18\x04 \x01(\x11\"o\n\x10VectorDifference\x12+\n\x07minuend\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12.\n\nsubtrahend\x18\x02 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\"-\n\x0cNeuronVector\x12\r\n\x05layer\x18\x01 \x01(\x11\x12\x0e\n\x06neuron\x18\x02 \x01(\x11\"\x1b\n\tScaleEdit\x12\x0e\n\x06\x66\x61\x63tor\x18\x01 \x01(\x01\"W\n\x07\x41\x64\x64\x45\x64it\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x01\x12\x10\n\x08relative\x18\x03 \x01(\x08\"5\n\x07SetEdit\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\"\x1a\n\x08MeanEdit\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x84\x01\n\tPatchEdit\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x30\n\x0bsource_rows\x18\x02 \x01(\x0b\x32\x1b.transparent_llm.v1.Indices\x12\x35\n\x10source_positions\x18\x03 \x01(\x0b\x32\x1b.transparent_llm.v1.Indices\"I\n\x0bProjectEdit\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x01\"T\n\tClampEdit\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12\r\n\x05least\x18\x02 \x01(\x01\x12\x0c\n\x04most\x18\x03 \x01(\x01\"b\n\x08SwapEdit\x12*\n\x06origin\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12*\n\x06target\x18\x02 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\"%\n\tNoiseEdit\x12\n\n\x02sd\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x12\"\x1c\n\nFreezeEdit\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\xe5\x05\n\x0cIntervention\x12&\n\x04site\x18\x01 \x01(\x0b\x32\x18.transparent_llm.v1.Site\x12\x17\n\rall_positions\x18\x02 \x01(\x08H\x00\x12\x17\n\rlast_position\x18\x03 \x01(\x08H\x00\x12\x37\n\x10\x63hosen_positions\x18\x04 \x01(\x0b\x32\x1b.transparent_llm.v1.IndicesH\x00\x12\x12\n\x08\x61ll_rows\x18\x05 \x01(\x08H\x01\x12\x32\n\x0b\x63hosen_rows\x18\x06 \x01(\x0b\x32\x1b.transparent_llm.v1.IndicesH\x01\x12.\n\x05scale\x18\x07 \x01(\x0b\x32\x1d.transparent_llm.v1.ScaleEditH\x02\x12*\n\x03\x61\x64\x64\x18\x08 \x01(\x0b\x32\x1b.transparent_llm.v1.AddEditH\x02\x12*\n\x03set\x18\t \x01(\x0b\x32\x1b.transparent_llm.v1.SetEditH\x02\x12,\n\x04mean\x18\n \x01(\x0b\x32\x1c.transparent_llm.v1.MeanEditH\x02\x12.\n\x05patch\x18\x0b \x01(\x0b\x32\x1d.transparent_llm.v1.PatchEditH\x02\x12\x32\n\x07project\x18\x0c \x01(\x0b\x32\x1f.transparent_llm.v1.ProjectEditH\x02\x12.\n\x05\x63lamp\x18\r \x01(\x0b\x32\x1d.transparent_llm.v1.ClampEditH\x02\x12,\n\x04swap\x18\x0e \x01(\x0b\x32\x1c.transparent_llm.v1.SwapEditH\x02\x12.\n\x05noise\x18\x0f \x01(\x0b\x32\x1d.transparent_llm.v1.NoiseEditH\x02\x12\x30\n\x06\x66reeze\x18\x10 \x01(\x0b\x32\x1e.transparent_llm.v1.FreezeEditH\x02\x42\x0b\n\tpositionsB\x06\n\x04rowsB\x0b\n\toperation\"r\n\nEditEffect\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12\x10\n\x08selected\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x04\x12\x12\n\ndelta_norm\x18\x04 \x01(\x01\x12\x0c\n\x04norm\x18\x05 \x01(\x01\x12\x11\n\tmax_delta\x18\x06 \x01(\x01*\xd1\x03\n\x08SiteKind\x12\x19\n\x15SITE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15SITE_KIND_RESIDUAL_IN\x10\x01\x12!\n\x1dSITE_KIND_RESIDUAL_AFTER_ATTN\x10\x02\x12\x1a\n\x16SITE_KIND_RESIDUAL_OUT\x10\x03\x12\x16\n\x12SITE_KIND_ATTN_OUT\x10\x04\x12\x15\n\x11SITE_KIND_FFN_OUT\x10\x05\x12\x12\n\x0eSITE_KIND_HEAD\x10\x06\x12\x15\n\x11SITE_KIND_PATTERN\x10\x07\x12\x15\n\x11SITE_KIND_NEURONS\x10\x08\x12\x1d\n\x19SITE_KIND_NORM_SCALE_ATTN\x10\t\x12\x1c\n\x18SITE_KIND_NORM_SCALE_FFN\x10\n\x12\"\n\x1eSITE_KIND_NORM_SCALE_ATTN_POST\x10\x0b\x12!\n\x1dSITE_KIND_NORM_SCALE_FFN_POST\x10\x0c\x12\x1e\n\x1aSITE_KIND_FINAL_NORM_SCALE\x10\r\x12\x13\n\x0fSITE_KIND_QUERY\x10\x0e\x12\x11\n\rSITE_KIND_KEY\x10\x0f\x12\x13\n\x0fSITE_KIND_VALUE\x10\x10\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&transparent_llm/v1/interventions.proto\x12\x12transparent_llm.v1\x1a\x1ftransparent_llm/v1/tensor.proto\"\x81\x01\n\x04Site\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.transparent_llm.v1.SiteKind\x12\r\n\x05layer\x18\x02 \x01(\x11\x12\x11\n\x04head\x18\x03 \x01(\x11H\x00\x88\x01\x01\x12\x0f\n\x07neurons\x18\x04 \x03(\x11\x12\x11\n\tall_heads\x18\x05 \x01(\x08\x42\x07\n\x05_head\"\x1a\n\x07Indices\x12\x0f\n\x07indices\x18\x01 \x03(\x11\"\xcb\x02\n\x06Vector\x12-\n\x07literal\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.TensorH\x00\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1c.transparent_llm.v1.RunValueH\x00\x12:\n\ndifference\x18\x03 \x01(\x0b\x32$.transparent_llm.v1.VectorDifferenceH\x00\x12\x15\n\x0bunembedding\x18\x04 \x01(\x11H\x00\x12\x39\n\rneuron_output\x18\x05 \x01(\x0b\x32 .transparent_llm.v1.NeuronVectorH\x00\x12\x0e\n\x04kept\x18\x06 \x01(\tH\x00\x12;\n\x0bsae_feature\x18\x07 \x01(\x0b\x32$.transparent_llm.v1.SaeFeatureVectorH\x00\x42\x08\n\x06source\"\\\n\x08RunValue\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12&\n\x04site\x18\x02 \x01(\x0b\x32\x18.transparent_llm.v1.Site\x12\x0b\n\x03row\x18\x03 \x01(\x11\x12\x0b\n\x03pos\x18\x04 \x01(\x11\"o\n\x10VectorDifference\x12+\n\x07minuend\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12.\n\nsubtrahend\x18\x02 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\"-\n\x0cNeuronVector\x12\r\n\x05layer\x18\x01 \x01(\x11\x12\x0e\n\x06neuron\x18\x02 \x01(\x11\"i\n\x10SaeFeatureVector\x12\x0b\n\x03sae\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\x11\x12\x37\n\tdirection\x18\x03 \x01(\x0e\x32$.transparent_llm.v1.FeatureDirection\"\x1b\n\tScaleEdit\x12\x0e\n\x06\x66\x61\x63tor\x18\x01 \x01(\x01\"W\n\x07\x41\x64\x64\x45\x64it\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x01\x12\x10\n\x08relative\x18\x03 \x01(\x08\"5\n\x07SetEdit\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\"\x1a\n\x08MeanEdit\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x84\x01\n\tPatchEdit\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x30\n\x0bsource_rows\x18\x02 \x01(\x0b\x32\x1b.transparent_llm.v1.Indices\x12\x35\n\x10source_positions\x18\x03 \x01(\x0b\x32\x1b.transparent_llm.v1.Indices\"I\n\x0bProjectEdit\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x01\"T\n\tClampEdit\x12*\n\x06vector\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12\r\n\x05least\x18\x02 \x01(\x01\x12\x0c\n\x04most\x18\x03 \x01(\x01\"M\n\x10\x43lampFeatureEdit\x12\x0b\n\x03sae\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\x11\x12\r\n\x05least\x18\x03 \x01(\x01\x12\x0c\n\x04most\x18\x04 \x01(\x01\"b\n\x08SwapEdit\x12*\n\x06origin\x18\x01 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\x12*\n\x06target\x18\x02 \x01(\x0b\x32\x1a.transparent_llm.v1.Vector\"%\n\tNoiseEdit\x12\n\n\x02sd\x18\x01 \x01(\x01\x12\x0c\n\x04seed\x18\x02 \x01(\x12\"\x1c\n\nFreezeEdit\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\xa4\x06\n\x0cIntervention\x12&\n\x04site\x18\x01 \x01(\x0b\x32\x18.transparent_llm.v1.Site\x12\x17\n\rall_positions\x18\x02 \x01(\x08H\x00\x12\x17\n\rlast_position\x18\x03 \x01(\x08H\x00\x12\x37\n\x10\x63hosen_positions\x18\x04 \x01(\x0b\x32\x1b.transparent_llm.v1.IndicesH\x00\x12\x12\n\x08\x61ll_rows\x18\x05 \x01(\x08H\x01\x12\x32\n\x0b\x63hosen_rows\x18\x06 \x01(\x0b\x32\x1b.transparent_llm.v1.IndicesH\x01\x12.\n\x05scale\x18\x07 \x01(\x0b\x32\x1d.transparent_llm.v1.ScaleEditH\x02\x12*\n\x03\x61\x64\x64\x18\x08 \x01(\x0b\x32\x1b.transparent_llm.v1.AddEditH\x02\x12*\n\x03set\x18\t \x01(\x0b\x32\x1b.transparent_llm.v1.SetEditH\x02\x12,\n\x04mean\x18\n \x01(\x0b\x32\x1c.transparent_llm.v1.MeanEditH\x02\x12.\n\x05patch\x18\x0b \x01(\x0b\x32\x1d.transparent_llm.v1.PatchEditH\x02\x12\x32\n\x07project\x18\x0c \x01(\x0b\x32\x1f.transparent_llm.v1.ProjectEditH\x02\x12.\n\x05\x63lamp\x18\r \x01(\x0b\x32\x1d.transparent_llm.v1.ClampEditH\x02\x12,\n\x04swap\x18\x0e \x01(\x0b\x32\x1c.transparent_llm.v1.SwapEditH\x02\x12.\n\x05noise\x18\x0f \x01(\x0b\x32\x1d.transparent_llm.v1.NoiseEditH\x02\x12\x30\n\x06\x66reeze\x18\x10 \x01(\x0b\x32\x1e.transparent_llm.v1.FreezeEditH\x02\x12=\n\rclamp_feature\x18\x11 \x01(\x0b\x32$.transparent_llm.v1.ClampFeatureEditH\x02\x42\x0b\n\tpositionsB\x06\n\x04rowsB\x0b\n\toperation\"r\n\nEditEffect\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12\x10\n\x08selected\x18\x02 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x04\x12\x12\n\ndelta_norm\x18\x04 \x01(\x01\x12\x0c\n\x04norm\x18\x05 \x01(\x01\x12\x11\n\tmax_delta\x18\x06 \x01(\x01*\xd1\x03\n\x08SiteKind\x12\x19\n\x15SITE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15SITE_KIND_RESIDUAL_IN\x10\x01\x12!\n\x1dSITE_KIND_RESIDUAL_AFTER_ATTN\x10\x02\x12\x1a\n\x16SITE_KIND_RESIDUAL_OUT\x10\x03\x12\x16\n\x12SITE_KIND_ATTN_OUT\x10\x04\x12\x15\n\x11SITE_KIND_FFN_OUT\x10\x05\x12\x12\n\x0eSITE_KIND_HEAD\x10\x06\x12\x15\n\x11SITE_KIND_PATTERN\x10\x07\x12\x15\n\x11SITE_KIND_NEURONS\x10\x08\x12\x1d\n\x19SITE_KIND_NORM_SCALE_ATTN\x10\t\x12\x1c\n\x18SITE_KIND_NORM_SCALE_FFN\x10\n\x12\"\n\x1eSITE_KIND_NORM_SCALE_ATTN_POST\x10\x0b\x12!\n\x1dSITE_KIND_NORM_SCALE_FFN_POST\x10\x0c\x12\x1e\n\x1aSITE_KIND_FINAL_NORM_SCALE\x10\r\x12\x13\n\x0fSITE_KIND_QUERY\x10\x0e\x12\x11\n\rSITE_KIND_KEY\x10\x0f\x12\x13\n\x0fSITE_KIND_VALUE\x10\x10*s\n\x10\x46\x65\x61tureDirection\x12!\n\x1d\x46\x45\x41TURE_DIRECTION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46\x45\x41TURE_DIRECTION_DECODER\x10\x01\x12\x1d\n\x19\x46\x45\x41TURE_DIRECTION_ENCODER\x10\x02\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,42 +23,48 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'transparent_llm.v1.interven
 if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.transparentllm.v1P\001Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\252\002\021TransparentLlm.V1'
-  _globals['_SITEKIND']._serialized_start=2309
-  _globals['_SITEKIND']._serialized_end=2774
+  _globals['_SITEKIND']._serialized_start=2619
+  _globals['_SITEKIND']._serialized_end=3084
+  _globals['_FEATUREDIRECTION']._serialized_start=3086
+  _globals['_FEATUREDIRECTION']._serialized_end=3201
   _globals['_SITE']._serialized_start=96
   _globals['_SITE']._serialized_end=225
   _globals['_INDICES']._serialized_start=227
   _globals['_INDICES']._serialized_end=253
   _globals['_VECTOR']._serialized_start=256
-  _globals['_VECTOR']._serialized_end=526
-  _globals['_RUNVALUE']._serialized_start=528
-  _globals['_RUNVALUE']._serialized_end=620
-  _globals['_VECTORDIFFERENCE']._serialized_start=622
-  _globals['_VECTORDIFFERENCE']._serialized_end=733
-  _globals['_NEURONVECTOR']._serialized_start=735
-  _globals['_NEURONVECTOR']._serialized_end=780
-  _globals['_SCALEEDIT']._serialized_start=782
-  _globals['_SCALEEDIT']._serialized_end=809
-  _globals['_ADDEDIT']._serialized_start=811
-  _globals['_ADDEDIT']._serialized_end=898
-  _globals['_SETEDIT']._serialized_start=900
-  _globals['_SETEDIT']._serialized_end=953
-  _globals['_MEANEDIT']._serialized_start=955
-  _globals['_MEANEDIT']._serialized_end=981
-  _globals['_PATCHEDIT']._serialized_start=984
-  _globals['_PATCHEDIT']._serialized_end=1116
-  _globals['_PROJECTEDIT']._serialized_start=1118
-  _globals['_PROJECTEDIT']._serialized_end=1191
-  _globals['_CLAMPEDIT']._serialized_start=1193
-  _globals['_CLAMPEDIT']._serialized_end=1277
-  _globals['_SWAPEDIT']._serialized_start=1279
-  _globals['_SWAPEDIT']._serialized_end=1377
-  _globals['_NOISEEDIT']._serialized_start=1379
-  _globals['_NOISEEDIT']._serialized_end=1416
-  _globals['_FREEZEEDIT']._serialized_start=1418
-  _globals['_FREEZEEDIT']._serialized_end=1446
-  _globals['_INTERVENTION']._serialized_start=1449
-  _globals['_INTERVENTION']._serialized_end=2190
-  _globals['_EDITEFFECT']._serialized_start=2192
-  _globals['_EDITEFFECT']._serialized_end=2306
+  _globals['_VECTOR']._serialized_end=587
+  _globals['_RUNVALUE']._serialized_start=589
+  _globals['_RUNVALUE']._serialized_end=681
+  _globals['_VECTORDIFFERENCE']._serialized_start=683
+  _globals['_VECTORDIFFERENCE']._serialized_end=794
+  _globals['_NEURONVECTOR']._serialized_start=796
+  _globals['_NEURONVECTOR']._serialized_end=841
+  _globals['_SAEFEATUREVECTOR']._serialized_start=843
+  _globals['_SAEFEATUREVECTOR']._serialized_end=948
+  _globals['_SCALEEDIT']._serialized_start=950
+  _globals['_SCALEEDIT']._serialized_end=977
+  _globals['_ADDEDIT']._serialized_start=979
+  _globals['_ADDEDIT']._serialized_end=1066
+  _globals['_SETEDIT']._serialized_start=1068
+  _globals['_SETEDIT']._serialized_end=1121
+  _globals['_MEANEDIT']._serialized_start=1123
+  _globals['_MEANEDIT']._serialized_end=1149
+  _globals['_PATCHEDIT']._serialized_start=1152
+  _globals['_PATCHEDIT']._serialized_end=1284
+  _globals['_PROJECTEDIT']._serialized_start=1286
+  _globals['_PROJECTEDIT']._serialized_end=1359
+  _globals['_CLAMPEDIT']._serialized_start=1361
+  _globals['_CLAMPEDIT']._serialized_end=1445
+  _globals['_CLAMPFEATUREEDIT']._serialized_start=1447
+  _globals['_CLAMPFEATUREEDIT']._serialized_end=1524
+  _globals['_SWAPEDIT']._serialized_start=1526
+  _globals['_SWAPEDIT']._serialized_end=1624
+  _globals['_NOISEEDIT']._serialized_start=1626
+  _globals['_NOISEEDIT']._serialized_end=1663
+  _globals['_FREEZEEDIT']._serialized_start=1665
+  _globals['_FREEZEEDIT']._serialized_end=1693
+  _globals['_INTERVENTION']._serialized_start=1696
+  _globals['_INTERVENTION']._serialized_end=2500
+  _globals['_EDITEFFECT']._serialized_start=2502
+  _globals['_EDITEFFECT']._serialized_end=2616
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,12 @@ class SiteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SITE_KIND_QUERY: _ClassVar[SiteKind]
     SITE_KIND_KEY: _ClassVar[SiteKind]
     SITE_KIND_VALUE: _ClassVar[SiteKind]
+
+class FeatureDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEATURE_DIRECTION_UNSPECIFIED: _ClassVar[FeatureDirection]
+    FEATURE_DIRECTION_DECODER: _ClassVar[FeatureDirection]
+    FEATURE_DIRECTION_ENCODER: _ClassVar[FeatureDirection]
 SITE_KIND_UNSPECIFIED: SiteKind
 SITE_KIND_RESIDUAL_IN: SiteKind
 SITE_KIND_RESIDUAL_AFTER_ATTN: SiteKind
@@ -43,6 +49,9 @@ SITE_KIND_FINAL_NORM_SCALE: SiteKind
 SITE_KIND_QUERY: SiteKind
 SITE_KIND_KEY: SiteKind
 SITE_KIND_VALUE: SiteKind
+FEATURE_DIRECTION_UNSPECIFIED: FeatureDirection
+FEATURE_DIRECTION_DECODER: FeatureDirection
+FEATURE_DIRECTION_ENCODER: FeatureDirection
 
 class Site(_message.Message):
     __slots__ = ("kind", "layer", "head", "neurons", "all_heads")
@@ -65,20 +74,22 @@ class Indices(_message.Message):
     def __init__(self, indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Vector(_message.Message):
-    __slots__ = ("literal", "value", "difference", "unembedding", "neuron_output", "kept")
+    __slots__ = ("literal", "value", "difference", "unembedding", "neuron_output", "kept", "sae_feature")
     LITERAL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     UNEMBEDDING_FIELD_NUMBER: _ClassVar[int]
     NEURON_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    SAE_FEATURE_FIELD_NUMBER: _ClassVar[int]
     literal: _tensor_pb2.Tensor
     value: RunValue
     difference: VectorDifference
     unembedding: int
     neuron_output: NeuronVector
     kept: str
-    def __init__(self, literal: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., value: _Optional[_Union[RunValue, _Mapping]] = ..., difference: _Optional[_Union[VectorDifference, _Mapping]] = ..., unembedding: _Optional[int] = ..., neuron_output: _Optional[_Union[NeuronVector, _Mapping]] = ..., kept: _Optional[str] = ...) -> None: ...
+    sae_feature: SaeFeatureVector
+    def __init__(self, literal: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., value: _Optional[_Union[RunValue, _Mapping]] = ..., difference: _Optional[_Union[VectorDifference, _Mapping]] = ..., unembedding: _Optional[int] = ..., neuron_output: _Optional[_Union[NeuronVector, _Mapping]] = ..., kept: _Optional[str] = ..., sae_feature: _Optional[_Union[SaeFeatureVector, _Mapping]] = ...) -> None: ...
 
 class RunValue(_message.Message):
     __slots__ = ("run_id", "site", "row", "pos")
@@ -107,6 +118,16 @@ class NeuronVector(_message.Message):
     layer: int
     neuron: int
     def __init__(self, layer: _Optional[int] = ..., neuron: _Optional[int] = ...) -> None: ...
+
+class SaeFeatureVector(_message.Message):
+    __slots__ = ("sae", "feature", "direction")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    feature: int
+    direction: FeatureDirection
+    def __init__(self, sae: _Optional[str] = ..., feature: _Optional[int] = ..., direction: _Optional[_Union[FeatureDirection, str]] = ...) -> None: ...
 
 class ScaleEdit(_message.Message):
     __slots__ = ("factor",)
@@ -164,6 +185,18 @@ class ClampEdit(_message.Message):
     most: float
     def __init__(self, vector: _Optional[_Union[Vector, _Mapping]] = ..., least: _Optional[float] = ..., most: _Optional[float] = ...) -> None: ...
 
+class ClampFeatureEdit(_message.Message):
+    __slots__ = ("sae", "feature", "least", "most")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    feature: int
+    least: float
+    most: float
+    def __init__(self, sae: _Optional[str] = ..., feature: _Optional[int] = ..., least: _Optional[float] = ..., most: _Optional[float] = ...) -> None: ...
+
 class SwapEdit(_message.Message):
     __slots__ = ("origin", "target")
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
@@ -187,7 +220,7 @@ class FreezeEdit(_message.Message):
     def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
 class Intervention(_message.Message):
-    __slots__ = ("site", "all_positions", "last_position", "chosen_positions", "all_rows", "chosen_rows", "scale", "add", "set", "mean", "patch", "project", "clamp", "swap", "noise", "freeze")
+    __slots__ = ("site", "all_positions", "last_position", "chosen_positions", "all_rows", "chosen_rows", "scale", "add", "set", "mean", "patch", "project", "clamp", "swap", "noise", "freeze", "clamp_feature")
     SITE_FIELD_NUMBER: _ClassVar[int]
     ALL_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +237,7 @@ class Intervention(_message.Message):
     SWAP_FIELD_NUMBER: _ClassVar[int]
     NOISE_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
+    CLAMP_FEATURE_FIELD_NUMBER: _ClassVar[int]
     site: Site
     all_positions: bool
     last_position: bool
@@ -220,7 +254,8 @@ class Intervention(_message.Message):
     swap: SwapEdit
     noise: NoiseEdit
     freeze: FreezeEdit
-    def __init__(self, site: _Optional[_Union[Site, _Mapping]] = ..., all_positions: bool = ..., last_position: bool = ..., chosen_positions: _Optional[_Union[Indices, _Mapping]] = ..., all_rows: bool = ..., chosen_rows: _Optional[_Union[Indices, _Mapping]] = ..., scale: _Optional[_Union[ScaleEdit, _Mapping]] = ..., add: _Optional[_Union[AddEdit, _Mapping]] = ..., set: _Optional[_Union[SetEdit, _Mapping]] = ..., mean: _Optional[_Union[MeanEdit, _Mapping]] = ..., patch: _Optional[_Union[PatchEdit, _Mapping]] = ..., project: _Optional[_Union[ProjectEdit, _Mapping]] = ..., clamp: _Optional[_Union[ClampEdit, _Mapping]] = ..., swap: _Optional[_Union[SwapEdit, _Mapping]] = ..., noise: _Optional[_Union[NoiseEdit, _Mapping]] = ..., freeze: _Optional[_Union[FreezeEdit, _Mapping]] = ...) -> None: ...
+    clamp_feature: ClampFeatureEdit
+    def __init__(self, site: _Optional[_Union[Site, _Mapping]] = ..., all_positions: bool = ..., last_position: bool = ..., chosen_positions: _Optional[_Union[Indices, _Mapping]] = ..., all_rows: bool = ..., chosen_rows: _Optional[_Union[Indices, _Mapping]] = ..., scale: _Optional[_Union[ScaleEdit, _Mapping]] = ..., add: _Optional[_Union[AddEdit, _Mapping]] = ..., set: _Optional[_Union[SetEdit, _Mapping]] = ..., mean: _Optional[_Union[MeanEdit, _Mapping]] = ..., patch: _Optional[_Union[PatchEdit, _Mapping]] = ..., project: _Optional[_Union[ProjectEdit, _Mapping]] = ..., clamp: _Optional[_Union[ClampEdit, _Mapping]] = ..., swap: _Optional[_Union[SwapEdit, _Mapping]] = ..., noise: _Optional[_Union[NoiseEdit, _Mapping]] = ..., freeze: _Optional[_Union[FreezeEdit, _Mapping]] = ..., clamp_feature: _Optional[_Union[ClampFeatureEdit, _Mapping]] = ...) -> None: ...
 
 class EditEffect(_message.Message):
     __slots__ = ("edit", "selected", "changed", "delta_norm", "norm", "max_delta")

@@ -54,8 +54,30 @@ class UnsupportedValue(_message.Message):
     why: str
     def __init__(self, method: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
+class SaeDescription(_message.Message):
+    __slots__ = ("name", "site", "output_site", "architecture", "d_in", "d_sae", "d_out", "digest", "weight_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SITE_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    D_IN_FIELD_NUMBER: _ClassVar[int]
+    D_SAE_FIELD_NUMBER: _ClassVar[int]
+    D_OUT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    site: str
+    output_site: str
+    architecture: str
+    d_in: int
+    d_sae: int
+    d_out: int
+    digest: str
+    weight_bytes: int
+    def __init__(self, name: _Optional[str] = ..., site: _Optional[str] = ..., output_site: _Optional[str] = ..., architecture: _Optional[str] = ..., d_in: _Optional[int] = ..., d_sae: _Optional[int] = ..., d_out: _Optional[int] = ..., digest: _Optional[str] = ..., weight_bytes: _Optional[int] = ...) -> None: ...
+
 class ModelDescription(_message.Message):
-    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions", "run_bytes_per_position", "run_bytes_per_position_pair", "state", "aliases", "detail", "revision", "quantization", "devices", "weight_bytes", "on_demand", "engine")
+    __slots__ = ("info", "digest", "architecture", "dtype", "device", "n_ctx", "d_ffn", "prepends_bos", "pad_token_id", "parity", "unsupported", "conventions", "run_bytes_per_position", "run_bytes_per_position_pair", "state", "aliases", "detail", "revision", "quantization", "devices", "weight_bytes", "on_demand", "engine", "saes")
     class ConventionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +115,7 @@ class ModelDescription(_message.Message):
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     ON_DEMAND_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    SAES_FIELD_NUMBER: _ClassVar[int]
     info: ModelInfo
     digest: str
     architecture: str
@@ -116,7 +139,8 @@ class ModelDescription(_message.Message):
     weight_bytes: int
     on_demand: bool
     engine: str
-    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., revision: _Optional[str] = ..., quantization: _Optional[str] = ..., devices: _Optional[_Mapping[str, int]] = ..., weight_bytes: _Optional[int] = ..., on_demand: bool = ..., engine: _Optional[str] = ...) -> None: ...
+    saes: _containers.RepeatedCompositeFieldContainer[SaeDescription]
+    def __init__(self, info: _Optional[_Union[ModelInfo, _Mapping]] = ..., digest: _Optional[str] = ..., architecture: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.Dtype, str]] = ..., device: _Optional[str] = ..., n_ctx: _Optional[int] = ..., d_ffn: _Optional[_Iterable[int]] = ..., prepends_bos: bool = ..., pad_token_id: _Optional[int] = ..., parity: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., unsupported: _Optional[_Iterable[_Union[UnsupportedValue, _Mapping]]] = ..., conventions: _Optional[_Mapping[str, str]] = ..., run_bytes_per_position: _Optional[int] = ..., run_bytes_per_position_pair: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., revision: _Optional[str] = ..., quantization: _Optional[str] = ..., devices: _Optional[_Mapping[str, int]] = ..., weight_bytes: _Optional[int] = ..., on_demand: bool = ..., engine: _Optional[str] = ..., saes: _Optional[_Iterable[_Union[SaeDescription, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_tokens_per_run", "max_sentences_per_run", "run_store_bytes", "run_ttl_seconds", "max_chunk_bytes", "queue_length", "max_read_bytes", "run_bytes_per_owner", "max_streams", "max_streams_per_owner", "model_bytes", "max_text_bytes", "max_items", "max_read_work", "vector_store_bytes", "vector_bytes_per_owner", "vectors_per_owner", "max_vector_elements", "max_sweep_cells", "max_sweep_positions")

@@ -1,5 +1,6 @@
 from . import analysis_pb2 as _analysis_pb2
 from . import circuits_pb2 as _circuits_pb2
+from . import features_pb2 as _features_pb2
 from . import interventions_pb2 as _interventions_pb2
 from . import method_pb2 as _method_pb2
 from . import model_pb2 as _model_pb2
@@ -446,7 +447,7 @@ class NeuronOutputsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., layer: _Optional[int] = ..., model_digest: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class FetchItem(_message.Message):
-    __slots__ = ("tokens", "logits", "residual_in", "residual_after_attn", "residual_out", "ffn_out", "decomposed_ffn_out", "neuron_activations", "attention_matrix", "attention_output", "decomposed_attn", "layer_lens", "token_logprobs", "attn_contributions", "contribution_edges", "neuron_contributions", "logit_terms", "logit_attribution", "source_attribution", "neuron_attribution", "attention_matrices", "head_scores", "value_weighted_norms")
+    __slots__ = ("tokens", "logits", "residual_in", "residual_after_attn", "residual_out", "ffn_out", "decomposed_ffn_out", "neuron_activations", "attention_matrix", "attention_output", "decomposed_attn", "layer_lens", "token_logprobs", "attn_contributions", "contribution_edges", "neuron_contributions", "logit_terms", "logit_attribution", "source_attribution", "neuron_attribution", "attention_matrices", "head_scores", "value_weighted_norms", "features", "feature_activations")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     RESIDUAL_IN_FIELD_NUMBER: _ClassVar[int]
@@ -470,6 +471,8 @@ class FetchItem(_message.Message):
     ATTENTION_MATRICES_FIELD_NUMBER: _ClassVar[int]
     HEAD_SCORES_FIELD_NUMBER: _ClassVar[int]
     VALUE_WEIGHTED_NORMS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     tokens: TokensRequest
     logits: LogitsRequest
     residual_in: ResidualInRequest
@@ -493,7 +496,9 @@ class FetchItem(_message.Message):
     attention_matrices: _analysis_pb2.AttentionMatricesRequest
     head_scores: _analysis_pb2.HeadScoresRequest
     value_weighted_norms: _analysis_pb2.ValueWeightedNormsRequest
-    def __init__(self, tokens: _Optional[_Union[TokensRequest, _Mapping]] = ..., logits: _Optional[_Union[LogitsRequest, _Mapping]] = ..., residual_in: _Optional[_Union[ResidualInRequest, _Mapping]] = ..., residual_after_attn: _Optional[_Union[ResidualAfterAttnRequest, _Mapping]] = ..., residual_out: _Optional[_Union[ResidualOutRequest, _Mapping]] = ..., ffn_out: _Optional[_Union[FfnOutRequest, _Mapping]] = ..., decomposed_ffn_out: _Optional[_Union[DecomposedFfnOutRequest, _Mapping]] = ..., neuron_activations: _Optional[_Union[NeuronActivationsRequest, _Mapping]] = ..., attention_matrix: _Optional[_Union[AttentionMatrixRequest, _Mapping]] = ..., attention_output: _Optional[_Union[AttentionOutputRequest, _Mapping]] = ..., decomposed_attn: _Optional[_Union[DecomposedAttnRequest, _Mapping]] = ..., layer_lens: _Optional[_Union[_analysis_pb2.LayerLensRequest, _Mapping]] = ..., token_logprobs: _Optional[_Union[_analysis_pb2.TokenLogprobsRequest, _Mapping]] = ..., attn_contributions: _Optional[_Union[_analysis_pb2.AttnContributionsRequest, _Mapping]] = ..., contribution_edges: _Optional[_Union[_analysis_pb2.ContributionEdgesRequest, _Mapping]] = ..., neuron_contributions: _Optional[_Union[_analysis_pb2.NeuronContributionsRequest, _Mapping]] = ..., logit_terms: _Optional[_Union[_analysis_pb2.LogitTermsRequest, _Mapping]] = ..., logit_attribution: _Optional[_Union[_analysis_pb2.LogitAttributionRequest, _Mapping]] = ..., source_attribution: _Optional[_Union[_analysis_pb2.SourceAttributionRequest, _Mapping]] = ..., neuron_attribution: _Optional[_Union[_analysis_pb2.NeuronAttributionRequest, _Mapping]] = ..., attention_matrices: _Optional[_Union[_analysis_pb2.AttentionMatricesRequest, _Mapping]] = ..., head_scores: _Optional[_Union[_analysis_pb2.HeadScoresRequest, _Mapping]] = ..., value_weighted_norms: _Optional[_Union[_analysis_pb2.ValueWeightedNormsRequest, _Mapping]] = ...) -> None: ...
+    features: _features_pb2.FeaturesRequest
+    feature_activations: _features_pb2.FeatureActivationsRequest
+    def __init__(self, tokens: _Optional[_Union[TokensRequest, _Mapping]] = ..., logits: _Optional[_Union[LogitsRequest, _Mapping]] = ..., residual_in: _Optional[_Union[ResidualInRequest, _Mapping]] = ..., residual_after_attn: _Optional[_Union[ResidualAfterAttnRequest, _Mapping]] = ..., residual_out: _Optional[_Union[ResidualOutRequest, _Mapping]] = ..., ffn_out: _Optional[_Union[FfnOutRequest, _Mapping]] = ..., decomposed_ffn_out: _Optional[_Union[DecomposedFfnOutRequest, _Mapping]] = ..., neuron_activations: _Optional[_Union[NeuronActivationsRequest, _Mapping]] = ..., attention_matrix: _Optional[_Union[AttentionMatrixRequest, _Mapping]] = ..., attention_output: _Optional[_Union[AttentionOutputRequest, _Mapping]] = ..., decomposed_attn: _Optional[_Union[DecomposedAttnRequest, _Mapping]] = ..., layer_lens: _Optional[_Union[_analysis_pb2.LayerLensRequest, _Mapping]] = ..., token_logprobs: _Optional[_Union[_analysis_pb2.TokenLogprobsRequest, _Mapping]] = ..., attn_contributions: _Optional[_Union[_analysis_pb2.AttnContributionsRequest, _Mapping]] = ..., contribution_edges: _Optional[_Union[_analysis_pb2.ContributionEdgesRequest, _Mapping]] = ..., neuron_contributions: _Optional[_Union[_analysis_pb2.NeuronContributionsRequest, _Mapping]] = ..., logit_terms: _Optional[_Union[_analysis_pb2.LogitTermsRequest, _Mapping]] = ..., logit_attribution: _Optional[_Union[_analysis_pb2.LogitAttributionRequest, _Mapping]] = ..., source_attribution: _Optional[_Union[_analysis_pb2.SourceAttributionRequest, _Mapping]] = ..., neuron_attribution: _Optional[_Union[_analysis_pb2.NeuronAttributionRequest, _Mapping]] = ..., attention_matrices: _Optional[_Union[_analysis_pb2.AttentionMatricesRequest, _Mapping]] = ..., head_scores: _Optional[_Union[_analysis_pb2.HeadScoresRequest, _Mapping]] = ..., value_weighted_norms: _Optional[_Union[_analysis_pb2.ValueWeightedNormsRequest, _Mapping]] = ..., features: _Optional[_Union[_features_pb2.FeaturesRequest, _Mapping]] = ..., feature_activations: _Optional[_Union[_features_pb2.FeatureActivationsRequest, _Mapping]] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("run_id", "items", "options")

@@ -34,6 +34,7 @@ from transparent_llm_server.models.loading.refusal import refusing
 from transparent_llm_server.models.placement.layout import DeviceLayout
 from transparent_llm_server.models.placement.materialize import MaterializedWeights
 from transparent_llm_server.models.placement.quantization import plain_parts
+from transparent_llm_server.models.saes.saes import Saes
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -69,6 +70,9 @@ class BridgedModel:
 
         self.device = entry_device(hf_model, layout)
         """Where the model takes its tokens."""
+
+        self.saes = Saes()
+        """Sparse autoencoders of it, by their names."""
 
         self._last_device = layout.device(_name_of(hf_model, hf_model.get_output_embeddings()))
         plain = Structure.of(hf_model)

@@ -12,7 +12,8 @@ import torch
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.interventions import Intervention, Site, Vector
 from transparent_llm.interventions.kept import KeptVector
-from transparent_llm.interventions.vector import Literal
+from transparent_llm.interventions.vector import Literal, SaeFeature
+from transparent_llm.runtime.indexing import checked_index
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.interventions.multiplied import require_few_runs
 from transparent_llm_server.models.interventions.selection import require_few_places, select
@@ -63,6 +64,10 @@ def _words(model: BridgedModel, value: object, run_id_of: Named) -> object:
         return _site(model, value)
     if isinstance(value, TransparentLlm):
         return run_id_of(value)
+    if isinstance(value, SaeFeature):
+        sae = model.saes.get(value.sae)
+        feature = checked_index("feature", value.feature, sae.n_features)
+        return ["SaeFeature", sae.digest, feature, value.direction]
     if isinstance(value, Vector):
         fields = dataclasses.fields(value)  # type: ignore[arg-type]  # all vectors are
         parts = [_words(model, getattr(value, field.name), run_id_of) for field in fields]

@@ -12,6 +12,7 @@ from transparent_llm.interventions import Intervention
 from transparent_llm.interventions.operation import (
     Add,
     Clamp,
+    ClampFeature,
     Freeze,
     Mean,
     Noise,
@@ -55,6 +56,8 @@ def function_of(edit: Intervention, site: Site, selected: Selection, sources: So
         return partial(_projected, _unit(operation.vector, sources), operation.factor)
     if isinstance(operation, Clamp):
         return partial(_clamped, _unit(operation.vector, sources), operation.least, operation.most)
+    if isinstance(operation, ClampFeature):
+        return partial(sources.feature_of(operation.feature, site), operation.least, operation.most)
     if isinstance(operation, Swap):
         return partial(_swapped, _unit(operation.origin, sources), _unit(operation.target, sources))
     assert isinstance(operation, Noise)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -10,7 +11,15 @@ from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.site import Site, SiteKind
-from transparent_llm.interventions.vector import Difference, Literal, NeuronOutput, Unembedding, ValueOf, Vector
+from transparent_llm.interventions.vector import (
+    Difference,
+    Literal,
+    NeuronOutput,
+    SaeFeature,
+    Unembedding,
+    ValueOf,
+    Vector,
+)
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
 from transparent_llm_server.models.derived.run import RunValues
@@ -60,10 +69,31 @@ class Sources:
             return wide(self._model.unembedding_of(token))
         if isinstance(vector, NeuronOutput):
             return self._neuron_output(vector)
+        if isinstance(vector, SaeFeature):
+            sae = self._model.saes.get(vector.sae)
+            return sae.direction(checked_index("feature", vector.feature, sae.n_features), vector.direction)
         assert isinstance(vector, ValueOf)
         values = self.values(vector.source)
         row, pos = values.place(vector.row, vector.pos)
         return self.at(vector.site, values, [row], [pos])[0]
+
+    def feature_of(self, vector: SaeFeature, site: Site) -> Callable[[float, float, torch.Tensor], torch.Tensor]:
+        """What changes the activation of a feature within values of its site.
+
+        Raises:
+            InvalidRequestError: there is no such sparse autoencoder, or it is of another site.
+            IndexOutOfRangeError: it has no such feature.
+            NotSupportedError: it is a transcoder.
+        """
+        sae = self._model.saes.get(vector.sae)
+        feature = checked_index("feature", vector.feature, sae.n_features)
+        if sae.output_site != sae.site:
+            raise NotSupportedError(
+                f"{vector.sae!r} is a transcoder, which does not write what it reads: add sae_feature"
+            )
+        if checked_site(self._model, sae.site) != checked_site(self._model, site):
+            raise InvalidRequestError(f"{vector.sae!r} is a sparse autoencoder of {sae.site}, the edit is at {site}")
+        return partial(sae.clamped, feature)
 
     def _neuron_output(self, vector: NeuronOutput) -> torch.Tensor:
         layer = checked_index("layer", vector.layer, len(self._model.layers))

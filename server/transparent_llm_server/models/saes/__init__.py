@@ -1,0 +1,1 @@
+"""Sparse autoencoders and transcoders: read from folders as SAELens saves them, checked, and computed."""
