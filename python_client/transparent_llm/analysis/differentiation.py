@@ -60,9 +60,10 @@ class SiteGradient:
             raise InvalidRequestError(
                 f"there is no gradient by {self.site}: name a tensor of the stream or of a branch"
             )
-        if (self.source is None) == (self.form == "times_difference") or (self.source_rows and self.source is None):
+        needs_source, has_source = self.form == "times_difference", bool(self.source is not None or self.source_rows)
+        if needs_source != has_source or (has_source and self.source is None):
             raise InvalidRequestError(
-                f"a gradient of form {self.form!r} {'needs' if self.source is None else 'has no'} source"
+                f"a gradient of form {self.form!r} {'needs a' if needs_source else 'has no'} source"
             )
 
     @property

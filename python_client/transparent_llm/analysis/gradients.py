@@ -1,8 +1,8 @@
 """What a number of a row hangs on, by gradients: one pass there and back next to the weights, for all places at once.
 
 Saliency and input x gradient (Simonyan et al., 2013; Shrikumar et al., 2016), integrated gradients (Sundararajan et
-al., 2017), attribution patching (Nanda, 2023): first-order estimates of what sweeps measure exactly. `occlusion` is such
-a sweep. In a mixture of experts the gradient goes through the experts that were chosen, as if no other could have been.
+al., 2017), attribution patching (Nanda, 2023): estimates of what sweeps measure exactly. `occlusion` is such a sweep.
+In a mixture of experts the gradient goes through the experts that were chosen, as if no other could have been.
 """
 
 from __future__ import annotations
