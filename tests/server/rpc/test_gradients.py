@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import grpc
 import pytest
 import torch
 
+from support.servers.owners import BearerTokenFile
 from support.servers.servers import running, tiny
 from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
@@ -137,12 +139,14 @@ def test_what_is_too_much_is_refused_with_numbers_before_it_is_computed(monkeypa
         assert "far more items at once" in refusal(service, request).details()
 
 
-def test_positions_count_for_the_quota() -> None:
-    with running(owner_positions_per_minute=30) as server, RemoteTransparentLlm(server.address, timeout_s=2) as llm:
-        llm.run_tokens(ROWS)
-        llm.gradients(ASKED)
-        with pytest.raises(BusyError, match="positions"):
+def test_positions_count_for_the_quota(tmp_path: pathlib.Path) -> None:
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
+    with running(tokens_file=file.path, owner_positions_per_minute=30) as server:
+        with RemoteTransparentLlm(server.address, token=file.bearer_tokens["alice"], timeout_s=2) as llm:
+            llm.run_tokens(ROWS)
             llm.gradients(ASKED)
+            with pytest.raises(BusyError, match="positions"):
+                llm.gradients(ASKED)
 
 
 @pytest.mark.parametrize(
