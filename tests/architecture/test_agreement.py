@@ -35,6 +35,7 @@ RPCS_WITHOUT_A_METHOD = {
     "CopyingScores",
     "Plan",
     "Sweep",
+    "Gradients",
     "Tokenize",
     "TopTokens",
     "CompareRuns",
@@ -213,13 +214,22 @@ def test_fetch_streams_what_each_read_of_a_run_would_stream() -> None:
     assert all(field.message_type is RPCS[METHODS[field.name].rpc].input_type for field in item.fields)
 
 
+def test_gradients_stream_tensors() -> None:
+    rpc = RPCS["Gradients"]
+    assert rpc.server_streaming
+    assert rpc.output_type.name == "TensorChunk"
+    assert "options" in rpc.input_type.fields_by_name
+
+
 def test_a_sweep_streams_numbers() -> None:
     rpc = RPCS["Sweep"]
     assert rpc.server_streaming
     assert rpc.output_type.name == "SweepResponse"
 
 
-@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch", "Sweep"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch", "Sweep", "Gradients"})
+)
 def test_everything_else_is_unary_without_options(name: str) -> None:
     rpc = RPCS[name]
     assert not rpc.server_streaming, f"{name} gives no tensor, so it returns one message"

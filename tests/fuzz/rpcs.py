@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from support.servers.servers import tiny
+from transparent_llm.analysis.differentiation import Differentiation, SiteGradient
 from transparent_llm.analysis.metrics import Metric, kl, loss, projection
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
 from transparent_llm.interventions import (
@@ -31,7 +32,7 @@ from transparent_llm.interventions import (
     value_of,
 )
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import requests, sweeps, tensors
+from transparent_llm.wire import gradients, requests, sweeps, tensors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import METHODS
 
@@ -92,6 +93,8 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
             request.sweep.CopyFrom(_sweep(run_id))
     elif rpc.name == "Sweep":
         request = _sweep(run_id)
+    elif rpc.name == "Gradients":
+        request = _gradients(run_id)
     elif rpc.name in _BY_RPC:
         method = _BY_RPC[rpc.name]
         parameters = (1 if parameter.name == "k" else parameter.default for parameter in method.parameters)
@@ -115,6 +118,14 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
     if rpc.name == "TokensToStrings":
         request.token_ids.extend([1, 2, 3])
     return request
+
+
+def _gradients(run_id: str) -> Any:
+    source = tiny()
+    sites = (SiteGradient(residual_in(0)), SiteGradient(head(1), "times_difference", source, (0,)))
+    direction = value_of(residual_in(0), source, pos=0)
+    metric = projection(residual_in(1), direction)
+    return gradients.to_wire(Differentiation(metric, sites, (0,), ("patterns",)), run_id, lambda _: run_id)
 
 
 def _sweep(run_id: str) -> Any:

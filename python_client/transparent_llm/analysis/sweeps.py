@@ -46,7 +46,7 @@ OfPositions = Literal["residual_in", "residual_after_attn", "residual_out", "att
 OfHeads = Literal["head", "pattern", "query", "key", "value"]
 Places = OfPositions | OfHeads | Literal["neurons"]
 
-_OF_POSITIONS: dict[str, Callable[[int], Site]] = {
+SITES_BY_PLACES: dict[str, Callable[[int], Site]] = {
     "residual_in": residual_in,
     "residual_after_attn": residual_after_attn,
     "residual_out": residual_out,
@@ -266,7 +266,7 @@ class _Grid:
         words = row.words(llm)
         cells = tuple(Cell(layer=each, positions=(position,)) for each in layers for position in positions)
         of_positions = Axis("pos", positions, {"token": [words[position] for position in positions]})
-        return cls(_OF_POSITIONS[places](0), cells, (of_layers, of_positions))
+        return cls(SITES_BY_PLACES[places](0), cells, (of_layers, of_positions))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from transparent_llm.client.circuits import RemoteCircuits
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.client.connected import AXES
 from transparent_llm.client.device import device_of
+from transparent_llm.client.differentiating import RemoteDifferentiating
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reads import ReadSpec, Result, checked
@@ -36,7 +37,7 @@ _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 
 
 @short_tracebacks
-class RemoteTransparentLlm(RemoteRunning, RemoteSweeping, RemoteCircuits, Analyses):
+class RemoteTransparentLlm(RemoteRunning, RemoteSweeping, RemoteCircuits, RemoteDifferentiating, Analyses):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives

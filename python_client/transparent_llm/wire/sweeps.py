@@ -40,7 +40,7 @@ def to_wire(sweep: Sweep, cells: Sequence[int], run_id: str, run_id_of: Named) -
     request = pb.SweepRequest(run_id=run_id, rows=sweep.rows)
     request.edits.extend(interventions.to_wire(sweep.edits, run_id_of))
     request.templates.extend(interventions.to_wire(sweep.templates, run_id_of))
-    request.metrics.extend(_metric_to_wire(metric, run_id_of) for metric in sweep.metrics)
+    request.metrics.extend(metric_to_wire(metric, run_id_of) for metric in sweep.metrics)
     for number in cells:
         cell = sweep.cells[number]
         request.cells.add(
@@ -66,7 +66,7 @@ def from_wire(request: pb.SweepRequest, sources: Sources) -> Sweep:
     require_known(request)
     templates, edits = (interventions.from_wire(part, sources) for part in (request.templates, request.edits))
     cells = tuple(map(_cell_from_wire, request.cells))
-    metrics = tuple(_metric_from_wire(metric, sources) for metric in request.metrics)
+    metrics = tuple(metric_from_wire(metric, sources) for metric in request.metrics)
     return Sweep(templates, cells, metrics, tuple(request.rows), edits)
 
 
@@ -156,7 +156,8 @@ def _cell_from_wire(message: pb.SweepCell) -> Cell:
     )
 
 
-def _metric_to_wire(metric: Metric, run_id_of: Named) -> pb.SweepMetric:
+def metric_to_wire(metric: Metric, run_id_of: Named) -> pb.SweepMetric:
+    """A metric as a message."""
     message = pb.SweepMetric(kind=_KINDS[metric.measure])  # type: ignore[arg-type]  # a number of the enum
     if metric.measure in OF_TOKENS:
         message.token_ids.extend(_ids(metric.token))
@@ -175,7 +176,13 @@ def _ids(given: object) -> Sequence[int]:
     return () if given is None else given if isinstance(given, tuple) else (given,)
 
 
-def _metric_from_wire(message: pb.SweepMetric, sources: Sources) -> Metric:
+def metric_from_wire(message: pb.SweepMetric, sources: Sources) -> Metric:
+    """A metric out of a request.
+
+    Raises:
+        InvalidRequestError: something is absent, unknown or makes no sense.
+        NotFoundError: a run that is not there.
+    """
     measure = _MEASURES.get(message.kind)
     if measure is None:
         raise InvalidRequestError("the kind of a metric is absent, or one that this server does not know")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 
+from transparent_llm.analysis.differentiation import Differentiable, Differentiation, Gradients
 from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart, SweepPlan
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
@@ -17,6 +18,7 @@ from transparent_llm.runtime.numerics import standard_numerics
 from transparent_llm.runtime.run_warning import warn_of_run
 from transparent_llm_server.models.derived.comparison import compared
 from transparent_llm_server.models.derived.run import RunValues
+from transparent_llm_server.models.differentiation.differentiated_run import DifferentiatedRun
 from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.tokenization import Tokenization
@@ -25,12 +27,13 @@ from transparent_llm_server.models.keeping import Keeping
 from transparent_llm_server.models.sweeping.swept_run import SweptRun
 
 
-class Running(Editable, Keeping, Sweepable, TransparentLlm):
+class Running(Editable, Keeping, Sweepable, Differentiable, TransparentLlm):
     """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
 
     _model: BridgedModel
     _tokenization: Tokenization
     _current_run: Current[RunValues]
+    _quantization: str
 
     def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
         self._begin(self.encode(sentences, checked_bos(add_bos)), edits)
@@ -129,6 +132,18 @@ class Running(Editable, Keeping, Sweepable, TransparentLlm):
             with standard_numerics():
                 values = swept.measured(cells)
             yield SweepPart(None if n else baselines, cells, values)
+
+    def differentiated(self, asked: Differentiation) -> DifferentiatedRun:
+        """The current run, to be differentiated, checked, of which nothing was computed yet. Raises: as `gradients`."""
+        return DifferentiatedRun(self._model, self._current_run.get(), asked, self._quantization)
+
+    @standard_numerics()
+    def gradients(self, asked: Differentiation) -> Gradients:
+        """By one pass there and back; along a path by some."""
+        found = self.differentiated(asked)
+        for _, step in found.steps():
+            step()
+        return found.result()
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

@@ -37,6 +37,9 @@ class Admission:
         self.max_sweep_positions = config.max_sweep_positions
         """Cells times rows times positions of one sweep."""
 
+        self.max_gradient_bytes = config.max_gradient_bytes
+        """Of the graph of one pass."""
+
         self._most_messages = max(_MOST_MESSAGES, -(-config.max_read_bytes // max(1, config.chunk_bytes)))
 
     @property
@@ -112,6 +115,25 @@ class Admission:
                 f"this sweep computes {positions} positions for {n_cells} cells, the server does at most {allowed} for "
                 "one: ask for fewer cells or rows at once, or sweep a shorter text",
                 metadata={"needed": str(positions), "allowed": str(allowed)},
+            )
+
+    def require_gradients(self, graph_bytes: int, positions: int) -> None:
+        """Refuse gradients whose graph takes too much memory, or a path of too many positions.
+
+        Raises:
+            TooLargeError: TOO_LARGE, with what is needed and what is allowed.
+        """
+        if graph_bytes > self.max_gradient_bytes:
+            raise TooLargeError(
+                f"the graph of these gradients takes up to {graph_bytes} bytes, the server allows "
+                f"{self.max_gradient_bytes}: ask for fewer rows at once, sites of higher layers, or a shorter text",
+                metadata={"needed": str(graph_bytes), "allowed": str(self.max_gradient_bytes)},
+            )
+        if positions > self.max_sweep_positions:
+            raise TooLargeError(
+                f"these gradients compute {positions} positions, the server does at most {self.max_sweep_positions} "
+                "for one answer: ask for fewer steps or rows, or run a shorter text",
+                metadata={"needed": str(positions), "allowed": str(self.max_sweep_positions)},
             )
 
     def require_read(self, parts: Iterable[Outgoing], chunk_bytes: int) -> int:

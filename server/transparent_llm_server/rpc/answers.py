@@ -95,6 +95,10 @@ class Answers:
         self._admission.require_work(work, instead)
         return self._computed(make, caller, is_quick=False, kind=Kind.LONG if work > LONG else Kind.PATIENT)
 
+    def require_read(self, parts: Iterable[Outgoing], delivery: Delivery) -> None:
+        """Refuse an answer that is too much before any of it is made. Raises: as `Admission.require_read`."""
+        self._admission.require_read(parts, self._sizes.choose(delivery.max_chunk_bytes))
+
     def stream(
         self, parts: Callable[[], Iterable[Outgoing]], tag: str, delivery: Delivery, caller: Caller
     ) -> Iterator[bytes]:

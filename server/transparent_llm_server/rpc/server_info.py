@@ -36,6 +36,7 @@ FEATURES = (
     "sweep",
     "circuits",
     "sae_features",
+    "gradients",
 )
 
 

@@ -18,7 +18,7 @@ from transparent_llm.errors import NotFoundError
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import service_pb2, sweeps_pb2, tensor_pb2
+from transparent_llm.wire._gen import gradients_pb2, service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
@@ -32,7 +32,9 @@ from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.compared_runs import compare
 from transparent_llm_server.rpc.edited_runs import edited
+from transparent_llm_server.rpc.gradients import Gradients
 from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.rpc.passes import Passes
 from transparent_llm_server.rpc.server_info import server_info
 from transparent_llm_server.rpc.sweeps import Sweeps, require_of_plan
 from transparent_llm_server.rpc.vector_tokens import top_tokens
@@ -94,7 +96,9 @@ class TransparentLlmServicer:
         self.intake = Intake(self._admission, tokenizing)
         """Reads what calls bring for a tokenizer."""
 
-        self._sweeps = Sweeps(engine, self.queue, self._admission, self.quotas, runs, self.vectors)
+        passes = Passes(engine, self.queue)
+        self._sweeps = Sweeps(passes, self._admission, self.quotas, runs, self.vectors)
+        self._gradients = Gradients(passes, self._answers, self._admission, self.quotas, runs, self.vectors)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -235,6 +239,11 @@ class TransparentLlmServicer:
         caller = self._caller(context)
         with self._held_run(request, context) as run:
             yield from self._sweeps.stream(run, request, caller)
+
+    def Gradients(self, request: gradients_pb2.GradientsRequest, context: _Context) -> _Frames:
+        caller = self._caller(context)
+        with self._held_run(request, context) as run:
+            yield from self._gradients.stream(run, request, caller)
 
     @contextmanager
     def _held_run(self, request: _RunNamed, context: _Context) -> Iterator[CompletedRun]:

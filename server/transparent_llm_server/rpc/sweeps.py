@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import TypeVar
 
 from transparent_llm.analysis.sweep_cells import Sweep, SweepPart, SweepPlan
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.wire import sweeps as wire_sweeps
 from transparent_llm.wire._gen import sweeps_pb2
-from transparent_llm_server.events import current
 from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.models.sweeping.swept_run import SweptRun
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.edited_runs import Sources
-from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.rpc.passes import Passes
 from transparent_llm_server.scheduling.quotas import Quotas
-from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.vector_store import VectorStore
 
-_Result = TypeVar("_Result")
-
 
 class Sweeps:
-    """Of a server. Passes of a sweep wait as runs do: flows have turns, by positions."""
+    """Of a server."""
 
     def __init__(
         self,
-        engine: Engine,
-        queue: RunQueue,
+        passes: Passes,
         admission: Admission,
         quotas: Quotas,
         runs: RunStore[CompletedRun],
         vectors: VectorStore,
     ) -> None:
-        self._engine, self._queue, self._admission = engine, queue, admission
+        self._passes, self._admission = passes, admission
         self._quotas, self._runs, self._vectors = quotas, runs, vectors
 
     def plan(self, run: CompletedRun, request: sweeps_pb2.SweepRequest, caller: Caller) -> sweeps_pb2.SweepPlan:
         """What a sweep would take. Raises: as `stream`, but for what is too much."""
         sweep = self._read(request, caller)
-        swept = self._computed(run, partial(_begun, run, sweep), 1, caller)
+        swept = self._passes.computed(run, partial(_begun, run, sweep), 1, caller)
         positions, most = sweep.positions(tuple(run.tokens.shape)), self._admission.max_sweep_positions
         return wire_sweeps.plan_to_wire(SweepPlan(positions, most, swept.cells_at_once))
 
@@ -62,32 +56,18 @@ class Sweeps:
         positions = sweep.positions(tuple(run.tokens.shape))
         self._admission.require_sweep(positions, len(sweep.cells))
         with self._quotas.counted(caller.owner, "positions", positions) as took:
-            swept = self._computed(run, partial(_begun, run, sweep), 1, caller)
-            baselines = self._computed(run, swept.baselines, 1, caller)
+            swept = self._passes.computed(run, partial(_begun, run, sweep), 1, caller)
+            baselines = self._passes.computed(run, swept.baselines, 1, caller)
             for n, cells in enumerate(swept.passes()):
                 cost = len(cells) * swept.positions_of_cell
-                values = self._computed(run, partial(swept.measured, cells), cost, caller)
+                values = self._passes.computed(run, partial(swept.measured, cells), cost, caller)
                 took(cost)
-                self._queue.count(cost)
-                if (call := current.get()) is not None:
-                    call.positions += cost
+                self._passes.count(cost)
                 yield wire_sweeps.part_to_wire(SweepPart(None if n else baselines, cells, values))
 
     def _read(self, request: sweeps_pb2.SweepRequest, caller: Caller) -> Sweep:
         """What it takes from are runs of the same owner."""
         return wire_sweeps.from_wire(request, Sources(self._runs, self._vectors, caller.owner))
-
-    def _computed(self, run: CompletedRun, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
-        """On the model thread, when this flow has its turn, and as long as the client is there."""
-        caller.require_there()
-        wait = self._engine.work_events.begin_wait("run")
-
-        def compute() -> _Result:
-            self._engine.work_events.end_wait(wait)
-            with self._engine.work_events.forward(run.model.name, run.model.description.device, [wait]):
-                return caller.while_there(work)
-
-        return caller.result_of(self._engine.submit(compute, caller.flow, cost))
 
 
 def _begun(run: CompletedRun, sweep: Sweep) -> SweptRun:

@@ -14,11 +14,12 @@ from support.servers.engines import SOON
 from support.servers.owners import BearerTokenFile
 from support.servers.servers import running
 from support.servers.stub import stub
+from transparent_llm.analysis.differentiation import Differentiation, SiteGradient
 from transparent_llm.analysis.metrics import Metric
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
 from transparent_llm.interventions import head, zero
-from transparent_llm.wire import requests, sweeps
-from transparent_llm.wire._gen import service_pb2, sweeps_pb2, tensor_pb2
+from transparent_llm.wire import gradients, requests, sweeps
+from transparent_llm.wire._gen import gradients_pb2, service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
 
@@ -102,6 +103,8 @@ def request_for(rpc: str, run_id: str) -> Any:
         return request
     if rpc == "CompareRuns":
         return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=run_id)
+    if rpc == "Gradients":
+        return gradients.to_wire(Differentiation(Metric(1), (SiteGradient(head(0)),)), run_id, str)
     if rpc == "Sweep":
         return sweeps.to_wire(Sweep((zero(head(0, 0)),), (Cell(),), (Metric(1),)), [0], run_id, str)
     if rpc in BY_RPC:
@@ -215,6 +218,19 @@ def test_each_sees_only_their_own_in_the_numbers_of_the_server(owners: tuple[Own
     assert stored(bob)[0] == 2
     assert stored(bob)[1] > before[1]
     bob.call("ReleaseRun", service_pb2.ReleaseRunRequest(run_id=more))
+
+
+def test_gradients_take_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    request = request_for("Gradients", bob.run_id)
+    request.sites[0].form, request.sites[0].run_id = gradients_pb2.GRADIENT_FORM_TIMES_DIFFERENCE, bob.run_id
+    assert bob.call("Gradients", request)
+    request.sites[0].run_id = alice.run_id
+    code, reason, *_ = refusal(bob, "Gradients", request)
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
+    request.ClearField("sites")
+    request.path.run_id, request.path.steps = alice.run_id, 2
+    assert refusal(bob, "Gradients", request)[1] == "RUN_NOT_FOUND"
 
 
 def test_a_sweep_takes_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> None:

@@ -32,6 +32,11 @@ class Neurons(ABC):
     count: int
     """How many: the length of the `d_ffn` axis."""
 
+    @property
+    def most_active(self) -> int:
+        """How many are computed of one position."""
+        return self.count
+
     @abstractmethod
     def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Activations [d_ffn] at one position, from what the forward pass left."""
@@ -102,6 +107,11 @@ class ExpertNeurons(Neurons):
         self._d_expert = stacked.shape[1 if self._transposed else 2]
         self._d_shared = self._shared_down().shape[1] if self._shared is not None else 0
         self.count = self._n_experts * self._d_expert + self._d_shared
+
+    @property
+    def most_active(self) -> int:
+        """Those of the experts that are chosen, and of the shared one; of all, where their number is not known."""
+        return self.count if self._top_k is None else self._top_k * self._d_expert + self._d_shared
 
     def activations(self, captured: torch.Tensor, batch_i: int, pos: int) -> Value:
         """Router weight times expert activation; zero where the router did not choose."""

@@ -50,11 +50,13 @@ class Norm:
         return divisor(wide(x), self.eps, self.is_centred)
 
     def rescaled(self, y: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """What it gives where it divides by `after` [... 1] and has divided by `before`."""
+        """What it gives where it divides by `after` [... 1] and has divided by `before`: `y` where they are
+        equal, with the gradient of that formula."""
         with self._materialized(self.module):
             bias = self._bias()
         made = ((wide(y) - bias) * (before / after).to(y.device) + bias).to(y.dtype)
-        return torch.where((before == after).to(y.device), y, made)
+        found = torch.where((before == after).to(y.device), y, made)
+        return found.detach() + (made - made.detach()) if made.requires_grad else found
 
     def _bias(self) -> torch.Tensor | float:
         bias = getattr(self.module, "bias", None)

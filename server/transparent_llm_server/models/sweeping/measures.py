@@ -79,10 +79,17 @@ class Measures:
         """Whether any is of what the model gives in the end."""
         return any(not isinstance(measure, _Projection) for measure in self._made)
 
+    @property
+    def n_vectors(self) -> int:
+        """Whose scores of all tokens are computed for one cell."""
+        of_row = sum(isinstance(measure, _OfOutput) for measure in self._made)
+        with_loss = any(isinstance(measure, _Loss) for measure in self._made)
+        return of_row * len(self._tokens) + (sum(map(len, self._tokens)) if with_loss else 0)
+
     def of(self, left: Left, n_cells: int) -> torch.Tensor:
-        """What is measured of each cell and row [cell metric row], float64 on the CPU."""
+        """What is measured of each cell and row [cell metric row], float64 on the CPU; with its graph."""
         found = [measure.of(left, n_cells) for measure in self._made]
-        return torch.stack([one.detach().double().cpu().reshape(n_cells, len(self._tokens)) for one in found], dim=1)
+        return torch.stack([one.double().cpu().reshape(n_cells, len(self._tokens)) for one in found], dim=1)
 
     def _measure(self, metric: Metric) -> _Measure:
         positions = [checked_index("pos", metric.pos, len(row)) for row in self._tokens]

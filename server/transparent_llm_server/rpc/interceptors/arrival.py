@@ -13,6 +13,7 @@ from functools import partial
 import grpc
 from google.protobuf.message import DecodeError
 
+from transparent_llm.analysis.differentiation import MOST_SITES
 from transparent_llm.errors import CancelledError, InvalidRequestError, TooLargeError
 from transparent_llm.wire.entries import count_entries
 from transparent_llm.wire.fetch import MOST_ITEMS
@@ -38,12 +39,13 @@ _MOST_BYTES = {
     "Fetch": 2**20,
     "Plan": 2**20,
     "Sweep": 2**22,
+    "Gradients": 2**22,
     "Run": 2**31,
     "Tokenize": 2**31,
 }
 """Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
 
-_MOST_ENTRIES = {"Fetch": MOST_ITEMS, "Plan": MOST_ITEMS, "Sweep": MOST_CELLS}
+_MOST_ENTRIES = {"Fetch": MOST_ITEMS, "Plan": MOST_ITEMS, "Sweep": MOST_CELLS, "Gradients": MOST_SITES}
 _FIELDS_BESIDES = 1024
 """A request with so many more fields, items or cells for the most part, is not parsed to tell how many it has."""
 

@@ -1,0 +1,141 @@
+"""Gradients on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from transparent_llm.analysis.differentiation import (
+    MOST_SITES,
+    MOST_STEPS,
+    Differentiation,
+    Form,
+    Frozen,
+    Gradients,
+    IntegratedGradients,
+    Path,
+    SiteGradient,
+)
+from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.wire import sites
+from transparent_llm.wire._gen import gradients_pb2 as pb
+from transparent_llm.wire.expected import Expected
+from transparent_llm.wire.interventions import Named, Sources, require_known
+from transparent_llm.wire.sweeps import metric_from_wire, metric_to_wire
+
+_FORMS: dict[Form, int] = {
+    "gradient": pb.GRADIENT_FORM_GRADIENT,
+    "times_activation": pb.GRADIENT_FORM_TIMES_ACTIVATION,
+    "times_difference": pb.GRADIENT_FORM_TIMES_DIFFERENCE,
+    "norm": pb.GRADIENT_FORM_NORM,
+}
+_FROZEN: dict[Frozen, int] = {
+    "patterns": pb.FROZEN_PART_PATTERNS,
+    "norm_scales": pb.FROZEN_PART_NORM_SCALES,
+    "attention": pb.FROZEN_PART_ATTENTION,
+    "neurons": pb.FROZEN_PART_NEURONS,
+}
+_FORM_BY_WIRE = {number: form for form, number in _FORMS.items()}
+_FROZEN_BY_WIRE = {number: part for part, number in _FROZEN.items()}
+
+
+def to_wire(asked: Differentiation, run_id: str, run_id_of: Named) -> pb.GradientsRequest:
+    """A request for these gradients of a run.
+
+    Raises:
+        InvalidRequestError: a vector of a type that does not travel.
+    """
+    request = pb.GradientsRequest(run_id=run_id, rows=asked.rows)
+    request.metric.CopyFrom(metric_to_wire(asked.metric, run_id_of))
+    for each in asked.sites:
+        message = request.sites.add(form=_FORMS[each.form], source_rows=each.source_rows)
+        message.site.CopyFrom(sites.site_to_wire(each.site))
+        if each.source is not None:
+            message.run_id = run_id_of(each.source)
+    request.frozen.extend(_FROZEN[part] for part in asked.frozen)  # type: ignore[misc]  # numbers of the enum
+    if asked.path is not None:
+        request.path.steps = asked.path.steps
+        if asked.path.baseline == "zero":
+            request.path.zero = True
+        elif isinstance(asked.path.baseline, int):
+            request.path.token_id = asked.path.baseline
+        else:
+            request.path.run_id = run_id_of(asked.path.baseline)
+    return request
+
+
+def from_wire(request: pb.GradientsRequest, sources: Sources) -> Differentiation:
+    """What a request asks for.
+
+    Raises:
+        InvalidRequestError: something is absent, unknown or makes no sense.
+        TooLargeError: too many sites.
+        NotFoundError: a run that is not there.
+    """
+    if len(request.sites) > MOST_SITES:
+        raise TooLargeError(
+            f"gradients have at most {MOST_SITES} sites, got {len(request.sites)}; ask for them in several calls",
+            metadata={"needed": str(len(request.sites)), "allowed": str(MOST_SITES)},
+        )
+    require_known(request)
+    if request.options.slices or request.options.dtype or request.options.encoding:
+        raise InvalidRequestError("gradients come whole and in float32: slices, dtype and encoding must be absent")
+    if not request.HasField("metric"):
+        raise InvalidRequestError("gradients are of a metric, which is absent")
+    unknown = next((part for part in request.frozen if part not in _FROZEN_BY_WIRE), None)
+    if unknown is not None:
+        raise InvalidRequestError(f"a frozen part that this server does not know: {unknown}")
+    return Differentiation(
+        metric_from_wire(request.metric, sources),
+        tuple(_site_from_wire(each, sources) for each in request.sites),
+        tuple(request.rows),
+        tuple(_FROZEN_BY_WIRE[part] for part in request.frozen),
+        _path_from_wire(request.path, sources) if request.HasField("path") else None,
+    )
+
+
+def expected(asked: Differentiation, sizes: dict[str, int]) -> list[Expected]:
+    """What must come: named tensors, with these sizes of axes as far as they are known."""
+    numbers = ["metric"] if asked.path is None else ["metric", "baseline_metric", "delta"]
+    found = [Expected(name, ("batch",), sizes, torch.float64) for name in numbers]
+    if asked.path is not None:
+        return [*found, Expected("integrated_gradients", ("batch", "pos", "d_model"), sizes, torch.float32)]
+    return [*found, *(Expected(name_of(each), each.dims, sizes, torch.float32) for each in asked.sites)]
+
+
+def answered(tensors: Sequence[torch.Tensor], asked: Differentiation) -> Gradients:
+    """The answer of tensors in the order of `expected`."""
+    metric, *rest = tensors
+    return Gradients(metric, tuple(rest)) if asked.path is None else Gradients(metric, (), IntegratedGradients(*rest))
+
+
+def tensors_of(found: Gradients) -> list[torch.Tensor]:
+    """The tensors of an answer, in that order."""
+    return [found.metric, *found.sites, *(found.integrated or ())]
+
+
+def name_of(asked: SiteGradient) -> str:
+    """Of its tensor."""
+    return str(asked.site)[:128]
+
+
+def _site_from_wire(message: pb.GradientSite, sources: Sources) -> SiteGradient:
+    form = _FORM_BY_WIRE.get(message.form)
+    if form is None:
+        raise InvalidRequestError("the form of a gradient is absent, or one that this server does not know")
+    if message.run_id and form != "times_difference":  # before a run is looked for in vain
+        raise InvalidRequestError(f"a gradient of form {form!r} has no source")
+    source = sources.run_of(message.run_id) if message.run_id else None
+    return SiteGradient(sites.site_from_wire(message.site), form, source, tuple(message.source_rows))
+
+
+def _path_from_wire(message: pb.GradientPath, sources: Sources) -> Path:
+    given = message.WhichOneof("baseline")
+    if given is None or (given == "zero" and not message.zero):
+        raise InvalidRequestError("the baseline of a path is absent")
+    if not 1 <= message.steps <= MOST_STEPS:
+        raise InvalidRequestError(f"a path has 1 to {MOST_STEPS} steps, got {message.steps}")
+    if given == "zero":
+        return Path("zero", message.steps)
+    return Path(message.token_id if given == "token_id" else sources.run_of(message.run_id), message.steps)
