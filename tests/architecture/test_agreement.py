@@ -32,6 +32,7 @@ RPCS_WITHOUT_A_METHOD = {
     "NeuronOutputs",
     "Plan",
     "Sweep",
+    "Generate",
     "Tokenize",
     "TopTokens",
     "CompareRuns",
@@ -210,13 +211,19 @@ def test_fetch_streams_what_each_read_of_a_run_would_stream() -> None:
     assert all(field.message_type is RPCS[METHODS[field.name].rpc].input_type for field in item.fields)
 
 
-def test_a_sweep_streams_numbers() -> None:
-    rpc = RPCS["Sweep"]
-    assert rpc.server_streaming
-    assert rpc.output_type.name == "SweepResponse"
+STREAMS_OF_NUMBERS = {"Sweep", "Generate"}
+"""What each step or pass gives, as messages of their own."""
 
 
-@pytest.mark.parametrize("name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch", "Sweep"}))
+@pytest.mark.parametrize("name", sorted(STREAMS_OF_NUMBERS))
+def test_what_comes_step_by_step_streams_messages_of_its_own(name: str) -> None:
+    assert RPCS[name].server_streaming
+    assert RPCS[name].output_type.name == f"{name}Response"
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch"} - STREAMS_OF_NUMBERS)
+)
 def test_everything_else_is_unary_without_options(name: str) -> None:
     rpc = RPCS[name]
     assert not rpc.server_streaming, f"{name} gives no tensor, so it returns one message"

@@ -2,6 +2,7 @@
 
 set(TRANSPARENT_LLM_PROTOS
   transparent_llm/v1/analysis
+  transparent_llm/v1/generation
   transparent_llm/v1/interventions
   transparent_llm/v1/method
   transparent_llm/v1/model

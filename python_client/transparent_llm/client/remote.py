@@ -16,10 +16,10 @@ from transparent_llm.client.ask import form
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.client.connected import AXES
 from transparent_llm.client.device import device_of
+from transparent_llm.client.generating import RemoteGenerating
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reads import ReadSpec, Result, checked
-from transparent_llm.client.running import RemoteRunning
 from transparent_llm.client.sweeping import RemoteSweeping
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
@@ -35,7 +35,7 @@ _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 
 
 @short_tracebacks
-class RemoteTransparentLlm(RemoteRunning, RemoteSweeping, Analyses):
+class RemoteTransparentLlm(RemoteGenerating, RemoteSweeping, Analyses):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives

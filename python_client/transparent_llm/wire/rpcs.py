@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.message import Message
 
-from transparent_llm.wire._gen import admin_pb2, analysis_pb2, service_pb2, sweeps_pb2, tensor_pb2
+from transparent_llm.wire._gen import admin_pb2, analysis_pb2, generation_pb2, service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.methods import ADMIN_SERVICE, SERVICE
 
 
@@ -28,7 +28,7 @@ class Rpc:
 
 
 def _generated(message: Descriptor) -> type[Message]:
-    modules = (tensor_pb2, service_pb2, analysis_pb2, sweeps_pb2, admin_pb2)
+    modules = (tensor_pb2, service_pb2, analysis_pb2, sweeps_pb2, generation_pb2, admin_pb2)
     module = next(module for module in modules if message.file is module.DESCRIPTOR)
     generated: type[Message] = getattr(module, message.name)
     return generated

@@ -154,6 +154,10 @@ class ServerConfig:
     max_sweep_positions: int = 4 * 2**20
     """Positions that one sweep may compute: cells times rows times positions of the run."""
 
+    generation_bytes: int = 2**30
+    """Keys and values that all generations under way remember of their rows, on the device of their model; one that has
+    no room beside the others is told to retry later."""
+
     chunk_bytes: int = MIB
     """Data in one message of a stream, unless the client asks for another size."""
 

@@ -34,6 +34,7 @@ FEATURES = (
     "analysis",
     "top_tokens",
     "sweep",
+    "generate",
 )
 
 

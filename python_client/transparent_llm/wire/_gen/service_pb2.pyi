@@ -1,4 +1,5 @@
 from . import analysis_pb2 as _analysis_pb2
+from . import generation_pb2 as _generation_pb2
 from . import interventions_pb2 as _interventions_pb2
 from . import method_pb2 as _method_pb2
 from . import model_pb2 as _model_pb2
