@@ -29,6 +29,7 @@ from transparent_llm.wire._gen import (
     analysis_pb2,
     circuits_pb2,
     errors_pb2,
+    generation_pb2,
     gradients_pb2,
     interventions_pb2,
     method_pb2,
@@ -129,6 +130,7 @@ def descriptors() -> bytes:
         interventions_pb2,
         sweeps_pb2,
         gradients_pb2,
+        generation_pb2,
         service_pb2,
     ):
         module.DESCRIPTOR.CopyToProto(files.file.add())

@@ -1,4 +1,4 @@
-"""Analyses from the command line: the logit lens, likely tokens, the contribution graph of a text."""
+"""From the command line: the logit lens, likely tokens, the contribution graph of a text, and how a text goes on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transparent_llm.analysis.scores import NORMALIZE
+from transparent_llm.quoting import shown
 
 if TYPE_CHECKING:
     from transparent_llm.client.remote import RemoteTransparentLlm
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_looking_commands(commands: Any, add_connection: Callable[..., None], connect: Connect) -> None:
-    """`lens`, `top` and `graph`."""
+    """`lens`, `top`, `graph` and `generate`."""
     lens = commands.add_parser("lens", help="what the residual stream says of the next token, layer by layer")
     lens.add_argument("text", metavar="TEXT")
     lens.add_argument("--pos", type=int, help="one position; -1 is the last (default: all, the last 8 are printed)")
@@ -41,6 +42,16 @@ def add_looking_commands(commands: Any, add_connection: Callable[..., None], con
     graph.add_argument("--threshold", type=float, default=0.04, help="contributions above it count (default 0.04)")
     graph.add_argument("-o", "--output", type=Path, required=True, help="page to write, .html")
     add_connection(graph, command=partial(_graph, connect))
+
+    generate = commands.add_parser("generate", help="go on with a text, token by token")
+    generate.add_argument("text", metavar="TEXT")
+    generate.add_argument("--max-new-tokens", type=int, default=20, help="how many tokens at most (default 20)")
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 (default): the likeliest token each time")
+    generate.add_argument("--top-k", type=int, help="draw from so many of the likeliest tokens (default: all)")
+    generate.add_argument("--top-p", type=float, help="draw from those that have this probability together")
+    generate.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends it; repeated for several")
+    add_connection(generate, command=partial(_generate, connect))
 
 
 def _add_normalize(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +79,23 @@ def _top(connect: Connect, arguments: argparse.Namespace) -> int:
         llm.run([arguments.text])
         how = {"k": arguments.top, "bottom_k": arguments.bottom, "normalize": arguments.normalize}
         print(llm.top_tokens(arguments.layer, arguments.pos, **how))
+    return 0
+
+
+def _generate(connect: Connect, arguments: argparse.Namespace) -> int:
+    with connect(arguments) as llm:
+        steps = llm.generate(
+            arguments.text,
+            arguments.max_new_tokens,
+            temperature=arguments.temperature,
+            top_k=arguments.top_k,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+            stop=arguments.stop,
+        )
+        for step in steps:
+            print(shown(step.text, keeps="\n\t"), end="", flush=True)
+    print()
     return 0
 
 

@@ -36,6 +36,7 @@ RPCS_WITHOUT_A_METHOD = {
     "Plan",
     "Sweep",
     "Gradients",
+    "Generate",
     "Tokenize",
     "TopTokens",
     "CompareRuns",
@@ -221,14 +222,18 @@ def test_gradients_stream_tensors() -> None:
     assert "options" in rpc.input_type.fields_by_name
 
 
-def test_a_sweep_streams_numbers() -> None:
-    rpc = RPCS["Sweep"]
-    assert rpc.server_streaming
-    assert rpc.output_type.name == "SweepResponse"
+STREAMS_OF_NUMBERS = {"Sweep", "Generate"}
+"""What each step or pass gives, as messages of their own."""
+
+
+@pytest.mark.parametrize("name", sorted(STREAMS_OF_NUMBERS))
+def test_what_comes_step_by_step_streams_messages_of_its_own(name: str) -> None:
+    assert RPCS[name].server_streaming
+    assert RPCS[name].output_type.name == f"{name}Response"
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch", "Sweep", "Gradients"})
+    "name", sorted(set(RPCS) - {METHODS[row].rpc for row in TENSOR_ROWS} - {"Fetch", "Gradients"} - STREAMS_OF_NUMBERS)
 )
 def test_everything_else_is_unary_without_options(name: str) -> None:
     rpc = RPCS[name]

@@ -27,6 +27,7 @@ from transparent_llm import RemoteTransparentLlm, cli
 from transparent_llm.contract import ModelInfo
 from transparent_llm.demo import server_process
 from transparent_llm.description import ModelDescription, ModelState
+from transparent_llm.quoting import shown
 from transparent_llm.wire.methods import METHODS
 
 SENTENCE = "My lord, the king of France"
@@ -332,6 +333,18 @@ def test_lens_of_one_position_after_attention_too(address: str) -> None:
         llm.run([SENTENCE])
         assert finished.stdout == f"{llm.logit_lens(positions=[-1], mid=True, normalize='frozen')}\n"
     assert len(finished.stdout.splitlines()) == 2 + 9
+
+
+def test_generate_prints_how_a_text_goes_on(address: str) -> None:
+    finished = called("generate", SENTENCE, "--max-new-tokens", "4", "--target", address)
+    assert finished.returncode == 0
+    with RemoteTransparentLlm(address) as llm:
+        wanted = "".join(step.text for step in llm.generate(SENTENCE, 4))
+        drawn = "".join(step.text for step in llm.generate(SENTENCE, 4, temperature=2.0, top_k=9, seed=3, stop="q"))
+    assert finished.stdout == shown(wanted, keeps="\n\t") + "\n"
+    options = ["--temperature", "2", "--top-k", "9", "--seed", "3", "--stop", "q", "--max-new-tokens", "4"]
+    finished = called("generate", SENTENCE, *options, "--target", address)
+    assert finished.stdout == shown(drawn, keeps="\n\t") + "\n"
 
 
 def test_top_prints_what_the_model_or_a_layer_says(address: str) -> None:

@@ -16,6 +16,7 @@ from support.servers.servers import tiny
 from transparent_llm.analysis.differentiation import Differentiation, SiteGradient
 from transparent_llm.analysis.metrics import Metric, kl, loss, projection
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
+from transparent_llm.generation import GenerationSettings
 from transparent_llm.interventions import (
     add,
     ffn_out,
@@ -32,7 +33,7 @@ from transparent_llm.interventions import (
     value_of,
 )
 from transparent_llm.run_input import RunInput
-from transparent_llm.wire import gradients, requests, sweeps, tensors
+from transparent_llm.wire import generation, gradients, requests, sweeps, tensors
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.methods import METHODS
 
@@ -91,6 +92,10 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request = type(request)(run_id=run_id, items=[{"ffn_out": {"layer": 1}}, {"logits": {}}])
         if rpc.name == "Plan":
             request.sweep.CopyFrom(_sweep(run_id))
+    elif rpc.name == "Generate":
+        settings = GenerationSettings(3, 0.5, 20, 0.9, 7, ("xyz",), (9,), 2)
+        edits = (patch(residual_in(1), tiny(), positions=[0]), scale(key(1, 0), 2.0))
+        request = generation.to_wire(RunInput.of_tokens(ROWS), settings, edits, "", lambda _: run_id)
     elif rpc.name == "Sweep":
         request = _sweep(run_id)
     elif rpc.name == "Gradients":

@@ -4,6 +4,7 @@ set(TRANSPARENT_LLM_PROTOS
   transparent_llm/v1/analysis
   transparent_llm/v1/circuits
   transparent_llm/v1/features
+  transparent_llm/v1/generation
   transparent_llm/v1/gradients
   transparent_llm/v1/interventions
   transparent_llm/v1/method

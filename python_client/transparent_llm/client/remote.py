@@ -18,10 +18,10 @@ from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
 from transparent_llm.client.connected import AXES
 from transparent_llm.client.device import device_of
 from transparent_llm.client.differentiating import RemoteDifferentiating
+from transparent_llm.client.generating import RemoteGenerating
 from transparent_llm.client.plan import PlannedRead
 from transparent_llm.client.progress import Report
 from transparent_llm.client.reads import ReadSpec, Result, checked
-from transparent_llm.client.running import RemoteRunning
 from transparent_llm.client.sweeping import RemoteSweeping
 from transparent_llm.contract import ModelInfo
 from transparent_llm.description import ModelDescription, ServerInfo
@@ -37,7 +37,7 @@ _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
 
 
 @short_tracebacks
-class RemoteTransparentLlm(RemoteRunning, RemoteSweeping, RemoteCircuits, RemoteDifferentiating, Analyses):
+class RemoteTransparentLlm(RemoteGenerating, RemoteSweeping, RemoteCircuits, RemoteDifferentiating, Analyses):
     """A `TransparentLlm` whose model lives in a server.
 
     Nothing is sent before the first call. An object has one current run, which other threads may read; `copy()` gives

@@ -59,7 +59,7 @@ class RemoteRunning(Editable, RemoteKeeping):
         if made:
             self._shared.models.require("edits")
             made = with_unedited(made, lambda: self._unedited(run_input))
-        run = self._runs.begin(run_input, made, _runs_of(made))  # by now another thread may have run this object
+        run = self._runs.begin(run_input, made, runs_of(made))  # by now another thread may have run this object
         warn_of_run(run.result.warnings)
 
     def _unedited(self, run_input: RunInput) -> TransparentLlm:
@@ -69,6 +69,6 @@ class RemoteRunning(Editable, RemoteKeeping):
         return twin  # type: ignore[return-value]  # remote objects are of the contract
 
 
-def _runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:
+def runs_of(edits: Sequence[Intervention]) -> Mapping[TransparentLlm, CurrentRun]:
     """What edits take from, as it is now."""
     return {source: run_of(source, "the source of an edit") for source in sources_of(edits)}  # type: ignore[misc]  # remote objects are of the contract

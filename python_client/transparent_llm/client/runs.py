@@ -69,9 +69,11 @@ class Runs:
         run_input: RunInput,
         edits: tuple[Intervention, ...] = (),
         sources: Mapping[TransparentLlm, CurrentRun] | None = None,
+        key: str | None = None,
     ) -> CurrentRun:
-        """Run it, changed by edits that take from these runs, and let it be current."""
-        run = self._make(run_input, edits, sources or {})
+        """Run it, changed by edits that take from these runs, and let it be current; where a routing key leads, if not
+        that of the input."""
+        run = self._make(run_input, edits, sources or {}, key)
         self._reader.forget(self.latest)
         self._current.begin(run, run.result.run_id)
         return run
@@ -158,10 +160,22 @@ class Runs:
         key = run_input.key(self._model) if key is None else key
         read = partial(responses.run, run_input=run_input, edits=edits)
         request = requests.run(run_input, self._model, edits, lambda source: sources[source].result.run_id)
+        result = self.bringing(lambda: self._calls.unary("Run", request, read, key), edits, sources, key)
+        return CurrentRun(run_input, key, result, self._models, edits, sources)
+
+    @plain_torch()
+    def bringing(
+        self,
+        ask: Callable[[], _Result],
+        edits: tuple[Intervention, ...],
+        sources: Mapping[TransparentLlm, CurrentRun],
+        key: str,
+    ) -> _Result:
+        """What is answered where a routing key leads; what edits take from is brought there if it is not there."""
         lost: set[str] = set()
         while True:
             try:
-                result = self._calls.unary("Run", request, read, key)
+                return ask()
             except NotFoundError as error:
                 missing = missing_source(error)
                 bring = self._brings(missing, kept_in(edits), sources, key)
@@ -170,8 +184,6 @@ class Runs:
                 lost.add(missing)
                 log.debug("the server does not have %.80r that an edit takes from; bringing it again", missing)
                 bring()
-            else:
-                return CurrentRun(run_input, key, result, self._models, edits, sources)
 
     def _brings(
         self,

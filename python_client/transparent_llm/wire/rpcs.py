@@ -13,6 +13,7 @@ from transparent_llm.wire._gen import (
     analysis_pb2,
     circuits_pb2,
     features_pb2,
+    generation_pb2,
     gradients_pb2,
     service_pb2,
     sweeps_pb2,
@@ -37,7 +38,17 @@ class Rpc:
 
 
 def _generated(message: Descriptor) -> type[Message]:
-    modules = (tensor_pb2, service_pb2, analysis_pb2, circuits_pb2, features_pb2, gradients_pb2, sweeps_pb2, admin_pb2)
+    modules = (
+        tensor_pb2,
+        service_pb2,
+        analysis_pb2,
+        circuits_pb2,
+        features_pb2,
+        generation_pb2,
+        gradients_pb2,
+        sweeps_pb2,
+        admin_pb2,
+    )
     module = next(module for module in modules if message.file is module.DESCRIPTOR)
     generated: type[Message] = getattr(module, message.name)
     return generated

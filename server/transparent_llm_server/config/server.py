@@ -164,6 +164,10 @@ class ServerConfig:
     max_gradient_bytes: int = 4 * 2**30
     """Memory that the graph of gradients may take, as it is estimated before: layers times positions times widths."""
 
+    generation_bytes: int = 2**30
+    """Keys and values that all generations under way remember of their rows, on the device of their model; one that has
+    no room beside the others is told to retry later."""
+
     chunk_bytes: int = MIB
     """Data in one message of a stream, unless the client asks for another size."""
 

@@ -9,6 +9,7 @@ from transparent_llm.analysis.differentiation import Differentiable, Differentia
 from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart, SweepPlan
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm.generation import Chat, Generating, GenerationSettings, Prompts, Step
 from transparent_llm.interventions import Effects, Intervention, RowComparison
 from transparent_llm.interventions.own import Editable
 from transparent_llm.interventions.sources import with_unedited
@@ -22,26 +23,28 @@ from transparent_llm_server.models.differentiation.differentiated_run import Dif
 from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel
 from transparent_llm_server.models.forward.tokenization import Tokenization
+from transparent_llm_server.models.generating.generation import Generation
 from transparent_llm_server.models.interventions.rewriting import Edits
 from transparent_llm_server.models.keeping import Keeping
 from transparent_llm_server.models.sweeping.swept_run import SweptRun
 
 
-class Running(Editable, Keeping, Sweepable, Differentiable, TransparentLlm):
+class Running(Editable, Keeping, Sweepable, Differentiable, Generating, TransparentLlm):
     """The part of the class that runs: an object has one current run, and may be within blocks of edits."""
 
     _model: BridgedModel
     _tokenization: Tokenization
+    _end_tokens: frozenset[int]
     _current_run: Current[RunValues]
     _quantization: str
 
     def run(self, sentences: list[str], *, add_bos: bool | None = None, edits: Sequence[Intervention] = ()) -> None:
-        self._begin(self.encode(sentences, checked_bos(add_bos)), edits)
+        self._begin(self.encode(sentences, checked_bos(add_bos)), self._own_edits.before(edits))
 
     def run_tokens(self, token_ids: list[list[int]], *, edits: Sequence[Intervention] = ()) -> None:
         rows = RunInput.of_tokens(token_ids).token_ids or ()
         self._tokenization.check(rows)
-        self._begin(rows, edits)
+        self._begin(rows, self._own_edits.before(edits))
 
     def effects(self) -> Effects:
         """What each edit of the current run did, in their order, and what became of each row: the run beside the same
@@ -69,11 +72,10 @@ class Running(Editable, Keeping, Sweepable, Differentiable, TransparentLlm):
         values, others = self._current_run.get(), other._current_run.get()
         return compared(self._model, values, others, self._tokenization.strings)
 
-    def _begin(self, rows: Sequence[Sequence[int]], edits: Sequence[Intervention]) -> None:
-        made = self._own_edits.before(edits)
+    def _begin(self, rows: Sequence[Sequence[int]], edits: tuple[Intervention, ...]) -> None:
         with standard_numerics():
             batch = self.prepare(rows)
-            made = with_unedited(made, lambda: self._unedited(batch))
+            made = with_unedited(edits, lambda: self._unedited(batch))
             values = self.run_edited(batch, made) if made else self.run_batches([batch])[0]
             found = self.warnings_of(values)
         self._current_run.begin(values)
@@ -144,6 +146,34 @@ class Running(Editable, Keeping, Sweepable, Differentiable, TransparentLlm):
         for _, step in found.steps():
             step()
         return found.result()
+
+    def encode_chat(self, chat: Chat) -> list[int]:
+        """Token ids of a conversation, as the template of the tokenizer renders it, checked but not run."""
+        return self._tokenization.chat(chat.messages)
+
+    def generation(
+        self, rows: Sequence[Sequence[int]], settings: GenerationSettings, edits: Sequence[Intervention] = ()
+    ) -> Generation:
+        """One of checked rows, of which no step was computed yet. Raises: as `Generation`."""
+        return Generation(self._model, self._tokenization, self._end_tokens, rows, settings, edits)
+
+    def _generated(
+        self, prompts: Prompts, settings: GenerationSettings, edits: tuple[Intervention, ...]
+    ) -> Iterator[Step]:
+        if isinstance(prompts, Chat):
+            rows = [self.encode_chat(prompts)]
+        elif prompts.token_ids is None:
+            rows = self.encode(list(prompts.sentences or ()))
+        else:
+            self._tokenization.check(prompts.token_ids)
+            rows = [list(row) for row in prompts.token_ids]
+        with standard_numerics():
+            generation = self.generation(rows, settings, edits)
+        while not generation.is_finished:
+            with standard_numerics():
+                step = generation.chosen(generation.logits())
+            yield step
+        self._begin(generation.rows(), edits)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

@@ -18,6 +18,7 @@ import torch
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelDescription
 from transparent_llm.errors import NotFoundError, NotSupportedError
+from transparent_llm.generation import Chat
 from transparent_llm.interventions import EditEffect, Intervention
 from transparent_llm.run_input import RunInput
 from transparent_llm_server.models.derived.model import ModelValues
@@ -136,6 +137,17 @@ class ServedModel(ABC):
     def may_share(self, run: PreparedRun, other: PreparedRun) -> bool:  # noqa: ARG002 - names for those who implement it
         """Whether these two gain anything by being executed together."""
         return self.shares_runs
+
+    def chat(self, chat: Chat) -> RunInput:
+        """Token ids of a conversation. Any thread but the model's.
+
+        Raises:
+            NotSupportedError: there is no template for them.
+        """
+        encode = getattr(self.llm, "encode_chat", None)
+        if encode is None:
+            raise NotSupportedError(f"{type(self.llm).__name__} has no chat template: give a prompt")
+        return RunInput(token_ids=(tuple(encode(chat)),))
 
     @abstractmethod
     def prepare(self, run_input: RunInput) -> PreparedRun:

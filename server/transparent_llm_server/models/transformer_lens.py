@@ -33,6 +33,7 @@ from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel, entry_device
 from transparent_llm_server.models.forward.capture import Capture
 from transparent_llm_server.models.forward.tokenization import Tokenization
+from transparent_llm_server.models.generating.choosing import end_tokens
 from transparent_llm_server.models.loading.digest import hashing
 from transparent_llm_server.models.loading.huggingface import context_length, display_name, load
 from transparent_llm_server.models.loading.progress import step
@@ -138,7 +139,7 @@ class TransformerLensTransparentLlm(Running, Featuring, Projecting, Analyses):
         load_saes(self._model, RunValues(self._model, capture), saes or {})
         if is_handed_over:  # who loads it from files has it alone
             self._model.watch()
-        self._last_step = LastStep(self._model)
+        self._last_step, self._end_tokens = LastStep(self._model), end_tokens(hf_model, tokenizer)
         self._revision, self._quantization = revision or "", loaded.quantization or ""
         self._adapter = {} if loaded.adapter is None else {"adapter": str(loaded.adapter)}
         self._description = self._describe(*described, parity, capture)

@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from transparent_llm.run_input import RunInput
 from transparent_llm.runtime import memory
+from transparent_llm.wire import generation as wire_generation
 from transparent_llm.wire import runs as wire_runs
-from transparent_llm.wire._gen import service_pb2
+from transparent_llm.wire._gen import generation_pb2, service_pb2
 from transparent_llm_server.models.serving import PreparedRun, ServedModel
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
@@ -52,11 +54,12 @@ class Intake:
 
         def measured(data: bytes) -> _Request:
             self._admission.require_input_bytes(len(data))
-            if rpc == "Run":
-                self._admission.require_entries(wire_runs.n_entries(data, self._admission.most_entries))
+            if rpc in ("Run", "Generate"):
+                entries = wire_runs.n_entries if rpc == "Run" else wire_generation.n_entries
+                self._admission.require_entries(entries(data, self._admission.most_entries))
             return parse(data)
 
-        return measured if rpc in ("Run", "TokensToStrings", "Tokenize") else parse
+        return measured if rpc in ("Run", "TokensToStrings", "Tokenize", "Generate") else parse
 
     def prepared(self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller) -> PreparedRun:
         """The input of a `RunRequest`.
@@ -82,8 +85,26 @@ class Intake:
                 self._admission.require_answer(told.ByteSize(), len(ids))
             return prepared
 
-        is_little = n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
-        return self._done(prepare, is_little, caller)
+        return self._done(prepare, self._is_little(model, n_tokens, text_bytes), caller)
+
+    def prompts(self, model: ServedModel, request: generation_pb2.GenerateRequest, caller: Caller) -> PreparedRun:
+        """The rows with which a generation begins, as they would be run.
+
+        Raises:
+            NotSupportedError: a chat, and a tokenizer without a template for it.
+            TooLargeError, InvalidRequestError, BusyError: as `prepared`.
+        """
+        self._admission.require_sentences(len(request.prompts))
+        text_bytes, n_tokens = wire_generation.text_bytes(request), wire_generation.n_tokens(request)
+        self._admission.require_text(text_bytes)
+        self._admission.require_tokens(n_tokens)
+        prompts = wire_generation.prompts_from_wire(request)
+
+        def prepare() -> PreparedRun:
+            with _giving_back(text_bytes):
+                return model.prepare(prompts if isinstance(prompts, RunInput) else model.chat(prompts))
+
+        return self._done(prepare, self._is_little(model, n_tokens, text_bytes), caller)
 
     def tokenized(self, model: ServedModel, request: service_pb2.TokenizeRequest, caller: Caller) -> bytes:
         """The answer to a `TokenizeRequest`, serialized. Raises as `prepared` does, and as `answer`."""
@@ -111,6 +132,9 @@ class Intake:
         """
         is_little = count <= _FEW_IDS and model.tokenizes_concurrently
         return self._done(lambda: self._serialized(make(), count), is_little, caller)
+
+    def _is_little(self, model: ServedModel, n_tokens: int, text_bytes: int) -> bool:
+        return n_tokens <= _FEW_IDS and text_bytes <= (_LITTLE_TEXT_BYTES if model.tokenizes_concurrently else 0)
 
     def _serialized(self, answer: Message, count: int) -> bytes:
         """An answer with the text of so many tokens, if one message may have it."""

@@ -37,6 +37,7 @@ FEATURES = (
     "circuits",
     "sae_features",
     "gradients",
+    "generate",
 )
 
 

@@ -18,10 +18,10 @@ from transparent_llm.errors import NotFoundError
 from transparent_llm.wire import model as wire_model
 from transparent_llm.wire import runs as wire_runs
 from transparent_llm.wire import tensors
-from transparent_llm.wire._gen import gradients_pb2, service_pb2, sweeps_pb2, tensor_pb2
+from transparent_llm.wire._gen import generation_pb2, gradients_pb2, service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.form import Form, delivery_of, form_of
 from transparent_llm.wire.methods import METHODS
-from transparent_llm_server.config.server import DEFAULT_SHARED_POSITIONS, ServerConfig
+from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.reading import Reader
 from transparent_llm_server.models.serving import CompletedRun, ServedModel
 from transparent_llm_server.registry.registry import Registry
@@ -32,17 +32,19 @@ from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.compared_runs import compare
 from transparent_llm_server.rpc.edited_runs import edited
+from transparent_llm_server.rpc.generations import Generations
 from transparent_llm_server.rpc.gradients import Gradients
 from transparent_llm_server.rpc.intake import Intake
 from transparent_llm_server.rpc.passes import Passes
+from transparent_llm_server.rpc.prepared_runs import PreparedRuns
 from transparent_llm_server.rpc.server_info import server_info
 from transparent_llm_server.rpc.sweeps import Sweeps, require_of_plan
 from transparent_llm_server.rpc.vector_tokens import top_tokens
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.generation_bytes import GenerationBytes
 from transparent_llm_server.scheduling.quotas import Quotas, allowed_by
 from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
-from transparent_llm_server.scheduling.sharing import Sharing
 from transparent_llm_server.scheduling.tokenizing import Tokenizing
 from transparent_llm_server.scheduling.vector_store import VectorStore
 from transparent_llm_server.streaming.chunks import Outgoing, etag
@@ -99,6 +101,10 @@ class TransparentLlmServicer:
         passes = Passes(engine, self.queue)
         self._sweeps = Sweeps(passes, self._admission, self.quotas, runs, self.vectors)
         self._gradients = Gradients(passes, self._answers, self._admission, self.quotas, runs, self.vectors)
+        self._prepared_runs = PreparedRuns(config, self.queue, runs)
+        shared = (engine, self.queue, self._admission, self.quotas, runs, self.vectors)
+        remembered = GenerationBytes(config.generation_bytes, config.busy_retry_s)
+        self.generations = Generations(*shared, self.intake, self._prepared_runs, remembered)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -117,7 +123,10 @@ class TransparentLlmServicer:
     def Run(self, request: service_pb2.RunRequest, context: _Context) -> bytes:
         caller = self._caller(context)
         with self._registry.use(request.model) as model:
-            run_id, unedited_id, run = self._run(model, request, caller)
+            prepared = self.intake.prepared(model, request, caller)
+            prepared = edited(model, prepared, request, self._runs, self.vectors, caller.owner)
+            run_id, run = self._prepared_runs.completed(model, prepared, caller)
+            unedited_id = model.unedited_run_id(prepared, caller.owner)
 
             def answer() -> service_pb2.RunResponse:
                 strings = tuple(model.strings(run.tokens.flatten().tolist()))
@@ -126,26 +135,10 @@ class TransparentLlmServicer:
 
             return self.intake.answer(model, run.tokens.numel(), answer, caller)
 
-    def _run(
-        self, model: ServedModel, request: service_pb2.RunRequest, caller: Caller
-    ) -> tuple[str, str, CompletedRun]:
-        prepared = self.intake.prepared(model, request, caller)
-        prepared = edited(model, prepared, request, self._runs, self.vectors, caller.owner)
-        self._runs.require_room(model.description.run_bytes(prepared.n_rows, prepared.longest))
-        run_id = model.run_id(prepared, caller.owner)
-        if self._config.log_prompts:
-            given = prepared.run_input
-            log.info("run %s of %s: %r", run_id, caller.owner, given.sentences or given.token_ids)
-        waiting = self.queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
-        if caller.wants_its_place:
-            caller.tell_its_place(self.queue.before(run_id))
-        return run_id, model.unedited_run_id(prepared, caller.owner), caller.result_of(waiting)
-
-    def _sharing(self, model: ServedModel) -> Sharing:
-        positions = self._config.shared_positions
-        if positions is None:
-            positions = 0 if "cuda" not in model.description.device else DEFAULT_SHARED_POSITIONS
-        return Sharing(positions, self._config.share_window_s)
+    def Generate(self, request: generation_pb2.GenerateRequest, context: _Context) -> _Frames:
+        caller = self._caller(context)
+        with self._registry.use(request.model) as model:
+            yield from self.generations.stream(model, request, caller)
 
     def ReleaseRun(self, request: service_pb2.ReleaseRunRequest, context: _Context) -> service_pb2.ReleaseRunResponse:
         return service_pb2.ReleaseRunResponse(released=self._runs.release(request.run_id, self._owner_of(context)))

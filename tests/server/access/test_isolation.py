@@ -12,13 +12,15 @@ from google.rpc import error_details_pb2, status_pb2
 
 from support.servers.engines import SOON
 from support.servers.owners import BearerTokenFile
-from support.servers.servers import running
+from support.servers.servers import running, tiny
 from support.servers.stub import stub
 from transparent_llm.analysis.differentiation import Differentiation, SiteGradient
 from transparent_llm.analysis.metrics import Metric
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
-from transparent_llm.interventions import head, zero
-from transparent_llm.wire import gradients, requests, sweeps
+from transparent_llm.generation import GenerationSettings
+from transparent_llm.interventions import head, patch, residual_in, zero
+from transparent_llm.run_input import RunInput
+from transparent_llm.wire import generation, gradients, requests, sweeps
 from transparent_llm.wire._gen import gradients_pb2, service_pb2, sweeps_pb2, tensor_pb2
 from transparent_llm.wire.methods import METHODS
 from transparent_llm_server.app import Server
@@ -29,6 +31,7 @@ OF_A_RUN = sorted(name for name, rpc in RPCS.items() if "run_id" in rpc.input_ty
 OF_NO_RUN = {
     "ServerInfo",  # tells the caller's own numbers
     "Run",  # names a run of the caller's own
+    "Generate",  # the same
     "KeepVector",  # what is kept is the caller's own, and found by nobody else
     "ListVectors",
     "DropVector",
@@ -105,6 +108,9 @@ def request_for(rpc: str, run_id: str) -> Any:
         return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=run_id)
     if rpc == "Gradients":
         return gradients.to_wire(Differentiation(Metric(1), (SiteGradient(head(0)),)), run_id, str)
+    if rpc == "Generate":
+        edits = (patch(residual_in(0), tiny(), positions=[0]),)
+        return generation.to_wire(RunInput.of_tokens(ROWS), GenerationSettings(2), edits, "", lambda _: run_id)
     if rpc == "Sweep":
         return sweeps.to_wire(Sweep((zero(head(0, 0)),), (Cell(),), (Metric(1),)), [0], run_id, str)
     if rpc in BY_RPC:
@@ -243,3 +249,13 @@ def test_a_sweep_takes_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> N
     assert bob.call("Sweep", request)
     request.metrics.add(kind=sweeps_pb2.METRIC_KIND_KL, pos=-1, run_id=alice.run_id)
     assert refusal(bob, "Sweep", request)[1] == "RUN_NOT_FOUND"
+
+
+def test_a_generation_takes_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> None:
+    alice, bob = owners
+    with pytest.raises(grpc.RpcError, match="was not found"):
+        bob.call("Generate", request_for("Generate", alice.run_id))
+    last = bob.call("Generate", request_for("Generate", bob.run_id))[-1]
+    assert [len(row.token_ids) for row in last.run.rows] == [len(row) + 1 for row in ROWS]
+    with pytest.raises(grpc.RpcError, match="was not found"):
+        alice.call("BatchSize", service_pb2.BatchSizeRequest(run_id=last.run.run_id))

@@ -1,6 +1,7 @@
 from . import analysis_pb2 as _analysis_pb2
 from . import circuits_pb2 as _circuits_pb2
 from . import features_pb2 as _features_pb2
+from . import generation_pb2 as _generation_pb2
 from . import gradients_pb2 as _gradients_pb2
 from . import interventions_pb2 as _interventions_pb2
 from . import method_pb2 as _method_pb2

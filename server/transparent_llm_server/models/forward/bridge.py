@@ -145,8 +145,7 @@ class BridgedModel:
         for site, tensor in shown.items():
             of_layers[site.layer][site.field] = tensor
         residual_out = of_layers[-1].pop("residual_out")
-        found = zip(self.layers, of_layers, strict=True)
-        layers = tuple(layer.capture(of_layer, tokens.shape) for layer, of_layer in found)
+        layers = tuple(layer.capture(each, tokens.shape) for layer, each in zip(self.layers, of_layers, strict=True))
         self.edits.require_unchanged(generation)  # nobody has changed the model while it ran
         return Capture(tokens, mask, layers, residual_out, generation)
 
@@ -159,13 +158,18 @@ class BridgedModel:
             NotFoundError: MODEL_CHANGED, as they are not the same any more.
             NotSupportedError: as `forward`.
         """
+        with self.plain(generation):
+            return self._pass.section(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites, section)
+
+    @contextmanager
+    def plain(self, generation: int) -> Iterator[PreTrainedModel]:
+        """The model itself, for a pass within this block with the weights of a generation. Raises: as `section`."""
         with self._materialized.lock, _evaluating(self._hf):
             self.edits.check()
             self.edits.require_unchanged(generation)
             self.edits.require_no_hooks()
-            shown = self._pass.section(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites, section)
+            yield self._hf
             self.edits.require_unchanged(generation)
-        return shown
 
     @property
     def blocks(self) -> Blocks | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
-from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm.quoting import listed
+from transparent_llm.errors import InvalidRequestError, NotSupportedError, TooLargeError
+from transparent_llm.quoting import listed, quoted
 from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.forward.fair_lock import FairLock
 
@@ -115,9 +115,14 @@ class Tokenization:
                 reason="TOO_LONG",
                 metadata={"sentence": str(index), "needed": str(len(row)), "allowed": str(self._n_ctx)},
             )
-        self._check_ids(row)
+        self.check_ids(row)
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Refuse ids outside the vocabulary.
+
+        Raises:
+            InvalidRequestError: UNKNOWN_TOKEN, with the first of them.
+        """
         if ids and not (min(ids) >= 0 and max(ids) < self._d_vocab):
             wrong = next(token for token in ids if not 0 <= token < self._d_vocab)
             raise InvalidRequestError(
@@ -125,6 +130,48 @@ class Tokenization:
                 reason="UNKNOWN_TOKEN",
                 metadata={"token": str(wrong), "size": str(self._d_vocab)},
             )
+
+    def require_context(self, lengths: Iterable[int], more: int) -> None:
+        """Refuse rows of so many tokens that are to grow by some more than the model's context has room for.
+
+        Raises:
+            TooLargeError: TOO_LONG, with what is needed and what is allowed.
+        """
+        for index, length in enumerate(lengths):
+            if length + more > self._n_ctx:
+                raise TooLargeError(
+                    f"prompt {index} has {length} tokens, with {more} new ones that is {length + more}; the model's "
+                    f"context is {self._n_ctx}: shorten it, or ask for at most {self._n_ctx - length} new tokens",
+                    reason="TOO_LONG",
+                    metadata={"sentence": str(index), "needed": str(length + more), "allowed": str(self._n_ctx)},
+                )
+
+    def chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of a conversation of roles and contents, as the tokenizer's own template renders it, up to where
+        the model is to answer. transformers runs templates in a sandbox.
+
+        Raises:
+            NotSupportedError: the tokenizer has no template.
+            InvalidRequestError: the template refuses the conversation, or as `check`.
+            TooLargeError: as `encode`.
+        """
+        if not self._tokenizer.chat_template:
+            raise NotSupportedError(
+                "this model's tokenizer has no chat template, so there is no one way to write messages: give a prompt"
+            )
+        given = [{"role": role, "content": content} for role, content in messages]
+        self._check_text(0, "".join(content for _, content in messages))
+        with self._turn:
+            text = _rendered(self._tokenizer, given)
+            self._check_text(0, text)
+            row = list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        self._check_row(0, row)
+        return row
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of token ids in a row."""
+        with self._turn:
+            return self._decode(list(ids))
 
     def warnings(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[str, ...]:
         """Words about ids of a run [batch pos] that the tokenizer does not define: rows that fill up a vocabulary."""
@@ -156,7 +203,7 @@ class Tokenization:
             InvalidRequestError: an id outside the model's vocabulary.
             AbandonedError: nobody waits for them any more.
         """
-        self._check_ids(ids)
+        self.check_ids(ids)
         for token in set(ids).difference(self._strings):
             raise_if_cancelled()
             with self._turn:
@@ -172,6 +219,17 @@ class Tokenization:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"the chat template of this model's tokenizer refuses these messages: {quoted(str(error))}"
+        ) from None
 
 
 def _require_some(rows: Sequence[object]) -> None:

@@ -41,6 +41,7 @@ _MOST_BYTES = {
     "Sweep": 2**22,
     "Gradients": 2**22,
     "Run": 2**31,
+    "Generate": 2**31,
     "Tokenize": 2**31,
 }
 """Those that carry tokens, a tensor, a list, or text, for which only the server's own limit holds."""
