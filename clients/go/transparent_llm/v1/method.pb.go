@@ -41,7 +41,7 @@ type MethodSpec struct {
 	// The method whose answer is a factor too, beside the parts: weights, which depend on no run and are worth keeping. With
 	// slices such a value always comes whole, not as its factors. Empty: the parts are all there is.
 	Weights string `protobuf:"bytes,4,opt,name=weights,proto3" json:"weights,omitempty"`
-	// Not of the class TransparentLlm: a client's way to get many of its values at once.
+	// Not of the class TransparentLlm: a client's way to get many of its values at once, or what weights say without a run.
 	Bulk bool `protobuf:"varint,5,opt,name=bulk,proto3" json:"bulk,omitempty"`
 	// Not of the class TransparentLlm: what the server computes of its values, and a client without it could too.
 	Analysis bool `protobuf:"varint,6,opt,name=analysis,proto3" json:"analysis,omitempty"`

@@ -73,6 +73,16 @@ type TransparentLlmServiceClient interface {
 	// The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
 	// depend on no run, so a client keeps them under the model's digest.
 	NeuronOutputs(ctx context.Context, in *NeuronOutputsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronOutputsClient, error)
+	// The weights of one head, those of keys and values as it shares them with other heads. `ServerInfo.features` has `circuits`
+	// where this and the next two are answered.
+	HeadWeights(ctx context.Context, in *HeadWeightsRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadWeightsClient, error)
+	// How much of what each head writes each later head reads: ||A B|| / (||A|| ||B||), Frobenius norms, where A = W_V W_O of the
+	// earlier head and B = W_Q W_K^T (queries), W_K W_Q^T (keys) or W_V W_O (values) of the later one. NaN where the first is not
+	// in an earlier layer, and where a product is 0. Slices of layers save their work.
+	CompositionScores(ctx context.Context, in *CompositionScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_CompositionScoresClient, error)
+	// How much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the eigenvalues e of
+	// W_E W_V W_O W_U; 1: all are positive. NaN where all are 0.
+	CopyingScores(ctx context.Context, in *CopyingScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_CopyingScoresClient, error)
 	// The logit lens: what the residual stream of a row at one place of the model says of the next token, at some positions.
 	// Probabilities are exp(logit - logsumexp); entropy and kl, which is KL(model's output || lens), are in nats.
 	LayerLens(ctx context.Context, in *LayerLensRequest, opts ...grpc.CallOption) (TransparentLlmService_LayerLensClient, error)
@@ -100,6 +110,11 @@ type TransparentLlmServiceClient interface {
 	HeadScores(ctx context.Context, in *HeadScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadScoresClient, error)
 	// The length of what each source gave each target through each head: attention weighted by what it moves.
 	ValueWeightedNorms(ctx context.Context, in *ValueWeightedNormsRequest, opts ...grpc.CallOption) (TransparentLlmService_ValueWeightedNormsClient, error)
+	// The features of a sparse autoencoder that are most active at positions of a row, computed of the run's value of its site.
+	// `ServerInfo.features` has `sae_features` where this is answered, as the next one.
+	Features(ctx context.Context, in *FeaturesRequest, opts ...grpc.CallOption) (TransparentLlmService_FeaturesClient, error)
+	// Activations of chosen features of a sparse autoencoder at positions of a row.
+	FeatureActivations(ctx context.Context, in *FeatureActivationsRequest, opts ...grpc.CallOption) (TransparentLlmService_FeatureActivationsClient, error)
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
 	// Each is computed when its turn to be sent has come.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error)
@@ -108,6 +123,14 @@ type TransparentLlmServiceClient interface {
 	// The same change of a run at many places, each by itself, and what each does to some numbers: for example the logit of a
 	// token without each head in turn. Nothing is stored. `ServerInfo.features` has `sweep` where this is answered.
 	Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (TransparentLlmService_SweepClient, error)
+	// The gradient of a number of each row by tensors of the run, as tensors of F32: "metric" [batch] in F64, then one for each
+	// site, in their order and named as it is ("head(3)"). With a path: "metric", "baseline_metric" and "delta" [batch] in F64, and
+	// "integrated_gradients" [batch pos d_model], whose sum is the difference of the metrics, but for delta. 0 where there is
+	// padding. `ServerInfo.features` has `gradients` where this is answered.
+	Gradients(ctx context.Context, in *GradientsRequest, opts ...grpc.CallOption) (TransparentLlmService_GradientsClient, error)
+	// Goes on with texts, token by token, and then runs them with what was generated: that run is the one that Run of these
+	// tokens gives. `ServerInfo.features` has `generate` where this is answered.
+	Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (TransparentLlmService_GenerateClient, error)
 }
 
 type transparentLlmServiceClient struct {
@@ -674,8 +697,104 @@ func (x *transparentLlmServiceNeuronOutputsClient) Recv() (*TensorChunk, error) 
 	return m, nil
 }
 
+func (c *transparentLlmServiceClient) HeadWeights(ctx context.Context, in *HeadWeightsRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadWeightsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[14], "/transparent_llm.v1.TransparentLlmService/HeadWeights", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceHeadWeightsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_HeadWeightsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceHeadWeightsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceHeadWeightsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) CompositionScores(ctx context.Context, in *CompositionScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_CompositionScoresClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[15], "/transparent_llm.v1.TransparentLlmService/CompositionScores", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceCompositionScoresClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_CompositionScoresClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceCompositionScoresClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceCompositionScoresClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) CopyingScores(ctx context.Context, in *CopyingScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_CopyingScoresClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[16], "/transparent_llm.v1.TransparentLlmService/CopyingScores", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceCopyingScoresClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_CopyingScoresClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceCopyingScoresClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceCopyingScoresClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 func (c *transparentLlmServiceClient) LayerLens(ctx context.Context, in *LayerLensRequest, opts ...grpc.CallOption) (TransparentLlmService_LayerLensClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[14], "/transparent_llm.v1.TransparentLlmService/LayerLens", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[17], "/transparent_llm.v1.TransparentLlmService/LayerLens", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -707,7 +826,7 @@ func (x *transparentLlmServiceLayerLensClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) TokenLogprobs(ctx context.Context, in *TokenLogprobsRequest, opts ...grpc.CallOption) (TransparentLlmService_TokenLogprobsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[15], "/transparent_llm.v1.TransparentLlmService/TokenLogprobs", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[18], "/transparent_llm.v1.TransparentLlmService/TokenLogprobs", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -739,7 +858,7 @@ func (x *transparentLlmServiceTokenLogprobsClient) Recv() (*TensorChunk, error) 
 }
 
 func (c *transparentLlmServiceClient) AttnContributions(ctx context.Context, in *AttnContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_AttnContributionsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[16], "/transparent_llm.v1.TransparentLlmService/AttnContributions", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[19], "/transparent_llm.v1.TransparentLlmService/AttnContributions", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -771,7 +890,7 @@ func (x *transparentLlmServiceAttnContributionsClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) ContributionEdges(ctx context.Context, in *ContributionEdgesRequest, opts ...grpc.CallOption) (TransparentLlmService_ContributionEdgesClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[17], "/transparent_llm.v1.TransparentLlmService/ContributionEdges", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[20], "/transparent_llm.v1.TransparentLlmService/ContributionEdges", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -803,7 +922,7 @@ func (x *transparentLlmServiceContributionEdgesClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) NeuronContributions(ctx context.Context, in *NeuronContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronContributionsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[18], "/transparent_llm.v1.TransparentLlmService/NeuronContributions", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[21], "/transparent_llm.v1.TransparentLlmService/NeuronContributions", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -835,7 +954,7 @@ func (x *transparentLlmServiceNeuronContributionsClient) Recv() (*TensorChunk, e
 }
 
 func (c *transparentLlmServiceClient) LogitTerms(ctx context.Context, in *LogitTermsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitTermsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[19], "/transparent_llm.v1.TransparentLlmService/LogitTerms", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[22], "/transparent_llm.v1.TransparentLlmService/LogitTerms", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -867,7 +986,7 @@ func (x *transparentLlmServiceLogitTermsClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) LogitAttribution(ctx context.Context, in *LogitAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitAttributionClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[20], "/transparent_llm.v1.TransparentLlmService/LogitAttribution", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[23], "/transparent_llm.v1.TransparentLlmService/LogitAttribution", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -899,7 +1018,7 @@ func (x *transparentLlmServiceLogitAttributionClient) Recv() (*TensorChunk, erro
 }
 
 func (c *transparentLlmServiceClient) SourceAttribution(ctx context.Context, in *SourceAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_SourceAttributionClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[21], "/transparent_llm.v1.TransparentLlmService/SourceAttribution", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[24], "/transparent_llm.v1.TransparentLlmService/SourceAttribution", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -931,7 +1050,7 @@ func (x *transparentLlmServiceSourceAttributionClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) NeuronAttribution(ctx context.Context, in *NeuronAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronAttributionClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[22], "/transparent_llm.v1.TransparentLlmService/NeuronAttribution", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[25], "/transparent_llm.v1.TransparentLlmService/NeuronAttribution", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -963,7 +1082,7 @@ func (x *transparentLlmServiceNeuronAttributionClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) AttentionMatrices(ctx context.Context, in *AttentionMatricesRequest, opts ...grpc.CallOption) (TransparentLlmService_AttentionMatricesClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[23], "/transparent_llm.v1.TransparentLlmService/AttentionMatrices", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[26], "/transparent_llm.v1.TransparentLlmService/AttentionMatrices", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -995,7 +1114,7 @@ func (x *transparentLlmServiceAttentionMatricesClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) HeadScores(ctx context.Context, in *HeadScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadScoresClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[24], "/transparent_llm.v1.TransparentLlmService/HeadScores", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[27], "/transparent_llm.v1.TransparentLlmService/HeadScores", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1027,7 +1146,7 @@ func (x *transparentLlmServiceHeadScoresClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) ValueWeightedNorms(ctx context.Context, in *ValueWeightedNormsRequest, opts ...grpc.CallOption) (TransparentLlmService_ValueWeightedNormsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[25], "/transparent_llm.v1.TransparentLlmService/ValueWeightedNorms", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[28], "/transparent_llm.v1.TransparentLlmService/ValueWeightedNorms", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1058,8 +1177,72 @@ func (x *transparentLlmServiceValueWeightedNormsClient) Recv() (*TensorChunk, er
 	return m, nil
 }
 
+func (c *transparentLlmServiceClient) Features(ctx context.Context, in *FeaturesRequest, opts ...grpc.CallOption) (TransparentLlmService_FeaturesClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[29], "/transparent_llm.v1.TransparentLlmService/Features", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceFeaturesClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_FeaturesClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceFeaturesClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceFeaturesClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) FeatureActivations(ctx context.Context, in *FeatureActivationsRequest, opts ...grpc.CallOption) (TransparentLlmService_FeatureActivationsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[30], "/transparent_llm.v1.TransparentLlmService/FeatureActivations", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceFeatureActivationsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_FeatureActivationsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceFeatureActivationsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceFeatureActivationsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 func (c *transparentLlmServiceClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[26], "/transparent_llm.v1.TransparentLlmService/Fetch", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[31], "/transparent_llm.v1.TransparentLlmService/Fetch", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1100,7 +1283,7 @@ func (c *transparentLlmServiceClient) Plan(ctx context.Context, in *PlanRequest,
 }
 
 func (c *transparentLlmServiceClient) Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (TransparentLlmService_SweepClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[27], "/transparent_llm.v1.TransparentLlmService/Sweep", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[32], "/transparent_llm.v1.TransparentLlmService/Sweep", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1125,6 +1308,70 @@ type transparentLlmServiceSweepClient struct {
 
 func (x *transparentLlmServiceSweepClient) Recv() (*SweepResponse, error) {
 	m := new(SweepResponse)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) Gradients(ctx context.Context, in *GradientsRequest, opts ...grpc.CallOption) (TransparentLlmService_GradientsClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[33], "/transparent_llm.v1.TransparentLlmService/Gradients", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceGradientsClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_GradientsClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceGradientsClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceGradientsClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *transparentLlmServiceClient) Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (TransparentLlmService_GenerateClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[34], "/transparent_llm.v1.TransparentLlmService/Generate", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceGenerateClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_GenerateClient interface {
+	Recv() (*GenerateResponse, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceGenerateClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceGenerateClient) Recv() (*GenerateResponse, error) {
+	m := new(GenerateResponse)
 	if err := x.ClientStream.RecvMsg(m); err != nil {
 		return nil, err
 	}
@@ -1191,6 +1438,16 @@ type TransparentLlmServiceServer interface {
 	// The output vectors of all neurons of a layer: what NeuronOutput answers, one row a neuron. They are weights and
 	// depend on no run, so a client keeps them under the model's digest.
 	NeuronOutputs(*NeuronOutputsRequest, TransparentLlmService_NeuronOutputsServer) error
+	// The weights of one head, those of keys and values as it shares them with other heads. `ServerInfo.features` has `circuits`
+	// where this and the next two are answered.
+	HeadWeights(*HeadWeightsRequest, TransparentLlmService_HeadWeightsServer) error
+	// How much of what each head writes each later head reads: ||A B|| / (||A|| ||B||), Frobenius norms, where A = W_V W_O of the
+	// earlier head and B = W_Q W_K^T (queries), W_K W_Q^T (keys) or W_V W_O (values) of the later one. NaN where the first is not
+	// in an earlier layer, and where a product is 0. Slices of layers save their work.
+	CompositionScores(*CompositionScoresRequest, TransparentLlmService_CompositionScoresServer) error
+	// How much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the eigenvalues e of
+	// W_E W_V W_O W_U; 1: all are positive. NaN where all are 0.
+	CopyingScores(*CopyingScoresRequest, TransparentLlmService_CopyingScoresServer) error
 	// The logit lens: what the residual stream of a row at one place of the model says of the next token, at some positions.
 	// Probabilities are exp(logit - logsumexp); entropy and kl, which is KL(model's output || lens), are in nats.
 	LayerLens(*LayerLensRequest, TransparentLlmService_LayerLensServer) error
@@ -1218,6 +1475,11 @@ type TransparentLlmServiceServer interface {
 	HeadScores(*HeadScoresRequest, TransparentLlmService_HeadScoresServer) error
 	// The length of what each source gave each target through each head: attention weighted by what it moves.
 	ValueWeightedNorms(*ValueWeightedNormsRequest, TransparentLlmService_ValueWeightedNormsServer) error
+	// The features of a sparse autoencoder that are most active at positions of a row, computed of the run's value of its site.
+	// `ServerInfo.features` has `sae_features` where this is answered, as the next one.
+	Features(*FeaturesRequest, TransparentLlmService_FeaturesServer) error
+	// Activations of chosen features of a sparse autoencoder at positions of a row.
+	FeatureActivations(*FeatureActivationsRequest, TransparentLlmService_FeatureActivationsServer) error
 	// Many tensors of one run in one stream, in the order asked for. A failure ends the stream; what came before is right.
 	// Each is computed when its turn to be sent has come.
 	Fetch(*FetchRequest, TransparentLlmService_FetchServer) error
@@ -1226,6 +1488,14 @@ type TransparentLlmServiceServer interface {
 	// The same change of a run at many places, each by itself, and what each does to some numbers: for example the logit of a
 	// token without each head in turn. Nothing is stored. `ServerInfo.features` has `sweep` where this is answered.
 	Sweep(*SweepRequest, TransparentLlmService_SweepServer) error
+	// The gradient of a number of each row by tensors of the run, as tensors of F32: "metric" [batch] in F64, then one for each
+	// site, in their order and named as it is ("head(3)"). With a path: "metric", "baseline_metric" and "delta" [batch] in F64, and
+	// "integrated_gradients" [batch pos d_model], whose sum is the difference of the metrics, but for delta. 0 where there is
+	// padding. `ServerInfo.features` has `gradients` where this is answered.
+	Gradients(*GradientsRequest, TransparentLlmService_GradientsServer) error
+	// Goes on with texts, token by token, and then runs them with what was generated: that run is the one that Run of these
+	// tokens gives. `ServerInfo.features` has `generate` where this is answered.
+	Generate(*GenerateRequest, TransparentLlmService_GenerateServer) error
 	mustEmbedUnimplementedTransparentLlmServiceServer()
 }
 
@@ -1311,6 +1581,15 @@ func (UnimplementedTransparentLlmServiceServer) DecomposedAttn(*DecomposedAttnRe
 func (UnimplementedTransparentLlmServiceServer) NeuronOutputs(*NeuronOutputsRequest, TransparentLlmService_NeuronOutputsServer) error {
 	return status.Errorf(codes.Unimplemented, "method NeuronOutputs not implemented")
 }
+func (UnimplementedTransparentLlmServiceServer) HeadWeights(*HeadWeightsRequest, TransparentLlmService_HeadWeightsServer) error {
+	return status.Errorf(codes.Unimplemented, "method HeadWeights not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) CompositionScores(*CompositionScoresRequest, TransparentLlmService_CompositionScoresServer) error {
+	return status.Errorf(codes.Unimplemented, "method CompositionScores not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) CopyingScores(*CopyingScoresRequest, TransparentLlmService_CopyingScoresServer) error {
+	return status.Errorf(codes.Unimplemented, "method CopyingScores not implemented")
+}
 func (UnimplementedTransparentLlmServiceServer) LayerLens(*LayerLensRequest, TransparentLlmService_LayerLensServer) error {
 	return status.Errorf(codes.Unimplemented, "method LayerLens not implemented")
 }
@@ -1347,6 +1626,12 @@ func (UnimplementedTransparentLlmServiceServer) HeadScores(*HeadScoresRequest, T
 func (UnimplementedTransparentLlmServiceServer) ValueWeightedNorms(*ValueWeightedNormsRequest, TransparentLlmService_ValueWeightedNormsServer) error {
 	return status.Errorf(codes.Unimplemented, "method ValueWeightedNorms not implemented")
 }
+func (UnimplementedTransparentLlmServiceServer) Features(*FeaturesRequest, TransparentLlmService_FeaturesServer) error {
+	return status.Errorf(codes.Unimplemented, "method Features not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) FeatureActivations(*FeatureActivationsRequest, TransparentLlmService_FeatureActivationsServer) error {
+	return status.Errorf(codes.Unimplemented, "method FeatureActivations not implemented")
+}
 func (UnimplementedTransparentLlmServiceServer) Fetch(*FetchRequest, TransparentLlmService_FetchServer) error {
 	return status.Errorf(codes.Unimplemented, "method Fetch not implemented")
 }
@@ -1355,6 +1640,12 @@ func (UnimplementedTransparentLlmServiceServer) Plan(context.Context, *PlanReque
 }
 func (UnimplementedTransparentLlmServiceServer) Sweep(*SweepRequest, TransparentLlmService_SweepServer) error {
 	return status.Errorf(codes.Unimplemented, "method Sweep not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) Gradients(*GradientsRequest, TransparentLlmService_GradientsServer) error {
+	return status.Errorf(codes.Unimplemented, "method Gradients not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) Generate(*GenerateRequest, TransparentLlmService_GenerateServer) error {
+	return status.Errorf(codes.Unimplemented, "method Generate not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) mustEmbedUnimplementedTransparentLlmServiceServer() {}
 
@@ -1879,6 +2170,69 @@ func (x *transparentLlmServiceNeuronOutputsServer) Send(m *TensorChunk) error {
 	return x.ServerStream.SendMsg(m)
 }
 
+func _TransparentLlmService_HeadWeights_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(HeadWeightsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).HeadWeights(m, &transparentLlmServiceHeadWeightsServer{stream})
+}
+
+type TransparentLlmService_HeadWeightsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceHeadWeightsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceHeadWeightsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_CompositionScores_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CompositionScoresRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).CompositionScores(m, &transparentLlmServiceCompositionScoresServer{stream})
+}
+
+type TransparentLlmService_CompositionScoresServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceCompositionScoresServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceCompositionScoresServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_CopyingScores_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CopyingScoresRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).CopyingScores(m, &transparentLlmServiceCopyingScoresServer{stream})
+}
+
+type TransparentLlmService_CopyingScoresServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceCopyingScoresServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceCopyingScoresServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
 func _TransparentLlmService_LayerLens_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(LayerLensRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -2131,6 +2485,48 @@ func (x *transparentLlmServiceValueWeightedNormsServer) Send(m *TensorChunk) err
 	return x.ServerStream.SendMsg(m)
 }
 
+func _TransparentLlmService_Features_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FeaturesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).Features(m, &transparentLlmServiceFeaturesServer{stream})
+}
+
+type TransparentLlmService_FeaturesServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceFeaturesServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceFeaturesServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_FeatureActivations_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FeatureActivationsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).FeatureActivations(m, &transparentLlmServiceFeatureActivationsServer{stream})
+}
+
+type TransparentLlmService_FeatureActivationsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceFeatureActivationsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceFeatureActivationsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
 func _TransparentLlmService_Fetch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(FetchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -2188,6 +2584,48 @@ type transparentLlmServiceSweepServer struct {
 }
 
 func (x *transparentLlmServiceSweepServer) Send(m *SweepResponse) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_Gradients_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GradientsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).Gradients(m, &transparentLlmServiceGradientsServer{stream})
+}
+
+type TransparentLlmService_GradientsServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceGradientsServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceGradientsServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
+func _TransparentLlmService_Generate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GenerateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).Generate(m, &transparentLlmServiceGenerateServer{stream})
+}
+
+type TransparentLlmService_GenerateServer interface {
+	Send(*GenerateResponse) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceGenerateServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceGenerateServer) Send(m *GenerateResponse) error {
 	return x.ServerStream.SendMsg(m)
 }
 
@@ -2320,6 +2758,21 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 		{
+			StreamName:    "HeadWeights",
+			Handler:       _TransparentLlmService_HeadWeights_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CompositionScores",
+			Handler:       _TransparentLlmService_CompositionScores_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CopyingScores",
+			Handler:       _TransparentLlmService_CopyingScores_Handler,
+			ServerStreams: true,
+		},
+		{
 			StreamName:    "LayerLens",
 			Handler:       _TransparentLlmService_LayerLens_Handler,
 			ServerStreams: true,
@@ -2380,6 +2833,16 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 		{
+			StreamName:    "Features",
+			Handler:       _TransparentLlmService_Features_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "FeatureActivations",
+			Handler:       _TransparentLlmService_FeatureActivations_Handler,
+			ServerStreams: true,
+		},
+		{
 			StreamName:    "Fetch",
 			Handler:       _TransparentLlmService_Fetch_Handler,
 			ServerStreams: true,
@@ -2387,6 +2850,16 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Sweep",
 			Handler:       _TransparentLlmService_Sweep_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Gradients",
+			Handler:       _TransparentLlmService_Gradients_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Generate",
+			Handler:       _TransparentLlmService_Generate_Handler,
 			ServerStreams: true,
 		},
 	},

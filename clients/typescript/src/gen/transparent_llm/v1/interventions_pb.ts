@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file transparent_llm/v1/interventions.proto.
  */
 export const file_transparent_llm_v1_interventions: GenFile = /*@__PURE__*/
-  fileDesc("CiZ0cmFuc3BhcmVudF9sbG0vdjEvaW50ZXJ2ZW50aW9ucy5wcm90bxISdHJhbnNwYXJlbnRfbGxtLnYxIoEBCgRTaXRlEioKBGtpbmQYASABKA4yHC50cmFuc3BhcmVudF9sbG0udjEuU2l0ZUtpbmQSDQoFbGF5ZXIYAiABKBESEQoEaGVhZBgDIAEoEUgAiAEBEg8KB25ldXJvbnMYBCADKBESEQoJYWxsX2hlYWRzGAUgASgIQgcKBV9oZWFkIhoKB0luZGljZXMSDwoHaW5kaWNlcxgBIAMoESKOAgoGVmVjdG9yEi0KB2xpdGVyYWwYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVGVuc29ySAASLQoFdmFsdWUYAiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuUnVuVmFsdWVIABI6CgpkaWZmZXJlbmNlGAMgASgLMiQudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvckRpZmZlcmVuY2VIABIVCgt1bmVtYmVkZGluZxgEIAEoEUgAEjkKDW5ldXJvbl9vdXRwdXQYBSABKAsyIC50cmFuc3BhcmVudF9sbG0udjEuTmV1cm9uVmVjdG9ySAASDgoEa2VwdBgGIAEoCUgAQggKBnNvdXJjZSJcCghSdW5WYWx1ZRIOCgZydW5faWQYASABKAkSJgoEc2l0ZRgCIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlEgsKA3JvdxgDIAEoERILCgNwb3MYBCABKBEibwoQVmVjdG9yRGlmZmVyZW5jZRIrCgdtaW51ZW5kGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvchIuCgpzdWJ0cmFoZW5kGAIgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvciItCgxOZXVyb25WZWN0b3ISDQoFbGF5ZXIYASABKBESDgoGbmV1cm9uGAIgASgRIhsKCVNjYWxlRWRpdBIOCgZmYWN0b3IYASABKAEiVwoHQWRkRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg4KBmZhY3RvchgCIAEoARIQCghyZWxhdGl2ZRgDIAEoCCI1CgdTZXRFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3IiGgoITWVhbkVkaXQSDgoGcnVuX2lkGAEgASgJIoQBCglQYXRjaEVkaXQSDgoGcnVuX2lkGAEgASgJEjAKC3NvdXJjZV9yb3dzGAIgASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkluZGljZXMSNQoQc291cmNlX3Bvc2l0aW9ucxgDIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzIkkKC1Byb2plY3RFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3ISDgoGZmFjdG9yGAIgASgBIlQKCUNsYW1wRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg0KBWxlYXN0GAIgASgBEgwKBG1vc3QYAyABKAEiYgoIU3dhcEVkaXQSKgoGb3JpZ2luGAEgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvchIqCgZ0YXJnZXQYAiABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yIiUKCU5vaXNlRWRpdBIKCgJzZBgBIAEoARIMCgRzZWVkGAIgASgSIhwKCkZyZWV6ZUVkaXQSDgoGcnVuX2lkGAEgASgJIuUFCgxJbnRlcnZlbnRpb24SJgoEc2l0ZRgBIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlEhcKDWFsbF9wb3NpdGlvbnMYAiABKAhIABIXCg1sYXN0X3Bvc2l0aW9uGAMgASgISAASNwoQY2hvc2VuX3Bvc2l0aW9ucxgEIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzSAASEgoIYWxsX3Jvd3MYBSABKAhIARIyCgtjaG9zZW5fcm93cxgGIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzSAESLgoFc2NhbGUYByABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuU2NhbGVFZGl0SAISKgoDYWRkGAggASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkFkZEVkaXRIAhIqCgNzZXQYCSABKAsyGy50cmFuc3BhcmVudF9sbG0udjEuU2V0RWRpdEgCEiwKBG1lYW4YCiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuTWVhbkVkaXRIAhIuCgVwYXRjaBgLIAEoCzIdLnRyYW5zcGFyZW50X2xsbS52MS5QYXRjaEVkaXRIAhIyCgdwcm9qZWN0GAwgASgLMh8udHJhbnNwYXJlbnRfbGxtLnYxLlByb2plY3RFZGl0SAISLgoFY2xhbXAYDSABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuQ2xhbXBFZGl0SAISLAoEc3dhcBgOIAEoCzIcLnRyYW5zcGFyZW50X2xsbS52MS5Td2FwRWRpdEgCEi4KBW5vaXNlGA8gASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLk5vaXNlRWRpdEgCEjAKBmZyZWV6ZRgQIAEoCzIeLnRyYW5zcGFyZW50X2xsbS52MS5GcmVlemVFZGl0SAJCCwoJcG9zaXRpb25zQgYKBHJvd3NCCwoJb3BlcmF0aW9uInIKCkVkaXRFZmZlY3QSDAoEZWRpdBgBIAEoCRIQCghzZWxlY3RlZBgCIAEoBBIPCgdjaGFuZ2VkGAMgASgEEhIKCmRlbHRhX25vcm0YBCABKAESDAoEbm9ybRgFIAEoARIRCgltYXhfZGVsdGEYBiABKAEq0QMKCFNpdGVLaW5kEhkKFVNJVEVfS0lORF9VTlNQRUNJRklFRBAAEhkKFVNJVEVfS0lORF9SRVNJRFVBTF9JThABEiEKHVNJVEVfS0lORF9SRVNJRFVBTF9BRlRFUl9BVFROEAISGgoWU0lURV9LSU5EX1JFU0lEVUFMX09VVBADEhYKElNJVEVfS0lORF9BVFROX09VVBAEEhUKEVNJVEVfS0lORF9GRk5fT1VUEAUSEgoOU0lURV9LSU5EX0hFQUQQBhIVChFTSVRFX0tJTkRfUEFUVEVSThAHEhUKEVNJVEVfS0lORF9ORVVST05TEAgSHQoZU0lURV9LSU5EX05PUk1fU0NBTEVfQVRUThAJEhwKGFNJVEVfS0lORF9OT1JNX1NDQUxFX0ZGThAKEiIKHlNJVEVfS0lORF9OT1JNX1NDQUxFX0FUVE5fUE9TVBALEiEKHVNJVEVfS0lORF9OT1JNX1NDQUxFX0ZGTl9QT1NUEAwSHgoaU0lURV9LSU5EX0ZJTkFMX05PUk1fU0NBTEUQDRITCg9TSVRFX0tJTkRfUVVFUlkQDhIRCg1TSVRFX0tJTkRfS0VZEA8SEwoPU0lURV9LSU5EX1ZBTFVFEBBCaAoVZGV2LnRyYW5zcGFyZW50bGxtLnYxUAFaOXRyYW5zcGFyZW50bGxtLmRldi9nby90cmFuc3BhcmVudF9sbG0vdjE7dHJhbnNwYXJlbnRsbG12MaoCEVRyYW5zcGFyZW50TGxtLlYxYgZwcm90bzM", [file_transparent_llm_v1_tensor]);
+  fileDesc("CiZ0cmFuc3BhcmVudF9sbG0vdjEvaW50ZXJ2ZW50aW9ucy5wcm90bxISdHJhbnNwYXJlbnRfbGxtLnYxIoEBCgRTaXRlEioKBGtpbmQYASABKA4yHC50cmFuc3BhcmVudF9sbG0udjEuU2l0ZUtpbmQSDQoFbGF5ZXIYAiABKBESEQoEaGVhZBgDIAEoEUgAiAEBEg8KB25ldXJvbnMYBCADKBESEQoJYWxsX2hlYWRzGAUgASgIQgcKBV9oZWFkIhoKB0luZGljZXMSDwoHaW5kaWNlcxgBIAMoESLLAgoGVmVjdG9yEi0KB2xpdGVyYWwYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVGVuc29ySAASLQoFdmFsdWUYAiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuUnVuVmFsdWVIABI6CgpkaWZmZXJlbmNlGAMgASgLMiQudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvckRpZmZlcmVuY2VIABIVCgt1bmVtYmVkZGluZxgEIAEoEUgAEjkKDW5ldXJvbl9vdXRwdXQYBSABKAsyIC50cmFuc3BhcmVudF9sbG0udjEuTmV1cm9uVmVjdG9ySAASDgoEa2VwdBgGIAEoCUgAEjsKC3NhZV9mZWF0dXJlGAcgASgLMiQudHJhbnNwYXJlbnRfbGxtLnYxLlNhZUZlYXR1cmVWZWN0b3JIAEIICgZzb3VyY2UiXAoIUnVuVmFsdWUSDgoGcnVuX2lkGAEgASgJEiYKBHNpdGUYAiABKAsyGC50cmFuc3BhcmVudF9sbG0udjEuU2l0ZRILCgNyb3cYAyABKBESCwoDcG9zGAQgASgRIm8KEFZlY3RvckRpZmZlcmVuY2USKwoHbWludWVuZBgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3ISLgoKc3VidHJhaGVuZBgCIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3IiLQoMTmV1cm9uVmVjdG9yEg0KBWxheWVyGAEgASgREg4KBm5ldXJvbhgCIAEoESJpChBTYWVGZWF0dXJlVmVjdG9yEgsKA3NhZRgBIAEoCRIPCgdmZWF0dXJlGAIgASgREjcKCWRpcmVjdGlvbhgDIAEoDjIkLnRyYW5zcGFyZW50X2xsbS52MS5GZWF0dXJlRGlyZWN0aW9uIhsKCVNjYWxlRWRpdBIOCgZmYWN0b3IYASABKAEiVwoHQWRkRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg4KBmZhY3RvchgCIAEoARIQCghyZWxhdGl2ZRgDIAEoCCI1CgdTZXRFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3IiGgoITWVhbkVkaXQSDgoGcnVuX2lkGAEgASgJIoQBCglQYXRjaEVkaXQSDgoGcnVuX2lkGAEgASgJEjAKC3NvdXJjZV9yb3dzGAIgASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLkluZGljZXMSNQoQc291cmNlX3Bvc2l0aW9ucxgDIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5JbmRpY2VzIkkKC1Byb2plY3RFZGl0EioKBnZlY3RvchgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3ISDgoGZmFjdG9yGAIgASgBIlQKCUNsYW1wRWRpdBIqCgZ2ZWN0b3IYASABKAsyGi50cmFuc3BhcmVudF9sbG0udjEuVmVjdG9yEg0KBWxlYXN0GAIgASgBEgwKBG1vc3QYAyABKAEiTQoQQ2xhbXBGZWF0dXJlRWRpdBILCgNzYWUYASABKAkSDwoHZmVhdHVyZRgCIAEoERINCgVsZWFzdBgDIAEoARIMCgRtb3N0GAQgASgBImIKCFN3YXBFZGl0EioKBm9yaWdpbhgBIAEoCzIaLnRyYW5zcGFyZW50X2xsbS52MS5WZWN0b3ISKgoGdGFyZ2V0GAIgASgLMhoudHJhbnNwYXJlbnRfbGxtLnYxLlZlY3RvciIlCglOb2lzZUVkaXQSCgoCc2QYASABKAESDAoEc2VlZBgCIAEoEiIcCgpGcmVlemVFZGl0Eg4KBnJ1bl9pZBgBIAEoCSKkBgoMSW50ZXJ2ZW50aW9uEiYKBHNpdGUYASABKAsyGC50cmFuc3BhcmVudF9sbG0udjEuU2l0ZRIXCg1hbGxfcG9zaXRpb25zGAIgASgISAASFwoNbGFzdF9wb3NpdGlvbhgDIAEoCEgAEjcKEGNob3Nlbl9wb3NpdGlvbnMYBCABKAsyGy50cmFuc3BhcmVudF9sbG0udjEuSW5kaWNlc0gAEhIKCGFsbF9yb3dzGAUgASgISAESMgoLY2hvc2VuX3Jvd3MYBiABKAsyGy50cmFuc3BhcmVudF9sbG0udjEuSW5kaWNlc0gBEi4KBXNjYWxlGAcgASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLlNjYWxlRWRpdEgCEioKA2FkZBgIIAEoCzIbLnRyYW5zcGFyZW50X2xsbS52MS5BZGRFZGl0SAISKgoDc2V0GAkgASgLMhsudHJhbnNwYXJlbnRfbGxtLnYxLlNldEVkaXRIAhIsCgRtZWFuGAogASgLMhwudHJhbnNwYXJlbnRfbGxtLnYxLk1lYW5FZGl0SAISLgoFcGF0Y2gYCyABKAsyHS50cmFuc3BhcmVudF9sbG0udjEuUGF0Y2hFZGl0SAISMgoHcHJvamVjdBgMIAEoCzIfLnRyYW5zcGFyZW50X2xsbS52MS5Qcm9qZWN0RWRpdEgCEi4KBWNsYW1wGA0gASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLkNsYW1wRWRpdEgCEiwKBHN3YXAYDiABKAsyHC50cmFuc3BhcmVudF9sbG0udjEuU3dhcEVkaXRIAhIuCgVub2lzZRgPIAEoCzIdLnRyYW5zcGFyZW50X2xsbS52MS5Ob2lzZUVkaXRIAhIwCgZmcmVlemUYECABKAsyHi50cmFuc3BhcmVudF9sbG0udjEuRnJlZXplRWRpdEgCEj0KDWNsYW1wX2ZlYXR1cmUYESABKAsyJC50cmFuc3BhcmVudF9sbG0udjEuQ2xhbXBGZWF0dXJlRWRpdEgCQgsKCXBvc2l0aW9uc0IGCgRyb3dzQgsKCW9wZXJhdGlvbiJyCgpFZGl0RWZmZWN0EgwKBGVkaXQYASABKAkSEAoIc2VsZWN0ZWQYAiABKAQSDwoHY2hhbmdlZBgDIAEoBBISCgpkZWx0YV9ub3JtGAQgASgBEgwKBG5vcm0YBSABKAESEQoJbWF4X2RlbHRhGAYgASgBKtEDCghTaXRlS2luZBIZChVTSVRFX0tJTkRfVU5TUEVDSUZJRUQQABIZChVTSVRFX0tJTkRfUkVTSURVQUxfSU4QARIhCh1TSVRFX0tJTkRfUkVTSURVQUxfQUZURVJfQVRUThACEhoKFlNJVEVfS0lORF9SRVNJRFVBTF9PVVQQAxIWChJTSVRFX0tJTkRfQVRUTl9PVVQQBBIVChFTSVRFX0tJTkRfRkZOX09VVBAFEhIKDlNJVEVfS0lORF9IRUFEEAYSFQoRU0lURV9LSU5EX1BBVFRFUk4QBxIVChFTSVRFX0tJTkRfTkVVUk9OUxAIEh0KGVNJVEVfS0lORF9OT1JNX1NDQUxFX0FUVE4QCRIcChhTSVRFX0tJTkRfTk9STV9TQ0FMRV9GRk4QChIiCh5TSVRFX0tJTkRfTk9STV9TQ0FMRV9BVFROX1BPU1QQCxIhCh1TSVRFX0tJTkRfTk9STV9TQ0FMRV9GRk5fUE9TVBAMEh4KGlNJVEVfS0lORF9GSU5BTF9OT1JNX1NDQUxFEA0SEwoPU0lURV9LSU5EX1FVRVJZEA4SEQoNU0lURV9LSU5EX0tFWRAPEhMKD1NJVEVfS0lORF9WQUxVRRAQKnMKEEZlYXR1cmVEaXJlY3Rpb24SIQodRkVBVFVSRV9ESVJFQ1RJT05fVU5TUEVDSUZJRUQQABIdChlGRUFUVVJFX0RJUkVDVElPTl9ERUNPREVSEAESHQoZRkVBVFVSRV9ESVJFQ1RJT05fRU5DT0RFUhACQmgKFWRldi50cmFuc3BhcmVudGxsbS52MVABWjl0cmFuc3BhcmVudGxsbS5kZXYvZ28vdHJhbnNwYXJlbnRfbGxtL3YxO3RyYW5zcGFyZW50bGxtdjGqAhFUcmFuc3BhcmVudExsbS5WMWIGcHJvdG8z", [file_transparent_llm_v1_tensor]);
 
 /**
  * A tensor of one layer, on the way from tokens to logits.
@@ -140,6 +140,12 @@ export type Vector = Message<"transparent_llm.v1.Vector"> & {
      */
     value: string;
     case: "kept";
+  } | {
+    /**
+     * @generated from field: transparent_llm.v1.SaeFeatureVector sae_feature = 7;
+     */
+    value: SaeFeatureVector;
+    case: "saeFeature";
   } | { case: undefined; value?: undefined };
 };
 
@@ -233,6 +239,40 @@ export const NeuronVectorSchema: GenMessage<NeuronVector> = /*@__PURE__*/
   messageDesc(file_transparent_llm_v1_interventions, 5);
 
 /**
+ * A direction of a feature of one of ModelDescription.saes. The digest of the sparse autoencoder is part of what names the
+ * run. `ServerInfo.features` has `sae_features`.
+ *
+ * @generated from message transparent_llm.v1.SaeFeatureVector
+ */
+export type SaeFeatureVector = Message<"transparent_llm.v1.SaeFeatureVector"> & {
+  /**
+   * Name of the sparse autoencoder.
+   *
+   * @generated from field: string sae = 1;
+   */
+  sae: string;
+
+  /**
+   * Its index; negative ones count from the end.
+   *
+   * @generated from field: sint32 feature = 2;
+   */
+  feature: number;
+
+  /**
+   * @generated from field: transparent_llm.v1.FeatureDirection direction = 3;
+   */
+  direction: FeatureDirection;
+};
+
+/**
+ * Describes the message transparent_llm.v1.SaeFeatureVector.
+ * Use `create(SaeFeatureVectorSchema)` to create a new message.
+ */
+export const SaeFeatureVectorSchema: GenMessage<SaeFeatureVector> = /*@__PURE__*/
+  messageDesc(file_transparent_llm_v1_interventions, 6);
+
+/**
  * Times a factor; 0 is zero ablation.
  *
  * @generated from message transparent_llm.v1.ScaleEdit
@@ -249,7 +289,7 @@ export type ScaleEdit = Message<"transparent_llm.v1.ScaleEdit"> & {
  * Use `create(ScaleEditSchema)` to create a new message.
  */
 export const ScaleEditSchema: GenMessage<ScaleEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 6);
+  messageDesc(file_transparent_llm_v1_interventions, 7);
 
 /**
  * x + factor * v; relative: x + factor * v * norm(x) / norm(v).
@@ -278,7 +318,7 @@ export type AddEdit = Message<"transparent_llm.v1.AddEdit"> & {
  * Use `create(AddEditSchema)` to create a new message.
  */
 export const AddEditSchema: GenMessage<AddEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 7);
+  messageDesc(file_transparent_llm_v1_interventions, 8);
 
 /**
  * v instead of x.
@@ -297,7 +337,7 @@ export type SetEdit = Message<"transparent_llm.v1.SetEdit"> & {
  * Use `create(SetEditSchema)` to create a new message.
  */
 export const SetEditSchema: GenMessage<SetEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 8);
+  messageDesc(file_transparent_llm_v1_interventions, 9);
 
 /**
  * The mean over all tokens of another run at the same site.
@@ -316,7 +356,7 @@ export type MeanEdit = Message<"transparent_llm.v1.MeanEdit"> & {
  * Use `create(MeanEditSchema)` to create a new message.
  */
 export const MeanEditSchema: GenMessage<MeanEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 9);
+  messageDesc(file_transparent_llm_v1_interventions, 10);
 
 /**
  * What another run had at the same site, with its own edits.
@@ -349,7 +389,7 @@ export type PatchEdit = Message<"transparent_llm.v1.PatchEdit"> & {
  * Use `create(PatchEditSchema)` to create a new message.
  */
 export const PatchEditSchema: GenMessage<PatchEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 10);
+  messageDesc(file_transparent_llm_v1_interventions, 11);
 
 /**
  * x + (factor - 1) (x.u) u, where u = v / norm(v): 0 removes what is along v.
@@ -373,7 +413,7 @@ export type ProjectEdit = Message<"transparent_llm.v1.ProjectEdit"> & {
  * Use `create(ProjectEditSchema)` to create a new message.
  */
 export const ProjectEditSchema: GenMessage<ProjectEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 11);
+  messageDesc(file_transparent_llm_v1_interventions, 12);
 
 /**
  * x with its coordinate along u = v / norm(v) brought between two bounds, of which one may be infinite.
@@ -402,7 +442,47 @@ export type ClampEdit = Message<"transparent_llm.v1.ClampEdit"> & {
  * Use `create(ClampEditSchema)` to create a new message.
  */
 export const ClampEditSchema: GenMessage<ClampEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 12);
+  messageDesc(file_transparent_llm_v1_interventions, 13);
+
+/**
+ * x with the activation of a feature of a sparse autoencoder of this site brought between two bounds, of which one may be
+ * infinite: x + (g - f) d, where f is the activation, g what becomes of it, and d what one unit of it adds to the
+ * reconstruction. What the sparse autoencoder does not account for stays. UNIMPLEMENTED for transcoders.
+ *
+ * @generated from message transparent_llm.v1.ClampFeatureEdit
+ */
+export type ClampFeatureEdit = Message<"transparent_llm.v1.ClampFeatureEdit"> & {
+  /**
+   * Name of the sparse autoencoder.
+   *
+   * @generated from field: string sae = 1;
+   */
+  sae: string;
+
+  /**
+   * Its index; negative ones count from the end.
+   *
+   * @generated from field: sint32 feature = 2;
+   */
+  feature: number;
+
+  /**
+   * @generated from field: double least = 3;
+   */
+  least: number;
+
+  /**
+   * @generated from field: double most = 4;
+   */
+  most: number;
+};
+
+/**
+ * Describes the message transparent_llm.v1.ClampFeatureEdit.
+ * Use `create(ClampFeatureEditSchema)` to create a new message.
+ */
+export const ClampFeatureEditSchema: GenMessage<ClampFeatureEdit> = /*@__PURE__*/
+  messageDesc(file_transparent_llm_v1_interventions, 14);
 
 /**
  * x - (x.s) s + (x.s) t, for unit vectors of both.
@@ -426,7 +506,7 @@ export type SwapEdit = Message<"transparent_llm.v1.SwapEdit"> & {
  * Use `create(SwapEditSchema)` to create a new message.
  */
 export const SwapEditSchema: GenMessage<SwapEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 13);
+  messageDesc(file_transparent_llm_v1_interventions, 15);
 
 /**
  * x + sd times a standard normal number that hangs on seed, site, row, position and element alone.
@@ -450,7 +530,7 @@ export type NoiseEdit = Message<"transparent_llm.v1.NoiseEdit"> & {
  * Use `create(NoiseEditSchema)` to create a new message.
  */
 export const NoiseEditSchema: GenMessage<NoiseEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 14);
+  messageDesc(file_transparent_llm_v1_interventions, 16);
 
 /**
  * What another run had at the same site, everywhere: all_positions and all_rows.
@@ -471,7 +551,7 @@ export type FreezeEdit = Message<"transparent_llm.v1.FreezeEdit"> & {
  * Use `create(FreezeEditSchema)` to create a new message.
  */
 export const FreezeEditSchema: GenMessage<FreezeEdit> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 15);
+  messageDesc(file_transparent_llm_v1_interventions, 17);
 
 /**
  * One change of a run.
@@ -595,6 +675,12 @@ export type Intervention = Message<"transparent_llm.v1.Intervention"> & {
      */
     value: FreezeEdit;
     case: "freeze";
+  } | {
+    /**
+     * @generated from field: transparent_llm.v1.ClampFeatureEdit clamp_feature = 17;
+     */
+    value: ClampFeatureEdit;
+    case: "clampFeature";
   } | { case: undefined; value?: undefined };
 };
 
@@ -603,7 +689,7 @@ export type Intervention = Message<"transparent_llm.v1.Intervention"> & {
  * Use `create(InterventionSchema)` to create a new message.
  */
 export const InterventionSchema: GenMessage<Intervention> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 16);
+  messageDesc(file_transparent_llm_v1_interventions, 18);
 
 /**
  * What an edit did.
@@ -659,7 +745,7 @@ export type EditEffect = Message<"transparent_llm.v1.EditEffect"> & {
  * Use `create(EditEffectSchema)` to create a new message.
  */
 export const EditEffectSchema: GenMessage<EditEffect> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_interventions, 17);
+  messageDesc(file_transparent_llm_v1_interventions, 19);
 
 /**
  * What stands at a site.
@@ -793,4 +879,36 @@ export enum SiteKind {
  */
 export const SiteKindSchema: GenEnum<SiteKind> = /*@__PURE__*/
   enumDesc(file_transparent_llm_v1_interventions, 0);
+
+/**
+ * Of a feature of a sparse autoencoder.
+ *
+ * @generated from enum transparent_llm.v1.FeatureDirection
+ */
+export enum FeatureDirection {
+  /**
+   * @generated from enum value: FEATURE_DIRECTION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The row of the decoder: what the feature writes, as wide as the site of its output.
+   *
+   * @generated from enum value: FEATURE_DIRECTION_DECODER = 1;
+   */
+  DECODER = 1,
+
+  /**
+   * The column of the encoder: what it reads, as wide as its site.
+   *
+   * @generated from enum value: FEATURE_DIRECTION_ENCODER = 2;
+   */
+  ENCODER = 2,
+}
+
+/**
+ * Describes the enum transparent_llm.v1.FeatureDirection.
+ */
+export const FeatureDirectionSchema: GenEnum<FeatureDirection> = /*@__PURE__*/
+  enumDesc(file_transparent_llm_v1_interventions, 1);
 

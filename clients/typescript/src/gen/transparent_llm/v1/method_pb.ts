@@ -57,7 +57,7 @@ export type MethodSpec = Message<"transparent_llm.v1.MethodSpec"> & {
   weights: string;
 
   /**
-   * Not of the class TransparentLlm: a client's way to get many of its values at once.
+   * Not of the class TransparentLlm: a client's way to get many of its values at once, or what weights say without a run.
    *
    * @generated from field: bool bulk = 5;
    */

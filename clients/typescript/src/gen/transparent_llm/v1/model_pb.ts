@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file transparent_llm/v1/model.proto.
  */
 export const file_transparent_llm_v1_model: GenFile = /*@__PURE__*/
-  fileDesc("Ch50cmFuc3BhcmVudF9sbG0vdjEvbW9kZWwucHJvdG8SEnRyYW5zcGFyZW50X2xsbS52MSJ5CglNb2RlbEluZm8SDAoEbmFtZRgBIAEoCRIZChFuX3BhcmFtc19lc3RpbWF0ZRgCIAEoBBIQCghuX2xheWVycxgDIAEoDRIPCgduX2hlYWRzGAQgASgNEg8KB2RfbW9kZWwYBSABKA0SDwoHZF92b2NhYhgGIAEoDSJFCgtQYXJpdHlDaGVjaxIMCgRuYW1lGAEgASgJEhUKDW1heF9hYnNfZXJyb3IYAiABKAESEQoJdG9sZXJhbmNlGAMgASgBIi8KEFVuc3VwcG9ydGVkVmFsdWUSDgoGbWV0aG9kGAEgASgJEgsKA3doeRgCIAEoCSK/BgoQTW9kZWxEZXNjcmlwdGlvbhIrCgRpbmZvGAEgASgLMh0udHJhbnNwYXJlbnRfbGxtLnYxLk1vZGVsSW5mbxIOCgZkaWdlc3QYAiABKAkSFAoMYXJjaGl0ZWN0dXJlGAMgASgJEigKBWR0eXBlGAQgASgOMhkudHJhbnNwYXJlbnRfbGxtLnYxLkR0eXBlEg4KBmRldmljZRgFIAEoCRINCgVuX2N0eBgGIAEoDRINCgVkX2ZmbhgHIAMoDRIUCgxwcmVwZW5kc19ib3MYCCABKAgSFAoMcGFkX3Rva2VuX2lkGAkgASgFEi8KBnBhcml0eRgKIAMoCzIfLnRyYW5zcGFyZW50X2xsbS52MS5QYXJpdHlDaGVjaxI5Cgt1bnN1cHBvcnRlZBgLIAMoCzIkLnRyYW5zcGFyZW50X2xsbS52MS5VbnN1cHBvcnRlZFZhbHVlEkoKC2NvbnZlbnRpb25zGAwgAygLMjUudHJhbnNwYXJlbnRfbGxtLnYxLk1vZGVsRGVzY3JpcHRpb24uQ29udmVudGlvbnNFbnRyeRIeChZydW5fYnl0ZXNfcGVyX3Bvc2l0aW9uGA0gASgEEiMKG3J1bl9ieXRlc19wZXJfcG9zaXRpb25fcGFpchgOIAEoBBItCgVzdGF0ZRgPIAEoDjIeLnRyYW5zcGFyZW50X2xsbS52MS5Nb2RlbFN0YXRlEg8KB2FsaWFzZXMYECADKAkSDgoGZGV0YWlsGBEgASgJEhAKCHJldmlzaW9uGBIgASgJEhQKDHF1YW50aXphdGlvbhgTIAEoCRJCCgdkZXZpY2VzGBQgAygLMjEudHJhbnNwYXJlbnRfbGxtLnYxLk1vZGVsRGVzY3JpcHRpb24uRGV2aWNlc0VudHJ5EhQKDHdlaWdodF9ieXRlcxgVIAEoBBIRCglvbl9kZW1hbmQYFiABKAgSDgoGZW5naW5lGBcgASgJGjIKEENvbnZlbnRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARouCgxEZXZpY2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASKOBAoGTGltaXRzEhoKEm1heF90b2tlbnNfcGVyX3J1bhgBIAEoBBIdChVtYXhfc2VudGVuY2VzX3Blcl9ydW4YAiABKAQSFwoPcnVuX3N0b3JlX2J5dGVzGAMgASgEEhcKD3J1bl90dGxfc2Vjb25kcxgEIAEoARIXCg9tYXhfY2h1bmtfYnl0ZXMYBSABKA0SFAoMcXVldWVfbGVuZ3RoGAYgASgNEhYKDm1heF9yZWFkX2J5dGVzGAcgASgEEhsKE3J1bl9ieXRlc19wZXJfb3duZXIYCCABKAQSEwoLbWF4X3N0cmVhbXMYCSABKA0SHQoVbWF4X3N0cmVhbXNfcGVyX293bmVyGAogASgNEhMKC21vZGVsX2J5dGVzGAsgASgEEhYKDm1heF90ZXh0X2J5dGVzGAwgASgEEhEKCW1heF9pdGVtcxgNIAEoDRIVCg1tYXhfcmVhZF93b3JrGA4gASgEEhoKEnZlY3Rvcl9zdG9yZV9ieXRlcxgPIAEoBBIeChZ2ZWN0b3JfYnl0ZXNfcGVyX293bmVyGBAgASgEEhkKEXZlY3RvcnNfcGVyX293bmVyGBEgASgNEhsKE21heF92ZWN0b3JfZWxlbWVudHMYEiABKA0SFwoPbWF4X3N3ZWVwX2NlbGxzGBMgASgNEhsKE21heF9zd2VlcF9wb3NpdGlvbnMYFCABKAQqjAEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJNT0RFTF9TVEFURV9MT0FERUQQARIXChNNT0RFTF9TVEFURV9MT0FESU5HEAISGAoUTU9ERUxfU1RBVEVfVU5MT0FERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBEJoChVkZXYudHJhbnNwYXJlbnRsbG0udjFQAVo5dHJhbnNwYXJlbnRsbG0uZGV2L2dvL3RyYW5zcGFyZW50X2xsbS92MTt0cmFuc3BhcmVudGxsbXYxqgIRVHJhbnNwYXJlbnRMbG0uVjFiBnByb3RvMw", [file_transparent_llm_v1_tensor]);
+  fileDesc("Ch50cmFuc3BhcmVudF9sbG0vdjEvbW9kZWwucHJvdG8SEnRyYW5zcGFyZW50X2xsbS52MSJ5CglNb2RlbEluZm8SDAoEbmFtZRgBIAEoCRIZChFuX3BhcmFtc19lc3RpbWF0ZRgCIAEoBBIQCghuX2xheWVycxgDIAEoDRIPCgduX2hlYWRzGAQgASgNEg8KB2RfbW9kZWwYBSABKA0SDwoHZF92b2NhYhgGIAEoDSJFCgtQYXJpdHlDaGVjaxIMCgRuYW1lGAEgASgJEhUKDW1heF9hYnNfZXJyb3IYAiABKAESEQoJdG9sZXJhbmNlGAMgASgBIi8KEFVuc3VwcG9ydGVkVmFsdWUSDgoGbWV0aG9kGAEgASgJEgsKA3doeRgCIAEoCSKpAQoOU2FlRGVzY3JpcHRpb24SDAoEbmFtZRgBIAEoCRIMCgRzaXRlGAIgASgJEhMKC291dHB1dF9zaXRlGAMgASgJEhQKDGFyY2hpdGVjdHVyZRgEIAEoCRIMCgRkX2luGAUgASgNEg0KBWRfc2FlGAYgASgNEg0KBWRfb3V0GAcgASgNEg4KBmRpZ2VzdBgIIAEoCRIUCgx3ZWlnaHRfYnl0ZXMYCSABKAQi8QYKEE1vZGVsRGVzY3JpcHRpb24SKwoEaW5mbxgBIAEoCzIdLnRyYW5zcGFyZW50X2xsbS52MS5Nb2RlbEluZm8SDgoGZGlnZXN0GAIgASgJEhQKDGFyY2hpdGVjdHVyZRgDIAEoCRIoCgVkdHlwZRgEIAEoDjIZLnRyYW5zcGFyZW50X2xsbS52MS5EdHlwZRIOCgZkZXZpY2UYBSABKAkSDQoFbl9jdHgYBiABKA0SDQoFZF9mZm4YByADKA0SFAoMcHJlcGVuZHNfYm9zGAggASgIEhQKDHBhZF90b2tlbl9pZBgJIAEoBRIvCgZwYXJpdHkYCiADKAsyHy50cmFuc3BhcmVudF9sbG0udjEuUGFyaXR5Q2hlY2sSOQoLdW5zdXBwb3J0ZWQYCyADKAsyJC50cmFuc3BhcmVudF9sbG0udjEuVW5zdXBwb3J0ZWRWYWx1ZRJKCgtjb252ZW50aW9ucxgMIAMoCzI1LnRyYW5zcGFyZW50X2xsbS52MS5Nb2RlbERlc2NyaXB0aW9uLkNvbnZlbnRpb25zRW50cnkSHgoWcnVuX2J5dGVzX3Blcl9wb3NpdGlvbhgNIAEoBBIjChtydW5fYnl0ZXNfcGVyX3Bvc2l0aW9uX3BhaXIYDiABKAQSLQoFc3RhdGUYDyABKA4yHi50cmFuc3BhcmVudF9sbG0udjEuTW9kZWxTdGF0ZRIPCgdhbGlhc2VzGBAgAygJEg4KBmRldGFpbBgRIAEoCRIQCghyZXZpc2lvbhgSIAEoCRIUCgxxdWFudGl6YXRpb24YEyABKAkSQgoHZGV2aWNlcxgUIAMoCzIxLnRyYW5zcGFyZW50X2xsbS52MS5Nb2RlbERlc2NyaXB0aW9uLkRldmljZXNFbnRyeRIUCgx3ZWlnaHRfYnl0ZXMYFSABKAQSEQoJb25fZGVtYW5kGBYgASgIEg4KBmVuZ2luZRgXIAEoCRIwCgRzYWVzGBggAygLMiIudHJhbnNwYXJlbnRfbGxtLnYxLlNhZURlc2NyaXB0aW9uGjIKEENvbnZlbnRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARouCgxEZXZpY2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASKOBAoGTGltaXRzEhoKEm1heF90b2tlbnNfcGVyX3J1bhgBIAEoBBIdChVtYXhfc2VudGVuY2VzX3Blcl9ydW4YAiABKAQSFwoPcnVuX3N0b3JlX2J5dGVzGAMgASgEEhcKD3J1bl90dGxfc2Vjb25kcxgEIAEoARIXCg9tYXhfY2h1bmtfYnl0ZXMYBSABKA0SFAoMcXVldWVfbGVuZ3RoGAYgASgNEhYKDm1heF9yZWFkX2J5dGVzGAcgASgEEhsKE3J1bl9ieXRlc19wZXJfb3duZXIYCCABKAQSEwoLbWF4X3N0cmVhbXMYCSABKA0SHQoVbWF4X3N0cmVhbXNfcGVyX293bmVyGAogASgNEhMKC21vZGVsX2J5dGVzGAsgASgEEhYKDm1heF90ZXh0X2J5dGVzGAwgASgEEhEKCW1heF9pdGVtcxgNIAEoDRIVCg1tYXhfcmVhZF93b3JrGA4gASgEEhoKEnZlY3Rvcl9zdG9yZV9ieXRlcxgPIAEoBBIeChZ2ZWN0b3JfYnl0ZXNfcGVyX293bmVyGBAgASgEEhkKEXZlY3RvcnNfcGVyX293bmVyGBEgASgNEhsKE21heF92ZWN0b3JfZWxlbWVudHMYEiABKA0SFwoPbWF4X3N3ZWVwX2NlbGxzGBMgASgNEhsKE21heF9zd2VlcF9wb3NpdGlvbnMYFCABKAQqjAEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJNT0RFTF9TVEFURV9MT0FERUQQARIXChNNT0RFTF9TVEFURV9MT0FESU5HEAISGAoUTU9ERUxfU1RBVEVfVU5MT0FERUQQAxIWChJNT0RFTF9TVEFURV9GQUlMRUQQBEJoChVkZXYudHJhbnNwYXJlbnRsbG0udjFQAVo5dHJhbnNwYXJlbnRsbG0uZGV2L2dvL3RyYW5zcGFyZW50X2xsbS92MTt0cmFuc3BhcmVudGxsbXYxqgIRVHJhbnNwYXJlbnRMbG0uVjFiBnByb3RvMw", [file_transparent_llm_v1_tensor]);
 
 /**
  * Shape and name of a model: the result of the abstract class's `model_info`.
@@ -128,6 +128,83 @@ export type UnsupportedValue = Message<"transparent_llm.v1.UnsupportedValue"> & 
  */
 export const UnsupportedValueSchema: GenMessage<UnsupportedValue> = /*@__PURE__*/
   messageDesc(file_transparent_llm_v1_model, 2);
+
+/**
+ * A sparse autoencoder, or a transcoder, of a model. See features.proto.
+ *
+ * @generated from message transparent_llm.v1.SaeDescription
+ */
+export type SaeDescription = Message<"transparent_llm.v1.SaeDescription"> & {
+  /**
+   * What calls have for it.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * What it reads: KIND.LAYER or KIND.LAYER.HEAD, for example "residual_out.1" or "head.3.5"; kinds as in interventions.proto.
+   *
+   * @generated from field: string site = 2;
+   */
+  site: string;
+
+  /**
+   * What it writes. A transcoder's differs from what it reads.
+   *
+   * @generated from field: string output_site = 3;
+   */
+  outputSite: string;
+
+  /**
+   * As SAELens has it: "standard", "topk", "batchtopk", "jumprelu", "gated", "transcoder" and so on.
+   *
+   * @generated from field: string architecture = 4;
+   */
+  architecture: string;
+
+  /**
+   * Width of what it reads.
+   *
+   * @generated from field: uint32 d_in = 5;
+   */
+  dIn: number;
+
+  /**
+   * How many features it has.
+   *
+   * @generated from field: uint32 d_sae = 6;
+   */
+  dSae: number;
+
+  /**
+   * Width of what it writes.
+   *
+   * @generated from field: uint32 d_out = 7;
+   */
+  dOut: number;
+
+  /**
+   * SHA-256 over its settings and weights, in hex.
+   *
+   * @generated from field: string digest = 8;
+   */
+  digest: string;
+
+  /**
+   * What its weights take of memory.
+   *
+   * @generated from field: uint64 weight_bytes = 9;
+   */
+  weightBytes: bigint;
+};
+
+/**
+ * Describes the message transparent_llm.v1.SaeDescription.
+ * Use `create(SaeDescriptionSchema)` to create a new message.
+ */
+export const SaeDescriptionSchema: GenMessage<SaeDescription> = /*@__PURE__*/
+  messageDesc(file_transparent_llm_v1_model, 3);
 
 /**
  * Everything a client can know of a model before it runs anything. Of a model that was never loaded only its names, how it
@@ -292,6 +369,13 @@ export type ModelDescription = Message<"transparent_llm.v1.ModelDescription"> & 
    * @generated from field: string engine = 23;
    */
   engine: string;
+
+  /**
+   * The sparse autoencoders that are loaded with it. Their bytes are part of weight_bytes.
+   *
+   * @generated from field: repeated transparent_llm.v1.SaeDescription saes = 24;
+   */
+  saes: SaeDescription[];
 };
 
 /**
@@ -299,7 +383,7 @@ export type ModelDescription = Message<"transparent_llm.v1.ModelDescription"> & 
  * Use `create(ModelDescriptionSchema)` to create a new message.
  */
 export const ModelDescriptionSchema: GenMessage<ModelDescription> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_model, 3);
+  messageDesc(file_transparent_llm_v1_model, 4);
 
 /**
  * What the server allows. Units are in the names.
@@ -449,7 +533,7 @@ export type Limits = Message<"transparent_llm.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_model, 4);
+  messageDesc(file_transparent_llm_v1_model, 5);
 
 /**
  * Whether a model can be used at once. A call for one that is not loaded begins to load it.
