@@ -214,6 +214,13 @@ def test_what_cannot_be_is_said_with_its_numbers(remote: RemoteTransparentLlm) -
             llm.composition_scores("q", later_layers=slice(None, None, -1))
 
 
+def test_a_block_that_cuts_is_refused(remote: RemoteTransparentLlm) -> None:
+    with remote.reading(d_model=slice(0, 8)):
+        for ask in (remote.composition_scores, remote.copying_scores, lambda: remote.head_weights(0, 0)):
+            with pytest.raises(InvalidRequestError, match="this reading block cuts d_model"):
+                ask()
+
+
 def test_more_work_than_a_server_does_is_refused_and_a_part_is_not(demo: TransformerLensTransparentLlm) -> None:
     work = 4 * 32 * 32 * (128 + 2 * 32) * 4  # of a pair of layers
     with served(serving={"demo": demo}, max_read_work=2 * work) as llm:
@@ -292,6 +299,7 @@ def test_a_head_that_writes_nothing_has_no_scores() -> None:
     assert llm.composition_scores("v").scores[0, 0, 1].isnan().all()
     assert not llm.composition_scores("v").scores[0, 1:, 1].isnan().any()
     assert llm.copying_scores().scores.isnan().nonzero().tolist() == [[0, 0]]
+    assert llm.copying_scores().top(8)[-1][:2] == (0, 0)
 
 
 def test_the_picture_is_a_heat_map_of_heads(demo: TransformerLensTransparentLlm) -> None:
