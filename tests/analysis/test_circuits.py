@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -10,7 +11,16 @@ import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from support.models.families import D_MODEL, FAMILIES, N_HEADS, N_LAYERS, build_model, build_tokenizer, hybrid_config
+from support.models.families import (
+    D_MODEL,
+    FAMILIES,
+    N_HEADS,
+    N_LAYERS,
+    build_model,
+    build_tokenizer,
+    hybrid_config,
+    save,
+)
 from support.servers.servers import running, served, tiny
 from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
@@ -27,6 +37,7 @@ from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 from transparent_llm_server.models.derived.model import ModelValues
 from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable
+from transparent_llm_server.models.placement.quantization import _is_here
 
 TESTED = ("gpt2", "gpt_neox_sequential", "llama_gqa", "qwen3", "gemma", "phi3", "falcon", "bloom")
 """Conv1D; fused head by head; grouped queries; heads wider than d_model together; fused in a row; shared by all."""
@@ -203,6 +214,13 @@ def test_what_cannot_be_is_said_with_its_numbers(remote: RemoteTransparentLlm) -
             llm.composition_scores("q", later_layers=slice(None, None, -1))
 
 
+def test_a_block_that_cuts_is_refused(remote: RemoteTransparentLlm) -> None:
+    with remote.reading(d_model=slice(0, 8)):
+        for ask in (remote.composition_scores, remote.copying_scores, lambda: remote.head_weights(0, 0)):
+            with pytest.raises(InvalidRequestError, match="this reading block cuts d_model"):
+                ask()
+
+
 def test_more_work_than_a_server_does_is_refused_and_a_part_is_not(demo: TransformerLensTransparentLlm) -> None:
     work = 4 * 32 * 32 * (128 + 2 * 32) * 4  # of a pair of layers
     with served(serving={"demo": demo}, max_read_work=2 * work) as llm:
@@ -256,6 +274,16 @@ def test_a_model_without_such_weights_says_so() -> None:
         composition_scores(_Nothing())
 
 
+@pytest.mark.skipif(not _is_here("torchao"), reason="torchao is not installed")
+@pytest.mark.filterwarnings("default")  # of that package
+def test_a_quantized_model_says_so(tmp_path: Path) -> None:
+    folder = str(save("llama_gqa", tmp_path / "llama"))
+    llm = TransformerLensTransparentLlm(folder, quantization="torchao-int8")
+    for ask in (lambda: llm.composition_scores("q"), llm.copying_scores, lambda: llm.head_weights(0, 0)):
+        with pytest.raises(NotSupportedError, match="it is quantized, or offloaded"):
+            ask()
+
+
 class _Nothing:
     """Of another kind."""
 
@@ -271,6 +299,7 @@ def test_a_head_that_writes_nothing_has_no_scores() -> None:
     assert llm.composition_scores("v").scores[0, 0, 1].isnan().all()
     assert not llm.composition_scores("v").scores[0, 1:, 1].isnan().any()
     assert llm.copying_scores().scores.isnan().nonzero().tolist() == [[0, 0]]
+    assert llm.copying_scores().top(8)[-1][:2] == (0, 0)
 
 
 def test_the_picture_is_a_heat_map_of_heads(demo: TransformerLensTransparentLlm) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support.models.families import D_MODEL
-from support.servers.servers import served, tiny
+from support.servers.servers import Listener, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.analysis.dataset.rows import Rows
 from transparent_llm.analysis.dataset.top_places import TopPlaces
@@ -245,6 +245,16 @@ def test_cards_have_text_and_no_markup_of_it() -> None:
     assert "neuron 0, promotes" in html
     assert repr(promoted).strip("'")[0] in html
     assert "promotes" not in top_activations(llm, TEXTS, ("heads", 1), k=1)._repr_html_()
+
+
+def test_the_texts_of_tokens_are_asked_for_together() -> None:
+    listener = Listener()
+    with served(listener) as llm:
+        found = llm.top_activations(TEXTS, ("neurons", 1), k=2)
+        before = listener.names.count("TokensToStrings")
+        assert len(found.to_pandas()) == 2 * 256
+        assert str(found)
+        assert listener.names.count("TokensToStrings") == before + 1
 
 
 def test_as_a_table_and_as_a_frame() -> None:

@@ -63,13 +63,16 @@ def spread(hf_model: Any) -> Any:
 
 
 def values(llm: Any) -> dict[str, torch.Tensor]:
-    """All that the contract gives."""
+    """All that the contract gives, and what weights say."""
     llm.run_tokens(ROWS)
     vector = torch.linspace(-1, 1, 64)
     found = {"logits": llm.logits(), **{f"unembed {n}": llm.unembed(vector, n) for n in (True, False)}}
     for layer in (0, 1):
         for method, before, behind in OF_A_LAYER:
             found[f"{method} {before} {layer} {behind}"] = getattr(llm, method)(*before, layer, *behind)
+    for kind in ("q", "k", "v"):
+        found[f"composition_scores {kind}"] = llm.composition_scores(kind).scores.nan_to_num()
+    found["copying_scores"] = llm.copying_scores().scores
     return {name: value.cpu() for name, value in found.items()}
 
 

@@ -23,6 +23,7 @@ from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.display.grid import grid_html
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
 from transparent_llm.analysis.of_layer import HeadScores
+from transparent_llm.analysis.uncut import require_uncut
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.quoting import kind_of
@@ -179,6 +180,7 @@ def copying_scores(llm: TransparentLlm) -> HeadScores:
 
 
 def _reader(llm: TransparentLlm) -> ReadsCircuits:
+    require_uncut(llm)
     if not isinstance(llm, ReadsCircuits):
         raise NotSupportedError(f"{type(llm).__name__} has no weights of heads that can be read")
     return llm

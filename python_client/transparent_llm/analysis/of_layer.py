@@ -43,9 +43,9 @@ class HeadScores(Labelled):
         return next(iter(self.tensors.values())).tensor
 
     def top(self, k: int = 10) -> list[tuple[int, int, float]]:
-        """Layer, head and score of those with the highest scores, in falling order."""
+        """Layer, head and score of those with the highest scores, in falling order; last those that are NaN."""
         flat, n_heads = self.scores.flatten(), self.scores.shape[1]
-        order = flat.sort(descending=True, stable=True).indices[: max(0, k)].tolist()
+        order = flat.nan_to_num(nan=-torch.inf).sort(descending=True, stable=True).indices[: max(0, k)].tolist()
         return [(*divmod(i, n_heads), float(flat[i])) for i in order]
 
     def table(self) -> Table:

@@ -21,7 +21,7 @@ from transparent_llm_server.models.forward.head_weights import HeadWeights, Unre
 from transparent_llm_server.models.values.filled import Filled
 from transparent_llm_server.models.values.value import Step, Value
 
-_WORK_OF_STEP = 10**9
+_WORK_OF_STEP = 2 * 10**8
 """Multiply-adds after which others have their turn, where a step is of several heads."""
 
 _TOKENS = 4096
