@@ -28,6 +28,7 @@ from google.rpc import error_details_pb2, status_pb2
 from transparent_llm.wire._gen import (
     analysis_pb2,
     errors_pb2,
+    features_pb2,
     interventions_pb2,
     method_pb2,
     model_pb2,
@@ -123,6 +124,7 @@ def descriptors() -> bytes:
         method_pb2,
         model_pb2,
         analysis_pb2,
+        features_pb2,
         interventions_pb2,
         sweeps_pb2,
         service_pb2,
