@@ -217,9 +217,14 @@ METHODS: dict[str, tuple[Any, ...]] = {
 }
 
 
+OF_SAES = {"saes", "features", "feature_activations"}
+"""They need a model that has one: tests/features."""
+
+
 def test_all_methods_are_here() -> None:
     assert {name for name in vars(Analyses) if not name.startswith("_")} == {
         *METHODS,
+        *OF_SAES,
         "top_tokens_of",  # of no run, and so the others
         "head_weights",
         "composition_scores",

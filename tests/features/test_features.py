@@ -200,6 +200,14 @@ def test_which_there_are(llm: TransformerLensTransparentLlm, remote: RemoteTrans
     assert "skip_transcoder of residual_after_attn.1, 40 features" in str(remote.describe())
 
 
+def test_a_block_that_cuts_is_refused(remote: RemoteTransparentLlm) -> None:
+    with remote.reading(pos=slice(-1, None)):
+        for ask in (lambda: remote.features("gated"), lambda: remote.feature_activations("gated", [0])):
+            with pytest.raises(InvalidRequestError, match="this reading block cuts pos"):
+                ask()
+    assert remote.features("gated").ids.shape == (6, 10)
+
+
 def test_what_people_see(llm: TransformerLensTransparentLlm) -> None:
     found = llm.features("standard", k=3)
     best, token = int(found.ids[2, 0]), llm.tokens_to_strings(llm.tokens()[0])[2]

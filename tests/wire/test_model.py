@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, ServerInfo
+from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, SaeDescription, ServerInfo
 from transparent_llm.wire import dtypes, model, requests
 from transparent_llm.wire._gen import model_pb2, service_pb2
 
@@ -37,6 +37,7 @@ DESCRIPTION = ModelDescription(
     weight_bytes=2**41,
     on_demand=True,
     engine="taps",
+    saes=(SaeDescription("res1", "residual_out.1", "ffn_out.2", "transcoder", 128, 2**17, 64, "ab" * 32, 2**33),),
     conventions={"padding": "right", "bias": "no head's, no neuron's — überhaupt"},
 )
 LIMITS = Limits(
