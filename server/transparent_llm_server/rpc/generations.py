@@ -110,7 +110,7 @@ class Generations:
         prepared = model.prepare(RunInput(token_ids=tuple(map(tuple, rows))))
         prepared = model.edited(prepared, edits, sources.ids.__getitem__)
         prepared = dataclasses.replace(prepared, sources=tuple(sources.runs.values()))
-        return self._prepared_runs.completed(model, prepared, caller)[0]
+        return self._prepared_runs.completed(model, prepared, caller, tells_place=False)[0]
 
     def _computed(self, model: ServedModel, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
         """On the model thread, when this flow has its turn, and as long as the client is there."""

@@ -20,8 +20,11 @@ class PreparedRuns:
     def __init__(self, config: ServerConfig, queue: RunQueue, runs: RunStore[CompletedRun]) -> None:
         self._config, self._queue, self._runs = config, queue, runs
 
-    def completed(self, model: ServedModel, prepared: PreparedRun, caller: Caller) -> tuple[str, CompletedRun]:
-        """The id of a run, and the run, which is then in the store too.
+    def completed(
+        self, model: ServedModel, prepared: PreparedRun, caller: Caller, *, tells_place: bool
+    ) -> tuple[str, CompletedRun]:
+        """The id of a run, and the run, which is then in the store too. `tells_place`: its call is told how many runs
+        come before it, if it asks; one that has answers already cannot be.
 
         Raises:
             TooLargeError: it can never be stored, or the owner may never have so much at once.
@@ -34,7 +37,7 @@ class PreparedRuns:
             given = prepared.run_input
             log.info("run %s of %s: %r", run_id, caller.owner, given.sentences or given.token_ids)
         waiting = self._queue.submit(model, prepared, run_id, self._sharing(model), caller.owner, caller.flow)
-        if caller.wants_its_place:
+        if tells_place and caller.wants_its_place:
             caller.tell_its_place(self._queue.before(run_id))
         return run_id, caller.result_of(waiting)
 

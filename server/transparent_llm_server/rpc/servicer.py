@@ -125,7 +125,7 @@ class TransparentLlmServicer:
         with self._registry.use(request.model) as model:
             prepared = self.intake.prepared(model, request, caller)
             prepared = edited(model, prepared, request, self._runs, self.vectors, caller.owner)
-            run_id, run = self._prepared_runs.completed(model, prepared, caller)
+            run_id, run = self._prepared_runs.completed(model, prepared, caller, tells_place=True)
             unedited_id = model.unedited_run_id(prepared, caller.owner)
 
             def answer() -> service_pb2.RunResponse:

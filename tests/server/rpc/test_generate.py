@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import torch
 
-from support.servers.engines import SOON
+from support.servers.engines import SOON, held
+from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import Listener, running, tiny
 from support.servers.stub import stub
@@ -19,6 +21,7 @@ from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import DeadlineError, NotSupportedError, TooLargeError, UnavailableError
 from transparent_llm.interventions import add, head, patch, residual_out, zero
 from transparent_llm.wire._gen import generation_pb2
+from transparent_llm.wire.methods import QUEUE_POSITION_HEADER
 from transparent_llm_server.models.generating.generation import Generation
 from transparent_llm_server.rpc import server_info, servicer
 from transparent_llm_server.scheduling.generation_bytes import GenerationBytes
@@ -148,6 +151,51 @@ def test_positions_are_counted(positions: list[int]) -> None:
         positions.clear()
         list(llm.generate_tokens([[1, 2, 3]], 4, edits=[zero(head(0, 0))]))
         assert positions == [3, 4, 5, 6, 6]
+
+
+def test_positions_are_of_the_owners_quota_and_what_is_left_is_given_back(tmp_path: Path) -> None:
+    file = BearerTokenFile(tmp_path / "tokens", "alice")
+    quota = {"tokens_file": file.path, "owner_positions_per_minute": 60}
+    token = file.bearer_tokens["alice"]
+    with running(**quota) as server, RemoteTransparentLlm(server.address, token=token, timeout_s=5) as llm:
+        with pytest.raises(TooLargeError, match="takes 61 positions"):
+            next(llm.generate_tokens([[1] * 20], 42))
+        steps = llm.generate_tokens([[1] * 20], 40)
+        next(steps)
+        steps.close()  # type: ignore[attr-defined]
+        asked, refused = request(max_new_tokens=10), list[str]()
+
+        def generated() -> bool:
+            with grpc.insecure_channel(server.address) as channel:
+                metadata = [("authorization", f"Bearer {token}")]
+                try:
+                    return len(list(stub(channel).Generate(asked, metadata=metadata, timeout=SOON))) > 1
+                except grpc.RpcError as error:
+                    refused.append(str(error))
+                    return False
+
+        wait_until(generated)  # within the minute: of the other one little counts
+        assert all("of the 60 that an owner may take" in words for words in refused)
+
+
+def test_a_call_that_asks_for_its_place_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, goes_on = threading.Event(), threading.Event()
+
+    def wait(compute: Callable[[], Any]) -> Any:
+        reached.set()
+        assert goes_on.wait(SOON)
+        return compute()
+
+    around(monkeypatch, wait, "chosen")
+    with running() as server, grpc.insecure_channel(server.address) as channel:
+        asked = request(max_new_tokens=1)
+        answer = stub(channel).Generate(asked, metadata=[(QUEUE_POSITION_HEADER, "")], timeout=SOON)
+        assert reached.wait(SOON)  # its step was computed
+        with held(server._engine):
+            goes_on.set()
+            assert len(next(answer).tokens) == 1
+            wait_until(lambda: server._engine.queued_runs == 1)  # its run, behind another piece of work
+        assert len(next(answer).run.rows) == 1
 
 
 class Breaking(Listener):

@@ -27,7 +27,7 @@ from transparent_llm_server.models.forward.norms import Norm
 from transparent_llm_server.models.forward.passes import BridgePass, ForwardPass, Rewrites, Section, last_hook
 from transparent_llm_server.models.forward.processors import no_processors
 from transparent_llm_server.models.forward.regimes import Regimes
-from transparent_llm_server.models.forward.structure import Structure
+from transparent_llm_server.models.forward.structure import Structure, evaluating
 from transparent_llm_server.models.forward.tapping import NoTapsError, Tapping
 from transparent_llm_server.models.forward.taps import Site
 from transparent_llm_server.models.loading.refusal import refusing
@@ -137,7 +137,7 @@ class BridgedModel:
         Raises:
             NotSupportedError: something is to be rewritten, which the bridge does not do.
         """
-        with self._materialized.lock, _evaluating(self._hf):
+        with self._materialized.lock, evaluating(self._modules):
             generation = self.edits.check()
             self.edits.require_no_hooks()
             shown = self._pass.run(tokens.to(self.device), mask.to(self.device, torch.int64), rewrites)
@@ -164,12 +164,17 @@ class BridgedModel:
     @contextmanager
     def plain(self, generation: int) -> Iterator[PreTrainedModel]:
         """The model itself, for a pass within this block with the weights of a generation. Raises: as `section`."""
-        with self._materialized.lock, _evaluating(self._hf):
+        with self._materialized.lock, evaluating(self._modules):
             self.edits.check()
             self.edits.require_unchanged(generation)
             self.edits.require_no_hooks()
             yield self._hf
             self.edits.require_unchanged(generation)
+
+    @cached_property
+    def _modules(self) -> list[torch.nn.Module]:
+        """All of them: whether others came is seen elsewhere."""
+        return list(self._hf.modules())
 
     @property
     def blocks(self) -> Blocks | None:
@@ -278,19 +283,6 @@ def _storage(tensor: torch.Tensor) -> int:
     part = plain_parts(tensor)[0]
     place: int = part.untyped_storage()._cdata
     return place
-
-
-@contextmanager
-def _evaluating(hf_model: torch.nn.Module) -> Iterator[None]:
-    """Within this block no module is in training mode, in which it would drop values by chance."""
-    training = [module for module in hf_model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def entry_device(hf_model: PreTrainedModel, layout: DeviceLayout) -> torch.device:

@@ -33,6 +33,7 @@ class RememberedRow:
         self._model, self._generation = model, generation
         self._cache: object | None = None
         self._n_read = 0
+        self._few_logits: dict[str, int] | None = None
 
     def n_new(self, n_tokens: int) -> int:
         """How many tokens the next pass reads, of a row that has so many by then."""
@@ -54,7 +55,9 @@ class RememberedRow:
         mask = torch.ones((1, len(token_ids)), dtype=torch.int64, device=model.device)
         cache, self._cache = self._cache, None  # a pass that does not end leaves it half grown
         with model.plain(self._generation) as plain:
-            found = plain(new, attention_mask=mask, past_key_values=cache, use_cache=True, **few_logits(plain))
+            if self._few_logits is None:  # once, as a signature takes long to look at
+                self._few_logits = few_logits(plain)
+            found = plain(new, attention_mask=mask, past_key_values=cache, use_cache=True, **self._few_logits)
         self._cache, self._n_read = cache, len(token_ids)
         logits: torch.Tensor = found.logits[0, -1].float().cpu()
         return logits
