@@ -16,9 +16,9 @@ from typing import Any
 
 from peers import shapes
 from peers.outcome import Goal, is_quick, progress, report
+from peers.serving import paged_server_process
 from transformers import GPT2Config
 
-from transparent_llm.demo import paged_server_process
 from transparent_llm_server.http.files import BUILT
 
 GOAL = Goal("lower", 1.0)

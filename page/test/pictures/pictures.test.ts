@@ -17,7 +17,7 @@ afterAll(() => looking?.close());
 
 async function draw(name: string): Promise<void> {
   await looking.page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
-  await looking.page.screenshot({ path: `${PROJECT}docs/pictures/page_${name}.png` });
+  await looking.page.screenshot({ path: `${PROJECT}docs/pictures/page/${name}.png` });
 }
 
 test("graph", async () => {
