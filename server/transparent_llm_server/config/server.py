@@ -155,7 +155,7 @@ class ServerConfig:
     """Positions that one sweep may compute: cells times rows times positions of the run."""
 
     max_gradient_bytes: int = 4 * 2**30
-    """Memory that the graph of gradients may take, as it is estimated before: layers times positions times widths."""
+    """Memory that the graph and the answer of gradients may take, estimated of layers, positions and widths."""
 
     chunk_bytes: int = MIB
     """Data in one message of a stream, unless the client asks for another size."""
