@@ -14,10 +14,15 @@ from models.test_frozen_runs import V as ADDED
 from models.test_frozen_runs import added_at_head
 from models.test_swept_runs import METRICS, by_hand
 from support.models.families import D_MODEL, FAMILIES, N_HEADS, build_model, build_tokenizer
-from support.servers.servers import tiny
 from transparent_llm.analysis.differentiation import DIRECT, Differentiation, Path, SiteGradient
 from transparent_llm.analysis.metrics import Metric, entropy, kl, loss, projection
-from transparent_llm.errors import IndexOutOfRangeError, InvalidRequestError, NotSupportedError, TooLargeError
+from transparent_llm.errors import (
+    IndexOutOfRangeError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+    TooLargeError,
+)
 from transparent_llm.interventions import (
     Site,
     add,
@@ -356,7 +361,7 @@ def test_what_cannot_be_done_is_refused() -> None:
         Differentiation(Metric(5), path=Path(), frozen=("patterns", "patterns"))
     with pytest.raises(InvalidRequestError, match="1 to 1000 steps, got 1001"):
         Path(steps=1001)
-    with pytest.raises(TooLargeError, match="4097 sites"):
+    with pytest.raises(TooLargeError, match="by 4097 sites"):
         Differentiation(Metric(5), (SiteGradient(head(0)),) * 4097)
     with pytest.raises(IndexOutOfRangeError, match="token 500"):
         llm.gradients(Differentiation(Metric(5), path=Path(500)))
@@ -375,12 +380,30 @@ def test_what_cannot_be_done_is_refused() -> None:
     assert gradients(long, Metric(5), head(0), rows=(0,))[0].any()
 
 
-def test_what_is_not_finite_is_told() -> None:
-    llm = ran("gpt2", ROW)
-    model = tiny("gpt2")
-    assert model.bridged is llm.bridged
-    half = TransformerLensTransparentLlm("gpt2", build_model(FAMILIES["gpt2"]()), build_tokenizer())
-    half.run_tokens([ROW])
-    half._quantization = "quanto-int8"
+def test_what_has_no_gradient_or_none_that_is_finite_is_told() -> None:
+    model = build_model(FAMILIES["gpt2"]())
+    llm = TransformerLensTransparentLlm("gpt2", model, build_tokenizer())
+    with torch.no_grad():
+        model.get_output_embeddings().weight[400] = torch.inf
+    llm.run_tokens([ROW])
+    with pytest.raises(NotSupportedError, match=r"by residual_out\(1\) is not finite in torch.float32"):
+        gradients(llm, Metric(400), residual_out(-1))
+    with pytest.raises(NotSupportedError, match="along this path is not finite"):
+        llm.gradients(Differentiation(Metric(400), path=Path(3, 2)))
+    assert gradients(llm, Metric(5), residual_out(-1))[0].isfinite().all()
+    with torch.no_grad():
+        model.get_output_embeddings().weight[5] += 1
+    with pytest.raises(NotFoundError, match="weights were changed"):
+        gradients(llm, Metric(5), residual_out(-1))
+    llm._quantization = "torchao-int8"
     with pytest.raises(NotSupportedError, match="quantised"):
-        gradients(half, Metric(5), head(0))
+        gradients(llm, Metric(5), head(0))
+
+
+def test_differences_are_with_few_runs() -> None:
+    llm = ran("gpt2", *ROWS)
+    others = [ran("gpt2", *OTHER) for _ in range(17)]
+    asked = [SiteGradient(query(0), "times_difference", other) for other in others]
+    assert len(llm.gradients(Differentiation(Metric(5), tuple(asked[:16]))).sites) == 16
+    with pytest.raises(TooLargeError, match="by 17 other runs"):
+        Differentiation(Metric(5), tuple(asked))

@@ -28,8 +28,8 @@ neurons."""
 DIRECT: tuple[Frozen, ...] = get_args(Frozen)
 """All of them: what is left is the direct effect on the output, by the residual stream alone."""
 
-MOST_SITES, MOST_STEPS = 4096, 1000
-"""Of one request, and of one path."""
+MOST_SITES, MOST_SOURCES, MOST_STEPS = 4096, 16, 1000
+"""Of one request: sites, and other runs that they take differences with; of one path: steps."""
 
 _AXES = {
     SiteKind.HEAD: ("batch", "pos", "head", "d_head"),
@@ -123,11 +123,13 @@ class Differentiation:
             raise InvalidRequestError("frozen names a part twice")
         if bool(self.sites) == (self.path is not None):
             raise InvalidRequestError("gradients are by some sites, or along one path: give one of the two")
-        if len(self.sites) > MOST_SITES:
-            raise TooLargeError(
-                f"{len(self.sites)} sites, at most {MOST_SITES} can be asked for at once",
-                metadata={"needed": str(len(self.sites)), "allowed": str(MOST_SITES)},
-            )
+        n_sources = len({id(each.source) for each in self.sites if each.source is not None})
+        for what, count, most in (("sites", len(self.sites), MOST_SITES), ("other runs", n_sources, MOST_SOURCES)):
+            if count > most:
+                raise TooLargeError(
+                    f"gradients by {count} {what}, at most {most} can be asked for at once",
+                    metadata={"needed": str(count), "allowed": str(most)},
+                )
 
     def positions(self, batch_pos: Sequence[int]) -> int:
         """That it computes, there and back, of a run of so many rows and positions."""

@@ -162,7 +162,7 @@ class ServerConfig:
     """Positions that one sweep may compute: cells times rows times positions of the run."""
 
     max_gradient_bytes: int = 4 * 2**30
-    """Memory that the graph of gradients may take, as it is estimated before: layers times positions times widths."""
+    """Memory that the graph and the answer of gradients may take, estimated of layers, positions and widths."""
 
     generation_bytes: int = 2**30
     """Keys and values that all generations under way remember of their rows, on the device of their model; one that has

@@ -117,17 +117,17 @@ class Admission:
                 metadata={"needed": str(positions), "allowed": str(allowed)},
             )
 
-    def require_gradients(self, graph_bytes: int, positions: int) -> None:
-        """Refuse gradients whose graph takes too much memory, or a path of too many positions.
+    def require_gradients(self, nbytes: int, positions: int) -> None:
+        """Refuse gradients whose graph and answer take too much memory, or a path of too many positions.
 
         Raises:
             TooLargeError: TOO_LARGE, with what is needed and what is allowed.
         """
-        if graph_bytes > self.max_gradient_bytes:
+        if nbytes > self.max_gradient_bytes:
             raise TooLargeError(
-                f"the graph of these gradients takes up to {graph_bytes} bytes, the server allows "
-                f"{self.max_gradient_bytes}: ask for fewer rows at once, sites of higher layers, or a shorter text",
-                metadata={"needed": str(graph_bytes), "allowed": str(self.max_gradient_bytes)},
+                f"the graph and the answer of these gradients take up to {nbytes} bytes, the server allows "
+                f"{self.max_gradient_bytes}: ask for fewer rows or sites at once, higher layers, or a shorter text",
+                metadata={"needed": str(nbytes), "allowed": str(self.max_gradient_bytes)},
             )
         if positions > self.max_sweep_positions:
             raise TooLargeError(

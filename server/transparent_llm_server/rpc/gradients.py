@@ -57,7 +57,7 @@ class Gradients:
         positions = asked.positions(tuple(run.tokens.shape))
         with self._quotas.counted(caller.owner, "positions", positions) as took:
             begun = self._passes.computed(run, partial(_begun, run, asked), 1, caller)
-            self._admission.require_gradients(begun.graph_bytes, positions)
+            self._admission.require_gradients(begun.nbytes, positions)
             delivery = delivery_of(request.options)
             self._answers.require_read(_planned(asked, begun), delivery)
             for cost, step in begun.steps(self._admission.max_gradient_bytes):

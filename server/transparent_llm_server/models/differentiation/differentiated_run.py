@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+
+import torch
 
 from transparent_llm.analysis.differentiation import Differentiation, Gradients
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
@@ -11,10 +14,11 @@ from transparent_llm.runtime.indexing import checked_index
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.differentiation.cost import graph_bytes
 from transparent_llm_server.models.differentiation.forms import Told
-from transparent_llm_server.models.differentiation.graph import Graph, Rows
+from transparent_llm_server.models.differentiation.graph import Graph, Passed, Rows
 from transparent_llm_server.models.differentiation.integrated import IntegratedPath
 from transparent_llm_server.models.forward.batch import Batch
 from transparent_llm_server.models.forward.bridge import BridgedModel
+from transparent_llm_server.models.forward.cancellation import raise_if_cancelled
 from transparent_llm_server.models.interventions.sources import Sources
 from transparent_llm_server.models.sweeping.measures import Measures
 from transparent_llm_server.models.sweeping.starts import start_of
@@ -64,6 +68,12 @@ class DifferentiatedRun:
         n_rows, n_pos = self._rows.tokens.shape
         return graph_bytes(self._model, start, n_rows, n_pos, self._measures.n_vectors)
 
+    @property
+    def nbytes(self) -> int:
+        """That, and the answer, which is held until it is sent."""
+        numbers = sum(math.prod(shape) for shape in self.shapes)
+        return self.graph_bytes + numbers * torch.float32.itemsize
+
     def steps(self, most_bytes: int | None = None) -> Iterator[tuple[int, Callable[[], None]]]:
         """What is to be done one after the other, and how many positions each computes; a graph has no more bytes than
         these, if one pass has not."""
@@ -93,7 +103,12 @@ class DifferentiatedRun:
         first_row = Batch(capture.tokens[:1, :n_tokens], capture.mask[:1, :n_tokens])
         start = start_of(self._model, lowest, capture, first_row)
         passed = self._graph.passed(wanted, start)
-        self._result = Gradients(passed.metric[0], tuple(told.answer(passed) for told in self._told))
+        self._result = Gradients(passed.metric[0], tuple(_answer(told, passed) for told in self._told))
+
+
+def _answer(told: Told, passed: Passed) -> torch.Tensor:
+    raise_if_cancelled()
+    return told.answer(passed)
 
 
 def _rows_of(model: BridgedModel, values: RunValues, asked: Sequence[int]) -> Rows:

@@ -11,6 +11,7 @@ from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions.site import OF_HEADS, SiteKind
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.numerics import wide
+from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.differentiation.graph import Passed, Rows
 from transparent_llm_server.models.differentiation.probes import passing_of
 from transparent_llm_server.models.forward.bridge import BridgedModel
@@ -33,8 +34,8 @@ class Told:
     asked: SiteGradient
     """With indices from the beginning."""
 
-    difference: torch.Tensor | None
-    """Of "times_difference": what the other run has there, in the shape of the gradient."""
+    sources: Sources
+    """Where "times_difference" takes what the other run has."""
 
     @classmethod
     def of(cls, model: BridgedModel, rows: Rows, asked: SiteGradient, sources: Sources) -> Told:
@@ -50,8 +51,10 @@ class Told:
             raise NotSupportedError(
                 f"there is no gradient by {site}: neurons of experts pass as no tensor; ask for ffn_out"
             )
-        told = cls(model, rows, SiteGradient(site, asked.form, asked.source, asked.source_rows), None)
-        return told if asked.source is None else cls(model, rows, told.asked, told._of_source(sources))
+        told = cls(model, rows, SiteGradient(site, asked.form, asked.source, asked.source_rows), sources)
+        if asked.source is not None:
+            told._source_rows()
+        return told
 
     @property
     def passing(self) -> Passing:
@@ -93,8 +96,8 @@ class Told:
         if form == "norm":
             return gradient.abs() if is_of_numbers else gradient.norm(dim=-1)
         by = wide(self._activation(passed)).to(gradient.device)
-        if self.difference is not None:
-            by = wide(self.difference).to(gradient.device) - by
+        if self.asked.source is not None:
+            by = wide(self._of_source()).to(gradient.device) - by
         product = torch.where(gradient == 0, 0.0, gradient * by)  # padding may hold anything
         return product if is_of_numbers else product.sum(dim=-1)
 
@@ -134,10 +137,11 @@ class Told:
         both = mask[:, :, None] & mask[:, None, :]
         return (both if gradient.ndim == 3 else both[:, None]) & (self._activation(passed) != 0)
 
-    def _of_source(self, sources: Sources) -> torch.Tensor:
-        asked, site = self.asked, self.asked.site
+    def _source_rows(self) -> tuple[RunValues, list[int]]:
+        """The other run, and which of its rows."""
+        asked = self.asked
         assert asked.source is not None  # it is of a difference
-        values = sources.values(asked.source)
+        values = self.sources.values(asked.source)
         lengths = values.mask().tensor().sum(dim=1).tolist()
         rows = [checked_index("source_rows", row, len(lengths)) for row in asked.source_rows or self.rows.indices]
         needed = self.rows.mask.sum(dim=1).tolist()
@@ -146,9 +150,15 @@ class Told:
                 f"the other run has rows of {[lengths[row] for row in rows][:10]} tokens where this one has "
                 f"{needed[:10]}: name source_rows, one for each row and of as many tokens"
             )
+        return values, rows
+
+    def _of_source(self) -> torch.Tensor:
+        """What the other run has there, in the shape of the gradient."""
+        values, rows = self._source_rows()
+        site, needed = self.asked.site, self.rows.mask.sum(dim=1).tolist()
         places = [(n, pos) for n, length in enumerate(needed) for pos in range(length)]
         at = [n for n, _ in places], [pos for _, pos in places]
-        found = sources.at(site, values, [rows[n] for n in at[0]], at[1])
+        found = self.sources.at(site, values, [rows[n] for n in at[0]], at[1])
         whole = found.new_zeros(*self.rows.tokens.shape, found.shape[-1])
         if site.kind is not SiteKind.PATTERN:
             whole[at] = found
