@@ -156,7 +156,7 @@ type GradientSite struct {
 	// Any but the scales of norms; no neurons of experts.
 	Site *Site        `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
 	Form GradientForm `protobuf:"varint,2,opt,name=form,proto3,enum=transparent_llm.v1.GradientForm" json:"form,omitempty"`
-	// Of TIMES_DIFFERENCE: the other run.
+	// Of TIMES_DIFFERENCE: the other run; at most 16 of one request.
 	RunId string `protobuf:"bytes,3,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Of TIMES_DIFFERENCE: its rows, one for each row here, of as many tokens. None: the same.
 	SourceRows []int32 `protobuf:"zigzag32,4,rep,packed,name=source_rows,json=sourceRows,proto3" json:"source_rows,omitempty"`

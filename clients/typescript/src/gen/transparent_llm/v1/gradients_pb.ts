@@ -40,7 +40,7 @@ export type GradientSite = Message<"transparent_llm.v1.GradientSite"> & {
   form: GradientForm;
 
   /**
-   * Of TIMES_DIFFERENCE: the other run.
+   * Of TIMES_DIFFERENCE: the other run; at most 16 of one request.
    *
    * @generated from field: string run_id = 3;
    */
