@@ -16,6 +16,7 @@ import {
   ServerInfoRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
+import { type GenerateOptions, Generation } from "./generation.js";
 import { checkedEdits } from "./interventions/edit.js";
 import type { EditEffect } from "./interventions/effect.js";
 import { Sweep, type SweepOptions, type SweepPlan, type SweepValues } from "./interventions/sweep.js";
@@ -145,6 +146,23 @@ export class RemoteTransparentLlm extends Analyses {
   /** Run token ids, an array for each row. Nothing is put before them. Otherwise as `run`. */
   async runTokens(rows: readonly TokenIds[], options: RunOptions = {}): Promise<void> {
     await this.#begin(inputOfTokens(rows), options);
+  }
+
+  /**
+   * Have the model go on with sentences, token by token (`onStep`). Then the current run is that of the prompts and all new
+   * tokens but the last, which the model never read. Rows go on as if each were alone.
+   *
+   * @throws TooLargeError more tokens than the model or the server takes.
+   * @throws UnavailableError the server was lost after some steps.
+   * @throws NotSupportedError the server or the model cannot.
+   */
+  async generate(sentences: readonly string[], options: GenerateOptions = {}): Promise<void> {
+    await this.#generate(inputOfSentences(sentences), options);
+  }
+
+  /** Go on with token ids, an array for each row. Nothing is put before them. Otherwise as `generate`. */
+  async generateTokens(rows: readonly TokenIds[], options: GenerateOptions = {}): Promise<void> {
+    await this.#generate(inputOfTokens(rows), options);
   }
 
   /** What each edit of the current run did, in their order. Needs no call. */
@@ -432,6 +450,14 @@ export class RemoteTransparentLlm extends Analyses {
   async #ofRun<T>(options: CallOptions, read: (run: Run, scope: Scope) => Promise<T>): Promise<T> {
     const current = this.#current();
     return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, this.#replace));
+  }
+
+  async #generate(input: RunInput, options: GenerateOptions): Promise<void> {
+    const generation = new Generation(input, options);
+    const sources = runsOf([generation], (source) => source.#current());
+    const rows = await this.#within(options, (scope) => this.#shared.runs.generate(generation, input, sources, scope));
+    const { signal, timeoutMs } = options;
+    await this.#begin(inputOfTokens(rows), { edits: generation.edits, signal, timeoutMs });
   }
 
   async #begin(input: RunInput, options: RunOptions): Promise<void> {

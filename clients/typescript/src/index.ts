@@ -31,6 +31,7 @@ export type { RowComparison } from "./comparison.js";
 export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
+export type { Finished, GenerateOptions, GenerationStep, NextToken } from "./generation.js";
 export type { Edit, EditEffect, Site, Vector, Where } from "./interventions.js";
 export { type GraphParameters, type LayerEdges, LayerShares, MIN_THRESHOLD } from "./layer_shares.js";
 export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";

@@ -8,9 +8,10 @@ import { NotFoundError } from "./errors.js";
 import type { Features } from "./features.js";
 import { CompareRunsRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { SweepResponse } from "./gen/transparent_llm/v1/sweeps_pb.js";
+import type { Generation } from "./generation.js";
 import type { Sweep, SweepValues } from "./interventions/sweep.js";
 import { type Recipe, type Run, runOfResponse } from "./run.js";
-import { runKey, runRequest } from "./run_input.js";
+import { type RunInput, runKey, runRequest } from "./run_input.js";
 import type { Scope } from "./scope.js";
 import { SingleFlight } from "./single_flight.js";
 
@@ -84,24 +85,54 @@ export class Runs {
 
   /** Run it where a routing key leads; what it takes from is run again there if it is not there. */
   async #make(recipe: Recipe, key: string, scope: Scope): Promise<Run> {
-    const { model, rerun } = this.#calls.config;
+    const { model } = this.#calls.config;
     const edits = recipe.edits.map((edit) => edit.toWire((source) => recipe.sources.get(source)?.id ?? ""));
     const request = runRequest(recipe.input, model, edits);
+    const response = await this.#withSources(recipe.sources, key, scope, () =>
+      this.#calls.unary(TransparentLlmService.method.run, request, scope, key),
+    );
+    return runOfResponse(recipe, key, response);
+  }
+
+  /** Make a call; runs that it takes from and that are lost are made again where it goes, each once. */
+  async #withSources<T>(sources: Sources, key: string, scope: Scope, call: () => Promise<T>): Promise<T> {
     const lost = new Set<string>();
     for (;;) {
       try {
-        const response = await this.#calls.unary(TransparentLlmService.method.run, request, scope, key);
-        return runOfResponse(recipe, key, response);
+        return await call();
       } catch (error) {
         const missing = isLostRun(error) ? error.metadata["run_id"] : undefined;
-        const source = [...recipe.sources.values()].find(({ id }) => id === missing);
-        if (!rerun || source === undefined || lost.has(source.id)) {
+        const source = [...sources.values()].find(({ id }) => id === missing);
+        if (!this.#calls.config.rerun || source === undefined || lost.has(source.id)) {
           throw error;
         }
         lost.add(source.id);
         await this.#make(source, key, scope);
       }
     }
+  }
+
+  /** Go on with an input; gives the rows that are to be run. */
+  async generate(
+    generation: Generation,
+    input: RunInput,
+    sources: Sources,
+    scope: Scope,
+  ): Promise<readonly (readonly number[])[]> {
+    await this.#features.require("generate", scope);
+    const { model } = this.#calls.config;
+    const key = runKey(input, model);
+    const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
+    return this.#withSources(sources, key, scope, () =>
+      this.#calls.each(
+        TransparentLlmService.method.generate,
+        () => generation.request(model, idOf),
+        (message) => generation.take(message),
+        () => generation.result(),
+        scope,
+        key,
+      ),
+    );
   }
 
   /** Changes of a run at one place after another, which take from these runs. */
