@@ -3,7 +3,7 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { AuthError, type ContributionGraph, UnavailableError } from "transparent-llm/web";
+import { AuthError, type ContributionGraph, type GenerationStep, UnavailableError } from "transparent-llm/web";
 import type { AlignedBy } from "./compare/pair.js";
 import type { Connection } from "./connection/connection.js";
 import { isSame, type Selection } from "./graph/selection.js";
@@ -100,6 +100,26 @@ export class PageState {
     const sentence = this.sentence.value;
     await this.#work(async (stop) => {
       const run = await RunView.begin(this.connection.client(this.model.value), { sentence, edits: [] }, stop);
+      this.#show(run);
+      this.#share("push");
+      await this.#paint([run], stop);
+    });
+  }
+
+  /** Have the model go on with the sentence, word for word as it comes, and show what was read for it. */
+  async goOn(count: number): Promise<void> {
+    const sentence = this.sentence.value;
+    await this.#work(async (stop) => {
+      const client = this.connection.client(this.model.value);
+      let [written, done] = ["", 0];
+      const onStep = ([token]: GenerationStep): void => {
+        written += token?.text ?? "";
+        done++;
+        this.status.value = { kind: "busy", words: `Token ${done} of ${count}: …${written}`, share: done / count };
+      };
+      await client.generate([sentence], { maxNewTokens: count, signal: stop, onStep });
+      const run = await RunView.of(client, stop);
+      this.sentence.value = sentence + written;
       this.#show(run);
       this.#share("push");
       await this.#paint([run], stop);

@@ -7,6 +7,32 @@ import { Problem } from "../shown/advice.js";
 import { EXAMPLES, sentencesOf, withSentence } from "./sentences.js";
 
 const MOST_CHARACTERS = 100_000;
+const MOST_NEW_TOKENS = 1000;
+
+/** How far the model goes on by itself. */
+function GoOn(): JSX.Element {
+  const page = usePage();
+  const [count, setCount] = useState(10);
+  return (
+    <span class="toolbar">
+      <button type="button" name="go-on" onClick={() => void page.goOn(count)}>
+        Let it go on
+      </button>
+      <label>
+        for
+        <input
+          type="number"
+          name="new-tokens"
+          min="1"
+          max={MOST_NEW_TOKENS}
+          value={count}
+          onChange={(event) => setCount(Math.min(MOST_NEW_TOKENS, Math.max(1, Number(event.currentTarget.value) || 1)))}
+        />
+      </label>{" "}
+      tokens
+    </span>
+  );
+}
 
 export function RunForm(): JSX.Element {
   const page = usePage();
@@ -82,6 +108,7 @@ export function RunForm(): JSX.Element {
         <button type="button" disabled={!isBusy} onClick={() => page.stop()}>
           Stop
         </button>
+        <GoOn />
         <label>
           Sentences
           <select name="sentences" value={sentence} onChange={(event) => choose(event.currentTarget.value)}>

@@ -36,12 +36,17 @@ export class RunView {
   readonly #layers: Signal<readonly LayerShares[]> = signal([]);
   readonly #refusal: Signal<NotSupportedError | undefined> = signal(undefined);
 
-  private constructor(llm: RemoteTransparentLlm, model: ModelInfo, tokens: readonly string[], input: RunInput) {
+  private constructor(
+    llm: RemoteTransparentLlm,
+    model: ModelInfo,
+    tokens: readonly string[],
+    edits: readonly EditSpec[],
+  ) {
     this.llm = llm;
     this.model = model;
     this.tokens = tokens;
     this.tokenIds = idsOf(llm.tokens());
-    this.edits = input.edits;
+    this.edits = edits;
     this.layers = this.#layers;
     this.refusal = this.#refusal;
   }
@@ -63,11 +68,16 @@ export class RunView {
     } else {
       await llm.runTokens([input.tokens], options);
     }
+    return RunView.of(llm, signal, input.edits);
+  }
+
+  /** Of what a client has run. It becomes the view's own. */
+  static async of(llm: RemoteTransparentLlm, signal: AbortSignal, edits: readonly EditSpec[] = []): Promise<RunView> {
     const [model, tokens] = await Promise.all([
       llm.modelInfo({ signal }),
       llm.tokensToStrings(idsOf(llm.tokens()), { signal }),
     ]);
-    return new RunView(llm, model, tokens, input);
+    return new RunView(llm, model, tokens, edits);
   }
 
   get nTokens(): number {
