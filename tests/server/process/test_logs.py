@@ -109,7 +109,7 @@ def test_prompts_are_logged_where_that_is_wanted_and_tokens_are_not(
     token = file.bearer_tokens["alice"]
     with running(tokens_file=file.path, log_prompts=True) as server:
         live_through_all(server.address, token, monkeypatch)
-    runs = [record.getMessage() for record in everything.records if record.name.endswith("servicer")]
+    runs = [record.getMessage() for record in everything.records if record.name.endswith("prepared_runs")]
     assert any(f"of alice: ('{SENTENCE}',)" in run for run in runs)
     assert any(f"of alice: ({tuple(IDS)},)" in run for run in runs)
     assert f"cannot do {SENTENCE}" in everything.text
