@@ -7,55 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from operator import itemgetter
 
 from transparent_llm.errors import BusyError, NotFoundError, TransparentLlmError
-from transparent_llm_server.events import Call, Wait, current
 from transparent_llm_server.models.forward.cancellation import AbandonedError, cancellable
 from transparent_llm_server.models.serving import CompletedRun, PreparedRun, ServedModel
 from transparent_llm_server.scheduling.engine import Engine
+from transparent_llm_server.scheduling.queued_run import QueuedRun
 from transparent_llm_server.scheduling.quotas import Quotas
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.sharing import Sharing
 from transparent_llm_server.scheduling.twins import Twins
-
-
-@dataclass
-class _Entry:
-    """A run that waits or is computed, and who waits for it."""
-
-    model: ServedModel
-    prepared: PreparedRun
-    run_id: str
-    owner: str
-    wait: Wait | None
-    waiters: list[Future[CompletedRun]] = field(default_factory=list)
-    call: Call | None = field(default_factory=current.get)
-    """That brought it."""
-
-    sources: ExitStack = field(default_factory=ExitStack)
-    """Until it is closed, the runs that its edits take from count as stored."""
-
-    jobs: dict[str, Future[None]] = field(default_factory=dict)
-    """In the engine's queue, one of each flow that asked for it: it is computed when the first has its turn."""
-
-    @property
-    def flow(self) -> str:
-        """Who asked first."""
-        return next(iter(self.jobs))
-
-    @property
-    def cost(self) -> int:
-        """What it takes of the model, in positions."""
-        return max(1, self.prepared.n_tokens)
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether nobody waits any more."""
-        return all(waiter.cancelled() for waiter in self.waiters)
 
 
 class RunQueue:
@@ -77,8 +41,8 @@ class RunQueue:
         """Of all runs and sweeps so far, padding included."""
 
         self._twins = Twins(runs)
-        self._waiting: dict[str, _Entry] = {}
-        self._computed: dict[str, _Entry] = {}
+        self._waiting: dict[str, QueuedRun] = {}
+        self._computed: dict[str, QueuedRun] = {}
 
     def count(self, positions: int) -> None:
         """So many more were computed, by what is no run."""
@@ -112,7 +76,7 @@ class RunQueue:
                 waiter.set_result(run)
                 return waiter
             if entry is None:
-                entry = _Entry(model, prepared, run_id, owner, self._work_events.begin_wait("run"))
+                entry = QueuedRun(model, prepared, run_id, owner, self._work_events.begin_wait("run"))
                 job = self._begun(entry, flow, sharing)
             elif run_id in self._waiting and flow not in entry.jobs:
                 with suppress(BusyError):  # then it waits for the other's turn
@@ -134,7 +98,7 @@ class RunQueue:
         with self._changed:
             return Counter(entry.owner for entry in (*self._waiting.values(), *self._computed.values()))
 
-    def _begun(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
+    def _begun(self, entry: QueuedRun, flow: str, sharing: Sharing) -> Future[None]:
         """Its owner is charged with it; what then does not come to be computed is given back."""
         self._quotas.take(entry.owner, "positions", entry.cost)
         if entry.call is not None:
@@ -149,14 +113,19 @@ class RunQueue:
         self._changed.notify_all()
         return job
 
-    def _give_back(self, entry: _Entry) -> None:
+    def _give_back(self, entry: QueuedRun) -> None:
         entry.sources.close()
         self._quotas.give_back(entry.owner, "positions", entry.cost)
         if entry.call is not None:
             entry.call.positions = 0
 
-    def _queued(self, entry: _Entry, flow: str, sharing: Sharing) -> Future[None]:
-        job = self._engine.submit(partial(self._turn, entry.run_id, sharing), flow, entry.cost)
+    def _queued(self, entry: QueuedRun, flow: str, sharing: Sharing) -> Future[None]:
+        entry.jobs[flow] = Future()  # it has a turn already: the only other one may be given up for this one
+        try:
+            job = self._engine.submit(partial(self._turn, entry.run_id, sharing), flow, entry.cost)
+        except TransparentLlmError:
+            del entry.jobs[flow]
+            raise
         entry.jobs[flow] = job
         return job
 
@@ -174,7 +143,7 @@ class RunQueue:
         for entry in refused:
             self._fail(entry, error)
 
-    def _left(self, entry: _Entry, waiter: Future[CompletedRun]) -> None:
+    def _left(self, entry: QueuedRun, waiter: Future[CompletedRun]) -> None:
         """One waits no longer. If nobody does, what has not begun need not begin."""
         with self._changed:
             entry.waiters = [other for other in entry.waiters if other is not waiter]
@@ -199,7 +168,7 @@ class RunQueue:
             for entry in group:
                 entry.sources.close()
 
-    def _take(self, run_id: str, sharing: Sharing) -> list[_Entry]:
+    def _take(self, run_id: str, sharing: Sharing) -> list[QueuedRun]:
         deadline = time.monotonic() + sharing.window_s
         with self._changed:
             first = self._waiting.get(run_id)
@@ -217,7 +186,7 @@ class RunQueue:
                 _cancel(entry)  # it no longer waits, nor takes places in the queue
             return group
 
-    def _fitting(self, first: _Entry, sharing: Sharing) -> list[_Entry]:
+    def _fitting(self, first: QueuedRun, sharing: Sharing) -> list[QueuedRun]:
         """The first and, flows in turn, those that fit into one batch with it."""
         if self._waiting.get(first.run_id) is not first:  # its caller left during the window, and may have come back
             return []
@@ -232,7 +201,7 @@ class RunQueue:
                 rows, longest = more, wider
         return group
 
-    def _compute_held(self, group: Sequence[_Entry]) -> None:
+    def _compute_held(self, group: Sequence[QueuedRun]) -> None:
         """A run of a model that is being unloaded would bring it back into memory; only one that all left can be so."""
         if not group:
             return
@@ -243,7 +212,7 @@ class RunQueue:
             for entry in group:
                 self._fail(entry, error)
 
-    def _compute(self, group: Sequence[_Entry]) -> None:
+    def _compute(self, group: Sequence[QueuedRun]) -> None:
         results: list[CompletedRun] | None = None
         try:
             with cancellable(lambda: self._is_wanted(group)):
@@ -270,33 +239,33 @@ class RunQueue:
             else:
                 self._give(entry, stored)
 
-    def _execute(self, group: Sequence[_Entry]) -> list[CompletedRun]:
+    def _execute(self, group: Sequence[QueuedRun]) -> list[CompletedRun]:
         model, waits = group[0].model, [entry.wait for entry in group]
         with self._work_events.forward(model.name, model.description.device, waits):
             results = model.execute([entry.prepared for entry in group])
         self.count(sum(entry.prepared.n_tokens for entry in group))
         return results
 
-    def _is_wanted(self, group: Sequence[_Entry]) -> bool:
+    def _is_wanted(self, group: Sequence[QueuedRun]) -> bool:
         with self._changed:
             return any(not entry.is_abandoned for entry in group)
 
-    def _drop_if_abandoned(self, entry: _Entry) -> bool:
+    def _drop_if_abandoned(self, entry: QueuedRun) -> bool:
         """Unless somebody has come at the last moment."""
         with self._changed:
             if entry.is_abandoned:
                 self._computed.pop(entry.run_id, None)
             return entry.is_abandoned
 
-    def _give(self, entry: _Entry, run: CompletedRun) -> None:
+    def _give(self, entry: QueuedRun, run: CompletedRun) -> None:
         for waiter in self._answered(entry):
             waiter.set_result(run)
 
-    def _fail(self, entry: _Entry, error: BaseException) -> None:
+    def _fail(self, entry: QueuedRun, error: BaseException) -> None:
         for waiter in self._answered(entry):
             waiter.set_exception(self._engine.translate(error))
 
-    def _answered(self, entry: _Entry) -> list[Future[CompletedRun]]:
+    def _answered(self, entry: QueuedRun) -> list[Future[CompletedRun]]:
         """Those who still wait; from here on, whoever comes finds the run in the store or asks again."""
         with self._changed:
             self._computed.pop(entry.run_id, None)
@@ -304,13 +273,13 @@ class RunQueue:
         return [waiter for waiter in waiters if waiter.set_running_or_notify_cancel()]
 
 
-def _cancel(entry: _Entry) -> None:
+def _cancel(entry: QueuedRun) -> None:
     """Its turns that have not begun."""
     for job in entry.jobs.values():
         job.cancel()
 
 
-def _in_turn(first: _Entry, entries: Iterable[_Entry]) -> list[_Entry]:
+def _in_turn(first: QueuedRun, entries: Iterable[QueuedRun]) -> list[QueuedRun]:
     """All but the first: of each flow in order of arrival, and next is whose have had fewest positions until then."""
     had, ranked = Counter({first.flow: first.cost}), []
     for entry in entries:

@@ -482,6 +482,17 @@ def test_a_run_that_two_flows_wait_for_outlives_the_loss_of_one_turn() -> None:
         assert [tokens(run.result(SOON)) for run in (first, second)] == [of_length(4, 11)] * 2
 
 
+def test_a_run_whose_only_turn_makes_room_for_another_of_its_own() -> None:
+    with opened(queue_length=2) as place, model_at_work(place):
+        place.ask(of_length(4, 9), flow="busy")
+        assert place.model.begun.wait(SOON)
+        _, first = (place.ask(of_length(4, i), flow="busy") for i in (10, 11))
+        second = place.ask(of_length(4, 11), flow="other")  # takes the place of the busy one's turn of 11
+        assert place.engine.queued_runs == 2
+        place.model.go_on.set()
+        assert [tokens(run.result(SOON)) for run in (first, second)] == [of_length(4, 11)] * 2
+
+
 # Waiting for more
 
 
