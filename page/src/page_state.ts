@@ -21,7 +21,7 @@ export type Status =
   | { readonly kind: "busy"; readonly words: string; readonly share?: number }
   | { readonly kind: "failed"; readonly words: string; readonly error: unknown };
 
-export const DEFAULT_THRESHOLD = 0.04;
+const DEFAULT_THRESHOLD = 0.04;
 
 /** One for the whole page. Signals are changed here and by its controls. */
 export class PageState {

@@ -1,7 +1,8 @@
-"""The standard batch, run by each family here and by plain Hugging Face."""
+"""The standard batch, run by each family here and by plain Hugging Face; the demo model, and two rows of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from support.models.batch import ROWS
 from support.models.families import FAMILIES, build_model
 from support.models.reference import HuggingFaceReference
 from support.servers.backends import local_model
+from support.servers.servers import running
+from transparent_llm import RemoteTransparentLlm
 from transparent_llm_server import TransformerLensTransparentLlm
+from transparent_llm_server.demo import DEMO_MODEL
+
+CLEAN, CORRUPT = "My lord, the king of France, my lord", "My lord, the queen of England, my lord"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -52,3 +58,22 @@ def reference(family: str, family_folders: dict[str, Path]) -> HuggingFaceRefere
 def gpt2(family_folders: dict[str, Path]) -> TransformerLensTransparentLlm:
     """One of them, for what does not depend on the family."""
     return _run(family_folders["gpt2"])
+
+
+@pytest.fixture(scope="module")
+def demo() -> TransformerLensTransparentLlm:
+    return TransformerLensTransparentLlm(str(DEMO_MODEL))
+
+
+@pytest.fixture(scope="module")
+def remote(demo: TransformerLensTransparentLlm) -> Iterator[RemoteTransparentLlm]:
+    with running(serving={"demo": demo}) as server, RemoteTransparentLlm(server.address) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def rows(demo: TransformerLensTransparentLlm) -> list[list[int]]:
+    """A clean and a corrupt one, of as many tokens."""
+    found = [demo.to_tokens(text).tolist() for text in (CLEAN, CORRUPT)]
+    shortest = min(map(len, found))
+    return [row[:shortest] for row in found]

@@ -105,11 +105,6 @@ def composed(kind: str, first: Plain, second: Plain) -> float:
 
 
 @pytest.fixture(scope="module")
-def demo() -> TransformerLensTransparentLlm:
-    return TransformerLensTransparentLlm(str(DEMO_MODEL))
-
-
-@pytest.fixture(scope="module")
 def remote() -> Iterator[RemoteTransparentLlm]:
     with served() as llm:
         yield llm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import attribution_patching as theirs
 
-from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis.differentiation import DIRECT
 from transparent_llm.analysis.gradients import (
@@ -29,27 +27,7 @@ from transparent_llm.interventions import neurons, pattern, residual_in, residua
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 
-CLEAN, CORRUPT = "My lord, the king of France, my lord", "My lord, the queen of England, my lord"
 METRIC = Metric(" king", " queen")
-
-
-@pytest.fixture(scope="module")
-def demo() -> TransformerLensTransparentLlm:
-    return TransformerLensTransparentLlm(str(DEMO_MODEL))
-
-
-@pytest.fixture(scope="module")
-def rows(demo: TransformerLensTransparentLlm) -> list[list[int]]:
-    """Of as many tokens."""
-    found = [demo.to_tokens(text).tolist() for text in (CLEAN, CORRUPT)]
-    shortest = min(map(len, found))
-    return [row[:shortest] for row in found]
-
-
-@pytest.fixture(scope="module")
-def remote(demo: TransformerLensTransparentLlm) -> Iterator[RemoteTransparentLlm]:
-    with running(serving={"demo": demo}) as server, RemoteTransparentLlm(server.address) as llm:
-        yield llm
 
 
 def ran(llm: Any, *rows: list[int]) -> Any:

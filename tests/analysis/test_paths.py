@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 from models.test_edited_runs import DOWNS, EXPERTS, OTHER, OUTPUTS, PARALLEL, ROW, blocks, part
 from support.models.families import FAMILIES, N_HEADS, build_model
-from support.servers.servers import Listener, running, served, tiny
+from support.servers.servers import Listener, served, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis import paths
 from transparent_llm.analysis.metrics import loss
@@ -32,7 +32,6 @@ from transparent_llm.interventions import (
     value,
 )
 from transparent_llm_server import TransformerLensTransparentLlm
-from transparent_llm_server.demo import DEMO_MODEL
 
 TOLERANCE = 5e-5
 METRIC = Metric(7, 9)
@@ -288,17 +287,6 @@ def test_rows_of_larger_runs_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert (alone["value"] - whole["value"]).abs().max() <= TOLERANCE
     assert repr(found).startswith("Labelled('logit with one head of the source row on its way to key(1, 0), residual_o")
     assert [axis.name for axis in found.axes] == ["layer", "head"]
-
-
-@pytest.fixture(scope="module")
-def demo() -> TransformerLensTransparentLlm:
-    return TransformerLensTransparentLlm(str(DEMO_MODEL))
-
-
-@pytest.fixture(scope="module")
-def remote(demo: TransformerLensTransparentLlm) -> Iterator[RemoteTransparentLlm]:
-    with running(serving={"demo": demo}) as server, RemoteTransparentLlm(server.address) as llm:
-        yield llm
 
 
 def repeated() -> tuple[list[int], list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 
-from support.servers.servers import running, tiny
+from support.servers.servers import tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis.sweeps import Metric, ablation_sweep, patch_sweep
 from transparent_llm.errors import InvalidRequestError
@@ -18,34 +17,14 @@ from transparent_llm.interventions import head, zero
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 
-CLEAN, CORRUPT = "My lord, the king of France, my lord", "My lord, the queen of England, my lord"
 TOLERANCE = 1e-4
 METRIC = Metric(" king", " queen")
-
-
-@pytest.fixture(scope="module")
-def demo() -> TransformerLensTransparentLlm:
-    return TransformerLensTransparentLlm(str(DEMO_MODEL))
-
-
-@pytest.fixture(scope="module")
-def rows(demo: TransformerLensTransparentLlm) -> list[list[int]]:
-    """Of as many tokens."""
-    found = [demo.to_tokens(text).tolist() for text in (CLEAN, CORRUPT)]
-    shortest = min(map(len, found))
-    return [row[:shortest] for row in found]
 
 
 def ran(llm: Any, row: list[int]) -> Any:
     twin = llm.copy()
     twin.run_tokens([row])
     return twin
-
-
-@pytest.fixture(scope="module")
-def remote(demo: TransformerLensTransparentLlm) -> Iterator[RemoteTransparentLlm]:
-    with running(serving={"demo": demo}) as server, RemoteTransparentLlm(server.address) as llm:
-        yield llm
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 /** How the logit lens of two runs differs, layer by layer and position by position. */
 
 import type { RunView } from "../run/run_view.js";
+import { upwards } from "../shown/layers.js";
 import type { Pair } from "./pair.js";
 
-/** Layers that are asked for at once. */
-const AHEAD = 2;
 /** Positions of one read: it has a number for each of their tokens at each of them. */
 const MOST_POSITIONS = 64;
 
@@ -28,10 +27,12 @@ export async function lensDifference(pair: Pair, signal: AbortSignal): Promise<L
   const ids = Array.from(topIds.toFloat64());
   const [tokens, layers] = await Promise.all([
     first.llm.tokensToStrings(ids, { signal }),
-    inTurn(nLayers, async (layer) => [
-      await probabilities(first, layer, from, ids, signal),
-      await probabilities(second, layer, otherFrom, ids, signal),
-    ]),
+    collected(
+      upwards(nLayers, async (layer) => [
+        await probabilities(first, layer, from, ids, signal),
+        await probabilities(second, layer, otherFrom, ids, signal),
+      ]),
+    ),
   ]);
   return { tokens, first: layers.map(([p]) => p as Float64Array), second: layers.map(([, q]) => q as Float64Array) };
 }
@@ -59,15 +60,10 @@ async function probabilities(
   return found;
 }
 
-/** All of so many values in their order, a few under way at once. */
-async function inTurn<T>(count: number, read: (index: number) => Promise<T>): Promise<T[]> {
-  const found: T[] = new Array(count);
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let index = next++; index < count; index = next++) {
-      found[index] = await read(index);
-    }
-  };
-  await Promise.all(Array.from({ length: AHEAD }, worker));
+async function collected<T>(values: AsyncIterable<T>): Promise<T[]> {
+  const found: T[] = [];
+  for await (const value of values) {
+    found.push(value);
+  }
   return found;
 }

@@ -12,9 +12,7 @@ import {
 } from "transparent-llm/web";
 import { editsOf } from "../compare/edits.js";
 import type { EditSpec, RunRecipe } from "../recipe/recipe.js";
-
-/** What is asked for at once: the model thread computes one, the other is on its way. */
-const AHEAD = 2;
+import { upwards } from "../shown/layers.js";
 
 /** What a run begins with. */
 export type RunInput =
@@ -106,26 +104,17 @@ export class RunView {
    * that has none, such as one without heads or with an edited pattern, is the end of it, and says why in `refusal`.
    */
   async paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
+    const read = (layer: number): Promise<LayerShares> => this.#layer(layer, signal);
     try {
-      await this.#paint(signal, onLayer);
+      for await (const layer of upwards(this.model.nLayers, read, this.#layers.value.length)) {
+        this.#layers.value = [...this.#layers.value, layer];
+        onLayer(this.#layers.value.length);
+      }
     } catch (error) {
       if (!(error instanceof NotSupportedError)) {
         throw error;
       }
       this.#refusal.value = error;
-    }
-  }
-
-  async #paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
-    const { nLayers } = this.model;
-    const coming: Promise<LayerShares>[] = [];
-    for (let layer = this.#layers.value.length; layer < nLayers; layer++) {
-      while (coming.length < AHEAD && layer + coming.length < nLayers) {
-        coming.push(this.#layer(layer + coming.length, signal));
-        coming.at(-1)?.catch(() => {}); // it is awaited in its turn
-      }
-      this.#layers.value = [...this.#layers.value, await (coming.shift() as Promise<LayerShares>)];
-      onLayer(layer + 1);
     }
   }
 

@@ -3,9 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
 import { isStopped } from "./advice.js";
-
-/** What is asked for at once: the model thread computes one, the other is on its way. */
-const AHEAD = 2;
+import { upwards } from "./layers.js";
 
 /** What has arrived, from the lowest layer up. */
 export interface LayersState<T> {
@@ -37,12 +35,16 @@ export function useLayers<T>(
     const stop = new AbortController();
     const wanted = latest.current;
     setState({ layers: [], isComing: true, inputs });
-    const onLayers = (layers: readonly T[]): void => {
-      if (!stop.signal.aborted) {
-        setState({ layers, isComing: layers.length < nLayers, inputs });
+    const readAll = async (): Promise<void> => {
+      let layers: readonly T[] = [];
+      for await (const layer of upwards(nLayers, (index) => wanted(index, stop.signal))) {
+        layers = [...layers, layer];
+        if (!stop.signal.aborted) {
+          setState({ layers, isComing: layers.length < nLayers, inputs });
+        }
       }
     };
-    connection.watched(upwards(nLayers, (layer) => wanted(layer, stop.signal), onLayers)).catch((error: unknown) => {
+    connection.watched(readAll()).catch((error: unknown) => {
       if (!stop.signal.aborted && !isStopped(error)) {
         connection.failed(error);
         setState(({ layers }) => ({ layers, error, isComing: false, inputs }));
@@ -52,24 +54,4 @@ export function useLayers<T>(
     return () => stop.abort();
   }, [nLayers, ...inputs, returns]);
   return inputs.every((input, i) => input === state.inputs[i]) ? state : { layers: [], isComing: true };
-}
-
-/** Read layer after layer, some ahead; `onLayers` gets all that have arrived. */
-async function upwards<T>(
-  nLayers: number,
-  read: (layer: number) => Promise<T>,
-  onLayers: (layers: readonly T[]) => void,
-): Promise<void> {
-  const coming: Promise<T>[] = [];
-  let layers: readonly T[] = [];
-  let asked = 0;
-  while (layers.length < nLayers) {
-    while (coming.length < AHEAD && asked < nLayers) {
-      const next = read(asked++);
-      next.catch(() => {}); // it is awaited in its turn
-      coming.push(next);
-    }
-    layers = [...layers, await (coming.shift() as Promise<T>)];
-    onLayers(layers);
-  }
 }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
 
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.generation import GenerationSettings
@@ -14,22 +13,20 @@ from transparent_llm.run_input import RunInput
 from transparent_llm.wire import generation as wire_generation
 from transparent_llm.wire import interventions
 from transparent_llm.wire._gen import generation_pb2
-from transparent_llm_server.events import current
 from transparent_llm_server.models.generating.generation import Generation
 from transparent_llm_server.models.serving import CompletedRun, ServedModel
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.edited_runs import Sources
 from transparent_llm_server.rpc.intake import Intake
+from transparent_llm_server.rpc.passes import Passes
 from transparent_llm_server.rpc.prepared_runs import PreparedRuns
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.generation_bytes import GenerationBytes
 from transparent_llm_server.scheduling.quotas import Quotas
-from transparent_llm_server.scheduling.run_queue import RunQueue
 from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.vector_store import VectorStore
 
-_Result = TypeVar("_Result")
 _Rows = Sequence[Sequence[int]]
 
 
@@ -39,7 +36,7 @@ class Generations:
     def __init__(
         self,
         engine: Engine,
-        queue: RunQueue,
+        passes: Passes,
         admission: Admission,
         quotas: Quotas,
         runs: RunStore[CompletedRun],
@@ -48,7 +45,7 @@ class Generations:
         prepared_runs: PreparedRuns,
         remembered: GenerationBytes,
     ) -> None:
-        self._engine, self._queue, self._admission, self._quotas = engine, queue, admission, quotas
+        self._engine, self._passes, self._admission, self._quotas = engine, passes, admission, quotas
         self._runs, self._vectors, self._intake, self._prepared_runs = runs, vectors, intake, prepared_runs
         self.remembered = remembered
         """What those under way take of the memory."""
@@ -74,7 +71,7 @@ class Generations:
         let_go = self._runs.hold(sources.runs.values(), caller.owner)
         try:
             begin = partial(_begun, model, prepared.rows or (), settings, edits)
-            rows = yield from self._steps(model, self._computed(model, begin, 1, caller), caller)
+            rows = yield from self._steps(model, self._passes.computed(model, begin, 1, caller), caller)
             run_id = self._run(model, rows, edits, sources, caller)
         finally:
             let_go()
@@ -89,11 +86,9 @@ class Generations:
         ):
             while not generation.is_finished:
                 cost = generation.next_positions
-                logits = self._computed(model, generation.logits, cost, caller)
+                logits = self._passes.computed(model, generation.logits, cost, caller)
                 took(cost)
-                self._queue.count(cost)
-                if (call := current.get()) is not None:
-                    call.positions += cost
+                self._passes.count(cost)
                 step = self._engine.run_inline(partial(generation.chosen, logits))
                 yield wire_generation.step_to_wire(step)
         return generation.rows()
@@ -111,18 +106,6 @@ class Generations:
         prepared = model.edited(prepared, edits, sources.ids.__getitem__)
         prepared = dataclasses.replace(prepared, sources=tuple(sources.runs.values()))
         return self._prepared_runs.completed(model, prepared, caller, tells_place=False)[0]
-
-    def _computed(self, model: ServedModel, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
-        """On the model thread, when this flow has its turn, and as long as the client is there."""
-        caller.require_there()
-        wait = self._engine.work_events.begin_wait("run")
-
-        def compute() -> _Result:
-            self._engine.work_events.end_wait(wait)
-            with self._engine.work_events.forward(model.name, model.description.device, [wait]):
-                return caller.while_there(work)
-
-        return caller.result_of(self._engine.submit(compute, caller.flow, cost))
 
 
 def _begun(model: ServedModel, rows: _Rows, settings: GenerationSettings, edits: Sequence[Intervention]) -> Generation:

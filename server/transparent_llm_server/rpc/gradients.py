@@ -56,15 +56,15 @@ class Gradients:
         asked = gradients.from_wire(request, Sources(self._runs, self._vectors, caller.owner))
         positions = asked.positions(tuple(run.tokens.shape))
         with self._quotas.counted(caller.owner, "positions", positions) as took:
-            begun = self._passes.computed(run, partial(_begun, run, asked), 1, caller)
+            begun = self._passes.computed(run.model, partial(_begun, run, asked), 1, caller)
             self._admission.require_gradients(begun.nbytes, positions)
             delivery = delivery_of(request.options)
             self._answers.require_read(_planned(asked, begun), delivery)
             for cost, step in begun.steps(self._admission.max_gradient_bytes):
-                self._passes.computed(run, step, cost, caller)
+                self._passes.computed(run.model, step, cost, caller)
                 took(cost)
                 self._passes.count(cost)
-            found = self._passes.computed(run, begun.result, 1, caller)
+            found = self._passes.computed(run.model, begun.result, 1, caller)
         parts = [
             Outgoing(part.name, part.dims, Stored(tensor), tensor.dtype)
             for part, tensor in zip(_planned(asked, begun), gradients.tensors_of(found), strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from transparent_llm_server.events import current
-from transparent_llm_server.models.serving import CompletedRun
+from transparent_llm_server.models.serving import ServedModel
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.scheduling.engine import Engine
 from transparent_llm_server.scheduling.run_queue import RunQueue
@@ -20,14 +20,14 @@ class Passes:
     def __init__(self, engine: Engine, queue: RunQueue) -> None:
         self._engine, self._queue = engine, queue
 
-    def computed(self, run: CompletedRun, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
+    def computed(self, model: ServedModel, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
         """On the model thread, when this flow has its turn, and as long as the client is there."""
         caller.require_there()
         wait = self._engine.work_events.begin_wait("run")
 
         def compute() -> _Result:
             self._engine.work_events.end_wait(wait)
-            with self._engine.work_events.forward(run.model.name, run.model.description.device, [wait]):
+            with self._engine.work_events.forward(model.name, model.description.device, [wait]):
                 return caller.while_there(work)
 
         return caller.result_of(self._engine.submit(compute, caller.flow, cost))

@@ -102,9 +102,9 @@ class TransparentLlmServicer:
         self._sweeps = Sweeps(passes, self._admission, self.quotas, runs, self.vectors)
         self._gradients = Gradients(passes, self._answers, self._admission, self.quotas, runs, self.vectors)
         self._prepared_runs = PreparedRuns(config, self.queue, runs)
-        shared = (engine, self.queue, self._admission, self.quotas, runs, self.vectors)
         remembered = GenerationBytes(config.generation_bytes, config.busy_retry_s)
-        self.generations = Generations(*shared, self.intake, self._prepared_runs, remembered)
+        of_rows = (self._admission, self.quotas, runs, self.vectors, self.intake, self._prepared_runs, remembered)
+        self.generations = Generations(engine, passes, *of_rows)
         self._config = config
         self._registry = registry
         self._engine = engine

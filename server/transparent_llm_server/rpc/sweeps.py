@@ -37,7 +37,7 @@ class Sweeps:
     def plan(self, run: CompletedRun, request: sweeps_pb2.SweepRequest, caller: Caller) -> sweeps_pb2.SweepPlan:
         """What a sweep would take. Raises: as `stream`, but for what is too much."""
         sweep = self._read(request, caller)
-        swept = self._passes.computed(run, partial(_begun, run, sweep), 1, caller)
+        swept = self._passes.computed(run.model, partial(_begun, run, sweep), 1, caller)
         positions, most = sweep.positions(tuple(run.tokens.shape)), self._admission.max_sweep_positions
         return wire_sweeps.plan_to_wire(SweepPlan(positions, most, swept.cells_at_once))
 
@@ -56,11 +56,11 @@ class Sweeps:
         positions = sweep.positions(tuple(run.tokens.shape))
         self._admission.require_sweep(positions, len(sweep.cells))
         with self._quotas.counted(caller.owner, "positions", positions) as took:
-            swept = self._passes.computed(run, partial(_begun, run, sweep), 1, caller)
-            baselines = self._passes.computed(run, swept.baselines, 1, caller)
+            swept = self._passes.computed(run.model, partial(_begun, run, sweep), 1, caller)
+            baselines = self._passes.computed(run.model, swept.baselines, 1, caller)
             for n, cells in enumerate(swept.passes()):
                 cost = len(cells) * swept.positions_of_cell
-                values = self._passes.computed(run, partial(swept.measured, cells), cost, caller)
+                values = self._passes.computed(run.model, partial(swept.measured, cells), cost, caller)
                 took(cost)
                 self._passes.count(cost)
                 yield wire_sweeps.part_to_wire(SweepPart(None if n else baselines, cells, values))

@@ -16,7 +16,7 @@ from support.servers.engines import SOON, held
 from support.servers.owners import BearerTokenFile
 from support.servers.polling import wait_until
 from support.servers.servers import Listener, running, tiny
-from support.servers.stub import stub
+from support.servers.stub import refusal, stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import DeadlineError, NotSupportedError, TooLargeError, UnavailableError
 from transparent_llm.interventions import add, head, patch, residual_out, zero
@@ -135,7 +135,7 @@ def test_memory_is_counted_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -
         with ThreadPoolExecutor() as threads, grpc.insecure_channel(server.address) as channel:
             first = threads.submit(lambda: list(llm.copy().generate_tokens([[1, 2, 3]], 5)))
             assert begun.wait(SOON)
-            error = refusal(stub(channel), request(max_new_tokens=1))
+            error = refusal(stub(channel).Generate, request(max_new_tokens=1), timeout=SOON)
             assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert f"those under way have {needed} of {needed}" in error.details()
             again = threads.submit(lambda: list(llm.copy().generate_tokens([[1, 2, 3]], 5)))  # which waits for room
@@ -267,7 +267,7 @@ def test_what_makes_no_sense_is_refused(change: Any, words: str) -> None:
     with running(**limits) as server, grpc.insecure_channel(server.address) as channel:
         asked = request(max_new_tokens=2)
         change(asked)
-        error = refusal(stub(channel), asked)
+        error = refusal(stub(channel).Generate, asked, timeout=SOON)
         assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
         assert words in error.details()
 
@@ -311,9 +311,3 @@ def positions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def request(**fields: Any) -> generation_pb2.GenerateRequest:
     prompt = generation_pb2.Prompt(tokens=generation_pb2.TokenRow(token_ids=[1, 2, 3]))
     return generation_pb2.GenerateRequest(prompts=[prompt], **fields)
-
-
-def refusal(service: Any, asked: Any) -> Any:
-    with pytest.raises(grpc.RpcError) as raised:
-        list(service.Generate(asked, timeout=SOON))
-    return raised.value

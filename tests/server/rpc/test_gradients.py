@@ -13,7 +13,7 @@ import torch
 
 from support.servers.owners import BearerTokenFile
 from support.servers.servers import running, tiny
-from support.servers.stub import stub
+from support.servers.stub import refusal, run_of, stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis.differentiation import DIRECT, Differentiation, Path, SiteGradient
 from transparent_llm.analysis.metrics import Metric, kl, loss, projection
@@ -32,7 +32,7 @@ from transparent_llm.interventions import (
     zero,
 )
 from transparent_llm.wire import gradients as wire_gradients
-from transparent_llm.wire._gen import gradients_pb2, service_pb2, tensor_pb2
+from transparent_llm.wire._gen import gradients_pb2, tensor_pb2
 from transparent_llm_server.models.differentiation import graph
 from transparent_llm_server.rpc import server_info
 
@@ -101,7 +101,7 @@ def test_runs_that_the_server_lost_are_run_again() -> None:
 
 
 def test_a_stream_that_broke_begins_anew(service: Any) -> None:
-    request = wire_gradients.to_wire(ASKED, run_of(service), str)
+    request = wire_gradients.to_wire(ASKED, run_of(service, ROWS), str)
     first = list(service.Gradients(request))
     assert [chunk.header.name for chunk in first] == ["metric", "residual_in(0)", "pattern(1)"]
     assert list(first[2].header.dims) == ["batch", "head", "query_pos", "key_pos"]
@@ -132,11 +132,11 @@ def test_what_is_too_much_is_refused_with_numbers_before_it_is_computed(monkeypa
             llm.gradients(ASKED)
     with running() as server, grpc.insecure_channel(server.address) as channel:
         service = stub(channel)
-        request = wire_gradients.to_wire(ASKED, run_of(service), str)
+        request = wire_gradients.to_wire(ASKED, run_of(service, ROWS), str)
         request.sites.extend([request.sites[0]] * 4096)
-        assert "at most 4096 sites, got 4098" in refusal(service, request).details()
+        assert "at most 4096 sites, got 4098" in refusal(service.Gradients, request).details()
         request.sites.extend([gradients_pb2.GradientSite()] * 100_000)
-        assert "far more items at once" in refusal(service, request).details()
+        assert "far more items at once" in refusal(service.Gradients, request).details()
 
 
 def test_positions_count_for_the_quota(tmp_path: pathlib.Path) -> None:
@@ -174,9 +174,9 @@ def test_positions_count_for_the_quota(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_what_is_absent_or_unknown_is_refused(change: Any, words: str, service: Any) -> None:
-    request = wire_gradients.to_wire(ASKED, run_of(service), str)
+    request = wire_gradients.to_wire(ASKED, run_of(service, ROWS), str)
     change(request)
-    error = refusal(service, request)
+    error = refusal(service.Gradients, request)
     assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
     assert words in error.details()
 
@@ -196,11 +196,11 @@ def test_a_call_that_is_left_ends_its_work(monkeypatch: pytest.MonkeyPatch) -> N
     with running() as server, grpc.insecure_channel(server.address) as channel:
         service = stub(channel)
         asked = Differentiation(Metric(5), path=Path(steps=1000))
-        call = service.Gradients(wire_gradients.to_wire(asked, run_of(service), str))
+        call = service.Gradients(wire_gradients.to_wire(asked, run_of(service, ROWS), str))
         assert begun.wait(20)
         call.cancel()
         goes_on.set()
-        assert run_of(service)  # the model is free again
+        assert run_of(service, ROWS)  # the model is free again
         assert len(passes) <= 2
 
 
@@ -218,17 +218,3 @@ def test_a_client_keeps_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
         llm.run_tokens(ROWS)
         with pytest.raises(NotSupportedError, match="knows no gradients"):
             llm.gradients(ASKED)
-
-
-def run_of(service: Any) -> str:
-    request = service_pb2.RunRequest()
-    for row in ROWS:
-        request.tokens.sequences.add(token_ids=row)
-    run_id: str = service.Run(request).run_id
-    return run_id
-
-
-def refusal(service: Any, request: Any) -> Any:
-    with pytest.raises(grpc.RpcError) as raised:
-        list(service.Gradients(request))
-    return raised.value

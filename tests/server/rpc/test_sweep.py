@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support.servers.servers import running, tiny
-from support.servers.stub import stub
+from support.servers.stub import refusal, run_of, stub
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis.metrics import Metric, kl, loss, projection
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
@@ -115,16 +115,16 @@ def test_progress_is_told() -> None:
 def test_what_is_too_much_is_refused_with_numbers() -> None:
     with running(max_sweep_positions=95) as server, grpc.insecure_channel(server.address) as channel:
         service = stub(channel)
-        run_id = run_of(service)
+        run_id = run_of(service, ROWS)
         request = wire_sweeps.to_wire(SWEEP, range(8), run_id, str)
-        error = refusal(service, request)
+        error = refusal(service.Sweep, request)
         assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "this sweep computes 96 positions for 8 cells, the server does at most 95" in error.details()
         del request.cells[:]
         request.cells.extend([sweeps_pb2.SweepCell()] * (wire_sweeps.MOST_CELLS + 1))
-        assert "at most 16384 cells, got 16385" in refusal(service, request).details()
+        assert "at most 16384 cells, got 16385" in refusal(service.Sweep, request).details()
         request.cells.extend([sweeps_pb2.SweepCell()] * 100_000)
-        assert "far more items at once" in refusal(service, request).details()
+        assert "far more items at once" in refusal(service.Sweep, request).details()
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_what_is_too_much_is_refused_with_numbers() -> None:
 def test_what_is_absent_or_unknown_is_refused(change: Any, words: str) -> None:
     with running() as server, grpc.insecure_channel(server.address) as channel:
         service = stub(channel)
-        request = wire_sweeps.to_wire(SWEEP, range(8), run_of(service), str)
+        request = wire_sweeps.to_wire(SWEEP, range(8), run_of(service, ROWS), str)
         change(request)
-        error = refusal(service, request)
+        error = refusal(service.Sweep, request)
         assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
         assert words in error.details()
 
@@ -157,7 +157,7 @@ def test_what_is_absent_or_unknown_is_refused(change: Any, words: str) -> None:
 def test_a_plan_computes_nothing_and_is_of_one_run() -> None:
     with running() as server, grpc.insecure_channel(server.address) as channel:
         service = stub(channel)
-        request = service_pb2.PlanRequest(run_id=run_of(service))
+        request = service_pb2.PlanRequest(run_id=run_of(service, ROWS))
         request.sweep.CopyFrom(wire_sweeps.to_wire(SWEEP, range(8), "", str))
         request.items.add().logits.SetInParent()
         answer = service.Plan(request)
@@ -184,17 +184,3 @@ def test_a_client_keeps_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
         llm.run_tokens(ROWS)
         with pytest.raises(NotSupportedError, match="knows no sweep"):
             list(llm.sweep(SWEEP))
-
-
-def run_of(service: Any) -> str:
-    request = service_pb2.RunRequest()
-    for row in ROWS:
-        request.tokens.sequences.add(token_ids=row)
-    run_id: str = service.Run(request).run_id
-    return run_id
-
-
-def refusal(service: Any, request: Any) -> Any:
-    with pytest.raises(grpc.RpcError) as raised:
-        list(service.Sweep(request))
-    return raised.value
