@@ -311,7 +311,7 @@ def test_an_older_server_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def around(monkeypatch: pytest.MonkeyPatch, step: Callable[[Callable[[], Any]], Any], name: str = "logits") -> None:
-    """Do this at each step, which is given what it does: `logits` on the model thread, `chosen` and `told` on the call's."""
+    """Do this at each step, which is given what it does: `logits` on the model thread, the others on the call's own."""
     work = getattr(Generation, name)
     monkeypatch.setattr(Generation, name, lambda *given: step(lambda: work(*given)))
 
