@@ -80,18 +80,15 @@ class Generations:
             generation = self._passes.computed(model, begin, 1, caller)
             yield from self._steps(model, generation, caller)
             rows = generation.rows()
-            run_id, run = self._run(model, rows, edits, sources, caller)
-            if not generation.is_finished:
-                assert isinstance(run.llm, TransformerLensTransparentLlm)  # nothing else begins a generation
-                last = partial(generation.last_logits, run.llm.values().capture)
-                logits = self._passes.computed(model, last, 1, caller)
-                yield self._told(generation, self._chosen(generation, logits))
+            run_id, last = self._run(model, generation, edits, sources, caller)
+            if last is not None:
+                yield last
         finally:
             let_go()
         yield wire_generation.run_to_wire(run_id, rows)
 
     def _steps(self, model: ServedModel, generation: Generation, caller: Caller) -> Iterator[bytes]:
-        """A message for each. The next one is begun before one is told: nobody computes while nobody waits."""
+        """A message for each. When one is told, the next one is under way."""
         positions = generation.positions
         with (
             self.remembered.taking(generation.cache_bytes),
@@ -119,16 +116,22 @@ class Generations:
     def _run(
         self,
         model: ServedModel,
-        rows: _Rows,
+        generation: Generation,
         edits: tuple[Intervention, ...],
         sources: Sources,
         caller: Caller,
-    ) -> tuple[str, CompletedRun]:
-        """The run of what was generated, by the way of every run, and its id."""
-        prepared = model.prepare(RunInput(token_ids=tuple(map(tuple, rows))))
+    ) -> tuple[str, bytes | None]:
+        """The run of what was generated, by the way of every run: its id, and the message of the step that it gives."""
+        prepared = model.prepare(RunInput(token_ids=generation.rows()))
         prepared = model.edited(prepared, edits, sources.ids.__getitem__)
         prepared = dataclasses.replace(prepared, sources=tuple(sources.runs.values()))
-        return self._prepared_runs.completed(model, prepared, caller, tells_place=False)
+        run_id, run = self._prepared_runs.completed(model, prepared, caller, tells_place=False)
+        if generation.is_finished:
+            return run_id, None
+        assert isinstance(run.llm, TransformerLensTransparentLlm), "nothing else begins a generation"
+        last = partial(generation.last_logits, run.llm.values().capture)
+        choices = self._chosen(generation, self._passes.computed(model, last, 1, caller))
+        return run_id, self._told(generation, choices)
 
 
 def _begun(model: ServedModel, rows: _Rows, settings: GenerationSettings, edits: Sequence[Intervention]) -> Generation:
