@@ -1,21 +1,26 @@
 """Tokens per second of generating, the run of what was generated included, beside plain Hugging Face in this process.
 
-GPT-2 small's shape, one row, greedy, new token ids each time. Ours is a server process; both have the same tokens.
+GPT-2 small's shape, one row, greedy, new token ids each time. Ours is a server process, and beside it the class in this
+process; all have the same tokens.
 
     .venv/bin/python benchmarks/generate.py [--quick]
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from peers import device, shapes
 from peers.batches import FreshBatches
-from peers.outcome import Figures, Goal, is_quick, progress, report
+from peers.outcome import Figures, Goal, is_quick, progress, ratio_figures, report
 from peers.serving import server_process
 from peers.timing import in_turn, median_ms, ratio
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from transparent_llm import connect
+from transparent_llm.generation import Generating
+from transparent_llm_server import TransformerLensTransparentLlm
 
 GOAL = Goal("higher", 0.9)
 N_PROMPT = 32
@@ -31,10 +36,11 @@ def measure(config: GPT2Config, new: int, pairs: int) -> Figures:
         plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)
         plain = plain.to(device.chosen()).eval()
         plain.generation_config.eos_token_id = None
+        here = TransformerLensTransparentLlm(str(folder), device=str(device.chosen()))
         batches = FreshBatches(1, N_PROMPT, config.vocab_size)
         rows: list[list[int]] = []
 
-        def ours() -> list[int]:
+        def ours(llm: Generating) -> list[int]:
             return [step.tokens[0].token_id for step in llm.generate_tokens(rows, new) if step.tokens[0] is not None]
 
         def theirs() -> list[int]:
@@ -49,19 +55,22 @@ def measure(config: GPT2Config, new: int, pairs: int) -> Figures:
             rows[:] = batches.next()
 
         renew()
-        generated = ours()
-        assert generated == theirs()[: len(generated)]
+        generated = ours(llm)
+        assert generated == theirs()[: len(generated)] == ours(here)
         assert len(generated) == new, "a token that ends a text; choose other weights"
         progress(f"{pairs} rounds of {new} tokens ...")
         run = [[*rows[0], *generated[:-1]]]
-        timings = in_turn({"ours": ours, "hugging_face": theirs}, pairs, before=renew)
+        sides = {"ours": partial(ours, llm), "hugging_face": theirs, "in_process": partial(ours, here)}
+        timings = in_turn(sides, pairs, before=renew)
         of_run = in_turn({"run": lambda: llm.run_tokens(run)}, pairs, before=llm.release)
     return {
         **GOAL.figures(ratio(timings, "hugging_face", "ours")),
+        **ratio_figures(ratio(timings, "hugging_face", "in_process"), "in_process_ratio"),
         "tokens_per_s": 1000 * new / median_ms(timings, "ours"),
         "hugging_face_tokens_per_s": 1000 * new / median_ms(timings, "hugging_face"),
         "run_ms": median_ms(of_run, "run"),
         "ours_ms": median_ms(timings, "ours"),
+        "in_process_ms": median_ms(timings, "in_process"),
         "prompt": N_PROMPT,
         "new_tokens": new,
         "layers": config.n_layer,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from support.models.families import D_MODEL, FAMILIES, N_CTX, ROPE_BORDER, build_model, build_tokenizer
 from support.servers.servers import tiny
@@ -23,7 +23,6 @@ from transparent_llm.generation import GenerationSettings, Step
 from transparent_llm.interventions import add, freeze, head, noise, patch, residual_out, set_to, zero
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
-from transparent_llm_server.models.forward.tolerance import allowed_error
 from transparent_llm_server.models.generating import generation as generations
 from transparent_llm_server.models.generating.choosing import Chooser
 from transparent_llm_server.models.generating.remembering import RememberedRow, bytes_per_token, remembers
@@ -66,6 +65,8 @@ def test_greedy_is_that_of_hugging_face_and_then_everything_can_be_read(family: 
     told = torch.tensor([step.tokens[0].logprob for step in steps])  # type: ignore[union-attr]
     if family != "phi3_longrope":  # whose first ones are of a row below the border
         assert (told - logits.gather(1, torch.tensor(wanted)[:, None])[:, 0]).abs().max() <= 1e-3
+    (alone,) = llm.copy().generate_tokens([PROMPT], 1)  # chosen by what its run has
+    assert alone.tokens[0]._replace(finished=None) == steps[0].tokens[0]  # type: ignore[union-attr]
     again = tiny(family).copy()
     again.run_tokens([PROMPT + wanted[:-1]])
     assert torch.equal(llm.logits(), again.logits())
@@ -234,15 +235,24 @@ def test_a_model_that_does_not_remember_right_computes_whole_rows(monkeypatch: p
         assert abs(one.tokens[0].logprob - other.tokens[0].logprob) <= 1e-3  # type: ignore[union-attr]
 
 
-def test_what_is_remembered_has_the_bytes_that_were_told() -> None:
-    llm = tiny("qwen3").copy()
-    row = RememberedRow(llm.bridged, 0)
-    row.logits(PROMPT)
+@pytest.mark.parametrize("family", ["gpt2", "qwen3", "gemma2"])
+def test_what_is_remembered_has_the_bytes_that_were_told_and_the_bits_of_hugging_faces_cache(family: str) -> None:
+    """Beside sliding windows, which stay transformers' own."""
+    llm, n = tiny(family).copy(), len(PROMPT)
+    row, cache, read = RememberedRow(llm.bridged, 0, n + 3), DynamicCache(config=plain(family).config), 0
+    for more in range(4):
+        given = [*PROMPT, 10, 11, 12][: n + more]
+        new, mask = torch.tensor([given[read:]]), torch.ones((1, len(given)), dtype=torch.int64)
+        wanted = plain(family)(new, attention_mask=mask, past_key_values=cache, logits_to_keep=1).logits[0, -1]
+        assert torch.equal(row.logits(given), wanted)
+        read = len(given)
     held: Any = row._cache
-    nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in held.layers)
-    assert nbytes == len(PROMPT) * bytes_per_token(llm.bridged)
-    whole = plain("qwen3")(torch.tensor([[*PROMPT, 10]])).logits[0, -1]
-    assert (row.logits([*PROMPT, 10]) - whole).abs().max() <= allowed_error(whole, torch.float32)
+    nbytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in held.layers if not layer.is_sliding)
+    n_full = sum(not layer.is_sliding for layer in held.layers)
+    assert n_full
+    assert nbytes == (n + 3) * bytes_per_token(llm.bridged) * n_full // len(held.layers)
+    with pytest.raises(RuntimeError):  # there is no room for more than was said
+        row.logits([*PROMPT, 10, 11, 12, 13])
 
 
 def test_a_loop_that_is_left_leaves_the_run_as_it_was() -> None:

@@ -73,10 +73,16 @@ class Running(Editable, Keeping, Sweepable, Differentiable, Generating, Transpar
         return compared(self._model, values, others, self._tokenization.strings)
 
     def _begin(self, rows: Sequence[Sequence[int]], edits: tuple[Intervention, ...]) -> None:
+        self._begin_of(self._ran(rows, edits))
+
+    @standard_numerics()
+    def _ran(self, rows: Sequence[Sequence[int]], edits: tuple[Intervention, ...]) -> RunValues:
+        batch = self.prepare(rows)
+        made = with_unedited(edits, lambda: self._unedited(batch))
+        return self.run_edited(batch, made) if made else self.run_batches([batch])[0]
+
+    def _begin_of(self, values: RunValues) -> None:
         with standard_numerics():
-            batch = self.prepare(rows)
-            made = with_unedited(edits, lambda: self._unedited(batch))
-            values = self.run_edited(batch, made) if made else self.run_batches([batch])[0]
             found = self.warnings_of(values)
         self._current_run.begin(values)
         warn_of_run(found)
@@ -169,11 +175,16 @@ class Running(Editable, Keeping, Sweepable, Differentiable, Generating, Transpar
             rows = [list(row) for row in prompts.token_ids]
         with standard_numerics():
             generation = self.generation(rows, settings, edits)
-        while not generation.is_finished:
+        while not generation.run_is_next:
             with standard_numerics():
-                step = generation.chosen(generation.logits())
+                step = generation.told(generation.chosen(generation.logits()))
             yield step
-        self._begin(generation.rows(), edits)
+        values = self._ran(generation.rows(), edits)
+        if not generation.is_finished:
+            with standard_numerics():
+                step = generation.told(generation.chosen(generation.last_logits(values.capture)))
+            yield step
+        self._begin_of(values)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from functools import partial
+
+import torch
 
 from transparent_llm.errors import NotSupportedError
 from transparent_llm.generation import GenerationSettings
@@ -13,8 +17,9 @@ from transparent_llm.run_input import RunInput
 from transparent_llm.wire import generation as wire_generation
 from transparent_llm.wire import interventions
 from transparent_llm.wire._gen import generation_pb2
-from transparent_llm_server.models.generating.generation import Generation
+from transparent_llm_server.models.generating.generation import Choice, Generation
 from transparent_llm_server.models.serving import CompletedRun, ServedModel
+from transparent_llm_server.models.transformer_lens import TransformerLensTransparentLlm
 from transparent_llm_server.rpc.admission import Admission
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.edited_runs import Sources
@@ -28,6 +33,7 @@ from transparent_llm_server.scheduling.run_store import RunStore
 from transparent_llm_server.scheduling.vector_store import VectorStore
 
 _Rows = Sequence[Sequence[int]]
+_Choices = Sequence[Choice | None]
 
 
 class Generations:
@@ -71,41 +77,61 @@ class Generations:
         let_go = self._runs.hold(sources.runs.values(), caller.owner)
         try:
             begin = partial(_begun, model, prepared.rows or (), settings, edits)
-            rows = yield from self._steps(model, self._passes.computed(model, begin, 1, caller), caller)
-            run_id = self._run(model, rows, edits, sources, caller)
+            generation = self._passes.computed(model, begin, 1, caller)
+            yield from self._steps(model, generation, caller)
+            rows = generation.rows()
+            run_id, last = self._run(model, generation, edits, sources, caller)
+            if last is not None:
+                yield last
         finally:
             let_go()
         yield wire_generation.run_to_wire(run_id, rows)
 
-    def _steps(self, model: ServedModel, generation: Generation, caller: Caller) -> Generator[bytes, None, _Rows]:
-        """A message for each; returns the rows that are to be run."""
+    def _steps(self, model: ServedModel, generation: Generation, caller: Caller) -> Iterator[bytes]:
+        """A message for each. When one is told, the next one is under way."""
         positions = generation.positions
         with (
             self.remembered.taking(generation.cache_bytes),
             self._quotas.counted(caller.owner, "positions", positions) as took,
+            _ended() as begun,
         ):
-            while not generation.is_finished:
+            choices: _Choices | None = None
+            while not generation.run_is_next:
                 cost = generation.next_positions
-                logits = self._passes.computed(model, generation.logits, cost, caller)
+                begun[:] = [self._passes.begun(model, generation.logits, cost, caller)]
+                if choices is not None:
+                    yield self._told(generation, choices)
+                choices = self._chosen(generation, caller.result_of(begun.pop()))
                 took(cost)
                 self._passes.count(cost)
-                step = self._engine.run_inline(partial(generation.chosen, logits))
-                yield wire_generation.step_to_wire(step)
-        return generation.rows()
+            if choices is not None:
+                yield self._told(generation, choices)
+
+    def _chosen(self, generation: Generation, logits: Sequence[torch.Tensor]) -> _Choices:
+        return self._engine.run_inline(partial(generation.chosen, logits))
+
+    def _told(self, generation: Generation, choices: _Choices) -> bytes:
+        return wire_generation.step_to_wire(self._engine.run_inline(partial(generation.told, choices)))
 
     def _run(
         self,
         model: ServedModel,
-        rows: _Rows,
+        generation: Generation,
         edits: tuple[Intervention, ...],
         sources: Sources,
         caller: Caller,
-    ) -> str:
-        """The run of what was generated, by the way of every run: its id."""
-        prepared = model.prepare(RunInput(token_ids=tuple(map(tuple, rows))))
+    ) -> tuple[str, bytes | None]:
+        """The run of what was generated, by the way of every run: its id, and the message of the step that it gives."""
+        prepared = model.prepare(RunInput(token_ids=generation.rows()))
         prepared = model.edited(prepared, edits, sources.ids.__getitem__)
         prepared = dataclasses.replace(prepared, sources=tuple(sources.runs.values()))
-        return self._prepared_runs.completed(model, prepared, caller, tells_place=False)[0]
+        run_id, run = self._prepared_runs.completed(model, prepared, caller, tells_place=False)
+        if generation.is_finished:
+            return run_id, None
+        assert isinstance(run.llm, TransformerLensTransparentLlm), "nothing else begins a generation"
+        last = partial(generation.last_logits, run.llm.values().capture)
+        choices = self._chosen(generation, self._passes.computed(model, last, 1, caller))
+        return run_id, self._told(generation, choices)
 
 
 def _begun(model: ServedModel, rows: _Rows, settings: GenerationSettings, edits: Sequence[Intervention]) -> Generation:
@@ -114,3 +140,14 @@ def _begun(model: ServedModel, rows: _Rows, settings: GenerationSettings, edits:
         raise NotSupportedError(f"{type(model.llm).__name__} cannot go on with texts")
     generation: Generation = begin(rows, settings, edits)
     return generation
+
+
+@contextmanager
+def _ended() -> Iterator[list[Future[Sequence[torch.Tensor]]]]:
+    """Work that is in this list at the end of the block is not begun, or has come to its end: where nobody waits for it
+    any more, that is no later than the end of a layer."""
+    begun: list[Future[Sequence[torch.Tensor]]] = []
+    try:
+        yield begun
+    finally:
+        wait([future for future in begun if not future.cancel()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from transparent_llm_server.events import current
@@ -22,6 +23,10 @@ class Passes:
 
     def computed(self, model: ServedModel, work: Callable[[], _Result], cost: int, caller: Caller) -> _Result:
         """On the model thread, when this flow has its turn, and as long as the client is there."""
+        return caller.result_of(self.begun(model, work, cost, caller))
+
+    def begun(self, model: ServedModel, work: Callable[[], _Result], cost: int, caller: Caller) -> Future[_Result]:
+        """As `computed`, but not waited for."""
         caller.require_there()
         wait = self._engine.work_events.begin_wait("run")
 
@@ -30,7 +35,7 @@ class Passes:
             with self._engine.work_events.forward(model.name, model.description.device, [wait]):
                 return caller.while_there(work)
 
-        return caller.result_of(self._engine.submit(compute, caller.flow, cost))
+        return self._engine.submit(compute, caller.flow, cost)
 
     def count(self, cost: int) -> None:
         """So many positions were computed for the call that is under way."""

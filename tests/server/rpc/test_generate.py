@@ -83,6 +83,26 @@ def test_others_have_their_turn_between_steps(monkeypatch: pytest.MonkeyPatch) -
     assert order.count("step") == 8
 
 
+def test_the_next_step_is_computed_while_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed, n = threading.Event(), 0
+
+    def compute(work: Callable[[], Any]) -> Any:
+        nonlocal n
+        n += 1
+        if n == 2:
+            computed.set()
+        return work()
+
+    def tell(work: Callable[[], Any]) -> Any:
+        assert computed.wait(SOON)
+        return work()
+
+    around(monkeypatch, compute)
+    around(monkeypatch, tell, "told")
+    with running() as server, RemoteTransparentLlm(server.address) as llm:
+        assert len(list(llm.generate_tokens([[1, 2]], 3))) == 3
+
+
 @pytest.mark.parametrize("why", ["left", "late"])
 def test_a_client_that_is_gone_frees_what_was_remembered(
     monkeypatch: pytest.MonkeyPatch, remembered: GenerationBytes, why: str
@@ -150,7 +170,10 @@ def test_positions_are_counted(positions: list[int]) -> None:
         assert positions == [3, 1, 1, 1, 6]
         positions.clear()
         list(llm.generate_tokens([[1, 2, 3]], 4, edits=[zero(head(0, 0))]))
-        assert positions == [3, 4, 5, 6, 6]
+        assert positions == [3, 4, 5, 6]  # the last step is the run
+        positions.clear()
+        list(llm.generate_tokens([[3, 2, 1]], 1))
+        assert positions == [3]
 
 
 def test_positions_are_of_the_owners_quota_and_what_is_left_is_given_back(tmp_path: Path) -> None:
@@ -189,13 +212,14 @@ def test_a_call_that_asks_for_its_place_is_answered_all_the_same(monkeypatch: py
     around(monkeypatch, wait, "chosen")
     with running() as server, grpc.insecure_channel(server.address) as channel:
         asked = request(max_new_tokens=1)
+        asked.prompts.append(asked.prompts[0])
         answer = stub(channel).Generate(asked, metadata=[(QUEUE_POSITION_HEADER, "")], timeout=SOON)
         assert reached.wait(SOON)  # its step was computed
         with held(server._engine):
             goes_on.set()
-            assert len(next(answer).tokens) == 1
+            assert len(next(answer).tokens) == 2
             wait_until(lambda: server._engine.queued_runs == 1)  # its run, behind another piece of work
-        assert len(next(answer).run.rows) == 1
+        assert len(next(answer).run.rows) == 2
 
 
 class Breaking(Listener):
@@ -287,7 +311,7 @@ def test_an_older_server_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def around(monkeypatch: pytest.MonkeyPatch, step: Callable[[Callable[[], Any]], Any], name: str = "logits") -> None:
-    """Do this at each step, which is given what it does: on the model thread, or `chosen` on that of the call."""
+    """Do this at each step, which is given what it does: `logits` on the model thread, the others on the call's own."""
     work = getattr(Generation, name)
     monkeypatch.setattr(Generation, name, lambda *given: step(lambda: work(*given)))
 

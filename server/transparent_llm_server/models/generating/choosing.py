@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,14 @@ class Chooser:
         Raises:
             NotSupportedError: they are no numbers.
         """
-        if not bool(logits.amax().isfinite()):  # NaN, or infinite
+        likeliest = int(logits.argmax())
+        if not math.isfinite(logits[likeliest]):  # which is NaN if any is
             raise NotSupportedError(
                 f"the logits after the last token of row {row} are not finite, so no next token can be chosen; run "
                 "these tokens to see where that begins"
             )
         if self._settings.temperature == 0:
-            return int(logits.argmax())
+            return likeliest
         drawn = torch.multinomial(self.probabilities(logits), 1, generator=self._generators[row])
         return int(drawn)
 

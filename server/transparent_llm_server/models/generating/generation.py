@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from transparent_llm.generation import GenerationSettings, NextToken, Step, require_movable
+from transparent_llm.generation import Finished, GenerationSettings, NextToken, Step, require_movable
 from transparent_llm.interventions import Intervention
 from transparent_llm_server.models.forward.batch import Batch, run_together
 from transparent_llm_server.models.forward.bridge import BridgedModel
@@ -18,8 +19,19 @@ from transparent_llm_server.models.generating.remembering import RememberedRow, 
 from transparent_llm_server.models.interventions.rewriting import Edits
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The next token of a row, chosen but not told yet."""
+
+    token_id: int
+    finished: Finished | None
+    logits: torch.Tensor
+    """By which it was chosen [d_vocab]."""
+
+
 class Generation:
-    """One, checked; no step of it was computed yet. Its steps: `chosen(logits())` while it is not finished.
+    """One, checked; no step of it was computed yet. Its steps: `told(chosen(logits()))` until the run comes next, whose
+    last logits choose the last tokens of those that are not finished by then.
 
     Rows are computed one by one, each as if it were alone, by passes that remember; with edits all of them whole, in
     the passes that a run of them with these edits would have.
@@ -53,12 +65,27 @@ class Generation:
         self._at = model.edits.check()
         self._remembered: list[RememberedRow] | None = None
         if not edits and remembers(model):
-            self._remembered = [RememberedRow(model, self._at) for _ in rows]
+            more = settings.max_new_tokens - 1
+            self._remembered = [RememberedRow(model, self._at, len(row) + more) for row in rows]
 
     @property
     def is_finished(self) -> bool:
         """Whether no row goes on."""
         return not self._going_on
+
+    @property
+    def run_is_next(self) -> bool:
+        """Whether `rows` are to be run now: none goes on, or all that do have one token more at the most, and the next
+        step would compute what the run computes, to the bit."""
+        is_last = all(len(self._new[row]) == self._settings.max_new_tokens - 1 for row in self._going_on)
+        return is_last and (self.is_finished or self._steps_are_runs)
+
+    @property
+    def _steps_are_runs(self) -> bool:
+        """Whether a step is the run of the rows as they are: with edits, or where nothing is remembered of a row."""
+        if self._edits:
+            return True
+        return len(self._prompts) == 1 and (self._remembered is None or self._remembered[0].is_empty)
 
     @property
     def cache_bytes(self) -> int:
@@ -97,8 +124,8 @@ class Generation:
             for row, (prompt, new) in enumerate(zip(self._prompts, self._new, strict=True))
         )
 
-    def logits(self) -> torch.Tensor:
-        """Of the next token of each row that is not finished [row d_vocab], float32 on the CPU.
+    def logits(self) -> Sequence[torch.Tensor]:
+        """Of the next token of each row that is not finished [d_vocab], float32 on the CPU.
 
         Raises:
             NotFoundError: MODEL_CHANGED.
@@ -118,15 +145,25 @@ class Generation:
                 self._model.edits.require_unchanged(self._at)
                 (capture,) = run_together(self._model, [self._batch([rows[row]])])
                 found.append(self._last(capture, [0], [rows[row]])[0])
-        return torch.stack(found)
+        return found
 
-    def chosen(self, logits: torch.Tensor) -> Step:
-        """The next token of each row that is not finished, by its logits. Any thread.
+    def last_logits(self, run: Capture) -> Sequence[torch.Tensor]:
+        """As `logits`, out of the run of `rows`.
+
+        Raises:
+            NotFoundError: MODEL_CHANGED.
+        """
+        self._model.edits.require_unchanged(self._at)
+        return self._last(run, self._going_on, self.rows())
+
+    def chosen(self, logits: Sequence[torch.Tensor]) -> tuple[Choice | None, ...]:
+        """The next token of each row, by the logits of those that are not finished; None of the others. Any thread.
+        From here on the next step can be computed.
 
         Raises:
             NotSupportedError: logits that are not finite.
         """
-        found: list[NextToken | None] = [None] * len(self._prompts)
+        found: list[Choice | None] = [None] * len(self._prompts)
         for row, of_row in zip(tuple(self._going_on), logits, strict=True):
             token = self._chooser.token(row, of_row)
             self._new[row].append(token)
@@ -134,22 +171,31 @@ class Generation:
             if finished is not None:
                 self._going_on.remove(row)
                 if self._remembered is not None:
-                    self._remembered[row] = RememberedRow(self._model, self._at)  # which frees what was remembered
-            logprobs = of_row.log_softmax(0)
-            top = logprobs.topk(min(self._settings.top_logprobs, len(logprobs)))
-            (text,) = self._tokenization.strings([token])
-            told = (tuple(top.indices.tolist()), tuple(top.values.tolist()))
-            found[row] = NextToken(token, text, float(logprobs[token]), finished, *told)
-        return Step(tuple(found))
+                    self._remembered[row].forget()
+            found[row] = Choice(token, finished, of_row)
+        return tuple(found)
+
+    def told(self, choices: Sequence[Choice | None]) -> Step:
+        """What is told of them. Any thread, also while the next step is computed."""
+        return Step(tuple(None if choice is None else self._told(choice) for choice in choices))
+
+    def _told(self, choice: Choice) -> NextToken:
+        logprobs, n_top = choice.logits.log_softmax(0), min(self._settings.top_logprobs, len(choice.logits))
+        (text,) = self._tokenization.strings([choice.token_id])
+        found = NextToken(choice.token_id, text, float(logprobs[choice.token_id]), choice.finished)
+        if not n_top:
+            return found
+        top = logprobs.topk(n_top)
+        return found._replace(top_ids=tuple(top.indices.tolist()), top_logprobs=tuple(top.values.tolist()))
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> Batch:
         return Batch(*self._tokenization.pad(rows))
 
-    def _last(self, capture: Capture, of: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _last(self, capture: Capture, of: Sequence[int], rows: Sequence[Sequence[int]]) -> Sequence[torch.Tensor]:
         """The logits at the last token of some rows of a capture."""
         at = list(of), [len(rows[row]) - 1 for row in of]
         everything = range(self._model.d_vocab)
-        return self._model.unembed(capture.residual_out[at], normalize=True, tokens=everything).float().cpu()
+        return list(self._model.unembed(capture.residual_out[at], normalize=True, tokens=everything).float().cpu())
 
     def _require_edits(self) -> None:
         """They are of places that the prompts have, and can still be made in the last step."""

@@ -28,12 +28,17 @@ _PROBE = 16
 class RememberedRow:
     """One row that grows, with the keys and values of the tokens that the model has read of it."""
 
-    def __init__(self, model: BridgedModel, generation: int) -> None:
-        """`generation`: of the weights, which all passes must have."""
-        self._model, self._generation = model, generation
+    def __init__(self, model: BridgedModel, generation: int, most: int) -> None:
+        """`generation`: of the weights, which all passes must have. `most`: tokens that the model will read of it."""
+        self._model, self._generation, self._most = model, generation, most
         self._cache: object | None = None
         self._n_read = 0
         self._few_logits: dict[str, int] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is remembered."""
+        return self._cache is None
 
     def n_new(self, n_tokens: int) -> int:
         """How many tokens the next pass reads, of a row that has so many by then."""
@@ -46,11 +51,11 @@ class RememberedRow:
             NotFoundError: MODEL_CHANGED.
             AbandonedError: nobody waits for them any more.
         """
-        from transformers import DynamicCache
+        from transparent_llm_server.models.generating.room import cache_with_room
 
         model = self._model
         if not self._goes_on(len(token_ids)):
-            self._cache, self._n_read = DynamicCache(config=model.text_config), 0
+            self._cache, self._n_read = cache_with_room(model.text_config, self._most), 0
         new = torch.tensor([token_ids[self._n_read :]], device=model.device)
         mask = torch.ones((1, len(token_ids)), dtype=torch.int64, device=model.device)
         cache, self._cache = self._cache, None  # a pass that does not end leaves it half grown
@@ -61,6 +66,10 @@ class RememberedRow:
         self._cache, self._n_read = cache, len(token_ids)
         logits: torch.Tensor = found.logits[0, -1].float().cpu()
         return logits
+
+    def forget(self) -> None:
+        """Free what is remembered."""
+        self._cache = None
 
     def _goes_on(self, n_tokens: int) -> bool:
         """Whether a row of so many tokens is computed as the remembered part of it was."""
@@ -83,7 +92,7 @@ def remembers(model: BridgedModel) -> bool:
 def _is_same(model: BridgedModel) -> bool:
     n_tokens = min(_PROBE, *model.regimes.borders, model.d_vocab)
     ids, generation = list(range(n_tokens)), model.edits.check()
-    row = RememberedRow(model, generation)
+    row = RememberedRow(model, generation, n_tokens)
     try:
         steps = [row.logits(ids[:n]) for n in range(max(1, n_tokens - 3), n_tokens + 1)]
         with model.plain(generation) as plain:
