@@ -31,7 +31,7 @@ class RemoteCircuits(Connected):
     def read_circuits(self, name: str, *arguments: int | str, axes: Mapping[str, slice]) -> torch.Tensor | Any:
         """One read, of the model that was run last or, before any run, of the one that is served. It belongs to the
         caller, who may write to it; what is kept of it is of that model's digest."""
-        self._shared.models.require("circuits")
+        self._shared.models.require("matching_scores" if "qk" in arguments else "circuits")
         model = self._model_of_weights()
         digest = self._runs.digest or model.digest
         request = requests.of_weights(name, self._model, digest, *arguments, form=Form(tuple(axes.items())))
