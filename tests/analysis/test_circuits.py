@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 import torch
+from transformer_lens import FactoredMatrix
 from transformer_lens.model_bridge import TransformerBridge
 
 from support.models.families import (
@@ -24,7 +25,7 @@ from support.models.families import (
 from support.servers.servers import running, served, tiny
 from support.servers.stub import stub
 from transparent_llm import RemoteTransparentLlm
-from transparent_llm.analysis.circuits import composition_scores
+from transparent_llm.analysis.circuits import OF_HEAD, composition_scores
 from transparent_llm.errors import (
     IndexOutOfRangeError,
     InvalidRequestError,
@@ -130,6 +131,13 @@ def test_weights_and_scores_are_those_of_plain_weights(family: str) -> None:
             eigenvalues = torch.linalg.eigvals(embedding @ heads[layer][head].v @ heads[layer][head].o @ unembedding.T)
             wanted_score = float(eigenvalues.real.sum() / eigenvalues.abs().sum())
             assert float(copying[layer, head]) == pytest.approx(wanted_score, abs=2e-5)
+    matching = llm.copying_scores("qk").scores
+    for layer in range(N_LAYERS):
+        for head, of_head in enumerate(heads[layer]):
+            whole = FactoredMatrix(embedding @ of_head.q, of_head.k.T @ embedding.T)
+            for eigenvalues in (whole.eigenvalues, torch.linalg.eigvals(whole.AB)):
+                wanted_score = float(eigenvalues.real.sum() / eigenvalues.abs().sum())
+                assert float(matching[layer, head]) == pytest.approx(wanted_score, abs=2e-5)
     assert torch.equal(torch.get_rng_state(), state), "reading takes nothing from the caller's generator"
 
 
@@ -174,7 +182,9 @@ def test_a_remote_model_says_the_same_without_a_run(remote: RemoteTransparentLlm
     local = tiny()
     for kind in KINDS:
         assert torch.equal(remote.composition_scores(kind).scores.nan_to_num(), _filled(local, kind))
-    assert torch.equal(remote.copying_scores().scores, local.copying_scores().scores)
+    for circuit in OF_HEAD:
+        assert torch.equal(remote.copying_scores(circuit).scores, local.copying_scores(circuit).scores)
+    assert (remote.copying_scores("qk").scores != remote.copying_scores().scores).all()
     for got, wanted in zip(remote.head_weights(-1, 2), local.head_weights(1, -2), strict=True):
         assert torch.equal(got, wanted)
 
@@ -203,6 +213,8 @@ def test_what_cannot_be_is_said_with_its_numbers(remote: RemoteTransparentLlm) -
             llm.head_weights(-3, 0)
         with pytest.raises(InvalidRequestError, match='kind must be one of "q", "k", "v", got \'o\''):
             llm.composition_scores("o")
+        with pytest.raises(InvalidRequestError, match='circuit must be one of "ov", "qk", got \'q\''):
+            llm.copying_scores("q")
         with pytest.raises(InvalidRequestError, match="layers must be a slice"):
             llm.composition_scores("q", layers=1)  # type: ignore[arg-type]  # what is tested
         with pytest.raises(InvalidRequestError, match="its step is -1"):
@@ -238,7 +250,7 @@ def test_an_index_that_is_absent_is_asked_for() -> None:
 
 def test_work_is_in_steps_and_ends_where_nobody_waits(demo: TransformerLensTransparentLlm) -> None:
     values = ModelValues(demo.bridged)
-    for value in (values.composition_scores("k"), values.copying_scores()):
+    for value in (values.composition_scores("k"), values.copying_scores("qk")):
         (piece,) = value.pieces(1)
         next(iter(piece.steps()))()
         with cancellable(lambda: False), pytest.raises(AbandonedError):

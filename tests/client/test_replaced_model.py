@@ -10,7 +10,7 @@ import torch
 
 from support.models.families import FAMILIES, build_model, build_tokenizer
 from support.models.reference import HuggingFaceReference
-from support.servers.servers import running, tiny
+from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InternalError, NotFoundError
 from transparent_llm.testing import serve_in_process
@@ -36,6 +36,7 @@ READS: list[Callable[[RemoteTransparentLlm], object]] = [
     lambda llm: llm.unembed(torch.ones(64), normalize=True),
     lambda llm: llm.neuron_output(0, 1),
     lambda llm: llm.tokens_to_strings(torch.tensor([1, 2])),
+    lambda llm: llm.copying_scores(),
 ]
 
 
@@ -63,6 +64,29 @@ def test_before_any_run_whichever_model_is_served_will_do(
         read(llm)
         replace(server)
         read(llm)
+
+
+def test_circuits_that_are_kept_are_of_the_model_that_is_asked() -> None:
+    watcher = Watcher()
+    with running(watcher) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        for _ in range(2):
+            llm.copying_scores()
+        assert watcher.names.count("CopyingScores") == 1
+        replace(server)
+        for _ in range(2):
+            llm.copying_scores()  # before any run: of the new model
+        assert [request.model_digest for request in watcher.requests][1:] == [OTHER]
+        assert watcher.names.count("CopyingScores") == 2
+
+
+def test_circuits_of_a_run_whose_model_is_gone_are_those_that_are_kept_or_an_error(server: Server) -> None:
+    with RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        llm.run_tokens(ROWS)
+        kept = llm.copying_scores().scores
+        replace(server)
+        assert torch.equal(llm.copying_scores().scores, kept)  # of the model that ran
+        with pytest.raises(NotFoundError, match="a different model is now served under this name"):
+            llm.head_weights(0, 0)
 
 
 def test_a_kept_run_of_the_model_before_is_no_run_of_the_one_after(server: Server) -> None:

@@ -247,9 +247,9 @@ def something_else(path: Path) -> None:
     path.write_bytes(b"this is no such file, but it is long enough to be taken for one" * 10)
 
 
-def one_byte_changed(path: Path) -> None:
+def one_byte_changed(path: Path, at: int = -1000) -> None:
     data = bytearray(path.read_bytes())
-    data[-1000] ^= 1
+    data[at] ^= 1
     path.write_bytes(data)
 
 
@@ -456,3 +456,63 @@ def test_another_client_finds_experts_in_the_folder(tmp_path: Path) -> None:
                 assert_right(llm, local, layer=0)
         assert weight_calls(watcher) == ["NeuronOutputs"] * 4
     assert len(files_in(tmp_path)) == 4
+
+
+# Of heads
+
+
+def read_all(llm: Any) -> list[torch.Tensor]:
+    """Of each kind, also of a part of it."""
+    part = llm.composition_scores("k", layers=slice(0, 1)).scores
+    return [*llm.head_weights(1, 2), llm.composition_scores("k").scores, part, llm.copying_scores().scores]
+
+
+CIRCUIT_CALLS = ["CompositionScores", "HeadWeights", "CompositionScores", "CopyingScores"]
+
+
+def circuit_calls(watcher: Watcher) -> list[str]:
+    return [name for name in watcher.names if name in CIRCUIT_CALLS]
+
+
+def assert_same(got: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
+    for one, other in zip(got, wanted, strict=True):
+        assert one.shape == other.shape
+        assert torch.equal(one.nan_to_num(nan=7.0), other.nan_to_num(nan=7.0))
+
+
+def test_circuits_of_heads_come_once_and_what_the_caller_writes_harms_no_later_read() -> None:
+    wanted, watcher = read_all(tiny()), Watcher()
+    with running(watcher) as server, RemoteTransparentLlm(server.address, timeout_s=30) as llm:
+        for each in (llm, llm.copy(), llm):
+            got = read_all(each)
+            assert_same(got, wanted)
+            for tensor in got:
+                tensor.zero_()
+        llm.run_tokens(ROWS)  # of the same model: it changes nothing
+        assert_same(read_all(llm), wanted)
+        assert circuit_calls(watcher) == CIRCUIT_CALLS
+        llm.composition_scores("q")  # another question
+        assert circuit_calls(watcher) == [*CIRCUIT_CALLS, "CompositionScores"]
+
+
+def test_with_no_room_circuits_are_asked_for_again() -> None:
+    with watched(weights_bytes=0) as (llm, watcher):
+        for _ in range(2):
+            llm.copying_scores()
+        assert circuit_calls(watcher) == ["CopyingScores"] * 2
+
+
+def test_another_client_finds_scores_of_heads_in_the_folder(tmp_path: Path) -> None:
+    wanted, watcher = read_all(tiny()), Watcher()
+    with running(watcher) as server:
+        for _ in range(2):
+            with opened(server, weights_dir=tmp_path) as llm:
+                assert_same(read_all(llm), wanted)
+        assert circuit_calls(watcher) == [*CIRCUIT_CALLS, "HeadWeights"]
+        files = files_in(tmp_path)
+        assert {path.parent.name for path in files} == {tiny().describe().digest}
+        for path in files:
+            one_byte_changed(path, -1)
+        with opened(server, weights_dir=tmp_path) as llm:
+            assert_same(read_all(llm), wanted)
+        assert circuit_calls(watcher)[5:] == CIRCUIT_CALLS

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from transparent_llm.analysis.dataset.chunks import Bounds, Chunk, Sentence, chunks
-from transparent_llm.analysis.dataset.file import GrowingFile
+from transparent_llm.analysis.dataset.file import GrowingFile, identity_of
 from transparent_llm.analysis.dataset.positions import Positions
 from transparent_llm.analysis.dataset.rows import ChunkReader, Rows, Wanted
 from transparent_llm.analysis.dataset.site import ReadSpec, sites
@@ -191,11 +191,9 @@ class Activations:
 
     def _recipe(self) -> str:
         """What makes the same rows of the same sentences."""
-        describe = getattr(self._llm, "describe", None)
-        model = describe().digest if callable(describe) else str(self._llm.model_info())
         return json.dumps(
             {
-                "model": model,
+                "model": identity_of(self._llm),
                 "reads": list(self.names),
                 "positions": self._wanted.positions.which,
                 "dtype": str(self._wanted.dtype),

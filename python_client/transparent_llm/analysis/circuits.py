@@ -34,6 +34,8 @@ CIRCUITS = ("head_weights", "composition_scores", "copying_scores")
 """What can be read of heads without a run."""
 
 KINDS = ("q", "k", "v")
+OF_HEAD = ("ov", "qk")
+"""The circuits of one head."""
 
 
 class HeadWeights(NamedTuple):
@@ -160,23 +162,31 @@ def composition_scores(
     return CompositionScores(f"{kind.upper()}-composition of heads", described, scores)
 
 
-def copying_scores(llm: TransparentLlm) -> HeadScores:
-    """How much each head makes the tokens that it attends to more likely: `score` [layer head], from -1 to 1.
+def copying_scores(llm: TransparentLlm, circuit: str = "ov") -> HeadScores:
+    """How much each head copies, or attends to tokens that are the same as its own: `score` [layer head], from -1 to 1.
 
-    sum(Re(e)) / sum(|e|) over the eigenvalues e of W_E v o W_U [d_vocab d_vocab] (Elhage et al. 2021): near 1 a head
-    copies, near -1 it suppresses what it attends to. W_E and W_U are as the model has them: gains of norms are not
-    folded in. NaN where all eigenvalues are 0. No run is needed.
+    sum(Re(e)) / sum(|e|) over the eigenvalues e of a head's circuit from tokens to tokens [d_vocab d_vocab] (Elhage et
+    al. 2021, which looks at both). "ov": of W_E v o W_U; near 1 a head makes what it attends to more likely, near -1
+    less. "qk", the matching score: of W_E q k.T W_E.T; near 1 a head attends to tokens that are the same as the one it
+    is at, near -1 it turns from them. W_E and W_U are as the model has them: gains of norms are not folded in. What the
+    head reads of earlier heads is not part of it (an induction head matches by that, see `composition_scores`), nor are
+    positions: neither embeddings of them nor rotations, which are as if all tokens stood at one place. NaN where all
+    eigenvalues are 0. No run is needed.
 
     Args:
         llm: Any model whose weights can be read.
+        circuit: "ov" or "qk".
 
     Raises:
+        InvalidRequestError: another circuit.
         NotSupportedError: as `head_weights`, of any layer; or its embedding is not of d_model numbers.
         TooLargeError: more work than the server does for one answer.
     """
-    tensor = _reader(llm).read_circuits("copying_scores", axes={})
+    checked_choice("circuit", circuit, OF_HEAD)
+    tensor = _reader(llm).read_circuits("copying_scores", circuit, axes={})
     axes = (Axis("layer", range(tensor.shape[0])), Axis("head", range(tensor.shape[1])))
-    return HeadScores("copying scores of heads", axes, {"score": OnAxes(tensor, ("layer", "head"))})
+    title = "copying scores of heads" if circuit == "ov" else "matching scores of heads"
+    return HeadScores(title, axes, {"score": OnAxes(tensor, ("layer", "head"))})
 
 
 def _reader(llm: TransparentLlm) -> ReadsCircuits:

@@ -6,8 +6,12 @@ models (2023), and Neuroscope (Nanda 2022): the places of largest activation, wi
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -15,9 +19,11 @@ from jaxtyping import Float
 from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.dataset.chunks import RUNS_PER_CHUNK, Bounds, Sentence, chunks
 from transparent_llm.analysis.dataset.examples import TopActivations
+from transparent_llm.analysis.dataset.file import identity_of
 from transparent_llm.analysis.dataset.measured import Measured
 from transparent_llm.analysis.dataset.positions import ALL, Positions
 from transparent_llm.analysis.dataset.rows import ChunkReader, Wanted
+from transparent_llm.analysis.dataset.scan_file import ScanFile, Scanned
 from transparent_llm.analysis.dataset.top_places import TopPlaces
 from transparent_llm.analysis.progress import Bar, Report
 from transparent_llm.analysis.uncut import require_uncut
@@ -31,6 +37,8 @@ MOST_ELEMENTS = 2**26
 """Values of places and their neighbours that are kept, of all items together: 800 MB with their tokens."""
 
 _MOST_BYTES = 2**30
+_LARGEST_PLACE_BYTES = 40
+"""In a file, of a place without neighbours."""
 
 
 def top_activations(
@@ -45,13 +53,14 @@ def top_activations(
     once_per_text: bool = True,
     max_sentences: int = 256,
     max_tokens: int = 4096,
+    file: str | os.PathLike[str] | None = None,
     progress: bool | Report | None = None,
 ) -> TopActivations:
     """Where in a data set each neuron of a layer, each head, or each of some directions is most active.
 
     Texts are run in chunks, similar lengths together, and of each item only the best places so far are kept, so that
-    memory is bounded however many texts there are. The current run of `llm` stays what it is. For what was found before
-    an interruption, use `top_activations_by_part`.
+    memory is bounded however many texts there are. The current run of `llm` stays what it is. To go on after an
+    interruption, name a `file`; to see what was found so far, use `top_activations_by_part`.
 
     Args:
         llm: Any model.
@@ -65,6 +74,9 @@ def top_activations(
         once_per_text: Of each text only the place where an item is largest. False: all places.
         max_sentences: In a chunk.
         max_tokens: In a chunk, of which text counts with its bytes of UTF-8; of heads divided by their number.
+        file: Where what was found so far is kept after each chunk: after an interruption the same call goes on from
+            there, and gives exactly what it would have given without. It stays; a call for the same then runs nothing,
+            and goes on where texts were added after a whole chunk. None: nowhere.
         progress: A function that is given the number of texts that are done, and of all (or None); a bar (True), none
             (False), or a bar if someone watches (None).
 
@@ -72,7 +84,8 @@ def top_activations(
         Of equal values the one that comes first in the data set.
 
     Raises:
-        InvalidRequestError: an argument that cannot be, or no text.
+        InvalidRequestError: an argument that cannot be, or no text; the file cannot be written, is damaged, or is of
+            another model, other texts or another question.
         IndexOutOfRangeError: no such layer, head or neuron.
         NotSupportedError: the layer has no such thing.
     """
@@ -87,6 +100,7 @@ def top_activations(
         once_per_text=once_per_text,
         max_sentences=max_sentences,
         max_tokens=max_tokens,
+        file=file,
         progress=progress,
     )
     last = next(found)
@@ -107,6 +121,7 @@ def top_activations_by_part(
     once_per_text: bool = True,
     max_sentences: int = 256,
     max_tokens: int = 4096,
+    file: str | os.PathLike[str] | None = None,
     progress: bool | Report | None = None,
 ) -> Iterator[TopActivations]:
     """As `top_activations`, but given again after each chunk: what was found in all texts so far. A loop that is left
@@ -120,7 +135,9 @@ def top_activations_by_part(
         if integer(name, limit) < 1:
             raise InvalidRequestError(f"{name} must be at least 1, got {limit}", metadata={"argument": name})
     measured = Measured.of(llm, site, items, directions)
-    return _found(llm, texts, measured, _Kept(k, context, once_per_text), max_sentences, max_tokens, progress)
+    wanted = _Kept(k, context, once_per_text, Bounds(max_sentences, max_tokens))
+    kept_in = None if file is None else wanted.file(Path(file), llm, measured)
+    return _found(llm, texts, measured, wanted, kept_in, progress)
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,7 @@ class _Kept:
     k: int
     context: int
     once_per_text: bool
+    bounds: Bounds
 
     def none_yet(self, n_items: int) -> TopPlaces:
         """Raises InvalidRequestError where so many items are too many."""
@@ -139,23 +157,48 @@ class _Kept:
             )
         return TopPlaces(n_items, self.k, self.context, once_per_sentence=self.once_per_text)
 
+    def file(self, path: Path, llm: TransparentLlm, measured: Measured) -> ScanFile:
+        """That keeps what is found by this question to this model."""
+        recipe = {
+            "model": identity_of(llm),
+            **measured.recipe(),
+            "k": int(self.k),
+            "context": int(self.context),
+            "once_per_text": bool(self.once_per_text),
+            "max_sentences": int(self.bounds.sentences),
+            "max_tokens": int(self.bounds.tokens),
+        }
+        return ScanFile(path, json.dumps(recipe), MOST_ELEMENTS * _LARGEST_PLACE_BYTES)
+
+    def before(self, file: ScanFile | None) -> Scanned | None:
+        """What an earlier call has found."""
+        return None if file is None else file.load(self.k, self.context, once_per_sentence=self.once_per_text)
+
 
 def _found(
     llm: TransparentLlm,
     texts: Iterable[Sentence],
     measured: Measured,
     wanted: _Kept,
-    max_sentences: int,
-    max_tokens: int,
+    file: ScanFile | None,
     progress: bool | Report | None,
 ) -> Iterator[TopActivations]:
-    bounds = Bounds(max_sentences, max_tokens)
+    bounds, n_sites = wanted.bounds, len(measured.sites)
     reader = ChunkReader(llm.copy(), Wanted(measured.sites, Positions(ALL), None, bounds, _MOST_BYTES))
-    of_chunks = Bounds(max_sentences, max(1, max_tokens // (RUNS_PER_CHUNK * len(measured.sites))))
+    of_chunks = Bounds(bounds.sentences, max(1, bounds.tokens // (RUNS_PER_CHUNK * n_sites)))
     total = len(texts) if isinstance(texts, Sized) else None
-    kept, n_tokens = None, 0
+    before, digest, n_texts = wanted.before(file), hashlib.sha256(), 0
+    kept, n_tokens, n_before = (before.kept, before.n_tokens, before.n_texts) if before is not None else (None, 0, 0)
     with Bar("top activations", "texts", total, progress) as bar:
         for chunk in chunks(texts, of_chunks):
+            digest.update(chunk.digest.encode())
+            n_texts = chunk.stop
+            if before is not None and chunk.first < n_before:
+                bar.add(len(chunk.sentences))
+                if n_texts >= n_before:
+                    before.require_texts(n_texts, digest.hexdigest())
+                    yield _result(llm, measured, before)
+                continue
             rows = reader.read(chunk)
             numbers, values = measured.values(rows.values)
             if kept is None:
@@ -163,17 +206,27 @@ def _found(
             kept.add(values, rows)
             n_tokens += len(values)
             bar.add(len(chunk.sentences))
-            yield TopActivations(
-                measured,
-                numbers,
-                kept.values.clone(),
-                kept.sentences.clone(),
-                kept.positions.clone(),
-                kept.tokens.clone(),
-                kept.around.clone(),
-                chunk.stop,
-                n_tokens,
-                llm,
-            )
+            scanned = Scanned(numbers, kept, n_texts, n_tokens, digest.hexdigest())
+            if file is not None:
+                file.save(scanned)
+            yield _result(llm, measured, scanned)
+    if before is not None and n_texts < n_before:
+        before.require_texts(n_texts, digest.hexdigest())
     if kept is None:
         raise InvalidRequestError("there is no text")
+
+
+def _result(llm: TransparentLlm, measured: Measured, scanned: Scanned) -> TopActivations:
+    kept = scanned.kept
+    return TopActivations(
+        measured,
+        scanned.items,
+        kept.values.clone(),
+        kept.sentences.clone(),
+        kept.positions.clone(),
+        kept.tokens.clone(),
+        kept.around.clone(),
+        scanned.n_texts,
+        scanned.n_tokens,
+        llm,
+    )

@@ -82,7 +82,8 @@ class ClientConfig:
     """The most that is read ahead for code that walks heads, layers, positions or neurons. 0: nothing."""
 
     weights_bytes: int = 2**30
-    """Output vectors of neurons that are kept; a layer that takes more than a quarter of it is not."""
+    """Output vectors of neurons, weights of heads and scores made of them that are kept; a layer, or another
+    answer, that takes more than a quarter of it is not."""
 
     weights_dir: Path | None = None
     """A folder to keep them in beyond this process. Environment: TRANSPARENT_LLM_WEIGHTS_DIR. None: memory only."""

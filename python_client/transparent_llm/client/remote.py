@@ -61,8 +61,8 @@ class RemoteTransparentLlm(RemoteGenerating, RemoteSweeping, RemoteCircuits, Rem
         rerun: Run the sentences again when the server no longer has the run. False: raise `NotFoundError`.
         cache_bytes: Limit of the tensors of current runs that are kept. 0: keep nothing, read nothing ahead.
         read_ahead_bytes: The most that is read ahead for code that walks heads, layers or positions. 0: nothing.
-        weights_bytes: Limit of the output vectors of neurons that are kept.
-        weights_dir: Folder to keep those in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR, else none.
+        weights_bytes: Limit of the output vectors of neurons, weights of heads and scores of them that are kept.
+        weights_dir: Folder to keep vectors and scores in beyond this process. Default: TRANSPARENT_LLM_WEIGHTS_DIR.
         weights_dir_bytes: Limit of its files.
         shared_memory: Take large tensors through shared memory from a server of this host and user, if it agrees.
         max_bytes: The most that one value may take here; a larger one raises `TooLargeError` before it is sent.

@@ -1,8 +1,11 @@
-"""The output vectors of neurons, kept by the client under the model's digest: weights never change."""
+"""The output vectors of neurons and the circuits of heads, kept by the client under the model's digest: weights never
+change."""
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 
 import torch
 
@@ -21,13 +24,14 @@ _BLOCK_BYTES = 4 * 2**20
 
 
 class Weights:
-    """Rows of W_out, in memory and perhaps on disk. Shared by a client and its copies; nobody writes to them."""
+    """Rows of W_out, and what is read of heads without a run, in memory and perhaps on disk. Shared by a client and its
+    copies; nobody writes to them."""
 
     def __init__(self, calls: Calls) -> None:
         config = calls.config
         self._calls = calls
-        self._kept: ByteLimitedCache[Key, torch.Tensor] = ByteLimitedCache(
-            config.weights_bytes, lambda rows: rows.nbytes
+        self._kept: ByteLimitedCache[Key, tuple[torch.Tensor, ...]] = ByteLimitedCache(
+            config.weights_bytes, lambda tensors: sum(tensor.nbytes for tensor in tensors)
         )
         self._folder = WeightsFolder(config.weights_dir, config) if config.weights_dir is not None else None
         self._reads: dict[tuple[str, int, int], int] = {}
@@ -39,7 +43,7 @@ class Weights:
 
     def has_layer(self, model: ModelDescription, layer: int) -> bool:
         """Whether all output vectors of a layer are kept in memory now."""
-        return self._kept.get(Key(model.digest, layer, 0, model.d_ffn[layer])) is not None
+        return self._kept.get(Key.of_neurons(model.digest, layer, 0, model.d_ffn[layer])) is not None
 
     def rows(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
         """Output vectors of neurons `start` to before `stop` [n d_model], fetched once.
@@ -47,21 +51,22 @@ class Weights:
         Raises:
             DeadlineError: other threads' downloads took all of the time.
         """
-        whole = self._kept.get(Key(model.digest, layer, 0, model.d_ffn[layer]))
+        whole = self._kept.get(Key.of_neurons(model.digest, layer, 0, model.d_ffn[layer]))
         if whole is not None:
-            return whole[start:stop]
-        key = Key(model.digest, layer, start, stop)
+            return whole[0][start:stop]
+        key = Key.of_neurons(model.digest, layer, start, stop)
         timeout_s = self._calls.config.timeout_s
         if not self._lock.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX)):
             raise DeadlineError(f"other threads' weights took longer than {timeout_s:g} s; raise timeout_s")
         try:
-            rows = self._kept.get(key)
-            if rows is None:
-                rows = self._found(model, key)
-                self._kept.put(key, rows)
+            held = self._kept.get(key)
+            if held is None:
+                shape = (stop - start, model.info.d_model)
+                held = (self._found(key, shape, _dtype(model), lambda: self._fetch(model, layer, start, stop)),)
+                self._kept.put(key, held)
         finally:
             self._lock.release()
-        return rows
+        return held[0]
 
     def row_if_kept(self, model: ModelDescription, layer: int | None, neuron: int | None) -> torch.Tensor | None:
         """One output vector [d_model], if it need not be fetched, or if its neighbours are asked for one by one too."""
@@ -78,19 +83,36 @@ class Weights:
         self._reads[key] = self._reads.get(key, 0) + 1
         return self.rows(model, layer, *span)[position] if self._reads[key] > 1 else None
 
+    def of_heads(
+        self, key: Key, expected: Expected, fetch: Callable[[], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...]:
+        """What is read of heads without a run, fetched once. Scores are kept in the folder too, which are one tensor
+        whose shape is known; weights of heads in memory alone. Threads that ask at once may each fetch it."""
+        held = self._kept.get(key)
+        if held is None:
+            shape = tuple(expected.sizes.get(axis, 0) for axis in expected.dims)
+            if expected.parts or expected.dtype is None or not math.prod(shape):
+                held = fetch()
+            else:
+                held = (self._found(key, shape, expected.dtype, lambda: fetch()[0]),)
+            self._kept.put(key, held)
+        return held
+
     def _keeps(self, nbytes: int) -> bool:
         max_bytes = self._calls.config.max_bytes
         return self._kept.keeps(nbytes) and (max_bytes is None or nbytes <= max_bytes)
 
-    def _found(self, model: ModelDescription, key: Key) -> torch.Tensor:
+    def _found(
+        self, key: Key, shape: tuple[int, ...], dtype: torch.dtype, fetch: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
         """In the folder, or else at the server."""
         if self._folder is None:
-            return self._fetch(model, key.layer, key.start, key.stop)
-        rows = self._folder.load(key, (key.stop - key.start, model.info.d_model), _dtype(model))
-        if rows is None:
-            rows = self._fetch(model, key.layer, key.start, key.stop)
-            self._folder.save(key, rows)
-        return rows
+            return fetch()
+        tensor = self._folder.load(key, shape, dtype)
+        if tensor is None:
+            tensor = fetch()
+            self._folder.save(key, tensor)
+        return tensor
 
     def _fetch(self, model: ModelDescription, layer: int, start: int, stop: int) -> torch.Tensor:
         request = requests.neuron_outputs(model.info.name, model.digest, layer, slice(start, stop))

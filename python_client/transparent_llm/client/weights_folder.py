@@ -1,4 +1,4 @@
-"""Output vectors of neurons in files, for later processes: each server's in a folder of its own.
+"""Output vectors of neurons, and scores of heads, in files, for later processes: each server's in a folder of its own.
 
 A model's digest is what a server says, and one that lies could fill the place of another's model with its own values.
 So a server's folder is named by its address and by whom its certificate is trusted, and the model's within it.
@@ -39,12 +39,23 @@ _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Key(NamedTuple):
-    """Which output vectors a file holds."""
+    """Which weights, or scores made of weights alone, are kept."""
 
     digest: str
-    layer: int
-    start: int
-    stop: int
+    """Of the model that they are of."""
+
+    name: str
+    """Of a file."""
+
+    @classmethod
+    def of_neurons(cls, digest: str, layer: int, start: int, stop: int) -> Key:
+        """Output vectors of neurons `start` to before `stop` of a layer."""
+        return cls(digest, f"layer{layer}_{start}_{stop}")
+
+    @classmethod
+    def of_heads(cls, digest: str, method: str, request: bytes) -> Key:
+        """What a request for weights of heads brings: it has the arguments, and the slices."""
+        return cls(digest, f"{method}_{hashlib.sha256(request).hexdigest()}")
 
 
 class WeightsFolder:
@@ -99,7 +110,7 @@ class WeightsFolder:
     def _path(self, key: Key) -> Path:
         """For messages, and its last part for use."""
         assert DIGEST.fullmatch(key.digest), "what is no digest may be a path"
-        return self._folder / self._server() / key.digest / f"layer{key.layer}_{key.start}_{key.stop}.safetensors"
+        return self._folder / self._server() / key.digest / f"{key.name}.safetensors"
 
     def _server(self) -> str:
         """Names who is believed: an address, by whose certificate. Without TLS whoever answers there is."""
@@ -179,7 +190,7 @@ def _rows(file: FileIO, shape: Sequence[int], dtype: torch.dtype) -> torch.Tenso
         raise ValueError("it is not a regular file of this user alone")
     header_bytes = int.from_bytes(_read(file, 8), "little")
     if header_bytes > _LARGEST_HEADER or found.st_size != 8 + header_bytes + math.prod(shape) * dtype.itemsize:
-        raise ValueError("its size does not match the vectors")
+        raise ValueError("its size does not match what is kept in it")
     rows = torch.empty(tuple(shape), dtype=dtype)
     header = json.loads(_read(file, header_bytes))
     if not isinstance(header, dict) or header.get("rows") != _described(rows):

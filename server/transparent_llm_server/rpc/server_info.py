@@ -35,6 +35,7 @@ FEATURES = (
     "top_tokens",
     "sweep",
     "circuits",
+    "matching_scores",
     "sae_features",
     "gradients",
     "generate",

@@ -16,6 +16,7 @@ import torch
 
 from transparent_llm.analysis.dataset.chunks import Chunk
 from transparent_llm.analysis.whole_file import mode_of, replacing
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
 
 _RECIPE, _DIGEST, _SENTENCES = "recipe", "sentences_digest", "n_sentences"
@@ -62,7 +63,7 @@ class GrowingFile:
         if self._whole is None and path.exists():
             raise InvalidRequestError(f"{path} is no safetensors file; remove it or name another one")
         if self._whole is not None:
-            _require_same(path, self._whole.metadata.get(_RECIPE, ""), recipe)
+            require_same(path, self._whole.metadata.get(_RECIPE, ""), recipe)
 
     def has(self, chunk: Chunk) -> bool:
         """Whether its rows are there.
@@ -78,7 +79,7 @@ class GrowingFile:
         held = Held.of(path)
         if held is None:
             return False
-        _require_same(self._folder, held.metadata.get(_RECIPE, ""), self._recipe)
+        require_same(self._folder, held.metadata.get(_RECIPE, ""), self._recipe)
         if held.metadata.get(_DIGEST) != chunk.digest:
             raise InvalidRequestError(
                 f"{self._folder} has rows of other sentences than {chunk.first} to {chunk.stop - 1} are now; remove it "
@@ -126,8 +127,14 @@ class GrowingFile:
             raise InvalidRequestError(f"cannot write {self._path}: {self._folder} is no folder; remove it")
 
 
-def _require_same(path: Path, found: str, recipe: str) -> None:
-    """Raise if what is there was made in another way, naming what differs."""
+def identity_of(llm: TransparentLlm) -> str:
+    """What tells a model from all others: its digest, if it is known."""
+    describe = getattr(llm, "describe", None)
+    return str(describe().digest) if callable(describe) else str(llm.model_info())
+
+
+def require_same(path: Path, found: str, recipe: str) -> None:
+    """Raise InvalidRequestError if what is there was made in another way, naming what differs."""
     if found == recipe:
         return
     there, asked = _loaded(found), _loaded(recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,15 @@ class Measured:
             return f"neurons of layer {self.layer}"
         return f"heads of layer {self.layer}, by length of output" if self.kind == "head" else f"{self.sites[0].name}"
 
+    def recipe(self) -> dict[str, object]:
+        """What tells it from all others, as JSON has it; many numbers by their hash."""
+        rows = self.directions
+        return {
+            "sites": [site.name for site in self.sites] if self.kind != "head" else f"heads of layer {self.layer}",
+            "items": None if self.items is None else _named(self.items),
+            "directions": None if rows is None else hashlib.sha256(rows.contiguous().numpy().data).hexdigest(),
+        }
+
     def values(self, found: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...], Float[torch.Tensor, "row item"]]:
         """Of what was read: numbers of items, and their values in float32 at least.
 
@@ -104,6 +114,11 @@ class Measured:
         if self.directions is not None:
             return self.directions[number]
         return llm.neuron_output(self.layer, number) if self.kind == "neuron" and self.layer is not None else None
+
+
+def _named(items: tuple[int, ...]) -> str:
+    text = ",".join(map(str, items))
+    return text if len(items) <= 20 else f"{len(items)} with SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _directions(llm: TransparentLlm, given: Any) -> torch.Tensor:

@@ -16,7 +16,7 @@ from . import method_pb2 as transparent__llm_dot_v1_dot_method__pb2
 from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!transparent_llm/v1/circuits.proto\x12\x12transparent_llm.v1\x1a\x1ftransparent_llm/v1/method.proto\x1a\x1ftransparent_llm/v1/tensor.proto\"\xc0\x01\n\x12HeadWeightsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x05layer\x18\x02 \x01(\x05\x42\x0b\xa2\xbb\x18\x07\n\x05layerH\x00\x88\x01\x01\x12\x1d\n\x04head\x18\x03 \x01(\x05\x42\n\xa2\xbb\x18\x06\n\x04headH\x01\x88\x01\x01\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x32\n\x07options\x18\x0f \x01(\x0b\x32!.transparent_llm.v1.TensorOptionsB\x08\n\x06_layerB\x07\n\x05_head\"\xac\x01\n\x18\x43ompositionScoresRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x37\n\x04kind\x18\x02 \x01(\x0e\x32#.transparent_llm.v1.CompositionKindB\x04\xaa\xbb\x18\x00\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x32\n\x07options\x18\x0f \x01(\x0b\x32!.transparent_llm.v1.TensorOptions\"o\n\x14\x43opyingScoresRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x32\n\x07options\x18\x0f \x01(\x0b\x32!.transparent_llm.v1.TensorOptions*{\n\x0f\x43ompositionKind\x12 \n\x1c\x43OMPOSITION_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OMPOSITION_KIND_Q\x10\x01\x12\x16\n\x12\x43OMPOSITION_KIND_K\x10\x02\x12\x16\n\x12\x43OMPOSITION_KIND_V\x10\x03\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!transparent_llm/v1/circuits.proto\x12\x12transparent_llm.v1\x1a\x1ftransparent_llm/v1/method.proto\x1a\x1ftransparent_llm/v1/tensor.proto\"\xc0\x01\n\x12HeadWeightsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x05layer\x18\x02 \x01(\x05\x42\x0b\xa2\xbb\x18\x07\n\x05layerH\x00\x88\x01\x01\x12\x1d\n\x04head\x18\x03 \x01(\x05\x42\n\xa2\xbb\x18\x06\n\x04headH\x01\x88\x01\x01\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x32\n\x07options\x18\x0f \x01(\x0b\x32!.transparent_llm.v1.TensorOptionsB\x08\n\x06_layerB\x07\n\x05_head\"\xac\x01\n\x18\x43ompositionScoresRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x37\n\x04kind\x18\x02 \x01(\x0e\x32#.transparent_llm.v1.CompositionKindB\x04\xaa\xbb\x18\x00\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x32\n\x07options\x18\x0f \x01(\x0b\x32!.transparent_llm.v1.TensorOptions\"\xa7\x01\n\x14\x43opyingScoresRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x36\n\x07\x63ircuit\x18\x03 \x01(\x0e\x32\x1f.transparent_llm.v1.HeadCircuitB\x04\xaa\xbb\x18\x00\x12\x32\n\x07options\x18\x0f \x01(\x0b\x32!.transparent_llm.v1.TensorOptions*{\n\x0f\x43ompositionKind\x12 \n\x1c\x43OMPOSITION_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OMPOSITION_KIND_Q\x10\x01\x12\x16\n\x12\x43OMPOSITION_KIND_K\x10\x02\x12\x16\n\x12\x43OMPOSITION_KIND_V\x10\x03*U\n\x0bHeadCircuit\x12\x1c\n\x18HEAD_CIRCUIT_UNSPECIFIED\x10\x00\x12\x13\n\x0fHEAD_CIRCUIT_OV\x10\x01\x12\x13\n\x0fHEAD_CIRCUIT_QK\x10\x02\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -30,12 +30,16 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_HEADWEIGHTSREQUEST'].fields_by_name['head']._serialized_options = b'\242\273\030\006\n\004head'
   _globals['_COMPOSITIONSCORESREQUEST'].fields_by_name['kind']._options = None
   _globals['_COMPOSITIONSCORESREQUEST'].fields_by_name['kind']._serialized_options = b'\252\273\030\000'
-  _globals['_COMPOSITIONKIND']._serialized_start=606
-  _globals['_COMPOSITIONKIND']._serialized_end=729
+  _globals['_COPYINGSCORESREQUEST'].fields_by_name['circuit']._options = None
+  _globals['_COPYINGSCORESREQUEST'].fields_by_name['circuit']._serialized_options = b'\252\273\030\000'
+  _globals['_COMPOSITIONKIND']._serialized_start=663
+  _globals['_COMPOSITIONKIND']._serialized_end=786
+  _globals['_HEADCIRCUIT']._serialized_start=788
+  _globals['_HEADCIRCUIT']._serialized_end=873
   _globals['_HEADWEIGHTSREQUEST']._serialized_start=124
   _globals['_HEADWEIGHTSREQUEST']._serialized_end=316
   _globals['_COMPOSITIONSCORESREQUEST']._serialized_start=319
   _globals['_COMPOSITIONSCORESREQUEST']._serialized_end=491
-  _globals['_COPYINGSCORESREQUEST']._serialized_start=493
-  _globals['_COPYINGSCORESREQUEST']._serialized_end=604
+  _globals['_COPYINGSCORESREQUEST']._serialized_start=494
+  _globals['_COPYINGSCORESREQUEST']._serialized_end=661
 # @@protoc_insertion_point(module_scope)

@@ -187,16 +187,16 @@ def _gram(factor: torch.Tensor) -> torch.Tensor:
 
 class CopyingScores(Filled):
     """[layer head], or a part of it. The eigenvalues that are not 0 of W_E V O W_U, which is as large as the vocabulary
-    squared, are those of O (W_U W_E) V [d_head d_head]."""
+    squared, are those of O (W_U W_E) V [d_head d_head]; of W_E Q K^T W_E^T those of K^T (W_E^T W_E) Q."""
 
-    def __init__(self, reader: CircuitReader, ranges: Sequence[range] | None = None) -> None:
+    def __init__(self, reader: CircuitReader, circuit: str, ranges: Sequence[range] | None = None) -> None:
         super().__init__(ranges or [range(len(reader.model.layers)), range(reader.model.n_heads)])
         model, wanted = reader.model, [reader.model.d_vocab, reader.model.d_model]
         for weights in model.vocabulary():
             if list(weights.shape) != wanted:
                 why = f"embeds tokens by weights {list(weights.shape)}, not {wanted}"
                 raise unsupported(model, "copying_scores", 0, why)
-        self._reader, self._around = reader, torch.empty(0)
+        self._reader, self._circuit, self._around = reader, circuit, torch.empty(0)
         self.may_be_interrupted = True
 
     @property
@@ -208,7 +208,7 @@ class CopyingScores(Filled):
         return model.d_vocab * model.d_model**2 + self.shape[0] * self.shape[1] * of_head
 
     def _of(self, ranges: Sequence[range]) -> Value:
-        return CopyingScores(self._reader, ranges)
+        return CopyingScores(self._reader, self._circuit, ranges)
 
     def _all_steps(self) -> Iterator[Step]:
         model = self._reader.model
@@ -219,18 +219,22 @@ class CopyingScores(Filled):
                 yield partial(self._fill, at, layer, place)
 
     def _add(self, tokens: range) -> None:
-        """W_U W_E [d_model d_model] of some tokens: a vector goes out by the one and comes in by the other."""
+        """W_U W_E or W_E^T W_E [d_model d_model] of some tokens: a vector goes out by one and comes in by the other."""
         raise_if_cancelled()
         part = slice(tokens.start, tokens.stop)
         embedding, unembedding = (weights[part] for weights in self._reader.model.vocabulary())
-        out = wide(unembedding)
+        out = wide(unembedding if self._circuit == "ov" else embedding)
         product = out.T @ wide(embedding.to(out.device))
         self._around = self._around + product if tokens.start else product
 
     def _fill(self, at: int, layer: int, place: int) -> None:
         raise_if_cancelled()
         found, head = self._reader.weights(layer), self._ranges[1][place]
-        o, v = wide(found.o[head]), wide(found.v[found.kv_head(head)])
-        small = o @ (self._around.to(o) @ v)
+        kv_head = found.kv_head(head)
+        if self._circuit == "ov":
+            out, into = wide(found.o[head]), wide(found.v[kv_head])
+        else:
+            out, into = wide(found.k[kv_head]).T, wide(found.q[head])
+        small = out @ (self._around.to(out) @ into)
         eigenvalues = torch.linalg.eigvals(small.double().cpu())
         self._filled[at, place] = (eigenvalues.real.sum() / eigenvalues.abs().sum()).float()

@@ -65,11 +65,11 @@ class ModelValues:
         reader.require_all()
         return CompositionScores(reader, kind)
 
-    def copying_scores(self) -> Value:
-        """How much each head makes the tokens that it attends to more likely [layer head]."""
+    def copying_scores(self, circuit: str = "ov") -> Value:
+        """How much each head makes the tokens that it attends to more likely, or attends to its own [layer head]."""
         reader = CircuitReader(self._model, "copying_scores")
         reader.require_all()
-        return CopyingScores(reader)
+        return CopyingScores(reader, circuit)
 
     def _neurons(self, method: str, layer: int) -> Neurons:
         neurons = self._model.layers[checked_index("layer", layer, len(self._model.layers))].neurons
