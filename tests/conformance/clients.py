@@ -23,6 +23,9 @@ class Client:
     """One row of the table."""
 
     name: str
+    language: str
+    """As documents call it."""
+
     driver: Sequence[str]
     """The command of its driver."""
 
@@ -31,6 +34,9 @@ class Client:
 
     through: str = ""
     """"envoy": it cannot reach a server without."""
+
+    lacks: Sequence[str] = ()
+    """What scenarios need and it has not yet."""
 
     @property
     def command(self) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import torch
@@ -15,6 +15,7 @@ import torch
 from conformance import lies
 from support.deploy.envoy import envoy_before
 from support.models.families import build_model, build_tokenizer, hybrid_config
+from support.models.saes import random_sae
 from support.network.gate import Gate, gate
 from support.servers.certificates import Authority
 from support.servers.owners import BearerTokenFile
@@ -28,24 +29,36 @@ from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
 
 CHUNK_BYTES = 65_536
+D_MODEL = 128
+SAE_SITE = "residual_out.1"
+"""Of the demo model: how wide it is, and where its sparse autoencoder "random" belongs."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 _OURS = frozenset(rpc.name for rpc in RPCS)
 Models = dict[str, TransformerLensTransparentLlm]
 
 
 @cache
 def demo_model(dtype: torch.dtype = torch.float32) -> TransformerLensTransparentLlm:
-    """The embedded model, loaded once."""
-    return TransformerLensTransparentLlm(str(DEMO_MODEL), dtype=dtype)
+    """The embedded model, loaded once, with a sparse autoencoder of 24 features."""
+    saes = {"random": (random_sae(D_MODEL), SAE_SITE)}
+    return TransformerLensTransparentLlm(str(DEMO_MODEL), dtype=dtype, saes=saes)
 
 
 @cache
 def hybrid_model() -> TransformerLensTransparentLlm:
-    """One whose first layer has no attention."""
-    return TransformerLensTransparentLlm("hybrid", hf_model=build_model(hybrid_config()), tokenizer=build_tokenizer())
+    """One whose first layer has no attention, and which knows chats."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return TransformerLensTransparentLlm("hybrid", hf_model=build_model(hybrid_config()), tokenizer=tokenizer)
 
 
 MODELS: dict[str, Callable[[], Models]] = {
     "main": lambda: {"demo": demo_model()},
+    "second": lambda: {"demo": demo_model()},
     "secure": lambda: {"demo": demo_model()},
     "many": lambda: {"demo": demo_model(), "half": demo_model(torch.bfloat16), "hybrid": hybrid_model()},
     "sleeping": lambda: {"demo": demo_model()},
@@ -54,11 +67,34 @@ MODELS: dict[str, Callable[[], Models]] = {
 """What the servers serve, under which names. "sleeping" loads its model when it is first asked for it."""
 
 
+class Call(NamedTuple):
+    """One that a server heard."""
+
+    server: str
+    rpc: str
+    metadata: dict[str, str]
+
+
+class Ear(grpc.ServerInterceptor):
+    """Of one server: writes down what it hears, among what others hear."""
+
+    def __init__(self, server: str, heard: list[Call]) -> None:
+        self._server, self._heard = server, heard
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        metadata = {str(key): str(value) for key, value in details.invocation_metadata}
+        self._heard.append(Call(self._server, str(details.method).rpartition("/")[2], metadata))
+        return continuation(details)
+
+
 class Ears(Listener):
     """Also hears which streams their clients left early, has the servers tell a lie (lies.py), or have no room."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.heard: list[Call] = []
+        """By all servers, in the order in which calls came."""
+
         self.someone_left = threading.Event()
         self.lie: str | None = None
         self.refusals: list[BusyError] = []
@@ -106,13 +142,16 @@ class Stage:
         self.ears = ears
         self.access = access
         """What a client needs for the server "secure": `tls_ca` and `token`."""
-        self._main, self._fronts = main, fronts
+        self.fronts = fronts
+        """The address of each server, or of what lies before it."""
+
+        self._main = main
 
     def lead_to(self, server: str) -> None:
         """Clients reach this server from now on, which tells no lies."""
         self.ears.lie = None
         self.gate.open()
-        self.gate.lead_to(self._fronts[server])
+        self.gate.lead_to(self.fronts[server])
 
     def run(self, request: Any) -> str:
         """Ask the server "main" for a run; its name."""
@@ -140,7 +179,7 @@ def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
             if name == "secure" and through_envoy:
                 continue
             usual = {"listen": "127.0.0.1:0", "chunk_bytes": CHUNK_BYTES}
-            server = running(ears, serving=MODELS[name](), **{**usual, **settings.get(name, {})})
+            server = running(Ear(name, ears.heard), ears, serving=MODELS[name](), **{**usual, **settings.get(name, {})})
             direct[name] = stack.enter_context(server).address
             fronts[name] = direct[name].replace("localhost", "127.0.0.1")
             if through_envoy:
