@@ -33,10 +33,10 @@ export function editOf({ op, ...edit }, clientOf) {
       return interventions.patch(site, clientOf(edit.source), where);
     case "project":
       return interventions.project(site, vectorOf(edit.vector, clientOf), where);
-    case "clamp": {
-      const [least, most] = [edit.least ?? Number.NEGATIVE_INFINITY, edit.most ?? Number.POSITIVE_INFINITY];
-      return interventions.clamp(site, vectorOf(edit.vector, clientOf), { ...where, least, most });
-    }
+    case "clamp":
+      return interventions.clamp(site, vectorOf(edit.vector, clientOf), { ...where, ...boundsOf(edit) });
+    case "clamp_feature":
+      return interventions.clampFeature(site, edit.sae, edit.feature, { ...where, ...boundsOf(edit) });
     case "swap":
       return interventions.swap(site, vectorOf(edit.origin, clientOf), vectorOf(edit.target, clientOf), where);
     case "noise":
@@ -44,6 +44,11 @@ export function editOf({ op, ...edit }, clientOf) {
     default:
       throw new Error(`there is no edit ${op}`);
   }
+}
+
+/** @param {{ least?: number | null, most?: number | null }} edit */
+function boundsOf({ least, most }) {
+  return { least: least ?? Number.NEGATIVE_INFINITY, most: most ?? Number.POSITIVE_INFINITY };
 }
 
 /**
@@ -119,6 +124,10 @@ function vectorOf(given, clientOf) {
   }
   if ("unembedding" in given) {
     return interventions.unembedding(given.unembedding);
+  }
+  if ("sae_feature" in given) {
+    const [sae, feature] = given.sae_feature;
+    return interventions.saeFeature(sae, feature);
   }
   const [layer, neuron] = given.neuron_output;
   return interventions.neuronOutput(layer, neuron);

@@ -7,6 +7,7 @@ import { InternalError, Tensor, TransparentLlmError } from "../dist/index.js";
 import { errorOfStatus } from "../dist/status.js";
 import { decodeBase64, encodeBase64 } from "./base64.js";
 import { editOf, swept } from "./edits.js";
+import { generated } from "./generating.js";
 
 /** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
 /** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
@@ -29,6 +30,7 @@ const ARGUMENTS = {
   run: 1,
   run_tokens: 1,
   effects: 0,
+  generate: 0,
   sweep: 0,
   release: 0,
   batch_size: 0,
@@ -70,6 +72,8 @@ const ANALYSES = {
   attention_matrices: 2,
   head_scores: 2,
   value_weighted_norms: 2,
+  features: 1,
+  feature_activations: 1,
 };
 
 /** The clients of one driver, by their names. */
@@ -182,6 +186,9 @@ async function call(client, request, clientOf) {
   try {
     if (method === "sweep") {
       return { parts: encodedParts({ ...(await swept(client, request, clientOf, canceller.signal)) }) };
+    }
+    if (method === "generate") {
+      return { value: await generated(client, request["generation"], options) };
     }
     const result = await /** @type {any} */ (client)[camelCase(method)](...given, options);
     return { ...encoded(client, method, result), ...(request["progress"] && { progress }) };

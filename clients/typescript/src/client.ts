@@ -2,9 +2,9 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
-import { Analyses } from "./analyses.js";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
+import { type ChatMessage, chatOf } from "./chat.js";
 import type { RowComparison } from "./comparison.js";
 import { isFloating, wireOfFloating } from "./dtypes.js";
 import { InvalidRequestError, NotRunError } from "./errors.js";
@@ -16,7 +16,7 @@ import {
   ServerInfoRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
-import { type GenerateOptions, Generation } from "./generation.js";
+import { type GenerateOptions, Generation, type Prompts } from "./generation.js";
 import { checkedEdits } from "./interventions/edit.js";
 import type { EditEffect } from "./interventions/effect.js";
 import { Sweep, type SweepOptions, type SweepPlan, type SweepValues } from "./interventions/sweep.js";
@@ -42,6 +42,7 @@ import {
 import type { Run } from "./run.js";
 import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
 import { Runs } from "./runs.js";
+import { SaeAnalyses } from "./sae_analyses.js";
 import type { Scope } from "./scope.js";
 import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
 import { cut, requireAxes, requireSlices, type Slices } from "./slices.js";
@@ -77,7 +78,7 @@ interface Shared {
  * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
  * object on the same connection. A read that is under way goes on with the run that it began with.
  */
-export class RemoteTransparentLlm extends Analyses {
+export class RemoteTransparentLlm extends SaeAnalyses {
   readonly #connection: Connection;
   readonly #options: ClientOptions;
   #shared: Shared;
@@ -163,6 +164,16 @@ export class RemoteTransparentLlm extends Analyses {
   /** Go on with token ids, an array for each row. Nothing is put before them. Otherwise as `generate`. */
   async generateTokens(rows: readonly TokenIds[], options: GenerateOptions = {}): Promise<void> {
     await this.#generate(inputOfTokens(rows), options);
+  }
+
+  /**
+   * Answer a conversation, which the chat template of the model's own tokenizer makes a text of. It is one row. Otherwise
+   * as `generate`.
+   *
+   * @throws NotSupportedError the tokenizer has no chat template.
+   */
+  async generateChat(messages: readonly ChatMessage[], options: GenerateOptions = {}): Promise<void> {
+    await this.#generate(chatOf(messages), options);
   }
 
   /** What each edit of the current run did, in their order. Needs no call. */
@@ -452,7 +463,7 @@ export class RemoteTransparentLlm extends Analyses {
     return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, this.#replace));
   }
 
-  async #generate(input: RunInput, options: GenerateOptions): Promise<void> {
+  async #generate(input: Prompts, options: GenerateOptions): Promise<void> {
     const generation = new Generation(input, options);
     const sources = runsOf([generation], (source) => source.#current());
     const rows = await this.#within(options, (scope) => this.#shared.runs.generate(generation, input, sources, scope));

@@ -26,6 +26,7 @@ export type {
   ResidualPoint,
   TokenLogprobs,
 } from "./analyses.js";
+export type { ChatMessage } from "./chat.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
 export type { RowComparison } from "./comparison.js";
 export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
@@ -37,7 +38,21 @@ export { type GraphParameters, type LayerEdges, LayerShares, MIN_THRESHOLD } fro
 export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";
 export type { Read } from "./reads.js";
 export type { TokenIds } from "./run_input.js";
-export type { Limits, ModelDescription, ModelInfo, ModelState, ParityCheck, ServerInfo } from "./server_info.js";
+export type {
+  FeatureActivationsParameters,
+  FeaturesParameters,
+  SaeFeatures,
+  SaeParameters,
+} from "./sae_analyses.js";
+export type {
+  Limits,
+  ModelDescription,
+  ModelInfo,
+  ModelState,
+  ParityCheck,
+  SaeDescription,
+  ServerInfo,
+} from "./server_info.js";
 export type { Slice, Slices } from "./slices.js";
 export { Tensor, type TensorData, type TensorParts } from "./tensor.js";
 export type { TopTokensOptions, VectorTokens } from "./vector_tokens.js";

@@ -13,6 +13,7 @@
 export {
   add,
   clamp,
+  clampFeature,
   Edit,
   EVERYWHERE,
   mean,
@@ -54,4 +55,4 @@ export {
   type TokenAtPos,
   type Tokens,
 } from "./interventions/sweep.js";
-export { literal, neuronOutput, runValue, unembedding, Vector } from "./interventions/vector.js";
+export { literal, neuronOutput, runValue, saeFeature, unembedding, Vector } from "./interventions/vector.js";

@@ -14,6 +14,7 @@ import { InternalError, InvalidRequestError } from "./errors.js";
 import { splitAtDot } from "./expected.js";
 import { type Index, isParts, type Method, placeOf, READS, type ReadName } from "./methods.js";
 import { fieldOf, sizeOf } from "./parameters.js";
+import type { FeatureActivationsParameters, FeaturesParameters } from "./sae_analyses.js";
 import type { Tensor } from "./tensor.js";
 
 /** A method that reads a run, and its arguments. */
@@ -27,6 +28,8 @@ export type Read =
   | readonly ["decomposedAttn", batchI: number, layer: number]
   | readonly ["layerLens", batchI: number, layer: number, parameters?: LayerLensParameters]
   | readonly ["tokenLogprobs", batchI: number]
+  | readonly ["features", batchI: number, parameters?: FeaturesParameters]
+  | readonly ["featureActivations", batchI: number, parameters: FeatureActivationsParameters]
   | readonly ["attentionMatrices" | "valueWeightedNorms", batchI: number, layer: number]
   | readonly ["attnContributions", batchI: number, layer: number, parameters?: ContributionParameters]
   | readonly ["contributionEdges", batchI: number, layer: number, parameters?: EdgeParameters]

@@ -2,13 +2,14 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Calls } from "./calls.js";
+import type { Chat } from "./chat.js";
 import type { RemoteTransparentLlm } from "./client.js";
 import { comparisonsOf, type RowComparison } from "./comparison.js";
 import { NotFoundError } from "./errors.js";
 import type { Features } from "./features.js";
 import { CompareRunsRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { SweepResponse } from "./gen/transparent_llm/v1/sweeps_pb.js";
-import type { Generation } from "./generation.js";
+import type { Generation, Prompts } from "./generation.js";
 import type { Sweep, SweepValues } from "./interventions/sweep.js";
 import { type Recipe, type Run, runOfResponse } from "./run.js";
 import { type RunInput, runKey, runRequest } from "./run_input.js";
@@ -115,13 +116,13 @@ export class Runs {
   /** Go on with an input; gives the rows that are to be run. */
   async generate(
     generation: Generation,
-    input: RunInput,
+    input: Prompts,
     sources: Sources,
     scope: Scope,
   ): Promise<readonly (readonly number[])[]> {
     await this.#features.require("generate", scope);
     const { model } = this.#calls.config;
-    const key = runKey(input, model);
+    const key = runKey("messages" in input ? sentencesOf(input) : input, model);
     const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
     return this.#withSources(sources, key, scope, () =>
       this.#calls.each(
@@ -181,6 +182,11 @@ export class Runs {
     requireSameModel(run.modelDigest, again.modelDigest, this.#calls.config.target);
     return again;
   }
+}
+
+/** What leads a chat to a server: a run of its messages. */
+function sentencesOf({ messages }: Chat): RunInput {
+  return { sentences: messages.map(({ content }) => content) };
 }
 
 function isLostRun(error: unknown): error is NotFoundError {
