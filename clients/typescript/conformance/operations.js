@@ -74,6 +74,9 @@ const ANALYSES = {
   value_weighted_norms: 2,
   features: 1,
   feature_activations: 1,
+  head_weights: 2,
+  composition_scores: 0,
+  copying_scores: 0,
 };
 
 /** The clients of one driver, by their names. */

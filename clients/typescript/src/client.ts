@@ -5,6 +5,7 @@ import type { Transport } from "@connectrpc/connect";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
 import { type ChatMessage, chatOf } from "./chat.js";
+import { Circuits } from "./circuits.js";
 import type { RowComparison } from "./comparison.js";
 import { isFloating, wireOfFloating } from "./dtypes.js";
 import { InvalidRequestError, NotRunError } from "./errors.js";
@@ -42,7 +43,6 @@ import {
 import type { Run } from "./run.js";
 import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
 import { Runs } from "./runs.js";
-import { SaeAnalyses } from "./sae_analyses.js";
 import type { Scope } from "./scope.js";
 import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
 import { cut, requireAxes, requireSlices, type Slices } from "./slices.js";
@@ -78,7 +78,7 @@ interface Shared {
  * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
  * object on the same connection. A read that is under way goes on with the run that it began with.
  */
-export class RemoteTransparentLlm extends SaeAnalyses {
+export class RemoteTransparentLlm extends Circuits {
   readonly #connection: Connection;
   readonly #options: ClientOptions;
   #shared: Shared;
@@ -412,6 +412,15 @@ export class RemoteTransparentLlm extends SaeAnalyses {
     const wanted = checkedRead(read);
     requireReadOptions(options, [READS[wanted.name]]);
     return this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, wanted, options, scope));
+  }
+
+  protected override async ofWeights(method: Method, fields: object, options: ReadOptions): Promise<Arrived> {
+    requireReadOptions(options, [method]);
+    const digest = this.#run?.modelDigest ?? "";
+    return this.#within(options, async (scope) => {
+      await this.#shared.features.require("circuits", scope);
+      return this.#shared.reader.ofWeights(method, fields, digest, options, scope);
+    });
   }
 
   get #calls(): Calls {

@@ -5,7 +5,7 @@ import type { Calls } from "./calls.js";
 import { type DtypeName, sizeOf } from "./dtypes.js";
 import { ServerInfoRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { Scope } from "./scope.js";
-import { type ModelDescription, serverInfoOf } from "./server_info.js";
+import { type ModelDescription, type ServerInfo, serverInfoOf } from "./server_info.js";
 import { SingleFlight } from "./single_flight.js";
 
 /** A server that says to be another model at each run must not fill the memory. */
@@ -33,10 +33,7 @@ export class Descriptions {
       return this.#known.get(digest);
     }
     return this.#flights.do(digest, scope, async () => {
-      const request = create(ServerInfoRequestSchema);
-      const { features, models } = serverInfoOf(
-        await this.#calls.unary(TransparentLlmService.method.serverInfo, request, scope),
-      );
+      const { features, models } = await this.#asked(scope);
       const model = features.includes(NEURON_OUTPUTS) ? models.find((each) => each.digest === digest) : undefined;
       if (this.#known.size >= MOST_MODELS) {
         this.#known.clear();
@@ -44,6 +41,25 @@ export class Descriptions {
       this.#known.set(digest, model);
       return model;
     });
+  }
+
+  /** The model that a call is for: with this digest or, if it is empty, of the client's name; undefined if there is none. */
+  async meant(digest: string, scope: Scope): Promise<ModelDescription | undefined> {
+    const known = this.#known.get(digest);
+    if (known !== undefined) {
+      return known;
+    }
+    const { models } = await this.#asked(scope);
+    const { model: name } = this.#calls.config;
+    const isMeant = (each: ModelDescription): boolean =>
+      digest === "" ? name === "" || each.name === name || each.aliases.includes(name) : each.digest === digest;
+    const found = models.filter(isMeant);
+    return found.length === 1 && found[0]?.digest !== "" ? found[0] : undefined; // one that was never loaded has no sizes
+  }
+
+  async #asked(scope: Scope): Promise<ServerInfo> {
+    const request = create(ServerInfoRequestSchema);
+    return serverInfoOf(await this.#calls.unary(TransparentLlmService.method.serverInfo, request, scope));
   }
 }
 
@@ -56,6 +72,8 @@ export function lengthsOf(model: ModelDescription | undefined): ReadonlyMap<stri
       ["d_vocab", model.dVocab],
       ["layer", model.nLayers],
       ["head", model.nHeads],
+      ["later_layer", model.nLayers],
+      ["later_head", model.nHeads],
     ])
   );
 }

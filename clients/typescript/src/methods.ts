@@ -85,9 +85,16 @@ export const MODEL_READS = {
   neuronOutputs: methodOf(RPCS.neuronOutputs),
 } as const;
 
+/** Those that read the weights of heads. */
+export const WEIGHT_READS = {
+  headWeights: methodOf(RPCS.headWeights),
+  compositionScores: methodOf(RPCS.compositionScores),
+  copyingScores: methodOf(RPCS.copyingScores),
+} as const;
+
 /** Names of all axes that a value can have. */
 export const AXES: ReadonlySet<string> = new Set(
-  [...Object.values(READS), ...Object.values(MODEL_READS)].flatMap(valueAxes),
+  [...Object.values(READS), ...Object.values(MODEL_READS), ...Object.values(WEIGHT_READS)].flatMap(valueAxes),
 );
 
 /** Whether its elements have no floating type. */

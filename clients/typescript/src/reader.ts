@@ -14,7 +14,7 @@ import {
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { Encoding, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
-import { hasIntegers, indexFields, isParts, READS, valueAxes } from "./methods.js";
+import { hasIntegers, indexFields, isParts, type Method, READS, valueAxes } from "./methods.js";
 import type { ReadOptions } from "./options.js";
 import { type Arrived, type CheckedRead, grouped, WHOLE } from "./reads.js";
 import type { Run } from "./run.js";
@@ -67,6 +67,25 @@ export class Reader {
       values.push(await this.#value(run, reads[i] as CheckedRead, wires[i] as TensorOptions, each, scope));
     }
     return values;
+  }
+
+  /** A value of the weights of heads: of the model with this digest or, if it is empty, of the one that is served. */
+  async ofWeights(
+    method: Method,
+    fields: object,
+    digest: string,
+    options: ReadOptions,
+    scope: Scope,
+  ): Promise<Arrived> {
+    const model = await this.#descriptions.meant(digest, scope);
+    const request = message(method.rpc.input, {
+      ...{ ...fields, model: this.#calls.config.model, modelDigest: model?.digest ?? digest },
+      options: readOptionsToWire(options, valueAxes(method), !hasIntegers(method)),
+    });
+    const expected = new Expected([{ method, options, lengths: lengthsOf(model) }]);
+    const tensors = await this.#calls.tensors(method.rpc, request, expected, scope, "", options.onProgress);
+    const [arrived] = grouped([method], tensors);
+    return arrived as Arrived;
   }
 
   async #ask(run: Run, read: CheckedRead, wire: TensorOptions, options: ReadOptions, scope: Scope): Promise<Arrived> {
