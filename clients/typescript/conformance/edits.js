@@ -55,7 +55,7 @@ function boundsOf({ least, most }) {
  * @param {any} metric
  * @param {ClientOf} clientOf
  */
-function metricOf({ measure, token, site, direction, run, ...at }, clientOf) {
+export function metricOf({ measure, token, site, direction, run, ...at }, clientOf) {
   switch (measure) {
     case "logit":
       return interventions.logit(token, at);
@@ -98,9 +98,10 @@ export function swept(client, { templates, cells, metrics, rows, before = [] }, 
 }
 
 /** @param {[string, ...any[]]} given */
-function siteOf([name, ...args]) {
+export function siteOf([name, ...args]) {
   const camel = name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
-  const given = name === "neurons" && args.length === 1 ? [...args, "all"] : args;
+  const isOfAll = ["neurons", "head", "pattern", "query", "key", "value"].includes(name) && args.length === 1;
+  const given = isOfAll ? [...args, "all"] : args;
   return /** @type {any} */ (interventions)[camel](...given);
 }
 

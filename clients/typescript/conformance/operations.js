@@ -8,6 +8,7 @@ import { errorOfStatus } from "../dist/status.js";
 import { decodeBase64, encodeBase64 } from "./base64.js";
 import { editOf, swept } from "./edits.js";
 import { generated } from "./generating.js";
+import { differentiated } from "./gradients.js";
 
 /** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
 /** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
@@ -31,6 +32,7 @@ const ARGUMENTS = {
   run_tokens: 1,
   effects: 0,
   generate: 0,
+  gradients: 0,
   sweep: 0,
   release: 0,
   batch_size: 0,
@@ -56,6 +58,7 @@ const ARGUMENTS = {
   decomposed_attn: 2,
   fetch: 1,
   fetch_parts: 1,
+  plan: 1,
 };
 
 /** Number of indices of the analyses, which may be followed by an object of what has a name. */
@@ -190,6 +193,12 @@ async function call(client, request, clientOf) {
     if (method === "sweep") {
       return { parts: encodedParts({ ...(await swept(client, request, clientOf, canceller.signal)) }) };
     }
+    if (method === "gradients") {
+      const found = await differentiated(client, request, clientOf, canceller.signal);
+      return {
+        parts: Object.fromEntries(Object.entries(found).map(([name, tensor]) => [name, encodedTensor(tensor)])),
+      };
+    }
     if (method === "generate") {
       return { value: await generated(client, request["generation"], options) };
     }
@@ -220,7 +229,7 @@ async function time(client, { method, args = [], times }) {
  * @param {any} given
  */
 function argument(method, given) {
-  if (["fetch", "fetch_parts"].includes(method) && Array.isArray(given)) {
+  if (["fetch", "fetch_parts", "plan"].includes(method) && Array.isArray(given)) {
     return given.map((read) => (Array.isArray(read) ? [camelCase(read[0]), ...read.slice(1).map(camelKeys)] : read));
   }
   const isTensor = typeof given === "object" && given !== null && "dtype" in given;
@@ -256,6 +265,8 @@ function encoded(client, method, result) {
           encodedParts(Object.fromEntries([...parts])),
         ),
       };
+    case "plan":
+      return { value: result.map(encodedPlan) };
     case "run":
     case "run_tokens":
       return { value: { run_id: client.runId } };
@@ -281,6 +292,11 @@ function encoded(client, method, result) {
     default:
       return { value: result ?? null };
   }
+}
+
+/** @param {import("../dist/index.js").PlannedRead} read */
+function encodedPlan({ name, shape, dims, dtype, bytes, transferBytes }) {
+  return { name: snakeCase(name), shape, dims, dtype, bytes, transfer_bytes: transferBytes };
 }
 
 /** @param {import("../dist/index.js").ServerInfo} info */

@@ -14,7 +14,7 @@ import {
 import type { Transport } from "@connectrpc/connect";
 import { Assembler, type NamedTensor, StreamError } from "./assembler.js";
 import { DeadlineError, InternalError, InvalidRequestError, TransparentLlmError, UnavailableError } from "./errors.js";
-import type { Expected } from "./expected.js";
+import type { Expecting } from "./expected.js";
 import { errorOfFailure } from "./failures.js";
 import { Health, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
 import { type TensorChunkSchema, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
@@ -109,7 +109,7 @@ export class Calls {
   async tensors(
     method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
     request: TensorRequest,
-    expected: Expected,
+    expected: Expecting,
     scope: Scope,
     runKey = "",
     onProgress?: (progress: Progress) => void,

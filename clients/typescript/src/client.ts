@@ -18,6 +18,7 @@ import {
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { type GenerateOptions, Generation, type Prompts } from "./generation.js";
+import { Differentiation, type Gradients, type GradientsOptions, type GradientsPlan } from "./gradients.js";
 import { checkedEdits } from "./interventions/edit.js";
 import type { EditEffect } from "./interventions/effect.js";
 import { Sweep, type SweepOptions, type SweepPlan, type SweepValues } from "./interventions/sweep.js";
@@ -30,6 +31,7 @@ import {
   type RunOptions,
   type TextOptions,
 } from "./options.js";
+import type { PlannedRead } from "./plan.js";
 import { message, Reader, readOptionsToWire } from "./reader.js";
 import {
   type Arrived,
@@ -194,6 +196,28 @@ export class RemoteTransparentLlm extends Circuits {
     const onPart = (): void => onProgress?.(sweep.progress);
     const replace = this.#replace;
     return this.#within(options, (scope) => this.#shared.runs.sweep(run, sweep, sources, scope, { replace, onPart }));
+  }
+
+  /**
+   * The gradient of a number of each row by what stands at some sites, or along a path: by one pass there and back for all
+   * sites, a path by as many as it has steps. In a mixture of experts it goes through the experts that were chosen. The current
+   * run has no edits, and stays as it is.
+   *
+   * @throws InvalidRequestError the current run has edits, or something makes no sense.
+   * @throws IndexOutOfRangeError a layer, head, neuron, row, position or token that is not there.
+   * @throws NotSupportedError the model has nothing at a site, its weights have no gradients, or the server knows none.
+   * @throws TooLargeError more than the server computes at once.
+   */
+  async gradients(plan: GradientsPlan, options: GradientsOptions = {}): Promise<Gradients> {
+    const [run, asked] = [this.#current(), new Differentiation(plan)];
+    const sources = runsOf([asked], (source) => source.#current(), "the source of gradients");
+    const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
+    return this.#within(options, async (scope) => {
+      await this.#shared.features.require("gradients", scope);
+      const read = (current: Run): Promise<Gradients> =>
+        this.#shared.reader.gradients(current, asked, idOf, options, scope);
+      return this.#shared.runs.read(run, scope, read, this.#replace, sources);
+    });
   }
 
   /**
@@ -405,6 +429,24 @@ export class RemoteTransparentLlm extends Circuits {
     return values.map((value, i) => {
       const whole = value.get(WHOLE);
       return whole === undefined ? value : new Map([[(wanted[i] as CheckedRead).name, whole]]);
+    });
+  }
+
+  /**
+   * What reads of the current run would bring, before anything is computed or sent: of each its shape, type and bytes. It
+   * takes what `fetchParts` takes.
+   *
+   * @throws NotSupportedError the server is of an older version.
+   */
+  async plan(reads: readonly Read[], options: ReadOptions = {}): Promise<PlannedRead[]> {
+    const wanted = checkedReads(reads);
+    requireReadOptions(
+      options,
+      wanted.map(({ name }) => READS[name]),
+    );
+    return this.#ofRun(options, async (run, scope) => {
+      await this.#shared.features.require("plan", scope);
+      return this.#shared.reader.plan(run, wanted, options, scope);
     });
   }
 

@@ -34,9 +34,20 @@ export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
 export type { Finished, GenerateOptions, GenerationStep, NextToken } from "./generation.js";
+export type {
+  FrozenPart,
+  GradientForm,
+  GradientPath,
+  GradientSite,
+  Gradients,
+  GradientsOptions,
+  GradientsPlan,
+  IntegratedGradients,
+} from "./gradients.js";
 export type { Edit, EditEffect, Site, Vector, Where } from "./interventions.js";
 export { type GraphParameters, type LayerEdges, LayerShares, MIN_THRESHOLD } from "./layer_shares.js";
 export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";
+export type { PlannedRead, PlannedTensor } from "./plan.js";
 export type { Read } from "./reads.js";
 export type { TokenIds } from "./run_input.js";
 export type {

@@ -31,12 +31,15 @@ export {
   attnOut,
   ffnOut,
   head,
+  key,
   neurons,
   pattern,
+  query,
   residualAfterAttn,
   residualIn,
   residualOut,
   Site,
+  value,
 } from "./interventions/site.js";
 export {
   type At,

@@ -11,17 +11,24 @@ import {
   type FetchItem,
   FetchItemSchema,
   FetchRequestSchema,
+  PlanRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
 import { Encoding, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
+import type { Differentiation, Gradients, GradientsOptions } from "./gradients.js";
+import type { RunIdOf } from "./interventions/vector.js";
 import { hasIntegers, indexFields, isParts, type Method, READS, valueAxes } from "./methods.js";
 import type { ReadOptions } from "./options.js";
+import { type PlannedRead, plannedReads } from "./plan.js";
 import { type Arrived, type CheckedRead, grouped, WHOLE } from "./reads.js";
 import type { Run } from "./run.js";
 import type { Scope } from "./scope.js";
 import { slicesToWire } from "./slices.js";
 import type { Tensor } from "./tensor.js";
 import { Weights } from "./weights.js";
+
+/** Each has two items, of which a server takes some thousands. */
+const READS_PER_PLAN = 2000;
 
 /** Reads for a client and its copies. */
 export class Reader {
@@ -47,10 +54,7 @@ export class Reader {
     if (reads.length === 0) {
       return [];
     }
-    const wires: TensorOptions[] = [];
-    for (const read of reads) {
-      wires.push(await this.#options(run, read, options, scope));
-    }
+    const wires = await this.#allOptions(run, reads, options, scope);
     const items = reads.map((read, i) => item(read, wires[i] as TensorOptions));
     const request = create(FetchRequestSchema, { runId: run.id, items });
     const { fetch } = TransparentLlmService.method;
@@ -69,6 +73,33 @@ export class Reader {
     return values;
   }
 
+  /**
+   * What the values are, and what would be sent for each.
+   *
+   * @throws InternalError the answer is not of these reads.
+   */
+  async plan(run: Run, reads: readonly CheckedRead[], options: ReadOptions, scope: Scope): Promise<PlannedRead[]> {
+    const planned: PlannedRead[] = [];
+    for (let start = 0; start < reads.length; start += READS_PER_PLAN) {
+      planned.push(...(await this.#plan(run, reads.slice(start, start + READS_PER_PLAN), options, scope)));
+    }
+    return planned;
+  }
+
+  async #plan(run: Run, reads: readonly CheckedRead[], options: ReadOptions, scope: Scope): Promise<PlannedRead[]> {
+    const whole = reads.map(({ name }) => wireOfRead(READS[name], options));
+    const wires = [...whole, ...(await this.#allOptions(run, reads, options, scope))];
+    const twice = [...reads, ...reads];
+    const items = twice.map((read, i) => item(read, wires[i] as TensorOptions));
+    const request = create(PlanRequestSchema, { runId: run.id, items });
+    const answer = await this.#calls.unary(TransparentLlmService.method.plan, request, scope, run.key);
+    return plannedReads(
+      answer,
+      reads,
+      twice.map((read, i) => this.#expectation(run, read, wires[i], options)),
+    );
+  }
+
   /** A value of the weights of heads: of the model with this digest or, if it is empty, of the one that is served. */
   async ofWeights(
     method: Method,
@@ -80,12 +111,27 @@ export class Reader {
     const model = await this.#descriptions.meant(digest, scope);
     const request = message(method.rpc.input, {
       ...{ ...fields, model: this.#calls.config.model, modelDigest: model?.digest ?? digest },
-      options: readOptionsToWire(options, valueAxes(method), !hasIntegers(method)),
+      options: wireOfRead(method, options),
     });
     const expected = new Expected([{ method, options, lengths: lengthsOf(model) }]);
     const tensors = await this.#calls.tensors(method.rpc, request, expected, scope, "", options.onProgress);
     const [arrived] = grouped([method], tensors);
     return arrived as Arrived;
+  }
+
+  /** Gradients of a run, which take from those that `runIdOf` names. */
+  async gradients(
+    run: Run,
+    asked: Differentiation,
+    runIdOf: RunIdOf,
+    { onProgress }: GradientsOptions,
+    scope: Scope,
+  ): Promise<Gradients> {
+    const expected = asked.expected(run, await this.#descriptions.meant(run.modelDigest, scope));
+    const { gradients } = TransparentLlmService.method;
+    const request = asked.request(run.id, runIdOf);
+    const arrived = await this.#calls.tensors(gradients, request, expected, scope, run.key, onProgress);
+    return asked.answered(expected.inOrder(arrived));
   }
 
   async #ask(run: Run, read: CheckedRead, wire: TensorOptions, options: ReadOptions, scope: Scope): Promise<Arrived> {
@@ -108,9 +154,21 @@ export class Reader {
     return { method: READS[read.name], options, run, lengths, isFactored, sizes: [read.sizes ?? new Map()] };
   }
 
+  async #allOptions(
+    run: Run,
+    reads: readonly CheckedRead[],
+    options: ReadOptions,
+    scope: Scope,
+  ): Promise<TensorOptions[]> {
+    const wires: TensorOptions[] = [];
+    for (const read of reads) {
+      wires.push(await this.#options(run, read, options, scope));
+    }
+    return wires;
+  }
+
   async #options(run: Run, read: CheckedRead, options: ReadOptions, scope: Scope): Promise<TensorOptions> {
-    const method = READS[read.name];
-    const wire = readOptionsToWire(options, valueAxes(method), !hasIntegers(method));
+    const wire = wireOfRead(READS[read.name], options);
     if (wire.slices.length === 0 && options.dtype === undefined && (await this.#multiplies(run, read, scope))) {
       wire.encoding = Encoding.FACTORED;
     }
@@ -151,6 +209,10 @@ export class Reader {
     }
     return ffnProduct(factors, await this.#weights.layer(model, read.indices[1] ?? -1, scope), maxBytes, scope);
   }
+}
+
+function wireOfRead(method: Method, options: ReadOptions): TensorOptions {
+  return readOptionsToWire(options, valueAxes(method), !hasIntegers(method));
 }
 
 /** Slices and element type of a request for a value with these axes. */
