@@ -142,6 +142,7 @@ export class Operations {
       ...options,
       timeoutMs: (options.timeout_s ?? 60) * 1000,
       maxBytes: options.max_bytes,
+      reconnectS: options.reconnect_s,
     });
   }
 

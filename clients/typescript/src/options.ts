@@ -14,6 +14,11 @@ export interface ClientOptions {
   readonly token?: string | undefined;
   /** Milliseconds for each call as a whole, transfer included. Default: 300 000. */
   readonly timeoutMs?: number | undefined;
+  /**
+   * Seconds for which a call waits for a server that had answered before and was lost, within its own time. Calls of one
+   * client wait for it together. Default: 30. 0: no call does.
+   */
+  readonly reconnectS?: number | undefined;
   /** Run the sentences again when the server no longer has the run. Default: true. False: throw `NotFoundError`. */
   readonly rerun?: boolean | undefined;
   /**
@@ -74,12 +79,14 @@ export interface ClientConfig {
   readonly model: string;
   readonly token: string | undefined;
   readonly timeoutMs: number;
+  readonly reconnectS: number;
   readonly rerun: boolean;
   readonly maxBytes: number;
   readonly weightsBytes: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 300_000;
+const [DEFAULT_RECONNECT_S, LONGEST_RECONNECT_S] = [30, 24 * 3600];
 const DEFAULT_WEIGHTS_BYTES = 256 * 2 ** 20;
 const DEFAULT_MAX_BYTES = 2 ** 31;
 
@@ -92,7 +99,7 @@ export function configured(
   { target, maxBytes: most = DEFAULT_MAX_BYTES }: { readonly target: string; readonly maxBytes?: number },
   options: ClientOptions,
 ): ClientConfig {
-  const { token, maxBytes = most } = options;
+  const { token, maxBytes = most, reconnectS = DEFAULT_RECONNECT_S } = options;
   if (token !== undefined && !/^[\x20-\x7e]*$/.test(token)) {
     throw new InvalidRequestError(
       "the token contains characters that cannot be sent in a header: " +
@@ -102,11 +109,15 @@ export function configured(
   if (!(maxBytes >= 1)) {
     throw new InvalidRequestError(`maxBytes is ${maxBytes}: it must be 1 or more`);
   }
+  if (!(reconnectS >= 0 && reconnectS <= LONGEST_RECONNECT_S)) {
+    throw new InvalidRequestError(`reconnectS is ${reconnectS}: it must be 0 to ${LONGEST_RECONNECT_S}`);
+  }
   return {
     target,
     model: options.model ?? "",
     token: token || undefined,
     timeoutMs: requireTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
+    reconnectS,
     rerun: options.rerun ?? true,
     maxBytes,
     weightsBytes: options.weightsBytes ?? DEFAULT_WEIGHTS_BYTES,

@@ -178,3 +178,33 @@ describe("a cancelled call", () => {
     await expect(read).rejects.toThrow(new RangeError("mine"));
   });
 });
+
+describe("a server that is gone", () => {
+  test("is waited for as long as reconnectS says, by all calls of a client together", async () => {
+    const brief = connect(proxy.address, { timeoutMs: 30_000, reconnectS: 0.5 });
+    await brief.runTokens([[1, 2]]);
+    await proxy.close();
+    const started = performance.now();
+    const wanted = { name: "UnavailableError", reason: "UNAVAILABLE" };
+    await expect(brief.logits()).rejects.toMatchObject(wanted);
+    const waitedMs = performance.now() - started;
+    await expect(brief.logits()).rejects.toThrow(/was lost and did not come back within 0.5 s \(reconnectS\)/);
+    const againMs = performance.now() - started - waitedMs;
+    brief.close();
+    expect(waitedMs).toBeGreaterThan(400);
+    expect(againMs).toBeLessThan(waitedMs / 2);
+  });
+
+  test("and not at all if that is 0", async () => {
+    const impatient = connect(proxy.address, { timeoutMs: 30_000, reconnectS: 0 });
+    await impatient.runTokens([[1, 2]]);
+    const copy = impatient.copy();
+    await proxy.close();
+    await expect(copy.logits()).rejects.toMatchObject({ name: "UnavailableError" });
+    impatient.close();
+  });
+
+  test.each([-1, Number.NaN, Number.POSITIVE_INFINITY])("for %d seconds is refused", (reconnectS) => {
+    expect(() => connect(proxy.address, { reconnectS })).toThrow("reconnectS is");
+  });
+});
