@@ -143,6 +143,7 @@ export class Operations {
       timeoutMs: (options.timeout_s ?? 60) * 1000,
       maxBytes: options.max_bytes,
       reconnectS: options.reconnect_s,
+      cacheBytes: options.cache_bytes ?? 0, // scenarios count what a server was sent
     });
   }
 

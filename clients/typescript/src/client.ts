@@ -22,10 +22,12 @@ import { Differentiation, type Gradients, type GradientsOptions, type GradientsP
 import { checkedEdits } from "./interventions/edit.js";
 import type { EditEffect } from "./interventions/effect.js";
 import { Sweep, type SweepOptions, type SweepPlan, type SweepValues } from "./interventions/sweep.js";
+import { KeptValues } from "./kept_values.js";
 import { type Index, indexFields, type Method, MODEL_READS, READS, type ReadName, valueAxes } from "./methods.js";
 import {
   type CallOptions,
   type ClientOptions,
+  type ConfigDefaults,
   configured,
   type ReadOptions,
   type RunOptions,
@@ -55,19 +57,16 @@ import { described, lastOf, maskOf, singleToken, stringsOf, type TokenAt, type T
 const RPCS = TransparentLlmService.method;
 
 /** What lies under a client: how it sends, and what ends when it is closed. */
-export interface Connection {
+export interface Connection extends ConfigDefaults {
   readonly transport: Transport;
-  /** The server's address, for messages. */
-  readonly target: string;
   /** Called once, by `close`. */
   readonly onClose?: () => void;
-  /** The most that one value may take where no option says it. Default: 2 GiB. */
-  readonly maxBytes?: number;
 }
 
 /** What a client and its copies have in common. */
 interface Shared {
   readonly calls: Calls;
+  readonly kept: KeptValues;
   readonly reader: Reader;
   readonly runs: Runs;
   readonly features: Features;
@@ -94,9 +93,13 @@ export class RemoteTransparentLlm extends Circuits {
   constructor(connection: Connection, options: ClientOptions = {}) {
     super();
     const config = configured(connection, options);
-    const calls = new Calls(connection.transport, config, () => connection.onClose?.());
+    const kept = new KeptValues(config.cacheBytes);
+    const calls = new Calls(connection.transport, config, () => {
+      kept.clear();
+      connection.onClose?.();
+    });
     const features = new Features(calls);
-    this.#shared = { calls, features, reader: new Reader(calls), runs: new Runs(calls, features) };
+    this.#shared = { calls, features, kept, reader: new Reader(calls, kept), runs: new Runs(calls, features) };
     this.#connection = connection;
     this.#options = options;
   }
@@ -105,7 +108,7 @@ export class RemoteTransparentLlm extends Circuits {
   copy(): RemoteTransparentLlm {
     const twin = new RemoteTransparentLlm(this.#connection, this.#options);
     twin.#shared = this.#shared;
-    twin.#run = this.#run;
+    twin.#become(this.#run);
     return twin;
   }
 
@@ -505,8 +508,21 @@ export class RemoteTransparentLlm extends Circuits {
   }
 
   readonly #replace = (was: Run, is: Run): void => {
-    this.#run = this.#run === was ? is : this.#run; // unless another one was begun meanwhile
+    if (this.#run === was) {
+      this.#become(is); // unless another one was begun meanwhile
+    }
   };
+
+  #become(run: Run | undefined): void {
+    const { kept } = this.#shared;
+    if (run !== undefined) {
+      kept.hold(run);
+    }
+    if (this.#run !== undefined) {
+      kept.leave(this.#run);
+    }
+    this.#run = run;
+  }
 
   /** Read from the current run. */
   async #ofRun<T>(options: CallOptions, read: (run: Run, scope: Scope) => Promise<T>): Promise<T> {
@@ -528,7 +544,8 @@ export class RemoteTransparentLlm extends Circuits {
     const call = ++this.#runs;
     const run = await this.#within(options, (scope) => this.#shared.runs.make(recipe, scope));
     if (call > this.#runOf) {
-      [this.#run, this.#runOf] = [run, call]; // unless one that was called later is done already
+      this.#become(run);
+      this.#runOf = call; // unless one that was called later is done already
     }
   }
 

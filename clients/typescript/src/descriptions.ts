@@ -16,6 +16,7 @@ const NEURON_OUTPUTS = "neuron_outputs";
 export class Descriptions {
   readonly #calls: Calls;
   readonly #known = new Map<string, ModelDescription | undefined>();
+  readonly #meant = new Map<string, ModelDescription>();
   readonly #flights = new SingleFlight<string, ModelDescription | undefined>();
 
   constructor(calls: Calls) {
@@ -24,7 +25,7 @@ export class Descriptions {
 
   /** What is known already; no call is made. */
   known(digest: string): ModelDescription | undefined {
-    return this.#known.get(digest);
+    return this.#known.get(digest) ?? this.#meant.get(digest);
   }
 
   /** The model with this digest; undefined if it is not served, or if the server cannot send output vectors. */
@@ -45,7 +46,7 @@ export class Descriptions {
 
   /** The model that a call is for: with this digest or, if it is empty, of the client's name; undefined if there is none. */
   async meant(digest: string, scope: Scope): Promise<ModelDescription | undefined> {
-    const known = this.#known.get(digest);
+    const known = this.known(digest);
     if (known !== undefined) {
       return known;
     }
@@ -53,8 +54,15 @@ export class Descriptions {
     const { model: name } = this.#calls.config;
     const isMeant = (each: ModelDescription): boolean =>
       digest === "" ? name === "" || each.name === name || each.aliases.includes(name) : each.digest === digest;
-    const found = models.filter(isMeant);
-    return found.length === 1 && found[0]?.digest !== "" ? found[0] : undefined; // one that was never loaded has no sizes
+    const [found, ...others] = models.filter(isMeant);
+    if (found === undefined || others.length > 0 || found.digest === "") {
+      return undefined; // one that was never loaded has no sizes
+    }
+    if (this.#meant.size >= MOST_MODELS) {
+      this.#meant.clear();
+    }
+    this.#meant.set(found.digest, found);
+    return found;
   }
 
   async #asked(scope: Scope): Promise<ServerInfo> {

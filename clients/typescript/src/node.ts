@@ -26,6 +26,7 @@ export interface NodeOptions extends ClientOptions {
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
 /** When a call has received nothing for this long, the server is pinged. */
 const KEEPALIVE_MS = 20_000;
+const MOST_CACHE_BYTES = 512 * 2 ** 20;
 const DEFAULT_PORT = 50051;
 const SYSTEM_CA = "system";
 
@@ -42,9 +43,14 @@ export function connect(target: string, options: NodeOptions = {}): RemoteTransp
   const sessionManager = new Http2Sessions(baseUrl, pings, { ...secure, settings });
   const transport = createGrpcTransport({ baseUrl, sessionManager, readMaxBytes: MAX_MESSAGE_BYTES });
   return new RemoteTransparentLlm(
-    { transport, target, onClose: () => sessionManager.abort(), maxBytes: halfOfMemory() },
+    { transport, target, onClose: () => sessionManager.abort(), maxBytes: halfOfMemory(), cacheBytes: cacheBytes() },
     options,
   );
+}
+
+/** Of values that are kept. */
+function cacheBytes(): number {
+  return Math.min(MOST_CACHE_BYTES, Math.floor(halfOfMemory() / 4));
 }
 
 function urlOf(target: string, isSecure: boolean): string {

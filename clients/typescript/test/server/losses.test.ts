@@ -16,7 +16,7 @@ let llm: RemoteTransparentLlm;
 
 beforeEach(async () => {
   proxy = await FaultyProxy.before(inject("target"));
-  llm = connect(proxy.address, { timeoutMs: 30_000 });
+  llm = connect(proxy.address, { timeoutMs: 30_000, cacheBytes: 0 });
   await llm.runTokens([ROW]);
 });
 
@@ -43,7 +43,7 @@ describe("a lost run", () => {
   });
 
   test("unless that is not wanted", async () => {
-    const plain = connect(inject("target"), { rerun: false });
+    const plain = connect(inject("target"), { rerun: false, cacheBytes: 0 });
     await plain.run(["Hello"]);
     await plain.release();
     await expect(plain.logits()).rejects.toMatchObject({ name: "NotFoundError", reason: "RUN_NOT_FOUND" });
@@ -181,7 +181,7 @@ describe("a cancelled call", () => {
 
 describe("a server that is gone", () => {
   test("is waited for as long as reconnectS says, by all calls of a client together", async () => {
-    const brief = connect(proxy.address, { timeoutMs: 30_000, reconnectS: 0.5 });
+    const brief = connect(proxy.address, { timeoutMs: 30_000, cacheBytes: 0, reconnectS: 0.5 });
     await brief.runTokens([[1, 2]]);
     await proxy.close();
     const started = performance.now();
@@ -196,7 +196,7 @@ describe("a server that is gone", () => {
   });
 
   test("and not at all if that is 0", async () => {
-    const impatient = connect(proxy.address, { timeoutMs: 30_000, reconnectS: 0 });
+    const impatient = connect(proxy.address, { timeoutMs: 30_000, cacheBytes: 0, reconnectS: 0 });
     await impatient.runTokens([[1, 2]]);
     const copy = impatient.copy();
     await proxy.close();

@@ -37,7 +37,7 @@ export async function startLiar(answers: Answers, options: NodeOptions = {}): Pr
     },
   ]);
   const server = await ScriptedServer.start(Object.fromEntries(answering));
-  const llm = connect(server.address, { timeoutMs: 30_000, ...options });
+  const llm = connect(server.address, { timeoutMs: 30_000, cacheBytes: 0, ...options });
   onTestFinished(async () => {
     llm.close();
     await server.close();
