@@ -137,8 +137,8 @@ export class Operations {
   }
 
   /** @param {Request} request */
-  #connected({ target, options = {} }) {
-    return this.#surroundings.connect(target, {
+  #connected({ target, options: { targets, ...options } = {} }) {
+    return this.#surroundings.connect(targets ?? target, {
       ...options,
       timeoutMs: (options.timeout_s ?? 60) * 1000,
       maxBytes: options.max_bytes,

@@ -25,7 +25,7 @@ import { Scope } from "./scope.js";
 import { UnderWay } from "./under_way.js";
 
 /** A hint for proxies, the same for a run and all reads of it. */
-const RUN_KEY_HEADER = "x-transparent-llm-run-key";
+export const RUN_KEY_HEADER = "x-transparent-llm-run-key";
 
 /** A request for tensors. */
 export type TensorRequest = MessageShape<DescMessage> & { options?: TensorOptions | undefined };
