@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from conformance import golden, scenario, vectors
+from conformance import golden, scenario, twins, vectors
 from conformance.analyses import dims_of_part
 from conformance.analysis_reference import AnalysisReference
 from conformance.expected import Fields
+from conformance.generation_reference import greedy, prompt_ids
 from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 from transparent_llm.analysis.analyses import ANALYSES
@@ -84,8 +85,8 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             return
         if "error" in step.get("expect", {}):
             continue
-        if method in ("run", "run_tokens"):
-            (edited.add if "edits" in step else edited.discard)(llm)
+        if method in ("run", "run_tokens", "generate"):
+            (edited.add if "edits" in step or _is_drawn(step) else edited.discard)(llm)
         if llm in edited:  # whose values are compared with what the model computes
             continue
         if step.get("op") == "copy" and llm in ran:
@@ -94,6 +95,10 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             ran[llm] = RunInput.of_sentences(arguments[0])
         elif method == "run_tokens":
             ran[llm] = RunInput.of_tokens(arguments[0])
+        elif method == "generate":
+            step.setdefault("expect", {})["generated"] = new = greedy(demo_model(), reference, step["generation"])
+            rows = zip(prompt_ids(reference, step["generation"]["prompts"]), new, strict=True)
+            ran[llm] = RunInput.of_tokens([begin + more[:-1] for begin, more in rows])
         elif method == "tokens_to_strings":
             step["expect"] = {"value": reference.tokens_to_strings(torch.tensor(arguments[0], dtype=torch.int64))}
         elif method in WORDS:
@@ -104,20 +109,24 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             if not {"slices", "dtype"} & step.keys():  # which are compared with what the model computes
                 ran[llm].run_on(reference)
                 step.setdefault("expect", {})["parts"] = parts(reference, step)
-        elif method in scenario.DIMS:
+        elif method in twins.DIMS:
             if llm in ran:
                 ran[llm].run_on(reference)
             step.setdefault("expect", {})["tensor"] = numbers(reference, step)
 
 
+def _is_drawn(step: Fields) -> bool:
+    return bool(step.get("generation", {}).get("temperature"))
+
+
 def numbers(reference: TransparentLlm, step: Fields) -> Fields:
     """What a call answers, by the reference: shape, and some of its numbers."""
-    value = scenario.asked_for(reference, {**step, "args": _from_0(reference, step)})
+    value = twins.asked_for(reference, {**step, "args": _from_0(reference, step)})
     places = _places(value)
     flat = value.flatten()
     if value.is_floating_point() and METHODS[step["method"]].of_run and not reference.mask().all():
         places = [place for place in places if flat[place]]  # at padding the reference has 0, and a model anything
-    return _numbers(value, places, scenario.dims_of(step["method"], value))
+    return _numbers(value, places, twins.dims_of(step["method"], value))
 
 
 def parts(reference: HuggingFaceReference, step: Fields) -> Fields:
