@@ -82,6 +82,9 @@ const ANALYSES = {
   copying_scores: 0,
 };
 
+/** What is larger than a number of JavaScript holds exactly. */
+const LARGE_SEED = /("seed": ?)(\d{16,})/g;
+
 /** The clients of one driver, by their names. */
 export class Operations {
   /** @type {Map<string, Client>} */
@@ -102,7 +105,7 @@ export class Operations {
     /** @type {Request} */
     let request = {};
     try {
-      request = JSON.parse(line);
+      request = JSON.parse(line.replace(LARGE_SEED, '$1"$2"'));
       return JSON.stringify({ id: request["id"], ok: await this.#do(request) });
     } catch (error) {
       return JSON.stringify({ id: request["id"] ?? null, error: described(error) });

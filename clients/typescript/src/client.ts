@@ -533,16 +533,17 @@ export class RemoteTransparentLlm extends Circuits {
   async #generate(input: Prompts, options: GenerateOptions): Promise<void> {
     const generation = new Generation(input, options);
     const sources = runsOf([generation], (source) => source.#current());
-    const rows = await this.#within(options, (scope) => this.#shared.runs.generate(generation, input, sources, scope));
+    const { runs } = this.#shared;
+    const { rows, key } = await this.#within(options, (scope) => runs.generate(generation, input, sources, scope));
     const { signal, timeoutMs } = options;
-    await this.#begin(inputOfTokens(rows), { edits: generation.edits, signal, timeoutMs });
+    await this.#begin(inputOfTokens(rows), { edits: generation.edits, signal, timeoutMs }, key);
   }
 
-  async #begin(input: RunInput, options: RunOptions): Promise<void> {
+  async #begin(input: RunInput, options: RunOptions, key?: string): Promise<void> {
     const edits = checkedEdits(options.edits ?? []);
     const recipe = { input, edits, sources: runsOf(edits, (source) => source.#current()) };
     const call = ++this.#runs;
-    const run = await this.#within(options, (scope) => this.#shared.runs.make(recipe, scope));
+    const run = await this.#within(options, (scope) => this.#shared.runs.make(recipe, scope, key));
     if (call > this.#runOf) {
       this.#become(run);
       this.#runOf = call; // unless one that was called later is done already

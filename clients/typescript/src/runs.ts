@@ -37,12 +37,16 @@ export class Runs {
     this.#features = features;
   }
 
-  /** Run an input, changed by edits. */
-  async make(recipe: Recipe, scope: Scope): Promise<Run> {
+  /**
+   * Run an input, changed by edits.
+   *
+   * @param key where it is run; absent: where its input leads.
+   */
+  async make(recipe: Recipe, scope: Scope, key = runKey(recipe.input, this.#calls.config.model)): Promise<Run> {
     if (recipe.edits.length > 0) {
       await this.#features.require("edits", scope);
     }
-    return this.#make(recipe, runKey(recipe.input, this.#calls.config.model), scope);
+    return this.#make(recipe, key, scope);
   }
 
   /**
@@ -113,18 +117,18 @@ export class Runs {
     }
   }
 
-  /** Go on with an input; gives the rows that are to be run. */
+  /** Go on with an input; gives the rows that are to be run, and where: the server that has just computed them. */
   async generate(
     generation: Generation,
     input: Prompts,
     sources: Sources,
     scope: Scope,
-  ): Promise<readonly (readonly number[])[]> {
+  ): Promise<{ rows: readonly (readonly number[])[]; key: string }> {
     await this.#features.require("generate", scope);
     const { model } = this.#calls.config;
     const key = runKey("messages" in input ? sentencesOf(input) : input, model);
     const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
-    return this.#withSources(sources, key, scope, () =>
+    const rows = await this.#withSources(sources, key, scope, () =>
       this.#calls.each(
         TransparentLlmService.method.generate,
         () => generation.request(model, idOf),
@@ -134,6 +138,7 @@ export class Runs {
         key,
       ),
     );
+    return { rows, key };
   }
 
   /** Changes of a run at one place after another, which take from these runs. */
@@ -178,7 +183,7 @@ export class Runs {
   }
 
   async #again(run: Run, scope: Scope): Promise<Run> {
-    const again = await this.#reruns.do(run, scope, () => this.make(run, scope));
+    const again = await this.#reruns.do(run, scope, () => this.make(run, scope, run.key));
     requireSameModel(run.modelDigest, again.modelDigest, this.#calls.config.target);
     return again;
   }

@@ -76,7 +76,8 @@ export class SeveralServers implements Transport {
     timeoutMs: number | undefined,
   ): Promise<[OneServer, number | undefined]> {
     const [started, key] = [performance.now(), new Headers(header).get(RUN_KEY_HEADER) ?? this.#ofNoRun];
-    const leftMs = (): number => Math.max(1, (timeoutMs ?? Number.POSITIVE_INFINITY) - (performance.now() - started));
+    const leftMs = (): number =>
+      Math.max(1, Math.ceil((timeoutMs ?? Number.POSITIVE_INFINITY) - (performance.now() - started)));
     for (const server of this.#inOrder(key)) {
       const began = performance.now();
       if (await isPresent(server, Math.min(LONGEST_CONNECT_MS, leftMs()), signal)) {
