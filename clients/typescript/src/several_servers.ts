@@ -11,6 +11,7 @@ import {
 } from "@connectrpc/connect";
 import { sha256 } from "@noble/hashes/sha2";
 import { RUN_KEY_HEADER } from "./calls.js";
+import { isOfConnection } from "./failures.js";
 import type { Http2Sessions } from "./http2_sessions.js";
 
 /** A server that does not take a connection within this time counts as absent. */
@@ -53,8 +54,9 @@ export class SeveralServers implements Transport {
     input: MessageInitShape<I>,
     contextValues?: ContextValues,
   ): Promise<UnaryResponse<I, O>> {
-    const [{ transport }, leftMs] = await this.#present(header, signal, timeoutMs);
-    return transport.unary(method, signal, leftMs, header, input, contextValues);
+    return this.#at(header, signal, timeoutMs, ({ transport }, leftMs) =>
+      transport.unary(method, signal, leftMs, header, input, contextValues),
+    );
   }
 
   async stream<I extends DescMessage, O extends DescMessage>(
@@ -65,8 +67,32 @@ export class SeveralServers implements Transport {
     input: AsyncIterable<MessageInitShape<I>>,
     contextValues?: ContextValues,
   ): Promise<StreamResponse<I, O>> {
-    const [{ transport }, leftMs] = await this.#present(header, signal, timeoutMs);
-    return transport.stream(method, signal, leftMs, header, input, contextValues);
+    return this.#at(header, signal, timeoutMs, ({ transport }, leftMs) =>
+      transport.stream(method, signal, leftMs, header, input, contextValues),
+    );
+  }
+
+  /** Make a call; where its connection ends before it has begun, as behind a proxy, the server counts as absent too. */
+  async #at<T>(
+    header: HeadersInit | undefined,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+    call: (server: OneServer, leftMs: number | undefined) => Promise<T>,
+  ): Promise<T> {
+    const [server, leftMs] = await this.#present(header, signal, timeoutMs);
+    try {
+      return await call(server, leftMs);
+    } catch (error) {
+      if (isOfConnection(error)) {
+        this.#isAbsent(server, 0);
+      }
+      throw error;
+    }
+  }
+
+  /** A server was found absent, after so long. */
+  #isAbsent(server: OneServer, tookMs: number): void {
+    this.#absentUntil.set(server, performance.now() + Math.max(ABSENT_MS, ABSENT_TIMES * tookMs));
   }
 
   /** The first that takes a connection, and what is left of the time. */
@@ -81,7 +107,6 @@ export class SeveralServers implements Transport {
     for (const server of this.#inOrder(key)) {
       const began = performance.now();
       if (await isPresent(server, Math.min(LONGEST_CONNECT_MS, leftMs()), signal)) {
-        this.#absentUntil.delete(server);
         return [server, timeoutMs === undefined ? undefined : leftMs()];
       }
       if (signal?.aborted === true || leftMs() === 1) {
@@ -90,8 +115,7 @@ export class SeveralServers implements Transport {
           signal?.aborted ? Code.Canceled : Code.DeadlineExceeded,
         );
       }
-      const now = performance.now();
-      this.#absentUntil.set(server, now + Math.max(ABSENT_MS, ABSENT_TIMES * (now - began)));
+      this.#isAbsent(server, performance.now() - began);
     }
     throw new ConnectError("none of the servers takes a connection", Code.Unavailable);
   }
