@@ -17,14 +17,19 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from conformance import golden, scenario, twins, vectors
+from conformance import golden, gradient_reference, scenario, twins, vectors
 from conformance.analyses import dims_of_part
 from conformance.analysis_reference import AnalysisReference
+from conformance.circuit_reference import CircuitReference
+from conformance.edits import site_of
 from conformance.expected import Fields
+from conformance.feature_reference import FeatureReference
 from conformance.generation_reference import greedy, prompt_ids
 from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.analysis.circuits import CIRCUITS
+from transparent_llm.analysis.differentiation import SiteGradient
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
@@ -34,6 +39,7 @@ VECTORS = {"tensors": golden.tensor_cases, "streams": golden.stream_cases, "erro
 WORDS = ("last", "describe_run", "to_tokens", "to_str_tokens", "to_single_token")
 """Methods about words, whose values are no tensors for a driver."""
 
+FEATURES = ("features", "feature_activations")
 MOST_NUMBERS = 12
 """Of one tensor."""
 
@@ -105,9 +111,14 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             if llm in ran:
                 ran[llm].run_on(reference)
             step["expect"] = {"value": words(reference, method, arguments)}
-        elif method in ANALYSES:
-            if not {"slices", "dtype"} & step.keys():  # which are compared with what the model computes
+        elif method == "gradients":
+            if gradient_reference.has_reference(step):
                 ran[llm].run_on(reference)
+                step.setdefault("expect", {})["parts"] = gradients(reference, step)
+        elif method in ANALYSES or method in CIRCUITS:
+            if not {"slices", "dtype"} & step.keys():  # which are compared with what the model computes
+                if method in ANALYSES:
+                    ran[llm].run_on(reference)
                 step.setdefault("expect", {})["parts"] = parts(reference, step)
         elif method in twins.DIMS:
             if llm in ran:
@@ -130,12 +141,27 @@ def numbers(reference: TransparentLlm, step: Fields) -> Fields:
 
 
 def parts(reference: HuggingFaceReference, step: Fields) -> Fields:
-    """What an analysis answers, by its definition: of each of its tensors shape and some numbers."""
-    method, found = step["method"], AnalysisReference(demo_model(), reference).parts(step["method"], step["args"])
+    """What an analysis or a read of heads answers, by its definition: of each of its tensors shape and some numbers."""
+    method = step["method"]
+    if method in CIRCUITS:
+        found = CircuitReference(demo_model()).parts(method, step["args"])
+    elif method in FEATURES:
+        found = FeatureReference(reference).parts(method, step["args"])
+    else:
+        found = AnalysisReference(demo_model(), reference).parts(method, step["args"])
     return {
         name: _numbers(value, _places(value), dims_of_part(method, name))
         for name, value in ((name, _as_sent(value)) for name, value in found.items())
     }
+
+
+def gradients(reference: HuggingFaceReference, step: Fields) -> Fields:
+    """What gradients answer, by autograd."""
+    rows = [row[mask].tolist() for row, mask in zip(reference.tokens(), reference.mask(), strict=True)]
+    sites = [SiteGradient(site_of(each["site"]), each["form"]) for each in step["sites"]]
+    dims = {"metric": ("batch",), **{str(each.site): each.dims for each in sites}}
+    found = gradient_reference.parts(demo_model(), rows, step)
+    return {name: _numbers(value, _places(value), dims[name]) for name, value in found.items()}
 
 
 def _as_sent(value: torch.Tensor) -> torch.Tensor:
