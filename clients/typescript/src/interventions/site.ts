@@ -27,6 +27,11 @@ export class Site {
   }
 }
 
+/** @throws InvalidRequestError it is missing, or no head. */
+function requireHead(head: number | "all"): number | "all" {
+  return head === "all" ? head : requireInt32("head", head);
+}
+
 /** The first few of some numbers, in brackets, and how many there are. */
 function listed(numbers: readonly number[]): string {
   const more = numbers.length > MOST_LISTED ? [`... ${numbers.length} in all`] : [];
@@ -66,7 +71,7 @@ export function ffnOut(layer: number): Site {
  * the other [pos n_heads * d_head]. A norm after attention is computed of the changed sum.
  */
 export function head(layer: number, head: number | "all"): Site {
-  return new Site(SiteKind.HEAD, layer, head);
+  return new Site(SiteKind.HEAD, layer, requireHead(head));
 }
 
 /**
@@ -75,7 +80,7 @@ export function head(layer: number, head: number | "all"): Site {
  * not see stays 0.
  */
 export function pattern(layer: number, head: number | "all"): Site {
-  return new Site(SiteKind.PATTERN, layer, head);
+  return new Site(SiteKind.PATTERN, layer, requireHead(head));
 }
 
 /**
@@ -83,7 +88,7 @@ export function pattern(layer: number, head: number | "all"): Site {
  * where the model has it before the product. Attention is computed of the changed one.
  */
 export function query(layer: number, head: number | "all"): Site {
-  return new Site(SiteKind.QUERY, layer, head);
+  return new Site(SiteKind.QUERY, layer, requireHead(head));
 }
 
 /**
@@ -91,12 +96,12 @@ export function query(layer: number, head: number | "all"): Site {
  * query heads share them (grouped queries) there are fewer.
  */
 export function key(layer: number, head: number | "all"): Site {
-  return new Site(SiteKind.KEY, layer, head);
+  return new Site(SiteKind.KEY, layer, requireHead(head));
 }
 
 /** The value of a head, or of all, which its pattern mixes [pos d_head]. There are as many as keys. */
 export function value(layer: number, head: number | "all"): Site {
-  return new Site(SiteKind.VALUE, layer, head);
+  return new Site(SiteKind.VALUE, layer, requireHead(head));
 }
 
 /**
