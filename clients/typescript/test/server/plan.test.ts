@@ -10,7 +10,7 @@ import { chunkOf, DESCRIBED, startLiar } from "../support/liar.js";
 let llm: RemoteTransparentLlm;
 
 beforeAll(async () => {
-  llm = connect(inject("target"));
+  llm = connect(inject("target"), { cacheBytes: 0 });
   await llm.run(["My lord, I shall reply", "No"]);
 });
 
