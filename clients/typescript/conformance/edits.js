@@ -33,10 +33,10 @@ export function editOf({ op, ...edit }, clientOf) {
       return interventions.patch(site, clientOf(edit.source), where);
     case "project":
       return interventions.project(site, vectorOf(edit.vector, clientOf), where);
-    case "clamp": {
-      const [least, most] = [edit.least ?? Number.NEGATIVE_INFINITY, edit.most ?? Number.POSITIVE_INFINITY];
-      return interventions.clamp(site, vectorOf(edit.vector, clientOf), { ...where, least, most });
-    }
+    case "clamp":
+      return interventions.clamp(site, vectorOf(edit.vector, clientOf), { ...where, ...boundsOf(edit) });
+    case "clamp_feature":
+      return interventions.clampFeature(site, edit.sae, edit.feature, { ...where, ...boundsOf(edit) });
     case "swap":
       return interventions.swap(site, vectorOf(edit.origin, clientOf), vectorOf(edit.target, clientOf), where);
     case "noise":
@@ -46,11 +46,16 @@ export function editOf({ op, ...edit }, clientOf) {
   }
 }
 
+/** @param {{ least?: number | null, most?: number | null }} edit */
+function boundsOf({ least, most }) {
+  return { least: least ?? Number.NEGATIVE_INFINITY, most: most ?? Number.POSITIVE_INFINITY };
+}
+
 /**
  * @param {any} metric
  * @param {ClientOf} clientOf
  */
-function metricOf({ measure, token, site, direction, run, ...at }, clientOf) {
+export function metricOf({ measure, token, site, direction, run, ...at }, clientOf) {
   switch (measure) {
     case "logit":
       return interventions.logit(token, at);
@@ -93,9 +98,10 @@ export function swept(client, { templates, cells, metrics, rows, before = [] }, 
 }
 
 /** @param {[string, ...any[]]} given */
-function siteOf([name, ...args]) {
+export function siteOf([name, ...args]) {
   const camel = name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
-  const given = name === "neurons" && args.length === 1 ? [...args, "all"] : args;
+  const isOfAll = ["neurons", "head", "pattern", "query", "key", "value"].includes(name) && args.length === 1;
+  const given = isOfAll ? [...args, "all"] : args;
   return /** @type {any} */ (interventions)[camel](...given);
 }
 
@@ -119,6 +125,10 @@ function vectorOf(given, clientOf) {
   }
   if ("unembedding" in given) {
     return interventions.unembedding(given.unembedding);
+  }
+  if ("sae_feature" in given) {
+    const [sae, feature] = given.sae_feature;
+    return interventions.saeFeature(sae, feature);
   }
   const [layer, neuron] = given.neuron_output;
   return interventions.neuronOutput(layer, neuron);

@@ -7,6 +7,8 @@ import { InternalError, Tensor, TransparentLlmError } from "../dist/index.js";
 import { errorOfStatus } from "../dist/status.js";
 import { decodeBase64, encodeBase64 } from "./base64.js";
 import { editOf, swept } from "./edits.js";
+import { generated } from "./generating.js";
+import { differentiated } from "./gradients.js";
 
 /** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
 /** @typedef {import("../dist/index.js").ReadOptions} ReadOptions */
@@ -29,6 +31,8 @@ const ARGUMENTS = {
   run: 1,
   run_tokens: 1,
   effects: 0,
+  generate: 0,
+  gradients: 0,
   sweep: 0,
   release: 0,
   batch_size: 0,
@@ -54,6 +58,7 @@ const ARGUMENTS = {
   decomposed_attn: 2,
   fetch: 1,
   fetch_parts: 1,
+  plan: 1,
 };
 
 /** Number of indices of the analyses, which may be followed by an object of what has a name. */
@@ -70,7 +75,15 @@ const ANALYSES = {
   attention_matrices: 2,
   head_scores: 2,
   value_weighted_norms: 2,
+  features: 1,
+  feature_activations: 1,
+  head_weights: 2,
+  composition_scores: 0,
+  copying_scores: 0,
 };
+
+/** What is larger than a number of JavaScript holds exactly. */
+const LARGE_SEED = /("seed": ?)(\d{16,})/g;
 
 /** The clients of one driver, by their names. */
 export class Operations {
@@ -92,7 +105,7 @@ export class Operations {
     /** @type {Request} */
     let request = {};
     try {
-      request = JSON.parse(line);
+      request = JSON.parse(line.replace(LARGE_SEED, '$1"$2"'));
       return JSON.stringify({ id: request["id"], ok: await this.#do(request) });
     } catch (error) {
       return JSON.stringify({ id: request["id"] ?? null, error: described(error) });
@@ -127,11 +140,13 @@ export class Operations {
   }
 
   /** @param {Request} request */
-  #connected({ target, options = {} }) {
-    return this.#surroundings.connect(target, {
+  #connected({ target, options: { targets, ...options } = {} }) {
+    return this.#surroundings.connect(targets ?? target, {
       ...options,
       timeoutMs: (options.timeout_s ?? 60) * 1000,
       maxBytes: options.max_bytes,
+      reconnectS: options.reconnect_s,
+      cacheBytes: options.cache_bytes ?? 0, // scenarios count what a server was sent
     });
   }
 
@@ -183,6 +198,15 @@ async function call(client, request, clientOf) {
     if (method === "sweep") {
       return { parts: encodedParts({ ...(await swept(client, request, clientOf, canceller.signal)) }) };
     }
+    if (method === "gradients") {
+      const found = await differentiated(client, request, clientOf, canceller.signal);
+      return {
+        parts: Object.fromEntries(Object.entries(found).map(([name, tensor]) => [name, encodedTensor(tensor)])),
+      };
+    }
+    if (method === "generate") {
+      return { value: await generated(client, request["generation"], options) };
+    }
     const result = await /** @type {any} */ (client)[camelCase(method)](...given, options);
     return { ...encoded(client, method, result), ...(request["progress"] && { progress }) };
   } finally {
@@ -210,7 +234,7 @@ async function time(client, { method, args = [], times }) {
  * @param {any} given
  */
 function argument(method, given) {
-  if (["fetch", "fetch_parts"].includes(method) && Array.isArray(given)) {
+  if (["fetch", "fetch_parts", "plan"].includes(method) && Array.isArray(given)) {
     return given.map((read) => (Array.isArray(read) ? [camelCase(read[0]), ...read.slice(1).map(camelKeys)] : read));
   }
   const isTensor = typeof given === "object" && given !== null && "dtype" in given;
@@ -246,6 +270,8 @@ function encoded(client, method, result) {
           encodedParts(Object.fromEntries([...parts])),
         ),
       };
+    case "plan":
+      return { value: result.map(encodedPlan) };
     case "run":
     case "run_tokens":
       return { value: { run_id: client.runId } };
@@ -271,6 +297,11 @@ function encoded(client, method, result) {
     default:
       return { value: result ?? null };
   }
+}
+
+/** @param {import("../dist/index.js").PlannedRead} read */
+function encodedPlan({ name, shape, dims, dtype, bytes, transferBytes }) {
+  return { name: snakeCase(name), shape, dims, dtype, bytes, transfer_bytes: transferBytes };
 }
 
 /** @param {import("../dist/index.js").ServerInfo} info */

@@ -1,7 +1,7 @@
 /** Analyses: answers that the server computes next to the weights, each of one layer or one row of a run. */
 
-import { InternalError } from "./errors.js";
 import type { ReadOptions } from "./options.js";
+import { named, parted, whole } from "./parts.js";
 import type { Arrived } from "./reads.js";
 import type { Tensor } from "./tensor.js";
 
@@ -166,8 +166,6 @@ export interface NeuronAttribution {
   readonly rest: Tensor;
 }
 
-type Parts<Name extends string> = Readonly<Record<Name, Tensor>>;
-
 /** A model that can be asked for analyses of its current run. They throw what reads throw, and `InvalidRequestError` for
  * what they are asked for. */
 export abstract class Analyses {
@@ -289,34 +287,4 @@ export abstract class Analyses {
   async valueWeightedNorms(batchI: number, layer: number, options: ReadOptions = {}): Promise<Tensor> {
     return whole(await this.analysed(["valueWeightedNorms", batchI, layer], options));
   }
-}
-
-/** What of the options is of these names, and the rest. */
-function parted<T extends object, Name extends keyof T>(options: T, ...names: Name[]): [Pick<T, Name>, Omit<T, Name>] {
-  const parts: [Partial<T>, Partial<T>] = [{}, {}];
-  for (const name of Object.keys(options) as (keyof T)[]) {
-    parts[names.includes(name as Name) ? 0 : 1][name] = options[name];
-  }
-  return parts as unknown as [Pick<T, Name>, Omit<T, Name>];
-}
-
-/** Parts of these names, which are those of the wire in camel case. */
-function named<Name extends string>(came: Arrived, ...names: Name[]): Parts<Name> {
-  return Object.fromEntries(names.map((name) => [name, required(came, snakeCase(name))])) as Parts<Name>;
-}
-
-function whole(came: Arrived): Tensor {
-  return required(came, "");
-}
-
-function required(came: Arrived, name: string): Tensor {
-  const tensor = came.get(name);
-  if (tensor === undefined) {
-    throw new InternalError(`the server sent no ${name === "" ? "value" : name}`);
-  }
-  return tensor;
-}
-
-function snakeCase(camelCase: string): string {
-  return camelCase.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -32,11 +32,12 @@ interface Arriving extends Described {
 }
 
 /** What a header says, checked against itself. */
-interface Described {
+export interface Described {
   readonly name: string;
   readonly dtype: DtypeName;
   readonly shape: readonly number[];
   readonly dims: readonly string[];
+  readonly totalBytes: number;
 }
 
 /**
@@ -136,7 +137,7 @@ export class Assembler {
 
   #begin(header: TensorHeader, offset: bigint): void {
     const current = this.#tensors.at(-1);
-    const described = checked(header);
+    const described = describedBy(header);
     if (header.etag === this.#etag) {
       if (this.#goesOn && offset > 0n && current !== undefined) {
         requireSame(current, header);
@@ -212,8 +213,12 @@ function requireSame(held: Arriving, header: TensorHeader): void {
   }
 }
 
-/** A header, which may come from anyone. Nothing is computed of what is more than any header has. */
-function checked(header: TensorHeader): Described {
+/**
+ * A header, which may come from anyone. Nothing is computed of what is more than any header has.
+ *
+ * @throws StreamError it contradicts itself.
+ */
+export function describedBy(header: TensorHeader): Described {
   const dtype = dtypeOfWire(header.dtype);
   if (dtype === undefined) {
     throw new StreamError(`unknown dtype ${header.dtype} in the header`);
@@ -229,7 +234,8 @@ function checked(header: TensorHeader): Described {
     const what = `${dtype} [${header.shape.join(", ")}] [${header.dims.map(quoted).join(", ")}]`;
     throw new StreamError(`the header contradicts itself: ${what} in ${header.totalBytes} bytes`);
   }
-  return { name: header.name, dtype, shape: header.shape.map(Number), dims: [...header.dims] };
+  const totalBytes = Number(header.totalBytes);
+  return { name: header.name, dtype, shape: header.shape.map(Number), dims: [...header.dims], totalBytes };
 }
 
 /** What a tensor takes. An axis of length 0 counts as 1 towards what can be addressed. */

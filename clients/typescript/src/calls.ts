@@ -12,9 +12,10 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
+import { Absence } from "./absence.js";
 import { Assembler, type NamedTensor, StreamError } from "./assembler.js";
 import { DeadlineError, InternalError, InvalidRequestError, TransparentLlmError, UnavailableError } from "./errors.js";
-import type { Expected } from "./expected.js";
+import type { Expecting } from "./expected.js";
 import { errorOfFailure } from "./failures.js";
 import { Health, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
 import { type TensorChunkSchema, type TensorOptions, TensorOptionsSchema } from "./gen/transparent_llm/v1/tensor_pb.js";
@@ -24,7 +25,7 @@ import { Scope } from "./scope.js";
 import { UnderWay } from "./under_way.js";
 
 /** A hint for proxies, the same for a run and all reads of it. */
-const RUN_KEY_HEADER = "x-transparent-llm-run-key";
+export const RUN_KEY_HEADER = "x-transparent-llm-run-key";
 
 /** A request for tensors. */
 export type TensorRequest = MessageShape<DescMessage> & { options?: TensorOptions | undefined };
@@ -37,6 +38,7 @@ export class Calls {
   readonly #underWay = new UnderWay();
   #isClosed = false;
   #hasAnswered = false;
+  readonly #absence = new Absence();
 
   constructor(transport: Transport, config: ClientConfig, onClose: () => void) {
     this.#transport = transport;
@@ -91,10 +93,12 @@ export class Calls {
     scope: Scope,
     runKey = "",
   ): Promise<MessageShape<O>> {
-    const retries = new Retries(scope, this.config.target, this.#hasAnswered);
+    const retries = this.#retries(scope);
     for (;;) {
       try {
-        return await this.#unaryOnce(method, request, scope, runKey);
+        const answer = await this.#unaryOnce(method, request, scope, runKey);
+        this.#absence.end();
+        return answer;
       } catch (error) {
         await retries.backoff(asOurs(error));
       }
@@ -109,7 +113,7 @@ export class Calls {
   async tensors(
     method: DescMethodServerStreaming<DescMessage, typeof TensorChunkSchema>,
     request: TensorRequest,
-    expected: Expected,
+    expected: Expecting,
     scope: Scope,
     runKey = "",
     onProgress?: (progress: Progress) => void,
@@ -120,7 +124,7 @@ export class Calls {
       (header) => expected.check(header),
       (before, name) => expected.continues(before, name),
     );
-    const retries = new Retries(scope, this.config.target, this.#hasAnswered);
+    const retries = this.#retries(scope);
     for (;;) {
       const before = assembler.received;
       try {
@@ -128,7 +132,9 @@ export class Calls {
           assembler.add(chunk);
           onProgress?.({ receivedBytes: assembler.received, totalBytes: assembler.totalBytes });
         });
-        return assembler.tensors();
+        const tensors = assembler.tensors();
+        this.#absence.end();
+        return tensors;
       } catch (error) {
         const failure = this.#streamFailure(error, method.name);
         await retries.backoff(failure, assembler, assembler.received > before);
@@ -156,18 +162,24 @@ export class Calls {
     scope: Scope,
     runKey: string,
   ): Promise<T> {
-    const retries = new Retries(scope, this.config.target, this.#hasAnswered);
+    const retries = this.#retries(scope);
     for (;;) {
       let hasProgress = false;
       try {
         await this.#receive(method, request(), scope, runKey, (message) => {
           hasProgress = take(message) || hasProgress;
         });
-        return result();
+        const found = result();
+        this.#absence.end();
+        return found;
       } catch (error) {
         await retries.backoff(this.#streamFailure(error, method.name), undefined, hasProgress);
       }
     }
+  }
+
+  #retries(scope: Scope): Retries {
+    return new Retries(scope, this.config, this.#absence, this.#hasAnswered);
   }
 
   async #unaryOnce<I extends DescMessage, O extends DescMessage>(

@@ -2,9 +2,10 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
-import { Analyses } from "./analyses.js";
 import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
+import { type ChatMessage, chatOf } from "./chat.js";
+import { Circuits } from "./circuits.js";
 import type { RowComparison } from "./comparison.js";
 import { isFloating, wireOfFloating } from "./dtypes.js";
 import { InvalidRequestError, NotRunError } from "./errors.js";
@@ -16,19 +17,23 @@ import {
   ServerInfoRequestSchema,
   TransparentLlmService,
 } from "./gen/transparent_llm/v1/service_pb.js";
-import { type GenerateOptions, Generation } from "./generation.js";
+import { type GenerateOptions, Generation, type Prompts } from "./generation.js";
+import { Differentiation, type Gradients, type GradientsOptions, type GradientsPlan } from "./gradients.js";
 import { checkedEdits } from "./interventions/edit.js";
 import type { EditEffect } from "./interventions/effect.js";
 import { Sweep, type SweepOptions, type SweepPlan, type SweepValues } from "./interventions/sweep.js";
+import { KeptValues } from "./kept_values.js";
 import { type Index, indexFields, type Method, MODEL_READS, READS, type ReadName, valueAxes } from "./methods.js";
 import {
   type CallOptions,
   type ClientOptions,
+  type ConfigDefaults,
   configured,
   type ReadOptions,
   type RunOptions,
   type TextOptions,
 } from "./options.js";
+import type { PlannedRead } from "./plan.js";
 import { message, Reader, readOptionsToWire } from "./reader.js";
 import {
   type Arrived,
@@ -52,19 +57,16 @@ import { described, lastOf, maskOf, singleToken, stringsOf, type TokenAt, type T
 const RPCS = TransparentLlmService.method;
 
 /** What lies under a client: how it sends, and what ends when it is closed. */
-export interface Connection {
+export interface Connection extends ConfigDefaults {
   readonly transport: Transport;
-  /** The server's address, for messages. */
-  readonly target: string;
   /** Called once, by `close`. */
   readonly onClose?: () => void;
-  /** The most that one value may take where no option says it. Default: 2 GiB. */
-  readonly maxBytes?: number;
 }
 
 /** What a client and its copies have in common. */
 interface Shared {
   readonly calls: Calls;
+  readonly kept: KeptValues;
   readonly reader: Reader;
   readonly runs: Runs;
   readonly features: Features;
@@ -77,7 +79,7 @@ interface Shared {
  * Nothing is sent before the first call. An object has one current run, which its reads are of; `copy` gives another
  * object on the same connection. A read that is under way goes on with the run that it began with.
  */
-export class RemoteTransparentLlm extends Analyses {
+export class RemoteTransparentLlm extends Circuits {
   readonly #connection: Connection;
   readonly #options: ClientOptions;
   #shared: Shared;
@@ -91,9 +93,13 @@ export class RemoteTransparentLlm extends Analyses {
   constructor(connection: Connection, options: ClientOptions = {}) {
     super();
     const config = configured(connection, options);
-    const calls = new Calls(connection.transport, config, () => connection.onClose?.());
+    const kept = new KeptValues(config.cacheBytes);
+    const calls = new Calls(connection.transport, config, () => {
+      kept.clear();
+      connection.onClose?.();
+    });
     const features = new Features(calls);
-    this.#shared = { calls, features, reader: new Reader(calls), runs: new Runs(calls, features) };
+    this.#shared = { calls, features, kept, reader: new Reader(calls, kept), runs: new Runs(calls, features) };
     this.#connection = connection;
     this.#options = options;
   }
@@ -102,7 +108,7 @@ export class RemoteTransparentLlm extends Analyses {
   copy(): RemoteTransparentLlm {
     const twin = new RemoteTransparentLlm(this.#connection, this.#options);
     twin.#shared = this.#shared;
-    twin.#run = this.#run;
+    twin.#become(this.#run);
     return twin;
   }
 
@@ -165,6 +171,16 @@ export class RemoteTransparentLlm extends Analyses {
     await this.#generate(inputOfTokens(rows), options);
   }
 
+  /**
+   * Answer a conversation, which the chat template of the model's own tokenizer makes a text of. It is one row. Otherwise
+   * as `generate`.
+   *
+   * @throws NotSupportedError the tokenizer has no chat template.
+   */
+  async generateChat(messages: readonly ChatMessage[], options: GenerateOptions = {}): Promise<void> {
+    await this.#generate(chatOf(messages), options);
+  }
+
   /** What each edit of the current run did, in their order. Needs no call. */
   effects(): readonly EditEffect[] {
     return this.#current().effects;
@@ -183,6 +199,28 @@ export class RemoteTransparentLlm extends Analyses {
     const onPart = (): void => onProgress?.(sweep.progress);
     const replace = this.#replace;
     return this.#within(options, (scope) => this.#shared.runs.sweep(run, sweep, sources, scope, { replace, onPart }));
+  }
+
+  /**
+   * The gradient of a number of each row by what stands at some sites, or along a path: by one pass there and back for all
+   * sites, a path by as many as it has steps. In a mixture of experts it goes through the experts that were chosen. The current
+   * run has no edits, and stays as it is.
+   *
+   * @throws InvalidRequestError the current run has edits, or something makes no sense.
+   * @throws IndexOutOfRangeError a layer, head, neuron, row, position or token that is not there.
+   * @throws NotSupportedError the model has nothing at a site, its weights have no gradients, or the server knows none.
+   * @throws TooLargeError more than the server computes at once.
+   */
+  async gradients(plan: GradientsPlan, options: GradientsOptions = {}): Promise<Gradients> {
+    const [run, asked] = [this.#current(), new Differentiation(plan)];
+    const sources = runsOf([asked], (source) => source.#current(), "the source of gradients");
+    const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
+    return this.#within(options, async (scope) => {
+      await this.#shared.features.require("gradients", scope);
+      const read = (current: Run): Promise<Gradients> =>
+        this.#shared.reader.gradients(current, asked, idOf, options, scope);
+      return this.#shared.runs.read(run, scope, read, this.#replace, sources);
+    });
   }
 
   /**
@@ -397,10 +435,37 @@ export class RemoteTransparentLlm extends Analyses {
     });
   }
 
+  /**
+   * What reads of the current run would bring, before anything is computed or sent: of each its shape, type and bytes. It
+   * takes what `fetchParts` takes.
+   *
+   * @throws NotSupportedError the server is of an older version.
+   */
+  async plan(reads: readonly Read[], options: ReadOptions = {}): Promise<PlannedRead[]> {
+    const wanted = checkedReads(reads);
+    requireReadOptions(
+      options,
+      wanted.map(({ name }) => READS[name]),
+    );
+    return this.#ofRun(options, async (run, scope) => {
+      await this.#shared.features.require("plan", scope);
+      return this.#shared.reader.plan(run, wanted, options, scope);
+    });
+  }
+
   protected override async analysed(read: readonly [string, ...unknown[]], options: ReadOptions): Promise<Arrived> {
     const wanted = checkedRead(read);
     requireReadOptions(options, [READS[wanted.name]]);
     return this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, wanted, options, scope));
+  }
+
+  protected override async ofWeights(method: Method, fields: object, options: ReadOptions): Promise<Arrived> {
+    requireReadOptions(options, [method]);
+    const digest = this.#run?.modelDigest ?? "";
+    return this.#within(options, async (scope) => {
+      await this.#shared.features.require("circuits", scope);
+      return this.#shared.reader.ofWeights(method, fields, digest, options, scope);
+    });
   }
 
   get #calls(): Calls {
@@ -443,8 +508,21 @@ export class RemoteTransparentLlm extends Analyses {
   }
 
   readonly #replace = (was: Run, is: Run): void => {
-    this.#run = this.#run === was ? is : this.#run; // unless another one was begun meanwhile
+    if (this.#run === was) {
+      this.#become(is); // unless another one was begun meanwhile
+    }
   };
+
+  #become(run: Run | undefined): void {
+    const { kept } = this.#shared;
+    if (run !== undefined) {
+      kept.hold(run);
+    }
+    if (this.#run !== undefined) {
+      kept.leave(this.#run);
+    }
+    this.#run = run;
+  }
 
   /** Read from the current run. */
   async #ofRun<T>(options: CallOptions, read: (run: Run, scope: Scope) => Promise<T>): Promise<T> {
@@ -452,21 +530,23 @@ export class RemoteTransparentLlm extends Analyses {
     return this.#within(options, (scope) => this.#shared.runs.read(current, scope, read, this.#replace));
   }
 
-  async #generate(input: RunInput, options: GenerateOptions): Promise<void> {
+  async #generate(input: Prompts, options: GenerateOptions): Promise<void> {
     const generation = new Generation(input, options);
     const sources = runsOf([generation], (source) => source.#current());
-    const rows = await this.#within(options, (scope) => this.#shared.runs.generate(generation, input, sources, scope));
+    const { runs } = this.#shared;
+    const { rows, key } = await this.#within(options, (scope) => runs.generate(generation, input, sources, scope));
     const { signal, timeoutMs } = options;
-    await this.#begin(inputOfTokens(rows), { edits: generation.edits, signal, timeoutMs });
+    await this.#begin(inputOfTokens(rows), { edits: generation.edits, signal, timeoutMs }, key);
   }
 
-  async #begin(input: RunInput, options: RunOptions): Promise<void> {
+  async #begin(input: RunInput, options: RunOptions, key?: string): Promise<void> {
     const edits = checkedEdits(options.edits ?? []);
     const recipe = { input, edits, sources: runsOf(edits, (source) => source.#current()) };
     const call = ++this.#runs;
-    const run = await this.#within(options, (scope) => this.#shared.runs.make(recipe, scope));
+    const run = await this.#within(options, (scope) => this.#shared.runs.make(recipe, scope, key));
     if (call > this.#runOf) {
-      [this.#run, this.#runOf] = [run, call]; // unless one that was called later is done already
+      this.#become(run);
+      this.#runOf = call; // unless one that was called later is done already
     }
   }
 

@@ -5,7 +5,7 @@ import type { Calls } from "./calls.js";
 import { type DtypeName, sizeOf } from "./dtypes.js";
 import { ServerInfoRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { Scope } from "./scope.js";
-import { type ModelDescription, serverInfoOf } from "./server_info.js";
+import { type ModelDescription, type ServerInfo, serverInfoOf } from "./server_info.js";
 import { SingleFlight } from "./single_flight.js";
 
 /** A server that says to be another model at each run must not fill the memory. */
@@ -16,6 +16,7 @@ const NEURON_OUTPUTS = "neuron_outputs";
 export class Descriptions {
   readonly #calls: Calls;
   readonly #known = new Map<string, ModelDescription | undefined>();
+  readonly #meant = new Map<string, ModelDescription>();
   readonly #flights = new SingleFlight<string, ModelDescription | undefined>();
 
   constructor(calls: Calls) {
@@ -24,7 +25,7 @@ export class Descriptions {
 
   /** What is known already; no call is made. */
   known(digest: string): ModelDescription | undefined {
-    return this.#known.get(digest);
+    return this.#known.get(digest) ?? this.#meant.get(digest);
   }
 
   /** The model with this digest; undefined if it is not served, or if the server cannot send output vectors. */
@@ -33,10 +34,7 @@ export class Descriptions {
       return this.#known.get(digest);
     }
     return this.#flights.do(digest, scope, async () => {
-      const request = create(ServerInfoRequestSchema);
-      const { features, models } = serverInfoOf(
-        await this.#calls.unary(TransparentLlmService.method.serverInfo, request, scope),
-      );
+      const { features, models } = await this.#asked(scope);
       const model = features.includes(NEURON_OUTPUTS) ? models.find((each) => each.digest === digest) : undefined;
       if (this.#known.size >= MOST_MODELS) {
         this.#known.clear();
@@ -44,6 +42,32 @@ export class Descriptions {
       this.#known.set(digest, model);
       return model;
     });
+  }
+
+  /** The model that a call is for: with this digest or, if it is empty, of the client's name; undefined if there is none. */
+  async meant(digest: string, scope: Scope): Promise<ModelDescription | undefined> {
+    const known = this.known(digest);
+    if (known !== undefined) {
+      return known;
+    }
+    const { models } = await this.#asked(scope);
+    const { model: name } = this.#calls.config;
+    const isMeant = (each: ModelDescription): boolean =>
+      digest === "" ? name === "" || each.name === name || each.aliases.includes(name) : each.digest === digest;
+    const [found, ...others] = models.filter(isMeant);
+    if (found === undefined || others.length > 0 || found.digest === "") {
+      return undefined; // one that was never loaded has no sizes
+    }
+    if (this.#meant.size >= MOST_MODELS) {
+      this.#meant.clear();
+    }
+    this.#meant.set(found.digest, found);
+    return found;
+  }
+
+  async #asked(scope: Scope): Promise<ServerInfo> {
+    const request = create(ServerInfoRequestSchema);
+    return serverInfoOf(await this.#calls.unary(TransparentLlmService.method.serverInfo, request, scope));
   }
 }
 
@@ -56,6 +80,8 @@ export function lengthsOf(model: ModelDescription | undefined): ReadonlyMap<stri
       ["d_vocab", model.dVocab],
       ["layer", model.nLayers],
       ["head", model.nHeads],
+      ["later_layer", model.nLayers],
+      ["later_head", model.nHeads],
     ])
   );
 }

@@ -39,8 +39,18 @@ export interface Expectation {
   readonly sizes?: readonly ReadonlyMap<string, number | undefined>[] | undefined;
 }
 
+/** What a stream is held to. */
+export interface Expecting {
+  /** How many tensors there can be. */
+  readonly most: number;
+  /** @throws InternalError a tensor with this header cannot come. */
+  check(header: TensorHeader): void;
+  /** Whether a tensor is a further part of the value that the one before it is of. */
+  continues(before: string, name: string): boolean;
+}
+
 /** Of all values of a stream. */
-export class Expected {
+export class Expected implements Expecting {
   /** How many tensors there can be. */
   readonly most: number;
   readonly #byHeader = new Map<string, Expectation>();
@@ -162,8 +172,11 @@ function together(
   return isNew.length > 0 ? [...before, ...isNew] : before;
 }
 
+/** What has named axes. */
+type Sized = Pick<Tensor, "dims" | "shape">;
+
 /** @throws InternalError a tensor is as long as another read of the same method says. */
-export function requireOwnSizes(expectation: Expectation, arrived: ReadonlyMap<string, Tensor>): void {
+export function requireOwnSizes(expectation: Expectation, arrived: ReadonlyMap<string, Sized>): void {
   for (const [part, { dims, shape }] of arrived) {
     dims.forEach((axis, i) => {
       const lengths = lengthsOf(axis, expectation);

@@ -41,6 +41,12 @@ export function errorOfFailure(thrown: unknown, target: string): TransparentLlmE
     : errorOfStatus({ code: failure.code, message: failure.rawMessage }, target);
 }
 
+/** Whether a call ended as its connection did, before any server said how it ended. */
+export function isOfConnection(thrown: unknown): boolean {
+  const failure = ConnectError.from(thrown);
+  return failure.metadata.get(STATUS) === null && isLoss(failure);
+}
+
 function detailsOf(failure: ConnectError): Uint8Array | undefined {
   const encoded = failure.metadata.get(DETAILS);
   try {

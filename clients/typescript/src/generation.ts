@@ -2,6 +2,7 @@
 
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { StreamError } from "./assembler.js";
+import type { Chat } from "./chat.js";
 import type { RemoteTransparentLlm } from "./client.js";
 import { InvalidRequestError, TooLargeError, UnavailableError } from "./errors.js";
 import {
@@ -16,9 +17,10 @@ import { checkedEdits, type Edit } from "./interventions/edit.js";
 import type { RunIdOf } from "./interventions/vector.js";
 import { legible } from "./legible.js";
 import type { CallOptions } from "./options.js";
-import type { RunInput } from "./run_input.js";
+import { type RunInput, requireText, tokenIdsOf } from "./run_input.js";
 
 const MOST_STOPS = 16;
+const LONGEST_STOP_BYTES = 256;
 const MOST_TOP_LOGPROBS = 20;
 const [COLDEST, HOTTEST] = [0.01, 100];
 const MOST_CHARACTERS = 1000;
@@ -71,11 +73,14 @@ export interface GenerateOptions extends CallOptions {
   readonly onStep?: ((step: GenerationStep) => void) | undefined;
 }
 
+/** Where a generation begins: rows of sentences or token ids, or one conversation. */
+export type Prompts = RunInput | Chat;
+
 /** One generation under way, which holds what comes to what was asked for. */
 export class Generation {
   readonly edits: readonly Edit[];
-  readonly #fields: MessageInitShape<typeof GenerateRequestSchema>;
-  readonly #input: RunInput;
+  readonly #fields: Fields;
+  readonly #input: Prompts;
   readonly #most: number;
   readonly #mostTop: number;
   readonly #onStep: (step: GenerationStep) => void;
@@ -87,23 +92,22 @@ export class Generation {
    * @throws InvalidRequestError an option that makes no sense.
    * @throws TooLargeError too many stops, top log-probabilities or edits.
    */
-  constructor(input: RunInput, options: GenerateOptions) {
+  constructor(input: Prompts, options: GenerateOptions) {
     const { maxNewTokens = 20, temperature = 0, topK, topP, seed = 0, stop = [], topLogprobs = 0 } = options;
     requireCount("maxNewTokens", maxNewTokens, 1);
     requireCount("topLogprobs", topLogprobs, 0);
     requireFew("topLogprobs", topLogprobs, MOST_TOP_LOGPROBS);
     requireChoice(temperature, topK, topP);
-    const [stopStrings, stopTokenIds] = [stop.filter((each) => typeof each === "string"), stop.filter(isNumber)];
-    requireFew("stop strings", stopStrings.length, MOST_STOPS);
-    requireFew("stop tokens", stopTokenIds.length, MOST_STOPS);
+    const { stopStrings, stopTokenIds } = stopsOf(stop);
     this.edits = checkedEdits(options.edits ?? []);
+    requireMovable(this.edits);
     this.#fields = {
-      ...{ maxNewTokens, temperature, topLogprobs, stopStrings, stopTokenIds, prompts: promptsOf(input) },
+      ...{ maxNewTokens, temperature, topLogprobs, stopStrings, stopTokenIds, ...promptsOf(input) },
       ...{ topK: topK ?? 0, seed: seedOf(seed), ...(topP !== undefined && { topP }) },
     };
     [this.#input, this.#most, this.#mostTop] = [input, maxNewTokens, topLogprobs];
     this.#onStep = options.onStep ?? (() => {});
-    const nRows = "sentences" in input ? input.sentences.length : input.tokenIds.length;
+    const nRows = "messages" in input ? 1 : "sentences" in input ? input.sentences.length : input.tokenIds.length;
     this.#tokens = Array.from({ length: nRows }, () => []);
     this.#goingOn = new Set(this.#tokens.keys());
   }
@@ -198,10 +202,52 @@ export class Generation {
   }
 }
 
-function promptsOf(input: RunInput): MessageInitShape<typeof GenerateRequestSchema>["prompts"] & object {
-  return "sentences" in input
-    ? input.sentences.map((value) => ({ prompt: { case: "text" as const, value } }))
-    : input.tokenIds.map((ids) => ({ prompt: { case: "tokens" as const, value: { tokenIds: [...ids] } } }));
+type Fields = MessageInitShape<typeof GenerateRequestSchema>;
+
+function promptsOf(input: Prompts): Pick<Fields, "prompts" | "messages"> {
+  if ("messages" in input) {
+    return { messages: input.messages.map(({ role, content }) => ({ role, content })) };
+  }
+  const prompts =
+    "sentences" in input
+      ? input.sentences.map((value) => ({ prompt: { case: "text" as const, value } }))
+      : input.tokenIds.map((ids) => ({ prompt: { case: "tokens" as const, value: { tokenIds: [...ids] } } }));
+  return { prompts };
+}
+
+/** Texts and token ids that end a row. */
+function stopsOf(stop: readonly (string | number)[]): { stopStrings: string[]; stopTokenIds: number[] } {
+  if (!Array.isArray(stop)) {
+    throw new InvalidRequestError(`stop is an array of texts and token ids, got ${typeof stop}`);
+  }
+  const stopStrings = stop.filter((each): each is string => typeof each === "string");
+  const stopTokenIds = tokenIdsOf(stop.filter((each) => typeof each !== "string"));
+  requireFew("stop strings", stopStrings.length, MOST_STOPS);
+  requireFew("stop tokens", stopTokenIds.length, MOST_STOPS);
+  for (const text of stopStrings) {
+    requireText("a stop string", text);
+    if (text === "") {
+      throw new InvalidRequestError("a stop string is empty: every text has it");
+    }
+    requireFew("bytes of one stop string", new TextEncoder().encode(text).length, LONGEST_STOP_BYTES);
+  }
+  return { stopStrings, stopTokenIds };
+}
+
+/** @throws InvalidRequestError the place of an edit would be another one in each step. */
+function requireMovable(edits: readonly Edit[]): void {
+  for (const edit of edits) {
+    const { positions } = edit.toWire(() => "");
+    const isMoving =
+      positions.case === "lastPosition" ||
+      (positions.case === "chosenPositions" && positions.value.indices.some((position) => position < 0));
+    if (isMoving) {
+      throw new InvalidRequestError(
+        "the last token is another one in every step of a generation: edits name positions of the prompt from 0, or " +
+          '"all"',
+      );
+    }
+  }
 }
 
 function requireChoice(temperature: number, topK: number | undefined, topP: number | undefined): void {
@@ -236,10 +282,6 @@ function seedOf(seed: number | bigint): bigint {
     throw new InvalidRequestError(`seed is ${seed}: it must be a whole number from 0, below 2 ** 64`);
   }
   return BigInt(seed);
-}
-
-function isNumber(value: unknown): value is number {
-  return typeof value === "number";
 }
 
 function isWithin(rows: ReadonlySet<number>, all: ReadonlySet<number>): boolean {

@@ -26,18 +26,45 @@ export type {
   ResidualPoint,
   TokenLogprobs,
 } from "./analyses.js";
+export type { ChatMessage } from "./chat.js";
+export type { CompositionKind, CompositionParameters, HeadWeights } from "./circuits.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
 export type { RowComparison } from "./comparison.js";
 export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
 export type { Finished, GenerateOptions, GenerationStep, NextToken } from "./generation.js";
+export type {
+  FrozenPart,
+  GradientForm,
+  GradientPath,
+  GradientSite,
+  Gradients,
+  GradientsOptions,
+  GradientsPlan,
+  IntegratedGradients,
+} from "./gradients.js";
 export type { Edit, EditEffect, Site, Vector, Where } from "./interventions.js";
 export { type GraphParameters, type LayerEdges, LayerShares, MIN_THRESHOLD } from "./layer_shares.js";
 export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";
+export type { PlannedRead, PlannedTensor } from "./plan.js";
 export type { Read } from "./reads.js";
 export type { TokenIds } from "./run_input.js";
-export type { Limits, ModelDescription, ModelInfo, ModelState, ParityCheck, ServerInfo } from "./server_info.js";
+export type {
+  FeatureActivationsParameters,
+  FeaturesParameters,
+  SaeFeatures,
+  SaeParameters,
+} from "./sae_analyses.js";
+export type {
+  Limits,
+  ModelDescription,
+  ModelInfo,
+  ModelState,
+  ParityCheck,
+  SaeDescription,
+  ServerInfo,
+} from "./server_info.js";
 export type { Slice, Slices } from "./slices.js";
 export { Tensor, type TensorData, type TensorParts } from "./tensor.js";
 export type { TopTokensOptions, VectorTokens } from "./vector_tokens.js";

@@ -13,6 +13,7 @@
 export {
   add,
   clamp,
+  clampFeature,
   Edit,
   EVERYWHERE,
   mean,
@@ -30,12 +31,15 @@ export {
   attnOut,
   ffnOut,
   head,
+  key,
   neurons,
   pattern,
+  query,
   residualAfterAttn,
   residualIn,
   residualOut,
   Site,
+  value,
 } from "./interventions/site.js";
 export {
   type At,
@@ -54,4 +58,4 @@ export {
   type TokenAtPos,
   type Tokens,
 } from "./interventions/sweep.js";
-export { literal, neuronOutput, runValue, unembedding, Vector } from "./interventions/vector.js";
+export { literal, neuronOutput, runValue, saeFeature, unembedding, Vector } from "./interventions/vector.js";

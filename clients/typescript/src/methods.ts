@@ -31,6 +31,8 @@ export interface Method {
   readonly header: string;
   /** Index arguments in their order, under the names of the request. */
   readonly arguments: readonly string[];
+  /** The axis that each of them goes along. */
+  readonly axes: readonly string[];
   /** Names of the result's axes. */
   readonly dims: readonly string[];
   /** Of its elements. Undefined: a floating type. */
@@ -54,6 +56,7 @@ function methodOf(rpc: TensorRpc): Method {
     rpc,
     header: snakeCase(rpc.localName),
     arguments: rpc.input.fields.filter((field) => hasOption(field, index)).map((field) => field.localName),
+    axes: rpc.input.fields.filter((field) => hasOption(field, index)).map((field) => getOption(field, index).axis),
     dims: axesOf(spec.dims),
     dtype: dtypeOfWire(spec.dtype),
     parts: new Map(parts),
@@ -85,9 +88,16 @@ export const MODEL_READS = {
   neuronOutputs: methodOf(RPCS.neuronOutputs),
 } as const;
 
+/** Those that read the weights of heads. */
+export const WEIGHT_READS = {
+  headWeights: methodOf(RPCS.headWeights),
+  compositionScores: methodOf(RPCS.compositionScores),
+  copyingScores: methodOf(RPCS.copyingScores),
+} as const;
+
 /** Names of all axes that a value can have. */
 export const AXES: ReadonlySet<string> = new Set(
-  [...Object.values(READS), ...Object.values(MODEL_READS)].flatMap(valueAxes),
+  [...Object.values(READS), ...Object.values(MODEL_READS), ...Object.values(WEIGHT_READS)].flatMap(valueAxes),
 );
 
 /** Whether its elements have no floating type. */

@@ -9,6 +9,7 @@ import { InvalidRequestError } from "./errors.js";
 import { Http2Sessions, WINDOW_BYTES } from "./http2_sessions.js";
 import { halfOfMemory } from "./memory.js";
 import type { ClientOptions } from "./options.js";
+import { type OneServer, SeveralServers } from "./several_servers.js";
 
 export * from "./index.js";
 
@@ -26,25 +27,55 @@ export interface NodeOptions extends ClientOptions {
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
 /** When a call has received nothing for this long, the server is pinged. */
 const KEEPALIVE_MS = 20_000;
+const MOST_TARGETS = 64;
+const MOST_CACHE_BYTES = 512 * 2 ** 20;
 const DEFAULT_PORT = 50051;
 const SYSTEM_CA = "system";
 
 /**
  * A client of the server at a target, HOST:PORT or HOST (port 50051). Nothing is sent before the first call.
  *
- * @throws InvalidRequestError options that contradict each other, or certificates that cannot be used.
+ * Of several targets, servers of the same models, each run lives on one, to which its key leads; where that one is gone, the
+ * run is made again on another.
+ *
+ * @throws InvalidRequestError options that contradict each other, certificates that cannot be used, or no target.
  */
-export function connect(target: string, options: NodeOptions = {}): RemoteTransparentLlm {
+export function connect(target: string | readonly string[], options: NodeOptions = {}): RemoteTransparentLlm {
   const secure = secureOptions(options);
-  const baseUrl = urlOf(target, secure !== undefined);
+  const servers = targetsOf(target).map((each) => serverAt(each, secure));
+  const [only, ...others] = servers as [OneServer, ...OneServer[]];
+  const several = others.length > 0 ? new SeveralServers(servers) : undefined;
+  const connection = {
+    transport: several ?? only.transport,
+    target: servers.map(({ address }) => address).join(", "),
+    onClose: () => (several ?? only.sessions).abort(),
+  };
+  return new RemoteTransparentLlm({ ...connection, maxBytes: halfOfMemory(), cacheBytes: cacheBytes() }, options);
+}
+
+function serverAt(address: string, secure: SecureOptions | undefined): OneServer {
+  const baseUrl = urlOf(address, secure !== undefined);
   const settings = { initialWindowSize: WINDOW_BYTES };
   const pings = { pingIntervalMs: KEEPALIVE_MS, pingTimeoutMs: KEEPALIVE_MS };
-  const sessionManager = new Http2Sessions(baseUrl, pings, { ...secure, settings });
-  const transport = createGrpcTransport({ baseUrl, sessionManager, readMaxBytes: MAX_MESSAGE_BYTES });
-  return new RemoteTransparentLlm(
-    { transport, target, onClose: () => sessionManager.abort(), maxBytes: halfOfMemory() },
-    options,
-  );
+  const sessions = new Http2Sessions(baseUrl, pings, { ...secure, settings });
+  const transport = createGrpcTransport({ baseUrl, sessionManager: sessions, readMaxBytes: MAX_MESSAGE_BYTES });
+  return { address, sessions, transport };
+}
+
+function targetsOf(given: string | readonly string[]): readonly string[] {
+  const targets = typeof given === "string" ? [given] : given;
+  if (!Array.isArray(targets) || targets.length === 0 || targets.length > MOST_TARGETS) {
+    throw new InvalidRequestError(`connect takes HOST:PORT, or an array of 1 to ${MOST_TARGETS} of them`);
+  }
+  if (new Set(targets).size !== targets.length) {
+    throw new InvalidRequestError(`one target is named twice in ${targets.join(", ")}`);
+  }
+  return targets;
+}
+
+/** Of values that are kept. */
+function cacheBytes(): number {
+  return Math.min(MOST_CACHE_BYTES, Math.floor(halfOfMemory() / 4));
 }
 
 function urlOf(target: string, isSecure: boolean): string {

@@ -14,6 +14,11 @@ export interface ClientOptions {
   readonly token?: string | undefined;
   /** Milliseconds for each call as a whole, transfer included. Default: 300 000. */
   readonly timeoutMs?: number | undefined;
+  /**
+   * Seconds for which a call waits for a server that had answered before and was lost, within its own time. Calls of one
+   * client wait for it together. Default: 30. 0: no call does.
+   */
+  readonly reconnectS?: number | undefined;
   /** Run the sentences again when the server no longer has the run. Default: true. False: throw `NotFoundError`. */
   readonly rerun?: boolean | undefined;
   /**
@@ -21,6 +26,12 @@ export interface ClientOptions {
    * Default: in Node.js half of the memory of this machine, or of its container; in browsers 2 GiB.
    */
   readonly maxBytes?: number | undefined;
+  /**
+   * The most bytes of values of current runs that are kept, so that asking twice sends nothing twice; `onProgress` is not called
+   * then. One value of more than a quarter of it is not kept. Default: in Node.js 512 MiB, or an eighth of the memory of the
+   * machine or container if that is less; in browsers 64 MiB. 0: nothing is kept.
+   */
+  readonly cacheBytes?: number | undefined;
   /** The most bytes of output vectors of neurons that are kept. Default: 256 MiB. */
   readonly weightsBytes?: number | undefined;
 }
@@ -74,14 +85,28 @@ export interface ClientConfig {
   readonly model: string;
   readonly token: string | undefined;
   readonly timeoutMs: number;
+  readonly reconnectS: number;
   readonly rerun: boolean;
   readonly maxBytes: number;
+  readonly cacheBytes: number;
   readonly weightsBytes: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 300_000;
+const [DEFAULT_RECONNECT_S, LONGEST_RECONNECT_S] = [30, 24 * 3600];
 const DEFAULT_WEIGHTS_BYTES = 256 * 2 ** 20;
+const DEFAULT_CACHE_BYTES = 64 * 2 ** 20;
 const DEFAULT_MAX_BYTES = 2 ** 31;
+
+/** What a connection says where no option does. */
+export interface ConfigDefaults {
+  /** The server's address, for messages. */
+  readonly target: string;
+  /** The most that one value may take. Default: 2 GiB. */
+  readonly maxBytes?: number;
+  /** The most bytes of values that are kept. Default: 64 MiB. */
+  readonly cacheBytes?: number;
+}
 
 /**
  * Options, checked.
@@ -89,26 +114,34 @@ const DEFAULT_MAX_BYTES = 2 ** 31;
  * @throws InvalidRequestError one of them can never be right.
  */
 export function configured(
-  { target, maxBytes: most = DEFAULT_MAX_BYTES }: { readonly target: string; readonly maxBytes?: number },
+  { target, maxBytes: most = DEFAULT_MAX_BYTES, cacheBytes: kept = DEFAULT_CACHE_BYTES }: ConfigDefaults,
   options: ClientOptions,
 ): ClientConfig {
-  const { token, maxBytes = most } = options;
+  const { token, maxBytes = most, reconnectS = DEFAULT_RECONNECT_S, cacheBytes = kept } = options;
   if (token !== undefined && !/^[\x20-\x7e]*$/.test(token)) {
     throw new InvalidRequestError(
       "the token contains characters that cannot be sent in a header: " +
         "perhaps a trailing line break, or non-ASCII letters",
     );
   }
+  if (!(cacheBytes >= 0)) {
+    throw new InvalidRequestError(`cacheBytes is ${cacheBytes}: it must be 0 or more`);
+  }
   if (!(maxBytes >= 1)) {
     throw new InvalidRequestError(`maxBytes is ${maxBytes}: it must be 1 or more`);
+  }
+  if (!(reconnectS >= 0 && reconnectS <= LONGEST_RECONNECT_S)) {
+    throw new InvalidRequestError(`reconnectS is ${reconnectS}: it must be 0 to ${LONGEST_RECONNECT_S}`);
   }
   return {
     target,
     model: options.model ?? "",
     token: token || undefined,
     timeoutMs: requireTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
+    reconnectS,
     rerun: options.rerun ?? true,
     maxBytes,
+    cacheBytes,
     weightsBytes: options.weightsBytes ?? DEFAULT_WEIGHTS_BYTES,
   };
 }

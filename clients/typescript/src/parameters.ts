@@ -4,14 +4,24 @@ import { type DescEnum, type DescField, ScalarType } from "@bufbuild/protobuf";
 import { InvalidRequestError, TooLargeError } from "./errors.js";
 import type { ParameterSpec } from "./gen/transparent_llm/v1/method_pb.js";
 import { quoted } from "./legible.js";
+import { requireText } from "./run_input.js";
 
 /** Numbers that a list may have. */
 export const MOST_NUMBERS = 4096;
 
+/** Of a name, in characters. */
+const LONGEST_NAME = 256;
+
+const KINDS: ReadonlyMap<ScalarType, "boolean" | "float" | "name"> = new Map([
+  [ScalarType.BOOL, "boolean"],
+  [ScalarType.DOUBLE, "float"],
+  [ScalarType.STRING, "name"],
+]);
+
 /** A field of a request. */
 export interface Parameter {
   readonly name: string;
-  readonly kind: "choice" | "list" | "boolean" | "float" | "count";
+  readonly kind: "choice" | "list" | "boolean" | "float" | "count" | "name";
   /** Of an enum, in the order of their numbers from 1 on. */
   readonly choices: readonly string[];
   /** The axis of the answer that is as long as this says; empty: none is. */
@@ -38,7 +48,7 @@ function kindOf(field: DescField): Parameter["kind"] {
   if (field.fieldKind === "enum") {
     return "choice";
   }
-  return field.scalar === ScalarType.BOOL ? "boolean" : field.scalar === ScalarType.DOUBLE ? "float" : "count";
+  return KINDS.get(field.scalar as ScalarType) ?? "count";
 }
 
 /** Names of an enum's values but that of number 0. */
@@ -76,6 +86,8 @@ export function fieldOf(parameter: Parameter, given: unknown): unknown {
         throw wrong(name, "a finite number", given);
       }
       return given;
+    case "name":
+      return requireName(name, given);
     case "count":
       return requireWithin(name, given, 0, 2 ** 32 - 1);
   }
@@ -88,6 +100,16 @@ export function sizeOf({ kind, isAllIfEmpty }: Parameter, given: unknown): numbe
   }
   const length = Array.isArray(given) ? given.length : 0;
   return length === 0 && isAllIfEmpty ? undefined : length;
+}
+
+/** @throws InvalidRequestError no text, or a longer one than any name. */
+export function requireName(name: string, given: unknown): string {
+  requireText(name, given, { argument: name });
+  const text = given as string;
+  if (text.length > LONGEST_NAME) {
+    throw wrong(name, `a name of at most ${LONGEST_NAME} characters`, `${text.length} characters`);
+  }
+  return text;
 }
 
 function listOf(name: string, given: unknown): number[] {

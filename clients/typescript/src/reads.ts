@@ -9,11 +9,11 @@ import type {
   NeuronAttributionParameters,
   NeuronContributionParameters,
 } from "./analyses.js";
-import type { NamedTensor } from "./assembler.js";
 import { InternalError, InvalidRequestError } from "./errors.js";
 import { splitAtDot } from "./expected.js";
 import { type Index, isParts, type Method, placeOf, READS, type ReadName } from "./methods.js";
 import { fieldOf, sizeOf } from "./parameters.js";
+import type { FeatureActivationsParameters, FeaturesParameters } from "./sae_analyses.js";
 import type { Tensor } from "./tensor.js";
 
 /** A method that reads a run, and its arguments. */
@@ -27,6 +27,8 @@ export type Read =
   | readonly ["decomposedAttn", batchI: number, layer: number]
   | readonly ["layerLens", batchI: number, layer: number, parameters?: LayerLensParameters]
   | readonly ["tokenLogprobs", batchI: number]
+  | readonly ["features", batchI: number, parameters?: FeaturesParameters]
+  | readonly ["featureActivations", batchI: number, parameters: FeatureActivationsParameters]
   | readonly ["attentionMatrices" | "valueWeightedNorms", batchI: number, layer: number]
   | readonly ["attnContributions", batchI: number, layer: number, parameters?: ContributionParameters]
   | readonly ["contributionEdges", batchI: number, layer: number, parameters?: EdgeParameters]
@@ -73,6 +75,12 @@ export const WHOLE = "";
 
 /** What comes for one read: the value under `WHOLE`, or its factors or parts under their names. */
 export type Arrived = ReadonlyMap<string, Tensor>;
+
+/** A tensor, or what is known of one, under the name in its header. */
+interface Named<T> {
+  readonly name: string;
+  readonly tensor: T;
+}
 
 /** @throws InvalidRequestError they are no reads. */
 export function checkedReads(reads: readonly Read[]): CheckedRead[] {
@@ -130,8 +138,8 @@ function withNamed(method: Method, indices: readonly Index[], named: Readonly<Re
  *
  * @throws InternalError they are not what was asked for.
  */
-export function grouped(wanted: readonly Method[], arrived: readonly NamedTensor[]): Arrived[] {
-  const groups: Map<string, Tensor>[] = [];
+export function grouped<T = Tensor>(wanted: readonly Method[], arrived: readonly Named<T>[]): ReadonlyMap<string, T>[] {
+  const groups: Map<string, T>[] = [];
   let place = -1; // of the last tensor among the parts of its value
   for (const { name, tensor } of arrived) {
     const [header, part] = splitAtDot(name);
@@ -175,7 +183,7 @@ function canBegin(method: Method, part: string | undefined): boolean {
   return part === undefined ? !isParts(method) : placeOf(method, part) === 0;
 }
 
-function requireWhole({ header, parts }: Method, arrived: Arrived): void {
+function requireWhole({ header, parts }: Method, arrived: ReadonlyMap<string, unknown>): void {
   const missing = [...parts].find(([name, { isOptional }]) => isOptional !== true && !arrived.has(name));
   if (!arrived.has(WHOLE) && missing !== undefined) {
     throw new InternalError(`the server sent ${header} without its part ${missing[0]}`);

@@ -1,15 +1,15 @@
 /** How often, and how long already, a call had to be made or taken up again without any progress. */
 
+import type { Absence } from "./absence.js";
 import type { Assembler } from "./assembler.js";
 import { CancelledError, DeadlineError, type TransparentLlmError, UnavailableError } from "./errors.js";
+import type { ClientConfig } from "./options.js";
 import type { Scope } from "./scope.js";
 
 /** Of a call to a server that has never answered, without a pause: it is not waited for. */
 const TRIES_UNREACHED = 5;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
-/** How long a call waits for a server that had answered before and was lost, within its own timeout. */
-const RECONNECT_MS = 30_000;
 
 /** The reason of a server that has no room for a call now. */
 const BUSY = "BUSY";
@@ -23,17 +23,23 @@ const PASSING: ReadonlySet<string> = new Set(["UNAVAILABLE", "DRAINING", "LOADIN
 /** The retries of one call. */
 export class Retries {
   readonly #scope: Scope;
-  readonly #target: string;
+  readonly #config: Pick<ClientConfig, "target" | "reconnectS">;
+  readonly #absence: Absence;
   readonly #wasReached: boolean;
   #inARow = 0;
-  #since: number | undefined;
   #last = Number.NEGATIVE_INFINITY;
   #loss: TransparentLlmError | undefined;
 
   /** @param wasReached whether a server had answered before this call. */
-  constructor(scope: Scope, target: string, wasReached: boolean) {
+  constructor(
+    scope: Scope,
+    config: Pick<ClientConfig, "target" | "reconnectS">,
+    absence: Absence,
+    wasReached: boolean,
+  ) {
     this.#scope = scope;
-    this.#target = target;
+    this.#config = config;
+    this.#absence = absence;
     this.#wasReached = wasReached;
   }
 
@@ -53,9 +59,9 @@ export class Retries {
       return;
     }
     const now = performance.now();
-    if (hasProgress || this.#since === undefined) {
+    if (hasProgress) {
       this.#inARow = 0;
-      this.#since = now;
+      this.#absence.end();
     }
     this.#inARow += hasProgress ? 0 : 1;
     if (failure instanceof DeadlineError && this.#loss !== undefined) {
@@ -65,10 +71,13 @@ export class Retries {
     if (!wasReached && failure.reason === "UNAVAILABLE" && this.#triesAgainAtOnce()) {
       return;
     }
-    if (!this.#isPassing(failure, wasReached, stream) || now - this.#since > RECONNECT_MS) {
+    if (!this.#isPassing(failure, wasReached, stream)) {
       throw failure;
     }
     this.#loss ??= failure;
+    if (now - this.#absence.since(now) > this.#config.reconnectS * 1000) {
+      throw this.#lost(failure);
+    }
     await this.#pause(stream, this.#inARow > 0 ? this.#pauseMs() : this.#restMs(now));
   }
 
@@ -107,6 +116,7 @@ export class Retries {
    * long again, so that those whom it sent away do not come back together.
    */
   async #waitAsTold(failure: TransparentLlmError): Promise<void> {
+    this.#absence.end();
     const toldMs = failure.retryAfterS ? Math.max(failure.retryAfterS * 1000, FIRST_PAUSE_MS) : LONGEST_PAUSE_MS;
     const pauseMs = failure.reason === BUSY ? toldMs * (1 + Math.random()) : toldMs;
     if (pauseMs >= this.#scope.remainingMs) {
@@ -115,11 +125,19 @@ export class Retries {
     await this.#scope.sleep(pauseMs);
   }
 
+  /** What is thrown when it was waited for in vain. */
+  #lost(failure: TransparentLlmError): TransparentLlmError {
+    const { target, reconnectS } = this.#config;
+    const kind = failure.constructor as typeof TransparentLlmError;
+    const message = `${target} was lost and did not come back within ${reconnectS} s (reconnectS): ${failure.message}`;
+    return new kind(message, { reason: failure.reason, metadata: failure.metadata });
+  }
+
   #stayedAway(stream: Assembler | undefined): DeadlineError {
     const [received, total] = [stream?.received ?? 0, stream?.totalBytes ?? 0];
     const place = total > 0 ? ` at byte ${received} of ${total}` : "";
     const within = `did not come back within ${this.#scope.timeoutMs} ms`;
-    return new DeadlineError(`${this.#target} was lost${place} and ${within}: ${this.#loss?.message ?? ""}`, {
+    return new DeadlineError(`${this.#config.target} was lost${place} and ${within}: ${this.#loss?.message ?? ""}`, {
       metadata: { received: String(received), total_bytes: String(total) },
     });
   }

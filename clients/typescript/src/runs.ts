@@ -2,13 +2,14 @@
 
 import { create } from "@bufbuild/protobuf";
 import type { Calls } from "./calls.js";
+import type { Chat } from "./chat.js";
 import type { RemoteTransparentLlm } from "./client.js";
 import { comparisonsOf, type RowComparison } from "./comparison.js";
 import { NotFoundError } from "./errors.js";
 import type { Features } from "./features.js";
 import { CompareRunsRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
 import type { SweepResponse } from "./gen/transparent_llm/v1/sweeps_pb.js";
-import type { Generation } from "./generation.js";
+import type { Generation, Prompts } from "./generation.js";
 import type { Sweep, SweepValues } from "./interventions/sweep.js";
 import { type Recipe, type Run, runOfResponse } from "./run.js";
 import { type RunInput, runKey, runRequest } from "./run_input.js";
@@ -36,12 +37,16 @@ export class Runs {
     this.#features = features;
   }
 
-  /** Run an input, changed by edits. */
-  async make(recipe: Recipe, scope: Scope): Promise<Run> {
+  /**
+   * Run an input, changed by edits.
+   *
+   * @param key where it is run; absent: where its input leads.
+   */
+  async make(recipe: Recipe, scope: Scope, key = runKey(recipe.input, this.#calls.config.model)): Promise<Run> {
     if (recipe.edits.length > 0) {
       await this.#features.require("edits", scope);
     }
-    return this.#make(recipe, runKey(recipe.input, this.#calls.config.model), scope);
+    return this.#make(recipe, key, scope);
   }
 
   /**
@@ -112,18 +117,18 @@ export class Runs {
     }
   }
 
-  /** Go on with an input; gives the rows that are to be run. */
+  /** Go on with an input; gives the rows that are to be run, and where: the server that has just computed them. */
   async generate(
     generation: Generation,
-    input: RunInput,
+    input: Prompts,
     sources: Sources,
     scope: Scope,
-  ): Promise<readonly (readonly number[])[]> {
+  ): Promise<{ rows: readonly (readonly number[])[]; key: string }> {
     await this.#features.require("generate", scope);
     const { model } = this.#calls.config;
-    const key = runKey(input, model);
+    const key = runKey("messages" in input ? sentencesOf(input) : input, model);
     const idOf = (source: RemoteTransparentLlm): string => sources.get(source)?.id ?? "";
-    return this.#withSources(sources, key, scope, () =>
+    const rows = await this.#withSources(sources, key, scope, () =>
       this.#calls.each(
         TransparentLlmService.method.generate,
         () => generation.request(model, idOf),
@@ -133,6 +138,7 @@ export class Runs {
         key,
       ),
     );
+    return { rows, key };
   }
 
   /** Changes of a run at one place after another, which take from these runs. */
@@ -177,10 +183,15 @@ export class Runs {
   }
 
   async #again(run: Run, scope: Scope): Promise<Run> {
-    const again = await this.#reruns.do(run, scope, () => this.make(run, scope));
+    const again = await this.#reruns.do(run, scope, () => this.make(run, scope, run.key));
     requireSameModel(run.modelDigest, again.modelDigest, this.#calls.config.target);
     return again;
   }
+}
+
+/** What leads a chat to a server: a run of its messages. */
+function sentencesOf({ messages }: Chat): RunInput {
+  return { sentences: messages.map(({ content }) => content) };
 }
 
 function isLostRun(error: unknown): error is NotFoundError {

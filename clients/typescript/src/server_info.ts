@@ -31,6 +31,26 @@ export interface ParityCheck {
   readonly tolerance: number;
 }
 
+/** A sparse autoencoder, or a transcoder, that is loaded with a model. */
+export interface SaeDescription {
+  /** What calls have for it. */
+  readonly name: string;
+  /** What it reads: KIND.LAYER or KIND.LAYER.HEAD, for example `residual_out.1`. */
+  readonly site: string;
+  /** What it writes; a transcoder's differs from what it reads. */
+  readonly outputSite: string;
+  /** As SAELens has it: `standard`, `topk`, `jumprelu`, `gated`, `transcoder` and so on. */
+  readonly architecture: string;
+  readonly dIn: number;
+  /** How many features it has. */
+  readonly dSae: number;
+  readonly dOut: number;
+  /** SHA-256 (hex) over its settings and weights. */
+  readonly digest: string;
+  /** What its weights take of memory. */
+  readonly weightBytes: bigint;
+}
+
 /** Everything that can be known of a model before it runs anything. Of one that was never loaded most is 0 or empty. */
 export interface ModelDescription extends ModelInfo {
   /** SHA-256 (hex) over configuration, weights and tokenizer. */
@@ -58,6 +78,7 @@ export interface ModelDescription extends ModelInfo {
   readonly aliases: readonly string[];
   /** In words: what loading does now, why it failed, or where the model would come from. */
   readonly detail: string;
+  readonly saes: readonly SaeDescription[];
 }
 
 /** What a server allows. Bytes are exact, and so bigint. */
@@ -141,7 +162,13 @@ function descriptionOf(model: wire.ModelDescription): ModelDescription {
     parity: model.parity.map(({ name, maxAbsError, tolerance }) => ({ name, maxAbsError, tolerance })),
     unsupported: Object.fromEntries(model.unsupported.map(({ method, why }) => [method, why])),
     state: STATES.get(model.state) ?? "loaded", // an older server tells none
+    saes: model.saes.map(saeOf),
   };
+}
+
+function saeOf(sae: wire.SaeDescription): SaeDescription {
+  const { name, site, outputSite, architecture, dIn, dSae, dOut, digest, weightBytes } = sae;
+  return { name, site, outputSite, architecture, dIn, dSae, dOut, digest, weightBytes };
 }
 
 function limitsOf(limits: wire.Limits | undefined): Limits {

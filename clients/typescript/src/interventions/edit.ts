@@ -7,7 +7,7 @@ import { type Intervention, InterventionSchema } from "../gen/transparent_llm/v1
 import type { Tensor } from "../tensor.js";
 import { requireChosen, requireFinite, requireInt32, requireInt64 } from "./checks.js";
 import type { Site } from "./site.js";
-import { type RunIdOf, requireSite, type Vector, vectorOf } from "./vector.js";
+import { featureOf, type RunIdOf, requireSite, type Vector, vectorOf } from "./vector.js";
 
 /** Edits of one run. */
 const MOST_EDITS = 512;
@@ -109,11 +109,26 @@ export function clamp(
   where: Where & { readonly least: number; readonly most: number },
 ): Edit {
   const v = vectorOf(vector);
-  const { least, most } = where;
-  if (typeof least !== "number" || typeof most !== "number" || !(least <= most)) {
-    throw new InvalidRequestError(`clamp between ${least} and ${most}: the first must not be over the second`);
-  }
+  const { least, most } = boundsOf(where);
   return new Edit(site, where, (of) => ({ case: "clamp", value: { least, most, vector: v.toWire(of) } }), v.sources);
+}
+
+/**
+ * Bring the activation of a feature of a sparse autoencoder between two bounds, of which one may be infinite. What the
+ * sparse autoencoder does not account for stays.
+ *
+ * @param site that of the sparse autoencoder.
+ * @param sae its name on the server; `serverInfo` has them.
+ * @param feature its index; negative ones count from the end.
+ */
+export function clampFeature(
+  site: Site,
+  sae: string,
+  feature: number,
+  where: Where & { readonly least: number; readonly most: number },
+): Edit {
+  const value = { ...featureOf(sae, feature), ...boundsOf(where) };
+  return new Edit(site, where, () => ({ case: "clampFeature", value }));
 }
 
 /** Turn what is along one direction to another. */
@@ -152,6 +167,13 @@ export function checkedEdits(edits: unknown): readonly Edit[] {
     });
   }
   return [...edits];
+}
+
+function boundsOf({ least, most }: { least: number; most: number }): { least: number; most: number } {
+  if (typeof least !== "number" || typeof most !== "number" || !(least <= most)) {
+    throw new InvalidRequestError(`clamp between ${least} and ${most}: the first must not be over the second`);
+  }
+  return { least, most };
 }
 
 function selectors(where: Where): Pick<WireEdit, "positions" | "rows"> & object {

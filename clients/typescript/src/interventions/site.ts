@@ -5,17 +5,37 @@ import { InvalidRequestError } from "../errors.js";
 import { SiteKind, SiteSchema, type Site as WireSite } from "../gen/transparent_llm/v1/interventions_pb.js";
 import { requireInt32 } from "./checks.js";
 
+const MOST_LISTED = 8;
+
 /** A tensor of one layer. Made by the functions of this module; negative layers count from the end. */
 export class Site {
   /** @internal */
   readonly wire: WireSite;
 
   /** @internal */
-  constructor(kind: SiteKind, layer: number, head?: number, neurons: readonly number[] = []) {
+  constructor(kind: SiteKind, layer: number, head?: number | "all", neurons: readonly number[] = []) {
     requireInt32("layer", layer);
-    const ofHead = head === undefined ? {} : { head: requireInt32("head", head) };
+    const ofHead = head === undefined ? {} : head === "all" ? { allHeads: true } : { head: requireInt32("head", head) };
     this.wire = create(SiteSchema, { kind, layer, ...ofHead, neurons: [...neurons] });
   }
+
+  /** As it is written in Python, and as tensors of gradients are named: "head(1, 2)". */
+  toString(): string {
+    const { kind, layer, head, neurons } = this.wire;
+    const more = [layer, ...(head === undefined ? [] : [head]), ...(neurons.length > 0 ? [listed(neurons)] : [])];
+    return `${(SiteKind[kind] as string).toLowerCase()}(${more.join(", ")})`;
+  }
+}
+
+/** @throws InvalidRequestError it is missing, or no head. */
+function requireHead(head: number | "all"): number | "all" {
+  return head === "all" ? head : requireInt32("head", head);
+}
+
+/** The first few of some numbers, in brackets, and how many there are. */
+function listed(numbers: readonly number[]): string {
+  const more = numbers.length > MOST_LISTED ? [`... ${numbers.length} in all`] : [];
+  return `[${[...numbers.slice(0, MOST_LISTED), ...more].join(", ")}]`;
 }
 
 /** The residual stream as it enters a block [pos d_model]; that of layer 0 is the embedding. */
@@ -47,19 +67,41 @@ export function ffnOut(layer: number): Site {
 }
 
 /**
- * What a query head has mixed of the values [pos d_head] ("z"), before its output weights. A norm after attention is
- * computed of the changed sum.
+ * What a query head has mixed of the values [pos d_head] ("z"), before its output weights; of all heads of the layer one after
+ * the other [pos n_heads * d_head]. A norm after attention is computed of the changed sum.
  */
-export function head(layer: number, head: number): Site {
-  return new Site(SiteKind.HEAD, layer, requireInt32("head", head));
+export function head(layer: number, head: number | "all"): Site {
+  return new Site(SiteKind.HEAD, layer, requireHead(head));
 }
 
 /**
- * Attention probabilities of a query head, after the softmax [query_pos key_pos]. `positions` of an edit are queries.
- * Their rows need not sum to 1 afterwards; what a query may not see stays 0.
+ * Attention probabilities of a query head, after the softmax [query_pos key_pos], or of all heads of the layer
+ * [query_pos n_heads * key_pos]. `positions` of an edit are queries. Their rows need not sum to 1 afterwards; what a query may
+ * not see stays 0.
  */
-export function pattern(layer: number, head: number): Site {
-  return new Site(SiteKind.PATTERN, layer, requireInt32("head", head));
+export function pattern(layer: number, head: number | "all"): Site {
+  return new Site(SiteKind.PATTERN, layer, requireHead(head));
+}
+
+/**
+ * The query of a head, or of all, as it is multiplied with keys [pos d_head]: after rotary embeddings, any norm, and a factor
+ * where the model has it before the product. Attention is computed of the changed one.
+ */
+export function query(layer: number, head: number | "all"): Site {
+  return new Site(SiteKind.QUERY, layer, requireHead(head));
+}
+
+/**
+ * The key of a head, or of all, as queries are multiplied with it [pos d_head]: after rotary embeddings and any norm. Where
+ * query heads share them (grouped queries) there are fewer.
+ */
+export function key(layer: number, head: number | "all"): Site {
+  return new Site(SiteKind.KEY, layer, requireHead(head));
+}
+
+/** The value of a head, or of all, which its pattern mixes [pos d_head]. There are as many as keys. */
+export function value(layer: number, head: number | "all"): Site {
+  return new Site(SiteKind.VALUE, layer, requireHead(head));
 }
 
 /**

@@ -4,7 +4,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RemoteTransparentLlm } from "../client.js";
 import { isFloating } from "../dtypes.js";
 import { InvalidRequestError } from "../errors.js";
-import type { VectorSchema } from "../gen/transparent_llm/v1/interventions_pb.js";
+import { FeatureDirection, type VectorSchema } from "../gen/transparent_llm/v1/interventions_pb.js";
+import { quoted } from "../legible.js";
+import { requireName } from "../parameters.js";
 import { Tensor, wireOfTensor } from "../tensor.js";
 import { requireInt32 } from "./checks.js";
 import { Site } from "./site.js";
@@ -115,4 +117,30 @@ function requireNumbers(given: unknown): ArrayLike<number> {
     throw new InvalidRequestError(`a vector is numbers in an array or a tensor, or literal(...), got ${typeof given}`);
   }
   return given as ArrayLike<number>;
+}
+
+/**
+ * What a feature of a sparse autoencoder of the model writes: its row of the decoder, as wide as its site, of a transcoder as
+ * its output's.
+ *
+ * @param sae its name on the server; `serverInfo` has them.
+ * @param feature its index; negative ones count from the end.
+ * @param direction "encoder": its column of the encoder instead, which it reads.
+ * @throws InvalidRequestError no name, or no such direction.
+ */
+export function saeFeature(sae: string, feature: number, direction: "decoder" | "encoder" = "decoder"): Vector {
+  if (direction !== "decoder" && direction !== "encoder") {
+    throw new InvalidRequestError(`direction must be "decoder" or "encoder", got ${quoted(String(direction))}`);
+  }
+  const of = direction === "decoder" ? FeatureDirection.DECODER : FeatureDirection.ENCODER;
+  const value = { ...featureOf(sae, feature), direction: of };
+  return new Vector(() => ({ source: { case: "saeFeature", value } }));
+}
+
+/** @throws InvalidRequestError no name, or no integer. */
+export function featureOf(sae: unknown, feature: unknown): { sae: string; feature: number } {
+  if (sae === "") {
+    throw new InvalidRequestError("sae is empty: an edit names its sparse autoencoder");
+  }
+  return { sae: requireName("sae", sae), feature: requireInt32("feature", feature) };
 }

@@ -105,6 +105,11 @@ test.each([
   [{ seed: -1 }, "seed is -1"],
   [{ topLogprobs: 21 }, "21 topLogprobs, at most 20"],
   [{ stop: Array(17).fill("x") }, "17 stop strings, at most 16"],
+  [{ stop: [""] }, "a stop string is empty"],
+  [{ stop: ["x".repeat(257)] }, "257 bytes of one stop string, at most 256"],
+  [{ stop: [-1] }, "token -1 is not in the vocabulary"],
+  [{ edits: [zero(head(0, 0), { positions: "last", rows: "all" })] }, "the last token is another one in every step"],
+  [{ edits: [zero(head(0, 0), { positions: [0, -1], rows: "all" })] }, "the last token is another one in every step"],
   [{ maxNewTokens: 100_000 }, "100"],
 ])("%j is refused", async (options, words) => {
   await expect(llm.generate([PROMPT], options)).rejects.toThrow(words);

@@ -28,7 +28,7 @@ afterEach(() => {
 
 async function liar(answers: Answers): Promise<RemoteTransparentLlm> {
   const server = await ScriptedServer.start({ run: () => create(RunResponseSchema, RUN), ...answers });
-  const llm = connect(server.address, { timeoutMs: 30_000 });
+  const llm = connect(server.address, { timeoutMs: 30_000, cacheBytes: 0 });
   closing.push(
     () => llm.close(),
     () => void server.close(),

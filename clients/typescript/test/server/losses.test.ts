@@ -16,7 +16,7 @@ let llm: RemoteTransparentLlm;
 
 beforeEach(async () => {
   proxy = await FaultyProxy.before(inject("target"));
-  llm = connect(proxy.address, { timeoutMs: 30_000 });
+  llm = connect(proxy.address, { timeoutMs: 30_000, cacheBytes: 0 });
   await llm.runTokens([ROW]);
 });
 
@@ -43,7 +43,7 @@ describe("a lost run", () => {
   });
 
   test("unless that is not wanted", async () => {
-    const plain = connect(inject("target"), { rerun: false });
+    const plain = connect(inject("target"), { rerun: false, cacheBytes: 0 });
     await plain.run(["Hello"]);
     await plain.release();
     await expect(plain.logits()).rejects.toMatchObject({ name: "NotFoundError", reason: "RUN_NOT_FOUND" });
@@ -176,5 +176,35 @@ describe("a cancelled call", () => {
       },
     });
     await expect(read).rejects.toThrow(new RangeError("mine"));
+  });
+});
+
+describe("a server that is gone", () => {
+  test("is waited for as long as reconnectS says, by all calls of a client together", async () => {
+    const brief = connect(proxy.address, { timeoutMs: 30_000, cacheBytes: 0, reconnectS: 0.5 });
+    await brief.runTokens([[1, 2]]);
+    await proxy.close();
+    const started = performance.now();
+    const wanted = { name: "UnavailableError", reason: "UNAVAILABLE" };
+    await expect(brief.logits()).rejects.toMatchObject(wanted);
+    const waitedMs = performance.now() - started;
+    await expect(brief.logits()).rejects.toThrow(/was lost and did not come back within 0.5 s \(reconnectS\)/);
+    const againMs = performance.now() - started - waitedMs;
+    brief.close();
+    expect(waitedMs).toBeGreaterThan(400);
+    expect(againMs).toBeLessThan(waitedMs / 2);
+  });
+
+  test("and not at all if that is 0", async () => {
+    const impatient = connect(proxy.address, { timeoutMs: 30_000, cacheBytes: 0, reconnectS: 0 });
+    await impatient.runTokens([[1, 2]]);
+    const copy = impatient.copy();
+    await proxy.close();
+    await expect(copy.logits()).rejects.toMatchObject({ name: "UnavailableError" });
+    impatient.close();
+  });
+
+  test.each([-1, Number.NaN, Number.POSITIVE_INFINITY])("for %d seconds is refused", (reconnectS) => {
+    expect(() => connect(proxy.address, { reconnectS })).toThrow("reconnectS is");
   });
 });

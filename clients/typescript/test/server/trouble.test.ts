@@ -27,7 +27,7 @@ afterEach(() => {
 
 async function client(answers: Answers, options: NodeOptions = {}): Promise<RemoteTransparentLlm> {
   const server = await ScriptedServer.start({ run: () => create(RunResponseSchema, RESPONSE), ...answers });
-  const llm = connect(server.address, { timeoutMs: 30_000, ...options });
+  const llm = connect(server.address, { timeoutMs: 30_000, cacheBytes: 0, ...options });
   closing = [...closing, () => llm.close(), () => void server.close()];
   return llm;
 }

@@ -9,7 +9,7 @@ const SENTENCES = ["My lord, I shall reply", "Hello"];
 let llm: RemoteTransparentLlm;
 
 beforeAll(async () => {
-  llm = connect(inject("target"));
+  llm = connect(inject("target"), { cacheBytes: 0 });
   await llm.run(SENTENCES);
 });
 

@@ -1,0 +1,42 @@
+// Gradients of tests/conformance/README.md, by the client.
+
+import { metricOf, siteOf } from "./edits.js";
+
+/** @typedef {import("../dist/index.js").RemoteTransparentLlm} Client */
+/** @typedef {import("../dist/index.js").Tensor} Tensor */
+
+/**
+ * What comes, by the names on the wire.
+ *
+ * @param {Client} client
+ * @param {any} request
+ * @param {(name: string) => Client} clientOf
+ * @param {AbortSignal} signal
+ * @returns {Promise<Record<string, Tensor>>}
+ */
+export async function differentiated(client, { metric, sites = [], rows, frozen, path }, clientOf, signal) {
+  const wanted = sites.map((/** @type {any} */ each) => ({
+    ...{ site: siteOf(each.site), form: each.form, sourceRows: each.source_rows },
+    source: each.run === undefined ? undefined : clientOf(each.run),
+  }));
+  const plan = {
+    metric: metricOf(metric, clientOf),
+    sites: wanted,
+    rows,
+    frozen,
+    path: path && pathOf(path, clientOf),
+  };
+  const found = await client.gradients(plan, { signal });
+  const named = found.sites.map((tensor, i) => [String(wanted[i].site).slice(0, 128), tensor]);
+  const { baselineMetric, delta, values } = found.integrated ?? {};
+  const integrated = values && { baseline_metric: baselineMetric, delta, integrated_gradients: values };
+  return { metric: found.metric, ...Object.fromEntries(named), ...integrated };
+}
+
+/**
+ * @param {any} path
+ * @param {(name: string) => Client} clientOf
+ */
+function pathOf({ zero, token_id: tokenId, run, steps }, clientOf) {
+  return { baseline: zero ? "zero" : run === undefined ? tokenId : clientOf(run), steps };
+}
