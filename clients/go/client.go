@@ -197,15 +197,24 @@ func (c *Client) begin(ctx context.Context, request *pb.RunRequest, options []Ru
 		option(&asked)
 	}
 	var from sources
-	if request.Edits, err = interventions(asked.edits, &from); err != nil {
+	if request.Edits, err = c.interventions(ctx, asked.edits, &from); err != nil {
 		return err
 	}
-	if len(request.Edits) > 0 {
-		if err := c.requireEdits(ctx); err != nil {
-			return err
-		}
+	return c.replace(ctx, request, from.runs, runKey(request))
+}
+
+// interventions are the messages of edits, of which there are some only where the server can make them.
+func (c *Client) interventions(ctx context.Context, edits []Edit, from *sources) ([]*pb.Intervention, error) {
+	made, err := interventions(edits, from)
+	if err != nil || len(made) == 0 {
+		return nil, err
 	}
-	made, err := c.makeRun(ctx, request, from.runs, runKey(request))
+	return made, c.require(ctx, "edits")
+}
+
+// replace makes a run, which becomes the current one.
+func (c *Client) replace(ctx context.Context, request *pb.RunRequest, from []*run, key string) error {
+	made, err := c.makeRun(ctx, request, from, key)
 	if err != nil {
 		return err
 	}
@@ -215,27 +224,22 @@ func (c *Client) begin(ctx context.Context, request *pb.RunRequest, options []Ru
 	return nil
 }
 
-// makeRun runs a request where a routing key leads; what its edits take from is run again there if it is not there, each once.
+// makeRun runs a request where a routing key leads.
 func (c *Client) makeRun(ctx context.Context, request *pb.RunRequest, from []*run, key string) (*run, error) {
-	for made := map[*run]bool{}; ; {
-		answer := &pb.RunResponse{}
-		err := c.calls.unary(ctx, "Run", request, answer, key)
-		if err == nil {
-			again, err := answeredRun(request, key, answer)
-			if err == nil {
-				again.sources = from
-			}
-			return again, err
-		}
-		lost := c.lostSource(err, from)
-		if lost == nil || made[lost] {
-			return nil, err
-		}
-		made[lost] = true
-		if _, err := c.makeRun(ctx, lost.request, lost.sources, key); err != nil {
-			return nil, err
-		}
+	answer := &pb.RunResponse{}
+	err := c.bringing(ctx, from, key, func() error {
+		answer.Reset()
+		return c.calls.unary(ctx, "Run", request, answer, key)
+	})
+	if err != nil {
+		return nil, err
 	}
+	made, err := answeredRun(request, key, answer)
+	if err != nil {
+		return nil, err
+	}
+	made.sources = from
+	return made, nil
 }
 
 func (c *Client) current() (*run, error) {

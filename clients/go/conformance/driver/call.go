@@ -17,6 +17,8 @@ type called struct {
 	options []transparentllm.ReadOption
 	edits   []editFields
 	clients map[string]*transparentllm.Client
+
+	generation *generationFields
 }
 
 // values are the methods that answer something else than a tensor.
@@ -25,6 +27,7 @@ var values = map[string]func(called) (any, error){
 	"run":               run,
 	"run_tokens":        runTokens,
 	"effects":           effects,
+	"generate":          called.generate,
 	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
 	"tokens_to_strings": tokensToStrings,
 	"last":              func(c called) (any, error) { return c.llm.Last() },
@@ -99,7 +102,7 @@ func (c called) answer(method string) (fields, error) {
 
 func (r *request) called() (called, error) {
 	llm, err := r.client()
-	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients}
+	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients, generation: r.Generation}
 	for axis, part := range r.Slices {
 		var bounds []transparentllm.Bound
 		for i, of := range []func(int64) transparentllm.Bound{transparentllm.Start, transparentllm.Stop, transparentllm.Step} {

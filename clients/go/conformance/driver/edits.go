@@ -30,6 +30,11 @@ type editFields struct {
 
 // edited is the option for the edits of a call.
 func (c called) edited() (transparentllm.RunOption, error) {
+	made, err := c.madeEdits()
+	return transparentllm.Edits(made...), err
+}
+
+func (c called) madeEdits() ([]transparentllm.Edit, error) {
 	var made []transparentllm.Edit
 	for _, given := range c.edits {
 		edit, err := c.edit(given)
@@ -38,7 +43,7 @@ func (c called) edited() (transparentllm.RunOption, error) {
 		}
 		made = append(made, edit)
 	}
-	return transparentllm.Edits(made...), nil
+	return made, nil
 }
 
 func (c called) edit(given editFields) (made transparentllm.Edit, err error) {

@@ -24,6 +24,7 @@ type request struct {
 	Method       string               `json:"method"`
 	Args         []json.RawMessage    `json:"args"`
 	Edits        []editFields         `json:"edits"`
+	Generation   *generationFields    `json:"generation"`
 	Slices       map[string][3]*int64 `json:"slices"`
 	Dtype        string               `json:"dtype"`
 	CancelAfterS *float64             `json:"cancel_after_s"`
