@@ -25,6 +25,8 @@ type named struct {
 	WithKL      bool    `json:"with_kl"`
 	Threshold   float64 `json:"threshold"`
 	Renormalize bool    `json:"renormalize"`
+	SAE         string  `json:"sae"`
+	FeatureIDs  []int   `json:"feature_ids"`
 }
 
 // analysis is the method of that name, with its indices and what stands in the object. Its answer is a tensor, or several by name.
@@ -114,6 +116,19 @@ var analyses = map[string]analysis{
 	}},
 	"head_scores": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		got, err := c.llm.HeadScores(c.ctx, i[0], i[1], choice[transparentllm.HeadScore](n.Kind), c.options...)
+		return got, nil, err
+	}},
+	"features": {1, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.Features(c.ctx, i[0], transparentllm.FeatureOptions{SAE: n.SAE, Positions: n.Positions, K: n.K}, c.options...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, map[string]*tensor{"ids": got.IDs, "activations": got.Activations, "active": got.Active,
+			"error_norm": got.ErrorNorm, "explained": got.Explained}, nil
+	}},
+	"feature_activations": {1, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		asked := transparentllm.FeatureActivationOptions{SAE: n.SAE, FeatureIDs: n.FeatureIDs, Positions: n.Positions}
+		got, err := c.llm.FeatureActivations(c.ctx, i[0], asked, c.options...)
 		return got, nil, err
 	}},
 	"value_weighted_norms": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
@@ -212,7 +227,8 @@ func parameters(object json.RawMessage) (transparentllm.Parameters, *int, error)
 	}
 	all := transparentllm.Parameters{"point": asked.Point, "minus_point": asked.MinusPoint, "normalize": asked.Normalize,
 		"norm": asked.Norm, "kind": asked.Kind, "positions": asked.Positions, "token_ids": asked.TokenIDs, "k": asked.K,
-		"bottom_k": asked.BottomK, "with_kl": asked.WithKL, "threshold": asked.Threshold, "renormalize": asked.Renormalize}
+		"bottom_k": asked.BottomK, "with_kl": asked.WithKL, "threshold": asked.Threshold, "renormalize": asked.Renormalize, "sae": asked.SAE,
+		"feature_ids": asked.FeatureIDs}
 	for name := range all {
 		if _, isGiven := given[name]; !isGiven {
 			delete(all, name)

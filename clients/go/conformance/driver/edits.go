@@ -26,6 +26,8 @@ type editFields struct {
 	Most            *float64          `json:"most"`
 	SD              float64           `json:"sd"`
 	Seed            int64             `json:"seed"`
+	SAE             string            `json:"sae"`
+	Feature         int               `json:"feature"`
 }
 
 // edited is the option for the edits of a call.
@@ -83,6 +85,9 @@ func (c called) edit(given editFields) (made transparentllm.Edit, err error) {
 		return transparentllm.Project(site, vectors[0], or(given.Factor, 0), where), nil
 	case "clamp":
 		return transparentllm.Clamp(site, vectors[0], or(given.Least, math.Inf(-1)), or(given.Most, math.Inf(1)), where), nil
+	case "clamp_feature":
+		least, most := or(given.Least, math.Inf(-1)), or(given.Most, math.Inf(1))
+		return transparentllm.ClampFeature(site, given.SAE, given.Feature, least, most, where), nil
 	case "swap":
 		return transparentllm.Swap(site, vectors[1], vectors[2], where), nil
 	case "noise":
@@ -184,6 +189,7 @@ type vectorFields struct {
 	Difference   []json.RawMessage `json:"difference"`
 	Unembedding  *int              `json:"unembedding"`
 	NeuronOutput []int             `json:"neuron_output"`
+	SaeFeature   []json.RawMessage `json:"sae_feature"`
 }
 
 func (c called) vector(given json.RawMessage) (made transparentllm.Vector, err error) {
@@ -208,8 +214,20 @@ func (c called) vector(given json.RawMessage) (made transparentllm.Vector, err e
 		return transparentllm.Unembedding(*of.Unembedding), nil
 	case len(of.NeuronOutput) == 2:
 		return transparentllm.NeuronOutput(of.NeuronOutput[0], of.NeuronOutput[1]), nil
+	case len(of.SaeFeature) == 2:
+		return feature(of.SaeFeature)
 	}
 	return made, fmt.Errorf("no such vector: %.100s", given)
+}
+
+func feature(given []json.RawMessage) (made transparentllm.Vector, err error) {
+	var name string
+	var index int
+	if err := json.Unmarshal(given[0], &name); err != nil {
+		return made, err
+	}
+	err = json.Unmarshal(given[1], &index)
+	return transparentllm.SaeFeature(name, index), err
 }
 
 // literal is numbers, or a tensor.
