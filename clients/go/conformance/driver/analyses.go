@@ -131,6 +131,21 @@ var analyses = map[string]analysis{
 		got, err := c.llm.FeatureActivations(c.ctx, i[0], asked, c.options...)
 		return got, nil, err
 	}},
+	"head_weights": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.HeadWeights(c.ctx, i[0], i[1], c.options...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, map[string]*tensor{"q": got.Q, "k": got.K, "v": got.V, "o": got.O}, nil
+	}},
+	"composition_scores": {0, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.CompositionScores(c.ctx, choice[transparentllm.CompositionKind](n.Kind), c.options...)
+		return got, nil, err
+	}},
+	"copying_scores": {0, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.CopyingScores(c.ctx, c.options...)
+		return got, nil, err
+	}},
 	"value_weighted_norms": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		got, err := c.llm.ValueWeightedNorms(c.ctx, i[0], i[1], c.options...)
 		return got, nil, err
