@@ -138,10 +138,8 @@ type Parts map[string]*Tensor
 //
 // Errors: those of the reads.
 func (c *Client) FetchParts(ctx context.Context, reads []Read, options ...ReadOption) ([]Parts, error) {
-	for i, read := range reads {
-		if read.method == nil {
-			return nil, failure(ErrInvalidRequest, "read %d is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
-		}
+	if _, err := methodsOf(reads); err != nil {
+		return nil, err
 	}
 	arrivals, err := c.fetch(ctx, reads, options)
 	if err != nil {
@@ -200,9 +198,9 @@ func (c *Client) readParts(ctx context.Context, read Read, options []ReadOption)
 
 // fetch is what came for each of the reads, none of which is empty.
 func (c *Client) fetch(ctx context.Context, reads []Read, options []ReadOption) ([]arrival, error) {
-	wanted := make([]*method, len(reads))
-	for i, read := range reads {
-		wanted[i] = read.method
+	wanted, err := methodsOf(reads)
+	if err != nil {
+		return nil, err
 	}
 	reading, err := readingOf(options, wanted...)
 	if err != nil {

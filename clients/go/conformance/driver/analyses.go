@@ -180,17 +180,9 @@ func (c called) analysis(method analysis) (fields, error) {
 }
 
 func (c called) fetchParts() (fields, error) {
-	wanted, err := argument[[][]json.RawMessage](c, 0)
+	reads, err := c.reads()
 	if err != nil {
 		return nil, err
-	}
-	var reads []transparentllm.Read
-	for _, one := range wanted {
-		read, err := readOf(one)
-		if err != nil {
-			return nil, err
-		}
-		reads = append(reads, read)
 	}
 	got, err := c.llm.FetchParts(c.ctx, reads, c.options...)
 	if err != nil {

@@ -28,6 +28,7 @@ var values = map[string]func(called) (any, error){
 	"run_tokens":        runTokens,
 	"effects":           effects,
 	"generate":          called.generate,
+	"plan":              called.plan,
 	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
 	"tokens_to_strings": tokensToStrings,
 	"last":              func(c called) (any, error) { return c.llm.Last() },
