@@ -76,8 +76,8 @@ func (c *Client) circuits(ctx context.Context, read Read, options []ReadOption) 
 	if err != nil {
 		return nil, err
 	}
-	made := modelRequest(read.method, reading)
-	made.expected[read.method.name].model = model
+	made, known := modelRequest(read.method, reading)
+	known.model = model
 	if made.message, err = read.request(c.calls.model, made.options); err != nil {
 		return nil, err
 	}

@@ -2,7 +2,7 @@ package transparentllm
 
 import "context"
 
-// sources are the runs that edits of one run take from, each client's as it was when the first edit asked.
+// sources are the runs of other clients that a request takes from, each as it was when it was first asked for.
 type sources struct {
 	of   map[*Client]*run
 	runs []*run
@@ -11,14 +11,14 @@ type sources struct {
 // id names the run of a source.
 func (s *sources) id(source *Client) (string, error) {
 	if source == nil {
-		return "", failure(ErrInvalidRequest, "the source of an edit is a client of the same server with a current run, got nil")
+		return "", failure(ErrInvalidRequest, "what values are taken from is a client of the same server with a current run, got nil")
 	}
 	if held := s.of[source]; held != nil {
 		return held.id, nil
 	}
 	held, err := source.current()
 	if err != nil {
-		return "", failure(ErrNotRun, "the source of an edit has run nothing yet: call its Run first")
+		return "", failure(ErrNotRun, "a client that values are taken from has run nothing yet: call its Run first")
 	}
 	if s.of == nil {
 		s.of = map[*Client]*run{}

@@ -16,7 +16,15 @@ type request struct {
 	message  proto.Message
 	options  *pb.TensorOptions
 	runKey   string
-	expected expected
+	expected expecting
+}
+
+// expecting is what is known of the tensors of a stream before they come.
+type expecting interface {
+	// check refuses a header that cannot be one of them.
+	check(*pb.TensorHeader) error
+	// continues tells whether a tensor is one value together with the one before it, whose size is that of all.
+	continues(before, head *pb.TensorHeader) bool
 }
 
 // stream receives the messages of one request, over as many calls as it takes.

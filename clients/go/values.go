@@ -79,7 +79,7 @@ func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ..
 	if err != nil {
 		return nil, err
 	}
-	made := modelRequest(m, reading)
+	made, _ := modelRequest(m, reading)
 	if made.message, err = readOf(m.name, layer, neuron).request(c.calls.model, made.options); err != nil {
 		return nil, err
 	}
@@ -102,9 +102,9 @@ func (c *Client) Unembed(ctx context.Context, vector *Tensor, normalize bool, op
 	for _, length := range vector.shape {
 		sent.Shape = append(sent.Shape, uint64(length))
 	}
-	made := modelRequest(m, reading)
+	made, known := modelRequest(m, reading)
 	if len(vector.shape) == 2 {
-		made.expected[m.name].rows = vector.shape[0]
+		known.rows = vector.shape[0]
 	}
 	made.message = &pb.UnembedRequest{Model: c.calls.model, T: sent, Normalize: normalize, Options: made.options}
 	return c.calls.tensor(ctx, made, reading.progress)
@@ -256,9 +256,9 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []
 }
 
 // modelRequest asks for one value of the model, in a message that is still to be made.
-func modelRequest(m *method, reading *reading) request {
-	known := expected{m.name: {method: m, reading: reading}}
-	return request{rpc: m.rpc, options: reading.options(m, false), expected: known}
+func modelRequest(m *method, reading *reading) (request, *expectation) {
+	known := &expectation{method: m, reading: reading}
+	return request{rpc: m.rpc, options: reading.options(m, false), expected: expected{m.name: known}}, known
 }
 
 // requestOf asks for one value of a run.

@@ -18,7 +18,7 @@ type called struct {
 	edits   []editFields
 	clients map[string]*transparentllm.Client
 
-	generation *generationFields
+	asked *request // for fields of single methods
 }
 
 // values are the methods that answer something else than a tensor.
@@ -83,6 +83,9 @@ func (c called) answer(method string) (fields, error) {
 	if method == "fetch" {
 		return c.fetch()
 	}
+	if method == "gradients" {
+		return c.gradients()
+	}
 	if method == "fetch_parts" {
 		return c.fetchParts()
 	}
@@ -103,7 +106,7 @@ func (c called) answer(method string) (fields, error) {
 
 func (r *request) called() (called, error) {
 	llm, err := r.client()
-	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients, generation: r.Generation}
+	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients, asked: r}
 	for axis, part := range r.Slices {
 		var bounds []transparentllm.Bound
 		for i, of := range []func(int64) transparentllm.Bound{transparentllm.Start, transparentllm.Stop, transparentllm.Step} {

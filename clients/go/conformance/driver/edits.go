@@ -142,11 +142,19 @@ var layerSites = map[string]func(int) transparentllm.Site{
 	"attn_out":            transparentllm.AtAttnOut,
 	"ffn_out":             transparentllm.AtFfnOut,
 	"neurons":             transparentllm.AtAllNeurons,
+	"head":                transparentllm.AtAllHeads,
+	"pattern":             transparentllm.AtAllPatterns,
+	"query":               transparentllm.AtAllQueries,
+	"key":                 transparentllm.AtAllKeys,
+	"value":               transparentllm.AtAllValues,
 }
 
 var headSites = map[string]func(int, int) transparentllm.Site{
 	"head":    transparentllm.AtHead,
 	"pattern": transparentllm.AtPattern,
+	"query":   transparentllm.AtQuery,
+	"key":     transparentllm.AtKey,
+	"value":   transparentllm.AtValue,
 }
 
 // siteOf is a site from its name and its numbers.

@@ -68,10 +68,10 @@ func cannotBeSaid(err error) error {
 }
 
 func (c called) generate() (any, error) {
-	if c.generation == nil {
+	if c.asked.Generation == nil {
 		return nil, errors.New("a generation without its field")
 	}
-	options, err := c.generation.options()
+	options, err := c.asked.Generation.options()
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (c called) generate() (any, error) {
 }
 
 func (c called) generated(options transparentllm.GenerateOptions, step func([]*transparentllm.NextToken) error) error {
-	asked := c.generation
+	asked := c.asked.Generation
 	if asked.Messages != nil {
 		var messages []transparentllm.ChatMessage
 		for _, each := range asked.Messages {

@@ -25,6 +25,11 @@ type request struct {
 	Args         []json.RawMessage    `json:"args"`
 	Edits        []editFields         `json:"edits"`
 	Generation   *generationFields    `json:"generation"`
+	Metric       *metricFields        `json:"metric"`
+	Sites        []gradientFields     `json:"sites"`
+	Rows         []int                `json:"rows"`
+	Frozen       []string             `json:"frozen"`
+	Path         *pathFields          `json:"path"`
 	Slices       map[string][3]*int64 `json:"slices"`
 	Dtype        string               `json:"dtype"`
 	CancelAfterS *float64             `json:"cancel_after_s"`
