@@ -32,6 +32,9 @@ class Client:
     through: str = ""
     """"envoy": it cannot reach a server without."""
 
+    lacks: Sequence[str] = ()
+    """What scenarios need and it has not yet."""
+
     @property
     def command(self) -> list[str]:
         return [part.replace("{python}", sys.executable) for part in self.driver]

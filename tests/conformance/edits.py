@@ -33,7 +33,7 @@ def edits_of(given: Sequence[Fields], object_of: ObjectOf) -> list[Intervention]
 def swept(llm: Any, step: Fields, object_of: ObjectOf) -> dict[str, torch.Tensor]:
     """What a sweep gives."""
     cells = tuple(_cell_of(**cell) for cell in step["cells"])
-    metrics = tuple(_metric_of(**metric, object_of=object_of) for metric in step["metrics"])
+    metrics = tuple(metric_of(**metric, object_of=object_of) for metric in step["metrics"])
     templates, before = (tuple(edits_of(step.get(name, ()), object_of)) for name in ("templates", "before"))
     parts = list(llm.sweep(Sweep(templates, cells, metrics, tuple(step.get("rows", ())), before)))
     order = torch.tensor([cell for part in parts for cell in part.cells]).argsort()
@@ -82,7 +82,7 @@ class Ran:
 
 def _edit_of(edit: Fields, object_of: ObjectOf) -> Intervention:
     make = interventions.set_to if edit["op"] == "set" else getattr(interventions, edit["op"])
-    site = _site_of(edit.pop("site"))
+    site = site_of(edit.pop("site"))
     del edit["op"]
     for name, value in edit.items():
         if name == "source":
@@ -103,15 +103,17 @@ def _cell_of(
     return Cell(**coordinates, **{name: tuple(given) for name, given in lists.items() if given is not None})
 
 
-def _metric_of(*, object_of: ObjectOf, **metric: Any) -> Metric:
+def metric_of(*, object_of: ObjectOf, **metric: Any) -> Metric:
+    """That of a sweep, or of gradients."""
     if "site" in metric:
-        metric["site"], metric["direction"] = _site_of(metric["site"]), _vector_of(metric["direction"], object_of)
+        metric["site"], metric["direction"] = site_of(metric["site"]), _vector_of(metric["direction"], object_of)
     if "run" in metric:
         metric["run"] = object_of(metric["run"])
     return Metric(**{name: tuple(given) if isinstance(given, list) else given for name, given in metric.items()})
 
 
-def _site_of(given: Sequence[Any]) -> Site:
+def site_of(given: Sequence[Any]) -> Site:
+    """From its name and arguments."""
     name, *arguments = given
     site: Site = getattr(interventions, name)(*arguments)
     return site
@@ -123,12 +125,14 @@ def _vector_of(given: Fields, object_of: ObjectOf) -> Vector:
         return interventions.literal(_tensor_of(value))
     if kind == "value_of":
         source = object_of(value["source"])
-        return interventions.value_of(_site_of(value["site"]), source, row=value["row"], pos=value["pos"])
+        return interventions.value_of(site_of(value["site"]), source, row=value["row"], pos=value["pos"])
     if kind == "difference":
         minuend, subtrahend = (_vector_of(part, object_of) for part in value)
         return minuend - subtrahend
     if kind == "unembedding":
         return Unembedding(value)
+    if kind == "sae_feature":
+        return interventions.sae_feature(*value)
     assert kind == "neuron_output", kind
     return interventions.neuron_output(*value)
 

@@ -15,6 +15,7 @@ import torch
 from conformance import lies
 from support.deploy.envoy import envoy_before
 from support.models.families import build_model, build_tokenizer, hybrid_config
+from support.models.saes import random_sae
 from support.network.gate import Gate, gate
 from support.servers.certificates import Authority
 from support.servers.owners import BearerTokenFile
@@ -28,14 +29,19 @@ from transparent_llm_server.config.model import ON_DEMAND, ModelConfig
 from transparent_llm_server.demo import DEMO_MODEL
 
 CHUNK_BYTES = 65_536
+D_MODEL = 128
+SAE_SITE = "residual_out.1"
+"""Of the demo model: how wide it is, and where its sparse autoencoder "random" belongs."""
+
 _OURS = frozenset(rpc.name for rpc in RPCS)
 Models = dict[str, TransformerLensTransparentLlm]
 
 
 @cache
 def demo_model(dtype: torch.dtype = torch.float32) -> TransformerLensTransparentLlm:
-    """The embedded model, loaded once."""
-    return TransformerLensTransparentLlm(str(DEMO_MODEL), dtype=dtype)
+    """The embedded model, loaded once, with a sparse autoencoder of 24 features."""
+    saes = {"random": (random_sae(D_MODEL), SAE_SITE)}
+    return TransformerLensTransparentLlm(str(DEMO_MODEL), dtype=dtype, saes=saes)
 
 
 @cache
@@ -46,6 +52,7 @@ def hybrid_model() -> TransformerLensTransparentLlm:
 
 MODELS: dict[str, Callable[[], Models]] = {
     "main": lambda: {"demo": demo_model()},
+    "second": lambda: {"demo": demo_model()},
     "secure": lambda: {"demo": demo_model()},
     "many": lambda: {"demo": demo_model(), "half": demo_model(torch.bfloat16), "hybrid": hybrid_model()},
     "sleeping": lambda: {"demo": demo_model()},
