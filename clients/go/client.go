@@ -19,6 +19,7 @@ type Client struct {
 type shared struct {
 	calls    *calls
 	weights  *weights
+	kept     keptValues
 	mutex    sync.Mutex
 	models   map[string]*pb.ModelDescription // by digest
 	features map[string]bool                 // nil until the server was asked
@@ -41,7 +42,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 		return nil, err
 	}
 	common := &shared{calls: calls, models: map[string]*pb.ModelDescription{}}
-	common.weights = newWeights(calls)
+	common.weights, common.kept = newWeights(calls), keptValues{newLRU[keptKey, arrival](config.cacheBytes)}
 	return &Client{shared: common}, nil
 }
 
@@ -49,6 +50,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 func (c *Client) Copy() *Client {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	c.kept.hold(c.held)
 	return &Client{shared: c.shared, held: c.held}
 }
 
@@ -220,8 +222,15 @@ func (c *Client) replace(ctx context.Context, request *pb.RunRequest, from []*ru
 	}
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	c.held = made
+	c.hold(made)
 	return nil
+}
+
+// hold lets a run be the current one. The caller holds the mutex.
+func (c *Client) hold(made *run) {
+	c.kept.hold(made)
+	c.kept.leave(c.held)
+	c.held = made
 }
 
 // makeRun runs a request where a routing key leads.
@@ -286,7 +295,7 @@ func (c *Client) runAgain(ctx context.Context, lost *run) (*run, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.held == lost {
-		c.held = again
+		c.hold(again)
 	}
 	return again, nil
 }

@@ -11,6 +11,7 @@ import (
 const (
 	defaultTimeout      = 300 * time.Second
 	defaultWeightsBytes = 1 << 30
+	defaultCacheBytes   = 1 << 29
 )
 
 type config struct {
@@ -22,6 +23,7 @@ type config struct {
 	rerun        bool
 	maxBytes     int64
 	weightsBytes int64
+	cacheBytes   int64
 	proxy        string
 	hasProxy     bool
 }
@@ -72,9 +74,14 @@ func WithProxy(proxy string) Option {
 // together. A layer that takes more than all of it is not kept: its products come ready from the server. Default: 1 GiB.
 func WithWeightsBytes(bytes int64) Option { return func(c *config) { c.weightsBytes = bytes } }
 
+// WithCacheBytes limits the tensors of current runs that are kept, for a client and its copies together, so that what is asked for
+// twice is sent once. One that takes more than a quarter of it is not kept. 0: none is. Default: 512 MiB. What a read returned
+// belongs to its caller all the same, who may write to it.
+func WithCacheBytes(bytes int64) Option { return func(c *config) { c.cacheBytes = bytes } }
+
 func configured(target string, options []Option) (config, error) {
 	made := config{target: completed(target), timeout: defaultTimeout, rerun: true, weightsBytes: defaultWeightsBytes,
-		maxBytes: halfOfMemory()}
+		cacheBytes: defaultCacheBytes, maxBytes: halfOfMemory()}
 	for _, option := range options {
 		option(&made)
 	}

@@ -75,10 +75,11 @@ func start(t *testing.T, python, name string, flags ...string) string {
 	return ""
 }
 
-// dial makes a client that is closed with the test.
+// dial makes a client that is closed with the test. It keeps no values, so that each read is a call.
 func dial(t *testing.T, target string, options ...transparentllm.Option) *transparentllm.Client {
 	t.Helper()
-	llm, err := transparentllm.Dial(target, append([]transparentllm.Option{transparentllm.WithTimeout(time.Minute)}, options...)...)
+	llm, err := transparentllm.Dial(target, append([]transparentllm.Option{transparentllm.WithTimeout(time.Minute),
+		transparentllm.WithCacheBytes(0)}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,6 +174,14 @@ func (c *Client) readParts(ctx context.Context, read Read, options []ReadOption)
 	defer cancel()
 	var value arrival
 	err = c.ofRun(ctx, func(held *run) error {
+		key, err := c.keyOf(ctx, held, read, reading)
+		if err != nil {
+			return err
+		}
+		if came := c.kept.find(key); came != nil {
+			value, err = c.value(ctx, held, read, true, came)
+			return err
+		}
 		factored, err := c.multiplies(ctx, held, read, reading)
 		if err != nil {
 			return err
@@ -190,7 +198,9 @@ func (c *Client) readParts(ctx context.Context, read Read, options []ReadOption)
 		if err != nil {
 			return err
 		}
-		value, err = c.value(ctx, held, read, factored, groups[0])
+		if value, err = c.value(ctx, held, read, factored, groups[0]); err == nil {
+			c.kept.keep(key, groups[0])
+		}
 		return err
 	})
 	return value, err
@@ -210,26 +220,57 @@ func (c *Client) fetch(ctx context.Context, reads []Read, options []ReadOption) 
 	defer cancel()
 	var values []arrival
 	err = c.ofRun(ctx, func(held *run) (err error) {
-		values, err = c.fetched(ctx, held, reads, wanted, reading)
+		values, err = c.fetched(ctx, held, reads, reading)
 		return err
 	})
 	return values, err
 }
 
-func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []*method, reading *reading) ([]arrival, error) {
-	if len(reads) == 0 {
-		return nil, nil
-	}
-	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	factored, each, most, known := make([]bool, len(reads)), make([]*expectation, len(reads)), 0, expected{}
+// fetched is what came for each of the reads of a run; what is kept does not come again.
+func (c *Client) fetched(ctx context.Context, held *run, reads []Read, reading *reading) ([]arrival, error) {
+	keys, values := make([]keptKey, len(reads)), make([]arrival, len(reads))
+	var missing []Read
+	var places []int
 	for i, read := range reads {
 		var err error
-		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
+		if keys[i], err = c.keyOf(ctx, held, read, reading); err != nil {
 			return nil, err
+		}
+		if came := c.kept.find(keys[i]); came == nil {
+			missing, places = append(missing, read), append(places, i)
+		} else if values[i], err = c.value(ctx, held, read, true, came); err != nil {
+			return nil, err
+		}
+	}
+	if len(missing) == 0 {
+		return values, nil
+	}
+	groups, factored, err := c.sent(ctx, held, missing, reading)
+	if err != nil {
+		return nil, err
+	}
+	for i, came := range groups {
+		if values[places[i]], err = c.value(ctx, held, missing[i], factored[i], came); err != nil {
+			return nil, err
+		}
+		c.kept.keep(keys[places[i]], came)
+	}
+	return values, nil
+}
+
+// sent asks for the reads in one stream, and tells which of them the factors would do for.
+func (c *Client) sent(ctx context.Context, held *run, reads []Read, reading *reading) (groups []arrival, factored []bool, err error) {
+	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
+	wanted, each, most, known := make([]*method, len(reads)), make([]*expectation, len(reads)), 0, expected{}
+	factored = make([]bool, len(reads))
+	for i, read := range reads {
+		wanted[i] = read.method
+		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
+			return nil, nil, err
 		}
 		item, err := read.item(reading.options(read.method, factored[i]))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		message.Items = append(message.Items, item)
 		most += read.method.tensors(factored[i])
@@ -238,21 +279,17 @@ func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []
 	}
 	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key, known}, most, reading.progress)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	groups, err := grouped(wanted, tensors)
-	if err != nil {
-		return nil, err
+	if groups, err = grouped(wanted, tensors); err != nil {
+		return nil, nil, err
 	}
 	for i, came := range groups {
 		if err := each[i].checkCame(came); err != nil {
-			return nil, err
-		}
-		if groups[i], err = c.value(ctx, held, reads[i], factored[i], came); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return groups, nil
+	return groups, factored, nil
 }
 
 // modelRequest asks for one value of the model, in a message that is still to be made.

@@ -19,6 +19,8 @@ type connectOptions struct {
 	TLSCert  string   `json:"tls_cert"`
 	TLSKey   string   `json:"tls_key"`
 	MaxBytes *int64   `json:"max_bytes"`
+	// CacheBytes is 0 for drivers, so that what the server is sent can be counted.
+	CacheBytes int64 `json:"cache_bytes"`
 }
 
 func connect(asked *request) (any, error) {
@@ -40,7 +42,7 @@ func (o connectOptions) dial() ([]transparentllm.Option, error) {
 		timeout = seconds(*o.TimeoutS)
 	}
 	made := []transparentllm.Option{transparentllm.WithTimeout(timeout), transparentllm.WithModel(o.Model),
-		transparentllm.WithToken(o.Token)}
+		transparentllm.WithToken(o.Token), transparentllm.WithCacheBytes(o.CacheBytes)}
 	if o.Rerun != nil && !*o.Rerun {
 		made = append(made, transparentllm.WithoutRerun())
 	}
