@@ -33,7 +33,15 @@ const mostModels = 64
 //
 // Errors: ErrInvalidRequest for an option that can never be right, or a target that gRPC refuses.
 func Dial(target string, options ...Option) (*Client, error) {
-	config, err := configured(target, options)
+	return DialAll([]string{target}, options...)
+}
+
+// DialAll is Dial of several servers of the same models. Each run lives on one of them, by its input; where that one is lost, it
+// is run again on another. Nothing is shared between them but what they serve.
+//
+// Errors: as Dial; ErrInvalidRequest for no target, or one that is named twice.
+func DialAll(targets []string, options ...Option) (*Client, error) {
+	config, err := configured(targets, options)
 	if err != nil {
 		return nil, err
 	}

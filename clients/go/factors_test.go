@@ -180,7 +180,7 @@ func TestAProductIsRefusedBeforeItsMemoryIsTaken(t *testing.T) {
 }
 
 func TestWithoutALimitAProductTakesHalfOfTheMemory(t *testing.T) {
-	made, err := configured("here:1", nil)
+	made, err := configured([]string{"here:1"}, nil)
 	if err != nil || made.maxBytes != halfOfMemory() || made.maxBytes < 1<<20 || made.maxBytes >= wire.Addressable {
 		t.Fatalf("%d bytes, %v", made.maxBytes, err)
 	}

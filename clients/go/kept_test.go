@@ -2,8 +2,6 @@ package transparentllm_test
 
 import (
 	"bytes"
-	"net"
-	"sync"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -20,62 +18,6 @@ func lostFor(t *testing.T, options ...transparentllm.Option) (llm *client, lose 
 	llm = dial(t, gate.address, append([]transparentllm.Option{transparentllm.WithCacheBytes(kept)}, options...)...)
 	run(t, llm, "My lord, the king of France is dead", "What say you?")
 	return llm, gate.close
-}
-
-// gate leads to a server until it is closed.
-type gate struct {
-	address  string
-	listener net.Listener
-	mutex    sync.Mutex
-	open     []net.Conn
-}
-
-func newGate(t *testing.T, target string) *gate {
-	t.Helper()
-	made := &gate{listener: must(net.Listen("tcp", "127.0.0.1:0"))(t)}
-	made.address = made.listener.Addr().String()
-	t.Cleanup(made.close)
-	go func() {
-		for {
-			here, err := made.listener.Accept()
-			if err != nil {
-				return
-			}
-			there, err := net.Dial("tcp", target)
-			if err != nil {
-				here.Close()
-				continue
-			}
-			made.mutex.Lock()
-			made.open = append(made.open, here, there)
-			made.mutex.Unlock()
-			for from, to := range map[net.Conn]net.Conn{here: there, there: here} {
-				go func(from, to net.Conn) {
-					defer to.Close()
-					buffer := make([]byte, 1<<16)
-					for {
-						count, err := from.Read(buffer)
-						if err != nil {
-							return
-						}
-						if _, err := to.Write(buffer[:count]); err != nil {
-							return
-						}
-					}
-				}(from, to)
-			}
-		}
-	}()
-	return made
-}
-
-func (g *gate) close() {
-	g.listener.Close()
-	g.mutex.Lock()
-	defer g.mutex.Unlock()
-	for _, conn := range g.open {
-		conn.Close()
-	}
 }
 
 func TestWhatWasReadIsNotAskedForAgain(t *testing.T) {

@@ -32,21 +32,23 @@ func (c *calls) receive(ctx context.Context, asked messages) error {
 		if err != nil {
 			return err
 		}
-		lost, err := c.receiveOnce(ctx, asked, request)
-		if err != nil || lost == nil {
+		server := c.servers.of(asked.runKey)
+		lost, err := server.receive(ctx, asked, request)
+		if lost == nil {
+			c.answered.Store(true)
 			return err
 		}
-		if err := retries.backoff(ctx, c.failed(ctx, lost), nil, false); err != nil {
+		if err := retries.backoff(ctx, c.failed(ctx, server, lost), nil, false); err != nil {
 			return err
 		}
 	}
 }
 
-// receiveOnce tells what broke the call, and, apart from it, what take did not want.
-func (c *calls) receiveOnce(ctx context.Context, asked messages, request proto.Message) (lost, refused error) {
+// receive tells what broke the call, and, apart from it, what take did not want.
+func (s *server) receive(ctx context.Context, asked messages, request proto.Message) (lost, refused error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	call, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, servicePath+asked.rpc)
+	call, err := s.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, servicePath+asked.rpc)
 	if err != nil {
 		return err, nil
 	}
@@ -64,7 +66,6 @@ func (c *calls) receiveOnce(ctx context.Context, asked messages, request proto.M
 		} else if err != nil {
 			return err, nil
 		}
-		c.answered.Store(true)
 		if err := asked.take(message); err != nil {
 			return nil, err
 		}

@@ -47,7 +47,7 @@ func (w *weights) layer(ctx context.Context, model *pb.ModelDescription, layer i
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
 	case <-ctx.Done():
-		return nil, w.calls.failed(ctx, ctx.Err())
+		return nil, w.calls.failed(ctx, nil, ctx.Err())
 	}
 	if outputs, isKept := w.kept.find(key); isKept {
 		return outputs, nil // of who had the turn before

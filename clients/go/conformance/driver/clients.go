@@ -19,6 +19,9 @@ type connectOptions struct {
 	TLSCert  string   `json:"tls_cert"`
 	TLSKey   string   `json:"tls_key"`
 	MaxBytes *int64   `json:"max_bytes"`
+	// Targets are several servers, instead of the one.
+	Targets    []string `json:"targets"`
+	ReconnectS *float64 `json:"reconnect_s"`
 	// CacheBytes is 0 for drivers, so that what the server is sent can be counted.
 	CacheBytes int64 `json:"cache_bytes"`
 }
@@ -28,7 +31,11 @@ func connect(asked *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := transparentllm.Dial(asked.Target, options...)
+	targets := asked.Options.Targets
+	if targets == nil {
+		targets = []string{asked.Target}
+	}
+	made, err := transparentllm.DialAll(targets, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +52,9 @@ func (o connectOptions) dial() ([]transparentllm.Option, error) {
 		transparentllm.WithToken(o.Token), transparentllm.WithCacheBytes(o.CacheBytes)}
 	if o.Rerun != nil && !*o.Rerun {
 		made = append(made, transparentllm.WithoutRerun())
+	}
+	if o.ReconnectS != nil {
+		made = append(made, transparentllm.WithReconnect(seconds(*o.ReconnectS)))
 	}
 	if o.MaxBytes != nil {
 		made = append(made, transparentllm.WithMaxBytes(*o.MaxBytes))
