@@ -9,6 +9,7 @@ import torch
 
 from transparent_llm import TransparentLlm
 from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.analysis.circuits import CIRCUITS, HeadWeights
 from transparent_llm.wire.methods import METHODS
 
 
@@ -24,6 +25,13 @@ def arguments_of(method: str, given: Sequence[Any]) -> list[Any]:
     return [*indices, *parameters]
 
 
+def circuit_arguments(method: str, given: Sequence[Any]) -> list[Any]:
+    """All arguments of a read of weights of heads, in their order; the kind of a composition is "k" unless given."""
+    indices = [each for each in given if not isinstance(each, dict)]
+    named = {"kind": "k"} if method == "composition_scores" else {}
+    return [*indices, *{**named, **dict(*(each for each in given if isinstance(each, dict)))}.values()]
+
+
 def parts_of(method: str, value: Any) -> dict[str, torch.Tensor]:
     """The tensors of a value by their names: those of its parts that are there, or its method's own."""
     if isinstance(value, torch.Tensor):
@@ -32,7 +40,11 @@ def parts_of(method: str, value: Any) -> dict[str, torch.Tensor]:
 
 
 def computed(llm: TransparentLlm, method: str, given: Sequence[Any]) -> dict[str, torch.Tensor]:
-    """What a client is to answer: an analysis, or a value as its only part."""
+    """What a client is to answer: an analysis, weights of heads, or a value as its only part."""
+    if method in CIRCUITS:
+        reads: Any = llm
+        value = reads.read_circuits(method, *circuit_arguments(method, given), axes={})
+        return parts_of(method, value if isinstance(value, torch.Tensor) else HeadWeights(*value))
     if method not in ANALYSES:
         return {method: getattr(llm, method)(*given)}
     return parts_of(method, ANALYSES[method](llm, *arguments_of(method, given)))

@@ -29,6 +29,8 @@ def findings(answer: Fields, expect: Fields) -> Iterator[str]:
         yield f"answered {got.get('value')!r}, not {expect['value']!r}"
     if "value_has" in expect:
         yield from _subset_findings(got.get("value"), expect["value_has"], "value")
+    if "generated" in expect:
+        yield from _generated_findings(got.get("value"), expect["generated"])
     if "tensor" in expect:
         yield from _number_findings(got.get("tensor"), expect["tensor"])
     if "parts" in expect:
@@ -37,6 +39,14 @@ def findings(answer: Fields, expect: Fields) -> Iterator[str]:
         yield from _seconds_findings(got.get("seconds"), expect["n_seconds"])
     if "progress" in expect:
         yield from _progress_findings(got.get("progress"), expect["progress"])
+
+
+def _generated_findings(got: Any, wanted: list[list[int]]) -> Iterator[str]:
+    """Token ids of each row, as they came step by step."""
+    steps = got.get("steps", []) if isinstance(got, dict) else []
+    rows = [[step[row]["token_id"] for step in steps if step[row]] for row in range(len(wanted))]
+    if rows != wanted:
+        yield f"goes on with {rows}, not {wanted}"
 
 
 def tensor_findings(got: Fields | None, wanted: torch.Tensor, dims: tuple[str, ...] | None) -> Iterator[str]:

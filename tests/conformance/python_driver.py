@@ -11,7 +11,6 @@ import sys
 import threading
 import timeit
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,29 @@ import grpc
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conformance.edits import SWEPT, edits_of, swept
-from transparent_llm import ModelInfo, RemoteTransparentLlm
+from conformance.analyses import circuit_arguments
+from conformance.differentiations import differentiated
+from conformance.edits import SWEPT, ObjectOf, edits_of, swept
+from conformance.generations import generated, steps_written
+from conformance.python_answers import (
+    DIMS,
+    Fields,
+    dims_of,
+    error_written,
+    parts_written,
+    plan_written,
+    tensor_written,
+    value_written,
+)
+from transparent_llm import RemoteTransparentLlm
+from transparent_llm.analysis.circuits import CIRCUITS
 from transparent_llm.errors import CancelledError, InternalError, TransparentLlmError
-from transparent_llm.table import Table
 from transparent_llm.version import __version__
 from transparent_llm.wire import dtypes, status
 from transparent_llm.wire.assembler import Assembler
-from transparent_llm.wire.frames import bytes_of
 from transparent_llm.wire.methods import METHODS
 from transparent_llm.wire.protocol_error import ProtocolError
 
-Fields = dict[str, Any]
-DIMS = {**{name: method.dims for name, method in METHODS.items()}, "mask": ("batch", "pos")}
 TORCH_BY_NAME = {dtypes.name(dtype): dtype for dtype in dtypes.WIRE_BY_TORCH}
 
 
@@ -47,9 +56,10 @@ class Driver:
         return {"client": "python", "version": __version__}
 
     def connect(self, request: Fields) -> Fields:
-        options = request.get("options", {})
+        options = {"cache_bytes": 0, "read_ahead_bytes": 0, **request.get("options", {})}
+        targets = options.pop("targets", None)
         self._clients[request["llm"]] = RemoteTransparentLlm(
-            request["target"],
+            f"ipv4:{','.join(targets)}" if targets else request["target"],
             progress=lambda _, received, total: self._progress.append((received, total)),
             timeout_s=options.pop("timeout_s", 60),
             shared_memory=False,  # the stream is put to the test; shared memory would go past the runner's proxy
@@ -66,23 +76,25 @@ class Driver:
         return {}
 
     def call(self, request: Fields) -> Fields:
-        llm, method = self._clients[request["llm"]], request["method"]
-        slices = {axis: slice(*part) for axis, part in request.get("slices", {}).items()}
-        dtype = TORCH_BY_NAME[request["dtype"]] if "dtype" in request else None
         self._progress.clear()
-        with _cancelled_after(request.get("cancel_after_s")), llm.reading(dtype=dtype, **slices):
-            arguments = [_argument(value) for value in request.get("args", [])]
-            if method == "sweep":
-                found = swept(llm, request, self._clients.__getitem__)
-                answer = {"parts": {name: _tensor(value, SWEPT[name]) for name, value in found.items()}}
-            elif "edits" in request:
-                getattr(llm, method)(*arguments, edits=edits_of(request["edits"], self._clients.__getitem__))
-                answer = {"value": _value(llm, method, None)}
-            else:
-                answer = _call(llm, method, arguments)
+        with _cancelled_after(request.get("cancel_after_s")):
+            answer = self._called(self._clients[request["llm"]], request)
         if request.get("progress"):
             answer["progress"] = list(self._progress)
         return answer
+
+    def _called(self, llm: RemoteTransparentLlm, request: Fields) -> Fields:
+        method, arguments = request["method"], [_argument(value) for value in request.get("args", [])]
+        slices = {axis: slice(*part) for axis, part in request.get("slices", {}).items()}
+        if method in CIRCUITS:
+            return _circuits(llm, method, arguments, slices)
+        with llm.reading(dtype=TORCH_BY_NAME[request["dtype"]] if "dtype" in request else None, **slices):
+            if method in _ASKED:
+                return _ASKED[method](llm, request, self._clients.__getitem__)
+            if "edits" in request:
+                getattr(llm, method)(*arguments, edits=edits_of(request["edits"], self._clients.__getitem__))
+                return {"value": value_written(llm, method, None)}
+            return _read(llm, method, arguments)
 
     def time(self, request: Fields) -> Fields:
         read = partial(getattr(self._clients[request["llm"]], request["method"]), *request.get("args", []))
@@ -103,23 +115,50 @@ class Driver:
             named = assembler.tensors()
         except ProtocolError as error:
             raise InternalError(str(error)) from None
-        return {"tensors": [{"name": name, **_tensor(tensor, ())} for name, tensor in named], "resumes": resumes}
+        return {"tensors": [{"name": name, **tensor_written(tensor, ())} for name, tensor in named], "resumes": resumes}
 
     def decode_error(self, request: Fields) -> Fields:
-        return {"error": _error(status.from_rpc_error(_FailedCall(request), "the-target"))}
+        return {"error": error_written(status.from_rpc_error(_FailedCall(request), "the-target"))}
 
 
-def _call(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Fields:
+def _swept(llm: RemoteTransparentLlm, request: Fields, object_of: ObjectOf) -> Fields:
+    found = swept(llm, request, object_of)
+    return {"parts": {name: tensor_written(value, SWEPT[name]) for name, value in found.items()}}
+
+
+def _differentiated(llm: RemoteTransparentLlm, request: Fields, object_of: ObjectOf) -> Fields:
+    found = differentiated(llm, request, object_of)
+    return {"parts": {name: tensor_written(value, dims) for name, (value, dims) in found.items()}}
+
+
+def _generated(llm: RemoteTransparentLlm, request: Fields, object_of: ObjectOf) -> Fields:
+    steps = steps_written(generated(llm, request, object_of))
+    return {"value": {"steps": steps, "run_id": llm.run_id()}}
+
+
+_ASKED = {"sweep": _swept, "gradients": _differentiated, "generate": _generated}
+"""Methods whose request has fields of its own."""
+
+
+def _circuits(llm: RemoteTransparentLlm, method: str, arguments: list[Any], slices: dict[str, slice]) -> Fields:
+    value = llm.read_circuits(method, *circuit_arguments(method, arguments), axes=slices)
+    parts = parts_written(method, value)
+    return {"tensor": parts[method]} if method in parts else {"parts": parts}
+
+
+def _read(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Fields:
     if method == "fetch":
         reads = [tuple(read) for read in arguments[0]]
         tensors = zip(reads, llm.fetch(reads), strict=True)
-        return {"tensors": [_tensor(tensor, DIMS[read[0]]) for read, tensor in tensors]}
+        return {"tensors": [tensor_written(tensor, DIMS[read[0]]) for read, tensor in tensors]}
     if method == "fetch_parts":
         reads = [(name, *_arguments_of(name, given)) for name, *given in arguments[0]]
-        return {"values": [_parts(read[0], value) for read, value in zip(reads, llm.fetch(reads), strict=True)]}
+        return {"values": [parts_written(read[0], value) for read, value in zip(reads, llm.fetch(reads), strict=True)]}
+    if method == "plan":
+        return {"value": plan_written(llm.plan([(name, *_arguments_of(name, given)) for name, *given in arguments[0]]))}
     if method in METHODS and METHODS[method].is_analysis:
         (value,) = llm.fetch([(method, *_arguments_of(method, arguments))])
-        parts = _parts(method, value)
+        parts = parts_written(method, value)
         return {"tensor": parts[method]} if method in parts else {"parts": parts}
     if method in ("to_tokens", "to_str_tokens"):
         text, add_bos = [*arguments, None][:2]
@@ -129,30 +168,8 @@ def _call(llm: RemoteTransparentLlm, method: str, arguments: list[Any]) -> Field
     if method in ("to_tokens", "last"):
         return {"value": result.tolist()}
     if isinstance(result, torch.Tensor):
-        return {"tensor": _tensor(result, _dims(method, result))}
-    return {"value": _value(llm, method, result)}
-
-
-def _value(llm: RemoteTransparentLlm, method: str, result: Any) -> Any:
-    if method in ("run", "run_tokens"):
-        return {"run_id": llm.run_id()}
-    if isinstance(result, Table):  # of describe_run, where texts stand in quotation marks
-        return [[int(row), int(pos), int(token), text[1:-1]] for row, pos, token, text in result.rows]
-    if method == "effects":
-        return [asdict(effect) for effect in result]
-    if isinstance(result, ModelInfo):
-        return asdict(result)
-    if method == "server_info":
-        models = [
-            {"name": model.info.name, "digest": model.digest, "n_ctx": model.n_ctx, "dtype": dtypes.name(model.dtype)}
-            for model in result.models
-        ]
-        return {"api_version": result.api_version, "features": sorted(result.features), "models": models}
-    return result
-
-
-def _dims(method: str, result: torch.Tensor) -> tuple[str, ...] | None:
-    return METHODS[method].dims_of(result.ndim) if method in METHODS else DIMS[method]
+        return {"tensor": tensor_written(result, dims_of(method, result))}
+    return {"value": value_written(llm, method, result)}
 
 
 def _argument(value: Any) -> Any:
@@ -163,16 +180,6 @@ def _argument(value: Any) -> Any:
     return flat.reshape(value["shape"])
 
 
-def _tensor(tensor: torch.Tensor, dims: Any) -> Fields:
-    return {
-        "dtype": dtypes.name(tensor.dtype),
-        "shape": list(tensor.shape),
-        "dims": list(dims),
-        "data": _base64(tensor),
-        "values": _base64(tensor.to(torch.float64)),
-    }
-
-
 def _arguments_of(method: str, given: list[Any]) -> list[Any]:
     """With those that have a name, in an object at the end, in their places."""
     row = METHODS[method]
@@ -181,20 +188,6 @@ def _arguments_of(method: str, given: list[Any]) -> list[Any]:
     indices, named = given[:-1], given[-1]
     indices += [named.get(name) for name in row.arguments[len(indices) :]]
     return [*indices, *(named.get(each.name, each.default) for each in row.parameters)]
-
-
-def _parts(method: str, value: Any) -> Fields:
-    """The tensors of a value by their names, or the one that it is under its method's."""
-    row = METHODS[method]
-    if isinstance(value, torch.Tensor):
-        return {method: _tensor(value, row.dims)}
-    named = zip(row.parts, value, strict=True)
-    return {part.name: _tensor(tensor, part.dims) for part, tensor in named if tensor is not None}
-
-
-def _base64(tensor: torch.Tensor) -> str:
-    held = tensor.contiguous()  # as long as its memory is read
-    return base64.b64encode(bytes_of(held)).decode()
 
 
 @contextlib.contextmanager
@@ -231,22 +224,12 @@ class _FailedCall(grpc.RpcError):
         return self._trailers
 
 
-def _error(error: TransparentLlmError) -> Fields:
-    return {
-        "class": type(error).__name__,
-        "reason": error.reason,
-        "message": error.message,
-        "metadata": error.metadata,
-        "retry_after_s": error.retry_after_s,
-    }
-
-
 def _answered(driver: Driver, request: Fields) -> Fields:
     try:
         op: Callable[[Fields], Fields] = getattr(driver, request["op"])
         return {"ok": op(request)}
     except TransparentLlmError as error:
-        return {"error": _error(error)}
+        return {"error": error_written(error)}
     except Exception as error:
         return {
             "error": {

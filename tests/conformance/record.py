@@ -17,13 +17,19 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from conformance import golden, scenario, vectors
+from conformance import golden, gradient_reference, scenario, twins, vectors
 from conformance.analyses import dims_of_part
 from conformance.analysis_reference import AnalysisReference
+from conformance.circuit_reference import CircuitReference
+from conformance.edits import site_of
 from conformance.expected import Fields
+from conformance.feature_reference import FeatureReference
+from conformance.generation_reference import greedy, prompt_ids
 from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 from transparent_llm.analysis.analyses import ANALYSES
+from transparent_llm.analysis.circuits import CIRCUITS
+from transparent_llm.analysis.differentiation import SiteGradient
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
@@ -33,6 +39,7 @@ VECTORS = {"tensors": golden.tensor_cases, "streams": golden.stream_cases, "erro
 WORDS = ("last", "describe_run", "to_tokens", "to_str_tokens", "to_single_token")
 """Methods about words, whose values are no tensors for a driver."""
 
+FEATURES = ("features", "feature_activations")
 MOST_NUMBERS = 12
 """Of one tensor."""
 
@@ -84,8 +91,8 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             return
         if "error" in step.get("expect", {}):
             continue
-        if method in ("run", "run_tokens"):
-            (edited.add if "edits" in step else edited.discard)(llm)
+        if method in ("run", "run_tokens", "generate"):
+            (edited.add if "edits" in step or _is_drawn(step) else edited.discard)(llm)
         if llm in edited:  # whose values are compared with what the model computes
             continue
         if step.get("op") == "copy" and llm in ran:
@@ -94,39 +101,67 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             ran[llm] = RunInput.of_sentences(arguments[0])
         elif method == "run_tokens":
             ran[llm] = RunInput.of_tokens(arguments[0])
+        elif method == "generate":
+            step.setdefault("expect", {})["generated"] = new = greedy(demo_model(), reference, step["generation"])
+            rows = zip(prompt_ids(reference, step["generation"]["prompts"]), new, strict=True)
+            ran[llm] = RunInput.of_tokens([begin + more[:-1] for begin, more in rows])
         elif method == "tokens_to_strings":
             step["expect"] = {"value": reference.tokens_to_strings(torch.tensor(arguments[0], dtype=torch.int64))}
         elif method in WORDS:
             if llm in ran:
                 ran[llm].run_on(reference)
             step["expect"] = {"value": words(reference, method, arguments)}
-        elif method in ANALYSES:
-            if not {"slices", "dtype"} & step.keys():  # which are compared with what the model computes
+        elif method == "gradients":
+            if gradient_reference.has_reference(step):
                 ran[llm].run_on(reference)
+                step.setdefault("expect", {})["parts"] = gradients(reference, step)
+        elif method in ANALYSES or method in CIRCUITS:
+            if not {"slices", "dtype"} & step.keys():  # which are compared with what the model computes
+                if method in ANALYSES:
+                    ran[llm].run_on(reference)
                 step.setdefault("expect", {})["parts"] = parts(reference, step)
-        elif method in scenario.DIMS:
+        elif method in twins.DIMS:
             if llm in ran:
                 ran[llm].run_on(reference)
             step.setdefault("expect", {})["tensor"] = numbers(reference, step)
 
 
+def _is_drawn(step: Fields) -> bool:
+    return bool(step.get("generation", {}).get("temperature"))
+
+
 def numbers(reference: TransparentLlm, step: Fields) -> Fields:
     """What a call answers, by the reference: shape, and some of its numbers."""
-    value = scenario.asked_for(reference, {**step, "args": _from_0(reference, step)})
+    value = twins.asked_for(reference, {**step, "args": _from_0(reference, step)})
     places = _places(value)
     flat = value.flatten()
     if value.is_floating_point() and METHODS[step["method"]].of_run and not reference.mask().all():
         places = [place for place in places if flat[place]]  # at padding the reference has 0, and a model anything
-    return _numbers(value, places, scenario.dims_of(step["method"], value))
+    return _numbers(value, places, twins.dims_of(step["method"], value))
 
 
 def parts(reference: HuggingFaceReference, step: Fields) -> Fields:
-    """What an analysis answers, by its definition: of each of its tensors shape and some numbers."""
-    method, found = step["method"], AnalysisReference(demo_model(), reference).parts(step["method"], step["args"])
+    """What an analysis or a read of heads answers, by its definition: of each of its tensors shape and some numbers."""
+    method = step["method"]
+    if method in CIRCUITS:
+        found = CircuitReference(demo_model()).parts(method, step["args"])
+    elif method in FEATURES:
+        found = FeatureReference(reference).parts(method, step["args"])
+    else:
+        found = AnalysisReference(demo_model(), reference).parts(method, step["args"])
     return {
         name: _numbers(value, _places(value), dims_of_part(method, name))
         for name, value in ((name, _as_sent(value)) for name, value in found.items())
     }
+
+
+def gradients(reference: HuggingFaceReference, step: Fields) -> Fields:
+    """What gradients answer, by autograd."""
+    rows = [row[mask].tolist() for row, mask in zip(reference.tokens(), reference.mask(), strict=True)]
+    sites = [SiteGradient(site_of(each["site"]), each["form"]) for each in step["sites"]]
+    dims = {"metric": ("batch",), **{str(each.site): each.dims for each in sites}}
+    found = gradient_reference.parts(demo_model(), rows, step)
+    return {name: _numbers(value, _places(value), dims[name]) for name, value in found.items()}
 
 
 def _as_sent(value: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import torch
@@ -61,11 +61,34 @@ MODELS: dict[str, Callable[[], Models]] = {
 """What the servers serve, under which names. "sleeping" loads its model when it is first asked for it."""
 
 
+class Call(NamedTuple):
+    """One that a server heard."""
+
+    server: str
+    rpc: str
+    metadata: dict[str, str]
+
+
+class Ear(grpc.ServerInterceptor):
+    """Of one server: writes down what it hears, among what others hear."""
+
+    def __init__(self, server: str, heard: list[Call]) -> None:
+        self._server, self._heard = server, heard
+
+    def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        metadata = {str(key): str(value) for key, value in details.invocation_metadata}
+        self._heard.append(Call(self._server, str(details.method).rpartition("/")[2], metadata))
+        return continuation(details)
+
+
 class Ears(Listener):
     """Also hears which streams their clients left early, has the servers tell a lie (lies.py), or have no room."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.heard: list[Call] = []
+        """By all servers, in the order in which calls came."""
+
         self.someone_left = threading.Event()
         self.lie: str | None = None
         self.refusals: list[BusyError] = []
@@ -113,13 +136,16 @@ class Stage:
         self.ears = ears
         self.access = access
         """What a client needs for the server "secure": `tls_ca` and `token`."""
-        self._main, self._fronts = main, fronts
+        self.fronts = fronts
+        """The address of each server, or of what lies before it."""
+
+        self._main = main
 
     def lead_to(self, server: str) -> None:
         """Clients reach this server from now on, which tells no lies."""
         self.ears.lie = None
         self.gate.open()
-        self.gate.lead_to(self._fronts[server])
+        self.gate.lead_to(self.fronts[server])
 
     def run(self, request: Any) -> str:
         """Ask the server "main" for a run; its name."""
@@ -147,7 +173,7 @@ def stage(folder: Path, *, through_envoy: bool) -> Iterator[Stage]:
             if name == "secure" and through_envoy:
                 continue
             usual = {"listen": "127.0.0.1:0", "chunk_bytes": CHUNK_BYTES}
-            server = running(ears, serving=MODELS[name](), **{**usual, **settings.get(name, {})})
+            server = running(Ear(name, ears.heard), ears, serving=MODELS[name](), **{**usual, **settings.get(name, {})})
             direct[name] = stack.enter_context(server).address
             fronts[name] = direct[name].replace("localhost", "127.0.0.1")
             if through_envoy:

@@ -216,7 +216,7 @@ def test_a_client_that_does_not_close_is_found(driver: Driver, whole_stage: Stag
 def test_a_stream_that_was_not_left_is_found(
     driver: Driver, whole_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.scenario.SOON", 0.2)
+    monkeypatch.setattr("conformance.runner.SOON", 0.2)
     steps = [CONNECT, RUN, {"runner": "mark"}, LOGITS, {"runner": "expect_left"}]
     found = list(Play(driver, whole_stage, Scenario("misdeed", "", steps)).findings())
     assert found == ["step 5 (expect_left): the server was not told that the client left"]

@@ -178,7 +178,7 @@ class Arrived:
     @property
     def n_steps(self) -> int:
         """That have come."""
-        return max(map(len, self.tokens))
+        return max(map(len, self.tokens), default=0)
 
     def take(self, data: bytes) -> Step | None:
         """The step of a message; None for the last one, which has the run.
