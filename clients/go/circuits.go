@@ -10,7 +10,7 @@ import (
 // CompositionKind is what of a later head an earlier one can write to.
 type CompositionKind = pb.CompositionKind
 
-// The kinds. Default: ComposeQueries.
+// The kinds. Default: ComposeKeys, as in Python.
 const (
 	ComposeQueries = pb.CompositionKind_COMPOSITION_KIND_Q
 	ComposeKeys    = pb.CompositionKind_COMPOSITION_KIND_K
@@ -48,6 +48,9 @@ func (c *Client) HeadWeights(ctx context.Context, layer, head int, options ...Re
 // circuit of the earlier one and B the QK circuit, or its transpose for keys, or the OV circuit of the later one. NaN where the
 // first is not in an earlier layer. Slices of layers save their work. [layer head later_layer later_head] F32
 func (c *Client) CompositionScores(ctx context.Context, kind CompositionKind, options ...ReadOption) (*Tensor, error) {
+	if kind == pb.CompositionKind_COMPOSITION_KIND_UNSPECIFIED {
+		kind = ComposeKeys
+	}
 	read := readOf("composition_scores")
 	read.parameters = Parameters{"kind": kind}
 	came, err := c.circuits(ctx, read, options)

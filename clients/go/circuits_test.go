@@ -66,6 +66,7 @@ func TestScoresAreThoseOfTheWeights(t *testing.T) {
 	for kind, reads := range map[transparentllm.CompositionKind][][]float64{
 		transparentllm.ComposeQueries: product(t, late.Q, late.K, true),
 		transparentllm.ComposeKeys:    product(t, late.K, late.Q, true),
+		0:                             product(t, late.K, late.Q, true),
 		transparentllm.ComposeValues:  product(t, late.V, late.O, false),
 	} {
 		scores := must(llm.CompositionScores(background, kind))(t)

@@ -117,6 +117,9 @@ func (c called) gradients() (fields, error) {
 		options.Frozen = append(options.Frozen, frozenParts[name]) // of another name 0, which the client refuses
 	}
 	if c.asked.Path != nil {
+		if c.asked.Sites != nil {
+			return nil, cannotBeSaid(errors.New("sites and a path are of two methods"))
+		}
 		return c.integrated(metric, options)
 	}
 	var sites []transparentllm.SiteGradient
@@ -125,6 +128,9 @@ func (c called) gradients() (fields, error) {
 		site, err := siteOf(given.Site)
 		if err != nil {
 			return nil, err
+		}
+		if given.Run != "" && given.Form != "times_difference" {
+			return nil, cannotBeSaid(errors.New("only GradientTimesDifference takes another client"))
 		}
 		sites, names = append(sites, c.gradient(site, given)), append(names, fmt.Sprintf("%.128s", site))
 	}
