@@ -23,6 +23,7 @@ type shared struct {
 	mutex    sync.Mutex
 	models   map[string]*pb.ModelDescription // by digest
 	features map[string]bool                 // nil until the server was asked
+	limits   *pb.Limits                      // of the server, when it was asked
 }
 
 // mostModels whose descriptions are kept: a server that says to be another one at each run must not fill the memory.
@@ -343,7 +344,7 @@ func (s *shared) described(digest string) *pb.ModelDescription {
 
 // learn notes what the server can do. The caller holds the mutex.
 func (s *shared) learn(answer *pb.ServerInfoResponse) {
-	s.features = map[string]bool{}
+	s.features, s.limits = map[string]bool{}, answer.Limits
 	for _, feature := range answer.Features {
 		s.features[feature] = true
 	}

@@ -216,6 +216,15 @@ func checkBounds(least, most float64) error {
 	return nil
 }
 
+// requireFewOf refuses more of something than one request has.
+func requireFewOf(what string, count, most int) error {
+	if count <= most {
+		return nil
+	}
+	return failure(ErrTooLarge, "%d %s, at most %d can be asked for at once", count, what, most).because("TOO_LARGE",
+		"needed", strconv.Itoa(count), "allowed", strconv.Itoa(most))
+}
+
 func finite(name string, value float64) error {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		return failure(ErrInvalidRequest, "%s is %v: it must be finite", name, value)

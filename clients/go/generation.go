@@ -3,7 +3,6 @@ package transparentllm
 import (
 	"context"
 	"math"
-	"strconv"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -123,7 +122,7 @@ func (c *Client) GenerateChat(ctx context.Context, messages []ChatMessage, asked
 	if len(messages) == 0 {
 		return failure(ErrInvalidRequest, "a chat has no message: give at least one")
 	}
-	if err := requireFew("messages of a chat", len(messages), mostMessages); err != nil {
+	if err := requireFewOf("messages of a chat", len(messages), mostMessages); err != nil {
 		return err
 	}
 	request, contents := &pb.GenerateRequest{}, make([]string, len(messages))
@@ -203,7 +202,7 @@ func (o GenerateOptions) into(request *pb.GenerateRequest) error {
 	if o.TopP != 0 {
 		request.TopP = &o.TopP
 	}
-	return requireFew("TopLogprobs", o.TopLogprobs, mostTopLogits)
+	return requireFewOf("TopLogprobs", o.TopLogprobs, mostTopLogits)
 }
 
 func (o GenerateOptions) checkChoice() error {
@@ -218,7 +217,7 @@ func (o GenerateOptions) checkChoice() error {
 }
 
 func (o GenerateOptions) checkStops() error {
-	if err := first(requireFew("stop texts", len(o.Stop), mostStops), requireFew("stop tokens", len(o.StopTokens), mostStops)); err != nil {
+	if err := first(requireFewOf("stop texts", len(o.Stop), mostStops), requireFewOf("stop tokens", len(o.StopTokens), mostStops)); err != nil {
 		return err
 	}
 	for _, text := range o.Stop {
@@ -228,7 +227,7 @@ func (o GenerateOptions) checkStops() error {
 		case !utf8.ValidString(text):
 			return failure(ErrInvalidRequest, "a stop text is not valid UTF-8")
 		}
-		if err := requireFew("bytes of the stop text "+quoted(text), len(text), longestStop); err != nil {
+		if err := requireFewOf("bytes of the stop text "+quoted(text), len(text), longestStop); err != nil {
 			return err
 		}
 	}
@@ -248,13 +247,4 @@ func (o GenerateOptions) checkEdits() error {
 		}
 	}
 	return nil
-}
-
-// requireFew refuses more of something than one generation has.
-func requireFew(what string, count, most int) error {
-	if count <= most {
-		return nil
-	}
-	return failure(ErrTooLarge, "%d %s, at most %d are possible in a generation", count, what, most).because("TOO_LARGE",
-		"needed", strconv.Itoa(count), "allowed", strconv.Itoa(most))
 }

@@ -2,7 +2,6 @@ package transparentllm
 
 import (
 	"context"
-	"strconv"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
@@ -181,7 +180,7 @@ func (c *Client) differentiate(ctx context.Context, metric Metric, sites []SiteG
 // gradientsRequest is the message, but for the run.
 func gradientsRequest(metric Metric, sites []SiteGradient, path *GradientPath, options GradientOptions,
 	from *sources) (made *pb.GradientsRequest, err error) {
-	if err := requireFewSites(len(sites)); err != nil {
+	if err := requireFewOf("sites of gradients", len(sites), mostGradientSites); err != nil {
 		return nil, err
 	}
 	made = &pb.GradientsRequest{}
@@ -201,9 +200,8 @@ func gradientsRequest(metric Metric, sites []SiteGradient, path *GradientPath, o
 			others[each.source] = true
 		}
 	}
-	if len(others) > mostGradientSources {
-		return nil, failure(ErrTooLarge, "gradients take from %d other runs, at most %d can be", len(others), mostGradientSources).
-			because("TOO_LARGE", "needed", strconv.Itoa(len(others)), "allowed", strconv.Itoa(mostGradientSources))
+	if err := requireFewOf("other runs of gradients", len(others), mostGradientSources); err != nil {
+		return nil, err
 	}
 	seen := map[FrozenPart]bool{}
 	for _, part := range options.Frozen {
@@ -218,14 +216,6 @@ func gradientsRequest(metric Metric, sites []SiteGradient, path *GradientPath, o
 	}
 	made.Path = &pb.GradientPath{Steps: uint32(path.steps)}
 	return made, path.baseline(made.Path, from)
-}
-
-func requireFewSites(count int) error {
-	if count <= mostGradientSites {
-		return nil
-	}
-	return failure(ErrTooLarge, "gradients by %d sites, at most %d can be asked for at once", count, mostGradientSites).because(
-		"TOO_LARGE", "needed", strconv.Itoa(count), "allowed", strconv.Itoa(mostGradientSites))
 }
 
 // on is the message of it, with the run that it takes from.

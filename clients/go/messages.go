@@ -33,41 +33,42 @@ func (c *calls) receive(ctx context.Context, asked messages) error {
 			return err
 		}
 		server := c.servers.of(asked.runKey)
-		lost, err := server.receive(ctx, asked, request)
+		came, lost, err := server.receive(ctx, asked, request)
 		if lost == nil {
 			c.answered.Store(true)
 			return err
 		}
-		if err := retries.backoff(ctx, c.failed(ctx, server, lost), nil, false); err != nil {
+		if err := retries.backoff(ctx, c.failed(ctx, server, lost), nil, came > 0); err != nil {
 			return err
 		}
 	}
 }
 
-// receive tells what broke the call, and, apart from it, what take did not want.
-func (s *server) receive(ctx context.Context, asked messages, request proto.Message) (lost, refused error) {
+// receive tells how many messages came, what broke the call, and, apart from it, what take did not want.
+func (s *server) receive(ctx context.Context, asked messages, request proto.Message) (came int, lost, refused error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	call, err := s.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, servicePath+asked.rpc)
 	if err != nil {
-		return err, nil
+		return came, err, nil
 	}
 	// io.EOF says that the stream is over already; RecvMsg then tells why.
 	if err := call.SendMsg(request); err != nil && err != io.EOF {
-		return err, nil
+		return came, err, nil
 	}
 	if err := call.CloseSend(); err != nil {
-		return err, nil
+		return came, err, nil
 	}
 	for {
 		message := asked.next()
 		if err := call.RecvMsg(message); err == io.EOF {
-			return nil, nil
+			return came, nil, nil
 		} else if err != nil {
-			return err, nil
+			return came, err, nil
 		}
+		came++
 		if err := asked.take(message); err != nil {
-			return nil, err
+			return came, nil, err
 		}
 	}
 }

@@ -83,8 +83,11 @@ func (c called) answer(method string) (fields, error) {
 	if method == "fetch" {
 		return c.fetch()
 	}
-	if method == "gradients" {
+	switch method {
+	case "gradients":
 		return c.gradients()
+	case "sweep":
+		return c.sweep()
 	}
 	if method == "fetch_parts" {
 		return c.fetchParts()

@@ -36,9 +36,11 @@ func (c called) edited() (transparentllm.RunOption, error) {
 	return transparentllm.Edits(made...), err
 }
 
-func (c called) madeEdits() ([]transparentllm.Edit, error) {
+func (c called) madeEdits() ([]transparentllm.Edit, error) { return c.editsOf(c.edits) }
+
+func (c called) editsOf(all []editFields) ([]transparentllm.Edit, error) {
 	var made []transparentllm.Edit
-	for _, given := range c.edits {
+	for _, given := range all {
 		edit, err := c.edit(given)
 		if err != nil {
 			return nil, err

@@ -30,6 +30,10 @@ type request struct {
 	Rows         []int                `json:"rows"`
 	Frozen       []string             `json:"frozen"`
 	Path         *pathFields          `json:"path"`
+	Templates    []editFields         `json:"templates"`
+	Before       []editFields         `json:"before"`
+	Cells        []cellFields         `json:"cells"`
+	Metrics      []metricFields       `json:"metrics"`
 	Slices       map[string][3]*int64 `json:"slices"`
 	Dtype        string               `json:"dtype"`
 	CancelAfterS *float64             `json:"cancel_after_s"`
