@@ -1,6 +1,7 @@
 """Drive clients through everything, and print a table: what each of them passes.
 
 python -m conformance [CLIENT ...]
+python -m conformance --languages    write the table of docs/LANGUAGES.md instead
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from conformance import languages
 from conformance.clients import Client, clients
 from conformance.driver import Driver, DriverFailure, driving
 from conformance.scenario import Play, Scenario, scenarios
@@ -23,12 +25,15 @@ from conformance.stage import Stage, stage
 from conformance.vectors import names, vector_findings
 from transparent_llm.version import __version__
 
-PASSED, FAILED, NOT_BUILT = "ok", "FAILED", "not built"
+PASSED, FAILED, MISSING, NOT_BUILT = "ok", "FAILED", "missing", "not built"
 Results = dict[str, str]
 
 
 def main(wanted: list[str]) -> int:
     """The exit code: 0 if all pass."""
+    if wanted == ["--languages"]:
+        languages.write()
+        return 0
     torch.set_num_threads(2)
     known = clients()
     unknown = [name for name in wanted if name not in known]
@@ -45,7 +50,7 @@ def main(wanted: list[str]) -> int:
 
 
 def is_green(table: dict[str, Results]) -> bool:
-    """Whether every client was built and passes everything that applies to it."""
+    """Whether every client was built and passes everything that applies to it and that it has."""
     return all(results and FAILED not in results.values() for results in table.values())
 
 
@@ -62,9 +67,14 @@ def _results(client: Client) -> Results:
         set_up = stack.enter_context(stage(folder, through_envoy=client.through == "envoy"))
         for scenario in scenarios():
             played = partial(_findings, stage=set_up, scenario=scenario)
-            results[scenario.name] = scenario.not_for.get(client.name) or performer.result(scenario.name, played)
+            results[scenario.name] = reason_of(client, scenario) or performer.result(scenario.name, played)
         results["end of input"] = performer.result("end of input", _end_findings)
     return results
+
+
+def reason_of(client: Client, scenario: Scenario) -> str:
+    """Why it is not played by a client; empty if it is."""
+    return scenario.not_for.get(client.name) or (MISSING if scenario.needs in client.lacks else "")
 
 
 def _findings(driver: Driver, stage: Stage, scenario: Scenario) -> Iterator[str]:
@@ -120,7 +130,7 @@ def table_lines(table: dict[str, Results]) -> Iterator[str]:
         cells = []
         for name, results in table.items():
             result = results[row] if results else NOT_BUILT
-            if result not in (PASSED, FAILED, NOT_BUILT):
+            if result not in (PASSED, FAILED, MISSING, NOT_BUILT):
                 if result not in reasons:
                     reasons.append(result)
                 result = f"({reasons.index(result) + 1})"

@@ -23,6 +23,9 @@ class Client:
     """One row of the table."""
 
     name: str
+    language: str
+    """As documents call it."""
+
     driver: Sequence[str]
     """The command of its driver."""
 

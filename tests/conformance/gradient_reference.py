@@ -12,15 +12,15 @@ from transformers import PreTrainedModel
 Fields = dict[str, Any]
 Parts = dict[str, Tensor]
 _FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "gradient": lambda grad, value: grad,
+    "gradient": lambda grad, _: grad,
     "times_activation": lambda grad, value: (grad * value).sum(dim=-1),
-    "norm": lambda grad, value: grad.norm(dim=-1),
+    "norm": lambda grad, _: grad.norm(dim=-1),
 }
 _MEASURES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "logit": lambda logits, token: logits[token],
     "logprob": lambda logits, token: logits.log_softmax(dim=-1)[token],
     "prob": lambda logits, token: logits.softmax(dim=-1)[token],
-    "entropy": lambda logits, token: -(logits.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(),
+    "entropy": lambda logits, _: -(logits.softmax(dim=-1) * logits.log_softmax(dim=-1)).sum(),
 }
 
 
@@ -63,8 +63,8 @@ def _of_row(model: PreTrainedModel, ids: list[int], number: int, step: Fields) -
 
 def _metric(logits: Tensor, number: int, metric: Fields) -> Tensor:
     measure = _MEASURES[metric["measure"]]
-    ids = [[given] * (number + 1) if isinstance(given, int) else given for given in (metric.get("token", 0),)][0]
-    value = measure(logits, ids[number])
+    token = metric.get("token", 0)
+    value = measure(logits, token if isinstance(token, int) else token[number])
     return value - measure(logits, metric["minus"]) if "minus" in metric else value
 
 

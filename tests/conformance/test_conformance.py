@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance import vectors
-from conformance.__main__ import is_green, main, table_lines
-from conformance.clients import clients
+from conformance import languages, vectors
+from conformance.__main__ import MISSING, is_green, main, reason_of, table_lines
+from conformance.clients import Client, clients
 from conformance.driver import Driver, DriverFailure, driving
+from conformance.liars import LIES, VECTOR_LIES, Liar
 from conformance.record import VECTORS, written
 from conformance.scenario import FOLDER, Play, Scenario, scenarios
 from conformance.stage import Stage, stage
@@ -74,103 +75,10 @@ def test_every_file_is_in_a_form_that_record_writes() -> None:
 # -- a client that does something wrong is found out ---------------------------------------------------------------
 
 
-class Liar(Driver):
-    """Passes on what the Python client's driver answers, but for one thing."""
-
-    def __init__(self, honest: Driver, lie: Callable[[dict[str, Any]], None]) -> None:
-        self._honest, self._lie = honest, lie
-
-    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        answer = self._honest.ask(op, **fields)
-        self._lie(answer)
-        return answer
-
-
-def _in_tensors(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-    def lie(answer: dict[str, Any]) -> None:
-        ok = answer.get("ok", {})
-        for tensor in ok.get("tensors", [ok["tensor"]] if "tensor" in ok else []):
-            change(tensor)
-
-    return lie
-
-
-def _flip_a_bit(name: str) -> Callable[[dict[str, Any]], None]:
-    def change(tensor: dict[str, Any]) -> None:
-        content = bytearray(base64.b64decode(tensor[name]))
-        if content:
-            content[-1] ^= 1
-            tensor[name] = base64.b64encode(content).decode()
-
-    return _in_tensors(change)
-
-
-def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    return _in_tensors(lambda tensor: tensor.update({name: value}))
-
-
-def _in_errors(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def lie(answer: dict[str, Any]) -> None:
-        for error in (answer.get("error"), answer.get("ok", {}).get("error")):
-            if error:
-                error[name] = value
-
-    return lie
-
-
-def _in_value(answer: dict[str, Any]) -> None:
-    if answer.get("ok", {}).get("value") is not None:
-        answer["ok"]["value"] = "something else"
-
-
-def _no_progress(answer: dict[str, Any]) -> None:
-    if "progress" in answer.get("ok", {}):
-        answer["ok"]["progress"].pop()
-
-
-def _standing_progress(answer: dict[str, Any]) -> None:
-    if told := answer.get("ok", {}).get("progress"):
-        told[:-1] = [told[0]] * (len(told) - 1)
-
-
-def _no_seconds(answer: dict[str, Any]) -> None:
-    if told := answer.get("ok", {}).get("seconds"):
-        told.pop()
-
-
-LIES = {
-    "bits": ("slices", _flip_a_bit("data")),
-    "numbers": ("dtypes", _flip_a_bit("values")),
-    "axes": ("methods", _set("dims", ["a", "b"])),
-    "shape": ("methods", _set("shape", [1])),
-    "dtype": ("dtypes", _set("dtype", "F64")),
-    "bits in a fetch": ("fetch", _flip_a_bit("data")),
-    "class": ("errors_of_arguments", _in_errors("class", "Error")),
-    "reason": ("errors_of_arguments", _in_errors("reason", "BECAUSE")),
-    "metadata": ("errors_of_arguments", _in_errors("metadata", {})),
-    "message": ("errors_of_models", _in_errors("message", "no")),
-    "value": ("methods", _in_value),
-    "part of a value": ("model", _in_value),
-    "progress": ("progress", _no_progress),
-    "seconds": ("timing", _no_seconds),
-    "progress that stands still": ("progress", _standing_progress),
-}
-
-
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_found(lie: str, driver: Driver, whole_stage: Stage) -> None:
     name, told = LIES[lie]
     assert list(Play(Liar(driver, told), whole_stage, SCENARIOS[name]).findings())
-
-
-VECTOR_LIES = {
-    "elements": ("tensors", _flip_a_bit("data")),
-    "numbers": ("tensors", _flip_a_bit("values")),
-    "name": ("streams", _set("name", "x")),
-    "resumes": ("streams", lambda answer: answer.get("ok", {}).update(resumes=[{"offset": 1, "etag": "one"}])),
-    "class": ("errors", _in_errors("class", "Error")),
-    "retry": ("errors", _in_errors("retry_after_s", 7.0)),
-}
 
 
 @pytest.mark.parametrize("lie", VECTOR_LIES)
@@ -179,6 +87,8 @@ def test_a_lie_about_vectors_is_found(lie: str, driver: Driver) -> None:
     assert list(vectors.vector_findings(Liar(driver, told), name))
 
 
+ONE = {"op": "connect", "options": {"targets": ["main"]}}
+ANOTHER = {"op": "connect", "llm": "another", "options": {"targets": ["second"]}}
 CONNECT, RUN = {"op": "connect"}, {"op": "call", "method": "run", "args": [["My lord"]]}
 LOGITS, AGAIN = {"op": "call", "method": "logits"}, {**RUN, "args": [["What say you"]]}
 MISDEEDS: dict[str, list[dict[str, Any]]] = {
@@ -187,6 +97,10 @@ MISDEEDS: dict[str, list[dict[str, Any]]] = {
     "calls": [RUN, LOGITS, {"runner": "expect_calls", "names": ["Run"]}],
     "interruptions": [RUN, LOGITS, {"runner": "expect_interruptions", "count": 1}],
     "carried": [RUN, LOGITS, {"runner": "expect_carried", "at_most": 100}],
+    "servers": [RUN, LOGITS, {"runner": "expect_servers", "count": 2}],
+    "kept servers": [ONE, ANOTHER, RUN, {**RUN, "llm": "another"}, {"runner": "expect_kept_servers"}],
+    "no runs": [{"runner": "expect_kept_servers"}],
+    "a value that was kept": [RUN, LOGITS, LOGITS, {"runner": "expect_calls", "names": ["Run", "Logits"]}],
     "no error": [{**RUN, "expect": {"error": {"class": "BusyError", "reason": "BUSY"}}}],
     "an error": [LOGITS],
 }
@@ -239,6 +153,28 @@ def test_the_table_shows_what_fails_and_what_does_not_apply() -> None:
         "(1) does not apply: a reason",
     ]
     assert [is_green({name: result}) for name, result in results.items()] == [False, True, False]
+
+
+def test_the_page_has_the_table_of_what_each_language_has() -> None:
+    """`python -m conformance --languages` in tests/ writes it."""
+    text = languages.FILE.read_text(encoding="utf-8")
+    assert text == languages.with_table(text)
+
+
+def test_clients_lack_only_what_scenarios_need() -> None:
+    needed = {scenario.needs for scenario in SCENARIOS.values()} - {""}
+    assert needed == set(languages.NEEDS)
+    assert {name for client in clients().values() for name in client.lacks} <= needed
+    assert not clients()["python"].lacks
+
+
+def test_what_a_client_lacks_is_missing_and_no_failure() -> None:
+    scenario = Scenario("some", "", [], needs="sweep", not_for={"page": "a reason"})
+    client = Client("one", "One", ["driver"], lacks=["sweep"])
+    reasons = [reason_of(each, scenario) for each in (client, replace(client, lacks=[]), replace(client, name="page"))]
+    assert reasons == [MISSING, "", "a reason"]
+    assert is_green({"one": {"some": MISSING}})
+    assert list(table_lines({"one": {"some": MISSING}})) == ["            one", "some    missing"]
 
 
 def test_a_client_that_nobody_knows_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
