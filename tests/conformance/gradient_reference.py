@@ -101,8 +101,8 @@ def _differentiable(value: Tensor) -> Tensor:
 
 
 def _module(model: PreTrainedModel, layer: int, path: str) -> nn.Module:
-    block = model.get_submodule(f"transformer.h.{layer}")
-    return block.get_submodule(path) if path else block
+    found: nn.Module = model.get_submodule(f"transformer.h.{layer}.{path}".rstrip("."))
+    return found
 
 
 _PLACES: dict[str, Callable[..., Any]] = {

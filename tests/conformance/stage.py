@@ -33,6 +33,10 @@ D_MODEL = 128
 SAE_SITE = "residual_out.1"
 """Of the demo model: how wide it is, and where its sparse autoencoder "random" belongs."""
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 _OURS = frozenset(rpc.name for rpc in RPCS)
 Models = dict[str, TransformerLensTransparentLlm]
 
@@ -46,8 +50,10 @@ def demo_model(dtype: torch.dtype = torch.float32) -> TransformerLensTransparent
 
 @cache
 def hybrid_model() -> TransformerLensTransparentLlm:
-    """One whose first layer has no attention."""
-    return TransformerLensTransparentLlm("hybrid", hf_model=build_model(hybrid_config()), tokenizer=build_tokenizer())
+    """One whose first layer has no attention, and which knows chats."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return TransformerLensTransparentLlm("hybrid", hf_model=build_model(hybrid_config()), tokenizer=tokenizer)
 
 
 MODELS: dict[str, Callable[[], Models]] = {

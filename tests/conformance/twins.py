@@ -59,9 +59,9 @@ class Twins:
         elif method in ("sweep", "gradients"):
             yield from self._asked_findings(llm, step, got.get("parts", {}))
         elif method == "effects":
-            wanted = [asdict(effect) for effect in self._twin(llm).effects()]
-            if got.get("value") != wanted:
-                yield f"says {got.get('value')}, where the model says {wanted}"
+            effects = [asdict(effect) for effect in self._twin(llm).effects()]
+            if got.get("value") != effects:
+                yield f"says {got.get('value')}, where the model says {effects}"
         elif method == "plan":
             yield from self._plan_findings(llm, step, got.get("value"))
         elif method == "fetch":
@@ -125,14 +125,14 @@ class Twins:
             yield f"plans {got}, not {len(reads)} reads"
             return
         for (name, *given), planned in zip(reads, got, strict=True):
-            values = [value for _, value, _ in self._parts(llm, name, given, step)]
-            dims = next(dims for _, _, dims in self._parts(llm, name, given, step))
+            parts = self._parts(llm, name, given, step)
+            _, first, dims = parts[0]
             wanted = {
                 "name": name,
-                "shape": list(values[0].shape),
+                "shape": list(first.shape),
                 "dims": list(dims),
-                "dtype": dtypes.name(values[0].dtype),
-                "bytes": sum(value.nbytes for value in values),
+                "dtype": dtypes.name(first.dtype),
+                "bytes": sum(value.nbytes for _, value, _ in parts),
             }
             if {key: planned.get(key) for key in wanted} != wanted:
                 yield f"plans {planned}, where the model has {wanted}"
