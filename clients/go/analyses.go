@@ -179,3 +179,35 @@ func (c *Client) HeadScores(ctx context.Context, batch, layer int, kind HeadScor
 func (c *Client) ValueWeightedNorms(ctx context.Context, batch, layer int, options ...ReadOption) (*Tensor, error) {
 	return c.read(ctx, ValueWeightedNorms(batch, layer), options)
 }
+
+// FeaturesParts is what Features answers. A padded position has NaN, and -1 for features and counts.
+type FeaturesParts struct {
+	IDs         *Tensor // [pos rank] I64; in falling order of activation, -1 where fewer are active
+	Activations *Tensor // [pos rank]
+	Active      *Tensor // [pos] I64; how many features are over 0
+	ErrorNorm   *Tensor // [pos]; the length of what the features do not account for
+	Explained   *Tensor // [pos]; share of variance explained
+}
+
+// Features reads the features of a sparse autoencoder that are most active at positions of a row, computed of the run's value of
+// its site. ServerInfo says which a model has.
+//
+// Errors: those of all reads; ErrInvalidRequest for one that the model does not have, or that has fewer features than K;
+// ErrNotSupported where the model has none.
+func (c *Client) Features(ctx context.Context, batch int, asked FeatureOptions, options ...ReadOption) (*FeaturesParts, error) {
+	came, err := c.readParts(ctx, Features(batch, asked), options)
+	if err != nil {
+		return nil, err
+	}
+	return &FeaturesParts{IDs: came["ids"], Activations: came["activations"], Active: came["active"],
+		ErrorNorm: came["error_norm"], Explained: came["explained"]}, nil
+}
+
+// FeatureActivations reads activations of chosen features of a sparse autoencoder at positions of a row, NaN at padded ones.
+// [pos feature]
+//
+// Errors: those of Features; ErrIndexOutOfRange for a feature that it does not have.
+func (c *Client) FeatureActivations(ctx context.Context, batch int, asked FeatureActivationOptions,
+	options ...ReadOption) (*Tensor, error) {
+	return c.read(ctx, FeatureActivations(batch, asked), options)
+}

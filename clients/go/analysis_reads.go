@@ -88,6 +88,20 @@ type NeuronAttributionOptions struct {
 	K          int  // how many neurons, those with the largest terms by absolute value; at least 1
 }
 
+// FeatureOptions of Features.
+type FeatureOptions struct {
+	SAE       string // name of the sparse autoencoder; empty: the only one that the model has
+	Positions []int  // of the row, negative ones from its last token; none: all
+	K         int    // how many features of each position, those that are most active
+}
+
+// FeatureActivationOptions of FeatureActivations.
+type FeatureActivationOptions struct {
+	SAE        string // as in FeatureOptions
+	FeatureIDs []int  // the features that are wanted; negative ones count from the end
+	Positions  []int  // as in FeatureOptions
+}
+
 // withOptional is the indices with one more, if there is one.
 func withOptional(last *int, indices ...int) []int {
 	if last == nil {
@@ -161,4 +175,16 @@ func HeadScores(batch, layer int, kind HeadScore) Read {
 // ValueWeightedNorms reads the length of what each source gave each target through each head. [head target source]
 func ValueWeightedNorms(batch, layer int) Read {
 	return Read{method: methods["value_weighted_norms"], indices: []int{batch, layer}}
+}
+
+// Features reads the features of a sparse autoencoder that are most active at positions of a row.
+func Features(batch int, asked FeatureOptions) Read {
+	return Read{method: methods["features"], indices: []int{batch},
+		parameters: Parameters{"sae": asked.SAE, "positions": asked.Positions, "k": asked.K}}
+}
+
+// FeatureActivations reads activations of chosen features of a sparse autoencoder at positions of a row. [pos feature]
+func FeatureActivations(batch int, asked FeatureActivationOptions) Read {
+	return Read{method: methods["feature_activations"], indices: []int{batch},
+		parameters: Parameters{"sae": asked.SAE, "feature_ids": asked.FeatureIDs, "positions": asked.Positions}}
 }

@@ -3,16 +3,10 @@ package transparentllm
 import (
 	"context"
 	"io"
-	"os"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"transparentllm.dev/go/internal/wire"
@@ -36,41 +30,18 @@ const (
 // calls is the choke point: every call goes through unary or stream. Shared by a client and its copies.
 type calls struct {
 	config
-	route    route
-	conn     *grpc.ClientConn
+	servers  servers
 	answered atomic.Bool
 	closed   atomic.Bool
 	closing  chan struct{} // closed with it
 }
 
 func dialled(config config) (*calls, error) {
-	security := grpc.WithInsecure() // the only name that gRPC 1.33 has for it
-	if config.tls != nil {
-		security = grpc.WithTransportCredentials(credentials.NewTLS(config.tls))
-	}
-	route, err := routeTo(config, os.LookupEnv)
+	servers, err := dialledServers(config)
 	if err != nil {
 		return nil, err
 	}
-	target := config.target
-	if route.proxy != nil {
-		target = "passthrough:///" + route.endpoint // so that the proxy resolves the name
-	}
-	conn, err := grpc.Dial(target, security,
-		grpc.WithNoProxy(),
-		grpc.WithContextDialer(route.dial),
-		grpc.WithMaxHeaderListSize(maxHeaderBytes),
-		grpc.WithUserAgent("transparent-llm-go/"+Version),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveAfter}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause},
-			MinConnectTimeout: longestConnect,
-		}))
-	if err != nil {
-		return nil, failure(ErrInvalidRequest, "%s is not a target: %v", config.target, err)
-	}
-	return &calls{config: config, route: route, conn: conn, closing: make(chan struct{})}, nil
+	return &calls{config: config, servers: servers, closing: make(chan struct{})}, nil
 }
 
 func (c *calls) close() error {
@@ -78,7 +49,7 @@ func (c *calls) close() error {
 		return nil
 	}
 	close(c.closing)
-	return c.conn.Close()
+	return c.servers.close()
 }
 
 // begin is the context of a call as a whole: with its deadline and its headers.
@@ -102,12 +73,13 @@ func (c *calls) unary(ctx context.Context, rpc string, request, response proto.M
 		return closedError()
 	}
 	for {
-		err := c.conn.Invoke(ctx, servicePath+rpc, request, response)
+		server := c.servers.of(runKey)
+		err := server.conn.Invoke(ctx, servicePath+rpc, request, response)
 		if err == nil {
 			c.answered.Store(true)
 			return nil
 		}
-		if err := retries.backoff(ctx, c.failed(ctx, err), nil, false); err != nil {
+		if err := retries.backoff(ctx, c.failed(ctx, server, err), nil, false); err != nil {
 			return err
 		}
 	}
@@ -119,15 +91,18 @@ func (c *calls) isServing(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := c.begin(ctx, "")
 	defer cancel()
-	answer, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{})
-	if err != nil {
-		failed := c.failed(ctx, err)
-		if failed.Class == ErrUnavailable || failed.Class == ErrDeadline {
-			return false, nil
+	for range c.servers {
+		server := c.servers.of("")
+		answer, err := healthpb.NewHealthClient(server.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+		if err == nil {
+			return answer.Status == healthpb.HealthCheckResponse_SERVING, nil
 		}
-		return false, failed
+		failed := c.failed(ctx, server, err)
+		if failed.Class != ErrUnavailable && failed.Class != ErrDeadline {
+			return false, failed
+		}
 	}
-	return answer.Status == healthpb.HealthCheckResponse_SERVING, nil
+	return false, nil
 }
 
 // tensors receives all of a stream, of so many tensors at most; one that broke is taken up where it broke off.
@@ -167,8 +142,8 @@ func (c *calls) tensor(ctx context.Context, request request, progress func(recei
 	return arrived(tensors[0]), nil
 }
 
-// failed gives our error for gRPC's.
-func (c *calls) failed(ctx context.Context, err error) *Error {
+// failed gives our error for gRPC's, of a call to a server; nil: of none.
+func (c *calls) failed(ctx context.Context, server *server, err error) *Error {
 	switch {
 	case ctx.Err() == context.Canceled:
 		cancelled := failure(ErrCancelled, "the call to %s was cancelled", c.target)
@@ -178,16 +153,10 @@ func (c *calls) failed(ctx context.Context, err error) *Error {
 		cancelled := failure(ErrCancelled, "the client was closed during the call")
 		cancelled.cause = err
 		return cancelled
+	case server == nil:
+		return FromError(err, c.target)
 	}
-	return c.route.told(FromError(err, c.route.peer(c.target)), c.target)
-}
-
-// reconnect has the next attempt to connect made now, if the last one failed.
-func (c *calls) reconnect(ctx context.Context) {
-	c.conn.ResetConnectBackoff()
-	ctx, cancel := context.WithTimeout(ctx, reconnectWait)
-	defer cancel()
-	c.conn.WaitForStateChange(ctx, connectivity.TransientFailure)
+	return server.failed(err)
 }
 
 func closedError() *Error {

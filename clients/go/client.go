@@ -19,9 +19,11 @@ type Client struct {
 type shared struct {
 	calls    *calls
 	weights  *weights
+	kept     keptValues
 	mutex    sync.Mutex
 	models   map[string]*pb.ModelDescription // by digest
 	features map[string]bool                 // nil until the server was asked
+	limits   *pb.Limits                      // of the server, when it was asked
 }
 
 // mostModels whose descriptions are kept: a server that says to be another one at each run must not fill the memory.
@@ -32,7 +34,15 @@ const mostModels = 64
 //
 // Errors: ErrInvalidRequest for an option that can never be right, or a target that gRPC refuses.
 func Dial(target string, options ...Option) (*Client, error) {
-	config, err := configured(target, options)
+	return DialAll([]string{target}, options...)
+}
+
+// DialAll is Dial of several servers of the same models. Each run lives on one of them, by its input; where that one is lost, it
+// is run again on another. Nothing is shared between them but what they serve.
+//
+// Errors: as Dial; ErrInvalidRequest for no target, or one that is named twice.
+func DialAll(targets []string, options ...Option) (*Client, error) {
+	config, err := configured(targets, options)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +51,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 		return nil, err
 	}
 	common := &shared{calls: calls, models: map[string]*pb.ModelDescription{}}
-	common.weights = newWeights(calls)
+	common.weights, common.kept = newWeights(calls), keptValues{newLRU[keptKey, arrival](config.cacheBytes)}
 	return &Client{shared: common}, nil
 }
 
@@ -49,6 +59,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 func (c *Client) Copy() *Client {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	c.kept.hold(c.held)
 	return &Client{shared: c.shared, held: c.held}
 }
 
@@ -189,176 +200,4 @@ func (c *Client) known(name string, options []ReadOption, of func(*run) *Tensor)
 		return nil, err
 	}
 	return whole.cut(reading.of(whole.dims)), nil
-}
-
-func (c *Client) begin(ctx context.Context, request *pb.RunRequest, options []RunOption) (err error) {
-	var asked runOptions
-	for _, option := range options {
-		option(&asked)
-	}
-	var from sources
-	if request.Edits, err = interventions(asked.edits, &from); err != nil {
-		return err
-	}
-	if len(request.Edits) > 0 {
-		if err := c.requireEdits(ctx); err != nil {
-			return err
-		}
-	}
-	made, err := c.makeRun(ctx, request, from.runs, runKey(request))
-	if err != nil {
-		return err
-	}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.held = made
-	return nil
-}
-
-// makeRun runs a request where a routing key leads; what its edits take from is run again there if it is not there, each once.
-func (c *Client) makeRun(ctx context.Context, request *pb.RunRequest, from []*run, key string) (*run, error) {
-	for made := map[*run]bool{}; ; {
-		answer := &pb.RunResponse{}
-		err := c.calls.unary(ctx, "Run", request, answer, key)
-		if err == nil {
-			again, err := answeredRun(request, key, answer)
-			if err == nil {
-				again.sources = from
-			}
-			return again, err
-		}
-		lost := c.lostSource(err, from)
-		if lost == nil || made[lost] {
-			return nil, err
-		}
-		made[lost] = true
-		if _, err := c.makeRun(ctx, lost.request, lost.sources, key); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (c *Client) current() (*run, error) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.held == nil {
-		return nil, failure(ErrNotRun, "nothing has been run yet: call Run first")
-	}
-	return c.held, nil
-}
-
-// ofRun reads from the current run, which is run again if the server has lost it.
-func (c *Client) ofRun(ctx context.Context, read func(*run) error) error {
-	held, err := c.current()
-	if err != nil {
-		return err
-	}
-	for reruns := 0; ; reruns++ {
-		err := read(held)
-		if !c.mayRerun(err) || reruns == mostReruns {
-			return err
-		}
-		if held, err = c.runAgain(ctx, held); err != nil {
-			return err
-		}
-	}
-}
-
-// mayRerun tells whether a read failed as the server no longer has the run, and may be made again.
-func (c *Client) mayRerun(err error) bool {
-	failed, ok := err.(*Error)
-	return ok && failed.Class == ErrNotFound && failed.Reason == "RUN_NOT_FOUND" && c.calls.rerun
-}
-
-// runAgain makes a lost run again. It becomes the current one in place of the lost.
-func (c *Client) runAgain(ctx context.Context, lost *run) (*run, error) {
-	again, err := c.makeRun(ctx, lost.request, lost.sources, lost.key)
-	if err != nil {
-		return nil, err
-	}
-	if err := requireSameModel(lost.digest, again.digest, c.calls.target); err != nil {
-		return nil, err
-	}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.held == lost {
-		c.held = again
-	}
-	return again, nil
-}
-
-// description of the model with this digest, asked for until it is known; nil if it is not served.
-func (s *shared) description(ctx context.Context, digest string) (*pb.ModelDescription, error) {
-	if model := s.described(digest); model != nil {
-		return model, nil
-	}
-	answer := &pb.ServerInfoResponse{}
-	if err := s.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
-		return nil, err
-	}
-	if err := requireDigests(answer, s.calls.target); err != nil {
-		return nil, err
-	}
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.learn(answer)
-	if len(s.models) >= mostModels {
-		s.models = map[string]*pb.ModelDescription{}
-	}
-	for _, model := range answer.Models {
-		if model.Digest == digest && s.models[digest] == nil { // calls under way rely on what they were told
-			s.models[digest] = model
-		}
-	}
-	return s.models[digest], nil
-}
-
-// described is what is known of a model already; else nil.
-func (s *shared) described(digest string) *pb.ModelDescription {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.models[digest]
-}
-
-// learn notes what the server can do. The caller holds the mutex.
-func (s *shared) learn(answer *pb.ServerInfoResponse) {
-	s.features = map[string]bool{}
-	for _, feature := range answer.Features {
-		s.features[feature] = true
-	}
-}
-
-// offers tells whether the server can do this; it is asked if that was not done yet.
-func (s *shared) offers(ctx context.Context, feature string) (bool, error) {
-	s.mutex.Lock()
-	known := s.features != nil
-	s.mutex.Unlock()
-	if !known {
-		answer := &pb.ServerInfoResponse{}
-		if err := s.calls.unary(ctx, "ServerInfo", &pb.ServerInfoRequest{}, answer, ""); err != nil {
-			return false, err
-		}
-		s.mutex.Lock()
-		s.learn(answer)
-		s.mutex.Unlock()
-	}
-	return s.has(feature), nil
-}
-
-// has tells whether the server, if it was asked, said that it can do this.
-func (s *shared) has(feature string) bool {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.features[feature]
-}
-
-// requireDigests refuses descriptions whose digests are none. A model that was never loaded has none yet.
-func requireDigests(answer *pb.ServerInfoResponse, target string) error {
-	for _, model := range answer.Models {
-		if model.Digest != "" && !isDigest(model.Digest) {
-			return failure(ErrInternal, "%s describes a model with the digest %.100q, which is not a SHA-256 in hex", target,
-				model.Digest)
-		}
-	}
-	return nil
 }

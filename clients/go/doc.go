@@ -9,7 +9,9 @@
 //	residual, err := llm.ResidualOut(ctx, 3, transparentllm.Slice("pos", transparentllm.Start(-1)))
 //
 // A client has one current run; Copy gives another one on the same connection. Values are read by the methods of Client,
-// many at once by Fetch, and as a stream by Open.
+// many at once by Fetch, and as a stream by Open; Plan tells what they would take. Generate goes on with a text and makes what came
+// the current run. Edits change a run, Sweep changes it at many places, Gradients differentiates it, and HeadWeights and its kin
+// read weights without one.
 //
 // Layers, heads, neurons, positions and rows of the batch count from 0. Rows are padded on the right; values at padded
 // positions mean nothing. Floating values come in the dtype that the model was loaded with, or in that of WireDtype.

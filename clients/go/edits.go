@@ -117,12 +117,23 @@ func Project(site Site, vector Vector, factor float64, where Selection) Edit {
 // Clamp brings the coordinate x.u along u = v / norm(v) between two bounds, of which one may be infinite.
 func Clamp(site Site, vector Vector, least, most float64, where Selection) Edit {
 	return Edit{site, where, func(edit *pb.Intervention, from *sources) error {
-		if !(least <= most) { // of NaN too
-			return failure(ErrInvalidRequest, "clamp between %v and %v: the first must not be over the second", least, most)
+		if err := checkBounds(least, most); err != nil {
+			return err
 		}
 		sent, err := vector.on(from)
 		edit.Operation = &pb.Intervention_Clamp{Clamp: &pb.ClampEdit{Vector: sent, Least: least, Most: most}}
 		return err
+	}}
+}
+
+// ClampFeature brings the activation of a feature of a sparse autoencoder of this site between two bounds, of which one may be
+// infinite. What the sparse autoencoder does not account for stays. A negative feature counts from the end.
+func ClampFeature(site Site, sae string, feature int, least, most float64, where Selection) Edit {
+	return Edit{site, where, func(edit *pb.Intervention, _ *sources) error {
+		number, err := index("feature", feature)
+		made := &pb.ClampFeatureEdit{Sae: sae, Feature: number, Least: least, Most: most}
+		edit.Operation = &pb.Intervention_ClampFeature{ClampFeature: made}
+		return first(checkSAE(sae), err, checkBounds(least, most))
 	}}
 }
 
@@ -196,6 +207,22 @@ func mapped(name string, given *[]int, changed *pb.Indices) (*pb.Indices, error)
 	}
 	found, err := indices(name, *given)
 	return &pb.Indices{Indices: found}, err
+}
+
+func checkBounds(least, most float64) error {
+	if !(least <= most) { // of NaN too
+		return failure(ErrInvalidRequest, "clamp between %v and %v: the first must not be over the second", least, most)
+	}
+	return nil
+}
+
+// requireFewOf refuses more of something than one request has.
+func requireFewOf(what string, count, most int) error {
+	if count <= most {
+		return nil
+	}
+	return failure(ErrTooLarge, "%d %s, at most %d can be asked for at once", count, what, most).because("TOO_LARGE",
+		"needed", strconv.Itoa(count), "allowed", strconv.Itoa(most))
 }
 
 func finite(name string, value float64) error {

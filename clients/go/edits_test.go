@@ -135,7 +135,7 @@ func TestAnEditThatIsNotWholeIsNeverSent(t *testing.T) {
 		"sd is -1: a standard deviation is 0 or more":  transparentllm.Noise(at(0), -1, 0, all()),
 		"sd is +Inf: it must be finite":                transparentllm.Noise(at(0), inf, 0, all()),
 		"with a current run, got nil":                  transparentllm.Mean(at(0), nil, all()),
-		"the source of an edit has run nothing yet":    transparentllm.Patch(at(0), nothing, all()),
+		"values are taken from has run nothing yet":    transparentllm.Patch(at(0), nothing, all()),
 		"FromPositions has 1 entries, but what is":     transparentllm.Patch(at(0), llm, all(), transparentllm.FromPositions(1)),
 		"FromRows has 2 entries for 1 that are":        transparentllm.Patch(at(0), llm, all().OfRows(0), transparentllm.FromRows(1, 2)),
 		"row or pos 4294967296 does not fit":           transparentllm.SetTo(at(0), transparentllm.ValueOf(at(0), llm, 1<<32, 0), all()),

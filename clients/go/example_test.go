@@ -56,3 +56,23 @@ func ExampleClient_Open() {
 	written, err := io.Copy(file, reader)
 	fmt.Println(reader.Header().Shape, written, err)
 }
+
+// A text that is written as it comes, and then what each layer would have said.
+func ExampleClient_Generate() {
+	ctx := context.Background()
+	llm, err := transparentllm.Dial("127.0.0.1:50051")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer llm.Close()
+	asked := transparentllm.GenerateOptions{MaxNewTokens: 30, Temperature: 0.8, Seed: 1, Stop: []string{"\n"}}
+	err = llm.Generate(ctx, []string{"My lord,"}, asked, func(step []*transparentllm.NextToken) error {
+		fmt.Print(step[0].Text)
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	residual, err := llm.ResidualOut(ctx, 0)
+	fmt.Println(residual.Shape(), err)
+}

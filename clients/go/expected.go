@@ -178,9 +178,9 @@ func (e *expectation) length(axis string) (int64, bool) {
 			return 0, false // it depends on the layer, which is another one for each read
 		}
 		return int64(e.model.DFfn[e.layer]), true
-	case "layer":
+	case "layer", "later_layer":
 		return int64(e.model.GetInfo().GetNLayers()), e.model != nil
-	case "head":
+	case "head", "later_head":
 		return int64(e.model.GetInfo().GetNHeads()), e.model != nil
 	case "d_model":
 		return int64(e.model.GetInfo().GetDModel()), e.model != nil

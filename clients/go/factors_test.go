@@ -163,7 +163,7 @@ func TestAProductIsEndedWithItsContext(t *testing.T) {
 	}
 	llm.models = map[string]*pb.ModelDescription{"digest": {Digest: "digest", DFfn: []uint32{1}}}
 	llm.weights = newWeights(&calls{config: config{weightsBytes: 4}})
-	llm.weights.keep(layerKey{"digest", 0}, numbers(F32, []int{1, 1}, 1))
+	llm.weights.kept.keep(layerKey{"digest", 0}, numbers(F32, []int{1, 1}, 1), 4)
 	came, held := arrival{"activations": numbers(F32, []int{1}, 1)}, &run{digest: "digest"}
 	if got, err := llm.value(ctx, held, readOf("decomposed_ffn_out", 0, 0, 0), true, came); !errors.Is(err, ErrCancelled) {
 		t.Errorf("neurons: %v, %v", got, err)
@@ -180,7 +180,7 @@ func TestAProductIsRefusedBeforeItsMemoryIsTaken(t *testing.T) {
 }
 
 func TestWithoutALimitAProductTakesHalfOfTheMemory(t *testing.T) {
-	made, err := configured("here:1", nil)
+	made, err := configured([]string{"here:1"}, nil)
 	if err != nil || made.maxBytes != halfOfMemory() || made.maxBytes < 1<<20 || made.maxBytes >= wire.Addressable {
 		t.Fatalf("%d bytes, %v", made.maxBytes, err)
 	}

@@ -5,14 +5,15 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
 
-// Parameters are arguments that are no indices, by their names in analysis.proto: an int, a float64, a bool, the name of a
-// choice as in "after_attn", or a []int. One that is not there is 0, false, empty, or the first choice.
+// Parameters are arguments that are no indices, by their names in analysis.proto: an int, a float64, a bool, a string, the
+// name of a choice as in "after_attn", or a []int. One that is not there is 0, false, empty, or the first choice.
 type Parameters map[string]any
 
 // mostNumbers that a list may have.
@@ -91,6 +92,12 @@ func (p *parameter) setList(message protoreflect.Message, got any) error {
 func (p *parameter) value(got any) (protoreflect.Value, error) {
 	switch given := got.(type) {
 	case string:
+		if p.field.Kind() == protoreflect.StringKind {
+			if !utf8.ValidString(given) {
+				return protoreflect.Value{}, p.wrong("valid UTF-8", got)
+			}
+			return protoreflect.ValueOfString(given), nil
+		}
 		for place, choice := range p.choices {
 			if choice == given {
 				return protoreflect.ValueOfEnum(protoreflect.EnumNumber(place + 1)), nil
@@ -125,6 +132,8 @@ func (p *parameter) wanted() string {
 		return "a bool"
 	case protoreflect.DoubleKind:
 		return "a float64"
+	case protoreflect.StringKind:
+		return "a string"
 	}
 	return "an int"
 }

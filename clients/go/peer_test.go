@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
 
@@ -19,11 +21,14 @@ type peer struct {
 	// runs and logits are what it does at each call; the last one again after that.
 	runs   []func() (*pb.RunResponse, error)
 	logits []func(*pb.LogitsRequest, pb.TransparentLlmService_LogitsServer) error
+	// generations are those calls; it offers them where it has any.
+	generations []func(pb.TransparentLlmService_GenerateServer) error
 
-	mutex    sync.Mutex
-	asked    []*pb.LogitsRequest
-	runCalls int
-	headers  []metadata.MD
+	mutex     sync.Mutex
+	asked     []*pb.LogitsRequest
+	runCalls  int
+	generated int
+	headers   []metadata.MD
 }
 
 func (p *peer) serve(t *testing.T) string {
@@ -60,6 +65,21 @@ func (p *peer) Logits(request *pb.LogitsRequest, stream pb.TransparentLlmService
 	p.headers = append(p.headers, headers)
 	p.mutex.Unlock()
 	return p.logits[least(call, len(p.logits))-1](request, stream)
+}
+
+func (p *peer) ServerInfo(context.Context, *pb.ServerInfoRequest) (*pb.ServerInfoResponse, error) {
+	if len(p.generations) == 0 {
+		return nil, status.Error(codes.Unimplemented, "nothing is known of this peer")
+	}
+	return &pb.ServerInfoResponse{Features: []string{"generate"}}, nil
+}
+
+func (p *peer) Generate(_ *pb.GenerateRequest, stream pb.TransparentLlmService_GenerateServer) error {
+	p.mutex.Lock()
+	p.generated++
+	call := p.generated
+	p.mutex.Unlock()
+	return p.generations[least(call, len(p.generations))-1](stream)
 }
 
 // timesAsked is how often logits were asked for.

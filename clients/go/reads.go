@@ -1,6 +1,7 @@
 package transparentllm
 
 import (
+	"strconv"
 	"strings"
 
 	"transparentllm.dev/go/internal/wire"
@@ -73,6 +74,18 @@ func (r Read) requireOneTensor(taker string) error {
 			r.method.name, r.method.partNames())
 	}
 	return nil
+}
+
+// methodsOf refuses reads of nothing.
+func methodsOf(reads []Read) ([]*method, error) {
+	wanted := make([]*method, len(reads))
+	for i, read := range reads {
+		if read.method == nil {
+			return nil, failure(ErrInvalidRequest, "read %d is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
+		}
+		wanted[i] = read.method
+	}
+	return wanted, nil
 }
 
 // Tokens reads token ids, padded on the right. [batch pos] I64

@@ -16,8 +16,6 @@ const (
 	triesUnreached = 5
 	firstPause     = 50 * time.Millisecond
 	longestPause   = time.Second
-	// How long a call waits without progress for a server that had answered before and was lost.
-	reconnectFor = 30 * time.Second
 )
 
 // passing are reasons of a server that goes or comes, or cancels what it has not begun: where one was reached before, it
@@ -38,7 +36,7 @@ func newRetries(calls *calls) *retries {
 	return &retries{calls: calls, wasReached: calls.answered.Load()}
 }
 
-// backoff waits a little after a failure. It returns what cannot be mended, or could not within reconnectFor. The tracker is
+// backoff waits a little after a failure. It returns what cannot be mended, or could not within WithReconnect. The tracker is
 // that of the stream that broke, if it was one.
 func (r *retries) backoff(ctx context.Context, failed *Error, stream *wire.Tracker, progressed bool) error {
 	if ctx.Err() == context.Canceled || r.calls.closed.Load() {
@@ -60,9 +58,9 @@ func (r *retries) backoff(ctx context.Context, failed *Error, stream *wire.Track
 	case failed.Class == ErrDeadline && r.loss != nil:
 		return stayedAway()
 	case !r.wasReached && !begun && failed.Reason == "UNAVAILABLE" && r.inARow < triesUnreached:
-		r.calls.reconnect(ctx)
+		r.calls.servers.reconnect(ctx)
 		return nil
-	case !r.isPassing(failed, begun) || now.Sub(r.since) > reconnectFor:
+	case !r.isPassing(failed, begun) || now.Sub(r.since) > r.calls.reconnect:
 		return failed
 	}
 	if r.loss == nil {
@@ -75,7 +73,7 @@ func (r *retries) backoff(ctx context.Context, failed *Error, stream *wire.Track
 	if err := r.pause(ctx, pause, stayedAway); err != nil {
 		return err
 	}
-	r.calls.reconnect(ctx)
+	r.calls.servers.reconnect(ctx)
 	return nil
 }
 
@@ -111,7 +109,7 @@ func (r *retries) pause(ctx context.Context, delay time.Duration, tooLate func()
 			return tooLate()
 		}
 	}
-	return r.calls.failed(ctx, context.Canceled)
+	return r.calls.failed(ctx, nil, context.Canceled)
 }
 
 func (r *retries) stayedAway(stream *wire.Tracker) error {
@@ -124,7 +122,7 @@ func (r *retries) stayedAway(stream *wire.Tracker) error {
 		place = fmt.Sprintf(" at byte %d of %d", received, total)
 	}
 	made := failure(ErrDeadline, "%s was lost%s and did not come back within the time of the call: %s",
-		r.calls.route.peer(r.calls.target), place, r.loss.Message).because("DEADLINE_EXCEEDED",
+		r.calls.servers.peer(), place, r.loss.Message).because("DEADLINE_EXCEEDED",
 		"received", strconv.FormatUint(received, 10), "total_bytes", strconv.FormatUint(total, 10))
 	made.cause = r.loss.cause
 	return made

@@ -61,7 +61,7 @@ func TestWhichProxyIsUsed(t *testing.T) {
 		"no_proxy, all":                  {far, with("q:8"), variables("no_proxy", "*"), ""},
 		"dns":                            {"dns:///" + far, with("q:8"), told, "http://q:8"},
 	} {
-		config, err := configured(c.target, c.options)
+		config, err := configured([]string{c.target}, c.options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestWhichProxyIsUsed(t *testing.T) {
 func TestProxiesThatCanNeverBeRight(t *testing.T) {
 	for _, proxy := range []string{"https://p:1", "socks5://p", "http://", "http://p:0", "http://p:99999", "http://p:x", "http://p/path", "http://p?x",
 		"http://p q", "http://p\n", "http://secret:word@p:1/path", "http://secret:word@p:99999", "http://secret:word%@p"} {
-		config, err := configured("127.0.0.1:1", []Option{WithProxy(proxy)})
+		config, err := configured([]string{"127.0.0.1:1"}, []Option{WithProxy(proxy)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestProxiesThatCanNeverBeRight(t *testing.T) {
 			t.Errorf("%q of the environment: %v", proxy, err)
 		}
 	}
-	config, _ := configured("ipv4:10.0.0.1:1,10.0.0.2:1", []Option{WithProxy("p:1")})
+	config, _ := configured([]string{"ipv4:10.0.0.1:1,10.0.0.2:1"}, []Option{WithProxy("p:1")})
 	if _, err := routeTo(config, variables()); !errors.Is(err, ErrInvalidRequest) {
 		t.Errorf("several addresses: %v", err)
 	}

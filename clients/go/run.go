@@ -7,6 +7,7 @@ import (
 	"hash"
 	"math"
 	"strconv"
+	"sync/atomic"
 	"unicode/utf8"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
@@ -16,7 +17,7 @@ import (
 // forgets it each time at once has too little room.
 const mostReruns = 3
 
-// run is what the client knows of one; it never changes.
+// run is what the client knows of one; but for its holders it never changes.
 type run struct {
 	request *pb.RunRequest
 	key     string
@@ -25,7 +26,16 @@ type run struct {
 	tokens  *Tensor
 	mask    *Tensor // nil where the model does not distinguish padding from tokens
 	effects []EditEffect
-	sources []*run // that its edits take from
+	sources []*run       // that its edits take from
+	holders atomic.Int32 // clients whose current run it is
+}
+
+// length is the number of tokens of a row, which padding follows.
+func (r *run) length(row int) int {
+	if r.mask == nil {
+		return r.tokens.shape[1]
+	}
+	return lengthOf(r.mask, row)
 }
 
 // RunOption is one of what Run and RunTokens can be told.

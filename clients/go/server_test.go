@@ -13,7 +13,7 @@ import (
 	transparentllm "transparentllm.dev/go"
 )
 
-// servers are processes of the real server on the embedded model, by its dtype; each is started when a test first needs it.
+// servers are processes of the real server on the embedded model, by its dtype or another name; each is started when a test first needs it.
 var servers = struct {
 	sync.Mutex
 	started map[string]*exec.Cmd
@@ -42,14 +42,16 @@ func address(t *testing.T, dtype string) string {
 	servers.Lock()
 	defer servers.Unlock()
 	if servers.address[dtype] == "" {
-		servers.address[dtype] = start(t, python, dtype)
+		servers.address[dtype] = start(t, python, dtype, "--dtype", dtype)
 	}
 	return servers.address[dtype]
 }
 
-func start(t *testing.T, python, dtype string) string {
+// start starts a server, which is known by a name, with these flags beside its address.
+func start(t *testing.T, python, name string, flags ...string) string {
 	t.Helper()
-	server := exec.Command(python, "-m", "transparent_llm", "serve", "--listen", "127.0.0.1:0", "--dtype", dtype)
+	flags = append([]string{"-m", "transparent_llm", "serve", "--listen", "127.0.0.1:0"}, flags...)
+	server := exec.Command(python, flags...)
 	server.Stderr = os.Stderr
 	output, err := server.StdoutPipe()
 	if err != nil {
@@ -58,7 +60,7 @@ func start(t *testing.T, python, dtype string) string {
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	servers.started[dtype] = server
+	servers.started[name] = server
 	lines := bufio.NewScanner(output)
 	for lines.Scan() {
 		if _, address, ready := strings.Cut(lines.Text(), "ready: "); ready {
@@ -73,10 +75,11 @@ func start(t *testing.T, python, dtype string) string {
 	return ""
 }
 
-// dial makes a client that is closed with the test.
+// dial makes a client that is closed with the test. It keeps no values, so that each read is a call.
 func dial(t *testing.T, target string, options ...transparentllm.Option) *transparentllm.Client {
 	t.Helper()
-	llm, err := transparentllm.Dial(target, append([]transparentllm.Option{transparentllm.WithTimeout(time.Minute)}, options...)...)
+	llm, err := transparentllm.Dial(target, append([]transparentllm.Option{transparentllm.WithTimeout(time.Minute),
+		transparentllm.WithCacheBytes(0)}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,30 @@ func AtPattern(layer, head int) Site {
 	return siteOf(pb.SiteKind_SITE_KIND_PATTERN, layer).ofHead(head)
 }
 
+// AtQuery is the query of a query head as it is multiplied with keys [pos d_head]: after rotary embeddings, norms and factors.
+func AtQuery(layer, head int) Site { return siteOf(pb.SiteKind_SITE_KIND_QUERY, layer).ofHead(head) }
+
+// AtKey is a key as queries are multiplied with it [pos d_head]; the head is one of those that query heads share.
+func AtKey(layer, head int) Site { return siteOf(pb.SiteKind_SITE_KIND_KEY, layer).ofHead(head) }
+
+// AtValue is a value, which patterns mix [pos d_head]; the head is one of those that query heads share.
+func AtValue(layer, head int) Site { return siteOf(pb.SiteKind_SITE_KIND_VALUE, layer).ofHead(head) }
+
+// AtAllHeads is all heads of a layer as one tensor, one after the other [pos n_heads * d_head].
+func AtAllHeads(layer int) Site { return siteOf(pb.SiteKind_SITE_KIND_HEAD, layer).ofAllHeads() }
+
+// AtAllPatterns is those of all query heads of a layer as one tensor [query_pos n_heads * key_pos].
+func AtAllPatterns(layer int) Site { return siteOf(pb.SiteKind_SITE_KIND_PATTERN, layer).ofAllHeads() }
+
+// AtAllQueries is those of all query heads of a layer as one tensor [pos n_heads * d_head].
+func AtAllQueries(layer int) Site { return siteOf(pb.SiteKind_SITE_KIND_QUERY, layer).ofAllHeads() }
+
+// AtAllKeys is all keys of a layer as one tensor [pos n_kv_heads * d_head].
+func AtAllKeys(layer int) Site { return siteOf(pb.SiteKind_SITE_KIND_KEY, layer).ofAllHeads() }
+
+// AtAllValues is all values of a layer as one tensor [pos n_kv_heads * d_head].
+func AtAllValues(layer int) Site { return siteOf(pb.SiteKind_SITE_KIND_VALUE, layer).ofAllHeads() }
+
 // AtNeurons is the activations of these neurons right after the activation function [pos neuron].
 func AtNeurons(layer int, neurons ...int) Site {
 	site := siteOf(pb.SiteKind_SITE_KIND_NEURONS, layer)
@@ -56,7 +80,7 @@ func AtNeurons(layer int, neurons ...int) Site {
 // AtAllNeurons is the activations of all neurons of a layer.
 func AtAllNeurons(layer int) Site { return siteOf(pb.SiteKind_SITE_KIND_NEURONS, layer) }
 
-// String names the site, for messages.
+// String names the site as servers do.
 func (s Site) String() string {
 	if s.wire == nil {
 		return "no site"
@@ -66,7 +90,23 @@ func (s Site) String() string {
 	if s.wire.Head != nil {
 		more = fmt.Sprintf(", %d", *s.wire.Head)
 	}
+	if len(s.wire.Neurons) > 0 {
+		more += ", " + listed(s.wire.Neurons)
+	}
 	return fmt.Sprintf("%s(%d%s)", name, s.wire.Layer, more)
+}
+
+// listed is the first of some numbers, and how many there are.
+func listed(numbers []int32) string {
+	const most = 8
+	var named []string
+	for i := 0; i < len(numbers) && i < most; i++ {
+		named = append(named, fmt.Sprint(numbers[i]))
+	}
+	if len(numbers) > most {
+		named = append(named, fmt.Sprintf("... %d in all", len(numbers)))
+	}
+	return "[" + strings.Join(named, ", ") + "]"
 }
 
 func siteOf(kind pb.SiteKind, layer int) Site {
@@ -78,6 +118,11 @@ func (s Site) ofHead(head int) Site {
 	number, err := index("head", head)
 	s.wire.Head = &number
 	return s.failed(err)
+}
+
+func (s Site) ofAllHeads() Site {
+	s.wire.AllHeads = true
+	return s
 }
 
 // failed is the site with its first error.

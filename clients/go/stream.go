@@ -16,7 +16,15 @@ type request struct {
 	message  proto.Message
 	options  *pb.TensorOptions
 	runKey   string
-	expected expected
+	expected expecting
+}
+
+// expecting is what is known of the tensors of a stream before they come.
+type expecting interface {
+	// check refuses a header that cannot be one of them.
+	check(*pb.TensorHeader) error
+	// continues tells whether a tensor is one value together with the one before it, whose size is that of all.
+	continues(before, head *pb.TensorHeader) bool
 }
 
 // stream receives the messages of one request, over as many calls as it takes.
@@ -31,6 +39,7 @@ type stream struct {
 	begun   bool
 
 	call       grpc.ClientStream // nil: not begun, or broken off
+	server     *server           // of the call
 	cancelCall context.CancelFunc
 	before     uint64 // bytes received when the call began
 }
@@ -52,7 +61,7 @@ func (s *stream) next() (*pb.TensorChunk, error) {
 		if err == nil || err == io.EOF {
 			return chunk, err
 		}
-		failed := s.calls.failed(s.ctx, err)
+		failed := s.calls.failed(s.ctx, s.server, err)
 		if err := s.retries.backoff(s.ctx, failed, s.tracker, s.tracker.Received > s.before); err != nil {
 			return nil, err
 		}
@@ -90,7 +99,8 @@ func (s *stream) receive() (*pb.TensorChunk, error) {
 func (s *stream) begin() error {
 	s.before = s.tracker.Received
 	ctx, cancel := context.WithCancel(s.ctx)
-	call, err := s.calls.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, servicePath+s.request.rpc)
+	s.server = s.calls.servers.of(s.request.runKey)
+	call, err := s.server.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, servicePath+s.request.rpc)
 	if err != nil {
 		cancel()
 		return err

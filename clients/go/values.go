@@ -2,7 +2,6 @@ package transparentllm
 
 import (
 	"context"
-	"strconv"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
@@ -79,7 +78,7 @@ func (c *Client) NeuronOutput(ctx context.Context, layer, neuron int, options ..
 	if err != nil {
 		return nil, err
 	}
-	made := modelRequest(m, reading)
+	made, _ := modelRequest(m, reading)
 	if made.message, err = readOf(m.name, layer, neuron).request(c.calls.model, made.options); err != nil {
 		return nil, err
 	}
@@ -102,59 +101,12 @@ func (c *Client) Unembed(ctx context.Context, vector *Tensor, normalize bool, op
 	for _, length := range vector.shape {
 		sent.Shape = append(sent.Shape, uint64(length))
 	}
-	made := modelRequest(m, reading)
+	made, known := modelRequest(m, reading)
 	if len(vector.shape) == 2 {
-		made.expected[m.name].rows = vector.shape[0]
+		known.rows = vector.shape[0]
 	}
 	made.message = &pb.UnembedRequest{Model: c.calls.model, T: sent, Normalize: normalize, Options: made.options}
 	return c.calls.tensor(ctx, made, reading.progress)
-}
-
-// Fetch reads many values of the current run in one stream, in the order asked for. A failure of one is a failure of all.
-//
-// Errors: those of the reads; ErrInvalidRequest for a read of several tensors, which FetchParts takes.
-func (c *Client) Fetch(ctx context.Context, reads []Read, options ...ReadOption) ([]*Tensor, error) {
-	for i, read := range reads {
-		if err := read.requireOneTensor("Fetch"); err != nil {
-			return nil, failure(ErrInvalidRequest, "read %d: %s", i, err.(*Error).Message).because("INVALID_REQUEST", "item", strconv.Itoa(i))
-		}
-	}
-	arrivals, err := c.fetch(ctx, reads, options)
-	if err != nil {
-		return nil, err
-	}
-	values := make([]*Tensor, len(arrivals))
-	for i, came := range arrivals {
-		values[i] = came[""]
-	}
-	return values, nil
-}
-
-// Parts are the tensors of one value, by their names: those of the parts of a value of several, and the method's own where it is
-// one.
-type Parts map[string]*Tensor
-
-// FetchParts is Fetch for values of one tensor or of several.
-//
-// Errors: those of the reads.
-func (c *Client) FetchParts(ctx context.Context, reads []Read, options ...ReadOption) ([]Parts, error) {
-	for i, read := range reads {
-		if read.method == nil {
-			return nil, failure(ErrInvalidRequest, "read %d is empty", i).because("INVALID_REQUEST", "item", strconv.Itoa(i))
-		}
-	}
-	arrivals, err := c.fetch(ctx, reads, options)
-	if err != nil {
-		return nil, err
-	}
-	values := make([]Parts, len(arrivals))
-	for i, came := range arrivals {
-		values[i] = Parts(came)
-		if whole := came[""]; whole != nil {
-			values[i] = Parts{reads[i].method.name: whole}
-		}
-	}
-	return values, nil
 }
 
 // read is one value of the current run, of one tensor.
@@ -176,6 +128,14 @@ func (c *Client) readParts(ctx context.Context, read Read, options []ReadOption)
 	defer cancel()
 	var value arrival
 	err = c.ofRun(ctx, func(held *run) error {
+		key, err := c.keyOf(ctx, held, read, reading)
+		if err != nil {
+			return err
+		}
+		if came := c.kept.find(key); came != nil {
+			value, err = c.value(ctx, held, read, true, came)
+			return err
+		}
 		factored, err := c.multiplies(ctx, held, read, reading)
 		if err != nil {
 			return err
@@ -192,75 +152,18 @@ func (c *Client) readParts(ctx context.Context, read Read, options []ReadOption)
 		if err != nil {
 			return err
 		}
-		value, err = c.value(ctx, held, read, factored, groups[0])
+		if value, err = c.value(ctx, held, read, factored, groups[0]); err == nil {
+			c.kept.keep(key, groups[0])
+		}
 		return err
 	})
 	return value, err
 }
 
-// fetch is what came for each of the reads, none of which is empty.
-func (c *Client) fetch(ctx context.Context, reads []Read, options []ReadOption) ([]arrival, error) {
-	wanted := make([]*method, len(reads))
-	for i, read := range reads {
-		wanted[i] = read.method
-	}
-	reading, err := readingOf(options, wanted...)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
-	defer cancel()
-	var values []arrival
-	err = c.ofRun(ctx, func(held *run) (err error) {
-		values, err = c.fetched(ctx, held, reads, wanted, reading)
-		return err
-	})
-	return values, err
-}
-
-func (c *Client) fetched(ctx context.Context, held *run, reads []Read, wanted []*method, reading *reading) ([]arrival, error) {
-	if len(reads) == 0 {
-		return nil, nil
-	}
-	message := &pb.FetchRequest{RunId: held.id, Options: &pb.TensorOptions{}}
-	factored, each, most, known := make([]bool, len(reads)), make([]*expectation, len(reads)), 0, expected{}
-	for i, read := range reads {
-		var err error
-		if factored[i], err = c.multiplies(ctx, held, read, reading); err != nil {
-			return nil, err
-		}
-		item, err := read.item(reading.options(read.method, factored[i]))
-		if err != nil {
-			return nil, err
-		}
-		message.Items = append(message.Items, item)
-		most += read.method.tensors(factored[i])
-		each[i] = c.expect(held, read, reading, factored[i])
-		known.add(each[i])
-	}
-	tensors, err := c.calls.tensors(ctx, request{"Fetch", message, message.Options, held.key, known}, most, reading.progress)
-	if err != nil {
-		return nil, err
-	}
-	groups, err := grouped(wanted, tensors)
-	if err != nil {
-		return nil, err
-	}
-	for i, came := range groups {
-		if err := each[i].checkCame(came); err != nil {
-			return nil, err
-		}
-		if groups[i], err = c.value(ctx, held, reads[i], factored[i], came); err != nil {
-			return nil, err
-		}
-	}
-	return groups, nil
-}
-
 // modelRequest asks for one value of the model, in a message that is still to be made.
-func modelRequest(m *method, reading *reading) request {
-	known := expected{m.name: {method: m, reading: reading}}
-	return request{rpc: m.rpc, options: reading.options(m, false), expected: known}
+func modelRequest(m *method, reading *reading) (request, *expectation) {
+	known := &expectation{method: m, reading: reading}
+	return request{rpc: m.rpc, options: reading.options(m, false), expected: expected{m.name: known}}, known
 }
 
 // requestOf asks for one value of a run.

@@ -2,6 +2,7 @@ package transparentllm
 
 import (
 	"math"
+	"unicode/utf8"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
@@ -61,6 +62,31 @@ func NeuronOutput(layer, neuron int) Vector {
 	}
 	written := &pb.NeuronVector{Layer: numbers[0], Neuron: numbers[1]}
 	return fixed(&pb.Vector{Source: &pb.Vector_NeuronOutput{NeuronOutput: written}}, nil)
+}
+
+// SaeFeature is what a feature of a sparse autoencoder of the model writes: its row of the decoder, as wide as the site of the
+// sparse autoencoder, of a transcoder that of its output. A negative feature counts from the end.
+func SaeFeature(sae string, feature int) Vector {
+	return featureOf(sae, feature, pb.FeatureDirection_FEATURE_DIRECTION_DECODER)
+}
+
+// SaeEncoder is what a feature of a sparse autoencoder reads: its column of the encoder, as wide as its site.
+func SaeEncoder(sae string, feature int) Vector {
+	return featureOf(sae, feature, pb.FeatureDirection_FEATURE_DIRECTION_ENCODER)
+}
+
+func featureOf(sae string, feature int, direction pb.FeatureDirection) Vector {
+	number, err := index("feature", feature)
+	sent := &pb.SaeFeatureVector{Sae: sae, Feature: number, Direction: direction}
+	return fixed(&pb.Vector{Source: &pb.Vector_SaeFeature{SaeFeature: sent}}, first(checkSAE(sae), err))
+}
+
+// checkSAE refuses what cannot be the name of a sparse autoencoder.
+func checkSAE(name string) error {
+	if name == "" || !utf8.ValidString(name) {
+		return failure(ErrInvalidRequest, "%s is not the name of a sparse autoencoder; ServerInfo has those of each model", quoted(name))
+	}
+	return nil
 }
 
 // Minus is the vector less another.

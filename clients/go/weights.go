@@ -1,9 +1,7 @@
 package transparentllm
 
 import (
-	"container/list"
 	"context"
-	"sync"
 
 	pb "transparentllm.dev/go/transparent_llm/v1"
 )
@@ -13,11 +11,8 @@ import (
 type weights struct {
 	calls *calls
 	// turn has one place: one download of a layer is enough for all goroutines.
-	turn  chan struct{}
-	mutex sync.Mutex // of what follows
-	kept  map[layerKey]*list.Element
-	order *list.List // of keptLayer, least recently used first
-	bytes int64
+	turn chan struct{}
+	kept *lru[layerKey, *Tensor]
 }
 
 type layerKey struct {
@@ -25,13 +20,8 @@ type layerKey struct {
 	layer  int
 }
 
-type keptLayer struct {
-	key     layerKey
-	outputs *Tensor
-}
-
 func newWeights(calls *calls) *weights {
-	return &weights{calls: calls, turn: make(chan struct{}, 1), kept: map[layerKey]*list.Element{}, order: list.New()}
+	return &weights{calls: calls, turn: make(chan struct{}, 1), kept: newLRU[layerKey, *Tensor](calls.weightsBytes)}
 }
 
 // keeps tells whether the output vectors of a layer can be kept; of a layer that does not exist the server says so.
@@ -50,23 +40,23 @@ func (w *weights) keeps(model *pb.ModelDescription, layer int) bool {
 // layer gives the output vectors of all neurons of a layer [d_ffn d_model], fetched once.
 func (w *weights) layer(ctx context.Context, model *pb.ModelDescription, layer int) (*Tensor, error) {
 	key := layerKey{model.Digest, layer}
-	if outputs := w.find(key); outputs != nil {
+	if outputs, isKept := w.kept.find(key); isKept {
 		return outputs, nil
 	}
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
 	case <-ctx.Done():
-		return nil, w.calls.failed(ctx, ctx.Err())
+		return nil, w.calls.failed(ctx, nil, ctx.Err())
 	}
-	if outputs := w.find(key); outputs != nil {
+	if outputs, isKept := w.kept.find(key); isKept {
 		return outputs, nil // of who had the turn before
 	}
 	outputs, err := w.fetch(ctx, model, layer)
 	if err != nil {
 		return nil, err
 	}
-	w.keep(key, outputs)
+	w.kept.keep(key, outputs, int64(len(outputs.data)))
 	return outputs, nil
 }
 
@@ -79,28 +69,4 @@ func (w *weights) fetch(ctx context.Context, model *pb.ModelDescription, layer i
 	message := &pb.NeuronOutputsRequest{Model: model.GetInfo().GetName(), Layer: &number, ModelDigest: model.Digest, Options: options}
 	known := expected{m.name: {method: m, reading: &reading{}, model: model, layer: layer}}
 	return w.calls.tensor(ctx, request{rpc: m.rpc, message: message, options: options, expected: known}, nil)
-}
-
-// find gives a layer that is kept; else nil.
-func (w *weights) find(key layerKey) *Tensor {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	held, ok := w.kept[key]
-	if !ok {
-		return nil
-	}
-	w.order.MoveToBack(held)
-	return held.Value.(keptLayer).outputs
-}
-
-func (w *weights) keep(key layerKey, outputs *Tensor) {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	w.kept[key] = w.order.PushBack(keptLayer{key, outputs})
-	w.bytes += int64(len(outputs.data))
-	for w.bytes > w.calls.weightsBytes && w.order.Len() > 0 {
-		oldest := w.order.Remove(w.order.Front()).(keptLayer)
-		delete(w.kept, oldest.key)
-		w.bytes -= int64(len(oldest.outputs.data))
-	}
 }

@@ -91,11 +91,7 @@ func (c *Client) DescribeRun(ctx context.Context) ([]TokenAt, error) {
 	}
 	var listed []TokenAt
 	for row := 0; row < held.tokens.shape[0]; row++ {
-		length := held.tokens.shape[1]
-		if held.mask != nil {
-			length = lengthOf(held.mask, row)
-		}
-		ids := make([]int64, length)
+		ids := make([]int64, held.length(row))
 		for pos := range ids {
 			ids[pos] = held.tokens.int64(row*held.tokens.shape[1] + pos)
 		}

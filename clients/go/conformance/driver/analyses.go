@@ -25,6 +25,8 @@ type named struct {
 	WithKL      bool    `json:"with_kl"`
 	Threshold   float64 `json:"threshold"`
 	Renormalize bool    `json:"renormalize"`
+	SAE         string  `json:"sae"`
+	FeatureIDs  []int   `json:"feature_ids"`
 }
 
 // analysis is the method of that name, with its indices and what stands in the object. Its answer is a tensor, or several by name.
@@ -116,6 +118,34 @@ var analyses = map[string]analysis{
 		got, err := c.llm.HeadScores(c.ctx, i[0], i[1], choice[transparentllm.HeadScore](n.Kind), c.options...)
 		return got, nil, err
 	}},
+	"features": {1, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.Features(c.ctx, i[0], transparentllm.FeatureOptions{SAE: n.SAE, Positions: n.Positions, K: n.K}, c.options...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, map[string]*tensor{"ids": got.IDs, "activations": got.Activations, "active": got.Active,
+			"error_norm": got.ErrorNorm, "explained": got.Explained}, nil
+	}},
+	"feature_activations": {1, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		asked := transparentllm.FeatureActivationOptions{SAE: n.SAE, FeatureIDs: n.FeatureIDs, Positions: n.Positions}
+		got, err := c.llm.FeatureActivations(c.ctx, i[0], asked, c.options...)
+		return got, nil, err
+	}},
+	"head_weights": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.HeadWeights(c.ctx, i[0], i[1], c.options...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, map[string]*tensor{"q": got.Q, "k": got.K, "v": got.V, "o": got.O}, nil
+	}},
+	"composition_scores": {0, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.CompositionScores(c.ctx, choice[transparentllm.CompositionKind](n.Kind), c.options...)
+		return got, nil, err
+	}},
+	"copying_scores": {0, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.CopyingScores(c.ctx, c.options...)
+		return got, nil, err
+	}},
 	"value_weighted_norms": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		got, err := c.llm.ValueWeightedNorms(c.ctx, i[0], i[1], c.options...)
 		return got, nil, err
@@ -150,17 +180,9 @@ func (c called) analysis(method analysis) (fields, error) {
 }
 
 func (c called) fetchParts() (fields, error) {
-	wanted, err := argument[[][]json.RawMessage](c, 0)
+	reads, err := c.reads()
 	if err != nil {
 		return nil, err
-	}
-	var reads []transparentllm.Read
-	for _, one := range wanted {
-		read, err := readOf(one)
-		if err != nil {
-			return nil, err
-		}
-		reads = append(reads, read)
 	}
 	got, err := c.llm.FetchParts(c.ctx, reads, c.options...)
 	if err != nil {
@@ -212,7 +234,8 @@ func parameters(object json.RawMessage) (transparentllm.Parameters, *int, error)
 	}
 	all := transparentllm.Parameters{"point": asked.Point, "minus_point": asked.MinusPoint, "normalize": asked.Normalize,
 		"norm": asked.Norm, "kind": asked.Kind, "positions": asked.Positions, "token_ids": asked.TokenIDs, "k": asked.K,
-		"bottom_k": asked.BottomK, "with_kl": asked.WithKL, "threshold": asked.Threshold, "renormalize": asked.Renormalize}
+		"bottom_k": asked.BottomK, "with_kl": asked.WithKL, "threshold": asked.Threshold, "renormalize": asked.Renormalize, "sae": asked.SAE,
+		"feature_ids": asked.FeatureIDs}
 	for name := range all {
 		if _, isGiven := given[name]; !isGiven {
 			delete(all, name)

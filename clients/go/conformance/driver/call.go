@@ -17,6 +17,8 @@ type called struct {
 	options []transparentllm.ReadOption
 	edits   []editFields
 	clients map[string]*transparentllm.Client
+
+	asked *request // for fields of single methods
 }
 
 // values are the methods that answer something else than a tensor.
@@ -25,6 +27,8 @@ var values = map[string]func(called) (any, error){
 	"run":               run,
 	"run_tokens":        runTokens,
 	"effects":           effects,
+	"generate":          called.generate,
+	"plan":              called.plan,
 	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
 	"tokens_to_strings": tokensToStrings,
 	"last":              func(c called) (any, error) { return c.llm.Last() },
@@ -79,6 +83,12 @@ func (c called) answer(method string) (fields, error) {
 	if method == "fetch" {
 		return c.fetch()
 	}
+	switch method {
+	case "gradients":
+		return c.gradients()
+	case "sweep":
+		return c.sweep()
+	}
 	if method == "fetch_parts" {
 		return c.fetchParts()
 	}
@@ -99,7 +109,7 @@ func (c called) answer(method string) (fields, error) {
 
 func (r *request) called() (called, error) {
 	llm, err := r.client()
-	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients}
+	made := called{llm: llm, args: r.Args, edits: r.Edits, clients: r.clients, asked: r}
 	for axis, part := range r.Slices {
 		var bounds []transparentllm.Bound
 		for i, of := range []func(int64) transparentllm.Bound{transparentllm.Start, transparentllm.Stop, transparentllm.Step} {

@@ -19,6 +19,11 @@ type connectOptions struct {
 	TLSCert  string   `json:"tls_cert"`
 	TLSKey   string   `json:"tls_key"`
 	MaxBytes *int64   `json:"max_bytes"`
+	// Targets are several servers, instead of the one.
+	Targets    []string `json:"targets"`
+	ReconnectS *float64 `json:"reconnect_s"`
+	// CacheBytes is 0 for drivers, so that what the server is sent can be counted.
+	CacheBytes int64 `json:"cache_bytes"`
 }
 
 func connect(asked *request) (any, error) {
@@ -26,7 +31,11 @@ func connect(asked *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := transparentllm.Dial(asked.Target, options...)
+	targets := asked.Options.Targets
+	if targets == nil {
+		targets = []string{asked.Target}
+	}
+	made, err := transparentllm.DialAll(targets, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -40,9 +49,12 @@ func (o connectOptions) dial() ([]transparentllm.Option, error) {
 		timeout = seconds(*o.TimeoutS)
 	}
 	made := []transparentllm.Option{transparentllm.WithTimeout(timeout), transparentllm.WithModel(o.Model),
-		transparentllm.WithToken(o.Token)}
+		transparentllm.WithToken(o.Token), transparentllm.WithCacheBytes(o.CacheBytes)}
 	if o.Rerun != nil && !*o.Rerun {
 		made = append(made, transparentllm.WithoutRerun())
+	}
+	if o.ReconnectS != nil {
+		made = append(made, transparentllm.WithReconnect(seconds(*o.ReconnectS)))
 	}
 	if o.MaxBytes != nil {
 		made = append(made, transparentllm.WithMaxBytes(*o.MaxBytes))

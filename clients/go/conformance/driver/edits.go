@@ -26,19 +26,28 @@ type editFields struct {
 	Most            *float64          `json:"most"`
 	SD              float64           `json:"sd"`
 	Seed            int64             `json:"seed"`
+	SAE             string            `json:"sae"`
+	Feature         int               `json:"feature"`
 }
 
 // edited is the option for the edits of a call.
 func (c called) edited() (transparentllm.RunOption, error) {
+	made, err := c.madeEdits()
+	return transparentllm.Edits(made...), err
+}
+
+func (c called) madeEdits() ([]transparentllm.Edit, error) { return c.editsOf(c.edits) }
+
+func (c called) editsOf(all []editFields) ([]transparentllm.Edit, error) {
 	var made []transparentllm.Edit
-	for _, given := range c.edits {
+	for _, given := range all {
 		edit, err := c.edit(given)
 		if err != nil {
 			return nil, err
 		}
 		made = append(made, edit)
 	}
-	return transparentllm.Edits(made...), nil
+	return made, nil
 }
 
 func (c called) edit(given editFields) (made transparentllm.Edit, err error) {
@@ -78,6 +87,9 @@ func (c called) edit(given editFields) (made transparentllm.Edit, err error) {
 		return transparentllm.Project(site, vectors[0], or(given.Factor, 0), where), nil
 	case "clamp":
 		return transparentllm.Clamp(site, vectors[0], or(given.Least, math.Inf(-1)), or(given.Most, math.Inf(1)), where), nil
+	case "clamp_feature":
+		least, most := or(given.Least, math.Inf(-1)), or(given.Most, math.Inf(1))
+		return transparentllm.ClampFeature(site, given.SAE, given.Feature, least, most, where), nil
 	case "swap":
 		return transparentllm.Swap(site, vectors[1], vectors[2], where), nil
 	case "noise":
@@ -132,11 +144,19 @@ var layerSites = map[string]func(int) transparentllm.Site{
 	"attn_out":            transparentllm.AtAttnOut,
 	"ffn_out":             transparentllm.AtFfnOut,
 	"neurons":             transparentllm.AtAllNeurons,
+	"head":                transparentllm.AtAllHeads,
+	"pattern":             transparentllm.AtAllPatterns,
+	"query":               transparentllm.AtAllQueries,
+	"key":                 transparentllm.AtAllKeys,
+	"value":               transparentllm.AtAllValues,
 }
 
 var headSites = map[string]func(int, int) transparentllm.Site{
 	"head":    transparentllm.AtHead,
 	"pattern": transparentllm.AtPattern,
+	"query":   transparentllm.AtQuery,
+	"key":     transparentllm.AtKey,
+	"value":   transparentllm.AtValue,
 }
 
 // siteOf is a site from its name and its numbers.
@@ -179,6 +199,7 @@ type vectorFields struct {
 	Difference   []json.RawMessage `json:"difference"`
 	Unembedding  *int              `json:"unembedding"`
 	NeuronOutput []int             `json:"neuron_output"`
+	SaeFeature   []json.RawMessage `json:"sae_feature"`
 }
 
 func (c called) vector(given json.RawMessage) (made transparentllm.Vector, err error) {
@@ -203,8 +224,20 @@ func (c called) vector(given json.RawMessage) (made transparentllm.Vector, err e
 		return transparentllm.Unembedding(*of.Unembedding), nil
 	case len(of.NeuronOutput) == 2:
 		return transparentllm.NeuronOutput(of.NeuronOutput[0], of.NeuronOutput[1]), nil
+	case len(of.SaeFeature) == 2:
+		return feature(of.SaeFeature)
 	}
 	return made, fmt.Errorf("no such vector: %.100s", given)
+}
+
+func feature(given []json.RawMessage) (made transparentllm.Vector, err error) {
+	var name string
+	var index int
+	if err := json.Unmarshal(given[0], &name); err != nil {
+		return made, err
+	}
+	err = json.Unmarshal(given[1], &index)
+	return transparentllm.SaeFeature(name, index), err
 }
 
 // literal is numbers, or a tensor.

@@ -24,6 +24,16 @@ type request struct {
 	Method       string               `json:"method"`
 	Args         []json.RawMessage    `json:"args"`
 	Edits        []editFields         `json:"edits"`
+	Generation   *generationFields    `json:"generation"`
+	Metric       *metricFields        `json:"metric"`
+	Sites        []gradientFields     `json:"sites"`
+	Rows         []int                `json:"rows"`
+	Frozen       []string             `json:"frozen"`
+	Path         *pathFields          `json:"path"`
+	Templates    []editFields         `json:"templates"`
+	Before       []editFields         `json:"before"`
+	Cells        []cellFields         `json:"cells"`
+	Metrics      []metricFields       `json:"metrics"`
 	Slices       map[string][3]*int64 `json:"slices"`
 	Dtype        string               `json:"dtype"`
 	CancelAfterS *float64             `json:"cancel_after_s"`

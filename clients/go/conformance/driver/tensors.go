@@ -92,17 +92,9 @@ func tensorOf(c called, i int) (*tensor, error) {
 }
 
 func (c called) fetch() (fields, error) {
-	wanted, err := argument[[][]json.RawMessage](c, 0)
+	reads, err := c.reads()
 	if err != nil {
 		return nil, err
-	}
-	var reads []transparentllm.Read
-	for _, parts := range wanted {
-		read, err := readOf(parts)
-		if err != nil {
-			return nil, err
-		}
-		reads = append(reads, read)
 	}
 	got, err := c.llm.Fetch(c.ctx, reads, c.options...)
 	if err != nil {
@@ -117,6 +109,37 @@ func (c called) fetch() (fields, error) {
 		all = append(all, held)
 	}
 	return fields{"tensors": all}, nil
+}
+
+// reads are those of the first argument.
+func (c called) reads() ([]transparentllm.Read, error) {
+	wanted, err := argument[[][]json.RawMessage](c, 0)
+	if err != nil {
+		return nil, err
+	}
+	var reads []transparentllm.Read
+	for _, parts := range wanted {
+		read, err := readOf(parts)
+		if err != nil {
+			return nil, err
+		}
+		reads = append(reads, read)
+	}
+	return reads, nil
+}
+
+func (c called) plan() (any, error) {
+	reads, err := c.reads()
+	if err != nil {
+		return nil, err
+	}
+	planned, err := c.llm.Plan(c.ctx, reads, c.options...)
+	listed := []fields{}
+	for _, each := range planned {
+		listed = append(listed, fields{"name": each.Name, "shape": each.Shape, "dims": each.Dims, "dtype": each.Dtype.String(),
+			"bytes": each.Bytes, "transfer_bytes": each.TransferBytes})
+	}
+	return listed, err
 }
 
 func readOf(parts []json.RawMessage) (read transparentllm.Read, err error) {

@@ -88,8 +88,8 @@ func Product(size int, shape []int) uint64 {
 	return product
 }
 
-// checkHeader refuses a header that contradicts itself, or has more in it than any has.
-func checkHeader(head *pb.TensorHeader) error {
+// CheckHeader refuses a header that contradicts itself, or has more in it than any has.
+func CheckHeader(head *pb.TensorHeader) error {
 	if len(head.Shape) > mostAxes || len(head.Dims) != len(head.Shape) {
 		return broken("the header of %.100q names %d axes of %d", head.Name, len(head.Dims), len(head.Shape))
 	}

@@ -89,7 +89,7 @@ func (t *Tracker) Interrupted() (dropped int) {
 }
 
 func (t *Tracker) begin(head *pb.TensorHeader, offset uint64) (Step, error) {
-	if err := checkHeader(head); err != nil {
+	if err := CheckHeader(head); err != nil {
 		return Step{}, err
 	}
 	same := t.begun && head.Etag == t.etag
