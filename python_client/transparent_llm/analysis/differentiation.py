@@ -1,18 +1,25 @@
-"""What is asked for where a number of each row is differentiated by what stands at some sites of its run."""
+"""What is asked for where a number of each row is differentiated by what stands at some sites of its run.
+
+Where the run is given edits, it is differentiated as it is with them: what stands at a site, and the gradient by it,
+are those after the edits at that site. What an edit sets is a constant.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.metrics import Metric
+from transparent_llm.analysis.sweep_cells import MOST_EDITS
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.interventions import Intervention, residual_in
+from transparent_llm.interventions.own import checked_edits
 from transparent_llm.interventions.site import OF_HEADS, ONLY_FROZEN, Site, SiteKind
 from transparent_llm.runtime.indexing import integer
 
@@ -40,6 +47,7 @@ _AXES = {
     SiteKind.NEURONS: ("batch", "pos", "neuron"),
 }
 _NUMBERS = (SiteKind.NEURONS, SiteKind.PATTERN)
+_OF_PATHS = (SiteKind.RESIDUAL_IN, SiteKind.RESIDUAL_OUT, SiteKind.ATTN_OUT, SiteKind.FFN_OUT, SiteKind.HEAD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +91,32 @@ class SiteGradient:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """The straight way from a baseline to the embedding of the run, along which gradients are averaged."""
+    """The straight way from a baseline to what the run has at a site, along which gradients are averaged."""
 
     baseline: Literal["zero"] | int | TransparentLlm = "zero"
-    """A stream of zeros; that of a token, by its id, at all positions; or of an object whose current run has as many
-    rows, each of as many tokens."""
+    """Zeros; what the model has there, without edits, where a token, by its id, stands at all positions; or what the
+    current run of an object has there, of as many rows, each of as many tokens."""
 
     steps: int = 50
     """Nodes of the Gauss-Legendre rule."""
 
+    site: Site = field(default_factory=lambda: residual_in(0))
+    """The stream as it enters or leaves a block, a branch, or heads before their output weights."""
+
     def __post_init__(self) -> None:
+        if self.site.kind not in _OF_PATHS:
+            raise InvalidRequestError(
+                f"there is no path at {self.site}: name residual_in, residual_out, attn_out, ffn_out or head"
+            )
         if isinstance(self.baseline, str) and self.baseline != "zero":
             raise InvalidRequestError('the baseline of a path is "zero", the id of a token, or an object with a run')
         if not 1 <= integer("steps", self.steps) <= MOST_STEPS:
             raise InvalidRequestError(f"a path has 1 to {MOST_STEPS} steps, got {self.steps}")
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The axes of integrated gradients."""
+        return SiteGradient(self.site).dims
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +134,17 @@ class Differentiation:
 
     frozen: tuple[Frozen, ...] = ()
     path: Path | None = None
-    """Integrated gradients by the embedding instead."""
+    """Integrated gradients along it instead."""
+
+    edits: tuple[Intervention, ...] = ()
+    """Of the run as it is differentiated; rows and positions are its own. No neurons of experts."""
 
     def __post_init__(self) -> None:
+        if len(checked_edits(self.edits)) > MOST_EDITS:
+            raise TooLargeError(
+                f"{len(self.edits)} edits of one run, at most {MOST_EDITS} can be made",
+                metadata={"needed": str(len(self.edits)), "allowed": str(MOST_EDITS)},
+            )
         for each in self.frozen:
             checked_choice("frozen", each, get_args(Frozen))
         if len(set(self.frozen)) != len(self.frozen):
@@ -147,7 +175,7 @@ class IntegratedGradients(NamedTuple):
     """The sum of the gradients, less the difference of the two metrics [batch], float64: 0 were the rule exact."""
 
     values: torch.Tensor
-    """(x - baseline) times the mean gradient [batch pos d_model], float32."""
+    """(x - baseline) times the mean gradient, on the axes of a gradient by the site, float32; 0 at padding."""
 
 
 class Gradients(NamedTuple):
@@ -174,7 +202,8 @@ class Differentiable:
         gradient goes through the weights of the experts that were chosen, as if no other could have been.
 
         Raises:
-            InvalidRequestError: the current run has edits of its own, or something makes no sense.
+            InvalidRequestError: the current run has edits of its own, which are to be given here, or something makes
+                no sense.
             IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
             NotSupportedError: the model has nothing at a site, its weights are quantised or offloaded, or gradients
                 are not finite.
