@@ -120,6 +120,26 @@ class Path:
 
 
 @dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges between parts, by attribution patching: what a sender adds to the stream in another run, less what it adds
+    in this one, times the gradient by the stream as one receiver reads it."""
+
+    source: TransparentLlm
+    """An object whose current run is the other one, of rows that have as many tokens."""
+
+    source_rows: tuple[int, ...] = ()
+    """Its rows, one for each row that is differentiated; none: the same."""
+
+    steps: int = 0
+    """0: the gradient of this run; else the mean of gradients at so many nodes on the straight way from the embedding
+    of this run to that of the other."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= integer("steps", self.steps) <= MOST_STEPS:
+            raise InvalidRequestError(f"edges have 0 to {MOST_STEPS} steps, got {self.steps}")
+
+
+@dataclass(frozen=True, eq=False)
 class Differentiation:
     """Of the current run of an object: each row's number by what that row has."""
 
@@ -127,7 +147,7 @@ class Differentiation:
     """Of token ids: see `Metric.of_ids`."""
 
     sites: tuple[SiteGradient, ...] = ()
-    """At least one; none where there is a path."""
+    """At least one; none where there is a path, or edges."""
 
     rows: tuple[int, ...] = ()
     """Of the run; none: all."""
@@ -139,6 +159,9 @@ class Differentiation:
     edits: tuple[Intervention, ...] = ()
     """Of the run as it is differentiated; rows and positions are its own. No neurons of experts."""
 
+    edges: Edges | None = None
+    """Edges between parts instead, without edits."""
+
     def __post_init__(self) -> None:
         if len(checked_edits(self.edits)) > MOST_EDITS:
             raise TooLargeError(
@@ -149,8 +172,10 @@ class Differentiation:
             checked_choice("frozen", each, get_args(Frozen))
         if len(set(self.frozen)) != len(self.frozen):
             raise InvalidRequestError("frozen names a part twice")
-        if bool(self.sites) == (self.path is not None):
-            raise InvalidRequestError("gradients are by some sites, or along one path: give one of the two")
+        if bool(self.sites) + (self.path is not None) + (self.edges is not None) != 1:
+            raise InvalidRequestError("gradients are by some sites, along one path, or of edges: give one of them")
+        if self.edges is not None and (self.edits or self.metric.direction is not None):
+            raise InvalidRequestError("edges are of a run without edits, and of a metric of logits")
         n_sources = len({id(each.source) for each in self.sites if each.source is not None})
         for what, count, most in (("sites", len(self.sites), MOST_SITES), ("other runs", n_sources, MOST_SOURCES)):
             if count > most:
@@ -162,7 +187,10 @@ class Differentiation:
     def positions(self, batch_pos: Sequence[int]) -> int:
         """That it computes, there and back, of a run of so many rows and positions."""
         batch, n_pos = batch_pos
-        return (len(self.rows) or batch) * n_pos * (1 if self.path is None else self.path.steps + 1)
+        n_passes = 1 if self.path is None else self.path.steps + 1
+        if self.edges is not None:
+            n_passes = max(1, self.edges.steps)
+        return (len(self.rows) or batch) * n_pos * n_passes
 
 
 class IntegratedGradients(NamedTuple):
@@ -178,6 +206,36 @@ class IntegratedGradients(NamedTuple):
     """(x - baseline) times the mean gradient, on the axes of a gradient by the site, float32; 0 at padding."""
 
 
+class EdgeScores(NamedTuple):
+    """Of edges, float32; 0 where a sender does not come before a receiver. Senders are the embedding, then, layer by
+    layer, each head and the feed-forward part."""
+
+    query: torch.Tensor
+    """[batch sender layer head]"""
+
+    key: torch.Tensor
+    """[batch sender layer kv_head]"""
+
+    value: torch.Tensor
+    """[batch sender layer kv_head]"""
+
+    ffn: torch.Tensor
+    """[batch sender layer]"""
+
+    logits: torch.Tensor
+    """[batch sender]"""
+
+
+EDGE_DIMS = {
+    "query": ("batch", "sender", "layer", "head"),
+    "key": ("batch", "sender", "layer", "kv_head"),
+    "value": ("batch", "sender", "layer", "kv_head"),
+    "ffn": ("batch", "sender", "layer"),
+    "logits": ("batch", "sender"),
+}
+"""The axes of each of them, in their order."""
+
+
 class Gradients(NamedTuple):
     """An answer."""
 
@@ -189,6 +247,9 @@ class Gradients(NamedTuple):
 
     integrated: IntegratedGradients | None = None
     """Where there is a path."""
+
+    edges: EdgeScores | None = None
+    """Where edges are asked for."""
 
 
 class Differentiable:

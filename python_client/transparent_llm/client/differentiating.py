@@ -61,6 +61,8 @@ def _runs_of(asked: Differentiation) -> Mapping[TransparentLlm, CurrentRun]:
 def _sources(asked: Differentiation) -> Iterator[object]:
     yield from sources_of(asked.edits)
     yield from (each.source for each in asked.sites if each.source is not None)
+    if asked.edges is not None:
+        yield asked.edges.source
     if asked.path is not None and not isinstance(asked.path.baseline, str | int):
         yield asked.path.baseline
     if asked.metric.run is not None:

@@ -8,9 +8,12 @@ from typing import Literal
 import torch
 
 from transparent_llm.analysis.differentiation import (
+    EDGE_DIMS,
     MOST_SITES,
     MOST_STEPS,
     Differentiation,
+    Edges,
+    EdgeScores,
     Form,
     Frozen,
     Gradients,
@@ -66,6 +69,10 @@ def to_wire(asked: Differentiation, run_id: str, run_id_of: Named) -> pb.Gradien
             request.path.run_id = run_id_of(asked.path.baseline)
         request.path.site.CopyFrom(sites.site_to_wire(asked.path.site))
     request.edits.extend(interventions.to_wire(asked.edits, run_id_of))
+    if asked.edges is not None:
+        edges = request.edges
+        edges.run_id, edges.steps = run_id_of(asked.edges.source), asked.edges.steps
+        edges.source_rows.extend(asked.edges.source_rows)
     return request
 
 
@@ -97,6 +104,7 @@ def from_wire(request: pb.GradientsRequest, sources: Sources) -> Differentiation
         tuple(_FROZEN_BY_WIRE[part] for part in request.frozen),
         _path_from_wire(request.path, sources) if request.HasField("path") else None,
         interventions.from_wire(request.edits, sources),
+        _edges_from_wire(request.edges, sources) if request.HasField("edges") else None,
     )
 
 
@@ -106,18 +114,22 @@ def expected(asked: Differentiation, sizes: dict[str, int]) -> list[Expected]:
     found = [Expected(name, ("batch",), sizes, torch.float64) for name in numbers]
     if asked.path is not None:
         return [*found, Expected("integrated_gradients", asked.path.dims, sizes, torch.float32)]
+    if asked.edges is not None:
+        return [*found, *(Expected(name, dims, sizes, torch.float32) for name, dims in EDGE_DIMS.items())]
     return [*found, *(Expected(name_of(each), each.dims, sizes, torch.float32) for each in asked.sites)]
 
 
 def answered(tensors: Sequence[torch.Tensor], asked: Differentiation) -> Gradients:
     """The answer of tensors in the order of `expected`."""
     metric, *rest = tensors
+    if asked.edges is not None:
+        return Gradients(metric, (), edges=EdgeScores(*rest))
     return Gradients(metric, tuple(rest)) if asked.path is None else Gradients(metric, (), IntegratedGradients(*rest))
 
 
 def tensors_of(found: Gradients) -> list[torch.Tensor]:
     """The tensors of an answer, in that order."""
-    return [found.metric, *found.sites, *(found.integrated or ())]
+    return [found.metric, *found.sites, *(found.integrated or ()), *(found.edges or ())]
 
 
 def name_of(asked: SiteGradient) -> str:
@@ -133,6 +145,12 @@ def _site_from_wire(message: pb.GradientSite, sources: Sources) -> SiteGradient:
         raise InvalidRequestError(f"a gradient of form {form!r} has no source")
     source = sources.run_of(message.run_id) if message.run_id else None
     return SiteGradient(sites.site_from_wire(message.site), form, source, tuple(message.source_rows))
+
+
+def _edges_from_wire(message: pb.GradientEdges, sources: Sources) -> Edges:
+    if message.steps > MOST_STEPS:
+        raise InvalidRequestError(f"edges have 0 to {MOST_STEPS} steps, got {message.steps}")
+    return Edges(sources.run_of(message.run_id), tuple(message.source_rows), message.steps)
 
 
 def _path_from_wire(message: pb.GradientPath, sources: Sources) -> Path:

@@ -61,8 +61,18 @@ class GradientPath(_message.Message):
     site: _interventions_pb2.Site
     def __init__(self, zero: bool = ..., token_id: _Optional[int] = ..., run_id: _Optional[str] = ..., steps: _Optional[int] = ..., site: _Optional[_Union[_interventions_pb2.Site, _Mapping]] = ...) -> None: ...
 
+class GradientEdges(_message.Message):
+    __slots__ = ("run_id", "source_rows", "steps")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    source_rows: _containers.RepeatedScalarFieldContainer[int]
+    steps: int
+    def __init__(self, run_id: _Optional[str] = ..., source_rows: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ...) -> None: ...
+
 class GradientsRequest(_message.Message):
-    __slots__ = ("run_id", "rows", "metric", "sites", "frozen", "path", "options", "edits")
+    __slots__ = ("run_id", "rows", "metric", "sites", "frozen", "path", "options", "edits", "edges")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +81,7 @@ class GradientsRequest(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     rows: _containers.RepeatedScalarFieldContainer[int]
     metric: _sweeps_pb2.SweepMetric
@@ -79,4 +90,5 @@ class GradientsRequest(_message.Message):
     path: GradientPath
     options: _tensor_pb2.TensorOptions
     edits: _containers.RepeatedCompositeFieldContainer[_interventions_pb2.Intervention]
-    def __init__(self, run_id: _Optional[str] = ..., rows: _Optional[_Iterable[int]] = ..., metric: _Optional[_Union[_sweeps_pb2.SweepMetric, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[GradientSite, _Mapping]]] = ..., frozen: _Optional[_Iterable[_Union[FrozenPart, str]]] = ..., path: _Optional[_Union[GradientPath, _Mapping]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ..., edits: _Optional[_Iterable[_Union[_interventions_pb2.Intervention, _Mapping]]] = ...) -> None: ...
+    edges: GradientEdges
+    def __init__(self, run_id: _Optional[str] = ..., rows: _Optional[_Iterable[int]] = ..., metric: _Optional[_Union[_sweeps_pb2.SweepMetric, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[GradientSite, _Mapping]]] = ..., frozen: _Optional[_Iterable[_Union[FrozenPart, str]]] = ..., path: _Optional[_Union[GradientPath, _Mapping]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ..., edits: _Optional[_Iterable[_Union[_interventions_pb2.Intervention, _Mapping]]] = ..., edges: _Optional[_Union[GradientEdges, _Mapping]] = ...) -> None: ...

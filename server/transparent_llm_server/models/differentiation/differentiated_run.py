@@ -15,6 +15,7 @@ from transparent_llm.interventions.site import SiteKind
 from transparent_llm.runtime.indexing import checked_index
 from transparent_llm_server.models.derived.run import RunValues
 from transparent_llm_server.models.differentiation.cost import graph_bytes
+from transparent_llm_server.models.differentiation.edges import AttributedEdges
 from transparent_llm_server.models.differentiation.forms import Told
 from transparent_llm_server.models.differentiation.graph import Graph, Passed, Rows
 from transparent_llm_server.models.differentiation.integrated import IntegratedPath
@@ -58,6 +59,7 @@ class DifferentiatedRun:
         self._graph = Graph(model, self._rows, self._measures, asked.frozen, edits)
         self._told = [Told.of(model, self._rows, each, sources) for each in asked.sites]
         self._path = None if asked.path is None else IntegratedPath(self._graph, asked.path, sources)
+        self._edges = None if asked.edges is None else AttributedEdges(self._graph, asked.edges, sources)
         self._result: Gradients | None = None
 
     @property
@@ -66,6 +68,8 @@ class DifferentiatedRun:
         n_rows = len(self._rows.indices)
         if self._path is not None:
             return [(n_rows,)] * 3 + [self._path.shape]
+        if self._edges is not None:
+            return [(n_rows,), *self._edges.shapes]
         return [(n_rows,), *(told.shape for told in self._told)]
 
     @property
@@ -79,18 +83,22 @@ class DifferentiatedRun:
     def _start(self) -> int:
         """The layer that the graph begins with."""
         of_sites = [told.passing.layer for told in self._told]
-        return min(of_sites if self._path is None else [self._path.passing.layer])
+        return min(of_sites if self._path is None else [self._path.passing.layer], default=0)
 
     @property
     def nbytes(self) -> int:
         """That, and the answer, which is held until it is sent."""
         numbers = sum(math.prod(shape) for shape in self.shapes)
-        return self.graph_bytes + numbers * torch.float32.itemsize
+        held = 0 if self._edges is None else self._edges.nbytes
+        return self.graph_bytes + held + numbers * torch.float32.itemsize
 
     def steps(self, most_bytes: int | None = None) -> Iterator[tuple[int, Callable[[], None]]]:
         """What is to be done one after the other, and how many positions each computes; a graph has no more bytes than
         these, if one pass has not."""
         n_positions = self._rows.tokens.numel()
+        if self._edges is not None:
+            yield from ((n_positions, step) for step in self._edges.steps())
+            return
         if self._path is None:
             yield n_positions, self._differentiate
             return
@@ -104,6 +112,8 @@ class DifferentiatedRun:
 
     def result(self) -> Gradients:
         """After all steps."""
+        if self._edges is not None:
+            return self._edges.result()
         found = self._result if self._path is None else self._path.result()
         assert found is not None  # the steps were made
         return found

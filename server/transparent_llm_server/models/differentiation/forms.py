@@ -53,7 +53,7 @@ class Told:
             )
         told = cls(model, rows, SiteGradient(site, asked.form, asked.source, asked.source_rows), sources)
         if asked.source is not None:
-            told._source_rows()
+            told.of_other()
         return told
 
     @property
@@ -141,7 +141,7 @@ class Told:
         seen = self.rows.of_run(unedited.transpose(1, 2))[..., :n_pos].transpose(1, 2).to(gradient.device) != 0
         return both & seen[:, self.asked.site.head] if gradient.ndim == 3 else both[:, None] & seen
 
-    def _source_rows(self) -> tuple[RunValues, list[int]]:
+    def of_other(self) -> tuple[RunValues, list[int]]:
         """The other run, and which of its rows."""
         asked = self.asked
         assert asked.source is not None  # it is of a difference
@@ -158,7 +158,7 @@ class Told:
 
     def _of_source(self) -> torch.Tensor:
         """What the other run has there, in the shape of the gradient."""
-        values, rows = self._source_rows()
+        values, rows = self.of_other()
         site, needed = self.asked.site, self.rows.mask.sum(dim=1).tolist()
         places = [(n, pos) for n, length in enumerate(needed) for pos in range(length)]
         at = [n for n, _ in places], [pos for _, pos in places]

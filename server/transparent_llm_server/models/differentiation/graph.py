@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ _STREAMS = {
     SiteKind.RESIDUAL_OUT: ("residual_out",),
     SiteKind.RESIDUAL_AFTER_ATTN: ("residual_in", "attn_out"),
 }
+
+
+Use = Callable[[Mapping[Passing, torch.Tensor], Mapping[Passing, torch.Tensor]], None]
+"""Of what is differentiated by, and the gradients."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Graph:
         start: int,
         put: Mapping[Passing, torch.Tensor] | None = None,
         n_copies: int = 1,
+        use: Use | None = None,
     ) -> Passed:
         """There and back, of so many copies of the rows.
 
@@ -99,6 +104,7 @@ class Graph:
             start: The layer that the graph begins with.
             put: Tensors that stand in the places of the pass's own, of all copies.
             n_copies: One after the other.
+            use: What goes further back by the graph, while it is there.
 
         Raises:
             NotFoundError: MODEL_CHANGED, as somebody has edited the model's weights since the run.
@@ -110,7 +116,9 @@ class Graph:
             shown = self._shown(probes.rewrites(), begin, n_copies)
             metric = self._metric(shown, probes)
             points = {passing: probes.points[passing] for passing in wanted}
-            gradients = _gradients(metric, points)
+            gradients = _gradients(metric, points, is_kept=use is not None)
+            if use is not None:
+                use(points, gradients)
         self.model.edits.require_unchanged(self.rows.values.capture.generation)
         plain = ({passing: each.detach() for passing, each in found.items()} for found in (points, shown.kept))
         return Passed(metric.detach(), next(plain), gradients, next(plain))
@@ -179,10 +187,12 @@ class Graph:
         return tensor.reshape(n_copies * n_rows, n_pos, -1)
 
 
-def _gradients(metric: torch.Tensor, points: Mapping[Passing, torch.Tensor]) -> dict[Passing, torch.Tensor]:
+def _gradients(
+    metric: torch.Tensor, points: Mapping[Passing, torch.Tensor], *, is_kept: bool
+) -> dict[Passing, torch.Tensor]:
     """0 by what the metric does not depend on."""
     if not metric.requires_grad:
         return {passing: torch.zeros_like(point) for passing, point in points.items()}
-    found = torch.autograd.grad(metric.sum(), list(points.values()), allow_unused=True)
+    found = torch.autograd.grad(metric.sum(), list(points.values()), allow_unused=True, retain_graph=is_kept)
     pairs = zip(points.items(), found, strict=True)
     return {passing: torch.zeros_like(point) if gradient is None else gradient for (passing, point), gradient in pairs}
