@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transparent_llm.analysis.differentiation import Differentiation, Edges, Frozen
+from transparent_llm.analysis.differentiation import Differentiation, Edges, EdgeScores, Frozen
 from transparent_llm.analysis.gradient_grids import differentiable, said
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
 from transparent_llm.analysis.metrics import Metric
@@ -88,18 +88,21 @@ def edge_attribution(
     asked = Differentiation(metric.of_ids(base), (), (row.index,), tuple(frozen), edges=edges)
     found = differentiable(base).gradients(asked)
     assert found.edges is not None  # they were asked for
-    n_layers, n_heads = found.edges.query.shape[2:]
-    n_kv = found.edges.key.shape[3]
+    return _labelled(f"edges of {said(metric, found)}", found.edges)
+
+
+def _labelled(title: str, edges: EdgeScores) -> EdgeAttribution:
+    """Of the first row."""
+    n_layers, n_heads = edges.query.shape[2:]
+    n_kv = edges.key.shape[3]
     senders, receivers, scores = ["residual_in(0)"], [], []
     for layer in range(n_layers):
         senders += [*(f"head({layer}, {head})" for head in range(n_heads)), f"ffn_out({layer})"]
         for name, count in (("query", n_heads), ("key", n_kv), ("value", n_kv)):
             receivers += [f"{name}({layer}, {head})" for head in range(count)]
-            scores.append(getattr(found.edges, name)[0, :, layer])
+            scores.append(getattr(edges, name)[0, :, layer])
         receivers.append(f"ffn({layer})")
-        scores.append(found.edges.ffn[0, :, layer, None])
-    receivers.append("logits")
-    value = torch.cat([*scores, found.edges.logits[0, :, None]], dim=1)
-    axes = Axis("sender", senders), Axis("receiver", receivers)
-    title = f"edges of {said(metric, found)}"
+        scores.append(edges.ffn[0, :, layer, None])
+    value = torch.cat([*scores, edges.logits[0, :, None]], dim=1)
+    axes = Axis("sender", senders), Axis("receiver", [*receivers, "logits"])
     return EdgeAttribution(title, axes, {"value": OnAxes(value, ("sender", "receiver"))})
