@@ -23,11 +23,12 @@ from transparent_llm.analysis.gradients import (
 from transparent_llm.analysis.metrics import Metric, projection
 from transparent_llm.analysis.sweeps import patch_sweep
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
-from transparent_llm.interventions import neurons, pattern, residual_in, residual_out, zero
+from transparent_llm.interventions import freeze, head, neurons, pattern, residual_in, residual_out, scale, zero
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
 
 METRIC = Metric(" king", " queen")
+EDITS = (scale(head(0, 1), -1.0), freeze(pattern(1)))
 
 
 def ran(llm: Any, *rows: list[int]) -> Any:
@@ -108,6 +109,9 @@ def test_each_analysis_is_of_one_row_and_says_what_its_axes_are(
         lambda llm, row: gradient_x_activation(llm, "head", METRIC, batch_i=row),
         lambda llm, row: gradient_x_activation(llm, "residual_after_attn", METRIC, batch_i=row, layer=-1),
         lambda llm, row: integrated_gradients(llm, METRIC, baseline=" the", steps=5, batch_i=row),
+        lambda llm, row: integrated_gradients(llm, METRIC, baseline=4, steps=5, batch_i=row, site=head(1), edits=EDITS),
+        lambda llm, row: gradient_x_activation(llm, "head", METRIC, batch_i=row, edits=EDITS),
+        lambda llm, row: saliency(llm, METRIC, batch_i=row, edits=EDITS),
         lambda llm, row: occlusion(llm, METRIC, batch_i=row),
     ):
         found, same, of_one = made(here, 1), made(there, 1), made(alone, 0)

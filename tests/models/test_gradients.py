@@ -353,7 +353,7 @@ def test_what_cannot_be_done_is_refused() -> None:
             gradients(llm, Metric(5), site)
     with pytest.raises(InvalidRequestError, match="no gradient by norm_scale"):
         SiteGradient(norm_scale(0, "attn"))
-    with pytest.raises(InvalidRequestError, match="give one of the two"):
+    with pytest.raises(InvalidRequestError, match="give one of them"):
         Differentiation(Metric(5))
     with pytest.raises(InvalidRequestError, match="needs a source"):
         SiteGradient(head(0), "times_difference")

@@ -1,18 +1,25 @@
-"""What is asked for where a number of each row is differentiated by what stands at some sites of its run."""
+"""What is asked for where a number of each row is differentiated by what stands at some sites of its run.
+
+Where the run is given edits, it is differentiated as it is with them: what stands at a site, and the gradient by it,
+are those after the edits at that site. What an edit sets is a constant.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.metrics import Metric
+from transparent_llm.analysis.sweep_cells import MOST_EDITS
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, TooLargeError
+from transparent_llm.interventions import Intervention, residual_in
+from transparent_llm.interventions.own import checked_edits
 from transparent_llm.interventions.site import OF_HEADS, ONLY_FROZEN, Site, SiteKind
 from transparent_llm.runtime.indexing import integer
 
@@ -40,6 +47,7 @@ _AXES = {
     SiteKind.NEURONS: ("batch", "pos", "neuron"),
 }
 _NUMBERS = (SiteKind.NEURONS, SiteKind.PATTERN)
+_OF_PATHS = (SiteKind.RESIDUAL_IN, SiteKind.RESIDUAL_OUT, SiteKind.ATTN_OUT, SiteKind.FFN_OUT, SiteKind.HEAD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +91,52 @@ class SiteGradient:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """The straight way from a baseline to the embedding of the run, along which gradients are averaged."""
+    """The straight way from a baseline to what the run has at a site, along which gradients are averaged."""
 
     baseline: Literal["zero"] | int | TransparentLlm = "zero"
-    """A stream of zeros; that of a token, by its id, at all positions; or of an object whose current run has as many
-    rows, each of as many tokens."""
+    """Zeros; what the model has there, without edits, where a token, by its id, stands at all positions; or what the
+    current run of an object has there, of as many rows, each of as many tokens."""
 
     steps: int = 50
     """Nodes of the Gauss-Legendre rule."""
 
+    site: Site = field(default_factory=lambda: residual_in(0))
+    """The stream as it enters or leaves a block, a branch, or heads before their output weights."""
+
     def __post_init__(self) -> None:
+        if self.site.kind not in _OF_PATHS:
+            raise InvalidRequestError(
+                f"there is no path at {self.site}: name residual_in, residual_out, attn_out, ffn_out or head"
+            )
         if isinstance(self.baseline, str) and self.baseline != "zero":
             raise InvalidRequestError('the baseline of a path is "zero", the id of a token, or an object with a run')
         if not 1 <= integer("steps", self.steps) <= MOST_STEPS:
             raise InvalidRequestError(f"a path has 1 to {MOST_STEPS} steps, got {self.steps}")
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The axes of integrated gradients."""
+        return SiteGradient(self.site).dims
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges between parts, by attribution patching: what a sender adds to the stream in another run, less what it adds
+    in this one, times the gradient by the stream as one receiver reads it."""
+
+    source: TransparentLlm
+    """An object whose current run is the other one, of rows that have as many tokens."""
+
+    source_rows: tuple[int, ...] = ()
+    """Its rows, one for each row that is differentiated; none: the same."""
+
+    steps: int = 0
+    """0: the gradient of this run; else the mean of gradients at so many nodes on the straight way from the embedding
+    of this run to that of the other."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= integer("steps", self.steps) <= MOST_STEPS:
+            raise InvalidRequestError(f"edges have 0 to {MOST_STEPS} steps, got {self.steps}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,22 +147,35 @@ class Differentiation:
     """Of token ids: see `Metric.of_ids`."""
 
     sites: tuple[SiteGradient, ...] = ()
-    """At least one; none where there is a path."""
+    """At least one; none where there is a path, or edges."""
 
     rows: tuple[int, ...] = ()
     """Of the run; none: all."""
 
     frozen: tuple[Frozen, ...] = ()
     path: Path | None = None
-    """Integrated gradients by the embedding instead."""
+    """Integrated gradients along it instead."""
+
+    edits: tuple[Intervention, ...] = ()
+    """Of the run as it is differentiated; rows and positions are its own. No neurons of experts."""
+
+    edges: Edges | None = None
+    """Edges between parts instead, without edits."""
 
     def __post_init__(self) -> None:
+        if len(checked_edits(self.edits)) > MOST_EDITS:
+            raise TooLargeError(
+                f"{len(self.edits)} edits of one run, at most {MOST_EDITS} can be made",
+                metadata={"needed": str(len(self.edits)), "allowed": str(MOST_EDITS)},
+            )
         for each in self.frozen:
             checked_choice("frozen", each, get_args(Frozen))
         if len(set(self.frozen)) != len(self.frozen):
             raise InvalidRequestError("frozen names a part twice")
-        if bool(self.sites) == (self.path is not None):
-            raise InvalidRequestError("gradients are by some sites, or along one path: give one of the two")
+        if bool(self.sites) + (self.path is not None) + (self.edges is not None) != 1:
+            raise InvalidRequestError("gradients are by some sites, along one path, or of edges: give one of them")
+        if self.edges is not None and (self.edits or self.metric.direction is not None):
+            raise InvalidRequestError("edges are of a run without edits, and of a metric of logits")
         n_sources = len({id(each.source) for each in self.sites if each.source is not None})
         for what, count, most in (("sites", len(self.sites), MOST_SITES), ("other runs", n_sources, MOST_SOURCES)):
             if count > most:
@@ -134,7 +187,10 @@ class Differentiation:
     def positions(self, batch_pos: Sequence[int]) -> int:
         """That it computes, there and back, of a run of so many rows and positions."""
         batch, n_pos = batch_pos
-        return (len(self.rows) or batch) * n_pos * (1 if self.path is None else self.path.steps + 1)
+        n_passes = 1 if self.path is None else self.path.steps + 1
+        if self.edges is not None:
+            n_passes = max(1, self.edges.steps)
+        return (len(self.rows) or batch) * n_pos * n_passes
 
 
 class IntegratedGradients(NamedTuple):
@@ -147,7 +203,37 @@ class IntegratedGradients(NamedTuple):
     """The sum of the gradients, less the difference of the two metrics [batch], float64: 0 were the rule exact."""
 
     values: torch.Tensor
-    """(x - baseline) times the mean gradient [batch pos d_model], float32."""
+    """(x - baseline) times the mean gradient, on the axes of a gradient by the site, float32; 0 at padding."""
+
+
+class EdgeScores(NamedTuple):
+    """Of edges, float32; 0 where a sender does not come before a receiver. Senders are the embedding, then, layer by
+    layer, each head and the feed-forward part."""
+
+    query: torch.Tensor
+    """[batch sender layer head]"""
+
+    key: torch.Tensor
+    """[batch sender layer kv_head]"""
+
+    value: torch.Tensor
+    """[batch sender layer kv_head]"""
+
+    ffn: torch.Tensor
+    """[batch sender layer]"""
+
+    logits: torch.Tensor
+    """[batch sender]"""
+
+
+EDGE_DIMS = {
+    "query": ("batch", "sender", "layer", "head"),
+    "key": ("batch", "sender", "layer", "kv_head"),
+    "value": ("batch", "sender", "layer", "kv_head"),
+    "ffn": ("batch", "sender", "layer"),
+    "logits": ("batch", "sender"),
+}
+"""The axes of each of them, in their order."""
 
 
 class Gradients(NamedTuple):
@@ -162,6 +248,9 @@ class Gradients(NamedTuple):
     integrated: IntegratedGradients | None = None
     """Where there is a path."""
 
+    edges: EdgeScores | None = None
+    """Where edges are asked for."""
+
 
 class Differentiable:
     """An object whose current run can be differentiated, next to the weights."""
@@ -174,7 +263,8 @@ class Differentiable:
         gradient goes through the weights of the experts that were chosen, as if no other could have been.
 
         Raises:
-            InvalidRequestError: the current run has edits of its own, or something makes no sense.
+            InvalidRequestError: the current run has edits of its own, which are to be given here, or something makes
+                no sense.
             IndexOutOfRangeError: a layer, head, neuron, row, position or token that is not there.
             NotSupportedError: the model has nothing at a site, its weights are quantised or offloaded, or gradients
                 are not finite.

@@ -3,34 +3,45 @@
 Saliency and input x gradient (Simonyan et al., 2013; Shrikumar et al., 2016), integrated gradients (Sundararajan et
 al., 2017), attribution patching (Nanda, 2023): estimates of what sweeps measure exactly. `occlusion` is such a sweep.
 In a mixture of experts the gradient goes through the experts that were chosen, as if no other could have been.
+
+With `edits` it is all of the run as it is with these: what stands at a site, and the gradient by it, are those after
+the edits there. The gradient goes through what they do; what they set or freeze is a constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
 
-from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.differentiation import (
     DIRECT,
-    Differentiable,
     Differentiation,
     Form,
     Frozen,
-    Gradients,
     Path,
     SiteGradient,
 )
-from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
+from transparent_llm.analysis.gradient_grids import (
+    OfPositions,
+    Places,
+    axis_of,
+    chosen_layers,
+    differentiable,
+    differentiated,
+    grid,
+    said,
+    sites_of,
+)
+from transparent_llm.analysis.labelled import Labelled, OnAxes
 from transparent_llm.analysis.metrics import Metric
-from transparent_llm.analysis.rows import Row, layer_of
-from transparent_llm.analysis.sweeps import SITES_BY_PLACES, ablation_sweep, patch_sweep
+from transparent_llm.analysis.rows import Row
+from transparent_llm.analysis.sweeps import ablation_sweep, patch_sweep
 from transparent_llm.analysis.token_names import TokenName, token_of
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.errors import InvalidRequestError, NotSupportedError
-from transparent_llm.interventions import Site, head, neurons, residual_in
+from transparent_llm.errors import InvalidRequestError
+from transparent_llm.interventions import Intervention, Site, neurons, residual_in
 
 __all__ = [
     "DIRECT",
@@ -44,9 +55,6 @@ __all__ = [
     "saliency",
 ]
 
-OfPositions = Literal["residual_in", "residual_after_attn", "residual_out", "attn_out", "ffn_out"]
-Places = OfPositions | Literal["head", "neurons"]
-
 
 def gradient(
     llm: TransparentLlm,
@@ -56,6 +64,7 @@ def gradient(
     batch_i: int = 0,
     frozen: Collection[Frozen] = (),
     form: Form = "gradient",
+    edits: Sequence[Intervention] = (),
 ) -> Labelled:
     """The gradient of a number of a row by one tensor of its run.
 
@@ -66,6 +75,7 @@ def gradient(
         batch_i: The row.
         frozen: Constants of the backward pass; `DIRECT`: all, which leaves the direct effect on the output.
         form: "gradient", "times_activation" or "norm": see `differentiation.Form`.
+        edits: Of the run as it is differentiated; rows are those of the whole run.
 
     Returns:
         One tensor named as the form, on the axes of the site without the batch. The title has the metric.
@@ -77,31 +87,42 @@ def gradient(
     """
     row = Row.of(llm, batch_i)
     asked = SiteGradient(site, form)
-    found = _asked(llm, row, metric, [asked], frozen)
+    found = differentiated(llm, row, metric, [asked], frozen, edits)
     tensor, dims = found.sites[0][0], asked.dims[1:]
     words = row.words(llm)
-    axes = tuple(_axis(name, size, words) for name, size in zip(dims, tensor.shape, strict=True))
-    return Labelled(f"{form} of {_said(metric, found)} by {site}", axes, {form: OnAxes(tensor, dims)})
+    axes = tuple(axis_of(name, size, words) for name, size in zip(dims, tensor.shape, strict=True))
+    return Labelled(f"{form} of {said(metric, found)} by {site}", axes, {form: OnAxes(tensor, dims)})
 
 
 def saliency(
-    llm: TransparentLlm, metric: Metric, *, batch_i: int = 0, site: Site | None = None, frozen: Collection[Frozen] = ()
+    llm: TransparentLlm,
+    metric: Metric,
+    *,
+    batch_i: int = 0,
+    site: Site | None = None,
+    frozen: Collection[Frozen] = (),
+    edits: Sequence[Intervention] = (),
 ) -> Labelled:
     """The length of the gradient at each position [pos], by the embedding or another site of the stream or a branch.
 
     Raises: as `gradient`.
     """
-    return gradient(llm, site or residual_in(0), metric, batch_i=batch_i, frozen=frozen, form="norm")
+    return gradient(llm, site or residual_in(0), metric, batch_i=batch_i, frozen=frozen, form="norm", edits=edits)
 
 
 def input_x_gradient(
-    llm: TransparentLlm, metric: Metric, *, batch_i: int = 0, frozen: Collection[Frozen] = ()
+    llm: TransparentLlm,
+    metric: Metric,
+    *,
+    batch_i: int = 0,
+    frozen: Collection[Frozen] = (),
+    edits: Sequence[Intervention] = (),
 ) -> Labelled:
     """The embedding times its gradient, summed [pos]. Positions are in the embedding where the model adds them to it.
 
     Raises: as `gradient`.
     """
-    return gradient(llm, residual_in(0), metric, batch_i=batch_i, frozen=frozen, form="times_activation")
+    return gradient(llm, residual_in(0), metric, batch_i=batch_i, frozen=frozen, form="times_activation", edits=edits)
 
 
 def gradient_x_activation(
@@ -112,6 +133,7 @@ def gradient_x_activation(
     batch_i: int = 0,
     layer: int | None = None,
     frozen: Collection[Frozen] = (),
+    edits: Sequence[Intervention] = (),
 ) -> Labelled:
     """What stands at each place times the gradient by it: to first order, what the metric loses where it is set to 0.
 
@@ -122,6 +144,7 @@ def gradient_x_activation(
         batch_i: The row.
         layer: This one alone. None: all.
         frozen: As in `gradient`.
+        edits: As in `gradient`.
 
     Returns:
         `value`. The title has the metric.
@@ -129,10 +152,10 @@ def gradient_x_activation(
     Raises: as `gradient`.
     """
     row = Row.of(llm, batch_i)
-    layers = _layers(llm, layer)
-    asked = [SiteGradient(site, "times_activation") for site in _sites(places, layers)]
-    found = _asked(llm, row, metric, asked, frozen)
-    return _grid(llm, row, layers, asked, found, f"{places} times gradient of {_said(metric, found)}", "value")
+    layers = chosen_layers(llm, layer)
+    asked = [SiteGradient(site, "times_activation") for site in sites_of(places, layers)]
+    found = differentiated(llm, row, metric, asked, frozen, edits)
+    return grid(llm, row, layers, asked, found, f"{places} times gradient of {said(metric, found)}", "value")
 
 
 def integrated_gradients(
@@ -142,19 +165,28 @@ def integrated_gradients(
     baseline: Literal["zero"] | TokenName | TransparentLlm = "zero",
     steps: int = 50,
     batch_i: int = 0,
+    site: Site | None = None,
+    edits: Sequence[Intervention] = (),
 ) -> Labelled:
-    """How a number of a row comes about between a baseline and the embedding: gradients along the straight way.
+    """How a number of a row comes about between a baseline and what the run has at a site: gradients along the straight
+    way.
 
     Args:
         llm: An object with a current run, without edits.
         metric: What is differentiated: see `metrics`. One that is KL of the run itself is 0 at its end.
-        baseline: "zero"; the id or the text of a token that stands at all positions; or an object whose current run has
-            as many rows, each of as many tokens. A token with the text "zero" is named by its id.
+        baseline: "zero"; the id or the text of a token: what the model has at the site, without edits, where it stands
+            at all positions; or an object whose current run has as many rows, each of as many tokens. A token with the
+            text "zero" is named by its id.
         steps: Nodes of the Gauss-Legendre rule: as many gradients are computed.
         batch_i: The row.
+        site: `residual_in`, `residual_out`, `attn_out`, `ffn_out` or `head`, at all positions. None: the embedding,
+            `residual_in(0)`.
+        edits: As in `gradient`. The way ends at what those at the site left; what is put at the site on the way is
+            edited no more there.
 
     Returns:
-        `value` [pos], the sum over the embedding, and `by_element` [pos d_model]; `delta`: how far the sum of all is
+        `by_element` on the axes of the site, [pos d_model] or [pos head d_head], and `value`, its sum over the last,
+        [pos] or [pos head]; `delta`: how far the sum of all is
         from the difference of the metric at both ends, which the title says. More steps make it smaller. From zeros it
         can stay large, as the first norm makes most of its turn next to them: compare with the baseline of a token.
 
@@ -162,19 +194,21 @@ def integrated_gradients(
     """
     row = Row.of(llm, batch_i)
     start = token_of(llm, "baseline", baseline) if isinstance(baseline, str) and baseline != "zero" else baseline
-    path = Path(start, steps)  # type: ignore[arg-type]  # a text is "zero" now, or was looked up
-    asked = Differentiation(metric.of_ids(llm), rows=(row.index,), path=path)
-    found = _differentiable(llm).gradients(asked)
+    path = Path(start, steps, site or residual_in(0))  # type: ignore[arg-type]  # a text is "zero" now, or was looked up
+    asked = Differentiation(metric.of_ids(llm), rows=(row.index,), path=path, edits=tuple(edits))
+    found = differentiable(llm).gradients(asked)
     assert found.integrated is not None  # of a path
     values = found.integrated.values[0]
     before, after = float(found.integrated.baseline_metric[0]), float(found.metric[0])
-    axes = (_axis("pos", row.n_tokens, row.words(llm)), _axis("d_model", values.shape[1], ()))
+    words, dims = row.words(llm), path.dims[1:]
+    axes = tuple(axis_of(name, size, words) for name, size in zip(dims, values.shape, strict=True))
     tensors = {
-        "value": OnAxes(values.sum(dim=1), ("pos",)),
-        "by_element": OnAxes(values, ("pos", "d_model")),
+        "value": OnAxes(values.sum(dim=-1), dims[:-1]),
+        "by_element": OnAxes(values, dims),
         "delta": OnAxes(found.integrated.delta[0], ()),
     }
-    return Labelled(f"integrated gradients of {metric} from {before:.4g} to {after:.4g}", axes, tensors)
+    where = "" if site is None else f" by {site}"
+    return Labelled(f"integrated gradients of {metric}{where} from {before:.4g} to {after:.4g}", axes, tensors)
 
 
 def occlusion(llm: TransparentLlm, metric: Metric, *, batch_i: int = 0, site: OfPositions = "residual_in") -> Labelled:
@@ -231,72 +265,18 @@ def attribution_patching(
         )
     if places == "neurons" and (layer is None or (verify and units is None)):
         raise InvalidRequestError("attribution patching of neurons is of one layer, and verified of some `units`")
-    layers = _layers(corrupt, layer)
-    sites = [neurons(layers[0], units)] if places == "neurons" else _sites(places, layers)
+    layers = chosen_layers(corrupt, layer)
+    sites = [neurons(layers[0], units)] if places == "neurons" else sites_of(places, layers)
     asked = [SiteGradient(site, "times_difference", clean, (source.index,)) for site in sites]
-    found = _asked(corrupt, row, metric, asked, ())
-    title = f"attribution patching of {places}: {_said(metric, found)}"
-    grid = _grid(corrupt, row, layers, asked, found, title, "value", over_positions=places in ("head", "neurons"))
+    found = differentiated(corrupt, row, metric, asked)
+    title = f"attribution patching of {places}: {said(metric, found)}"
+    estimated = grid(corrupt, row, layers, asked, found, title, "value", over_positions=places in ("head", "neurons"))
     if not verify:
-        return grid
+        return estimated
     swept = patch_sweep(
         clean, corrupt, places, metric, clean_row=clean_row, corrupt_row=corrupt_row, layer=layer, units=units
     )
-    patched = swept["value"].reshape(grid["value"].shape) - float(found.metric[0])
-    both = torch.stack([grid["value"].double().flatten(), patched.flatten().to(grid["value"].device)])
-    tensors = {**grid.tensors, "patched": OnAxes(patched, grid.tensors["value"].axes)}
-    return Labelled(f"{title} (correlation with patching {torch.corrcoef(both)[0, 1]:.3f})", grid.axes, tensors)
-
-
-def _asked(
-    llm: TransparentLlm, row: Row, metric: Metric, sites: Sequence[SiteGradient], frozen: Collection[Frozen]
-) -> Gradients:
-    asked = Differentiation(metric.of_ids(llm), tuple(sites), (row.index,), tuple(frozen))
-    return _differentiable(llm).gradients(asked)
-
-
-def _differentiable(llm: TransparentLlm) -> Differentiable:
-    if not isinstance(llm, Differentiable):
-        raise NotSupportedError(f"runs of {type(llm).__name__} cannot be differentiated")
-    return llm
-
-
-def _layers(llm: TransparentLlm, layer: int | None) -> Sequence[int]:
-    return range(llm.model_info().n_layers) if layer is None else [layer_of(llm, layer)]
-
-
-def _sites(places: str, layers: Sequence[int]) -> list[Site]:
-    checked_choice("places", places, (*SITES_BY_PLACES, "head", "neurons"))
-    makes: dict[str, Callable[[int], Site]] = {"head": head, "neurons": neurons, **SITES_BY_PLACES}
-    return [makes[places](layer) for layer in layers]
-
-
-def _grid(
-    llm: TransparentLlm,
-    row: Row,
-    layers: Sequence[int],
-    asked: Sequence[SiteGradient],
-    found: Gradients,
-    title: str,
-    name: str,
-    *,
-    over_positions: bool = False,
-) -> Labelled:
-    """Of all layers, whose tensors are of one shape."""
-    stacked = torch.stack([tensor[0] for tensor in found.sites])
-    dims = asked[0].dims[1:]
-    if over_positions:
-        stacked, dims = stacked.sum(dim=1), dims[1:]
-    words, chosen = row.words(llm), asked[0].site.neurons
-    axes = [Axis("layer", layers)]
-    for axis, size in zip(dims, stacked.shape[1:], strict=True):
-        axes.append(Axis(axis, chosen) if axis == "neuron" and chosen else _axis(axis, size, words))
-    return Labelled(title, tuple(axes), {name: OnAxes(stacked, ("layer", *dims))})
-
-
-def _axis(name: str, size: int, words: Sequence[str]) -> Axis:
-    return Axis(name, range(size), {"token": words} if name in ("pos", "query_pos", "key_pos") else {})
-
-
-def _said(metric: Metric, found: Gradients) -> str:
-    return f"{metric} ({float(found.metric[0]):.4g})"
+    patched = swept["value"].reshape(estimated["value"].shape) - float(found.metric[0])
+    both = torch.stack([estimated["value"].double().flatten(), patched.flatten().to(estimated["value"].device)])
+    tensors = {**estimated.tensors, "patched": OnAxes(patched, estimated.tensors["value"].axes)}
+    return Labelled(f"{title} (correlation with patching {torch.corrcoef(both)[0, 1]:.3f})", estimated.axes, tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -10,8 +11,13 @@ from transparent_llm.analysis.differentiation import Differentiable, Differentia
 from transparent_llm.client.connected import Connected, run_of
 from transparent_llm.client.current_run import CurrentRun
 from transparent_llm.contract import TransparentLlm
-from transparent_llm.interventions.kept import KeptVector
-from transparent_llm.interventions.sources import kept_in_vector, sources_of_vector
+from transparent_llm.interventions.sources import (
+    kept_in,
+    kept_in_vector,
+    sources_of,
+    sources_of_vector,
+    with_unedited,
+)
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.wire import gradients
 
@@ -23,8 +29,9 @@ class RemoteDifferentiating(Differentiable, Connected):
     def gradients(self, asked: Differentiation) -> Gradients:
         """In one call; a run that was lost is run again. A stream that breaks begins anew."""
         self._shared.models.require("gradients")
+        asked = replace(asked, edits=with_unedited(asked.edits, lambda: self))  # type: ignore[arg-type,return-value]  # it is of the contract
         direction = asked.metric.direction
-        kept: dict[str, KeptVector] = {} if direction is None else kept_in_vector(direction)
+        kept = kept_in(asked.edits) | ({} if direction is None else kept_in_vector(direction))
         sources = _runs_of(asked)
         found = self._runs.read(lambda run: self._asked(run, asked, sources), sources, kept)
         return gradients.answered([self._to_device(tensor) for tensor in found], asked)
@@ -52,7 +59,10 @@ def _runs_of(asked: Differentiation) -> Mapping[TransparentLlm, CurrentRun]:
 
 
 def _sources(asked: Differentiation) -> Iterator[object]:
+    yield from sources_of(asked.edits)
     yield from (each.source for each in asked.sites if each.source is not None)
+    if asked.edges is not None:
+        yield asked.edges.source
     if asked.path is not None and not isinstance(asked.path.baseline, str | int):
         yield asked.path.baseline
     if asked.metric.run is not None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from transparent_llm.analysis.differentiation import (
+    EDGE_DIMS,
     MOST_SITES,
     MOST_STEPS,
     Differentiation,
+    Edges,
+    EdgeScores,
     Form,
     Frozen,
     Gradients,
@@ -17,8 +21,9 @@ from transparent_llm.analysis.differentiation import (
     Path,
     SiteGradient,
 )
+from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, TooLargeError
-from transparent_llm.wire import sites
+from transparent_llm.wire import interventions, sites
 from transparent_llm.wire._gen import gradients_pb2 as pb
 from transparent_llm.wire.expected import Expected
 from transparent_llm.wire.interventions import Named, Sources, require_known
@@ -62,6 +67,12 @@ def to_wire(asked: Differentiation, run_id: str, run_id_of: Named) -> pb.Gradien
             request.path.token_id = asked.path.baseline
         else:
             request.path.run_id = run_id_of(asked.path.baseline)
+        request.path.site.CopyFrom(sites.site_to_wire(asked.path.site))
+    request.edits.extend(interventions.to_wire(asked.edits, run_id_of))
+    if asked.edges is not None:
+        edges = request.edges
+        edges.run_id, edges.steps = run_id_of(asked.edges.source), asked.edges.steps
+        edges.source_rows.extend(asked.edges.source_rows)
     return request
 
 
@@ -70,7 +81,7 @@ def from_wire(request: pb.GradientsRequest, sources: Sources) -> Differentiation
 
     Raises:
         InvalidRequestError: something is absent, unknown or makes no sense.
-        TooLargeError: too many sites.
+        TooLargeError: too many sites or edits.
         NotFoundError: a run that is not there.
     """
     if len(request.sites) > MOST_SITES:
@@ -92,6 +103,8 @@ def from_wire(request: pb.GradientsRequest, sources: Sources) -> Differentiation
         tuple(request.rows),
         tuple(_FROZEN_BY_WIRE[part] for part in request.frozen),
         _path_from_wire(request.path, sources) if request.HasField("path") else None,
+        interventions.from_wire(request.edits, sources),
+        _edges_from_wire(request.edges, sources) if request.HasField("edges") else None,
     )
 
 
@@ -100,19 +113,23 @@ def expected(asked: Differentiation, sizes: dict[str, int]) -> list[Expected]:
     numbers = ["metric"] if asked.path is None else ["metric", "baseline_metric", "delta"]
     found = [Expected(name, ("batch",), sizes, torch.float64) for name in numbers]
     if asked.path is not None:
-        return [*found, Expected("integrated_gradients", ("batch", "pos", "d_model"), sizes, torch.float32)]
+        return [*found, Expected("integrated_gradients", asked.path.dims, sizes, torch.float32)]
+    if asked.edges is not None:
+        return [*found, *(Expected(name, dims, sizes, torch.float32) for name, dims in EDGE_DIMS.items())]
     return [*found, *(Expected(name_of(each), each.dims, sizes, torch.float32) for each in asked.sites)]
 
 
 def answered(tensors: Sequence[torch.Tensor], asked: Differentiation) -> Gradients:
     """The answer of tensors in the order of `expected`."""
     metric, *rest = tensors
+    if asked.edges is not None:
+        return Gradients(metric, (), edges=EdgeScores(*rest))
     return Gradients(metric, tuple(rest)) if asked.path is None else Gradients(metric, (), IntegratedGradients(*rest))
 
 
 def tensors_of(found: Gradients) -> list[torch.Tensor]:
     """The tensors of an answer, in that order."""
-    return [found.metric, *found.sites, *(found.integrated or ())]
+    return [found.metric, *found.sites, *(found.integrated or ()), *(found.edges or ())]
 
 
 def name_of(asked: SiteGradient) -> str:
@@ -130,12 +147,21 @@ def _site_from_wire(message: pb.GradientSite, sources: Sources) -> SiteGradient:
     return SiteGradient(sites.site_from_wire(message.site), form, source, tuple(message.source_rows))
 
 
+def _edges_from_wire(message: pb.GradientEdges, sources: Sources) -> Edges:
+    if message.steps > MOST_STEPS:
+        raise InvalidRequestError(f"edges have 0 to {MOST_STEPS} steps, got {message.steps}")
+    return Edges(sources.run_of(message.run_id), tuple(message.source_rows), message.steps)
+
+
 def _path_from_wire(message: pb.GradientPath, sources: Sources) -> Path:
     given = message.WhichOneof("baseline")
     if given is None or (given == "zero" and not message.zero):
         raise InvalidRequestError("the baseline of a path is absent")
     if not 1 <= message.steps <= MOST_STEPS:
         raise InvalidRequestError(f"a path has 1 to {MOST_STEPS} steps, got {message.steps}")
-    if given == "zero":
-        return Path("zero", message.steps)
-    return Path(message.token_id if given == "token_id" else sources.run_of(message.run_id), message.steps)
+    baseline: Literal["zero"] | int | TransparentLlm = "zero"
+    if given != "zero":
+        baseline = message.token_id if given == "token_id" else sources.run_of(message.run_id)
+    if not message.HasField("site"):
+        return Path(baseline, message.steps)
+    return Path(baseline, message.steps, sites.site_from_wire(message.site))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from transparent_llm.analysis.differentiation import Differentiable, Differentiation, Gradients
 from transparent_llm.analysis.sweep_cells import Sweep, Sweepable, SweepPart, SweepPlan
@@ -148,7 +149,7 @@ class Running(Editable, Keeping, Sweepable, Differentiable, Generating, Transpar
     @standard_numerics()
     def gradients(self, asked: Differentiation) -> Gradients:
         """By one pass there and back; along a path by some."""
-        found = self.differentiated(asked)
+        found = self.differentiated(replace(asked, edits=with_unedited(asked.edits, lambda: self)))
         for _, step in found.steps():
             step()
         return found.result()

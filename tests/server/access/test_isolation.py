@@ -237,6 +237,15 @@ def test_gradients_take_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> 
     request.ClearField("sites")
     request.path.run_id, request.path.steps = alice.run_id, 2
     assert refusal(bob, "Gradients", request)[1] == "RUN_NOT_FOUND"
+    request.ClearField("path")
+    request.edges.run_id = bob.run_id
+    assert bob.call("Gradients", request)
+    request.edges.run_id = alice.run_id
+    assert refusal(bob, "Gradients", request)[1] == "RUN_NOT_FOUND"
+    request = request_for("Gradients", bob.run_id)
+    request.edits.extend(request_for("Sweep", bob.run_id).templates)
+    request.edits[0].patch.run_id = alice.run_id
+    assert refusal(bob, "Gradients", request)[1] == "RUN_NOT_FOUND"
 
 
 def test_a_sweep_takes_nothing_of_anothers_run(owners: tuple[Owner, Owner]) -> None:

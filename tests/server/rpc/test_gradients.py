@@ -15,18 +15,23 @@ from support.servers.owners import BearerTokenFile
 from support.servers.servers import running, tiny
 from support.servers.stub import refusal, run_of, stub
 from transparent_llm import RemoteTransparentLlm
-from transparent_llm.analysis.differentiation import DIRECT, Differentiation, Path, SiteGradient
+from transparent_llm.analysis.differentiation import DIRECT, Differentiation, Edges, Path, SiteGradient
 from transparent_llm.analysis.metrics import Metric, kl, loss, projection
 from transparent_llm.errors import BusyError, InvalidRequestError, NotSupportedError, TooLargeError
 from transparent_llm.interventions import (
+    Intervention,
     attn_out,
+    ffn_out,
+    freeze,
     head,
     key,
     neurons,
+    patch,
     pattern,
     residual_after_attn,
     residual_in,
     residual_out,
+    scale,
     value,
     value_of,
     zero,
@@ -59,6 +64,11 @@ def of_all_forms(source: Any, **more: Any) -> Differentiation:
     return Differentiation(more.pop("metric", Metric((5, 6), (7, 7), pos=1)), tuple(each), **more)
 
 
+def edits_of(source: Any) -> tuple[Intervention, ...]:
+    """That take from another run, from the run of the same input, and from nothing."""
+    return patch(head(0, 1), source), freeze(pattern(0)), scale(residual_after_attn(1), 1.5, rows=[1])
+
+
 def test_remote_gradients_are_local_ones_and_nothing_is_stored() -> None:
     local, of_here = tiny().copy(), tiny().copy()
     local.run_tokens(ROWS)
@@ -75,7 +85,10 @@ def test_remote_gradients_are_local_ones_and_nothing_is_stored() -> None:
                 of_all_forms(of),
                 of_all_forms(of, metric=kl(of), rows=(1,), frozen=DIRECT),
                 of_all_forms(of, metric=projection(residual_out(0), direction), frozen=("norm_scales",), rows=(1, 0)),
+                of_all_forms(of, rows=(1, 0), edits=edits_of(of)),
                 *(Differentiation(loss(), path=Path(baseline, 7)) for baseline in ("zero", 3, of)),
+                *(Differentiation(loss(), path=Path(of, 7, at), edits=edits_of(of)) for at in (head(1), ffn_out(0))),
+                *(Differentiation(loss(), (), (1, 0), edges=Edges(of, (1, 0), steps)) for steps in (0, 2)),
             ]
 
         for there, here in zip(asked(source), asked(of_here), strict=True):
@@ -94,10 +107,11 @@ def test_runs_that_the_server_lost_are_run_again() -> None:
         llm.run_tokens(ROWS)
         source = llm.copy()
         source.run_tokens(OTHER)
-        wanted = llm.gradients(of_all_forms(source))
+        wanted = llm.gradients(of_all_forms(source, edits=edits_of(source)))
         llm.release()
         source.release()
-        assert all(map(torch.equal, llm.gradients(of_all_forms(source)).sites, wanted.sites))
+        found = llm.gradients(of_all_forms(source, edits=edits_of(source)))
+        assert all(map(torch.equal, found.sites, wanted.sites))
 
 
 def test_a_stream_that_broke_begins_anew(service: Any) -> None:
@@ -116,12 +130,15 @@ def test_what_is_too_much_is_refused_with_numbers_before_it_is_computed(monkeypa
         raise AssertionError("it was computed")
 
     monkeypatch.setattr(graph.Graph, "passed", never)
-    monkeypatch.setattr(graph.Graph, "metric_at", never)
+    monkeypatch.setattr(graph.Graph, "measured", never)
     with running(max_gradient_bytes=1000) as server, RemoteTransparentLlm(server.address) as llm:
         llm.run_tokens(ROWS)
         with pytest.raises(TooLargeError, match="the server allows 1000: ask for fewer rows") as raised:
             llm.gradients(ASKED)
         assert int(raised.value.metadata["needed"]) > 100_000
+        edges = Differentiation(Metric(5), edges=Edges(llm))
+        with pytest.raises(TooLargeError, match="the server allows 1000"):
+            llm.gradients(edges)
     with running(max_sweep_positions=131) as server, RemoteTransparentLlm(server.address) as llm:
         llm.run_tokens(ROWS)
         with pytest.raises(TooLargeError, match="compute 132 positions, the server does at most 131"):
@@ -154,9 +171,9 @@ def test_positions_count_for_the_quota(tmp_path: pathlib.Path) -> None:
     [
         (lambda r: r.ClearField("metric"), "a metric, which is absent"),
         (lambda r: setattr(r.metric, "kind", 0), "kind of a metric is absent"),
-        (lambda r: r.ClearField("sites"), "give one of the two"),
+        (lambda r: r.ClearField("sites"), "give one of them"),
         (lambda r: setattr(r.path, "steps", 3), "baseline of a path is absent"),
-        (lambda r: (setattr(r.path, "zero", True), setattr(r.path, "steps", 3)), "give one of the two"),
+        (lambda r: (setattr(r.path, "zero", True), setattr(r.path, "steps", 3)), "give one of them"),
         (lambda r: (setattr(r.path, "zero", True), setattr(r.path, "steps", 1001)), "1 to 1000 steps, got 1001"),
         (lambda r: setattr(r.sites[0], "form", 0), "form of a gradient is absent"),
         (lambda r: setattr(r.sites[0], "form", 3), "needs a source"),
@@ -166,6 +183,9 @@ def test_positions_count_for_the_quota(tmp_path: pathlib.Path) -> None:
         (lambda r: setattr(r.sites[0].site, "kind", 9), "there is no gradient by"),
         (lambda r: r.frozen.append(9), "a frozen part that this server does not know: 9"),
         (lambda r: r.frozen.extend([1, 1]), "names a part twice"),
+        (lambda r: r.edits.add(), "of an edit is absent"),
+        (lambda r: r.path.site.SetInParent(), "baseline of a path is absent"),
+        (lambda r: setattr(r.edges, "steps", 1001), "0 to 1000 steps, got 1001"),
         (lambda r: r.rows.append(7), "row 7 is out of range"),
         (lambda r: r.rows.extend([1, 1]), "names one twice"),
         (lambda r: setattr(r.options, "dtype", tensor_pb2.DTYPE_F16), "must be absent"),

@@ -81,7 +81,8 @@ type TransparentLlmServiceClient interface {
 	// in an earlier layer, and where a product is 0. Slices of layers save their work.
 	CompositionScores(ctx context.Context, in *CompositionScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_CompositionScoresClient, error)
 	// How much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the eigenvalues e of
-	// W_E W_V W_O W_U; 1: all are positive. NaN where all are 0.
+	// W_E W_V W_O W_U; 1: all are positive. NaN where all are 0. Of the QK circuit, how much it attends to tokens that are the
+	// same as its own: over the eigenvalues of W_E W_Q W_K^T W_E^T.
 	CopyingScores(ctx context.Context, in *CopyingScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_CopyingScoresClient, error)
 	// The logit lens: what the residual stream of a row at one place of the model says of the next token, at some positions.
 	// Probabilities are exp(logit - logsumexp); entropy and kl, which is KL(model's output || lens), are in nats.
@@ -1446,7 +1447,8 @@ type TransparentLlmServiceServer interface {
 	// in an earlier layer, and where a product is 0. Slices of layers save their work.
 	CompositionScores(*CompositionScoresRequest, TransparentLlmService_CompositionScoresServer) error
 	// How much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the eigenvalues e of
-	// W_E W_V W_O W_U; 1: all are positive. NaN where all are 0.
+	// W_E W_V W_O W_U; 1: all are positive. NaN where all are 0. Of the QK circuit, how much it attends to tokens that are the
+	// same as its own: over the eigenvalues of W_E W_Q W_K^T W_E^T.
 	CopyingScores(*CopyingScoresRequest, TransparentLlmService_CopyingScoresServer) error
 	// The logit lens: what the residual stream of a row at one place of the model says of the next token, at some positions.
 	// Probabilities are exp(logit - logsumexp); entropy and kl, which is KL(model's output || lens), are in nats.

@@ -17,7 +17,7 @@ from . import sweeps_pb2 as transparent__llm_dot_v1_dot_sweeps__pb2
 from . import tensor_pb2 as transparent__llm_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"transparent_llm/v1/gradients.proto\x12\x12transparent_llm.v1\x1a&transparent_llm/v1/interventions.proto\x1a\x1ftransparent_llm/v1/sweeps.proto\x1a\x1ftransparent_llm/v1/tensor.proto\"\x8b\x01\n\x0cGradientSite\x12&\n\x04site\x18\x01 \x01(\x0b\x32\x18.transparent_llm.v1.Site\x12.\n\x04\x66orm\x18\x02 \x01(\x0e\x32 .transparent_llm.v1.GradientForm\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x13\n\x0bsource_rows\x18\x04 \x03(\x11\"_\n\x0cGradientPath\x12\x0e\n\x04zero\x18\x01 \x01(\x08H\x00\x12\x12\n\x08token_id\x18\x02 \x01(\x11H\x00\x12\x10\n\x06run_id\x18\x03 \x01(\tH\x00\x12\r\n\x05steps\x18\x04 \x01(\rB\n\n\x08\x62\x61seline\"\xa6\x02\n\x10GradientsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x03(\x11\x12/\n\x06metric\x18\x03 \x01(\x0b\x32\x1f.transparent_llm.v1.SweepMetric\x12/\n\x05sites\x18\x04 \x03(\x0b\x32 .transparent_llm.v1.GradientSite\x12.\n\x06\x66rozen\x18\x05 \x03(\x0e\x32\x1e.transparent_llm.v1.FrozenPart\x12.\n\x04path\x18\x06 \x01(\x0b\x32 .transparent_llm.v1.GradientPath\x12\x32\n\x07options\x18\x07 \x01(\x0b\x32!.transparent_llm.v1.TensorOptions*\xa9\x01\n\x0cGradientForm\x12\x1d\n\x19GRADIENT_FORM_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRADIENT_FORM_GRADIENT\x10\x01\x12\"\n\x1eGRADIENT_FORM_TIMES_ACTIVATION\x10\x02\x12\"\n\x1eGRADIENT_FORM_TIMES_DIFFERENCE\x10\x03\x12\x16\n\x12GRADIENT_FORM_NORM\x10\x04*\x94\x01\n\nFrozenPart\x12\x1b\n\x17\x46ROZEN_PART_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46ROZEN_PART_PATTERNS\x10\x01\x12\x1b\n\x17\x46ROZEN_PART_NORM_SCALES\x10\x02\x12\x19\n\x15\x46ROZEN_PART_ATTENTION\x10\x03\x12\x17\n\x13\x46ROZEN_PART_NEURONS\x10\x04\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"transparent_llm/v1/gradients.proto\x12\x12transparent_llm.v1\x1a&transparent_llm/v1/interventions.proto\x1a\x1ftransparent_llm/v1/sweeps.proto\x1a\x1ftransparent_llm/v1/tensor.proto\"\x8b\x01\n\x0cGradientSite\x12&\n\x04site\x18\x01 \x01(\x0b\x32\x18.transparent_llm.v1.Site\x12.\n\x04\x66orm\x18\x02 \x01(\x0e\x32 .transparent_llm.v1.GradientForm\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x13\n\x0bsource_rows\x18\x04 \x03(\x11\"\x87\x01\n\x0cGradientPath\x12\x0e\n\x04zero\x18\x01 \x01(\x08H\x00\x12\x12\n\x08token_id\x18\x02 \x01(\x11H\x00\x12\x10\n\x06run_id\x18\x03 \x01(\tH\x00\x12\r\n\x05steps\x18\x04 \x01(\r\x12&\n\x04site\x18\x05 \x01(\x0b\x32\x18.transparent_llm.v1.SiteB\n\n\x08\x62\x61seline\"C\n\rGradientEdges\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bsource_rows\x18\x02 \x03(\x11\x12\r\n\x05steps\x18\x03 \x01(\r\"\x89\x03\n\x10GradientsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x03(\x11\x12/\n\x06metric\x18\x03 \x01(\x0b\x32\x1f.transparent_llm.v1.SweepMetric\x12/\n\x05sites\x18\x04 \x03(\x0b\x32 .transparent_llm.v1.GradientSite\x12.\n\x06\x66rozen\x18\x05 \x03(\x0e\x32\x1e.transparent_llm.v1.FrozenPart\x12.\n\x04path\x18\x06 \x01(\x0b\x32 .transparent_llm.v1.GradientPath\x12\x32\n\x07options\x18\x07 \x01(\x0b\x32!.transparent_llm.v1.TensorOptions\x12/\n\x05\x65\x64its\x18\x08 \x03(\x0b\x32 .transparent_llm.v1.Intervention\x12\x30\n\x05\x65\x64ges\x18\t \x01(\x0b\x32!.transparent_llm.v1.GradientEdges*\xa9\x01\n\x0cGradientForm\x12\x1d\n\x19GRADIENT_FORM_UNSPECIFIED\x10\x00\x12\x1a\n\x16GRADIENT_FORM_GRADIENT\x10\x01\x12\"\n\x1eGRADIENT_FORM_TIMES_ACTIVATION\x10\x02\x12\"\n\x1eGRADIENT_FORM_TIMES_DIFFERENCE\x10\x03\x12\x16\n\x12GRADIENT_FORM_NORM\x10\x04*\x94\x01\n\nFrozenPart\x12\x1b\n\x17\x46ROZEN_PART_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46ROZEN_PART_PATTERNS\x10\x01\x12\x1b\n\x17\x46ROZEN_PART_NORM_SCALES\x10\x02\x12\x19\n\x15\x46ROZEN_PART_ATTENTION\x10\x03\x12\x17\n\x13\x46ROZEN_PART_NEURONS\x10\x04\x42h\n\x15\x64\x65v.transparentllm.v1P\x01Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\xaa\x02\x11TransparentLlm.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,14 +25,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'transparent_llm.v1.gradient
 if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['DESCRIPTOR']._options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025dev.transparentllm.v1P\001Z9transparentllm.dev/go/transparent_llm/v1;transparentllmv1\252\002\021TransparentLlm.V1'
-  _globals['_GRADIENTFORM']._serialized_start=701
-  _globals['_GRADIENTFORM']._serialized_end=870
-  _globals['_FROZENPART']._serialized_start=873
-  _globals['_FROZENPART']._serialized_end=1021
+  _globals['_GRADIENTFORM']._serialized_start=910
+  _globals['_GRADIENTFORM']._serialized_end=1079
+  _globals['_FROZENPART']._serialized_start=1082
+  _globals['_FROZENPART']._serialized_end=1230
   _globals['_GRADIENTSITE']._serialized_start=165
   _globals['_GRADIENTSITE']._serialized_end=304
-  _globals['_GRADIENTPATH']._serialized_start=306
-  _globals['_GRADIENTPATH']._serialized_end=401
-  _globals['_GRADIENTSREQUEST']._serialized_start=404
-  _globals['_GRADIENTSREQUEST']._serialized_end=698
+  _globals['_GRADIENTPATH']._serialized_start=307
+  _globals['_GRADIENTPATH']._serialized_end=442
+  _globals['_GRADIENTEDGES']._serialized_start=444
+  _globals['_GRADIENTEDGES']._serialized_end=511
+  _globals['_GRADIENTSREQUEST']._serialized_start=514
+  _globals['_GRADIENTSREQUEST']._serialized_end=907
 # @@protoc_insertion_point(module_scope)

@@ -48,19 +48,31 @@ class GradientSite(_message.Message):
     def __init__(self, site: _Optional[_Union[_interventions_pb2.Site, _Mapping]] = ..., form: _Optional[_Union[GradientForm, str]] = ..., run_id: _Optional[str] = ..., source_rows: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GradientPath(_message.Message):
-    __slots__ = ("zero", "token_id", "run_id", "steps")
+    __slots__ = ("zero", "token_id", "run_id", "steps", "site")
     ZERO_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     zero: bool
     token_id: int
     run_id: str
     steps: int
-    def __init__(self, zero: bool = ..., token_id: _Optional[int] = ..., run_id: _Optional[str] = ..., steps: _Optional[int] = ...) -> None: ...
+    site: _interventions_pb2.Site
+    def __init__(self, zero: bool = ..., token_id: _Optional[int] = ..., run_id: _Optional[str] = ..., steps: _Optional[int] = ..., site: _Optional[_Union[_interventions_pb2.Site, _Mapping]] = ...) -> None: ...
+
+class GradientEdges(_message.Message):
+    __slots__ = ("run_id", "source_rows", "steps")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    source_rows: _containers.RepeatedScalarFieldContainer[int]
+    steps: int
+    def __init__(self, run_id: _Optional[str] = ..., source_rows: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class GradientsRequest(_message.Message):
-    __slots__ = ("run_id", "rows", "metric", "sites", "frozen", "path", "options")
+    __slots__ = ("run_id", "rows", "metric", "sites", "frozen", "path", "options", "edits", "edges")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +80,8 @@ class GradientsRequest(_message.Message):
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     rows: _containers.RepeatedScalarFieldContainer[int]
     metric: _sweeps_pb2.SweepMetric
@@ -75,4 +89,6 @@ class GradientsRequest(_message.Message):
     frozen: _containers.RepeatedScalarFieldContainer[FrozenPart]
     path: GradientPath
     options: _tensor_pb2.TensorOptions
-    def __init__(self, run_id: _Optional[str] = ..., rows: _Optional[_Iterable[int]] = ..., metric: _Optional[_Union[_sweeps_pb2.SweepMetric, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[GradientSite, _Mapping]]] = ..., frozen: _Optional[_Iterable[_Union[FrozenPart, str]]] = ..., path: _Optional[_Union[GradientPath, _Mapping]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+    edits: _containers.RepeatedCompositeFieldContainer[_interventions_pb2.Intervention]
+    edges: GradientEdges
+    def __init__(self, run_id: _Optional[str] = ..., rows: _Optional[_Iterable[int]] = ..., metric: _Optional[_Union[_sweeps_pb2.SweepMetric, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[GradientSite, _Mapping]]] = ..., frozen: _Optional[_Iterable[_Union[FrozenPart, str]]] = ..., path: _Optional[_Union[GradientPath, _Mapping]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ..., edits: _Optional[_Iterable[_Union[_interventions_pb2.Intervention, _Mapping]]] = ..., edges: _Optional[_Union[GradientEdges, _Mapping]] = ...) -> None: ...

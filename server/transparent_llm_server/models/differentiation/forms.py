@@ -53,7 +53,7 @@ class Told:
             )
         told = cls(model, rows, SiteGradient(site, asked.form, asked.source, asked.source_rows), sources)
         if asked.source is not None:
-            told._source_rows()
+            told.of_other()
         return told
 
     @property
@@ -81,7 +81,7 @@ class Told:
             NotSupportedError: a gradient is not finite.
         """
         gradient = wide(self._shaped(passed.gradients[self.passing]))
-        gradient = torch.where(self._is_seen(gradient, passed), gradient, 0.0)
+        gradient = torch.where(self._is_seen(gradient), gradient, 0.0)
         if not bool(gradient.isfinite().all()):
             raise NotSupportedError(
                 f"the gradient by {self.asked.site} is not finite in {self.model.dtype}: load the model in float32 or "
@@ -105,7 +105,8 @@ class Told:
         """What stands there."""
         site = self.asked.site
         if site.kind is SiteKind.RESIDUAL_AFTER_ATTN:
-            return self.rows.of_run(self.rows.values.residual_after_attn(site.layer).tensor())
+            before, added = passed.kept[Passing(site.layer, "residual_in")], passed.points[self.passing]
+            return self._shaped(before.reshape(added.shape) + added)
         if site.kind is SiteKind.PATTERN:
             return self._shaped(passed.kept[self.passing])
         return self._shaped(passed.points[self.passing])
@@ -129,15 +130,18 @@ class Told:
             return by_head if site.head is None else by_head[:, :, site.head]
         return tensor if site.neurons is None else tensor[:, :, list(site.neurons)]
 
-    def _is_seen(self, gradient: torch.Tensor, passed: Passed) -> torch.Tensor:
+    def _is_seen(self, gradient: torch.Tensor) -> torch.Tensor:
         """Where there is no padding, and nothing that a query may not see."""
         mask = self.rows.mask.to(gradient.device)
         if self.asked.site.kind is not SiteKind.PATTERN:
             return mask.reshape(*mask.shape, *[1] * (gradient.ndim - 2))
-        both = mask[:, :, None] & mask[:, None, :]
-        return (both if gradient.ndim == 3 else both[:, None]) & (self._activation(passed) != 0)
+        both, n_pos = mask[:, :, None] & mask[:, None, :], self.rows.tokens.shape[1]
+        unedited = self.rows.values.capture.layers[self.asked.site.layer].pattern
+        assert unedited is not None  # the site was checked
+        seen = self.rows.of_run(unedited.transpose(1, 2))[..., :n_pos].transpose(1, 2).to(gradient.device) != 0
+        return both & seen[:, self.asked.site.head] if gradient.ndim == 3 else both[:, None] & seen
 
-    def _source_rows(self) -> tuple[RunValues, list[int]]:
+    def of_other(self) -> tuple[RunValues, list[int]]:
         """The other run, and which of its rows."""
         asked = self.asked
         assert asked.source is not None  # it is of a difference
@@ -154,7 +158,7 @@ class Told:
 
     def _of_source(self) -> torch.Tensor:
         """What the other run has there, in the shape of the gradient."""
-        values, rows = self._source_rows()
+        values, rows = self.of_other()
         site, needed = self.asked.site, self.rows.mask.sum(dim=1).tolist()
         places = [(n, pos) for n, length in enumerate(needed) for pos in range(length)]
         at = [n for n, _ in places], [pos for _, pos in places]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,12 @@ from transparent_llm_server.models.forward.layer import Layer
 from transparent_llm_server.models.forward.taps import Rewrite
 from transparent_llm_server.models.forward.taps import Site as Passing
 from transparent_llm_server.models.interventions.frozen_norm import FrozenNorm
-from transparent_llm_server.models.interventions.sites import mixed
 
 _Kept = dict[Any, torch.Tensor]
 
 _FIELDS = {
     SiteKind.RESIDUAL_IN: "residual_in",
-    SiteKind.RESIDUAL_AFTER_ATTN: "attn_out",  # which is added to it, and read by nothing else
+    SiteKind.RESIDUAL_AFTER_ATTN: "attn_added",  # to the stream before, and read by nothing else
     SiteKind.RESIDUAL_OUT: "residual_out",
     SiteKind.ATTN_OUT: "attn_out",
     SiteKind.FFN_OUT: "ffn_out",
@@ -50,7 +49,7 @@ class Probes:
         frozen: What is a constant.
         start: The layer that the graph begins with.
         batch_pos: Rows and positions of the pass.
-        entering: The stream that enters that layer instead of the pass's own.
+        put: Tensors that stand in the places of the pass's own.
 
     Raises:
         NotSupportedError: the model has something that cannot be frozen.
@@ -63,10 +62,10 @@ class Probes:
         frozen: Collection[Frozen],
         start: int,
         batch_pos: Sequence[int],
-        entering: torch.Tensor | None = None,
+        put: Mapping[Passing, torch.Tensor] | None = None,
     ) -> None:
         self._model, self._wanted, self._frozen = model, frozenset(wanted), frozen
-        self._start, self._batch_pos, self._entering = start, (batch_pos[0], batch_pos[1]), entering
+        self._start, self._batch_pos, self._put = start, (batch_pos[0], batch_pos[1]), put or {}
         self.points: dict[Passing, torch.Tensor] = {}
         """Of the tensors that have passed, what is differentiated by; of a pattern, what is added to it."""
 
@@ -77,11 +76,11 @@ class Probes:
         return range(self._start, len(self._model.layers))
 
     def rewrites(self) -> dict[Passing, Rewrite]:
-        """Of the tensors that pass."""
+        """Of the tensors that pass, after their edits."""
         entries = {Passing(layer, "residual_in") for layer in self._layers}  # where it may stop on the way back
         found: dict[Passing, Rewrite] = {}
         for passing in entries | self._wanted | self._constants:
-            rewrite = self._attended if passing.field == "pattern" else self._passed
+            rewrite = self._with_more if passing.field == "pattern" else self._passed
             found[passing] = partial(rewrite, passing)
         if "norm_scales" in self._frozen:
             for i in self._layers:
@@ -101,26 +100,23 @@ class Probes:
     def _passed(self, passing: Passing, tensor: torch.Tensor, kept: _Kept) -> torch.Tensor:
         """The same numbers, of which a copy goes on, as some models write to what they are given."""
         begins = passing == Passing(self._start, "residual_in")
-        if begins and self._entering is not None:
-            tensor = self._entering.reshape(tensor.shape).to(tensor)
+        put = self._put.get(passing)
+        tensor = tensor if put is None else put.reshape(tensor.shape).to(tensor)
         if passing in self._constants or begins:
             tensor = tensor.detach()
         if passing in self._wanted or begins:
             point = tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
             self.points[passing] = point
-            tensor = kept[passing] = point.clone()
+            tensor = point.clone()
         if passing.field == "residual_in" and tensor.requires_grad:
             tensor.register_hook(_looked_whether_to_go_on)  # type: ignore[no-untyped-call]
+        kept[passing] = tensor
         return tensor
 
-    def _attended(self, passing: Passing, pattern: torch.Tensor, kept: _Kept) -> torch.Tensor:
-        """What attention gives more by what is added to its pattern, which is nothing."""
-        layer = self._model.layers[passing.layer]
+    def _with_more(self, passing: Passing, pattern: torch.Tensor, kept: _Kept) -> torch.Tensor:  # noqa: ARG002
+        """A pattern, and what is added to it, which is nothing."""
         self.points[passing] = more = torch.zeros_like(pattern).requires_grad_()
-        value = layer.shaped("value", kept[Passing(passing.layer, "value")], self._batch_pos).detach()
-        z = mixed(more.to(value.dtype), value).flatten(2)
-        project = layer.output_projection
-        return project(z) - project(torch.zeros_like(z))
+        return pattern + more
 
     def _constants_of(self, index: int, layer: Layer) -> Iterator[Passing]:
         if layer.has_heads:

@@ -41,8 +41,8 @@ class Edit:
         y = self.function(wide(x)).to(x.dtype)
         if self.site.kind is SiteKind.PATTERN:
             y = torch.where(x == 0, x, y)  # what a query may not see
-        self.effect = _effect(self.edit, x, y)
-        if not self.effect.changed:
+        self.effect = _effect(self.edit, x.detach(), y.detach())
+        if not (self.effect.changed or x.requires_grad):  # the same number may have another derivative
             return tensor
         if units is not None:
             before = before.index_copy(1, units, y)
@@ -71,6 +71,19 @@ class Edit:
         widened = (n_pos, all_pos) if self.site.kind is SiteKind.PATTERN else (1, 1)
         function = partial(_of_some, self.function, chosen, len(whole.rows), widened)
         return Edit(self.edit, self.site, selected, function)
+
+    def repeated(self, n_copies: int, n_rows: int) -> Edit:
+        """The same edit of so many copies of the rows, one after the other."""
+        if n_copies == 1 or not self.selected.rows:
+            return self
+        whole, copies = self.selected, range(n_copies)
+        rows = tuple(copy * n_rows + row for copy in copies for row in whole.rows)
+        selected = Selection(rows, whole.positions * n_copies, whole.nth_row * n_copies, whole.nth_position * n_copies)
+        return Edit(self.edit, self.site, selected, partial(_of_copies, self.function, n_copies))
+
+
+def _of_copies(function: Function, n_copies: int, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([function(part) for part in x.chunk(n_copies)])
 
 
 def _of_some(

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file transparent_llm/v1/circuits.proto.
  */
 export const file_transparent_llm_v1_circuits: GenFile = /*@__PURE__*/
-  fileDesc("CiF0cmFuc3BhcmVudF9sbG0vdjEvY2lyY3VpdHMucHJvdG8SEnRyYW5zcGFyZW50X2xsbS52MSLAAQoSSGVhZFdlaWdodHNSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEh8KBWxheWVyGAIgASgFQguiuxgHCgVsYXllckgAiAEBEh0KBGhlYWQYAyABKAVCCqK7GAYKBGhlYWRIAYgBARIUCgxtb2RlbF9kaWdlc3QYBCABKAkSMgoHb3B0aW9ucxgPIAEoCzIhLnRyYW5zcGFyZW50X2xsbS52MS5UZW5zb3JPcHRpb25zQggKBl9sYXllckIHCgVfaGVhZCKsAQoYQ29tcG9zaXRpb25TY29yZXNSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEjcKBGtpbmQYAiABKA4yIy50cmFuc3BhcmVudF9sbG0udjEuQ29tcG9zaXRpb25LaW5kQgSquxgAEhQKDG1vZGVsX2RpZ2VzdBgDIAEoCRIyCgdvcHRpb25zGA8gASgLMiEudHJhbnNwYXJlbnRfbGxtLnYxLlRlbnNvck9wdGlvbnMibwoUQ29weWluZ1Njb3Jlc1JlcXVlc3QSDQoFbW9kZWwYASABKAkSFAoMbW9kZWxfZGlnZXN0GAIgASgJEjIKB29wdGlvbnMYDyABKAsyIS50cmFuc3BhcmVudF9sbG0udjEuVGVuc29yT3B0aW9ucyp7Cg9Db21wb3NpdGlvbktpbmQSIAocQ09NUE9TSVRJT05fS0lORF9VTlNQRUNJRklFRBAAEhYKEkNPTVBPU0lUSU9OX0tJTkRfURABEhYKEkNPTVBPU0lUSU9OX0tJTkRfSxACEhYKEkNPTVBPU0lUSU9OX0tJTkRfVhADQmgKFWRldi50cmFuc3BhcmVudGxsbS52MVABWjl0cmFuc3BhcmVudGxsbS5kZXYvZ28vdHJhbnNwYXJlbnRfbGxtL3YxO3RyYW5zcGFyZW50bGxtdjGqAhFUcmFuc3BhcmVudExsbS5WMWIGcHJvdG8z", [file_transparent_llm_v1_method, file_transparent_llm_v1_tensor]);
+  fileDesc("CiF0cmFuc3BhcmVudF9sbG0vdjEvY2lyY3VpdHMucHJvdG8SEnRyYW5zcGFyZW50X2xsbS52MSLAAQoSSGVhZFdlaWdodHNSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEh8KBWxheWVyGAIgASgFQguiuxgHCgVsYXllckgAiAEBEh0KBGhlYWQYAyABKAVCCqK7GAYKBGhlYWRIAYgBARIUCgxtb2RlbF9kaWdlc3QYBCABKAkSMgoHb3B0aW9ucxgPIAEoCzIhLnRyYW5zcGFyZW50X2xsbS52MS5UZW5zb3JPcHRpb25zQggKBl9sYXllckIHCgVfaGVhZCKsAQoYQ29tcG9zaXRpb25TY29yZXNSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEjcKBGtpbmQYAiABKA4yIy50cmFuc3BhcmVudF9sbG0udjEuQ29tcG9zaXRpb25LaW5kQgSquxgAEhQKDG1vZGVsX2RpZ2VzdBgDIAEoCRIyCgdvcHRpb25zGA8gASgLMiEudHJhbnNwYXJlbnRfbGxtLnYxLlRlbnNvck9wdGlvbnMipwEKFENvcHlpbmdTY29yZXNSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEhQKDG1vZGVsX2RpZ2VzdBgCIAEoCRI2CgdjaXJjdWl0GAMgASgOMh8udHJhbnNwYXJlbnRfbGxtLnYxLkhlYWRDaXJjdWl0QgSquxgAEjIKB29wdGlvbnMYDyABKAsyIS50cmFuc3BhcmVudF9sbG0udjEuVGVuc29yT3B0aW9ucyp7Cg9Db21wb3NpdGlvbktpbmQSIAocQ09NUE9TSVRJT05fS0lORF9VTlNQRUNJRklFRBAAEhYKEkNPTVBPU0lUSU9OX0tJTkRfURABEhYKEkNPTVBPU0lUSU9OX0tJTkRfSxACEhYKEkNPTVBPU0lUSU9OX0tJTkRfVhADKlUKC0hlYWRDaXJjdWl0EhwKGEhFQURfQ0lSQ1VJVF9VTlNQRUNJRklFRBAAEhMKD0hFQURfQ0lSQ1VJVF9PVhABEhMKD0hFQURfQ0lSQ1VJVF9RSxACQmgKFWRldi50cmFuc3BhcmVudGxsbS52MVABWjl0cmFuc3BhcmVudGxsbS5kZXYvZ28vdHJhbnNwYXJlbnRfbGxtL3YxO3RyYW5zcGFyZW50bGxtdjGqAhFUcmFuc3BhcmVudExsbS5WMWIGcHJvdG8z", [file_transparent_llm_v1_method, file_transparent_llm_v1_tensor]);
 
 /**
  * @generated from message transparent_llm.v1.HeadWeightsRequest
@@ -119,6 +119,13 @@ export type CopyingScoresRequest = Message<"transparent_llm.v1.CopyingScoresRequ
   modelDigest: string;
 
   /**
+   * Not set: OV. QK only where ServerInfo.features has `matching_scores`; older servers answer OV.
+   *
+   * @generated from field: transparent_llm.v1.HeadCircuit circuit = 3;
+   */
+  circuit: HeadCircuit;
+
+  /**
    * @generated from field: transparent_llm.v1.TensorOptions options = 15;
    */
   options?: TensorOptions | undefined;
@@ -169,4 +176,36 @@ export enum CompositionKind {
  */
 export const CompositionKindSchema: GenEnum<CompositionKind> = /*@__PURE__*/
   enumDesc(file_transparent_llm_v1_circuits, 0);
+
+/**
+ * Which of a head's two circuits.
+ *
+ * @generated from enum transparent_llm.v1.HeadCircuit
+ */
+export enum HeadCircuit {
+  /**
+   * @generated from enum value: HEAD_CIRCUIT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * What it writes of what it attends to: W_V W_O.
+   *
+   * @generated from enum value: HEAD_CIRCUIT_OV = 1;
+   */
+  OV = 1,
+
+  /**
+   * What it attends to: W_Q W_K^T.
+   *
+   * @generated from enum value: HEAD_CIRCUIT_QK = 2;
+   */
+  QK = 2,
+}
+
+/**
+ * Describes the enum transparent_llm.v1.HeadCircuit.
+ */
+export const HeadCircuitSchema: GenEnum<HeadCircuit> = /*@__PURE__*/
+  enumDesc(file_transparent_llm_v1_circuits, 1);
 

@@ -7,7 +7,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Site } from "./interventions_pb.js";
+import type { Intervention, Site } from "./interventions_pb.js";
 import { file_transparent_llm_v1_interventions } from "./interventions_pb.js";
 import type { SweepMetric } from "./sweeps_pb.js";
 import { file_transparent_llm_v1_sweeps } from "./sweeps_pb.js";
@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file transparent_llm/v1/gradients.proto.
  */
 export const file_transparent_llm_v1_gradients: GenFile = /*@__PURE__*/
-  fileDesc("CiJ0cmFuc3BhcmVudF9sbG0vdjEvZ3JhZGllbnRzLnByb3RvEhJ0cmFuc3BhcmVudF9sbG0udjEiiwEKDEdyYWRpZW50U2l0ZRImCgRzaXRlGAEgASgLMhgudHJhbnNwYXJlbnRfbGxtLnYxLlNpdGUSLgoEZm9ybRgCIAEoDjIgLnRyYW5zcGFyZW50X2xsbS52MS5HcmFkaWVudEZvcm0SDgoGcnVuX2lkGAMgASgJEhMKC3NvdXJjZV9yb3dzGAQgAygRIl8KDEdyYWRpZW50UGF0aBIOCgR6ZXJvGAEgASgISAASEgoIdG9rZW5faWQYAiABKBFIABIQCgZydW5faWQYAyABKAlIABINCgVzdGVwcxgEIAEoDUIKCghiYXNlbGluZSKmAgoQR3JhZGllbnRzUmVxdWVzdBIOCgZydW5faWQYASABKAkSDAoEcm93cxgCIAMoERIvCgZtZXRyaWMYAyABKAsyHy50cmFuc3BhcmVudF9sbG0udjEuU3dlZXBNZXRyaWMSLwoFc2l0ZXMYBCADKAsyIC50cmFuc3BhcmVudF9sbG0udjEuR3JhZGllbnRTaXRlEi4KBmZyb3plbhgFIAMoDjIeLnRyYW5zcGFyZW50X2xsbS52MS5Gcm96ZW5QYXJ0Ei4KBHBhdGgYBiABKAsyIC50cmFuc3BhcmVudF9sbG0udjEuR3JhZGllbnRQYXRoEjIKB29wdGlvbnMYByABKAsyIS50cmFuc3BhcmVudF9sbG0udjEuVGVuc29yT3B0aW9ucyqpAQoMR3JhZGllbnRGb3JtEh0KGUdSQURJRU5UX0ZPUk1fVU5TUEVDSUZJRUQQABIaChZHUkFESUVOVF9GT1JNX0dSQURJRU5UEAESIgoeR1JBRElFTlRfRk9STV9USU1FU19BQ1RJVkFUSU9OEAISIgoeR1JBRElFTlRfRk9STV9USU1FU19ESUZGRVJFTkNFEAMSFgoSR1JBRElFTlRfRk9STV9OT1JNEAQqlAEKCkZyb3plblBhcnQSGwoXRlJPWkVOX1BBUlRfVU5TUEVDSUZJRUQQABIYChRGUk9aRU5fUEFSVF9QQVRURVJOUxABEhsKF0ZST1pFTl9QQVJUX05PUk1fU0NBTEVTEAISGQoVRlJPWkVOX1BBUlRfQVRURU5USU9OEAMSFwoTRlJPWkVOX1BBUlRfTkVVUk9OUxAEQmgKFWRldi50cmFuc3BhcmVudGxsbS52MVABWjl0cmFuc3BhcmVudGxsbS5kZXYvZ28vdHJhbnNwYXJlbnRfbGxtL3YxO3RyYW5zcGFyZW50bGxtdjGqAhFUcmFuc3BhcmVudExsbS5WMWIGcHJvdG8z", [file_transparent_llm_v1_interventions, file_transparent_llm_v1_sweeps, file_transparent_llm_v1_tensor]);
+  fileDesc("CiJ0cmFuc3BhcmVudF9sbG0vdjEvZ3JhZGllbnRzLnByb3RvEhJ0cmFuc3BhcmVudF9sbG0udjEiiwEKDEdyYWRpZW50U2l0ZRImCgRzaXRlGAEgASgLMhgudHJhbnNwYXJlbnRfbGxtLnYxLlNpdGUSLgoEZm9ybRgCIAEoDjIgLnRyYW5zcGFyZW50X2xsbS52MS5HcmFkaWVudEZvcm0SDgoGcnVuX2lkGAMgASgJEhMKC3NvdXJjZV9yb3dzGAQgAygRIocBCgxHcmFkaWVudFBhdGgSDgoEemVybxgBIAEoCEgAEhIKCHRva2VuX2lkGAIgASgRSAASEAoGcnVuX2lkGAMgASgJSAASDQoFc3RlcHMYBCABKA0SJgoEc2l0ZRgFIAEoCzIYLnRyYW5zcGFyZW50X2xsbS52MS5TaXRlQgoKCGJhc2VsaW5lIkMKDUdyYWRpZW50RWRnZXMSDgoGcnVuX2lkGAEgASgJEhMKC3NvdXJjZV9yb3dzGAIgAygREg0KBXN0ZXBzGAMgASgNIokDChBHcmFkaWVudHNSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIMCgRyb3dzGAIgAygREi8KBm1ldHJpYxgDIAEoCzIfLnRyYW5zcGFyZW50X2xsbS52MS5Td2VlcE1ldHJpYxIvCgVzaXRlcxgEIAMoCzIgLnRyYW5zcGFyZW50X2xsbS52MS5HcmFkaWVudFNpdGUSLgoGZnJvemVuGAUgAygOMh4udHJhbnNwYXJlbnRfbGxtLnYxLkZyb3plblBhcnQSLgoEcGF0aBgGIAEoCzIgLnRyYW5zcGFyZW50X2xsbS52MS5HcmFkaWVudFBhdGgSMgoHb3B0aW9ucxgHIAEoCzIhLnRyYW5zcGFyZW50X2xsbS52MS5UZW5zb3JPcHRpb25zEi8KBWVkaXRzGAggAygLMiAudHJhbnNwYXJlbnRfbGxtLnYxLkludGVydmVudGlvbhIwCgVlZGdlcxgJIAEoCzIhLnRyYW5zcGFyZW50X2xsbS52MS5HcmFkaWVudEVkZ2VzKqkBCgxHcmFkaWVudEZvcm0SHQoZR1JBRElFTlRfRk9STV9VTlNQRUNJRklFRBAAEhoKFkdSQURJRU5UX0ZPUk1fR1JBRElFTlQQARIiCh5HUkFESUVOVF9GT1JNX1RJTUVTX0FDVElWQVRJT04QAhIiCh5HUkFESUVOVF9GT1JNX1RJTUVTX0RJRkZFUkVOQ0UQAxIWChJHUkFESUVOVF9GT1JNX05PUk0QBCqUAQoKRnJvemVuUGFydBIbChdGUk9aRU5fUEFSVF9VTlNQRUNJRklFRBAAEhgKFEZST1pFTl9QQVJUX1BBVFRFUk5TEAESGwoXRlJPWkVOX1BBUlRfTk9STV9TQ0FMRVMQAhIZChVGUk9aRU5fUEFSVF9BVFRFTlRJT04QAxIXChNGUk9aRU5fUEFSVF9ORVVST05TEARCaAoVZGV2LnRyYW5zcGFyZW50bGxtLnYxUAFaOXRyYW5zcGFyZW50bGxtLmRldi9nby90cmFuc3BhcmVudF9sbG0vdjE7dHJhbnNwYXJlbnRsbG12MaoCEVRyYW5zcGFyZW50TGxtLlYxYgZwcm90bzM", [file_transparent_llm_v1_interventions, file_transparent_llm_v1_sweeps, file_transparent_llm_v1_tensor]);
 
 /**
  * A tensor that is differentiated by.
@@ -62,7 +62,7 @@ export const GradientSiteSchema: GenMessage<GradientSite> = /*@__PURE__*/
   messageDesc(file_transparent_llm_v1_gradients, 0);
 
 /**
- * The straight way from a baseline to the embedding of the run, at RESIDUAL_IN of layer 0, positions included.
+ * The straight way from a baseline to what the run has at a site, after the edits there.
  *
  * @generated from message transparent_llm.v1.GradientPath
  */
@@ -72,7 +72,7 @@ export type GradientPath = Message<"transparent_llm.v1.GradientPath"> & {
    */
   baseline: {
     /**
-     * Always true: a stream of zeros.
+     * Always true: zeros.
      *
      * @generated from field: bool zero = 1;
      */
@@ -80,7 +80,7 @@ export type GradientPath = Message<"transparent_llm.v1.GradientPath"> & {
     case: "zero";
   } | {
     /**
-     * The embedding of this token, at all positions.
+     * What the model has there, without edits, where this token stands at all positions.
      *
      * @generated from field: sint32 token_id = 2;
      */
@@ -88,7 +88,7 @@ export type GradientPath = Message<"transparent_llm.v1.GradientPath"> & {
     case: "tokenId";
   } | {
     /**
-     * That of another run, of as many rows, each of as many tokens.
+     * What another run has there, of as many rows, each of as many tokens.
      *
      * @generated from field: string run_id = 3;
      */
@@ -102,6 +102,14 @@ export type GradientPath = Message<"transparent_llm.v1.GradientPath"> & {
    * @generated from field: uint32 steps = 4;
    */
   steps: number;
+
+  /**
+   * RESIDUAL_IN, RESIDUAL_OUT, ATTN_OUT, FFN_OUT or HEAD. Absent: RESIDUAL_IN of layer 0, the embedding, positions
+   * included.
+   *
+   * @generated from field: transparent_llm.v1.Site site = 5;
+   */
+  site?: Site | undefined;
 };
 
 /**
@@ -112,11 +120,51 @@ export const GradientPathSchema: GenMessage<GradientPath> = /*@__PURE__*/
   messageDesc(file_transparent_llm_v1_gradients, 1);
 
 /**
+ * Edges between parts of the model, by attribution patching (EAP): what a sender adds to the residual stream in another run,
+ * less what it adds in this one, times the gradient by the stream as one receiver reads it, through its norm and no other
+ * part. Answered are F32 tensors: `query` [batch sender layer head], `key` and `value` [batch sender layer kv_head], `ffn`
+ * [batch sender layer], `logits` [batch sender]; 0 where a sender does not come before a receiver. Senders are the embedding,
+ * then, layer by layer, each head and the feed-forward part.
+ *
+ * @generated from message transparent_llm.v1.GradientEdges
+ */
+export type GradientEdges = Message<"transparent_llm.v1.GradientEdges"> & {
+  /**
+   * The other run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Its rows, one for each row here, of as many tokens. None: the same.
+   *
+   * @generated from field: repeated sint32 source_rows = 2;
+   */
+  sourceRows: number[];
+
+  /**
+   * 0: the gradient of this run. Else, at most 1000, the mean of gradients at so many nodes of a Gauss-Legendre rule on the
+   * straight way from the embedding of this run to that of the other (EAP-IG).
+   *
+   * @generated from field: uint32 steps = 3;
+   */
+  steps: number;
+};
+
+/**
+ * Describes the message transparent_llm.v1.GradientEdges.
+ * Use `create(GradientEdgesSchema)` to create a new message.
+ */
+export const GradientEdgesSchema: GenMessage<GradientEdges> = /*@__PURE__*/
+  messageDesc(file_transparent_llm_v1_gradients, 2);
+
+/**
  * @generated from message transparent_llm.v1.GradientsRequest
  */
 export type GradientsRequest = Message<"transparent_llm.v1.GradientsRequest"> & {
   /**
-   * Without edits of its own.
+   * Without edits of its own; give them as edits.
    *
    * @generated from field: string run_id = 1;
    */
@@ -137,7 +185,7 @@ export type GradientsRequest = Message<"transparent_llm.v1.GradientsRequest"> & 
   metric?: SweepMetric | undefined;
 
   /**
-   * At least one and at most 4096; none where there is a path.
+   * At least one and at most 4096; none where there is a path, or edges.
    *
    * @generated from field: repeated transparent_llm.v1.GradientSite sites = 4;
    */
@@ -163,6 +211,21 @@ export type GradientsRequest = Message<"transparent_llm.v1.GradientsRequest"> & 
    * @generated from field: transparent_llm.v1.TensorOptions options = 7;
    */
   options?: TensorOptions | undefined;
+
+  /**
+   * The run is differentiated as it is with these, whose rows and positions are its own. The gradient goes through what
+   * they do as its derivative says; what they set or freeze is a constant. None of neurons of experts.
+   *
+   * @generated from field: repeated transparent_llm.v1.Intervention edits = 8;
+   */
+  edits: Intervention[];
+
+  /**
+   * Edges instead; without edits, of a metric of logits.
+   *
+   * @generated from field: transparent_llm.v1.GradientEdges edges = 9;
+   */
+  edges?: GradientEdges | undefined;
 };
 
 /**
@@ -170,10 +233,10 @@ export type GradientsRequest = Message<"transparent_llm.v1.GradientsRequest"> & 
  * Use `create(GradientsRequestSchema)` to create a new message.
  */
 export const GradientsRequestSchema: GenMessage<GradientsRequest> = /*@__PURE__*/
-  messageDesc(file_transparent_llm_v1_gradients, 2);
+  messageDesc(file_transparent_llm_v1_gradients, 3);
 
 /**
- * What is told of the gradient g of the metric at a site, where the run has a. D stands for d_model, or for d_head after an
+ * What is told of the gradient g of the metric at a site, where the run has a; both after the edits there. D stands for d_model, or for d_head after an
  * axis "head" where a site is of all heads.
  *
  * @generated from enum transparent_llm.v1.GradientForm

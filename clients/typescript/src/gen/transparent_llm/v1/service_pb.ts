@@ -1914,7 +1914,8 @@ export const TransparentLlmService: GenService<{
   },
   /**
    * How much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the eigenvalues e of
-   * W_E W_V W_O W_U; 1: all are positive. NaN where all are 0.
+   * W_E W_V W_O W_U; 1: all are positive. NaN where all are 0. Of the QK circuit, how much it attends to tokens that are the
+   * same as its own: over the eigenvalues of W_E W_Q W_K^T W_E^T.
    *
    * @generated from rpc transparent_llm.v1.TransparentLlmService.CopyingScores
    */
