@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +75,8 @@ def top_activations(
         once_per_text: Of each text only the place where an item is largest. False: all places.
         max_sentences: In a chunk.
         max_tokens: In a chunk, of which text counts with its bytes of UTF-8; of heads divided by their number.
-        file: Where what was found so far is kept after each chunk: after an interruption the same call goes on from
-            there, and gives exactly what it would have given without. It stays; a call for the same then runs nothing,
-            and goes on where texts were added after a whole chunk. None: nowhere.
+        file: Where what was found is kept after each chunk. After an interruption the same call goes on from there, to
+            the same result; a finished one runs nothing, or texts that were added after a whole chunk. None: nowhere.
         progress: A function that is given the number of texts that are done, and of all (or None); a bar (True), none
             (False), or a bar if someone watches (None).
 
@@ -103,9 +103,7 @@ def top_activations(
         file=file,
         progress=progress,
     )
-    last = next(found)
-    for last in found:  # noqa: B007 - the last one is the answer
-        pass
+    (last,) = deque(found, maxlen=1)
     return last
 
 
