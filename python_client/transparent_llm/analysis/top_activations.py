@@ -60,8 +60,7 @@ def top_activations(
     """Where in a data set each neuron of a layer, each head, or each of some directions is most active.
 
     Texts are run in chunks, similar lengths together, and of each item only the best places so far are kept, so that
-    memory is bounded however many texts there are. The current run of `llm` stays what it is. To go on after an
-    interruption, name a `file`; to see what was found so far, use `top_activations_by_part`.
+    memory is bounded. The current run stays what it is. `top_activations_by_part` gives what was found so far.
 
     Args:
         llm: Any model.
@@ -73,19 +72,17 @@ def top_activations(
         k: How many places of each item.
         context: How many tokens before and after each place are kept with their values.
         once_per_text: Of each text only the place where an item is largest. False: all places.
-        max_sentences: In a chunk.
-        max_tokens: In a chunk, of which text counts with its bytes of UTF-8; of heads divided by their number.
+        max_sentences, max_tokens: In a chunk, of which text counts with its bytes of UTF-8; of heads divided by their number.
         file: Where what was found is kept after each chunk. After an interruption the same call goes on from there, to
             the same result; a finished one runs nothing, or texts that were added after a whole chunk. None: nowhere.
-        progress: A function that is given the number of texts that are done, and of all (or None); a bar (True), none
-            (False), or a bar if someone watches (None).
+        progress: A function of the texts that are done, and of all (or None); a bar (True), none (False), or a bar if
+            someone watches (None).
 
     Returns:
         Of equal values the one that comes first in the data set.
 
     Raises:
-        InvalidRequestError: an argument that cannot be, or no text; the file cannot be written, is damaged, or is of
-            another model, other texts or another question.
+        InvalidRequestError: an argument that cannot be, or no text; a file that is damaged, or of something else.
         IndexOutOfRangeError: no such layer, head or neuron.
         NotSupportedError: the layer has no such thing.
     """
