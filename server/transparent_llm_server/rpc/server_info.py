@@ -23,6 +23,7 @@ FEATURES = (
     "run_tokens",
     "edits",
     "compare_runs",
+    "compare_positions",
     "kept_vectors",
     "factored",
     "fetch",

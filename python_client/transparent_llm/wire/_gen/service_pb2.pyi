@@ -177,12 +177,14 @@ class DropVectorResponse(_message.Message):
     def __init__(self, dropped: bool = ...) -> None: ...
 
 class CompareRunsRequest(_message.Message):
-    __slots__ = ("run_id", "other_run_id")
+    __slots__ = ("run_id", "other_run_id", "from_pos")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     OTHER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_POS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     other_run_id: str
-    def __init__(self, run_id: _Optional[str] = ..., other_run_id: _Optional[str] = ...) -> None: ...
+    from_pos: int
+    def __init__(self, run_id: _Optional[str] = ..., other_run_id: _Optional[str] = ..., from_pos: _Optional[int] = ...) -> None: ...
 
 class CompareRunsResponse(_message.Message):
     __slots__ = ("rows",)
@@ -191,18 +193,20 @@ class CompareRunsResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[RowComparison, _Mapping]]] = ...) -> None: ...
 
 class RowComparison(_message.Message):
-    __slots__ = ("kl", "top_id", "top_string", "other_top_id", "other_top_string")
+    __slots__ = ("kl", "top_id", "top_string", "other_top_id", "other_top_string", "kl_by_pos")
     KL_FIELD_NUMBER: _ClassVar[int]
     TOP_ID_FIELD_NUMBER: _ClassVar[int]
     TOP_STRING_FIELD_NUMBER: _ClassVar[int]
     OTHER_TOP_ID_FIELD_NUMBER: _ClassVar[int]
     OTHER_TOP_STRING_FIELD_NUMBER: _ClassVar[int]
+    KL_BY_POS_FIELD_NUMBER: _ClassVar[int]
     kl: float
     top_id: int
     top_string: str
     other_top_id: int
     other_top_string: str
-    def __init__(self, kl: _Optional[float] = ..., top_id: _Optional[int] = ..., top_string: _Optional[str] = ..., other_top_id: _Optional[int] = ..., other_top_string: _Optional[str] = ...) -> None: ...
+    kl_by_pos: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, kl: _Optional[float] = ..., top_id: _Optional[int] = ..., top_string: _Optional[str] = ..., other_top_id: _Optional[int] = ..., other_top_string: _Optional[str] = ..., kl_by_pos: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class BatchSizeRequest(_message.Message):
     __slots__ = ("run_id",)
