@@ -12,11 +12,13 @@ from support.models.contributions import contributions
 from support.models.given import ContractOnly
 from support.servers.servers import Watcher, running, tiny
 from transparent_llm import RemoteTransparentLlm
+from transparent_llm.analysis.generation_comparison import compare_generations
 from transparent_llm.analysis.growing_graph import GraphRow, growing_graph
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions import head, zero
 from transparent_llm_server import TransformerLensTransparentLlm
 from transparent_llm_server.demo import DEMO_MODEL
+from transparent_llm_server.rpc import server_info
 
 PROMPT, N, THRESHOLD = "My lord, the king", 6, 0.04
 
@@ -116,6 +118,19 @@ def test_rows_of_a_text_take_one_call_behind_its_generation(demo: TransformerLen
         assert len(rows) == N
         assert watcher.names == ["Generate", "Run", "ModelInfo", "Fetch", "TokensToStrings"]
         require_rows_of(llm.contribution_graph(), rows)
+
+
+def test_an_older_server_is_told_of_before_anything_is_generated(
+    demo: TransformerLensTransparentLlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, watcher = {"contribution_edges_to", "compare_positions"}, Watcher()
+    monkeypatch.setattr(server_info, "FEATURES", tuple(each for each in server_info.FEATURES if each not in new))
+    with running(watcher, serving={"demo": demo}) as server, RemoteTransparentLlm(server.address) as llm:
+        with pytest.raises(NotSupportedError, match="knows no contribution_edges_to"):
+            growing_graph(llm, PROMPT, N)
+        with pytest.raises(NotSupportedError, match="knows no compare_positions"):
+            compare_generations(llm, PROMPT, [zero(head(0, 1))], N)
+        assert set(watcher.names) == {"ServerInfo"}
 
 
 def test_what_has_no_growing_graph_is_refused(demo: TransformerLensTransparentLlm) -> None:

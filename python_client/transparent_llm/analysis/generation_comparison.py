@@ -13,6 +13,7 @@ from transparent_llm.analysis.display.markup import figure
 from transparent_llm.analysis.display.scale import Scale
 from transparent_llm.analysis.display.tokens import coloured_tokens_html
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
+from transparent_llm.analysis.reading import require_feature
 from transparent_llm.analysis.showing import ShowsItself
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
@@ -163,13 +164,14 @@ def compare_generations(
 
     Raises:
         InvalidRequestError: there are no edits. Otherwise as `generate` raises.
-        NotSupportedError: `llm` cannot go on with texts.
+        NotSupportedError: `llm` cannot go on with texts, or its server is too old.
     """
     made = checked_edits(edits)
     if not made:
         raise InvalidRequestError("edits are empty: without any, the edited text is the plain one")
     if not isinstance(llm, Generating):
         raise NotSupportedError(f"{type(llm).__name__} cannot go on with texts")
+    require_feature(llm, "compare_positions")
     plain, edited = (_written(llm, prompt, max_new_tokens, each, settings) for each in ((), made))
     of_plain = _continuations(plain.new, _reading(llm, plain.rows, made), plain.llm)
     of_edited = _continuations(edited.new, edited.llm, _reading(llm, edited.rows, ()))

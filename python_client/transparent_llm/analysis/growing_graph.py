@@ -12,7 +12,7 @@ from jaxtyping import Float
 from transparent_llm.analysis.contributions import checked_threshold
 from transparent_llm.analysis.distances import checked_norm
 from transparent_llm.analysis.edge import Edge
-from transparent_llm.analysis.reading import read_all
+from transparent_llm.analysis.reading import read_all, require_feature
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.generation import Generating, NextToken
@@ -126,7 +126,7 @@ def growing_graph(
 
     Raises:
         InvalidRequestError: several prompts; `live` of messages; or as `contribution_graph` and `generate`.
-        NotSupportedError: `llm` cannot go on with texts.
+        NotSupportedError: `llm` cannot go on with texts, or its server is too old.
     """
     how = (checked_threshold(threshold), bool(renormalize), checked_norm(norm))
     if not isinstance(llm, Generating):
@@ -135,6 +135,7 @@ def growing_graph(
         raise InvalidRequestError(f"a graph is of one text: prompt is a sentence, got {kind_of(prompt)}")
     if live and prompt is None:
         raise InvalidRequestError("live rows are of a prompt: what a template makes of messages is known in the end")
+    require_feature(llm, "contribution_edges_to")
     steps = llm.generate(prompt, max_new_tokens, edits=edits, **settings)
     new = (token for step in steps for token in step.tokens if token is not None)
     return _live(llm, llm.to_tokens(str(prompt)).tolist(), new, edits, how) if live else _afterwards(llm, new, how)

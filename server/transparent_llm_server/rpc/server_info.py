@@ -39,6 +39,7 @@ FEATURES = (
     "sae_features",
     "gradients",
     "generate",
+    "contribution_edges_to",
 )
 
 
