@@ -18,6 +18,7 @@ from transparent_llm.analysis import distances
 from transparent_llm.analysis.contributions import (
     attn_contributions,
     contribution_edges,
+    contribution_edges_to,
     neuron_contributions,
     pruned,
 )
@@ -154,6 +155,23 @@ def test_neurons_are_as_defined(family: str, norm: str) -> None:
     few = neuron_contributions(row.llm, 1, layer, pos, k=3, norm=norm)
     assert torch.equal(few.ids, found.ids[:3])
     assert torch.equal(few.values, found.values[:3])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "granite", "gpt_neox_parallel"])
+def test_edges_to_some_targets_are_theirs_of_all(family: str, norm: str) -> None:
+    """In any order, one twice, padding among them; of an implementation without factors too, which knows no padding."""
+    batch = run_of(family)
+    for llm, n in ((batch, LENGTHS[1]), (ContractOnly(batch), LENGTHS[0])):
+        wanted = contribution_edges(llm, 1, 1, THRESHOLD, True, norm)
+        found = contribution_edges_to(llm, 1, 1, (2, 0, 1, -1, LENGTHS[0] - 1, 0), THRESHOLD, True, norm)
+        every = contribution_edges_to(llm, 1, 1, (), THRESHOLD, True, norm)
+        for part, of_all, again in zip(found, wanted, every, strict=True):
+            assert_near(part, of_all[[2, 0, 1, n - 1, LENGTHS[0] - 1, 0]])
+            assert_near(again, of_all)
+        assert found.attention.shape == (6, LENGTHS[0])
+    with pytest.raises(IndexOutOfRangeError, match="pos 99"):
+        contribution_edges_to(batch, 1, 1, (99,))
 
 
 # Rows, padding, implementations

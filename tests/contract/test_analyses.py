@@ -32,6 +32,8 @@ READS: list[tuple[Any, ...]] = [
     ("attn_contributions", 0, -1, "l2"),
     ("contribution_edges", 0, 1, 0.04, True),
     ("contribution_edges", 2, 0, 0.01, False, "l2"),
+    ("contribution_edges_to", 0, 1, (-1, 2, 3), 0.04, True),
+    ("contribution_edges_to", 2, 0, (), 0.01, False, "l2"),
     ("neuron_contributions", 0, 1, -1, 5),
     ("logit_terms", 1, -1, 3),
     ("logit_terms", 0, 4, 3, 8),

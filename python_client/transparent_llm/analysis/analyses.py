@@ -11,7 +11,12 @@ from transparent_llm.analysis.attribution import (
     neuron_attribution,
     source_attribution,
 )
-from transparent_llm.analysis.contributions import attn_contributions, contribution_edges, neuron_contributions
+from transparent_llm.analysis.contributions import (
+    attn_contributions,
+    contribution_edges,
+    contribution_edges_to,
+    neuron_contributions,
+)
 from transparent_llm.analysis.features import feature_activations, features
 from transparent_llm.analysis.heads import attention_matrices, head_scores, value_weighted_norms
 from transparent_llm.analysis.layer_lens import layer_lens
@@ -19,7 +24,7 @@ from transparent_llm.analysis.token_logprobs import token_logprobs
 
 _ALL = (
     *(layer_lens, token_logprobs),
-    *(attn_contributions, contribution_edges, neuron_contributions),
+    *(attn_contributions, contribution_edges, contribution_edges_to, neuron_contributions),
     *(logit_terms, logit_attribution, source_attribution, neuron_attribution),
     *(attention_matrices, head_scores, value_weighted_norms),
     *(features, feature_activations),

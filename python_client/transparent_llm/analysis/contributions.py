@@ -6,7 +6,7 @@ output projection is in the whole and no part of it. Padding is no part of anyth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from transparent_llm.analysis.counts import checked_count
 from transparent_llm.analysis.distances import attn_shares, checked_norm, shares_of
 from transparent_llm.analysis.factored import attn_blocks, ffn_blocks
+from transparent_llm.analysis.places import checked_positions
 from transparent_llm.analysis.rows import Row, layer_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError
@@ -46,6 +47,22 @@ class ContributionEdges(NamedTuple):
     """Of the feed-forward part to the stream that leaves the layer."""
 
     ffn_residual: Float[torch.Tensor, "pos"]
+    """Of the stream after attention to the stream that leaves the layer."""
+
+
+class ContributionEdgesTo(NamedTuple):
+    """Those edges of one layer of the contribution graph that lead to some positions."""
+
+    attention: Float[torch.Tensor, "target source"]
+    """Of each source to each of them, over all heads."""
+
+    attention_residual: Float[torch.Tensor, "target"]
+    """Of the stream that entered the layer to the stream after attention."""
+
+    ffn: Float[torch.Tensor, "target"]
+    """Of the feed-forward part to the stream that leaves the layer."""
+
+    ffn_residual: Float[torch.Tensor, "target"]
     """Of the stream after attention to the stream that leaves the layer."""
 
 
@@ -82,7 +99,8 @@ def attn_contributions(llm: TransparentLlm, batch_i: int, layer: int, norm: str 
     """
     row, layer = Row.of(llm, batch_i), layer_of(llm, layer)
     heads = residual = None
-    for targets, of_heads, of_residual in _attention(llm, row, layer, checked_norm(norm)):
+    tokens = [(0, range(row.n_tokens))]
+    for targets, of_heads, of_residual in _attention(llm, row, layer, checked_norm(norm), tokens):
         if heads is None or residual is None:
             heads = of_heads.new_zeros((row.n_pos, row.n_pos, of_heads.shape[2]), dtype=torch.float32)
             residual = of_residual.new_zeros(row.n_pos, dtype=torch.float32)
@@ -123,20 +141,36 @@ def contribution_edges(
         NotSupportedError: the layer has no attention heads, or no feed-forward part.
     """
     row, layer = Row.of(llm, batch_i), layer_of(llm, layer)
-    above, norm = checked_threshold(threshold), checked_norm(norm)
-    least = above if renormalize else 0.0
-    out = llm.residual_out(layer)
-    edges = _no_edges(row, out.device)
-    for targets, of_heads, of_residual in _attention(llm, row, layer, norm):
-        kept, stream = pruned(of_heads.flatten(1), of_residual, least)
-        edges.attention_residual[targets] = stream.float()
-        edges.attention[targets, : row.n_tokens] = kept.reshape(of_heads.shape).sum(-1).float()
-    parts = (_tokens(part, row).to(out.device) for part in (llm.ffn_out(layer), llm.residual_after_attn(layer)))
-    ffn, stream = (shares_of(part, _tokens(out, row), norm) for part in parts)
-    total = ffn + stream
-    kept, stream = pruned((ffn / total)[:, None], stream / total, least)
-    edges.ffn[: row.n_tokens], edges.ffn_residual[: row.n_tokens] = kept[:, 0].float(), stream.float()
-    return edges
+    return ContributionEdges(*_edges(llm, row, layer, range(row.n_pos), threshold, renormalize, norm))
+
+
+@standard_numerics()
+def contribution_edges_to(
+    llm: TransparentLlm,
+    batch_i: int,
+    layer: int,
+    targets: Sequence[int] = (),
+    threshold: float = 0.0,
+    renormalize: bool = False,
+    norm: str = "l1",
+) -> ContributionEdgesTo:
+    """Those of `contribution_edges` that lead to some positions, for the work of these alone.
+
+    Args:
+        llm: Its current run is read.
+        batch_i: Row of the batch.
+        layer: A negative one counts from the last.
+        targets: Positions of the row, negative ones from its last token. Empty: all.
+        threshold: As in `contribution_edges`.
+        renormalize: As there.
+        norm: As there.
+
+    Raises:
+        IndexOutOfRangeError: no such row, layer or position. Otherwise as `contribution_edges`.
+    """
+    row, layer = Row.of(llm, batch_i), layer_of(llm, layer)
+    places = checked_positions(row, targets)
+    return ContributionEdgesTo(*_edges(llm, row, layer, places, threshold, renormalize, norm))
 
 
 @standard_numerics()
@@ -193,35 +227,78 @@ def pruned(parts: torch.Tensor, residual: torch.Tensor, least: float) -> tuple[t
     return parts / total[:, None], residual / total
 
 
+def _edges(
+    llm: TransparentLlm,
+    row: Row,
+    layer: int,
+    targets: Sequence[int],
+    threshold: float,
+    renormalize: bool,
+    norm: str,
+) -> tuple[torch.Tensor, ...]:
+    """The tensors of `ContributionEdgesTo`, in its order."""
+    above, norm = checked_threshold(threshold), checked_norm(norm)
+    least, out = above if renormalize else 0.0, llm.residual_out(layer)
+    shapes = ((len(targets), row.n_pos), *((len(targets),) for _ in range(3)))
+    edges = tuple(torch.zeros(shape, dtype=torch.float32, device=out.device) for shape in shapes)
+    stretches = _stretches(targets, row.n_tokens)
+    for places, of_heads, of_residual in _attention(llm, row, layer, norm, stretches):
+        kept, stream = pruned(of_heads.flatten(1), of_residual, least)
+        edges[1][places] = stream.float()
+        edges[0][places, : row.n_tokens] = kept.reshape(of_heads.shape).sum(-1).float()
+    parts = (_tokens(part, row).to(out.device) for part in (llm.ffn_out(layer), llm.residual_after_attn(layer)))
+    ffn, stream = (shares_of(part, _tokens(out, row), norm) for part in parts)
+    total = ffn + stream
+    kept, stream = pruned((ffn / total)[:, None], stream / total, least)
+    for first, at in stretches:
+        places, positions = slice(first, first + len(at)), slice(at.start, at.stop)
+        edges[2][places], edges[3][places] = kept[positions, 0].float(), stream[positions].float()
+    return edges
+
+
+def _stretches(targets: Sequence[int], n_tokens: int) -> list[tuple[int, range]]:
+    """Neighbouring positions together: where the first stands among the targets, and which they are; padding is left
+    out."""
+    found: list[tuple[int, range]] = []
+    for place, target in enumerate(targets):
+        if target >= n_tokens:
+            continue
+        if found and found[-1][1].stop == target and found[-1][0] + len(found[-1][1]) == place:
+            found[-1] = (found[-1][0], range(found[-1][1].start, target + 1))
+        else:
+            found.append((place, range(target, target + 1)))
+    return found
+
+
 def _attention(
-    llm: TransparentLlm, row: Row, layer: int, norm: str
+    llm: TransparentLlm, row: Row, layer: int, norm: str, stretches: Sequence[tuple[int, range]]
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Some targets, and contributions of heads [target source head] and of the stream [target] to them, padding cut."""
+    """The places of some targets, and contributions of heads [target source head] and of the stream [target] to them,
+    padding cut."""
     before, after = _tokens(llm.residual_in(layer), row), _tokens(llm.residual_after_attn(layer), row)
     residual = shares_of(before.to(after.device), after, norm)
     for block, factors in attn_blocks(llm, row.index, layer):
         if block.start >= row.n_tokens:
             return
-        tokens = slice(block.start, min(block.stop, row.n_tokens))
-        of_tokens = _of_tokens(factors, tokens.stop - tokens.start, row.n_tokens)
-        device = of_tokens.value_out.device
-        for part, shares in attn_shares(of_tokens, after[tokens].to(device), norm):
-            targets = slice(tokens.start + part.start, tokens.start + part.stop)
-            stream = residual[targets].to(device)
-            total = shares.sum((1, 2)) + stream
-            yield targets, shares / total[:, None, None], stream / total
-
-
-def _no_edges(row: Row, device: torch.device) -> ContributionEdges:
-    shapes = ((row.n_pos, row.n_pos), (row.n_pos,), (row.n_pos,), (row.n_pos,))
-    return ContributionEdges(*(torch.zeros(shape, dtype=torch.float32, device=device) for shape in shapes))
+        for first, at in stretches:
+            tokens = slice(max(at.start, block.start), min(at.stop, block.stop))
+            if tokens.start >= tokens.stop:
+                continue
+            within = slice(tokens.start - block.start, tokens.stop - block.start)
+            of_tokens, moved = _of_tokens(factors, within, row.n_tokens), first - at.start
+            device = of_tokens.value_out.device
+            for part, shares in attn_shares(of_tokens, after[tokens].to(device), norm):
+                low, high = tokens.start + part.start, tokens.start + part.stop
+                stream = residual[low:high].to(device)
+                total = shares.sum((1, 2)) + stream
+                yield slice(moved + low, moved + high), shares / total[:, None, None], stream / total
 
 
 def _tokens(tensor: torch.Tensor, row: Row) -> torch.Tensor:
     return tensor[row.index, : row.n_tokens]
 
 
-def _of_tokens(factors: AttnFactors, n_targets: int, n_sources: int) -> AttnFactors:
+def _of_tokens(factors: AttnFactors, targets: slice, n_sources: int) -> AttnFactors:
     gain = factors.gain
-    cut = gain[:n_targets] if gain is not None and gain.ndim else gain
-    return AttnFactors(factors.pattern[:, :n_targets, :n_sources], factors.value_out[:n_sources], cut)
+    cut = gain[targets] if gain is not None and gain.ndim else gain
+    return AttnFactors(factors.pattern[:, targets, :n_sources], factors.value_out[:n_sources], cut)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
 from transparent_llm.analysis.places import checked_positions
-from transparent_llm.analysis.reading import read_all
+from transparent_llm.analysis.reading import read_all, require_feature
 from transparent_llm.analysis.rows import Row
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.description import ModelDescription, SaeDescription
@@ -27,12 +27,6 @@ _SHOWN = 10
 class _Described(Protocol):
     def describe(self) -> ModelDescription:
         """What is known of its model."""
-
-
-@runtime_checkable
-class _OfServer(Protocol):
-    def require_feature(self, feature: str) -> None:
-        """Refuse what its server is too old for."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -105,7 +99,7 @@ def features_of(
         IndexOutOfRangeError: a row or position that the run does not have.
         NotSupportedError: the model has no sparse autoencoder.
     """
-    _require_computed(llm)
+    require_feature(llm, "sae_features")
     row = Row.of(llm, batch_i)
     places = _tokens_at(row, positions)
     (found,) = read_all(llm, [("features", row.index, sae, tuple(places), k)])
@@ -142,7 +136,7 @@ def feature_activations_of(
     """
     if isinstance(feature_ids, str) or not hasattr(feature_ids, "__iter__"):
         raise InvalidRequestError(f"feature_ids is a list of integers, got {kind_of(feature_ids)}")
-    _require_computed(llm)
+    require_feature(llm, "sae_features")
     row, chosen = Row.of(llm, batch_i), tuple(feature_ids)
     places = _tokens_at(row, positions)
     (found,) = read_all(llm, [("feature_activations", row.index, sae, chosen, tuple(places))])
@@ -150,11 +144,6 @@ def feature_activations_of(
     return Labelled(
         _title("activations of features", sae, row), axes, {"activations": OnAxes(found.cpu(), ("pos", "feature"))}
     )
-
-
-def _require_computed(llm: TransparentLlm) -> None:
-    if isinstance(llm, _OfServer):
-        llm.require_feature("sae_features")
 
 
 def _title(what: str, sae: str, row: Row) -> str:

@@ -24,6 +24,22 @@ class FetchesAnalyses(Protocol):
         """The same, each as soon as it has come."""
 
 
+@runtime_checkable
+class _OfServer(Protocol):
+    def require_feature(self, feature: str) -> None:
+        """Refuse what its server is too old for."""
+
+
+def require_feature(llm: TransparentLlm, feature: str) -> None:
+    """Look whether the server, where there is one, can do this.
+
+    Raises:
+        NotSupportedError: it is too old.
+    """
+    if isinstance(llm, _OfServer):
+        llm.require_feature(feature)
+
+
 def read_all(llm: TransparentLlm, reads: Sequence[tuple[Any, ...]]) -> list[Any]:
     """What each of these answers: the name of an analysis, and its arguments in their order.
 

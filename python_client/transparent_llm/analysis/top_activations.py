@@ -72,7 +72,7 @@ def top_activations(
         k: How many places of each item.
         context: How many tokens before and after each place are kept with their values.
         once_per_text: Of each text only the place where an item is largest. False: all places.
-        max_sentences, max_tokens: In a chunk, of which text counts with its bytes of UTF-8; of heads divided by their number.
+        max_sentences, max_tokens: In a chunk; text counts with its bytes of UTF-8, of heads divided by their number.
         file: Where what was found is kept after each chunk. After an interruption the same call goes on from there, to
             the same result; a finished one runs nothing, or texts that were added after a whole chunk. None: nowhere.
         progress: A function of the texts that are done, and of all (or None); a bar (True), none (False), or a bar if

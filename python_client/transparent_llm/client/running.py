@@ -39,16 +39,19 @@ class RemoteRunning(Editable, RemoteKeeping):
             self._shared.models.require("compare_runs")
         return self._runs.effects()
 
-    def compare(self, other: TransparentLlm) -> tuple[RowComparison, ...]:
+    def compare(self, other: TransparentLlm, from_pos: int | None = None) -> tuple[RowComparison, ...]:
         """What the current run says of the next token beside the current run of another object, row by row, each at its
-        last token.
+        last token; with `from_pos` also at each position from there to a row's last token, which is to be of the same
+        tokens in both.
 
         Raises:
             NotRunError: one of them has none.
-            InvalidRequestError: `other` is of another server or model, or its run has more or fewer rows.
+            InvalidRequestError: `other` is of another server or model, or its run has more or fewer rows,
+                or, with `from_pos`, other tokens.
+            IndexOutOfRangeError: a row has no position `from_pos`.
         """
-        self._shared.models.require("compare_runs")
-        return self._runs.compared(run_of(other, "what is compared with"))
+        self._shared.models.require("compare_runs" if from_pos is None else "compare_positions")
+        return self._runs.compared(run_of(other, "what is compared with"), from_pos)
 
     def warnings(self) -> tuple[str, ...]:
         """What should be known before values of the current run are believed: `run` warned of it."""

@@ -20,6 +20,7 @@ from transparent_llm.interventions.kept import KeptVector
 from transparent_llm.interventions.sources import kept_in
 from transparent_llm.run_input import RunInput
 from transparent_llm.runtime.current import Current
+from transparent_llm.runtime.indexing import checked_index
 from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.wire import requests, responses
 
@@ -113,14 +114,14 @@ class Runs:
         """Of the current run's edits; the unedited run is made where that one is, if it is not there."""
         return self.read(self._effects) if self.current().edits else Effects((), ())
 
-    def compared(self, other: CurrentRun) -> tuple[RowComparison, ...]:
+    def compared(self, other: CurrentRun, from_pos: int | None) -> tuple[RowComparison, ...]:
         """The current run beside another one, which is run again where the current one is, if it is not there."""
 
         def again(key: str) -> CurrentRun:
             return self._make(other.run_input, other.edits, other.sources, key)
 
         made = again if self._calls.config.rerun else None
-        return self.read(lambda run: self._compared(run, other.result.run_id, made))
+        return self.read(lambda run: self._compared(run, other.result.run_id, made, from_pos))
 
     def _effects(self, run: CurrentRun) -> Effects:
         rows = self._rows.get(run)
@@ -130,14 +131,20 @@ class Runs:
         return Effects(run.result.effects, rows)
 
     def _compared(
-        self, run: CurrentRun, other_id: str, again: Callable[[str], CurrentRun] | None
+        self,
+        run: CurrentRun,
+        other_id: str,
+        again: Callable[[str], CurrentRun] | None,
+        from_pos: int | None = None,
     ) -> tuple[RowComparison, ...]:
         """A run beside one that may not be there, or not where a routing key leads: `again` then makes it there."""
-        read = partial(responses.comparisons, n_rows=run.shape[0])
+        lengths = [run.n_tokens(row) for row in range(run.shape[0])]
+        start = None if from_pos is None else checked_index("from_pos", from_pos, min(lengths))
+        read = partial(responses.comparisons, n_pos=[0 if start is None else length - start for length in lengths])
         for attempt in range(MOST_RERUNS + 1):
             try:
                 return self._calls.unary(
-                    "CompareRuns", requests.compare_runs(run.result.run_id, other_id), read, run.key
+                    "CompareRuns", requests.compare_runs(run.result.run_id, other_id, start), read, run.key
                 )
             except NotFoundError as error:
                 is_other = is_lost_run(error) and error.metadata.get("run_id") == other_id

@@ -24,6 +24,9 @@ class RowComparison:
     other_top_string: str
     """Its text."""
 
+    kl_by_pos: tuple[float, ...] = ()
+    """The same divergence at each position from the one that was asked for to the last token; empty if none was."""
+
     @property
     def top_changed(self) -> bool:
         """Whether they differ in the most likely token."""

@@ -92,9 +92,9 @@ def release(run_id: str) -> Request:
     return service_pb2.ReleaseRunRequest(run_id=run_id)
 
 
-def compare_runs(run_id: str, other_run_id: str) -> Request:
-    """Asks what two runs differ in."""
-    return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=other_run_id)
+def compare_runs(run_id: str, other_run_id: str, from_pos: int | None = None) -> Request:
+    """Asks what two runs differ in, at all positions from one on too where it is given."""
+    return service_pb2.CompareRunsRequest(run_id=run_id, other_run_id=other_run_id, from_pos=from_pos)
 
 
 def keep_vector(name: str, values: torch.Tensor) -> Request:

@@ -76,9 +76,9 @@ def run(data: bytes, run_input: RunInput, edits: Sequence[Intervention] = ()) ->
     return runs.from_response(_parsed(service_pb2.RunResponse, data), run_input, edits)
 
 
-def comparisons(data: bytes, n_rows: int) -> tuple[RowComparison, ...]:
-    """What so many rows of two runs differ in."""
-    return runs.comparisons_from_response(_parsed(service_pb2.CompareRunsResponse, data), n_rows)
+def comparisons(data: bytes, n_pos: Sequence[int]) -> tuple[RowComparison, ...]:
+    """What rows of two runs differ in, with so many positions of each."""
+    return runs.comparisons_from_response(_parsed(service_pb2.CompareRunsResponse, data), n_pos)
 
 
 def kept(data: bytes, digest: str) -> None:

@@ -165,26 +165,29 @@ def comparisons_to_wire(rows: Sequence[RowComparison]) -> service_pb2.CompareRun
                 top_string=row.top_string,
                 other_top_id=row.other_top_token,
                 other_top_string=row.other_top_string,
+                kl_by_pos=row.kl_by_pos,
             )
             for row in rows
         ]
     )
 
 
-def comparisons_from_response(message: service_pb2.CompareRunsResponse, count: int) -> tuple[RowComparison, ...]:
-    """What so many rows differ in.
+def comparisons_from_response(
+    message: service_pb2.CompareRunsResponse, n_pos: Sequence[int]
+) -> tuple[RowComparison, ...]:
+    """What rows differ in, with so many positions of each.
 
     Raises:
         ProtocolError: there are more or fewer, or a number that none can be.
     """
-    if len(message.rows) != count:
-        raise ProtocolError(f"{len(message.rows)} rows compared of {count}")
-    if any(row.kl < 0 or min(row.top_id, row.other_top_id) < 0 for row in message.rows):
+    if [len(row.kl_by_pos) for row in message.rows] != list(n_pos):
+        raise ProtocolError(f"{len(message.rows)} rows compared of {len(n_pos)}, or other positions than asked for")
+    if any(min(row.kl, *row.kl_by_pos, row.top_id, row.other_top_id) < 0 for row in message.rows):
         raise ProtocolError("a divergence below 0, or a negative token id")
     return tuple(
         RowComparison(
             *(row.kl, row.top_id, row.top_string[:_LONGEST_TOKEN]),
-            *(row.other_top_id, row.other_top_string[:_LONGEST_TOKEN]),
+            *(row.other_top_id, row.other_top_string[:_LONGEST_TOKEN], tuple(row.kl_by_pos)),
         )
         for row in message.rows
     )

@@ -58,20 +58,23 @@ class Running(Editable, Keeping, Sweepable, Differentiable, Generating, Transpar
         return Effects(values.effects, values.beside_unedited or ())
 
     @standard_numerics()
-    def compare(self, other: TransparentLlm) -> tuple[RowComparison, ...]:
+    def compare(self, other: TransparentLlm, from_pos: int | None = None) -> tuple[RowComparison, ...]:
         """What the current run says of the next token beside the current run of another object, row by row, each at its
-        last token.
+        last token; with `from_pos` also at each position from there to a row's last token, which is to be of the same
+        tokens in both.
 
         Raises:
             NotRunError: one of them has none.
-            InvalidRequestError: `other` is of another model, or its run has more or fewer rows.
+            InvalidRequestError: `other` is of another model, or its run has more or fewer rows,
+                or, with `from_pos`, other tokens.
+            IndexOutOfRangeError: a row has no position `from_pos`.
         """
         if not isinstance(other, Running):
             raise InvalidRequestError(
                 f"what is compared with is an object of the same model with a current run, got {type(other).__name__}"
             )
         values, others = self._current_run.get(), other._current_run.get()
-        return compared(self._model, values, others, self._tokenization.strings)
+        return compared(self._model, values, others, self._tokenization.strings, from_pos)
 
     def _begin(self, rows: Sequence[Sequence[int]], edits: tuple[Intervention, ...]) -> None:
         self._begin_of(self._ran(rows, edits))

@@ -13,18 +13,21 @@ from transparent_llm_server.rpc.caller import Caller
 
 
 def compare(
-    run: CompletedRun, other: CompletedRun, answers: Answers, caller: Caller
+    run: CompletedRun, other: CompletedRun, from_pos: int | None, answers: Answers, caller: Caller
 ) -> service_pb2.CompareRunsResponse:
-    """What a run says of the next token beside another one.
+    """What a run says of the next token beside another one, from a position on where one is given.
 
     Raises:
-        InvalidRequestError: they are of two models, or have other numbers of rows.
+        InvalidRequestError: they are of two models, or have other numbers of rows, or other tokens if they matter.
+        IndexOutOfRangeError: a row has no such position.
         NotSupportedError: the model is no such implementation.
-        TooLargeError: so many rows are too much work.
+        TooLargeError: so many rows or positions are too much work.
     """
     llm, info = run.llm, run.model.description.info
     if not isinstance(llm, Running):
         raise NotSupportedError(f"runs of {type(llm).__name__} cannot be compared")
-    work = work_of_comparing(run.tokens.shape[0], info.d_model, info.d_vocab)
-    rows = answers.made(lambda: llm.compare(other.llm), work, "fewer rows in one run", caller)
+    n_rows, n_pos = run.tokens.shape
+    each = 1 if from_pos is None else 1 + max(0, n_pos - from_pos)
+    work = work_of_comparing(n_rows * each, info.d_model, info.d_vocab)
+    rows = answers.made(lambda: llm.compare(other.llm, from_pos), work, "fewer rows in one run, or positions", caller)
     return wire_runs.comparisons_to_wire(rows)

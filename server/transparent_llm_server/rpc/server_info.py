@@ -23,6 +23,7 @@ FEATURES = (
     "run_tokens",
     "edits",
     "compare_runs",
+    "compare_positions",
     "kept_vectors",
     "factored",
     "fetch",
@@ -39,6 +40,7 @@ FEATURES = (
     "sae_features",
     "gradients",
     "generate",
+    "contribution_edges_to",
 )
 
 

@@ -159,7 +159,8 @@ class TransparentLlmServicer:
     ) -> service_pb2.CompareRunsResponse:
         with self._held_run(request, context) as run:
             other = self._runs.get(request.other_run_id, self._owner_of(context))
-            return compare(run, other, self._answers, self._caller(context))
+            from_pos = request.from_pos if request.HasField("from_pos") else None
+            return compare(run, other, from_pos, self._answers, self._caller(context))
 
     def BatchSize(self, request: service_pb2.BatchSizeRequest, context: _Context) -> service_pb2.BatchSizeResponse:
         return service_pb2.BatchSizeResponse(

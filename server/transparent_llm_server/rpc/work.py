@@ -67,6 +67,12 @@ def _contributions(sizes: Sizes, _: Mapping[str, Any]) -> int:
     return sizes.pairs * sizes.info.d_model + sizes.n_pos * 2 * sizes.info.d_model**2
 
 
+def _contributions_to(sizes: Sizes, given: Mapping[str, Any]) -> int:
+    """As all contributions, of some of the targets."""
+    n_targets, info = len(given["targets"]) or sizes.n_pos, sizes.info
+    return n_targets * sizes.n_pos * info.n_heads * info.d_model + sizes.n_pos * 2 * info.d_model**2
+
+
 def _pattern(sizes: Sizes, _: Mapping[str, Any]) -> int:
     return sizes.pairs
 
@@ -91,6 +97,7 @@ _WORK: Mapping[str, Callable[[Sizes, Mapping[str, Any]], int]] = MappingProxyTyp
         "token_logprobs": _token_logprobs,
         "attn_contributions": _contributions,
         "contribution_edges": _contributions,
+        "contribution_edges_to": _contributions_to,
         "value_weighted_norms": _contributions,
         "attention_matrices": _pattern,
         "head_scores": _pattern,

@@ -42,7 +42,7 @@ def lens(n_layers: int) -> list[tuple[Any, ...]]:
 
 def test_every_analysis_has_its_work() -> None:
     sizes = Sizes(SEVEN_BILLION, 10)
-    given = {"positions": (), "token_ids": (), "with_kl": False}
+    given = {"positions": (), "targets": (), "token_ids": (), "with_kl": False}
     for name in ANALYSES:
         arguments = [given.get(argument, 0) for argument in METHODS[name].argument_names]
         assert work_of(name, arguments, sizes) > 0
@@ -53,6 +53,8 @@ def test_work_is_that_of_the_products() -> None:
     sizes = Sizes(SEVEN_BILLION, 1000)
     distances = 1000 * 1000 * 32 * 4096
     assert distances < work_of(EDGES[0], EDGES[1:], sizes) < 1.5 * distances
+    newest = work_of("contribution_edges_to", (0, 0, (-1,), *EDGES[3:]), sizes)
+    assert newest < work_of(EDGES[0], EDGES[1:], sizes) / 4  # of which the values of all sources are the most
     name, *arguments = lens(1)[0]
     products = 1000 * 32_000 * 4096 * 2
     assert products < work_of(name, arguments, sizes) < 1.01 * products

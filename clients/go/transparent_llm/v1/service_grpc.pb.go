@@ -94,6 +94,8 @@ type TransparentLlmServiceClient interface {
 	AttnContributions(ctx context.Context, in *AttnContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_AttnContributionsClient, error)
 	// The edges of one layer of the contribution graph.
 	ContributionEdges(ctx context.Context, in *ContributionEdgesRequest, opts ...grpc.CallOption) (TransparentLlmService_ContributionEdgesClient, error)
+	// Those of its edges that lead to some positions, such as the newest of a text that grows: its rows of the whole graph.
+	ContributionEdgesTo(ctx context.Context, in *ContributionEdgesToRequest, opts ...grpc.CallOption) (TransparentLlmService_ContributionEdgesToClient, error)
 	// The neurons that contribute most to the residual stream at one position, and what part was there before them.
 	NeuronContributions(ctx context.Context, in *NeuronContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronContributionsClient, error)
 	// A logit before any soft cap and what it is the sum of: the embedding, all layers, biases of the last step. And the divisor
@@ -922,8 +924,40 @@ func (x *transparentLlmServiceContributionEdgesClient) Recv() (*TensorChunk, err
 	return m, nil
 }
 
+func (c *transparentLlmServiceClient) ContributionEdgesTo(ctx context.Context, in *ContributionEdgesToRequest, opts ...grpc.CallOption) (TransparentLlmService_ContributionEdgesToClient, error) {
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[21], "/transparent_llm.v1.TransparentLlmService/ContributionEdgesTo", opts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &transparentLlmServiceContributionEdgesToClient{stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+type TransparentLlmService_ContributionEdgesToClient interface {
+	Recv() (*TensorChunk, error)
+	grpc.ClientStream
+}
+
+type transparentLlmServiceContributionEdgesToClient struct {
+	grpc.ClientStream
+}
+
+func (x *transparentLlmServiceContributionEdgesToClient) Recv() (*TensorChunk, error) {
+	m := new(TensorChunk)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 func (c *transparentLlmServiceClient) NeuronContributions(ctx context.Context, in *NeuronContributionsRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronContributionsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[21], "/transparent_llm.v1.TransparentLlmService/NeuronContributions", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[22], "/transparent_llm.v1.TransparentLlmService/NeuronContributions", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -955,7 +989,7 @@ func (x *transparentLlmServiceNeuronContributionsClient) Recv() (*TensorChunk, e
 }
 
 func (c *transparentLlmServiceClient) LogitTerms(ctx context.Context, in *LogitTermsRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitTermsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[22], "/transparent_llm.v1.TransparentLlmService/LogitTerms", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[23], "/transparent_llm.v1.TransparentLlmService/LogitTerms", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -987,7 +1021,7 @@ func (x *transparentLlmServiceLogitTermsClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) LogitAttribution(ctx context.Context, in *LogitAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_LogitAttributionClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[23], "/transparent_llm.v1.TransparentLlmService/LogitAttribution", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[24], "/transparent_llm.v1.TransparentLlmService/LogitAttribution", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1019,7 +1053,7 @@ func (x *transparentLlmServiceLogitAttributionClient) Recv() (*TensorChunk, erro
 }
 
 func (c *transparentLlmServiceClient) SourceAttribution(ctx context.Context, in *SourceAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_SourceAttributionClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[24], "/transparent_llm.v1.TransparentLlmService/SourceAttribution", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[25], "/transparent_llm.v1.TransparentLlmService/SourceAttribution", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1051,7 +1085,7 @@ func (x *transparentLlmServiceSourceAttributionClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) NeuronAttribution(ctx context.Context, in *NeuronAttributionRequest, opts ...grpc.CallOption) (TransparentLlmService_NeuronAttributionClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[25], "/transparent_llm.v1.TransparentLlmService/NeuronAttribution", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[26], "/transparent_llm.v1.TransparentLlmService/NeuronAttribution", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1083,7 +1117,7 @@ func (x *transparentLlmServiceNeuronAttributionClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) AttentionMatrices(ctx context.Context, in *AttentionMatricesRequest, opts ...grpc.CallOption) (TransparentLlmService_AttentionMatricesClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[26], "/transparent_llm.v1.TransparentLlmService/AttentionMatrices", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[27], "/transparent_llm.v1.TransparentLlmService/AttentionMatrices", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1115,7 +1149,7 @@ func (x *transparentLlmServiceAttentionMatricesClient) Recv() (*TensorChunk, err
 }
 
 func (c *transparentLlmServiceClient) HeadScores(ctx context.Context, in *HeadScoresRequest, opts ...grpc.CallOption) (TransparentLlmService_HeadScoresClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[27], "/transparent_llm.v1.TransparentLlmService/HeadScores", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[28], "/transparent_llm.v1.TransparentLlmService/HeadScores", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1147,7 +1181,7 @@ func (x *transparentLlmServiceHeadScoresClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) ValueWeightedNorms(ctx context.Context, in *ValueWeightedNormsRequest, opts ...grpc.CallOption) (TransparentLlmService_ValueWeightedNormsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[28], "/transparent_llm.v1.TransparentLlmService/ValueWeightedNorms", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[29], "/transparent_llm.v1.TransparentLlmService/ValueWeightedNorms", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1179,7 +1213,7 @@ func (x *transparentLlmServiceValueWeightedNormsClient) Recv() (*TensorChunk, er
 }
 
 func (c *transparentLlmServiceClient) Features(ctx context.Context, in *FeaturesRequest, opts ...grpc.CallOption) (TransparentLlmService_FeaturesClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[29], "/transparent_llm.v1.TransparentLlmService/Features", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[30], "/transparent_llm.v1.TransparentLlmService/Features", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1211,7 +1245,7 @@ func (x *transparentLlmServiceFeaturesClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) FeatureActivations(ctx context.Context, in *FeatureActivationsRequest, opts ...grpc.CallOption) (TransparentLlmService_FeatureActivationsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[30], "/transparent_llm.v1.TransparentLlmService/FeatureActivations", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[31], "/transparent_llm.v1.TransparentLlmService/FeatureActivations", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1243,7 +1277,7 @@ func (x *transparentLlmServiceFeatureActivationsClient) Recv() (*TensorChunk, er
 }
 
 func (c *transparentLlmServiceClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (TransparentLlmService_FetchClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[31], "/transparent_llm.v1.TransparentLlmService/Fetch", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[32], "/transparent_llm.v1.TransparentLlmService/Fetch", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1284,7 +1318,7 @@ func (c *transparentLlmServiceClient) Plan(ctx context.Context, in *PlanRequest,
 }
 
 func (c *transparentLlmServiceClient) Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (TransparentLlmService_SweepClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[32], "/transparent_llm.v1.TransparentLlmService/Sweep", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[33], "/transparent_llm.v1.TransparentLlmService/Sweep", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1316,7 +1350,7 @@ func (x *transparentLlmServiceSweepClient) Recv() (*SweepResponse, error) {
 }
 
 func (c *transparentLlmServiceClient) Gradients(ctx context.Context, in *GradientsRequest, opts ...grpc.CallOption) (TransparentLlmService_GradientsClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[33], "/transparent_llm.v1.TransparentLlmService/Gradients", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[34], "/transparent_llm.v1.TransparentLlmService/Gradients", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1348,7 +1382,7 @@ func (x *transparentLlmServiceGradientsClient) Recv() (*TensorChunk, error) {
 }
 
 func (c *transparentLlmServiceClient) Generate(ctx context.Context, in *GenerateRequest, opts ...grpc.CallOption) (TransparentLlmService_GenerateClient, error) {
-	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[34], "/transparent_llm.v1.TransparentLlmService/Generate", opts...)
+	stream, err := c.cc.NewStream(ctx, &_TransparentLlmService_serviceDesc.Streams[35], "/transparent_llm.v1.TransparentLlmService/Generate", opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1460,6 +1494,8 @@ type TransparentLlmServiceServer interface {
 	AttnContributions(*AttnContributionsRequest, TransparentLlmService_AttnContributionsServer) error
 	// The edges of one layer of the contribution graph.
 	ContributionEdges(*ContributionEdgesRequest, TransparentLlmService_ContributionEdgesServer) error
+	// Those of its edges that lead to some positions, such as the newest of a text that grows: its rows of the whole graph.
+	ContributionEdgesTo(*ContributionEdgesToRequest, TransparentLlmService_ContributionEdgesToServer) error
 	// The neurons that contribute most to the residual stream at one position, and what part was there before them.
 	NeuronContributions(*NeuronContributionsRequest, TransparentLlmService_NeuronContributionsServer) error
 	// A logit before any soft cap and what it is the sum of: the embedding, all layers, biases of the last step. And the divisor
@@ -1603,6 +1639,9 @@ func (UnimplementedTransparentLlmServiceServer) AttnContributions(*AttnContribut
 }
 func (UnimplementedTransparentLlmServiceServer) ContributionEdges(*ContributionEdgesRequest, TransparentLlmService_ContributionEdgesServer) error {
 	return status.Errorf(codes.Unimplemented, "method ContributionEdges not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) ContributionEdgesTo(*ContributionEdgesToRequest, TransparentLlmService_ContributionEdgesToServer) error {
+	return status.Errorf(codes.Unimplemented, "method ContributionEdgesTo not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) NeuronContributions(*NeuronContributionsRequest, TransparentLlmService_NeuronContributionsServer) error {
 	return status.Errorf(codes.Unimplemented, "method NeuronContributions not implemented")
@@ -2319,6 +2358,27 @@ func (x *transparentLlmServiceContributionEdgesServer) Send(m *TensorChunk) erro
 	return x.ServerStream.SendMsg(m)
 }
 
+func _TransparentLlmService_ContributionEdgesTo_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ContributionEdgesToRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TransparentLlmServiceServer).ContributionEdgesTo(m, &transparentLlmServiceContributionEdgesToServer{stream})
+}
+
+type TransparentLlmService_ContributionEdgesToServer interface {
+	Send(*TensorChunk) error
+	grpc.ServerStream
+}
+
+type transparentLlmServiceContributionEdgesToServer struct {
+	grpc.ServerStream
+}
+
+func (x *transparentLlmServiceContributionEdgesToServer) Send(m *TensorChunk) error {
+	return x.ServerStream.SendMsg(m)
+}
+
 func _TransparentLlmService_NeuronContributions_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(NeuronContributionsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -2792,6 +2852,11 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ContributionEdges",
 			Handler:       _TransparentLlmService_ContributionEdges_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ContributionEdgesTo",
+			Handler:       _TransparentLlmService_ContributionEdgesTo_Handler,
 			ServerStreams: true,
 		},
 		{

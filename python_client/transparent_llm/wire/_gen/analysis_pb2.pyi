@@ -128,6 +128,26 @@ class ContributionEdgesRequest(_message.Message):
     options: _tensor_pb2.TensorOptions
     def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., threshold: _Optional[float] = ..., renormalize: bool = ..., norm: _Optional[_Union[ContributionNorm, str]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
+class ContributionEdgesToRequest(_message.Message):
+    __slots__ = ("run_id", "batch_i", "layer", "targets", "threshold", "renormalize", "norm", "options")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BATCH_I_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    RENORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    batch_i: int
+    layer: int
+    targets: _containers.RepeatedScalarFieldContainer[int]
+    threshold: float
+    renormalize: bool
+    norm: ContributionNorm
+    options: _tensor_pb2.TensorOptions
+    def __init__(self, run_id: _Optional[str] = ..., batch_i: _Optional[int] = ..., layer: _Optional[int] = ..., targets: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., renormalize: bool = ..., norm: _Optional[_Union[ContributionNorm, str]] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
+
 class NeuronContributionsRequest(_message.Message):
     __slots__ = ("run_id", "batch_i", "layer", "pos", "k", "norm", "options")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

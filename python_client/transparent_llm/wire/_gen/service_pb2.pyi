@@ -177,12 +177,14 @@ class DropVectorResponse(_message.Message):
     def __init__(self, dropped: bool = ...) -> None: ...
 
 class CompareRunsRequest(_message.Message):
-    __slots__ = ("run_id", "other_run_id")
+    __slots__ = ("run_id", "other_run_id", "from_pos")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     OTHER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_POS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     other_run_id: str
-    def __init__(self, run_id: _Optional[str] = ..., other_run_id: _Optional[str] = ...) -> None: ...
+    from_pos: int
+    def __init__(self, run_id: _Optional[str] = ..., other_run_id: _Optional[str] = ..., from_pos: _Optional[int] = ...) -> None: ...
 
 class CompareRunsResponse(_message.Message):
     __slots__ = ("rows",)
@@ -191,18 +193,20 @@ class CompareRunsResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[RowComparison, _Mapping]]] = ...) -> None: ...
 
 class RowComparison(_message.Message):
-    __slots__ = ("kl", "top_id", "top_string", "other_top_id", "other_top_string")
+    __slots__ = ("kl", "top_id", "top_string", "other_top_id", "other_top_string", "kl_by_pos")
     KL_FIELD_NUMBER: _ClassVar[int]
     TOP_ID_FIELD_NUMBER: _ClassVar[int]
     TOP_STRING_FIELD_NUMBER: _ClassVar[int]
     OTHER_TOP_ID_FIELD_NUMBER: _ClassVar[int]
     OTHER_TOP_STRING_FIELD_NUMBER: _ClassVar[int]
+    KL_BY_POS_FIELD_NUMBER: _ClassVar[int]
     kl: float
     top_id: int
     top_string: str
     other_top_id: int
     other_top_string: str
-    def __init__(self, kl: _Optional[float] = ..., top_id: _Optional[int] = ..., top_string: _Optional[str] = ..., other_top_id: _Optional[int] = ..., other_top_string: _Optional[str] = ...) -> None: ...
+    kl_by_pos: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, kl: _Optional[float] = ..., top_id: _Optional[int] = ..., top_string: _Optional[str] = ..., other_top_id: _Optional[int] = ..., other_top_string: _Optional[str] = ..., kl_by_pos: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class BatchSizeRequest(_message.Message):
     __slots__ = ("run_id",)
@@ -449,7 +453,7 @@ class NeuronOutputsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., layer: _Optional[int] = ..., model_digest: _Optional[str] = ..., options: _Optional[_Union[_tensor_pb2.TensorOptions, _Mapping]] = ...) -> None: ...
 
 class FetchItem(_message.Message):
-    __slots__ = ("tokens", "logits", "residual_in", "residual_after_attn", "residual_out", "ffn_out", "decomposed_ffn_out", "neuron_activations", "attention_matrix", "attention_output", "decomposed_attn", "layer_lens", "token_logprobs", "attn_contributions", "contribution_edges", "neuron_contributions", "logit_terms", "logit_attribution", "source_attribution", "neuron_attribution", "attention_matrices", "head_scores", "value_weighted_norms", "features", "feature_activations")
+    __slots__ = ("tokens", "logits", "residual_in", "residual_after_attn", "residual_out", "ffn_out", "decomposed_ffn_out", "neuron_activations", "attention_matrix", "attention_output", "decomposed_attn", "layer_lens", "token_logprobs", "attn_contributions", "contribution_edges", "neuron_contributions", "logit_terms", "logit_attribution", "source_attribution", "neuron_attribution", "attention_matrices", "head_scores", "value_weighted_norms", "features", "feature_activations", "contribution_edges_to")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     RESIDUAL_IN_FIELD_NUMBER: _ClassVar[int]
@@ -475,6 +479,7 @@ class FetchItem(_message.Message):
     VALUE_WEIGHTED_NORMS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTION_EDGES_TO_FIELD_NUMBER: _ClassVar[int]
     tokens: TokensRequest
     logits: LogitsRequest
     residual_in: ResidualInRequest
@@ -500,7 +505,8 @@ class FetchItem(_message.Message):
     value_weighted_norms: _analysis_pb2.ValueWeightedNormsRequest
     features: _features_pb2.FeaturesRequest
     feature_activations: _features_pb2.FeatureActivationsRequest
-    def __init__(self, tokens: _Optional[_Union[TokensRequest, _Mapping]] = ..., logits: _Optional[_Union[LogitsRequest, _Mapping]] = ..., residual_in: _Optional[_Union[ResidualInRequest, _Mapping]] = ..., residual_after_attn: _Optional[_Union[ResidualAfterAttnRequest, _Mapping]] = ..., residual_out: _Optional[_Union[ResidualOutRequest, _Mapping]] = ..., ffn_out: _Optional[_Union[FfnOutRequest, _Mapping]] = ..., decomposed_ffn_out: _Optional[_Union[DecomposedFfnOutRequest, _Mapping]] = ..., neuron_activations: _Optional[_Union[NeuronActivationsRequest, _Mapping]] = ..., attention_matrix: _Optional[_Union[AttentionMatrixRequest, _Mapping]] = ..., attention_output: _Optional[_Union[AttentionOutputRequest, _Mapping]] = ..., decomposed_attn: _Optional[_Union[DecomposedAttnRequest, _Mapping]] = ..., layer_lens: _Optional[_Union[_analysis_pb2.LayerLensRequest, _Mapping]] = ..., token_logprobs: _Optional[_Union[_analysis_pb2.TokenLogprobsRequest, _Mapping]] = ..., attn_contributions: _Optional[_Union[_analysis_pb2.AttnContributionsRequest, _Mapping]] = ..., contribution_edges: _Optional[_Union[_analysis_pb2.ContributionEdgesRequest, _Mapping]] = ..., neuron_contributions: _Optional[_Union[_analysis_pb2.NeuronContributionsRequest, _Mapping]] = ..., logit_terms: _Optional[_Union[_analysis_pb2.LogitTermsRequest, _Mapping]] = ..., logit_attribution: _Optional[_Union[_analysis_pb2.LogitAttributionRequest, _Mapping]] = ..., source_attribution: _Optional[_Union[_analysis_pb2.SourceAttributionRequest, _Mapping]] = ..., neuron_attribution: _Optional[_Union[_analysis_pb2.NeuronAttributionRequest, _Mapping]] = ..., attention_matrices: _Optional[_Union[_analysis_pb2.AttentionMatricesRequest, _Mapping]] = ..., head_scores: _Optional[_Union[_analysis_pb2.HeadScoresRequest, _Mapping]] = ..., value_weighted_norms: _Optional[_Union[_analysis_pb2.ValueWeightedNormsRequest, _Mapping]] = ..., features: _Optional[_Union[_features_pb2.FeaturesRequest, _Mapping]] = ..., feature_activations: _Optional[_Union[_features_pb2.FeatureActivationsRequest, _Mapping]] = ...) -> None: ...
+    contribution_edges_to: _analysis_pb2.ContributionEdgesToRequest
+    def __init__(self, tokens: _Optional[_Union[TokensRequest, _Mapping]] = ..., logits: _Optional[_Union[LogitsRequest, _Mapping]] = ..., residual_in: _Optional[_Union[ResidualInRequest, _Mapping]] = ..., residual_after_attn: _Optional[_Union[ResidualAfterAttnRequest, _Mapping]] = ..., residual_out: _Optional[_Union[ResidualOutRequest, _Mapping]] = ..., ffn_out: _Optional[_Union[FfnOutRequest, _Mapping]] = ..., decomposed_ffn_out: _Optional[_Union[DecomposedFfnOutRequest, _Mapping]] = ..., neuron_activations: _Optional[_Union[NeuronActivationsRequest, _Mapping]] = ..., attention_matrix: _Optional[_Union[AttentionMatrixRequest, _Mapping]] = ..., attention_output: _Optional[_Union[AttentionOutputRequest, _Mapping]] = ..., decomposed_attn: _Optional[_Union[DecomposedAttnRequest, _Mapping]] = ..., layer_lens: _Optional[_Union[_analysis_pb2.LayerLensRequest, _Mapping]] = ..., token_logprobs: _Optional[_Union[_analysis_pb2.TokenLogprobsRequest, _Mapping]] = ..., attn_contributions: _Optional[_Union[_analysis_pb2.AttnContributionsRequest, _Mapping]] = ..., contribution_edges: _Optional[_Union[_analysis_pb2.ContributionEdgesRequest, _Mapping]] = ..., neuron_contributions: _Optional[_Union[_analysis_pb2.NeuronContributionsRequest, _Mapping]] = ..., logit_terms: _Optional[_Union[_analysis_pb2.LogitTermsRequest, _Mapping]] = ..., logit_attribution: _Optional[_Union[_analysis_pb2.LogitAttributionRequest, _Mapping]] = ..., source_attribution: _Optional[_Union[_analysis_pb2.SourceAttributionRequest, _Mapping]] = ..., neuron_attribution: _Optional[_Union[_analysis_pb2.NeuronAttributionRequest, _Mapping]] = ..., attention_matrices: _Optional[_Union[_analysis_pb2.AttentionMatricesRequest, _Mapping]] = ..., head_scores: _Optional[_Union[_analysis_pb2.HeadScoresRequest, _Mapping]] = ..., value_weighted_norms: _Optional[_Union[_analysis_pb2.ValueWeightedNormsRequest, _Mapping]] = ..., features: _Optional[_Union[_features_pb2.FeaturesRequest, _Mapping]] = ..., feature_activations: _Optional[_Union[_features_pb2.FeatureActivationsRequest, _Mapping]] = ..., contribution_edges_to: _Optional[_Union[_analysis_pb2.ContributionEdgesToRequest, _Mapping]] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("run_id", "items", "options")
