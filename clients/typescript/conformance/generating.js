@@ -14,8 +14,7 @@ export async function generated(client, { prompts, messages, ...given }, { signa
   /** @type {(Record<string, any> | null)[][]} */
   const steps = [];
   const options = {
-    ...{ signal, edits, stop: given["stop"] },
-    seed: typeof given["seed"] === "string" ? BigInt(given["seed"]) : given["seed"],
+    ...{ signal, edits, stop: given["stop"], seed: given["seed"] },
     ...{ maxNewTokens: given["max_new_tokens"], topLogprobs: given["top_logprobs"], temperature: given["temperature"] },
     ...{ topK: given["top_k"] ?? undefined, topP: given["top_p"] ?? undefined },
     onStep: (/** @type {Step} */ step) => steps.push(step.map((token) => token ?? null).map(encodedToken)),

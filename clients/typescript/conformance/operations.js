@@ -82,8 +82,20 @@ const ANALYSES = {
   copying_scores: 0,
 };
 
-/** What is larger than a number of JavaScript holds exactly. */
-const LARGE_SEED = /("seed": ?)(\d{16,})/g;
+/** What may be larger than a number of JavaScript holds exactly. */
+const LARGE_SEED = /("seed": ?)(-?\d{17,})/g;
+
+/**
+ * A request, in which large seeds are bigints.
+ *
+ * @param {string} line
+ * @returns {Request}
+ */
+function parsedLine(line) {
+  const isSeed = (/** @type {string} */ key, /** @type {unknown} */ value) =>
+    key === "seed" && typeof value === "string";
+  return JSON.parse(line.replace(LARGE_SEED, '$1"$2"'), (key, value) => (isSeed(key, value) ? BigInt(value) : value));
+}
 
 /** The clients of one driver, by their names. */
 export class Operations {
@@ -105,7 +117,7 @@ export class Operations {
     /** @type {Request} */
     let request = {};
     try {
-      request = JSON.parse(line.replace(LARGE_SEED, '$1"$2"'));
+      request = parsedLine(line);
       return JSON.stringify({ id: request["id"], ok: await this.#do(request) });
     } catch (error) {
       return JSON.stringify({ id: request["id"] ?? null, error: described(error) });
