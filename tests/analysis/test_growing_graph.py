@@ -100,12 +100,14 @@ def test_a_live_row_comes_with_its_token(llm: str, request: pytest.FixtureReques
     asked = request.getfixturevalue(llm).copy()
     asked.run(["the run before"])
     before = asked.tokens()
-    coming = growing_graph(asked, PROMPT, N, live=True, temperature=0.8, seed=3)
+    with asked.edits(zero(head(0, 1))):
+        coming = growing_graph(asked, PROMPT, N, live=True, edits=[zero(head(1, 2))], temperature=0.8, seed=3)
     rows = [next(coming)]
     assert torch.equal(asked.tokens(), before)  # the text is not whole yet
     rows += coming
     assert len(rows) == N
     assert asked.tokens()[0, rows[0].pos + 1 :].tolist() == [row.chosen.token_id for row in rows[:-1]]
+    assert [effect.changed > 0 for effect in asked.effects()] == [True, True]  # of the block, and its own
     require_rows_of(asked.contribution_graph(), rows, error=1e-5)
 
 

@@ -138,7 +138,10 @@ def growing_graph(
     require_feature(llm, "contribution_edges_to")
     steps = llm.generate(prompt, max_new_tokens, edits=edits, **settings)
     new = (token for step in steps for token in step.tokens if token is not None)
-    return _live(llm, llm.to_tokens(str(prompt)).tolist(), new, edits, how) if live else _afterwards(llm, new, how)
+    if not live:
+        return _afterwards(llm, new, how)
+    made = llm._own_edits.before(edits)  # a copy is in no block
+    return _live(llm, llm.to_tokens(str(prompt)).tolist(), new, made, how)
 
 
 def _afterwards(llm: Any, coming: Iterator[NextToken], how: _How) -> Iterator[GraphRow]:
