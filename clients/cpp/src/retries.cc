@@ -60,7 +60,7 @@ void Retries::backoff(const Failure& failure, const Transfer& transfer, bool pro
   const bool was_lost = was_reached && is_passing(failure);
   const bool was_broken = (transfer.has_begun || loss_) && (failure.kind == ErrorClass::kUnavailable ||
                                                          failure.kind == ErrorClass::kCancelled);
-  if (!(was_lost || was_broken) || now - *since_ > connection_.options().reconnect) failure.raise();
+  if (!(was_lost || was_broken) || now - *since_ >= connection_.options().reconnect) failure.raise();
   if (!loss_) loss_ = failure;
   const auto pause = in_a_row_ == 0 ? rest(now) : pause_after(in_a_row_);
   if (terms_.deadline.is_within(pause)) raise_stayed_away(transfer);
