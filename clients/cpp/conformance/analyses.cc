@@ -153,6 +153,41 @@ Json value_weighted_norms(Client& llm, const Arguments& given, const ReadOptions
   return tensor(llm.value_weighted_norms(given[0], given[1], options));
 }
 
+SaeOptions sae_of(const Arguments& given) {
+  return {.sae = given.value<std::string>("sae"),
+          .positions = given.value<std::vector<Index>>("positions")};
+}
+
+Json features(Client& llm, const Arguments& given, const ReadOptions& options) {
+  const SaeFeatures got = llm.features(given[0], given.value<Index>("k"), sae_of(given), options);
+  return parts({{"ids", got.ids},
+                {"activations", got.activations},
+                {"active", got.active},
+                {"error_norm", got.error_norm},
+                {"explained", got.explained}});
+}
+
+Json feature_activations(Client& llm, const Arguments& given, const ReadOptions& options) {
+  return tensor(llm.feature_activations(given[0], given.value<std::vector<Index>>("feature_ids"),
+                                        sae_of(given), options));
+}
+
+Json head_weights(Client& llm, const Arguments& given, const ReadOptions& options) {
+  const HeadWeights got = llm.head_weights(given[0], given[1], options);
+  return parts({{"q", got.q}, {"k", got.k}, {"v", got.v}, {"o", got.o}});
+}
+
+Json composition_scores(Client& llm, const Arguments& given, const ReadOptions& options) {
+  const auto kind = given.named.contains("kind")
+                        ? given.choice<CompositionKind>("kind", {"q", "k", "v"})
+                        : CompositionKind::kK;
+  return tensor(llm.composition_scores(kind, options));
+}
+
+Json copying_scores(Client& llm, const Arguments&, const ReadOptions& options) {
+  return tensor(llm.copying_scores(options));
+}
+
 Parameter parameter_from(const std::string& name, const Json& json) {
   if (json.is_string()) return json.get<std::string>();
   if (json.is_boolean()) return json.get<bool>();
@@ -178,7 +213,12 @@ std::optional<Json> analysis(Client& llm, const std::string& method, const Json&
       {"neuron_attribution", neuron_attribution},
       {"attention_matrices", attention_matrices},
       {"head_scores", head_scores},
-      {"value_weighted_norms", value_weighted_norms}};
+      {"value_weighted_norms", value_weighted_norms},
+      {"features", features},
+      {"feature_activations", feature_activations},
+      {"head_weights", head_weights},
+      {"composition_scores", composition_scores},
+      {"copying_scores", copying_scores}};
   const auto found = kAnalyses.find(method);
   if (found == kAnalyses.end()) return std::nullopt;
   return found->second(llm, Arguments(args), options);

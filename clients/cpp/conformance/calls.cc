@@ -9,6 +9,7 @@
 
 #include "analyses.h"
 #include "edits.h"
+#include "generations.h"
 
 namespace driver {
 namespace {
@@ -92,6 +93,19 @@ Json fetched_parts(Client& llm, const Json& args, const ReadOptions& options) {
   for (const Parts& parts : llm.fetch_parts(reads_from(args), options))
     values.push_back(to_json(parts));
   return values;
+}
+
+Json planned(Client& llm, const Json& args, const ReadOptions& options) {
+  Json plans = Json::array();
+  for (const PlannedRead& plan : llm.plan(reads_from(args), options)) {
+    plans.push_back({{"name", plan.name},
+                     {"shape", plan.shape},
+                     {"dims", plan.dims},
+                     {"dtype", name_of(plan.dtype)},
+                     {"bytes", plan.n_bytes},
+                     {"transfer_bytes", plan.transfer_bytes}});
+  }
+  return plans;
 }
 
 Json info_of(const ModelInfo& info) {
@@ -193,6 +207,13 @@ Json call(Clients& clients, const std::string& name, const Json& request) {
                       {.timeout = options.timeout,
                        .stop_token = options.stop_token,
                        .edits = edits_from(request.value("edits", Json::array()), clients)});
+  else if (wanted.method == "generate")
+    ok["value"] = generated(llm, request.at("generation"),
+                            {.edits = edits_from(request.value("edits", Json::array()), clients),
+                             .timeout = options.timeout,
+                             .stop_token = options.stop_token});
+  else if (wanted.method == "plan")
+    ok["value"] = planned(llm, wanted.args, options);
   else if (wanted.method == "fetch")
     ok["tensors"] = fetched(llm, wanted.args, options);
   else if (wanted.method == "fetch_parts")

@@ -17,6 +17,7 @@ std::chrono::milliseconds milliseconds(const Json& seconds) {
 Options options_from(const Json& json) {
   Options options;
   options.timeout = std::chrono::seconds(60);
+  options.cache_bytes = 0;
   for (const auto& [name, value] : json.items()) {
     if (value.is_null()) continue;
     if (name == "model")
@@ -33,6 +34,10 @@ Options options_from(const Json& json) {
       options.tls_cert = value.get<std::string>();
     else if (name == "tls_key")
       options.tls_key = value.get<std::string>();
+    else if (name == "cache_bytes")
+      options.cache_bytes = value.get<std::uint64_t>();
+    else if (name == "reconnect_s")
+      options.reconnect = milliseconds(value);
     else if (name == "max_bytes")
       options.max_bytes = value.get<std::uint64_t>();
     else

@@ -61,6 +61,8 @@ Vector vector_from(const Json& json, Clients& clients) {
   if (kind == "unembedding") return Vector::unembedding(given.get<Index>());
   if (kind == "neuron_output")
     return Vector::neuron_output(given.at(0).get<Index>(), given.at(1).get<Index>());
+  if (kind == "sae_feature")
+    return Vector::sae_feature(given.at(0).get<std::string>(), given.at(1).get<Index>());
   throw std::invalid_argument("no vector: " + kind);
 }
 
@@ -103,6 +105,11 @@ Edit edit_from(const Json& edit, Clients& clients) {
   if (op == "clamp") {
     return Edit::clamp(site, vector("vector"), number(edit, "least", -kInfinity),
                        number(edit, "most", kInfinity), where);
+  }
+  if (op == "clamp_feature") {
+    return Edit::clamp_feature(site, edit.at("sae").get<std::string>(),
+                               edit.at("feature").get<Index>(), number(edit, "least", -kInfinity),
+                               number(edit, "most", kInfinity), where);
   }
   if (op == "swap") return Edit::swap(site, vector("origin"), vector("target"), where);
   if (op != "noise") throw std::invalid_argument("no operation: " + op);

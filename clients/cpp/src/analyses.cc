@@ -105,4 +105,19 @@ Tensor Client::value_weighted_norms(Index batch_i, Index layer, const ReadOption
   return read(Read::value_weighted_norms(batch_i, layer), options);
 }
 
+SaeFeatures Client::features(Index batch_i, Index k, const SaeOptions& asked,
+                             const ReadOptions& options) {
+  Parts came = read_parts(Read::features(batch_i, k, asked), options);
+  return {.ids = take(came, "ids"),
+          .activations = take(came, "activations"),
+          .active = take(came, "active"),
+          .error_norm = take(came, "error_norm"),
+          .explained = take(came, "explained")};
+}
+
+Tensor Client::feature_activations(Index batch_i, std::vector<Index> feature_ids,
+                                   const SaeOptions& asked, const ReadOptions& options) {
+  return read(Read::feature_activations(batch_i, std::move(feature_ids), asked), options);
+}
+
 }  // namespace transparent_llm

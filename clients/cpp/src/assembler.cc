@@ -28,8 +28,8 @@ bool has_short_names(const v1::TensorHeader& wire) {
          std::all_of(wire.dims().begin(), wire.dims().end(), is_short);
 }
 
-/// A header, which may come from anyone, checked against itself. Nothing is computed of what is
-/// more than any header has.
+}  // namespace
+
 TensorHeader checked(const v1::TensorHeader& wire) {
   const auto dtype = from_wire(wire.dtype());
   if (!dtype) throw StreamError("unknown dtype " + std::to_string(wire.dtype()) + " in the header");
@@ -50,6 +50,8 @@ TensorHeader checked(const v1::TensorHeader& wire) {
           .dims = {wire.dims().begin(), wire.dims().end()},
           .total_bytes = wire.total_bytes()};
 }
+
+namespace {
 
 bool same(const TensorHeader& one, const TensorHeader& other) {
   return one.name == other.name && one.dtype == other.dtype && one.shape == other.shape &&

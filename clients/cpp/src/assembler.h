@@ -24,6 +24,10 @@ class StreamError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A header, which may come from anyone, checked against itself: nothing is computed of what is more
+/// than any header has. Throws StreamError for one that contradicts itself.
+TensorHeader checked(const v1::TensorHeader& wire);
+
 /// Where the data of a stream go.
 class StreamSink {
  public:

@@ -25,7 +25,7 @@ grpc::Status attempted(Connection& connection, const CallTerms& terms,
 /// Ends a stream that nobody takes to its end, so that the server hears of it.
 class OpenStream {
  public:
-  OpenStream(grpc::ClientContext& context, ChunkReader reader)
+  OpenStream(grpc::ClientContext& context, MessageReader reader)
       : context_(context), reader_(std::move(reader)) {}
   OpenStream(const OpenStream&) = delete;
   OpenStream& operator=(const OpenStream&) = delete;
@@ -35,13 +35,7 @@ class OpenStream {
     reader_->Finish();
   }
 
-  bool read(v1::TensorChunk* chunk) {
-    grpc::ByteBuffer message;
-    if (!reader_->Read(&message)) return false;
-    if (!grpc::SerializationTraits<v1::TensorChunk>::Deserialize(&message, chunk).ok())
-      throw StreamError("a message that is not a TensorChunk");
-    return true;
-  }
+  bool read(grpc::ByteBuffer* message) { return reader_->Read(message); }
   grpc::Status finish() {
     is_finished_ = true;
     return reader_->Finish();
@@ -49,7 +43,7 @@ class OpenStream {
 
  private:
   grpc::ClientContext& context_;
-  ChunkReader reader_;
+  MessageReader reader_;
   bool is_finished_ = false;
 };
 
@@ -62,8 +56,10 @@ grpc::Status received(Connection& connection, const StreamCall& call, const Call
   OpenStream stream(attempt.context(), call.open(*channel, &attempt.context(), assembler.received(),
                                                  assembler.etag()));
   v1::TensorChunk chunk;
-  while (stream.read(&chunk)) {
+  for (grpc::ByteBuffer message; stream.read(&message);) {
     connection.note_answer();
+    if (!grpc::SerializationTraits<v1::TensorChunk>::Deserialize(&message, &chunk).ok())
+      throw StreamError("a message that is not a TensorChunk");
     assembler.add(chunk);
     if (progress) progress(assembler.received(), assembler.total_bytes());
   }
@@ -83,6 +79,37 @@ std::string path_of(const google::protobuf::Descriptor& request) {
     if (method.input_type() == &request) return "/" + service.full_name() + "/" + method.name();
   }
   throw std::logic_error("no method takes a " + request.name());
+}
+
+MessageReader opened(grpc::Channel& channel, const std::string& path, grpc::ClientContext* context,
+                     const google::protobuf::Message& request) {
+  using grpc::internal::RpcMethod;
+  const RpcMethod method(path.c_str(), RpcMethod::SERVER_STREAMING);
+  return MessageReader(grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
+      &channel, method, context, request));
+}
+
+[[noreturn]] void raise_broken(const Connection& connection, const std::string& name,
+                               const StreamError& error) {
+  throw InternalError(connection.target() + " broke the protocol in " + name + ": " +
+                      error.what());
+}
+
+/// One attempt to receive all messages; counts those that came.
+grpc::Status received(Connection& connection, const MessageCall& call, const CallTerms& terms,
+                      std::uint64_t& count) {
+  connection.require_open(terms);
+  const auto request = call.request();
+  require_sendable(*request);
+  Attempt attempt(connection, terms);
+  const std::shared_ptr<grpc::Channel> channel = connection.channel();
+  const std::string path = path_of(*request->GetDescriptor());
+  OpenStream stream(attempt.context(), opened(*channel, path, &attempt.context(), *request));
+  for (grpc::ByteBuffer message; stream.read(&message); ++count) {
+    connection.note_answer();
+    call.take(message);
+  }
+  return stream.finish();
 }
 
 }  // namespace
@@ -111,10 +138,7 @@ StreamCall stream_call(std::string name, std::shared_ptr<google::protobuf::Messa
                                std::uint64_t resume_offset, const std::string& etag) {
             options_of(*request).set_resume_offset(resume_offset);
             options_of(*request).set_etag(etag);
-            using grpc::internal::RpcMethod;
-            const RpcMethod method(path.c_str(), RpcMethod::SERVER_STREAMING);
-            return ChunkReader(grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(
-                &channel, method, context, *request));
+            return opened(channel, path, context, *request);
           }};
 }
 
@@ -189,8 +213,21 @@ void receive(Connection& connection, const StreamCall& call, const CallTerms& te
       assembler.resume();
     }
   } catch (const StreamError& error) {
-    throw InternalError(connection.target() + " broke the protocol in " + call.name + ": " +
-                        error.what());
+    raise_broken(connection, call.name, error);
+  }
+}
+
+void receive_messages(Connection& connection, const MessageCall& call, const CallTerms& terms) {
+  Retries retries(connection, terms);
+  try {
+    for (std::uint64_t count = 0;;) {
+      const std::uint64_t before = count;
+      const grpc::Status status = received(connection, call, terms, count);
+      if (status.ok()) return call.finish();
+      retries.backoff(failed(connection, status), {.has_begun = count > 0}, count > before);
+    }
+  } catch (const StreamError& error) {
+    raise_broken(connection, call.name, error);
   }
 }
 

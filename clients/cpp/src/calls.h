@@ -51,13 +51,13 @@ bool is_serving(Connection& connection, const CallTerms& terms);
 
 /// Of messages that are not parsed: gRPC takes one that cannot be for the end of the stream, and
 /// then waits for that.
-using ChunkReader = std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>>;
+using MessageReader = std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>>;
 
 /// A call that answers with tensors, and can be made again for the rest of them.
 struct StreamCall {
   /// In the words of the class, for messages.
   std::string name;
-  std::function<ChunkReader(grpc::Channel&, grpc::ClientContext*, std::uint64_t resume_offset,
+  std::function<MessageReader(grpc::Channel&, grpc::ClientContext*, std::uint64_t resume_offset,
                             const std::string& etag)>
       open;
 };
@@ -80,6 +80,21 @@ using Progress = std::function<void(std::uint64_t received_bytes, std::uint64_t 
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
              const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
              const Progress& progress);
+
+/// A call that answers with messages, behind none of which it can be taken up.
+struct MessageCall {
+  /// In the words of the class, for messages.
+  std::string name;
+  /// Of all of it. Throws if it cannot be made again after what has come.
+  std::function<std::shared_ptr<const google::protobuf::Message>()> request;
+  /// Takes a message. Throws StreamError for one that is none of them.
+  std::function<void(grpc::ByteBuffer&)> take;
+  /// Throws StreamError if messages are missing at the end.
+  std::function<void()> finish;
+};
+
+/// Receives the messages of a call, which is made again as a whole where it breaks.
+void receive_messages(Connection& connection, const MessageCall& call, const CallTerms& terms);
 /// Throws CancelledError or DeadlineError if nobody waits for a call any more: during long work of
 /// this side.
 void require_time(const Connection& connection, const CallTerms& terms);

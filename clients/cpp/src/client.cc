@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <exception>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include "edit_parts.h"
-#include "reading.h"
+#include "client_impl.h"
 #include "method_table.h"
 #include "run_input.h"
 #include "slices.h"
@@ -20,16 +18,11 @@ namespace transparent_llm {
 
 using internal::CallTerms;
 using internal::CurrentRun;
-using internal::Deadline;
 using internal::Stub;
 
 const char* const kVersion = TRANSPARENT_LLM_VERSION;
 
 namespace {
-
-/// Of one read. Behind a proxy a run can fall to another server each time that one comes or goes; a
-/// server that forgets it each time at once has too little room.
-constexpr int kMostReruns = 3;
 
 /// The axes of tokens and mask.
 constexpr std::string_view kPositions[] = {"batch", "pos"};
@@ -52,124 +45,6 @@ Parts named(Parts came, const Read& read) {
 }
 
 }  // namespace
-
-class Client::Impl {
- public:
-  explicit Impl(std::shared_ptr<internal::Shared> shared) : shared_(std::move(shared)) {}
-
-  internal::Shared& shared() { return *shared_; }
-  internal::Connection& connection() { return shared_->connection; }
-  const std::string& model() const { return shared_->connection.options().model; }
-  /// Of the model of the current run; empty before any.
-  std::string digest() const { return run_ ? run_->model_digest : ""; }
-  CallOptions call_options(const ReadOptions& options) const {
-    return {options.timeout, options.stop_token};
-  }
-
-  CallTerms terms(const CallOptions& options) const {
-    return {Deadline::after(options.timeout.value_or(shared_->connection.options().timeout)),
-            options.stop_token};
-  }
-
-  const CurrentRun& current() const {
-    if (!run_) throw NotRunError("nothing has been run yet: call run({sentence, ...}) first");
-    return *run_;
-  }
-
-  std::shared_ptr<const CurrentRun> source() const {
-    if (!run_) throw NotRunError("the source of an edit has run nothing yet: call its run() first");
-    return run_;
-  }
-
-  void begin(v1::RunRequest request, const RunOptions& options) {
-    CallTerms of_call = terms({options.timeout, options.stop_token});
-    internal::Sources sources = internal::add_edits(request, options.edits);
-    if (!options.edits.empty() &&
-        !shared_->descriptions.offers(connection(), "edits", of_call)) {
-      throw NotSupportedError("this server knows no edits; its version is too old");
-    }
-    of_call.run_key = internal::run_key(request);
-    run_ = made(std::move(request), std::move(sources), of_call);
-  }
-
-  v1::TokenizeResponse tokenized(const std::string& text, std::optional<bool> add_bos,
-                                 const CallOptions& options) {
-    return internal::tokenized(connection(), digest(), text, add_bos, terms(options));
-  }
-
-  /// Reads from the current run, which is run again if the server has lost it, all within one time.
-  template <class Function>
-  auto of_run(const ReadOptions& options, Function read) {
-    current();
-    internal::require_valid(options);
-    CallTerms of_call = terms(call_options(options));
-    for (int reruns = 0;; ++reruns) {
-      const std::shared_ptr<const CurrentRun> run = run_;
-      of_call.run_key = run->key;
-      try {
-        return read(*run, of_call);
-      } catch (const NotFoundError& error) {
-        const bool was_lost = error.reason() == "RUN_NOT_FOUND";
-        if (!was_lost || !connection().options().rerun || reruns == kMostReruns) throw;
-      }
-      run_again(*run, of_call);
-    }
-  }
-
-  /// What came for each of the reads.
-  std::vector<Parts> fetched(const std::vector<Read>& reads, const ReadOptions& options) {
-    return of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
-      return internal::read_many(shared(), run, reads, options, terms);
-    });
-  }
-
- private:
-  /// A run, made where its key leads; what its edits take from is made again there if it is not
-  /// there, each once.
-  std::shared_ptr<const CurrentRun> made(v1::RunRequest request, internal::Sources sources,
-                                         const CallTerms& terms) {
-    for (std::set<std::string> again;;) {
-      std::shared_ptr<const CurrentRun> lost;
-      try {
-        const auto response = internal::unary(connection(), &Stub::Run, request, terms);
-        return std::make_shared<const CurrentRun>(internal::current_run(
-            std::move(request), terms.run_key, response, std::move(sources)));
-      } catch (const NotFoundError& error) {
-        lost = source_lost(error, sources);
-        if (!lost || !again.insert(lost->run_id).second) throw;
-      }
-      made(lost->request, lost->sources, terms);
-    }
-  }
-
-  /// The source that a run failed for want of; none if it failed for another reason.
-  std::shared_ptr<const CurrentRun> source_lost(const NotFoundError& error,
-                                                const internal::Sources& sources) {
-    const auto missing = error.metadata().find("run_id");
-    const bool was_lost = error.reason() == "RUN_NOT_FOUND" && missing != error.metadata().end();
-    if (!was_lost || !connection().options().rerun) return nullptr;
-    const auto found = std::find_if(sources.begin(), sources.end(), [&](const auto& source) {
-      return source->run_id == missing->second;
-    });
-    return found == sources.end() ? nullptr : *found;
-  }
-
-  void run_again(const CurrentRun& lost, const CallTerms& terms) {
-    auto again = made(lost.request, lost.sources, terms);
-    if (again->model_digest != lost.model_digest) {
-      throw NotFoundError(connection().target() +
-                              " lost the run and now serves another model under this name; call "
-                              "run() again if that is what you want",
-                          {.reason = "MODEL_CHANGED",
-                           .metadata = {{"was", lost.model_digest}, {"is", again->model_digest}},
-                           .retry_after = {}});
-    }
-    run_ = std::move(again);
-  }
-
-  std::shared_ptr<internal::Shared> shared_;
-  std::shared_ptr<const CurrentRun> run_;  // shared with copies, never changed
-};
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Client::Client(Client&&) noexcept = default;
@@ -215,6 +90,24 @@ void Client::run(const std::vector<std::string>& sentences, const RunOptions& op
 void Client::run_tokens(const std::vector<std::vector<Index>>& token_ids,
                         const RunOptions& options) {
   impl().begin(internal::tokens_request(impl().model(), token_ids), options);
+}
+
+std::vector<GenerationStep> Client::generate(const std::vector<std::string>& prompts,
+                                             const GenerateOptions& options) {
+  return impl().generate(internal::sentences_request(impl().model(), prompts), {}, options);
+}
+
+std::vector<GenerationStep> Client::generate_tokens(
+    const std::vector<std::vector<Index>>& token_ids, const GenerateOptions& options) {
+  return impl().generate(internal::tokens_request(impl().model(), token_ids), {}, options);
+}
+
+std::vector<GenerationStep> Client::generate_chat(const std::vector<ChatMessage>& messages,
+                                                  const GenerateOptions& options) {
+  if (messages.empty()) throw InvalidRequestError("a chat has no message: give at least one");
+  std::vector<std::string> contents;  // which lead it where a run of them would be
+  for (const ChatMessage& message : messages) contents.push_back(message.content);
+  return impl().generate(internal::sentences_request(impl().model(), contents), messages, options);
 }
 
 std::vector<EditEffect> Client::effects() const { return impl().current().effects; }
@@ -409,6 +302,13 @@ std::vector<Parts> Client::fetch_parts(const std::vector<Read>& reads, const Rea
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = named(std::move(values[i]), reads[i]);
   return values;
+}
+
+std::vector<PlannedRead> Client::plan(const std::vector<Read>& reads, const ReadOptions& options) {
+  return impl().of_run(options, [&](const CurrentRun& run, const CallTerms& terms) {
+    return reads.empty() ? std::vector<PlannedRead>()
+                         : internal::planned(impl().shared(), run, reads, options, terms);
+  });
 }
 
 void Client::read_chunks(const Read& wanted, const ChunkSink& sink, const ReadOptions& options) {

@@ -33,6 +33,8 @@ void require_consistent(const Options& options) {
         "the token contains characters that cannot be sent in a header: perhaps a trailing line "
         "break, or non-ASCII letters");
   }
+  if (options.reconnect < std::chrono::milliseconds::zero())
+    throw InvalidRequestError("reconnect is below 0: it is how long a lost server is waited for");
   if (options.max_bytes == 0)
     throw InvalidRequestError("max_bytes is 0: it must be 1 or more, or absent");
   if (options.tls_cert.empty() != options.tls_key.empty()) {

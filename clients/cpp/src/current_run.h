@@ -33,6 +33,8 @@ struct CurrentRun {
   std::vector<EditEffect> effects;
   /// To make them again, before this one.
   Sources sources;
+  /// As long as anyone has this run, what was read of it may be kept.
+  std::shared_ptr<const char> life = std::make_shared<const char>();
 };
 
 /// From the answer to `request`. Throws InternalError for one that contradicts itself or what was

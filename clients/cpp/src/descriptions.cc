@@ -71,6 +71,10 @@ Limits limits_of(const v1::Limits& wire) {
   };
 }
 
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 /// A server that says to be another model at each run must not fill the memory.
 constexpr std::size_t kMostModels = 64;
 
@@ -125,6 +129,21 @@ std::optional<ModelDescription> Descriptions::with_neuron_outputs(Connection& co
   std::optional<ModelDescription>& known = known_[digest];
   if (!known) known = std::move(described);  // calls under way rely on a model that is known
   return known;
+}
+
+std::optional<ModelDescription> Descriptions::served(Connection& connection,
+                                                     const std::string& name,
+                                                     const std::string& digest,
+                                                     const CallTerms& terms) {
+  const ServerInfo info =
+      server_info_of(unary(connection, &Stub::ServerInfo, v1::ServerInfoRequest(), terms));
+  for (const ModelDescription& model : info.models) {
+    const bool is_named = name.empty() ? info.models.size() == 1
+                                       : model.info.name == name || contains(model.aliases, name);
+    const bool is_meant = digest.empty() ? is_named : model.digest == digest;
+    if (is_meant && !model.digest.empty()) return model;
+  }
+  return std::nullopt;
 }
 
 bool Descriptions::offers(Connection& connection, const std::string& feature,

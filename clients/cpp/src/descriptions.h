@@ -26,6 +26,10 @@ class Descriptions {
   std::optional<ModelDescription> with_neuron_outputs(Connection& connection,
                                                       const std::string& digest,
                                                       const CallTerms& terms);
+  /// The model of this digest or, if that is empty, of this name; the only one that is served, if
+  /// both are. None if there is none, or it is not loaded. The server is asked.
+  static std::optional<ModelDescription> served(Connection& connection, const std::string& name,
+                                                const std::string& digest, const CallTerms& terms);
   /// Whether the server has this feature; it is asked if that was not done yet.
   bool offers(Connection& connection, const std::string& feature, const CallTerms& terms);
   /// Adds the lengths of axes that are known already; no call is made.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "current_run.h"
@@ -27,9 +28,14 @@ struct EditParts {
   Sources sources = {};
 };
 
-/// Adds edits to a request; the runs that they take from, each once. Throws TooLargeError
+/// The name of a sparse autoencoder. Throws InvalidRequestError for none.
+const std::string& sae_name(const std::string& sae);
+
+using Interventions = google::protobuf::RepeatedPtrField<v1::Intervention>;
+
+/// Adds edits to those of a request; the runs that they take from, each once. Throws TooLargeError
 /// (TOO_LONG) for more than a run can have.
-Sources add_edits(v1::RunRequest& request, const std::vector<Edit>& edits);
+Sources add_edits(Interventions& added, const std::vector<Edit>& edits);
 
 /// Of an answer to a request with so many edits. Throws InternalError for more or fewer.
 std::vector<EditEffect> effects_of(const v1::RunResponse& response, int n_edits);

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "edit_parts.h"
-#include "legible.h"
 #include "methods.h"
 #include "transparent_llm/client.h"
 #include "transparent_llm/errors.h"
@@ -115,6 +114,12 @@ void require_literal(const Tensor& values) {
 Sources joined(Sources one, const Sources& other) {
   one.insert(one.end(), other.begin(), other.end());
   return one;
+}
+
+void require_bounds(double least, double most) {
+  if (least <= most) return;  // NaN is neither
+  throw InvalidRequestError("clamp between " + number(least) + " and " + number(most) +
+                            ": the first must not be over the second");
 }
 
 EditParts added(const Site& site, const Vector& vector, double factor, const Selection& where,
@@ -230,6 +235,15 @@ Vector Vector::neuron_output(Index layer, Index neuron) {
   return Vector(std::move(parts));
 }
 
+Vector Vector::sae_feature(const std::string& sae, Index feature, FeatureDirection direction) {
+  VectorParts parts;
+  v1::SaeFeatureVector& of_sae = *parts.message.mutable_sae_feature();
+  of_sae.set_sae(internal::sae_name(sae));
+  of_sae.set_feature(internal::to_int32("feature", feature));
+  of_sae.set_direction(static_cast<v1::FeatureDirection>(direction));
+  return Vector(std::move(parts));
+}
+
 Vector operator-(const Vector& minuend, const Vector& subtrahend) {
   const VectorParts& one = minuend.parts();
   const VectorParts& other = subtrahend.parts();
@@ -299,13 +313,22 @@ Edit Edit::project(const Site& site, const Vector& vector, double factor, const 
 
 Edit Edit::clamp(const Site& site, const Vector& vector, double least, double most,
                  const Selection& where) {
-  if (!(least <= most)) {  // of NaN too
-    throw InvalidRequestError("clamp between " + number(least) + " and " + number(most) +
-                              ": the first must not be over the second");
-  }
+  require_bounds(least, most);
   EditParts parts = begun(site, where, vector.parts().sources);
   v1::ClampEdit& clamp = *parts.message.mutable_clamp();
   *clamp.mutable_vector() = vector.parts().message;
+  clamp.set_least(least);
+  clamp.set_most(most);
+  return Edit(std::move(parts));
+}
+
+Edit Edit::clamp_feature(const Site& site, const std::string& sae, Index feature, double least,
+                         double most, const Selection& where) {
+  require_bounds(least, most);
+  EditParts parts = begun(site, where);
+  v1::ClampFeatureEdit& clamp = *parts.message.mutable_clamp_feature();
+  clamp.set_sae(internal::sae_name(sae));
+  clamp.set_feature(internal::to_int32("feature", feature));
   clamp.set_least(least);
   clamp.set_most(most);
   return Edit(std::move(parts));
@@ -329,58 +352,4 @@ Edit Edit::noise(const Site& site, double sd, std::int64_t seed, const Selection
   return Edit(std::move(parts));
 }
 
-double EditEffect::relative() const {
-  if (norm != 0) return delta_norm / norm;
-  return delta_norm != 0 ? std::numeric_limits<double>::infinity() : 0;
-}
-
-namespace internal {
-namespace {
-
-/// Of one run.
-constexpr std::size_t kMostEdits = 512;
-
-/// Characters of an edit in words that are kept.
-constexpr std::size_t kMostWords = 1000;
-
-}  // namespace
-
-Sources add_edits(v1::RunRequest& request, const std::vector<Edit>& edits) {
-  if (edits.size() > kMostEdits) {
-    throw TooLargeError(std::to_string(edits.size()) + " edits of one run, at most " +
-                            std::to_string(kMostEdits) + " can be made",
-                        {.reason = "TOO_LONG",
-                         .metadata = {{"needed", std::to_string(edits.size())},
-                                      {"allowed", std::to_string(kMostEdits)}},
-                         .retry_after = {}});
-  }
-  Sources sources;
-  for (const Edit& edit : edits) {
-    *request.add_edits() = edit.parts().message;
-    for (const auto& source : edit.parts().sources) {
-      const auto is_same = [&](const auto& other) { return other->run_id == source->run_id; };
-      if (std::none_of(sources.begin(), sources.end(), is_same)) sources.push_back(source);
-    }
-  }
-  return sources;
-}
-
-std::vector<EditEffect> effects_of(const v1::RunResponse& response, int n_edits) {
-  if (response.effects_size() != n_edits) {
-    throw InternalError("the server sent effects of " + std::to_string(response.effects_size()) +
-                        " edits for " + std::to_string(n_edits) + " that were sent");
-  }
-  std::vector<EditEffect> effects;
-  for (const v1::EditEffect& wire : response.effects()) {
-    effects.push_back({.edit = legible(wire.edit(), kMostWords),
-                       .selected = wire.selected(),
-                       .changed = wire.changed(),
-                       .delta_norm = wire.delta_norm(),
-                       .norm = wire.norm(),
-                       .max_delta = wire.max_delta()});
-  }
-  return effects;
-}
-
-}  // namespace internal
 }  // namespace transparent_llm

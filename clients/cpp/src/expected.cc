@@ -100,6 +100,17 @@ void require_lengths(const TensorHeader& header, const Part* part,
   }
 }
 
+void require_sizes(const Expectation& expectation, const std::string& name,
+                   std::span<const std::string> dims, std::span<const std::size_t> shape) {
+  for (std::size_t axis = 0; axis < dims.size(); ++axis) {
+    const std::uint64_t sent = shape[axis];
+    const auto length = sized(expectation, dims[axis], sent);
+    if (length && *length != sent)
+      refuse(name + " of " + expectation.method->name + " with " + std::to_string(sent) +
+             " along " + dims[axis] + ", not " + std::to_string(*length));
+  }
+}
+
 }  // namespace
 
 void add_lengths(Lengths& lengths, const CurrentRun& run) {
@@ -125,15 +136,14 @@ void add_sizes(Expectation& expectation, const Read& read) {
 }
 
 void require_own_sizes(const Expectation& expectation, const Parts& came) {
-  for (const auto& [name, tensor] : came) {
-    for (std::size_t axis = 0; axis < tensor.dims().size(); ++axis) {
-      const std::uint64_t sent = tensor.shape()[axis];
-      const auto length = sized(expectation, tensor.dims()[axis], sent);
-      if (length && *length != sent)
-        refuse(name + " of " + expectation.method->name + " with " + std::to_string(sent) +
-               " along " + tensor.dims()[axis] + ", not " + std::to_string(*length));
-    }
-  }
+  for (const auto& [name, tensor] : came)
+    require_sizes(expectation, name, tensor.dims(), tensor.shape());
+}
+
+void require_own_sizes(const Expectation& expectation,
+                       const std::map<std::string, TensorHeader>& headers) {
+  for (const auto& [name, header] : headers)
+    require_sizes(expectation, name, header.dims, header.shape);
 }
 
 Expected::Expected(const std::vector<Expectation>& expectations) {

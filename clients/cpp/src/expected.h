@@ -44,6 +44,8 @@ struct Expectation {
 void add_sizes(Expectation& expectation, const Read& read);
 /// Throws InternalError for a tensor that is as long as another read of the same method says.
 void require_own_sizes(const Expectation& expectation, const Parts& came);
+void require_own_sizes(const Expectation& expectation,
+                       const std::map<std::string, TensorHeader>& headers);
 
 /// Of all values of a stream.
 class Expected {

@@ -37,6 +37,10 @@ void fill_request(Message& request, const Asked& asked, const ReadOptions& optio
   if (asked.factored) wire.set_encoding(v1::ENCODING_FACTORED);
 }
 
+void fill_item(v1::FetchItem& item, const Asked& asked, const ReadOptions& options) {
+  fill_request(*item.GetReflection()->MutableMessage(&item, &field_of(asked.read)), asked, options);
+}
+
 }  // namespace
 
 std::int32_t to_int32(const char* axis, Index index) {
@@ -49,6 +53,12 @@ std::int32_t to_int32(const char* axis, Index index) {
       {.reason = {},
        .metadata = {{"axis", axis}, {"got", std::to_string(index)}},
        .retry_after = {}});
+}
+
+std::string words_of(const Read& read, const ReadOptions& options) {
+  v1::FetchItem item;
+  fill_item(item, {read, false}, options);
+  return item.SerializeAsString();
 }
 
 StreamCall call_of(const std::string& run_id, const Asked& asked, const ReadOptions& options) {
@@ -65,11 +75,16 @@ StreamCall fetch_call(const std::string& run_id, std::span<const Asked> asked,
                       const ReadOptions& options) {
   v1::FetchRequest request;
   request.set_run_id(run_id);
-  for (const Asked& one : asked) {
-    v1::FetchItem& item = *request.add_items();
-    fill_request(*item.GetReflection()->MutableMessage(&item, &field_of(one.read)), one, options);
-  }
+  for (const Asked& one : asked) fill_item(*request.add_items(), one, options);
   return stream_call("fetch", std::move(request));
+}
+
+v1::PlanRequest plan_request(const std::string& run_id, std::span<const Asked> asked,
+                             const ReadOptions& options) {
+  v1::PlanRequest request;
+  request.set_run_id(run_id);
+  for (const Asked& one : asked) fill_item(*request.add_items(), one, options);
+  return request;
 }
 
 }  // namespace transparent_llm::internal

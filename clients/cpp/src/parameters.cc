@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "legible.h"
+#include "run_input.h"
 #include "transparent_llm/errors.h"
 #include "transparent_llm/v1/method.pb.h"
 
@@ -16,6 +17,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
 constexpr std::size_t kMostNumbers = 4096;
+/// Bytes of a text.
+constexpr std::size_t kMostName = 1024;
 
 /// Names of an enum's values but the first, which says what they all begin with.
 std::vector<std::string> choices_of(const FieldDescriptor& field) {
@@ -118,6 +121,13 @@ void set_parameter(Message& request, const MethodParameter& parameter, const Par
       const auto* number = std::get_if<double>(&given);
       if (number == nullptr || !std::isfinite(*number)) refuse(parameter, "a finite number");
       return reflection.SetDouble(&request, parameter.field, *number);
+    }
+    case FieldDescriptor::CPPTYPE_STRING: {
+      const auto* text = std::get_if<std::string>(&given);
+      if (text == nullptr || text->size() > kMostName)
+        refuse(parameter, "a text of at most " + std::to_string(kMostName) + " bytes");
+      require_utf8(parameter.name, *text, {{"argument", parameter.name}});
+      return reflection.SetString(&request, parameter.field, *text);
     }
     default: {
       const auto* number = std::get_if<Index>(&given);

@@ -1,6 +1,7 @@
 #include "transparent_llm/read.h"
 
 #include <string>
+#include <utility>
 
 #include "legible.h"
 #include "method_table.h"
@@ -77,6 +78,19 @@ Read Read::head_scores(Index batch_i, Index layer, HeadScoreKind kind) {
 
 Read Read::value_weighted_norms(Index batch_i, Index layer) {
   return {"value_weighted_norms", {batch_i, layer}};
+}
+
+Read Read::features(Index batch_i, Index k, const SaeOptions& asked) {
+  return {"features", {batch_i}, {{"sae", asked.sae}, {"positions", asked.positions}, {"k", k}}};
+}
+
+Read Read::feature_activations(Index batch_i, std::vector<Index> feature_ids,
+                               const SaeOptions& asked) {
+  return {"feature_activations",
+          {batch_i},
+          {{"sae", asked.sae},
+           {"feature_ids", std::move(feature_ids)},
+           {"positions", asked.positions}}};
 }
 
 Read Read::named(std::string_view method, std::vector<std::optional<Index>> indices,

@@ -13,6 +13,7 @@
 #include "current_run.h"
 #include "descriptions.h"
 #include "expected.h"
+#include "kept_values.h"
 #include "methods.h"
 #include "sinks.h"
 #include "weights.h"
@@ -23,11 +24,13 @@ namespace transparent_llm::internal {
 struct Shared {
   Shared(std::string target, Options options)
       : connection(std::move(target), std::move(options)),
-        weights(std::min(connection.options().weights_bytes, connection.max_bytes())) {}
+        weights(std::min(connection.options().weights_bytes, connection.max_bytes())),
+        kept(connection.options().cache_bytes) {}
 
   Connection connection;
   Descriptions descriptions;
   Weights weights;
+  KeptValues kept;
 };
 
 /// A stream of one tensor.
@@ -45,6 +48,17 @@ Parts read(Shared& shared, const CurrentRun& run, const Read& read, const ReadOp
 /// Many in one stream, in their order.
 std::vector<Parts> read_many(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
                              const ReadOptions& options, const CallTerms& terms);
+/// Reads in one stream, whatever is kept: by Fetch, or of one by its own call.
+std::vector<Parts> read_of(Shared& shared, const CurrentRun& run, std::span<const Read> reads,
+                           const ReadOptions& options, const CallTerms& terms, bool by_fetch);
+/// What reads would bring, in their order.
+std::vector<PlannedRead> planned(Shared& shared, const CurrentRun& run,
+                                 std::span<const Read> reads, const ReadOptions& options,
+                                 const CallTerms& terms);
+/// Values of a model alone, by the call that its own request makes.
+std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call,
+                                   const CallTerms& terms, const Expected& expected,
+                                   const Progress& progress);
 /// Throws InvalidRequestError for a read of several tensors, where `taker` takes one.
 void require_one_tensor(const Method& method, std::string_view taker);
 /// One of one tensor, chunk by chunk.

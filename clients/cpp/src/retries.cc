@@ -14,7 +14,6 @@ constexpr int kTriesUnreached =
     5;  // of a call to a server that has never answered: it is not waited for
 constexpr Clock::duration kFirstPause = 50ms;
 constexpr Clock::duration kLongestPause = 1s;
-constexpr Clock::duration kLongestAbsence = 30s;
 
 /// Whether it is that of a server that goes or comes, or cancels what it has not begun: where one
 /// was reached before, it or another one will answer.
@@ -61,7 +60,7 @@ void Retries::backoff(const Failure& failure, const Transfer& transfer, bool pro
   const bool was_lost = was_reached && is_passing(failure);
   const bool was_broken = (transfer.has_begun || loss_) && (failure.kind == ErrorClass::kUnavailable ||
                                                          failure.kind == ErrorClass::kCancelled);
-  if (!(was_lost || was_broken) || now - *since_ > kLongestAbsence) failure.raise();
+  if (!(was_lost || was_broken) || now - *since_ >= connection_.options().reconnect) failure.raise();
   if (!loss_) loss_ = failure;
   const auto pause = in_a_row_ == 0 ? rest(now) : pause_after(in_a_row_);
   if (terms_.deadline.is_within(pause)) raise_stayed_away(transfer);

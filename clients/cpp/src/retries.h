@@ -22,7 +22,7 @@ class Retries {
       : connection_(connection), terms_(terms), was_reached_(connection.has_answered()) {}
 
   /// Waits a little after a failure, so that the call can be made again; throws what cannot be mended,
-  /// or could not within 30 s. `progress`: whether anything came since the last one.
+  /// or could not within `Options::reconnect`. `progress`: whether anything came since the last one.
   void backoff(const Failure& failure, const Transfer& transfer = {}, bool progress = false);
 
  private:

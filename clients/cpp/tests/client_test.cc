@@ -167,6 +167,7 @@ TEST(ClientTest, OptionsThatContradictAreRefused) {
   refuses({.tls_ca = "there-is-no-such-file.pem"});
   refuses({.tls_ca = testing::TempDir()});
   refuses({.max_bytes = 0});
+  refuses({.reconnect = -1ms});
   EXPECT_THROW(Client::connect("http://127.0.0.1:1"), InvalidRequestError);
 }
 

@@ -104,11 +104,11 @@ TEST(EditsTest, WhatIsSentSaysAll) {
 TEST(EditsTest, ARunHasSixtyFourAtMost) {
   v1::RunRequest request;
   std::vector<Edit> edits(512, Edit::zero(kSite, Selection::all()));
-  EXPECT_TRUE(internal::add_edits(request, edits).empty());
+  EXPECT_TRUE(internal::add_edits(*request.mutable_edits(), edits).empty());
   EXPECT_EQ(request.edits_size(), 512);
   edits.push_back(edits[0]);
   try {
-    internal::add_edits(request, edits);
+    internal::add_edits(*request.mutable_edits(), edits);
     ADD_FAILURE() << "513 were taken";
   } catch (const TooLargeError& error) {
     EXPECT_EQ(error.reason(), "TOO_LONG");

@@ -154,6 +154,19 @@ TEST(InterruptionsTest, AServerThatDrainsIsWaitedForIfItHadAnswered) {
   EXPECT_EQ(calls, 4);
 }
 
+TEST(InterruptionsTest, AServerIsNotWaitedForWhereNobodyWantsTo) {
+  ScriptedServer server;
+  int calls = 0;
+  server.on_residual_in = [&](const v1::ResidualInRequest&, Writer*) {
+    ++calls;
+    return test::status_of(grpc::UNAVAILABLE, "DRAINING");
+  };
+  Client llm = Client::connect(server.address(), {.reconnect = 0ms});
+  llm.run({"My lord"});
+  EXPECT_THROW(llm.residual_in(0), UnavailableError);
+  EXPECT_EQ(calls, 1);
+}
+
 TEST(InterruptionsTest, AServerThatHasSentAValueHasAnswered) {
   ScriptedServer server;
   int calls = 0;

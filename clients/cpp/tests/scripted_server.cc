@@ -61,6 +61,16 @@ grpc::Status ScriptedServer::NeuronOutputs(grpc::ServerContext*,
   return scripted(on_neuron_outputs, *request, writer);
 }
 
+grpc::Status ScriptedServer::Generate(grpc::ServerContext*, const v1::GenerateRequest* request,
+                                      GenerationWriter* writer) {
+  return scripted(on_generate, *request, writer);
+}
+
+grpc::Status ScriptedServer::Plan(grpc::ServerContext*, const v1::PlanRequest* request,
+                                  v1::PlanResponse* response) {
+  return scripted(on_plan, *request, response);
+}
+
 grpc::Status ScriptedServer::Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
                                    Writer* writer) {
   return scripted(on_fetch, *request, writer);

@@ -13,6 +13,7 @@
 namespace transparent_llm::test {
 
 using Writer = grpc::ServerWriter<v1::TensorChunk>;
+using GenerationWriter = grpc::ServerWriter<v1::GenerateResponse>;
 
 class ScriptedServer final : public v1::TransparentLlmService::Service {
  public:
@@ -29,6 +30,8 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   std::function<grpc::Status(const v1::NeuronOutputsRequest&, Writer*)> on_neuron_outputs;
   std::function<grpc::Status(const v1::FetchRequest&, Writer*)> on_fetch;
   std::function<grpc::Status(v1::ServerInfoResponse*)> on_server_info;
+  std::function<grpc::Status(const v1::GenerateRequest&, GenerationWriter*)> on_generate;
+  std::function<grpc::Status(const v1::PlanRequest&, v1::PlanResponse*)> on_plan;
 
   grpc::Status Run(grpc::ServerContext*, const v1::RunRequest* request,
                    v1::RunResponse* response) override;
@@ -40,6 +43,9 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   grpc::Status NeuronOutput(grpc::ServerContext*, const v1::NeuronOutputRequest*, Writer*) override;
   grpc::Status NeuronOutputs(grpc::ServerContext*, const v1::NeuronOutputsRequest*,
                              Writer*) override;
+  grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest*,
+                        GenerationWriter*) override;
+  grpc::Status Plan(grpc::ServerContext*, const v1::PlanRequest*, v1::PlanResponse*) override;
   grpc::Status Fetch(grpc::ServerContext*, const v1::FetchRequest*, Writer*) override;
 
  private:

@@ -86,6 +86,34 @@ struct LogitAttribution {
   Tensor ffn_bias;
 };
 
+/// What a sparse autoencoder finds. A padded position has NaN, and -1 for features and counts.
+struct SaeFeatures {
+  /// The most active features, in falling order; -1 where fewer are active: I64 [pos rank]
+  Tensor ids;
+  /// Theirs; 0 where fewer are active: [pos rank]
+  Tensor activations;
+  /// How many features are active: I64 [pos]
+  Tensor active;
+  /// Length of what the features do not account for: [pos]
+  Tensor error_norm;
+  /// Share of variance explained: [pos]
+  Tensor explained;
+};
+
+/// The weights of one head, as the model has them: `v` times `o` is its OV circuit, `q` times the
+/// transposed `k` its QK circuit. Gains of norms are not folded in, biases are not part of them, and
+/// rotary embeddings and norms of queries and keys are as if they were not there.
+struct HeadWeights {
+  /// [d_model d_head]
+  Tensor q;
+  /// [d_model d_head]
+  Tensor k;
+  /// [d_model d_head]
+  Tensor v;
+  /// [d_head d_model]
+  Tensor o;
+};
+
 struct NeuronAttribution {
   /// I64 [rank]
   Tensor ids;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "transparent_llm/index.h"
@@ -52,6 +53,24 @@ enum class HeadScoreKind {
   kSelf = 5,
   /// Entropy of the attention of a position, in nats.
   kEntropy = 6,
+};
+
+/// What of a later head an earlier one can write to.
+enum class CompositionKind {
+  /// Its queries.
+  kQ = 1,
+  /// Its keys.
+  kK = 2,
+  /// Its values.
+  kV = 3,
+};
+
+/// Which sparse autoencoder or transcoder, and where it is looked at.
+struct SaeOptions {
+  /// Its name. Empty: the only one that the model has.
+  std::string sae = {};
+  /// Positions of the row, negative ones from its last token. None: all.
+  std::vector<Index> positions = {};
 };
 
 /// Of `Client::layer_lens`. By default statistics only, of all positions.

@@ -17,6 +17,7 @@
 #include "transparent_llm/dtype.h"
 #include "transparent_llm/edits.h"
 #include "transparent_llm/errors.h"
+#include "transparent_llm/generation.h"
 #include "transparent_llm/options.h"
 #include "transparent_llm/read.h"
 #include "transparent_llm/tensor.h"
@@ -74,7 +75,7 @@ struct TokenAt {
 ///
 /// Every call throws subclasses of `Error`: UnavailableError, DeadlineError, CancelledError,
 /// AuthError, BusyError, InternalError, and those that are named at the methods. A lost connection
-/// is waited for up to 30 s, within the call's time, and a broken transfer goes on where it was
+/// is waited for (`Options::reconnect`), within the call's time, and a broken transfer goes on where it was
 /// cut. Reads throw NotRunError before any run, IndexOutOfRangeError, and TooLargeError for more
 /// than `Options::max_bytes` or than the server allows.
 class Client {
@@ -124,6 +125,27 @@ class Client {
   /// InvalidRequestError (UNKNOWN_TOKEN).
   void run_tokens(const std::vector<std::vector<Index>>& token_ids,
                   const RunOptions& options = {});
+  /// Goes on with texts, token by token, each as if it were alone; they are tokenized as `run` would.
+  /// What came is returned, and each step is told to `GenerateOptions::on_step` as it comes.
+  ///
+  /// Afterwards the current run is that of the prompts and all new tokens but the last of each row,
+  /// which the model never read: everything inside can be read of it. A generation that fails leaves
+  /// the current run as it was.
+  ///
+  /// Throws InvalidRequestError for an option that makes no sense; TooLargeError for more tokens
+  /// than the context, or the server, has room for; NotSupportedError where the server cannot, or
+  /// the model cannot be edited; BusyError if there is no room for another generation now;
+  /// UnavailableError if the server was lost after the first step, with the number of "steps".
+  std::vector<GenerationStep> generate(const std::vector<std::string>& prompts,
+                                       const GenerateOptions& options = {});
+  /// The same of token ids, one list a row; nothing is put before them.
+  std::vector<GenerationStep> generate_tokens(const std::vector<std::vector<Index>>& token_ids,
+                                              const GenerateOptions& options = {});
+  /// The answer to a conversation, which the chat template of the model's tokenizer makes a text of,
+  /// up to where the model is to answer. Throws as `generate`, and NotSupportedError for a tokenizer
+  /// without one, InvalidRequestError for no message, TooLargeError for more than 1024.
+  std::vector<GenerationStep> generate_chat(const std::vector<ChatMessage>& messages,
+                                            const GenerateOptions& options = {});
   /// What each edit of the current run did, in their order. No call is made.
   std::vector<EditEffect> effects() const;
   /// Tells the server that the current run is not needed any more. Reading it again runs it again.
@@ -250,6 +272,38 @@ class Client {
                      const ReadOptions& options = {});
   /// The length of what each source gave each target through each head: F32 [head target source].
   Tensor value_weighted_norms(Index batch_i, Index layer, const ReadOptions& options = {});
+
+  // What sparse autoencoders and transcoders find that the server's operator gave. They throw as
+  // analyses, and NotSupportedError for a model without any.
+
+  /// The `k` features that are most active at each position of a row; at least one.
+  SaeFeatures features(Index batch_i, Index k, const SaeOptions& asked = {},
+                       const ReadOptions& options = {});
+  /// Activations of chosen features, negative ones from the end: F32 [pos feature].
+  Tensor feature_activations(Index batch_i, std::vector<Index> feature_ids,
+                             const SaeOptions& asked = {}, const ReadOptions& options = {});
+
+  // Weights of attention heads and what is made of them, of the model that was run last or, before
+  // any run, of the one that is served. They throw NotSupportedError for layers without such weights,
+  // TooLargeError for more work than the server does for one answer, and NotFoundError
+  // (MODEL_CHANGED) if another model is served by now.
+
+  /// The weights of one head; those of keys and values are what it shares with others, if it does.
+  HeadWeights head_weights(Index layer, Index head, const ReadOptions& options = {});
+  /// How much of what each head writes each later head reads: F32 [layer head later_layer
+  /// later_head]. ||A B|| / (||A|| ||B||) in Frobenius norms, where A is v o of the earlier head, and
+  /// B of the later one q k^T, k q^T or v o. NaN where the first is not in an earlier layer, and
+  /// where a product is 0. Slices of layers save their work.
+  Tensor composition_scores(CompositionKind kind = CompositionKind::kK,
+                            const ReadOptions& options = {});
+  /// How much each head makes the tokens that it attends to more likely: F32 [layer head].
+  /// sum(Re(e)) / sum(|e|) over the eigenvalues e of W_E v o W_U: near 1 a head copies, near -1 it
+  /// suppresses; NaN where all are 0.
+  Tensor copying_scores(const ReadOptions& options = {});
+
+  /// What reads of the current run would bring, in their order. Nothing is computed. Throws as the
+  /// reads would.
+  std::vector<PlannedRead> plan(const std::vector<Read>& reads, const ReadOptions& options = {});
 
   /// One value, as the method of its name gives it; `tokens` come over the wire.
   Tensor read(const Read& read, const ReadOptions& options = {});

@@ -95,6 +95,14 @@ class Selection {
   std::optional<std::vector<Index>> rows_;
 };
 
+/// Of a feature of a sparse autoencoder.
+enum class FeatureDirection {
+  /// What it writes.
+  kDecoder = 1,
+  /// What it reads.
+  kEncoder = 2,
+};
+
 /// As wide as the site that it is used at: numbers that are sent, or what is found where the model
 /// is, which needs no upload.
 class Vector {
@@ -110,6 +118,12 @@ class Vector {
   static Vector unembedding(Index token);
   /// What a neuron writes [d_model].
   static Vector neuron_output(Index layer, Index neuron);
+
+  /// What a feature of a sparse autoencoder or transcoder of the model writes (its row of the
+  /// decoder), as wide as the site of its output, or what it reads (its column of the encoder).
+  /// Negative features count from the end. Throws InvalidRequestError for no name.
+  static Vector sae_feature(const std::string& sae, Index feature,
+                            FeatureDirection direction = FeatureDirection::kDecoder);
 
   const internal::VectorParts& parts() const { return *parts_; }
 
@@ -159,6 +173,10 @@ class Edit {
   /// be infinite.
   static Edit clamp(const Site& site, const Vector& vector, double least, double most,
                     const Selection& where);
+  /// x with the activation of a feature of a sparse autoencoder of this site brought between two
+  /// bounds, of which one may be infinite. What the sparse autoencoder does not account for stays.
+  static Edit clamp_feature(const Site& site, const std::string& sae, Index feature, double least,
+                            double most, const Selection& where);
   /// x - (x.s) s + (x.s) t, for unit vectors of both: what is along one is turned to the other.
   static Edit swap(const Site& site, const Vector& origin, const Vector& target,
                    const Selection& where);

@@ -39,6 +39,14 @@ struct Options {
   /// The most bytes of neurons' output vectors that are kept for `decomposed_ffn_out`. A layer that
   /// takes more is not kept; its values are multiplied by the server.
   std::uint64_t weights_bytes = std::uint64_t{1} << 30;
+  /// The most bytes of values of current runs that are kept, so that asking twice sends nothing
+  /// twice; the least recently read go first, and those of runs that no client has any more. One
+  /// that takes more than a quarter of it is not kept. 0: none. What is kept cannot be changed by a
+  /// reader: a `Tensor` is immutable.
+  std::uint64_t cache_bytes = std::uint64_t{512} << 20;
+  /// How long a call waits for a server that had answered before and was lost, within its time. 0:
+  /// not at all.
+  std::chrono::milliseconds reconnect = std::chrono::seconds(30);
   /// The proxy of the connection: "http://[USER:PASS@]HOST[:PORT]"; "environment" for that of
   /// https_proxy and its kin; "none" or empty for never one. Absent: TRANSPARENT_LLM_PROXY, which
   /// has the same values; without it the environment's, but only with TLS and never to this host or

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "transparent_llm/analysis_options.h"
+#include "transparent_llm/dtype.h"
 #include "transparent_llm/index.h"
 
 namespace transparent_llm {
@@ -68,6 +71,9 @@ class Read {
   static Read head_scores(Index batch_i, Index layer,
                           HeadScoreKind kind = HeadScoreKind::kInduction);
   static Read value_weighted_norms(Index batch_i, Index layer);
+  static Read features(Index batch_i, Index k, const SaeOptions& asked = {});
+  static Read feature_activations(Index batch_i, std::vector<Index> feature_ids,
+                                  const SaeOptions& asked = {});
 
   /// The read of a method that is known by name only, for example {"residual_in", {3}}.
   ///
@@ -92,6 +98,23 @@ class Read {
   std::string_view method_;  // of a literal, or of the table
   std::vector<std::optional<Index>> indices_;
   Parameters parameters_;
+};
+
+/// What a read would bring, known before anything is computed or sent.
+struct PlannedRead {
+  /// Of the method; of a part "METHOD.PART".
+  std::string name;
+  /// Of the value. Of one of several tensors: those of the first of them, as `dims` and `dtype`.
+  std::vector<std::size_t> shape;
+  std::vector<std::string> dims;
+  Dtype dtype = Dtype::kF32;
+  /// Of the value, in the memory of whoever reads it.
+  std::uint64_t n_bytes = 0;
+  /// What is sent for it: less where the value is a product and its factors travel. Weights that a
+  /// client fetches once and keeps, for `decomposed_ffn_out`, are not in it.
+  std::uint64_t transfer_bytes = 0;
+  /// The tensors that the value consists of, if those are several.
+  std::vector<PlannedRead> parts = {};
 };
 
 }  // namespace transparent_llm
