@@ -15,7 +15,7 @@ from support.deploy.cluster_rules import SPARE_BYTES, SPARE_S, notice_s
 from support.deploy.manifests import ROOT, Manifest, bytes_of, read_yaml, serve_flags, written_port
 from transparent_llm_server.config.server import ServerConfig, settings_of
 
-MAIN, GPU = ROOT / "docker-compose.yml", ROOT / "docker-compose.gpu.yml"
+MAIN, GPU, PAGE = (ROOT / f"docker-compose{name}.yml" for name in ("", ".gpu", ".page"))
 SCHEMA = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
 
 
@@ -42,8 +42,8 @@ def mounts(service: Manifest) -> Iterator[tuple[str, str]]:
         yield source, target
 
 
-def test_both_files_follow_the_specification() -> None:
-    finished = subprocess.run([*SCHEMA, MAIN, GPU], capture_output=True, text=True, timeout=120)
+def test_all_files_follow_the_specification() -> None:
+    finished = subprocess.run([*SCHEMA, MAIN, GPU, PAGE], capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
@@ -72,6 +72,19 @@ def test_every_configuration_that_a_command_names_is_mounted() -> None:
         words = [word.rpartition("=")[2] for word in service.get("command", [])]
         files = [word for word in words if word.startswith("/") and "." in word]
         assert [file for file in files if file not in targets] == [], name
+
+
+def test_the_page_is_published_to_this_machine_and_changes_nothing_else() -> None:
+    over = read_yaml(PAGE.read_text(encoding="utf-8"))["services"]
+    assert list(over) == ["server"]
+    flags, unknown = serve_flags(over["server"].pop("command"))
+    assert unknown == []
+    before, _ = serve_flags(services()["server"]["command"])
+    assert {name: value for name, value in vars(flags).items() if value != vars(before)[name]} == {
+        "page": "0.0.0.0:8080"
+    }
+    assert over["server"] == {"ports": ["${TRANSPARENT_LLM_PUBLISH:-127.0.0.1}:8080:8080"]}
+    assert before.page is None
 
 
 def test_the_command_knows_every_argument() -> None:
