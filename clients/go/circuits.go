@@ -17,6 +17,15 @@ const (
 	ComposeValues  = pb.CompositionKind_COMPOSITION_KIND_V
 )
 
+// HeadCircuit is one of the two circuits of a head.
+type HeadCircuit = pb.HeadCircuit
+
+// The circuits: what a head writes of what it attends to, and what it attends to. Default: CircuitOV, as in Python.
+const (
+	CircuitOV = pb.HeadCircuit_HEAD_CIRCUIT_OV
+	CircuitQK = pb.HeadCircuit_HEAD_CIRCUIT_QK
+)
+
 // HeadWeightsParts is what HeadWeights answers. Vectors of the residual stream are rows: a head reads x V, and writes attention
 // times x V O.
 type HeadWeightsParts struct {
@@ -57,10 +66,16 @@ func (c *Client) CompositionScores(ctx context.Context, kind CompositionKind, op
 	return came[""], err
 }
 
-// CopyingScores reads how much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the
-// eigenvalues e of its OV circuit from embedding to unembedding. 1: all are positive. [layer head] F32
-func (c *Client) CopyingScores(ctx context.Context, options ...ReadOption) (*Tensor, error) {
-	came, err := c.circuits(ctx, readOf("copying_scores"), options)
+// CopyingScores reads how much each head makes the tokens that it attends to more likely, or, of CircuitQK, attends to tokens
+// that are the same as its own: sum(Re(e)) / sum(|e|) over the eigenvalues e of the circuit from tokens to tokens. 1: all are
+// positive. [layer head] F32
+func (c *Client) CopyingScores(ctx context.Context, circuit HeadCircuit, options ...ReadOption) (*Tensor, error) {
+	if circuit == pb.HeadCircuit_HEAD_CIRCUIT_UNSPECIFIED {
+		circuit = CircuitOV
+	}
+	read := readOf("copying_scores")
+	read.parameters = Parameters{"circuit": circuit}
+	came, err := c.circuits(ctx, read, options)
 	return came[""], err
 }
 

@@ -81,7 +81,7 @@ func TestScoresAreThoseOfTheWeights(t *testing.T) {
 			t.Errorf("%v of an earlier layer: %v", kind, got)
 		}
 	}
-	copying := must(llm.CopyingScores(background))(t)
+	copying := must(llm.CopyingScores(background, transparentllm.CircuitOV))(t)
 	if got, want := shapeAndDims(copying), fmt.Sprintf("F32 [%d %d] [layer head]", layers, heads); got != want {
 		t.Errorf("copying is %s, not %s", got, want)
 	}
@@ -90,7 +90,7 @@ func TestScoresAreThoseOfTheWeights(t *testing.T) {
 			t.Errorf("a copying score is %v", each)
 		}
 	}
-	last := must(llm.CopyingScores(background, transparentllm.Slice("layer", transparentllm.Start(-1))))(t)
+	last := must(llm.CopyingScores(background, 0, transparentllm.Slice("layer", transparentllm.Start(-1))))(t)
 	if got, want := must(last.At(0, 0))(t), must(copying.At(layers-1, 0))(t); got != want || last.Shape()[0] != 1 {
 		t.Errorf("a slice of %v has %v, not %v", last.Shape(), got, want)
 	}
@@ -101,10 +101,13 @@ func TestScoresAreThoseOfTheWeights(t *testing.T) {
 	if err := second(llm.HeadWeights(background, 0, heads)); !errors.Is(err, transparentllm.ErrIndexOutOfRange) {
 		t.Errorf("a head that there is not: %v", err)
 	}
+	if err := second(llm.CopyingScores(background, 9)); !errors.Is(err, transparentllm.ErrInvalidRequest) {
+		t.Errorf("a circuit that there is not: %v", err)
+	}
 	if err := second(llm.CompositionScores(background, 9)); !errors.Is(err, transparentllm.ErrInvalidRequest) {
 		t.Errorf("a kind that there is not: %v", err)
 	}
-	if err := second(llm.CopyingScores(background, transparentllm.Slice("pos"))); !errors.Is(err, transparentllm.ErrInvalidRequest) {
+	if err := second(llm.CopyingScores(background, 0, transparentllm.Slice("pos"))); !errors.Is(err, transparentllm.ErrInvalidRequest) {
 		t.Errorf("an axis that it has not: %v", err)
 	}
 }
@@ -146,12 +149,12 @@ func TestWeightsOfHeadsAreWhatWasAskedFor(t *testing.T) {
 	for _, shape := range [][]uint64{{2, 2}, {3, 3}, {0, 0}} {
 		answer := message("copying_scores", f32, shape, "layer", "head")
 		llm := dial(t, liar{"ServerInfo": {info}, "CopyingScores": {answer}}.serve(t))
-		if err := second(llm.CopyingScores(background)); !errors.Is(err, transparentllm.ErrInternal) {
+		if err := second(llm.CopyingScores(background, transparentllm.CircuitOV)); !errors.Is(err, transparentllm.ErrInternal) {
 			t.Errorf("%v: %v", shape, err)
 		}
 	}
 	llm := dial(t, liar{"ServerInfo": {&pb.ServerInfoResponse{}}}.serve(t))
-	if err := second(llm.CopyingScores(background)); !errors.Is(err, transparentllm.ErrNotSupported) {
+	if err := second(llm.CopyingScores(background, transparentllm.CircuitOV)); !errors.Is(err, transparentllm.ErrNotSupported) {
 		t.Errorf("an old server: %v", err)
 	}
 }

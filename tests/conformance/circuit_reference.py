@@ -41,14 +41,16 @@ class CircuitReference:
                 found[layer, head, later, other] = (first @ second).norm() / (first.norm() * second.norm())
         return found
 
-    def _copying_scores(self) -> Tensor:
+    def _copying_scores(self, named: dict[str, str] | None = None) -> Tensor:
+        is_of_values = (named or {}).get("circuit", "ov") == "ov"
         embedding = self._state["transformer.wte.weight"].double()
         unembedding = self._state["lm_head.weight"].double().T
         found = torch.empty(self._n_layers, self._n_heads)
         for layer in range(self._n_layers):
             for head in range(self._n_heads):
                 w = {name: tensor.double() for name, tensor in self._head_weights(layer, head).items()}
-                eigenvalues = torch.linalg.eigvals(w["o"] @ unembedding @ embedding @ w["v"])  # those that are not 0
+                after, before = (w["o"] @ unembedding, w["v"]) if is_of_values else (w["k"].T @ embedding.T, w["q"])
+                eigenvalues = torch.linalg.eigvals(after @ embedding @ before)  # those that are not 0
                 found[layer, head] = eigenvalues.real.sum() / eigenvalues.abs().sum()
         return found
 

@@ -184,8 +184,11 @@ Json composition_scores(Client& llm, const Arguments& given, const ReadOptions& 
   return tensor(llm.composition_scores(kind, options));
 }
 
-Json copying_scores(Client& llm, const Arguments&, const ReadOptions& options) {
-  return tensor(llm.copying_scores(options));
+Json copying_scores(Client& llm, const Arguments& given, const ReadOptions& options) {
+  const auto circuit = given.named.contains("circuit")
+                           ? given.choice<HeadCircuit>("circuit", {"ov", "qk"})
+                           : HeadCircuit::kOV;
+  return tensor(llm.copying_scores(circuit, options));
 }
 
 Parameter parameter_from(const std::string& name, const Json& json) {

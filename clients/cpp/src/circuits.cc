@@ -77,8 +77,10 @@ Tensor Client::composition_scores(CompositionKind kind, const ReadOptions& optio
   return std::move(impl().of_weights("composition_scores", std::move(request), options).at(""));
 }
 
-Tensor Client::copying_scores(const ReadOptions& options) {
-  return std::move(impl().of_weights("copying_scores", v1::CopyingScoresRequest(), options).at(""));
+Tensor Client::copying_scores(HeadCircuit circuit, const ReadOptions& options) {
+  v1::CopyingScoresRequest request;
+  request.set_circuit(static_cast<v1::HeadCircuit>(circuit));
+  return std::move(impl().of_weights("copying_scores", std::move(request), options).at(""));
 }
 
 }  // namespace transparent_llm

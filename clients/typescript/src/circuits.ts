@@ -18,6 +18,15 @@ export interface CompositionParameters {
   readonly kind?: CompositionKind | undefined;
 }
 
+/** A head's circuits: what it writes of what it attends to, and what it attends to. */
+export type HeadCircuit = "ov" | "qk";
+
+/** What `copyingScores` is asked for. */
+export interface CopyingParameters {
+  /** Default: "ov". */
+  readonly circuit?: HeadCircuit | undefined;
+}
+
 /** What `headWeights` answers: `v` times `o` is the OV circuit of the head, `q` times the transposed `k` its QK circuit. */
 export interface HeadWeights {
   /** [d_model d_head] */
@@ -71,12 +80,16 @@ export abstract class Circuits extends SaeAnalyses {
   }
 
   /**
-   * How much each head makes the tokens that it attends to more likely: sum(Re(e)) / sum(|e|) over the eigenvalues e of
-   * W_E v o W_U. Near 1 a head copies, near -1 it suppresses; NaN where all are 0. [layer head]
+   * How much each head copies, or attends to tokens that are the same as its own: sum(Re(e)) / sum(|e|) over the
+   * eigenvalues e of W_E v o W_U, or of W_E q k^T W_E^T. Near 1 a head copies, near -1 it suppresses; NaN where all are 0.
+   * [layer head]
    *
    * @throws TooLargeError more work than the server does for one answer.
    */
-  async copyingScores(options: ReadOptions = {}): Promise<Tensor> {
-    return whole(await this.ofWeights(WEIGHT_READS.copyingScores, {}, options));
+  async copyingScores(options: CopyingParameters & ReadOptions = {}): Promise<Tensor> {
+    const [{ circuit = "ov" }, rest] = parted(options, "circuit");
+    const { copyingScores } = WEIGHT_READS;
+    const field = fieldOf(copyingScores.parameters.get("circuit") as Parameter, circuit);
+    return whole(await this.ofWeights(copyingScores, { circuit: field }, rest));
   }
 }

@@ -27,7 +27,13 @@ export type {
   TokenLogprobs,
 } from "./analyses.js";
 export type { ChatMessage } from "./chat.js";
-export type { CompositionKind, CompositionParameters, HeadWeights } from "./circuits.js";
+export type {
+  CompositionKind,
+  CompositionParameters,
+  CopyingParameters,
+  HeadCircuit,
+  HeadWeights,
+} from "./circuits.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
 export type { RowComparison } from "./comparison.js";
 export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";

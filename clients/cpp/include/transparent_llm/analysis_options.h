@@ -55,6 +55,14 @@ enum class HeadScoreKind {
   kEntropy = 6,
 };
 
+/// The circuits of a head.
+enum class HeadCircuit {
+  /// What it writes of what it attends to.
+  kOV = 1,
+  /// What it attends to.
+  kQK = 2,
+};
+
 /// What of a later head an earlier one can write to.
 enum class CompositionKind {
   /// Its queries.

@@ -296,10 +296,11 @@ class Client {
   /// where a product is 0. Slices of layers save their work.
   Tensor composition_scores(CompositionKind kind = CompositionKind::kK,
                             const ReadOptions& options = {});
-  /// How much each head makes the tokens that it attends to more likely: F32 [layer head].
-  /// sum(Re(e)) / sum(|e|) over the eigenvalues e of W_E v o W_U: near 1 a head copies, near -1 it
+  /// How much each head makes the tokens that it attends to more likely, or, of kQK, attends to
+  /// tokens that are the same as its own: F32 [layer head]. sum(Re(e)) / sum(|e|) over the
+  /// eigenvalues e of W_E v o W_U, or of W_E q k^T W_E^T: near 1 a head copies, near -1 it
   /// suppresses; NaN where all are 0.
-  Tensor copying_scores(const ReadOptions& options = {});
+  Tensor copying_scores(HeadCircuit circuit = HeadCircuit::kOV, const ReadOptions& options = {});
 
   /// What reads of the current run would bring, in their order. Nothing is computed. Throws as the
   /// reads would.

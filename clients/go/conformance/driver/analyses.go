@@ -18,6 +18,7 @@ type named struct {
 	Normalize   string  `json:"normalize"`
 	Norm        string  `json:"norm"`
 	Kind        string  `json:"kind"`
+	Circuit     string  `json:"circuit"`
 	Positions   []int   `json:"positions"`
 	TokenIDs    []int   `json:"token_ids"`
 	K           int     `json:"k"`
@@ -143,7 +144,7 @@ var analyses = map[string]analysis{
 		return got, nil, err
 	}},
 	"copying_scores": {0, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
-		got, err := c.llm.CopyingScores(c.ctx, c.options...)
+		got, err := c.llm.CopyingScores(c.ctx, choice[transparentllm.HeadCircuit](n.Circuit), c.options...)
 		return got, nil, err
 	}},
 	"value_weighted_norms": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
@@ -233,7 +234,7 @@ func parameters(object json.RawMessage) (transparentllm.Parameters, *int, error)
 		return nil, nil, err
 	}
 	all := transparentllm.Parameters{"point": asked.Point, "minus_point": asked.MinusPoint, "normalize": asked.Normalize,
-		"norm": asked.Norm, "kind": asked.Kind, "positions": asked.Positions, "token_ids": asked.TokenIDs, "k": asked.K,
+		"norm": asked.Norm, "kind": asked.Kind, "circuit": asked.Circuit, "positions": asked.Positions, "token_ids": asked.TokenIDs, "k": asked.K,
 		"bottom_k": asked.BottomK, "with_kl": asked.WithKL, "threshold": asked.Threshold, "renormalize": asked.Renormalize, "sae": asked.SAE,
 		"feature_ids": asked.FeatureIDs}
 	for name := range all {
