@@ -26,7 +26,7 @@ def arguments_of(method: str, given: Sequence[Any]) -> list[Any]:
 
 
 def circuit_arguments(method: str, given: Sequence[Any]) -> list[Any]:
-    """All arguments of a read of weights of heads, in their order; a composition is "k", and copying "ov", unless given."""
+    """Arguments of a read of weights of heads, in their order; a composition is "k", and copying "ov", unless given."""
     indices = [each for each in given if not isinstance(each, dict)]
     named = {"composition_scores": {"kind": "k"}, "copying_scores": {"circuit": "ov"}}.get(method, {})
     return [*indices, *{**named, **dict(*(each for each in given if isinstance(each, dict)))}.values()]
