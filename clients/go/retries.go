@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// Of a call to a server that has never answered, without a pause: it is not waited for.
+	// Of a call to a server that has never answered: it is not waited for, but for what a lost connection needs to be known as one.
 	triesUnreached = 5
+	pauseUnreached = 5 * time.Millisecond
 	firstPause     = 50 * time.Millisecond
 	longestPause   = time.Second
 )
@@ -58,6 +59,9 @@ func (r *retries) backoff(ctx context.Context, failed *Error, stream *wire.Track
 	case failed.Class == ErrDeadline && r.loss != nil:
 		return stayedAway()
 	case !r.wasReached && !begun && failed.Reason == "UNAVAILABLE" && r.inARow < triesUnreached:
+		if err := r.pause(ctx, time.Duration(r.inARow)*pauseUnreached, func() error { return failed }); err != nil {
+			return err
+		}
 		r.calls.servers.reconnect(ctx)
 		return nil
 	case !r.isPassing(failed, begun) || now.Sub(r.since) > r.calls.reconnect:
