@@ -87,7 +87,11 @@ func (c *Client) circuits(ctx context.Context, read Read, options []ReadOption) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.calls.timeout)
 	defer cancel()
-	if err := c.require(ctx, "circuits"); err != nil {
+	feature := "circuits"
+	if read.parameters["circuit"] == CircuitQK {
+		feature = "matching_scores" // an older server would answer for the other circuit
+	}
+	if err := c.require(ctx, feature); err != nil {
 		return nil, err
 	}
 	digest, model, err := c.served(ctx)

@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 namespace driver {
 namespace {
@@ -40,6 +42,8 @@ Options options_from(const Json& json) {
       options.reconnect = milliseconds(value);
     else if (name == "max_bytes")
       options.max_bytes = value.get<std::uint64_t>();
+    else if (name == "targets")
+      continue;
     else
       throw std::invalid_argument("unknown option " + name);
   }
@@ -50,8 +54,10 @@ Options options_from(const Json& json) {
 
 void Clients::connect(const std::string& name, const Json& request) {
   const Json options = request.value("options", Json::object());
-  clients_.insert_or_assign(
-      name, Client::connect(request.at("target").get<std::string>(), options_from(options)));
+  const auto targets = options.contains("targets")
+                           ? options.at("targets").get<std::vector<std::string>>()
+                           : std::vector{request.at("target").get<std::string>()};
+  clients_.insert_or_assign(name, Client::connect_all(targets, options_from(options)));
 }
 
 void Clients::copy(const std::string& name, const std::string& to) {

@@ -4,6 +4,7 @@
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/generic/generic_stub.h>
 
+#include <optional>
 #include <stdexcept>
 
 #include "retries.h"
@@ -13,13 +14,20 @@
 namespace transparent_llm::internal {
 namespace {
 
-grpc::Status attempted(Connection& connection, const CallTerms& terms,
-                       const UnaryAttempt& attempt) {
+/// What came of one attempt; nothing where it went well.
+using Outcome = std::optional<Failure>;
+
+Outcome outcome(Server& server, const grpc::Status& status) {
+  return status.ok() ? Outcome() : server.failed(status);
+}
+
+Outcome attempted(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {
   connection.require_open(terms);
+  const std::shared_ptr<Server> server = connection.server(terms.run_key);
   Attempt one(connection, terms);
-  const grpc::Status status = attempt(&one.context());
+  const grpc::Status status = attempt(*server, &one.context());
   if (status.ok()) connection.note_answer();
-  return status;
+  return outcome(*server, status);
 }
 
 /// Ends a stream that nobody takes to its end, so that the server hears of it.
@@ -48,13 +56,13 @@ class OpenStream {
 };
 
 /// One attempt to receive what is missing.
-grpc::Status received(Connection& connection, const StreamCall& call, const CallTerms& terms,
-                      Assembler& assembler, const Progress& progress) {
+Outcome received(Connection& connection, const StreamCall& call, const CallTerms& terms,
+                 Assembler& assembler, const Progress& progress) {
   connection.require_open(terms);
+  const std::shared_ptr<Server> server = connection.server(terms.run_key);
   Attempt attempt(connection, terms);
-  const std::shared_ptr<grpc::Channel> channel = connection.channel();
-  OpenStream stream(attempt.context(), call.open(*channel, &attempt.context(), assembler.received(),
-                                                 assembler.etag()));
+  OpenStream stream(attempt.context(), call.open(server->channel(), &attempt.context(),
+                                                 assembler.received(), assembler.etag()));
   v1::TensorChunk chunk;
   for (grpc::ByteBuffer message; stream.read(&message);) {
     connection.note_answer();
@@ -63,12 +71,7 @@ grpc::Status received(Connection& connection, const StreamCall& call, const Call
     assembler.add(chunk);
     if (progress) progress(assembler.received(), assembler.total_bytes());
   }
-  return stream.finish();
-}
-
-/// What a failed call means, with what is to be known of the way to the server.
-Failure failed(const Connection& connection, const grpc::Status& status) {
-  return connection.route().told(failure_of(status, connection.peer()), connection.target());
+  return outcome(*server, stream.finish());
 }
 
 /// The path of the method that takes such requests.
@@ -96,20 +99,20 @@ MessageReader opened(grpc::Channel& channel, const std::string& path, grpc::Clie
 }
 
 /// One attempt to receive all messages; counts those that came.
-grpc::Status received(Connection& connection, const MessageCall& call, const CallTerms& terms,
-                      std::uint64_t& count) {
+Outcome received(Connection& connection, const MessageCall& call, const CallTerms& terms,
+                 std::uint64_t& count) {
   connection.require_open(terms);
   const auto request = call.request();
   require_sendable(*request);
+  const std::shared_ptr<Server> server = connection.server(terms.run_key);
   Attempt attempt(connection, terms);
-  const std::shared_ptr<grpc::Channel> channel = connection.channel();
   const std::string path = path_of(*request->GetDescriptor());
-  OpenStream stream(attempt.context(), opened(*channel, path, &attempt.context(), *request));
+  OpenStream stream(attempt.context(), opened(server->channel(), path, &attempt.context(), *request));
   for (grpc::ByteBuffer message; stream.read(&message); ++count) {
     connection.note_answer();
     call.take(message);
   }
-  return stream.finish();
+  return outcome(*server, stream.finish());
 }
 
 }  // namespace
@@ -145,25 +148,26 @@ StreamCall stream_call(std::string name, std::shared_ptr<google::protobuf::Messa
 void call_again(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {
   Retries retries(connection, terms);
   for (;;) {
-    const grpc::Status status = attempted(connection, terms, attempt);
-    if (status.ok()) return;
-    retries.backoff(failed(connection, status));
+    const Outcome failure = attempted(connection, terms, attempt);
+    if (!failure) return;
+    retries.backoff(*failure);
   }
 }
 
 void call_once(Connection& connection, const CallTerms& terms, const UnaryAttempt& attempt) {
-  const grpc::Status status = attempted(connection, terms, attempt);
-  if (status.ok()) return;
+  const Outcome failure = attempted(connection, terms, attempt);
+  if (!failure) return;
   if (connection.is_given_up(terms)) throw CancelledError("the call was cancelled");
-  failed(connection, status).raise();
+  failure->raise();
 }
 
 bool is_serving(Connection& connection, const CallTerms& terms) {
-  grpc::TemplatedGenericStub<client::HealthCheckRequest, client::HealthCheckResponse> stub(
-      connection.channel());
+  using HealthStub =
+      grpc::TemplatedGenericStub<client::HealthCheckRequest, client::HealthCheckResponse>;
   const client::HealthCheckRequest request;
   client::HealthCheckResponse response;
-  const auto check = [&](grpc::ClientContext* context) {
+  const auto check = [&](Server& server, grpc::ClientContext* context) {
+    HealthStub stub(server.shared_channel());
     grpc::Status status;
     grpc::CompletionQueue queue;
     const auto call =
@@ -205,9 +209,9 @@ void receive(Connection& connection, const StreamCall& call, const CallTerms& te
   try {
     for (;;) {
       const std::uint64_t before = assembler.received();
-      const grpc::Status status = received(connection, call, terms, assembler, progress);
-      if (status.ok()) return assembler.finish();
-      retries.backoff(failed(connection, status),
+      const Outcome failure = received(connection, call, terms, assembler, progress);
+      if (!failure) return assembler.finish();
+      retries.backoff(*failure,
                     {assembler.has_begun(), assembler.received(), assembler.total_bytes()},
                     assembler.received() > before);
       assembler.resume();
@@ -222,9 +226,9 @@ void receive_messages(Connection& connection, const MessageCall& call, const Cal
   try {
     for (std::uint64_t count = 0;;) {
       const std::uint64_t before = count;
-      const grpc::Status status = received(connection, call, terms, count);
-      if (status.ok()) return call.finish();
-      retries.backoff(failed(connection, status), {.has_begun = count > 0}, count > before);
+      const Outcome failure = received(connection, call, terms, count);
+      if (!failure) return call.finish();
+      retries.backoff(*failure, {.has_begun = count > 0}, count > before);
     }
   } catch (const StreamError& error) {
     raise_broken(connection, call.name, error);

@@ -19,7 +19,7 @@
 
 namespace transparent_llm::internal {
 
-using UnaryAttempt = std::function<grpc::Status(grpc::ClientContext*)>;
+using UnaryAttempt = std::function<grpc::Status(Server&, grpc::ClientContext*)>;
 
 /// Makes a call, and again if a server that had answered was lost on the way: equal requests have
 /// equal effects.
@@ -40,8 +40,8 @@ Response unary(Connection& connection, UnaryMethod<Request, Response> method,
                const Request& request, const CallTerms& terms) {
   require_sendable(request);
   Response response;
-  call_again(connection, terms, [&](grpc::ClientContext* context) {
-    return ((*connection.stub()).*method)(context, request, &response);
+  call_again(connection, terms, [&](Server& server, grpc::ClientContext* context) {
+    return (server.stub().*method)(context, request, &response);
   });
   return response;
 }

@@ -78,6 +78,8 @@ Tensor Client::composition_scores(CompositionKind kind, const ReadOptions& optio
 }
 
 Tensor Client::copying_scores(HeadCircuit circuit, const ReadOptions& options) {
+  if (circuit == HeadCircuit::kQK)  // for which an older server would answer with the other one
+    impl().require_offered("matching_scores", "matching scores", impl().terms(call_options(options)));
   v1::CopyingScoresRequest request;
   request.set_circuit(static_cast<v1::HeadCircuit>(circuit));
   return std::move(impl().of_weights("copying_scores", std::move(request), options).at(""));

@@ -57,8 +57,12 @@ Client::Impl& Client::impl() const {
 }
 
 Client Client::connect(const std::string& target, Options options) {
+  return connect_all({target}, std::move(options));
+}
+
+Client Client::connect_all(const std::vector<std::string>& targets, Options options) {
   return Client(
-      std::make_unique<Impl>(std::make_shared<internal::Shared>(target, std::move(options))));
+      std::make_unique<Impl>(std::make_shared<internal::Shared>(targets, std::move(options))));
 }
 
 Client Client::copy() const { return Client(std::make_unique<Impl>(impl())); }

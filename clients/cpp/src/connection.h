@@ -1,8 +1,7 @@
-// A connection to one server, which a client and its copies share. Safe for many threads.
+// The connection of a client to its servers, which it and its copies share. Safe for many threads.
 
 #pragma once
 
-#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
 #include <atomic>
@@ -12,16 +11,15 @@
 #include <mutex>
 #include <stop_token>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "deadline.h"
 #include "memory.h"
-#include "route.h"
+#include "servers.h"
 #include "transparent_llm/options.h"
-#include "transparent_llm/v1/service.grpc.pb.h"
 
 namespace transparent_llm::internal {
-
-using Stub = v1::TransparentLlmService::Stub;
 
 /// The most that one message may have: tensors come in chunks of at most 4 MiB; the rest is tokens.
 constexpr int kMaxMessageBytes = 16 << 20;
@@ -37,18 +35,17 @@ struct CallTerms {
 class Connection {
  public:
   /// Throws as `Client::connect` does. Nothing is sent yet.
-  Connection(const std::string& target, Options options);
+  Connection(const std::vector<std::string>& targets, Options options);
 
+  /// All of them, for messages.
   const std::string& target() const { return target_; }
   const Options& options() const { return options_; }
-  const Route& route() const { return route_; }
-  /// What lies at the other end, for messages.
-  std::string peer() const { return route_.peer(target_); }
+  /// What lies at the other ends, for messages.
+  const std::string& peer() const { return peer_; }
   /// The most bytes that one value may take.
   std::uint64_t max_bytes() const { return options_.max_bytes.value_or(half_of_memory()); }
-  /// Throw InvalidRequestError after `close`.
-  std::shared_ptr<grpc::Channel> channel() const;
-  std::shared_ptr<Stub> stub() const;
+  /// The one that calls with this routing key go to now. Throws InvalidRequestError after `close`.
+  std::shared_ptr<Server> server(std::string_view run_key) const;
 
   /// Cancels what is under way, and lets the connection go; nothing can be called any more.
   void close();
@@ -68,12 +65,11 @@ class Connection {
   void note_answer() { has_answered_ = true; }
 
  private:
-  std::string target_;
   Options options_;
-  Route route_;
-  mutable std::mutex mutex_;  // of the two that follow, which are empty after `close`
-  std::shared_ptr<grpc::Channel> channel_;
-  std::shared_ptr<Stub> stub_;
+  std::string target_;
+  std::string peer_;
+  mutable std::mutex mutex_;  // of those that follow, which are none after `close`
+  Servers servers_;
   std::stop_source closing_;
   std::atomic<bool> has_answered_ = false;
 };

@@ -22,8 +22,8 @@ namespace transparent_llm::internal {
 
 /// What a client and its copies have in common.
 struct Shared {
-  Shared(std::string target, Options options)
-      : connection(std::move(target), std::move(options)),
+  Shared(const std::vector<std::string>& targets, Options options)
+      : connection(targets, std::move(options)),
         weights(std::min(connection.options().weights_bytes, connection.max_bytes())),
         kept(connection.options().cache_bytes) {}
 

@@ -45,8 +45,13 @@ export interface HeadWeights {
  * norms of queries and keys are as if they were not there.
  */
 export abstract class Circuits extends SaeAnalyses {
-  /** What comes for a read of weights. */
-  protected abstract ofWeights(method: Method, fields: object, options: ReadOptions): Promise<Arrived>;
+  /** What comes for a read of weights, from a server that has the feature. */
+  protected abstract ofWeights(
+    method: Method,
+    fields: object,
+    options: ReadOptions,
+    feature?: string,
+  ): Promise<Arrived>;
 
   /**
    * The weights of one head; those of keys and values are what it shares with other heads, if it does.
@@ -90,6 +95,7 @@ export abstract class Circuits extends SaeAnalyses {
     const [{ circuit = "ov" }, rest] = parted(options, "circuit");
     const { copyingScores } = WEIGHT_READS;
     const field = fieldOf(copyingScores.parameters.get("circuit") as Parameter, circuit);
-    return whole(await this.ofWeights(copyingScores, { circuit: field }, rest));
+    const feature = circuit === "qk" ? "matching_scores" : "circuits"; // an older server would answer for "ov"
+    return whole(await this.ofWeights(copyingScores, { circuit: field }, rest, feature));
   }
 }

@@ -459,11 +459,16 @@ export class RemoteTransparentLlm extends Circuits {
     return this.#ofRun(options, (run, scope) => this.#shared.reader.read(run, wanted, options, scope));
   }
 
-  protected override async ofWeights(method: Method, fields: object, options: ReadOptions): Promise<Arrived> {
+  protected override async ofWeights(
+    method: Method,
+    fields: object,
+    options: ReadOptions,
+    feature = "circuits",
+  ): Promise<Arrived> {
     requireReadOptions(options, [method]);
     const digest = this.#run?.modelDigest ?? "";
     return this.#within(options, async (scope) => {
-      await this.#shared.features.require("circuits", scope);
+      await this.#shared.features.require(feature, scope);
       return this.#shared.reader.ofWeights(method, fields, digest, options, scope);
     });
   }

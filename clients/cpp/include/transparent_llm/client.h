@@ -86,6 +86,13 @@ class Client {
   /// Throws InvalidRequestError for options that contradict each other, a token that cannot be
   /// sent, or files of certificates that cannot be read.
   static Client connect(const std::string& target, Options options = {});
+  /// A client of several servers of the same models. Each run lives on one of them, by its input;
+  /// where that one is lost, it is run again on another. Nothing is shared between them but what
+  /// they serve.
+  ///
+  /// Throws as `connect`; InvalidRequestError for no target, more than 1024, or one that is named
+  /// twice.
+  static Client connect_all(const std::vector<std::string>& targets, Options options = {});
 
   Client(Client&&) noexcept;
   Client& operator=(Client&&) noexcept;
