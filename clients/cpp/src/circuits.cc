@@ -40,12 +40,13 @@ void require_one_width(const Parts& weights) {
 }  // namespace
 
 template <class Request>
-Parts Client::Impl::of_weights(const char* name, Request request, const ReadOptions& options) {
+Parts Client::Impl::of_weights(const char* name, Request request, const ReadOptions& options,
+                               const char* feature) {
   internal::require_valid(options);
   const Method& method = internal::method_named(name);
   internal::require_axes(method.name, method.axes(), options);
   const CallTerms of_call = terms(call_options(options));
-  require_offered("circuits", "weights of heads", of_call);
+  require_offered(feature, "weights of heads", of_call);
   const auto described =
       internal::Descriptions::served(connection(), model(), digest(), of_call);
   request.set_model(model());
@@ -78,11 +79,11 @@ Tensor Client::composition_scores(CompositionKind kind, const ReadOptions& optio
 }
 
 Tensor Client::copying_scores(HeadCircuit circuit, const ReadOptions& options) {
-  if (circuit == HeadCircuit::kQK)  // for which an older server would answer with the other one
-    impl().require_offered("matching_scores", "matching scores", impl().terms(call_options(options)));
   v1::CopyingScoresRequest request;
   request.set_circuit(static_cast<v1::HeadCircuit>(circuit));
-  return std::move(impl().of_weights("copying_scores", std::move(request), options).at(""));
+  // An older server would answer for the other circuit.
+  const char* const feature = circuit == HeadCircuit::kQK ? "matching_scores" : "circuits";
+  return std::move(impl().of_weights("copying_scores", std::move(request), options, feature).at(""));
 }
 
 }  // namespace transparent_llm

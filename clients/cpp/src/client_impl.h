@@ -66,7 +66,8 @@ class Client::Impl {
 
   /// A value of the model alone: of the one that was run last, or the one that is served.
   template <class Request>
-  Parts of_weights(const char* name, Request request, const ReadOptions& options);
+  Parts of_weights(const char* name, Request request, const ReadOptions& options,
+                   const char* feature = "circuits");
 
   /// What came for each of the reads.
   std::vector<Parts> fetched(const std::vector<Read>& reads, const ReadOptions& options);
