@@ -38,7 +38,7 @@ TEST(SeveralServersTest, OneThatIsNotThereIsPassedOver) {
 }
 
 TEST(SeveralServersTest, ThoseThatAreAllGoneAreNamed) {
-  Client llm = Client::connect_all({"127.0.0.1:1", "localhost:1"}, {.reconnect = {}});
+  Client llm = Client::connect_all({"127.0.0.1:1", "127.0.0.2:1"}, {.reconnect = {}});
   try {
     llm.run({"My lord"});
     FAIL();
