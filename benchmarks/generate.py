@@ -66,8 +66,8 @@ def measure(config: GPT2Config, new: int, pairs: int) -> Figures:
     return {
         **GOAL.figures(ratio(timings, "hugging_face", "ours")),
         **ratio_figures(ratio(timings, "hugging_face", "in_process"), "in_process_ratio"),
-        "tokens_per_s": 1000 * new / median_ms(timings, "ours"),
-        "hugging_face_tokens_per_s": 1000 * new / median_ms(timings, "hugging_face"),
+        "tokens_per_second": 1000 * new / median_ms(timings, "ours"),
+        "hugging_face_tokens_per_second": 1000 * new / median_ms(timings, "hugging_face"),
         "run_ms": median_ms(of_run, "run"),
         "ours_ms": median_ms(timings, "ours"),
         "in_process_ms": median_ms(timings, "in_process"),
