@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <functional>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -156,7 +157,7 @@ class OddGenerationTest : public testing::Test {
     };
     server.on_generate = [this](const v1::GenerateRequest&, test::GenerationWriter* writer) {
       ++calls;
-      for (const Message& message : answer) writer->Write(message);
+      for (const Message& message : answered()) writer->Write(message);
       return end;
     };
   }
@@ -180,13 +181,22 @@ class OddGenerationTest : public testing::Test {
     }
     return message;
   }
+  /// A copy: the client has left some answers before the server comes to their end.
+  std::vector<Message> answered() {
+    const std::lock_guard lock(mutex);
+    return answer;
+  }
   void refused(std::vector<Message> messages) {
-    answer = std::move(messages);
+    {
+      const std::lock_guard lock(mutex);
+      answer = std::move(messages);
+    }
     Client llm = Client::connect(server.address());
     EXPECT_THROW(llm.generate_tokens({{7}}, {.max_new_tokens = 2}), InternalError);
   }
 
   std::vector<std::string> features = {"generate"};
+  std::mutex mutex;  // of what follows it
   std::vector<Message> answer;
   grpc::Status end = grpc::Status::OK;
   std::atomic<int> calls = 0;
