@@ -145,14 +145,13 @@ class Bystander:
 
     @property
     def slowest_health_s(self) -> float:
-        return max(self.health_s)
+        return max(self.health_s, default=0.0)
 
     def __str__(self) -> str:
         times = (f"p{percent} {percentile(self.reads_s, percent) * 1000:.1f}" for percent in (95, 99, 100))
-        health = f"; health {len(self.health_s)} times, slowest {self.slowest_health_s * 1000:.0f} ms"
         return (
-            f"{len(self.reads_s)} times, ms: {', '.join(times)} (idle p99 {self.idle_p99_s * 1000:.1f})"
-            f"{health if self.health_s else ''}; {len(self.lost)} lost"
+            f"{len(self.reads_s)} times, ms: {', '.join(times)} (idle p99 {self.idle_p99_s * 1000:.1f}); "
+            f"health {len(self.health_s)} times, slowest {self.slowest_health_s * 1000:.0f} ms; {len(self.lost)} lost"
         )
 
 
