@@ -5,6 +5,8 @@
 
 transparent_llm.pb   the schema as a descriptor set, with the HTTP paths of the calls that JSON is good enough for: the
                      schema itself knows nothing of HTTP
+page/                the page for browsers, as the server's package has it; its script compressed, as `kubectl apply`
+                     takes no more than 256 KiB at a time
 cluster_envoy.json   what `transparent-llm cluster` starts Envoy with, on one machine; in the server's package
 envoy-tls.yaml       envoy.yaml with TLS towards clients and towards replicas
 edge-certificate.yaml, replica-authority.yaml
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -39,6 +42,7 @@ from transparent_llm.wire._gen import (
     sweeps_pb2,
     tensor_pb2,
 )
+from transparent_llm_server.http.files import BUILT
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "envoy"
 PATHS = {
@@ -176,7 +180,43 @@ def for_one_machine(plain: str) -> str:
     for group in replicas["load_assignment"]["endpoints"]:
         for each in group["lb_endpoints"]:
             each["endpoint"].pop("health_check_config")
+    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+        _take_from_package(route)
     return json.dumps(config, indent=2) + "\n"
+
+
+def _take_from_package(route: dict[str, Any]) -> None:
+    """Where a route sends a file of the page: as the package has it, which is not compressed."""
+    body = route.get("direct_response", {}).get("body", {})
+    if "filename" in body:
+        body["filename"] = Path(body["filename"]).name.removesuffix(".gz")
+        headers = route["response_headers_to_add"]
+        route["response_headers_to_add"] = [each for each in headers if each["header"]["key"] != "content-encoding"]
+
+
+def page_files() -> dict[str, bytes]:
+    """Those of the page, as the server has them, by what they are called here."""
+    return {f"page/{path.name}{_suffix(path.name)}": path.read_bytes() for path in sorted(BUILT.iterdir())}
+
+
+def _suffix(name: str) -> str:
+    return ".gz" if name.endswith(".js") else ""
+
+
+def is_current(name: str, data: bytes) -> bool:
+    """Whether a file has this content. What is compressed may look different with each version of zlib."""
+    path = FOLDER / name
+    if not path.exists():
+        return False
+    found = path.read_bytes()
+    return (gzip.decompress(found) if name.endswith(".gz") else found) == data
+
+
+def write(name: str, data: bytes) -> None:
+    """Write a file, compressed where its name says so, without a time in it."""
+    path = FOLDER / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
 
 
 def written(content: Any) -> str:
@@ -189,6 +229,7 @@ def generated() -> dict[str, bytes]:
     plain = (FOLDER / "envoy.yaml").read_text(encoding="utf-8")
     files = {"transparent_llm.pb": descriptors(), "envoy-tls.yaml": with_tls(plain).encode()}
     files[ONE_MACHINE] = for_one_machine(plain).encode()
+    files.update(page_files())
     for name, value in SECRETS.items():
         resource = {"@type": f"{_TLS}.Secret", "name": name, **value}
         files[f"{name}.yaml"] = written({"resources": [resource]}).encode()
@@ -200,14 +241,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the files are not current")
     check = parser.parse_args().check
     fresh = generated()
-    stale = [
-        name for name, data in fresh.items() if not (FOLDER / name).exists() or (FOLDER / name).read_bytes() != data
-    ]
+    stale = [name for name, data in fresh.items() if not is_current(name, data)]
     if check:
         print(f"stale in deploy/envoy: {', '.join(stale)}; run `make gen`" if stale else "Envoy's files are current")
         return 1 if stale else 0
     for name in stale:
-        (FOLDER / name).write_bytes(fresh[name])
+        write(name, fresh[name])
     return 0
 
 

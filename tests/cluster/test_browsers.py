@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import http.client
 import json
 from typing import Any
@@ -20,11 +21,15 @@ from transparent_llm.wire import requests
 from transparent_llm.wire._gen import service_pb2
 from transparent_llm.wire.assembler import Assembler
 from transparent_llm.wire.methods import RUN_KEY_HEADER
+from transparent_llm_server.http.answer import STRICT
+from transparent_llm_server.http.files import BUILT, TYPES
 
 pytestmark = pytest.mark.measured
 
 PAGE = "http://localhost:5173"
 WORDS = "the secret of the king"
+PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+ON_ALL_FILES = ("x-content-type-options", "cross-origin-resource-policy")
 
 
 def test_a_page_runs_and_reads(cluster: Cluster) -> None:
@@ -127,10 +132,34 @@ def test_errors_come_in_json(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("POST", "/v1/logits", 404), ("GET", "/v1/run", 404), ("POST", "/admin.Service/Stop", 404)],
+    [
+        ("POST", "/", 404),
+        ("GET", "/page", 404),
+        ("GET", "/page.js.gz", 404),
+        ("POST", "/v1/logits", 404),
+        ("GET", "/v1/run", 404),
+        ("POST", "/admin.Service/Stop", 404),
+    ],
 )
 def test_what_is_not_there_is_not_found(cluster: Cluster, method: str, path: str, status: int) -> None:
     assert ask(cluster, method, path)[0] == status
+
+
+@pytest.mark.parametrize("path", PAGE_FILES)
+def test_the_page_is_there(cluster: Cluster, path: str) -> None:
+    """The files that a server's own port has, under as strict headers."""
+    file = BUILT / PAGE_FILES[path]
+    connection = http.client.HTTPConnection(cluster.proxy.address, timeout=30)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    data = response.read()
+    connection.close()
+    assert response.status == 200
+    assert (gzip.decompress(data) if response.headers["content-encoding"] == "gzip" else data) == file.read_bytes()
+    assert response.headers.get_all("content-type") == [TYPES[file.suffix]]
+    assert response.headers["cache-control"] == "no-cache"
+    strict = dict(STRICT) if path == "/" else {name: dict(STRICT)[name] for name in ON_ALL_FILES}
+    assert {name: response.headers[name] for name in strict} == strict
 
 
 def test_the_admin_interface_is_not_to_be_had_from_other_hosts(cluster: Cluster) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from support.deploy.cluster_rules import SPARE_BYTES, SPARE_S, notice_s
-from support.deploy.manifests import ROOT, Manifest, bytes_of, read_yaml, serve_flags, written_port
+from support.deploy.manifests import ROOT, Manifest, bytes_of, read_yaml, serve_flags, strings_in, written_port
 from transparent_llm_server.config.server import ServerConfig, settings_of
 
-MAIN, GPU, PAGE = (ROOT / f"docker-compose{name}.yml" for name in ("", ".gpu", ".page"))
+MAIN, GPU = (ROOT / f"docker-compose{name}.yml" for name in ("", ".gpu"))
 SCHEMA = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
 
 
@@ -43,7 +43,7 @@ def mounts(service: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def test_all_files_follow_the_specification() -> None:
-    finished = subprocess.run([*SCHEMA, MAIN, GPU, PAGE], capture_output=True, text=True, timeout=120)
+    finished = subprocess.run([*SCHEMA, MAIN, GPU], capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
@@ -74,17 +74,14 @@ def test_every_configuration_that_a_command_names_is_mounted() -> None:
         assert [file for file in files if file not in targets] == [], name
 
 
-def test_the_page_is_published_to_this_machine_and_changes_nothing_else() -> None:
-    over = read_yaml(PAGE.read_text(encoding="utf-8"))["services"]
-    assert list(over) == ["server"]
-    flags, unknown = serve_flags(over["server"].pop("command"))
-    assert unknown == []
-    before, _ = serve_flags(services()["server"]["command"])
-    assert {name: value for name, value in vars(flags).items() if value != vars(before)[name]} == {
-        "page": "0.0.0.0:8080"
-    }
-    assert over["server"] == {"ports": ["${TRANSPARENT_LLM_PUBLISH:-127.0.0.1}:8080:8080"]}
-    assert before.page is None
+def test_envoy_finds_every_file_that_it_names() -> None:
+    mounted = [(target, ROOT / source) for source, target in mounts(services()["envoy"]) if source.startswith(".")]
+    config = read_yaml((ROOT / "deploy" / "envoy" / "envoy.yaml").read_text(encoding="utf-8"))
+    wanted = {Path(text) for text in strings_in(config) if text.startswith("/etc/envoy/")}
+    assert len(wanted) >= 4
+    for file in wanted:
+        found = [source / file.relative_to(target) for target, source in mounted if file.is_relative_to(target)]
+        assert [path for path in found if path.is_file()], file
 
 
 def test_the_command_knows_every_argument() -> None:

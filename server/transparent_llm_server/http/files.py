@@ -14,7 +14,7 @@ BUILT = Path(__file__).parent / "page"
 """Where the page that belongs to this version lies."""
 
 _INDEX = "index.html"
-_TYPES = {
+TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".ico": "image/x-icon",
@@ -62,7 +62,7 @@ def _read(folder: Path) -> dict[str, File]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             body = path.read_bytes()
-            media_type = _TYPES.get(path.suffix, "application/octet-stream")
+            media_type = TYPES.get(path.suffix, "application/octet-stream")
             file = File(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
             name = f"/{path.relative_to(folder).as_posix()}"
             files[name] = file

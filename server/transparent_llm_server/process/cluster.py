@@ -25,6 +25,7 @@ from typing import IO, Any
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm_server.access.exposure import require_protected
 from transparent_llm_server.config.server import ServerConfig
+from transparent_llm_server.http.files import BUILT
 from transparent_llm_server.rpc.listener import host_and_port
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def serve_cluster(replicas: int, listen: str, envoy: str | None, arguments: Sequ
             "replicas listen on loopback without TLS: leave out --listen and --tls-*; see deploy/"
         )
     if any(flag.partition("=")[0] == "--page" for flag in arguments):
-        raise InvalidRequestError("replicas have no page of their own: browsers call Envoy; leave out --page")
+        raise InvalidRequestError("replicas have no page of their own: Envoy has it, at --listen; leave out --page")
     require_protected(ServerConfig(listen=listen, insecure="--insecure" in arguments))
     binary = _binary(envoy)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -102,7 +103,8 @@ def serve_cluster(replicas: int, listen: str, envoy: str | None, arguments: Sequ
             for replica in started:
                 replica.await_ready()
             proxy = _started_envoy(binary, Path(folder), (host, port), [replica.port for replica in started])
-            print(f"ready: {_address(Path(folder), proxy, replicas)}", flush=True)
+            address = _address(Path(folder), proxy, replicas)
+            print(f"ready: {address}\npage: http://{address}", flush=True)
             return _watch(ends, started, proxy)
         finally:
             _end([replica.process for replica in started], proxy)
@@ -124,6 +126,12 @@ def configuration(listen: tuple[str, int], ports: Sequence[int]) -> dict[str, An
     resources = config["static_resources"]
     (listener,) = resources["listeners"]
     listener["address"]["socket_address"] = {"address": listen[0], "port_value": listen[1]}
+    for route in listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0][
+        "routes"
+    ]:
+        body = route.get("direct_response", {}).get("body", {})
+        if "filename" in body:
+            body["filename"] = str(BUILT / body["filename"])
     (cluster,) = resources["clusters"]
     (group,) = cluster["load_assignment"]["endpoints"]
     (endpoint,) = group["lb_endpoints"]

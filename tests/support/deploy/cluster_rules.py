@@ -44,7 +44,8 @@ from transparent_llm_server.config.server import ServerConfig
 KUBERNETES = ("1.27", "1.37")
 """The oldest and the newest that the manifests are for."""
 
-SETTINGS = "transparent-llm-server-settings"
+SETTINGS, PAGE = "transparent-llm-server-settings", "transparent-llm-page"
+MOST_BYTES_OF_AN_ANNOTATION = 256 * 2**10
 SPARE_S = 10
 """What a pod needs beside its drain times, to close and to be noticed."""
 
@@ -197,8 +198,19 @@ def mounts_are_there(objects: list[Manifest]) -> Found:
 
 
 def _keys(maps: dict[str, Manifest], volume: Manifest) -> set[str]:
-    found = maps.get(volume["configMap"]["name"], {})
+    return _keys_of(maps.get(volume["configMap"]["name"], {}))
+
+
+def _keys_of(found: Manifest) -> set[str]:
     return {*found.get("data", {}), *found.get("binaryData", {})}
+
+
+def objects_can_be_applied(objects: list[Manifest]) -> Found:
+    """`kubectl apply` writes each into an annotation of itself."""
+    for one in objects:
+        size = len(json.dumps(one))
+        if size > MOST_BYTES_OF_AN_ANNOTATION:
+            yield f"{one['metadata']['name']} has {size} bytes, over {MOST_BYTES_OF_AN_ANNOTATION}"
 
 
 def files_that_are_named_are_mounted(objects: list[Manifest]) -> Found:
@@ -211,6 +223,9 @@ def files_that_are_named_are_mounted(objects: list[Manifest]) -> Found:
         for file in wanted:  # which grows
             if not _below(file, mounted):
                 yield f"{file} is read, and nothing is mounted there"
+            folder, _, key = file.rpartition("/")
+            if folder == "/etc/envoy/page" and key not in _keys_of(named(objects, "ConfigMap", PAGE)):
+                yield f"{file} is read, and its ConfigMap lacks it"
             text = configuration.get(file.removeprefix("/etc/envoy/"), "{}")
             wanted.extend(inner for inner in strings_in(read_yaml(text)) if inner.startswith("/etc/envoy/"))
 
@@ -277,6 +292,7 @@ RULES: tuple[Callable[[list[Manifest]], Found], ...] = (
     scaling_measures_something,
     mounts_are_there,
     files_that_are_named_are_mounted,
+    objects_can_be_applied,
     only_wanted_traffic_passes,
     pods_are_restricted,
     sizes_fit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -166,6 +167,8 @@ def install(folder: Path) -> None:
         elif path.suffix == ".yaml":
             text = path.read_text(encoding="utf-8").replace("/etc/envoy", str(folder))
             (folder / path.name).write_text(text, encoding="utf-8")
+        elif path.is_dir():
+            shutil.copytree(path, folder / path.name)
 
 
 def adapted(text: str, files: str, admin: int, ports: tuple[int, int], dns_port: int, host: str) -> dict[str, Any]:

@@ -85,3 +85,13 @@ data:
 binaryData:
   transparent_llm.pb: {{ .Files.Get "files/envoy/transparent_llm.pb" | b64enc }}
 {{- end }}
+
+{{/* The page, which Envoy shows to browsers. */}}
+{{- define "transparent-llm.pageFiles" -}}
+data:
+  {{- range list "index.html" "page.css" }}
+  {{ . }}: {{ $.Files.Get (printf "files/envoy/page/%s" .) | quote }}
+  {{- end }}
+binaryData:
+  page.js.gz: {{ .Files.Get "files/envoy/page/page.js.gz" | b64enc }}
+{{- end }}
