@@ -197,7 +197,7 @@ def _swept(
     sweep = Sweep((template,), grid.cells, (metric.of_ids(llm),), rows=(row.index,))
     values, baseline = torch.full((len(grid.cells),), torch.nan, dtype=torch.float64), float("nan")
     with Bar("sweep", "cells", len(grid.cells), progress) as bar:
-        for part in _sweepable(llm).sweep(sweep):
+        for part in sweepable(llm).sweep(sweep):
             if part.baselines is not None:
                 baseline = float(part.baselines[0, 0])
             values[list(part.cells)] = part.values[:, 0, 0]
@@ -209,12 +209,13 @@ def _measured(llm: TransparentLlm, row: Row, metric: Metric) -> float:
     """Of the run as it is: what a sweep says of it before its cells."""
     nothing = Cell(layer=llm.model_info().n_layers - 1, positions=(row.n_tokens - 1,))
     sweep = Sweep((zero(residual_out(-1), rows=[row.index]),), (nothing,), (metric.of_ids(llm),), rows=(row.index,))
-    part = next(iter(_sweepable(llm).sweep(sweep)))
+    part = next(iter(sweepable(llm).sweep(sweep)))
     assert part.baselines is not None  # of the first
     return float(part.baselines[0, 0])
 
 
-def _sweepable(llm: TransparentLlm) -> Sweepable:
+def sweepable(llm: TransparentLlm) -> Sweepable:
+    """The object, if runs of it can be swept."""
     if not isinstance(llm, Sweepable):
         raise NotSupportedError(f"runs of {type(llm).__name__} cannot be edited")
     return llm
@@ -227,7 +228,7 @@ def _n_heads(llm: TransparentLlm, row: Row, places: str) -> int:
         return n_heads
     last = zero(_OF_HEADS[places](0, n_heads - 1), rows=[row.index])
     try:
-        _sweepable(llm).plan_sweep(Sweep((last,), (Cell(),), (entropy(),), rows=(row.index,)))
+        sweepable(llm).plan_sweep(Sweep((last,), (Cell(),), (entropy(),), rows=(row.index,)))
     except IndexOutOfRangeError as error:
         return int(error.metadata["size"])
     return n_heads
