@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from support.models.families import D_MODEL
+from support.models.tensors import assert_same_bits
 from support.servers.servers import Listener, served, tiny
 from transparent_llm import RemoteTransparentLlm, TransparentLlm
 from transparent_llm.analysis.dataset.rows import Rows
@@ -162,6 +163,38 @@ def test_chunks_and_places_make_no_difference(remote: RemoteTransparentLlm) -> N
     some = top_activations(remote, TEXTS, ("neurons", -1), [7, -1], k=2)
     assert some.items == (7, 255)
     assert places(some) == places(top_activations(tiny(), TEXTS, ("neurons", 1), [7, 255], k=2))
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_scans_of_parts_are_put_together_as_one_of_all(remote: RemoteTransparentLlm, once: bool) -> None:
+    how: dict[str, Any] = {"k": 3, "context": 1, "once_per_text": once, "max_sentences": 1}
+    for site in (("neurons", 1), ("heads", 0)):
+        whole = top_activations(tiny(), TEXTS, site, **how)
+        parts = [TEXTS[:1], TEXTS[1:2], TEXTS[2:5], TEXTS[5:]]  # a text comes in the first and in the last
+        scans = [top_activations(llm, part, site, **how) for llm, part in zip([tiny(), remote] * 2, parts, strict=True)]
+        found = scans[0].followed_by(*scans[1:])
+        assert places(found) == places(whole)
+        for name in ("values", "context_tokens", "context_values"):
+            assert_same_bits(getattr(found, name), getattr(whole, name))
+        assert (found.n_texts, found.n_tokens, found.items) == (whole.n_texts, whole.n_tokens, whole.items)
+        assert found.examples(2) == whole.examples(2)
+        assert places(scans[0].followed_by()) == places(scans[0])
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (lambda: top_activations(tiny("llama_gqa"), TEXTS, ("heads", 0), k=2), "model"),
+        (lambda: top_activations(tiny(), TEXTS, ("heads", 1), k=2), "site"),
+        (lambda: top_activations(tiny(), TEXTS, ("heads", 0), [0], k=2), "site"),
+        (lambda: top_activations(tiny(), TEXTS, ("heads", 0), k=3), "k, '2' and '3'"),
+        (lambda: top_activations(tiny(), TEXTS, ("heads", 0), k=2, context=3), "context, '8' and '3'"),
+    ],
+)
+def test_scans_of_different_questions_are_not_put_together(other: Any, words: str) -> None:
+    found = top_activations(tiny(), TEXTS, ("heads", 0), k=2)
+    with pytest.raises(InvalidRequestError, match=f"two scans differ in their {words}"):
+        found.followed_by(other())
 
 
 def test_fewer_texts_than_places_and_what_an_interruption_leaves() -> None:

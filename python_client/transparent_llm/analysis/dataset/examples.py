@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 
+from transparent_llm.analysis.dataset.file import identity_of
 from transparent_llm.analysis.dataset.measured import Measured
 from transparent_llm.analysis.display.markup import figure
 from transparent_llm.analysis.display.scale import Scale
@@ -18,6 +19,7 @@ from transparent_llm.analysis.top_tokens import top_tokens_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.extras import missing
+from transparent_llm.quoting import quoted
 from transparent_llm.table import Table, Tabular
 
 if TYPE_CHECKING:
@@ -116,6 +118,55 @@ class TopActivations(Tabular):
                 )
             )
         return found
+
+    def followed_by(self, *others: TopActivations) -> TopActivations:
+        """What a scan of these texts and then of the others' would have found, but for the last digits, which depend on
+        what is run together: so parts of a data set can be scanned at one time, by several servers.
+
+        Args:
+            others: Of texts that come after these, one after another, asked for with the same settings.
+
+        Returns:
+            Texts are counted through: the first one of the second scan has the number after the last of the first.
+
+        Raises:
+            InvalidRequestError: another model, other items, or another k or context.
+        """
+        found = self
+        for other in others:
+            found = found._with(other)
+        return found
+
+    def _with(self, other: TopActivations) -> TopActivations:
+        self._require_same_question(other)
+        best = torch.cat([self.values, other.values], dim=1).sort(dim=1, descending=True, stable=True)
+        k = self.values.shape[1]
+        order = best.indices[:, :k]
+        texts = torch.where(other.texts >= 0, other.texts + self.n_texts, other.texts)
+        near = order[..., None].expand(-1, -1, self.context_tokens.shape[2])
+        return replace(
+            self,
+            values=best.values[:, :k],
+            texts=torch.cat([self.texts, texts], dim=1).gather(1, order),
+            positions=torch.cat([self.positions, other.positions], dim=1).gather(1, order),
+            context_tokens=torch.cat([self.context_tokens, other.context_tokens], dim=1).gather(1, near),
+            context_values=torch.cat([self.context_values, other.context_values], dim=1).gather(1, near),
+            n_texts=self.n_texts + other.n_texts,
+            n_tokens=self.n_tokens + other.n_tokens,
+        )
+
+    def _require_same_question(self, other: TopActivations) -> None:
+        pairs = {
+            "model": (identity_of(self.llm), identity_of(other.llm)),
+            "site": (self.measured.recipe(), other.measured.recipe()),
+            "items": (self.items, other.items),
+            "k": (self.values.shape[1], other.values.shape[1]),
+            "context": (self.context_tokens.shape[2] // 2, other.context_tokens.shape[2] // 2),
+        }
+        for name, (here, there) in pairs.items():
+            if here != there:
+                said = " and ".join(quoted(str(each))[:100] for each in (here, there))
+                raise InvalidRequestError(f"two scans differ in their {name}, {said}: ask for both in the same way")
 
     def table(self) -> Table:
         """The best place of each of the first items."""
