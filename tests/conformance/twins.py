@@ -60,7 +60,7 @@ class Twins:
         elif method in ("sweep", "gradients"):
             yield from self._asked_findings(llm, step, got.get("parts", {}))
         elif method == "compare":
-            yield from comparison_findings(got.get("value"), compared(self._twin(llm), step, self._twin), 1e-6)
+            yield from comparison_findings(got.get("value"), compared(self._twin(llm), step, self._twin), 1e-5)
         elif method == "effects":
             effects = [asdict(effect) for effect in self._twin(llm).effects()]
             if got.get("value") != effects:
