@@ -82,6 +82,27 @@ func (c *Client) ContributionEdges(ctx context.Context, batch, layer int, asked 
 	}, nil
 }
 
+// ContributionEdgesToParts is what ContributionEdgesTo answers.
+type ContributionEdgesToParts struct {
+	Attention         *Tensor // [target source]
+	AttentionResidual *Tensor // [target]
+	FFN               *Tensor // [target]
+	FFNResidual       *Tensor // [target]
+}
+
+// ContributionEdgesTo reads those of ContributionEdges that lead to some positions, for the work of these alone.
+func (c *Client) ContributionEdgesTo(ctx context.Context, batch, layer int, asked EdgeToOptions,
+	options ...ReadOption) (*ContributionEdgesToParts, error) {
+	came, err := c.readParts(ctx, ContributionEdgesTo(batch, layer, asked), options)
+	if err != nil {
+		return nil, err
+	}
+	return &ContributionEdgesToParts{
+		Attention: came["attention"], AttentionResidual: came["attention_residual"], FFN: came["ffn"],
+		FFNResidual: came["ffn_residual"],
+	}, nil
+}
+
 // NeuronContributionsParts is what NeuronContributions answers.
 type NeuronContributionsParts struct {
 	IDs      *Tensor // [rank] I64

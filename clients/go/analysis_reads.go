@@ -71,6 +71,14 @@ type EdgeOptions struct {
 	Norm        ContributionNorm
 }
 
+// EdgeToOptions of ContributionEdgesTo.
+type EdgeToOptions struct {
+	Targets     []int   // positions of the row, negative ones from its last token; none: all
+	Threshold   float64 // these three as in EdgeOptions
+	Renormalize bool
+	Norm        ContributionNorm
+}
+
 // NeuronContributionOptions of NeuronContributions.
 type NeuronContributionOptions struct {
 	K    int // how many neurons, those that contribute most; at least 1
@@ -133,6 +141,12 @@ func AttnContributions(batch, layer int, asked ContributionOptions) Read {
 func ContributionEdges(batch, layer int, asked EdgeOptions) Read {
 	return Read{method: methods["contribution_edges"], indices: []int{batch, layer}, parameters: Parameters{
 		"threshold": asked.Threshold, "renormalize": asked.Renormalize, "norm": asked.Norm}}
+}
+
+// ContributionEdgesTo reads those of ContributionEdges that lead to some positions, for the work of these alone.
+func ContributionEdgesTo(batch, layer int, asked EdgeToOptions) Read {
+	return Read{method: methods["contribution_edges_to"], indices: []int{batch, layer}, parameters: Parameters{
+		"targets": asked.Targets, "threshold": asked.Threshold, "renormalize": asked.Renormalize, "norm": asked.Norm}}
 }
 
 // NeuronContributions reads the neurons that contribute most to the residual stream at one position.

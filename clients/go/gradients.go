@@ -9,7 +9,6 @@ import (
 const (
 	mostGradientSites   = 4096
 	mostGradientSources = 16
-	mostPathSteps       = 1000
 )
 
 // FrozenPart is what is a constant of the backward pass. With all four a gradient is the direct effect on the output, by the
@@ -62,6 +61,9 @@ func GradientNorm(site Site) SiteGradient {
 type GradientOptions struct {
 	Rows   []int        // of the run; none: all
 	Frozen []FrozenPart // each at most once
+	// Edits of the run as it is differentiated, whose rows and positions are those of the whole run. The gradient goes through what
+	// they do; what they set is a constant. What stands at a site, and the gradient by it, are those after the edits there.
+	Edits []Edit
 	// Progress is called as Progress says.
 	Progress func(received, total int64)
 }
@@ -76,50 +78,17 @@ type GradientsParts struct {
 // backward pass for all of them, next to the weights.
 //
 // Errors: those of all reads; ErrInvalidRequest where the run has edits of its own, or something makes no sense; ErrTooLarge for
-// more than 4096 sites, 16 other runs, or what the server computes at once; ErrNotSupported where the model has nothing at a
+// more than 4096 sites, 16 other runs, 512 edits, or what the server computes at once; ErrNotSupported where the model has nothing at a
 // site, or the server knows no gradients.
 func (c *Client) Gradients(ctx context.Context, metric Metric, sites []SiteGradient, options GradientOptions) (*GradientsParts, error) {
 	if len(sites) == 0 {
 		return nil, failure(ErrInvalidRequest, "gradients are by some sites: name at least one")
 	}
-	came, err := c.differentiate(ctx, metric, sites, nil, options)
+	came, err := c.differentiate(ctx, differentiation{metric: metric, sites: sites, options: options})
 	if err != nil {
 		return nil, err
 	}
 	return &GradientsParts{came[0], came[1:]}, nil
-}
-
-// GradientPath is the straight way from a baseline to the embedding of the run. The functions that begin with From make one.
-type GradientPath struct {
-	steps    int
-	baseline func(*pb.GradientPath, *sources) error
-}
-
-// FromZero begins at a stream of zeros. The steps are the nodes of the Gauss-Legendre rule, at least 1 and at most 1000; 50 are
-// usual.
-func FromZero(steps int) GradientPath {
-	return GradientPath{steps, func(path *pb.GradientPath, _ *sources) error {
-		path.Baseline = &pb.GradientPath_Zero{Zero: true}
-		return nil
-	}}
-}
-
-// FromToken begins at the embedding of a token, at all positions.
-func FromToken(token, steps int) GradientPath {
-	return GradientPath{steps, func(path *pb.GradientPath, _ *sources) error {
-		number, err := index("token", token)
-		path.Baseline = &pb.GradientPath_TokenId{TokenId: number}
-		return err
-	}}
-}
-
-// FromRun begins at the embedding of another client's current run, of as many rows, each of as many tokens.
-func FromRun(other *Client, steps int) GradientPath {
-	return GradientPath{steps, func(path *pb.GradientPath, from *sources) error {
-		id, err := from.id(other)
-		path.Baseline = &pb.GradientPath_RunId{RunId: id}
-		return err
-	}}
 }
 
 // IntegratedGradientsParts is what IntegratedGradients answers.
@@ -127,26 +96,31 @@ type IntegratedGradientsParts struct {
 	Metric         *Tensor // [batch] F64
 	BaselineMetric *Tensor // [batch] F64
 	Delta          *Tensor // [batch] F64; the sum of the gradients less the difference of the metrics: 0 were the rule exact
-	Values         *Tensor // [batch pos d_model] F32; (x - baseline) times the mean gradient
+	Values         *Tensor // F32, (x - baseline) times the mean gradient, as GradientBy has it of the site: [batch pos d_model]
 }
 
-// IntegratedGradients averages gradients by the embedding along a path. Errors: those of Gradients.
+// IntegratedGradients averages gradients along a path. Errors: those of Gradients.
 func (c *Client) IntegratedGradients(ctx context.Context, metric Metric, path GradientPath,
 	options GradientOptions) (*IntegratedGradientsParts, error) {
-	if path.baseline == nil || path.steps < 1 || path.steps > mostPathSteps {
-		return nil, failure(ErrInvalidRequest, "a path has a baseline and 1 to %d steps, got %d", mostPathSteps, path.steps)
-	}
-	came, err := c.differentiate(ctx, metric, nil, &path, options)
+	came, err := c.differentiate(ctx, differentiation{metric: metric, path: &path, options: options})
 	if err != nil {
 		return nil, err
 	}
 	return &IntegratedGradientsParts{came[0], came[1], came[2], came[3]}, nil
 }
 
-func (c *Client) differentiate(ctx context.Context, metric Metric, sites []SiteGradient, path *GradientPath,
-	options GradientOptions) ([]*Tensor, error) {
+// differentiation is what is asked for: by sites, along a path, or of edges.
+type differentiation struct {
+	metric  Metric
+	sites   []SiteGradient
+	path    *GradientPath
+	edges   func(*pb.GradientEdges, *sources) error // nil: not of edges
+	options GradientOptions
+}
+
+func (c *Client) differentiate(ctx context.Context, asked differentiation) ([]*Tensor, error) {
 	var from sources
-	message, err := gradientsRequest(metric, sites, path, options, &from)
+	message, err := asked.request(&from)
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +139,8 @@ func (c *Client) differentiate(ctx context.Context, metric Metric, sites []SiteG
 		known := gradientsExpected(held, model, message)
 		return c.bringing(ctx, from.runs, held.key, func() error {
 			message.Options = &pb.TensorOptions{}
-			asked := request{"Gradients", message, message.Options, held.key, known}
-			tensors, err := c.calls.tensors(ctx, asked, len(known), options.Progress)
+			sent := request{"Gradients", message, message.Options, held.key, known}
+			tensors, err := c.calls.tensors(ctx, sent, len(known), asked.options.Progress)
 			if err != nil {
 				return err
 			}
@@ -177,21 +151,26 @@ func (c *Client) differentiate(ctx context.Context, metric Metric, sites []SiteG
 	return came, err
 }
 
-// gradientsRequest is the message, but for the run.
-func gradientsRequest(metric Metric, sites []SiteGradient, path *GradientPath, options GradientOptions,
-	from *sources) (made *pb.GradientsRequest, err error) {
-	if err := requireFewOf("sites of gradients", len(sites), mostGradientSites); err != nil {
+// request is the message, but for the run.
+func (d differentiation) request(from *sources) (made *pb.GradientsRequest, err error) {
+	if err := requireFewOf("sites of gradients", len(d.sites), mostGradientSites); err != nil {
 		return nil, err
 	}
 	made = &pb.GradientsRequest{}
-	if made.Metric, err = metric.on(from); err != nil {
+	if made.Metric, err = d.metric.on(from); err != nil {
 		return nil, err
 	}
-	if made.Rows, err = indices("rows", options.Rows); err != nil {
+	if made.Rows, err = indices("rows", d.options.Rows); err != nil {
+		return nil, err
+	}
+	if made.Frozen, err = frozenParts(d.options.Frozen); err != nil {
+		return nil, err
+	}
+	if made.Edits, err = interventions(d.options.Edits, from); err != nil {
 		return nil, err
 	}
 	others := map[*Client]bool{}
-	for _, each := range sites {
+	for _, each := range d.sites {
 		site, err := each.on(from)
 		if err != nil {
 			return nil, err
@@ -203,19 +182,26 @@ func gradientsRequest(metric Metric, sites []SiteGradient, path *GradientPath, o
 	if err := requireFewOf("other runs of gradients", len(others), mostGradientSources); err != nil {
 		return nil, err
 	}
+	if d.path != nil {
+		made.Path, err = d.path.on(from)
+	}
+	if d.edges != nil {
+		made.Edges = &pb.GradientEdges{}
+		err = d.edges(made.Edges, from)
+	}
+	return made, err
+}
+
+// frozenParts refuses what is no part, or there twice.
+func frozenParts(parts []FrozenPart) ([]FrozenPart, error) {
 	seen := map[FrozenPart]bool{}
-	for _, part := range options.Frozen {
+	for _, part := range parts {
 		if part < FrozenPatterns || part > FrozenNeurons || seen[part] {
 			return nil, failure(ErrInvalidRequest, "Frozen has %d, which is no part, or there twice", part)
 		}
 		seen[part] = true
-		made.Frozen = append(made.Frozen, part)
 	}
-	if path == nil {
-		return made, nil
-	}
-	made.Path = &pb.GradientPath{Steps: uint32(path.steps)}
-	return made, path.baseline(made.Path, from)
+	return append([]FrozenPart(nil), parts...), nil
 }
 
 // on is the message of it, with the run that it takes from.

@@ -30,6 +30,18 @@ var gradientAxes = map[pb.SiteKind][]string{
 	pb.SiteKind_SITE_KIND_NEURONS: {"batch", "pos", "neuron"},
 }
 
+// edgeAxes are the tensors of edges in their order, with their axes after those of rows and senders.
+var edgeAxes = []struct {
+	name string
+	dims []string
+}{
+	{"query", []string{"layer", "head"}},
+	{"key", []string{"layer", "kv_head"}},
+	{"value", []string{"layer", "kv_head"}},
+	{"ffn", []string{"layer"}},
+	{"logits", nil},
+}
+
 // gradientsExpected is what an answer has, of a model that is nil where it is not known.
 func gradientsExpected(held *run, model *pb.ModelDescription, asked *pb.GradientsRequest) expectedTensors {
 	sizes := gradientSizes(held, model, asked.Rows)
@@ -42,7 +54,14 @@ func gradientsExpected(held *run, model *pb.ModelDescription, asked *pb.Gradient
 		all = append(all, expectedTensor{name, []string{"batch"}, F64, sizes})
 	}
 	if asked.Path != nil {
-		return append(all, expectedTensor{"integrated_gradients", []string{"batch", "pos", "d_model"}, F32, sizes})
+		at := &pb.GradientSite{Site: asked.Path.Site, Form: pb.GradientForm_GRADIENT_FORM_GRADIENT}
+		return append(all, expectedTensor{"integrated_gradients", gradientDims(at), F32, sizes})
+	}
+	if asked.Edges != nil {
+		for _, each := range edgeAxes {
+			all = append(all, expectedTensor{each.name, append([]string{"batch", "sender"}, each.dims...), F32, sizes})
+		}
+		return all
 	}
 	for _, each := range asked.Sites {
 		all = append(all, expectedTensor{nameOfSite(Site{wire: each.Site}), gradientDims(each), F32, sizesAt(each.Site, model, sizes)})
@@ -93,6 +112,7 @@ func gradientSizes(held *run, model *pb.ModelDescription, rows []int32) map[stri
 	}
 	if info := model.GetInfo(); info != nil {
 		sizes["head"], sizes["d_model"] = uint64(info.NHeads), uint64(info.DModel)
+		sizes["layer"], sizes["sender"] = uint64(info.NLayers), 1+uint64(info.NLayers)*(uint64(info.NHeads)+1)
 	}
 	return sizes
 }

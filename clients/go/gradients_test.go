@@ -128,6 +128,27 @@ func TestAttributionPatchingWithARunThatIsLost(t *testing.T) {
 	}
 }
 
+func TestGradientsGoThroughWhatEditsDo(t *testing.T) {
+	llm, other := two(t)
+	site := transparentllm.AtResidualOut(-1)
+	direction := make([]float32, must(llm.ModelInfo(background))(t).DModel)
+	direction[1] = 1
+	projection := transparentllm.Projection(site, transparentllm.Literal(direction)).At(1)
+	one := []siteGradient{by(transparentllm.AtFfnOut(-1)), by(transparentllm.AtResidualIn(0))}
+	whole := must(llm.Gradients(background, projection, one, gradientOptions{}))(t)
+	edits := []edit{transparentllm.Scale(site, 3, transparentllm.Positions(1)), transparentllm.Patch(transparentllm.AtResidualIn(0), other,
+		transparentllm.Positions(1).OfRows(0))}
+	got := must(llm.Gradients(background, projection, one, gradientOptions{Edits: edits}))(t)
+	for row := 0; row < 2; row++ {
+		if value, want := must(got.Sites[0].At(row, 1, 1))(t), 3*must(whole.Sites[0].At(row, 1, 1))(t); !near(value, want) {
+			t.Errorf("row %d: %v, not %v", row, value, want)
+		}
+	}
+	if plain, changed := must(whole.Metric.At(0))(t), must(got.Metric.At(0))(t); near(plain, changed) {
+		t.Errorf("what was patched left %v", plain)
+	}
+}
+
 func TestIntegratedGradientsSumToTheDifference(t *testing.T) {
 	llm := dial(t, address(t, "float32"))
 	other := llm.Copy()
@@ -138,6 +159,7 @@ func TestIntegratedGradientsSumToTheDifference(t *testing.T) {
 	}
 	for name, path := range map[string]transparentllm.GradientPath{
 		"zero": transparentllm.FromZero(8), "a token": transparentllm.FromToken(7, 8), "a run": transparentllm.FromRun(other, 8),
+		"heads": transparentllm.FromRun(other, 8).At(transparentllm.AtAllHeads(2)), "a branch": transparentllm.FromZero(8).At(transparentllm.AtFfnOut(3)),
 	} {
 		got, err := llm.IntegratedGradients(background, metricOf(5), path, gradientOptions{})
 		if err != nil {
@@ -191,6 +213,10 @@ func TestGradientsThatMakeNoSense(t *testing.T) {
 		"no path":             {along(transparentllm.GradientPath{}), invalid},
 		"no steps":            {along(transparentllm.FromZero(0)), invalid},
 		"many steps":          {along(transparentllm.FromZero(1001)), invalid},
+		"a path nowhere":      {along(transparentllm.FromZero(5).At(transparentllm.Site{})), invalid},
+		"a path at neurons":   {along(transparentllm.FromZero(5).At(transparentllm.AtAllNeurons(0))), invalid},
+		"many edits":          {second(llm.Gradients(background, metricOf(5), one, gradientOptions{Edits: make([]edit, 513)})), large},
+		"an empty edit":       {second(llm.Gradients(background, metricOf(5), one, gradientOptions{Edits: make([]edit, 1)})), invalid},
 		"a path from nobody":  {along(transparentllm.FromRun(nil, 5)), invalid},
 		"a part twice":        {frozen(transparentllm.FrozenPatterns, transparentllm.FrozenPatterns), invalid},
 		"no part":             {frozen(0), invalid},

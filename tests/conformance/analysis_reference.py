@@ -101,9 +101,16 @@ class AnalysisReference:
         return {"heads": heads, "residual": residual}
 
     def _contribution_edges(self, batch_i: int, layer: int, threshold: float, renormalize: bool, norm: str) -> Parts:
-        assert renormalize
         names = ("attention", "attention_residual", "ffn", "ffn_residual")
-        return dict(zip(names, self._row(batch_i).edges(layer, threshold, norm), strict=True))
+        least = threshold if renormalize else 0.0  # the sum of all is 1 as it is
+        return dict(zip(names, self._row(batch_i).edges(layer, least, norm), strict=True))
+
+    def _contribution_edges_to(
+        self, batch_i: int, layer: int, targets: tuple[int, ...], threshold: float, renormalize: bool, norm: str
+    ) -> Parts:
+        places = [pos % self._n_tokens() for pos in targets] or list(range(self._n_tokens()))
+        edges = self._contribution_edges(batch_i, layer, threshold, renormalize, norm)
+        return {name: value[places] for name, value in edges.items()}
 
     def _neuron_contributions(self, batch_i: int, layer: int, pos: int, k: int, norm: str) -> Parts:
         before = self._llm.residual_after_attn(layer)[batch_i, pos]

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from conformance.edits import ObjectOf, metric_of, site_of
-from transparent_llm.analysis.differentiation import Differentiation, Path, SiteGradient
+from conformance.edits import ObjectOf, edits_of, metric_of, site_of
+from transparent_llm.analysis.differentiation import Differentiation, Edges, Path, SiteGradient
 from transparent_llm.wire.gradients import expected, tensors_of
 
 Fields = dict[str, Any]
@@ -23,6 +23,8 @@ def differentiated(llm: Any, request: Fields, object_of: ObjectOf) -> Parts:
         tuple(request.get("rows", ())),
         tuple(request.get("frozen", ())),
         _path(**request["path"], object_of=object_of) if "path" in request else None,
+        tuple(edits_of(request.get("edits", ()), object_of)),
+        _edges(**request["edges"], object_of=object_of) if "edges" in request else None,
     )
     tensors = tensors_of(llm.gradients(asked))
     named = zip(expected(asked, {}), tensors, strict=True)
@@ -36,8 +38,17 @@ def _site_gradient(
 
 
 def _path(
-    *, steps: int, object_of: ObjectOf, zero: bool = False, token_id: int | None = None, run: str | None = None
+    *,
+    steps: int,
+    object_of: ObjectOf,
+    zero: bool = False,
+    token_id: int | None = None,
+    run: str | None = None,
+    site: Any = ("residual_in", 0),
 ) -> Path:
-    if zero:
-        return Path("zero", steps)
-    return Path(object_of(run) if run is not None else token_id, steps)  # type: ignore[arg-type]  # one is given
+    baseline: Any = "zero" if zero else token_id if run is None else object_of(run)
+    return Path(baseline, steps, site_of(site))
+
+
+def _edges(*, run: str, object_of: ObjectOf, steps: int = 0, source_rows: Any = ()) -> Edges:
+    return Edges(object_of(run), tuple(source_rows), steps)

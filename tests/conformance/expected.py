@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from conformance.comparisons import comparison_findings
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.frames import bytes_of
 
@@ -31,6 +32,8 @@ def findings(answer: Fields, expect: Fields) -> Iterator[str]:
         yield from _subset_findings(got.get("value"), expect["value_has"], "value")
     if "generated" in expect:
         yield from _generated_findings(got.get("value"), expect["generated"])
+    if "compared" in expect:
+        yield from comparison_findings(got.get("value"), expect["compared"], TOLERANCE)
     if "tensor" in expect:
         yield from _number_findings(got.get("tensor"), expect["tensor"])
     if "parts" in expect:

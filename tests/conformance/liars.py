@@ -89,6 +89,15 @@ def _in_plan(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lie
 
 
+def _in_comparisons(name: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
+    def lie(answer: dict[str, Any]) -> None:
+        told = answer.get("ok", {}).get("value")
+        if isinstance(told, list) and told and "kl" in told[-1]:
+            told[-1][name] = change(told[-1][name])
+
+    return lie
+
+
 def _in_parts(answer: dict[str, Any]) -> None:
     for part in answer.get("ok", {}).get("parts", {}).values():
         _flip_a_bit("data")({"ok": {"tensor": part}})
@@ -138,6 +147,11 @@ LIES = {
     "run of what was generated": ("generate", _another_run),
     "gradients": ("gradients", _in_parts),
     "a gradient less": ("gradients", _a_part_less),
+    "edited gradients": ("gradients_edited", _in_parts),
+    "an edge less": ("edges", _a_part_less),
+    "edges into positions": ("contribution_edges_to", _in_parts),
+    "divergence": ("compare", _in_comparisons("kl", lambda kl: kl + 1e-3)),
+    "divergences": ("compare", _in_comparisons("kl_by_pos", lambda kls: kls[1:])),
     "features": ("features", _in_parts),
     "weights of a head": ("circuits", _in_parts),
     "shape in a plan": ("plan", _in_plan("shape", [1])),

@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conformance.analyses import circuit_arguments
+from conformance.comparisons import compared
 from conformance.differentiations import differentiated
 from conformance.edits import SWEPT, ObjectOf, edits_of, swept
 from conformance.generations import generated, steps_written
@@ -136,7 +137,11 @@ def _generated(llm: RemoteTransparentLlm, request: Fields, object_of: ObjectOf) 
     return {"value": {"steps": steps, "run_id": llm.run_id()}}
 
 
-_ASKED = {"sweep": _swept, "gradients": _differentiated, "generate": _generated}
+def _compared(llm: RemoteTransparentLlm, request: Fields, object_of: ObjectOf) -> Fields:
+    return {"value": compared(llm, request, object_of)}
+
+
+_ASKED = {"sweep": _swept, "gradients": _differentiated, "generate": _generated, "compare": _compared}
 """Methods whose request has fields of its own."""
 
 

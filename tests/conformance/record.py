@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from conformance import golden, gradient_reference, scenario, twins, vectors
+from conformance import edge_reference, golden, gradient_reference, scenario, twins, vectors
 from conformance.analyses import dims_of_part
 from conformance.analysis_reference import AnalysisReference
 from conformance.circuit_reference import CircuitReference
@@ -29,7 +29,7 @@ from support.models.reference import HuggingFaceReference
 from transparent_llm import TransparentLlm
 from transparent_llm.analysis.analyses import ANALYSES
 from transparent_llm.analysis.circuits import CIRCUITS
-from transparent_llm.analysis.differentiation import SiteGradient
+from transparent_llm.analysis.differentiation import EDGE_DIMS, Path, SiteGradient
 from transparent_llm.run_input import RunInput
 from transparent_llm.wire import dtypes
 from transparent_llm.wire.methods import METHODS
@@ -111,8 +111,13 @@ def _record(reference: HuggingFaceReference, steps: list[Fields]) -> None:
             if llm in ran:
                 ran[llm].run_on(reference)
             step["expect"] = {"value": words(reference, method, arguments)}
+        elif method == "compare":
+            if step["other"] not in edited:
+                step.setdefault("expect", {})["compared"] = compared(reference, ran[llm], ran[step["other"]], step)
         elif method == "gradients":
-            if gradient_reference.has_reference(step):
+            if "edges" in step and "frozen" not in step:
+                step.setdefault("expect", {})["parts"] = edges(reference, ran[llm], ran[step["edges"]["run"]], step)
+            elif gradient_reference.has_reference(step):
                 ran[llm].run_on(reference)
                 step.setdefault("expect", {})["parts"] = gradients(reference, step)
         elif method in ANALYSES or method in CIRCUITS:
@@ -157,11 +162,58 @@ def parts(reference: HuggingFaceReference, step: Fields) -> Fields:
 
 def gradients(reference: HuggingFaceReference, step: Fields) -> Fields:
     """What gradients answer, by autograd."""
-    rows = [row[mask].tolist() for row, mask in zip(reference.tokens(), reference.mask(), strict=True)]
-    sites = [SiteGradient(site_of(each["site"]), each["form"]) for each in step["sites"]]
-    dims = {"metric": ("batch",), **{str(each.site): each.dims for each in sites}}
-    found = gradient_reference.parts(demo_model(), rows, step)
+    sites = [SiteGradient(site_of(each["site"]), each["form"]) for each in step.get("sites", ())]
+    at = site_of(step.get("path", {}).get("site", ["residual_in", 0]))
+    dims = {"integrated_gradients": Path(site=at).dims, **{str(each.site): each.dims for each in sites}}
+    found = gradient_reference.parts(demo_model(), _rows(reference), step)
+    return {name: _numbers(value, _places(value), dims.get(name, ("batch",))) for name, value in found.items()}
+
+
+def edges(reference: HuggingFaceReference, ran: RunInput, other: RunInput, step: Fields) -> Fields:
+    """What edges of gradients are, by autograd."""
+    both = [_rows(_run_on(reference, run_input)) for run_input in (ran, other)]
+    dims = {"metric": ("batch",), **EDGE_DIMS}
+    found = edge_reference.parts(demo_model(), *both, step)
     return {name: _numbers(value, _places(value), dims[name]) for name, value in found.items()}
+
+
+def compared(reference: HuggingFaceReference, ran: RunInput, other: RunInput, step: Fields) -> list[Fields]:
+    """Divergences and likeliest tokens of two runs, from their logits."""
+    found = []
+    lengths = [[len(row) for row in _rows(_run_on(reference, run_input))] for run_input in (ran, other)]
+    logits = [_run_on(reference, run_input).logits().double() for run_input in (ran, other)]
+    start = step.get("from_pos")
+    for row, ends in enumerate(zip(*lengths, strict=True)):
+        own, theirs = (of_run[row, end - 1].log_softmax(-1) for of_run, end in zip(logits, ends, strict=True))
+        tokens = [int(own.argmax()), int(theirs.argmax())]
+        first = ends[0] if start is None else start % min(lengths[0])
+        by_pos = [
+            _rounded(_divergence(*(of_run[row, pos].log_softmax(-1) for of_run in logits)))
+            for pos in range(first, ends[0])
+        ]
+        texts = reference.tokens_to_strings(torch.tensor(tokens))
+        top = {
+            "top_token": tokens[0],
+            "top_string": texts[0],
+            "other_top_token": tokens[1],
+            "other_top_string": texts[1],
+        }
+        found.append({"kl": _rounded(_divergence(own, theirs)), **top, "kl_by_pos": by_pos})
+    return found
+
+
+def _divergence(logp: torch.Tensor, logq: torch.Tensor) -> torch.Tensor:
+    return (logp.exp() * (logp - logq)).sum()
+
+
+def _run_on(reference: HuggingFaceReference, run_input: RunInput) -> HuggingFaceReference:
+    run_input.run_on(reference)
+    return reference
+
+
+def _rows(reference: HuggingFaceReference) -> list[list[int]]:
+    """Token ids of each row of the current run."""
+    return [row[mask].tolist() for row, mask in zip(reference.tokens(), reference.mask(), strict=True)]
 
 
 def _as_sent(value: torch.Tensor) -> torch.Tensor:

@@ -18,10 +18,10 @@ from transparent_llm.wire import requests
 from transparent_llm.wire.methods import METHODS, RUN_KEY_HEADER
 
 METHOD_RPCS = {method.rpc for method in METHODS.values()} | {
-    *("Fetch", "ReleaseRun", "Generate", "Gradients", "Sweep", "Plan")
+    *("Fetch", "ReleaseRun", "Generate", "Gradients", "Sweep", "Plan", "CompareRuns")
 }
 OF_RUN = {method.rpc for method in METHODS.values() if method.of_run} | {
-    *("Run", "Fetch", "ReleaseRun", "Generate", "Gradients", "Sweep", "Plan")
+    *("Run", "Fetch", "ReleaseRun", "Generate", "Gradients", "Sweep", "Plan", "CompareRuns")
 }
 
 

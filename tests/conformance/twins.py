@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from conformance import analyses
+from conformance.comparisons import compared, comparison_findings
 from conformance.differentiations import differentiated
 from conformance.edits import SWEPT, Ran, names_in, swept
 from conformance.expected import TORCH_BY_NAME, Fields, tensor_findings
@@ -58,6 +59,8 @@ class Twins:
             yield from self._generation_findings(llm, step, got)
         elif method in ("sweep", "gradients"):
             yield from self._asked_findings(llm, step, got.get("parts", {}))
+        elif method == "compare":
+            yield from comparison_findings(got.get("value"), compared(self._twin(llm), step, self._twin), 1e-5)
         elif method == "effects":
             effects = [asdict(effect) for effect in self._twin(llm).effects()]
             if got.get("value") != effects:

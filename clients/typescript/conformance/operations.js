@@ -31,6 +31,7 @@ const ARGUMENTS = {
   run: 1,
   run_tokens: 1,
   effects: 0,
+  compare: 0,
   generate: 0,
   gradients: 0,
   sweep: 0,
@@ -67,6 +68,7 @@ const ANALYSES = {
   token_logprobs: 1,
   attn_contributions: 2,
   contribution_edges: 2,
+  contribution_edges_to: 2,
   neuron_contributions: 3,
   logit_terms: 3,
   logit_attribution: 4,
@@ -216,6 +218,10 @@ async function call(client, request, clientOf) {
         parts: Object.fromEntries(Object.entries(found).map(([name, tensor]) => [name, encodedTensor(tensor)])),
       };
     }
+    if (method === "compare") {
+      const { other, from_pos: fromPos } = request;
+      return { value: (await client.compare(clientOf(other), { fromPos, signal: canceller.signal })).map(encodedRow) };
+    }
     if (method === "generate") {
       return { value: await generated(client, request["generation"], options) };
     }
@@ -309,6 +315,11 @@ function encoded(client, method, result) {
     default:
       return { value: result ?? null };
   }
+}
+
+/** @param {import("../dist/index.js").RowComparison} row */
+function encodedRow({ topChanged: _, ...row }) {
+  return Object.fromEntries(Object.entries(row).map(([name, value]) => [snakeCase(name), value]));
 }
 
 /** @param {import("../dist/index.js").PlannedRead} read */

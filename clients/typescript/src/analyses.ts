@@ -51,6 +51,12 @@ export interface EdgeParameters extends ContributionParameters {
   readonly renormalize?: boolean | undefined;
 }
 
+/** What `contributionEdgesTo` is asked for. */
+export interface EdgeToParameters extends EdgeParameters {
+  /** Positions of the row, negative ones from its last token. Default: all. */
+  readonly targets?: readonly number[] | undefined;
+}
+
 /** What `neuronContributions` is asked for. */
 export interface NeuronContributionParameters extends ContributionParameters {
   /** How many neurons, those that contribute most: at least 1. */
@@ -122,6 +128,9 @@ export interface ContributionEdges {
   /** [pos] */
   readonly ffnResidual: Tensor;
 }
+
+/** What `contributionEdgesTo` answers: `attention` is [target source], the others are [target]. */
+export type ContributionEdgesTo = ContributionEdges;
 
 /** What `neuronContributions` answers. */
 export interface NeuronContributions {
@@ -207,6 +216,17 @@ export abstract class Analyses {
   ): Promise<ContributionEdges> {
     const [parameters, rest] = parted(options, "threshold", "renormalize", "norm");
     const came = await this.analysed(["contributionEdges", batchI, layer, parameters], rest);
+    return named(came, "attention", "attentionResidual", "ffn", "ffnResidual");
+  }
+
+  /** Those of `contributionEdges` that lead to some positions, for the work of these alone. */
+  async contributionEdgesTo(
+    batchI: number,
+    layer: number,
+    options: EdgeToParameters & ReadOptions = {},
+  ): Promise<ContributionEdgesTo> {
+    const [parameters, rest] = parted(options, "targets", "threshold", "renormalize", "norm");
+    const came = await this.analysed(["contributionEdgesTo", batchI, layer, parameters], rest);
     return named(came, "attention", "attentionResidual", "ffn", "ffnResidual");
   }
 

@@ -6,7 +6,7 @@ import type { NamedTensor } from "./assembler.js";
 import { Calls } from "./calls.js";
 import { type ChatMessage, chatOf } from "./chat.js";
 import { Circuits } from "./circuits.js";
-import type { RowComparison } from "./comparison.js";
+import type { CompareOptions, RowComparison } from "./comparison.js";
 import { isFloating, wireOfFloating } from "./dtypes.js";
 import { InvalidRequestError, NotRunError } from "./errors.js";
 import { Expected } from "./expected.js";
@@ -202,9 +202,9 @@ export class RemoteTransparentLlm extends Circuits {
   }
 
   /**
-   * The gradient of a number of each row by what stands at some sites, or along a path: by one pass there and back for all
-   * sites, a path by as many as it has steps. In a mixture of experts it goes through the experts that were chosen. The current
-   * run has no edits, and stays as it is.
+   * The gradient of a number of each row by what stands at some sites, along a path, or of edges between parts: by one pass
+   * there and back for all, a path by as many as it has steps. In a mixture of experts it goes through the experts that were
+   * chosen. The current run has no edits of its own, and stays as it is.
    *
    * @throws InvalidRequestError the current run has edits, or something makes no sense.
    * @throws IndexOutOfRangeError a layer, head, neuron, row, position or token that is not there.
@@ -225,17 +225,19 @@ export class RemoteTransparentLlm extends Circuits {
 
   /**
    * What the current run says of the next token beside the current run of another object, row by row, each at its last
-   * token: what edits made of a sentence, or how two sentences differ. Runs that the server lost are made again.
+   * token, or at each from `fromPos` on too: what edits made of a sentence, or how two sentences differ. Runs that the server
+   * lost are made again.
    *
    * @throws NotRunError one of them has none.
-   * @throws InvalidRequestError `other` is no client, or its run has more or fewer rows.
+   * @throws InvalidRequestError `other` is no client, or its run has more or fewer rows, or, with `fromPos`, other tokens.
+   * @throws IndexOutOfRangeError a row has no position `fromPos`.
    * @throws NotFoundError MODEL_CHANGED: another model than that of the other run is served here.
    * @throws NotSupportedError the server knows no comparisons.
    */
-  async compare(other: RemoteTransparentLlm, options: CallOptions = {}): Promise<RowComparison[]> {
-    const run = this.#current();
+  async compare(other: RemoteTransparentLlm, options: CompareOptions = {}): Promise<RowComparison[]> {
+    const [run, { fromPos }, replace] = [this.#current(), options, this.#replace];
     const sources = runsOf([{ sources: [other] }], (source) => source.#current(), "what is compared with");
-    return this.#within(options, (scope) => this.#shared.runs.compare(run, sources, scope, this.#replace));
+    return this.#within(options, (scope) => this.#shared.runs.compare(run, sources, scope, { replace, fromPos }));
   }
 
   /** Tell the server that the current run is not needed any more. Reading it again runs it again. */

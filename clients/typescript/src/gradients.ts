@@ -1,29 +1,37 @@
 /** Gradients of one number of each row by what stands at sites of its run: one pass there and back, next to the weights. */
 
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import type { RemoteTransparentLlm } from "./client.js";
 import { InvalidRequestError, TooLargeError } from "./errors.js";
 import { ExpectedGradients, type ExpectedTensor } from "./expected_gradients.js";
 import {
   GradientForm as Form,
   FrozenPart as Frozen,
-  type GradientPathSchema,
   type GradientsRequest,
   GradientsRequestSchema,
 } from "./gen/transparent_llm/v1/gradients_pb.js";
 import { SiteKind } from "./gen/transparent_llm/v1/interventions_pb.js";
+import {
+  checkedEdges,
+  EDGE_AXES,
+  type EdgeScores,
+  edgesToWire,
+  type GradientEdges,
+  lengthsOfEdges,
+} from "./gradient_edges.js";
+import { type CheckedPath, checkedPath, type GradientPath, pathToWire } from "./gradient_path.js";
 import { requireChosen, requireInt32 } from "./interventions/checks.js";
+import { checkedEdits, type Edit } from "./interventions/edit.js";
 import { Site } from "./interventions/site.js";
 import { Metric } from "./interventions/sweep.js";
 import { type RunIdOf, requireSite } from "./interventions/vector.js";
 import { quoted } from "./legible.js";
 import type { CallOptions, Progress } from "./options.js";
-import { requireWithin } from "./parameters.js";
 import type { Run } from "./run.js";
 import type { ModelDescription } from "./server_info.js";
 import type { Tensor } from "./tensor.js";
 
-const [MOST_SITES, MOST_SOURCES, MOST_STEPS] = [4096, 16, 1000];
+const [MOST_SITES, MOST_SOURCES] = [4096, 16];
 /** Of a tensor's name, in characters. */
 const LONGEST_NAME = 128;
 
@@ -51,25 +59,24 @@ export interface GradientSite {
   readonly sourceRows?: readonly number[] | undefined;
 }
 
-/** The straight way from a baseline to the embedding of the run, along which gradients are averaged. */
-export interface GradientPath {
-  /** "zero": a stream of zeros; the embedding of a token, by its id, at all positions; or that of an object's current run. */
-  readonly baseline: "zero" | number | RemoteTransparentLlm;
-  /** Nodes of the Gauss-Legendre rule, 1 to 1000. Default: 50. */
-  readonly steps?: number | undefined;
-}
-
-/** What is differentiated by what: by `sites`, or along one `path`. */
+/** What is differentiated by what: by `sites`, along one `path`, or of `edges`. */
 export interface GradientsPlan {
   /** Of each row, differentiated by what that row has. Made by the functions of `transparent-llm/interventions`. */
   readonly metric: Metric;
-  /** 1 to 4096; none where there is a path. */
+  /** 1 to 4096; none where there is a path, or edges. */
   readonly sites?: readonly (GradientSite | Site)[] | undefined;
   /** Of the run. Default: all. */
   readonly rows?: readonly number[] | undefined;
   readonly frozen?: readonly FrozenPart[] | undefined;
-  /** Integrated gradients by the embedding instead of sites. */
+  /** Integrated gradients instead of sites. */
   readonly path?: GradientPath | undefined;
+  /**
+   * Of the run as it is differentiated, whose rows and positions are those of the whole run. The gradient goes through what they
+   * do; what they set is a constant. What stands at a site, and the gradient by it, are those after the edits there.
+   */
+  readonly edits?: readonly Edit[] | undefined;
+  /** Edges between parts instead of sites, without edits and of a metric of logits. */
+  readonly edges?: GradientEdges | undefined;
 }
 
 /** Of the call. */
@@ -84,7 +91,7 @@ export interface IntegratedGradients {
   readonly baselineMetric: Tensor;
   /** The sum of the gradients, less the difference of the two metrics: 0 were the rule exact. [batch] F64 */
   readonly delta: Tensor;
-  /** (x - baseline) times the mean gradient. [batch pos d_model] F32 */
+  /** (x - baseline) times the mean gradient, on the axes of a gradient by the site: [batch pos d_model]. F32 */
   readonly values: Tensor;
 }
 
@@ -96,6 +103,8 @@ export interface Gradients {
   readonly sites: readonly Tensor[];
   /** Where there is a path. */
   readonly integrated?: IntegratedGradients | undefined;
+  /** Where edges are asked for. */
+  readonly edges?: EdgeScores | undefined;
 }
 
 const FORMS: Readonly<Record<GradientForm, Form>> = {
@@ -129,32 +138,39 @@ export class Differentiation {
   readonly #sites: readonly CheckedSite[];
   readonly #rows: readonly number[];
   readonly #frozen: readonly FrozenPart[];
-  readonly #path: (GradientPath & { steps: number }) | undefined;
+  readonly #path: CheckedPath | undefined;
+  readonly #edits: readonly Edit[];
+  readonly #edges: GradientEdges | undefined;
 
   /**
    * @throws InvalidRequestError something that makes no sense.
-   * @throws TooLargeError too many sites or other runs.
+   * @throws TooLargeError too many sites, other runs or edits.
    */
-  constructor({ metric, sites = [], rows, frozen = [], path }: GradientsPlan) {
+  constructor({ metric, sites = [], rows, frozen = [], path, edits = [], edges }: GradientsPlan) {
     if (!(metric instanceof Metric)) {
       throw new InvalidRequestError("gradients are of a metric such as logit(5, { pos: -1 })");
     }
-    if (!Array.isArray(sites) || sites.length > 0 === (path !== undefined)) {
-      throw new InvalidRequestError("gradients are by an array of sites, or along one path: give one of the two");
+    const kinds = [Array.isArray(sites) && sites.length > 0, path !== undefined, edges !== undefined];
+    if (!Array.isArray(sites) || kinds.filter(Boolean).length !== 1) {
+      throw new InvalidRequestError(
+        "gradients are by an array of sites, along one path, or of edges: give one of them",
+      );
     }
     requireFew("sites", sites.length, MOST_SITES);
     [this.#metric, this.#sites, this.#frozen] = [metric, sites.map(checkedSite), checkedFrozen(frozen)];
     const others = new Set(this.#sites.map(({ source }) => source).filter((source) => source !== undefined));
     requireFew("other runs", others.size, MOST_SOURCES);
     this.#rows = rows === undefined ? [] : requireChosen("rows", rows, []);
-    this.#path = path && checkedPath(path);
+    [this.#path, this.#edits] = [path && checkedPath(path), checkedEdits(edits)];
+    this.#edges = edges === undefined ? undefined : checkedEdges(edges, metric, this.#edits);
   }
 
   /** Objects whose current runs are meant. */
   get sources(): readonly RemoteTransparentLlm[] {
     const baseline = this.#path?.baseline;
-    const ofPath = typeof baseline === "object" ? [baseline] : [];
-    return [...this.#metric.sources, ...this.#sites.flatMap(({ source }) => source ?? []), ...ofPath];
+    const others = [...(typeof baseline === "object" ? [baseline] : []), ...(this.#edges ? [this.#edges.source] : [])];
+    const ofSites = this.#sites.flatMap(({ source }) => source ?? []);
+    return [...this.#metric.sources, ...ofSites, ...others, ...this.#edits.flatMap(({ sources }) => sources)];
   }
 
   request(runId: string, runIdOf: RunIdOf): GradientsRequest {
@@ -166,6 +182,8 @@ export class Differentiation {
         runId: source === undefined ? "" : runIdOf(source),
       })),
       ...(this.#path && { path: pathToWire(this.#path, runIdOf) }),
+      edits: this.#edits.map((edit) => edit.toWire(runIdOf)),
+      ...(this.#edges && { edges: edgesToWire(this.#edges, runIdOf) }),
     });
   }
 
@@ -174,9 +192,16 @@ export class Differentiation {
     const lengths = lengthsOf(run, this.#rows, model);
     const ofRows = (name: string): ExpectedTensor => ({ name, dims: ["batch"], dtype: "F64", lengths });
     if (this.#path !== undefined) {
-      const dims = ["batch", "pos", "d_model"];
+      const dims = dimsOf(this.#path.site, "gradient");
       const values: ExpectedTensor = { name: "integrated_gradients", dims, dtype: "F32", lengths };
       return new ExpectedGradients([ofRows("metric"), ofRows("baseline_metric"), ofRows("delta"), values]);
+    }
+    if (this.#edges !== undefined) {
+      const all = new Map([...lengths, ...lengthsOfEdges(model)]);
+      const scores = Object.entries(EDGE_AXES).map(
+        ([name, dims]): ExpectedTensor => ({ name, dims, dtype: "F32", lengths: all }),
+      );
+      return new ExpectedGradients([ofRows("metric"), ...scores]);
     }
     const ofSites = this.#sites.map(({ site, form }): ExpectedTensor => {
       const neurons = site.wire.neurons.length || model?.dFfn.at(site.wire.layer);
@@ -189,6 +214,10 @@ export class Differentiation {
   /** The answer of what came. */
   answered(tensors: readonly Tensor[]): Gradients {
     const [metric, ...rest] = tensors as [Tensor, ...Tensor[]];
+    if (this.#edges !== undefined) {
+      const [query, key, value, ffn, logits] = rest as [Tensor, Tensor, Tensor, Tensor, Tensor];
+      return { metric, sites: [], edges: { query, key, value, ffn, logits } };
+    }
     if (this.#path === undefined) {
       return { metric, sites: rest };
     }
@@ -252,28 +281,6 @@ function checkedFrozen(frozen: readonly FrozenPart[]): readonly FrozenPart[] {
     throw new InvalidRequestError("frozen names a part twice");
   }
   return [...frozen];
-}
-
-function checkedPath({ baseline, steps = 50 }: GradientPath): GradientPath & { steps: number } {
-  if (baseline !== "zero" && !Number.isInteger(baseline) && (typeof baseline !== "object" || baseline === null)) {
-    throw new InvalidRequestError('the baseline of a path is "zero", the id of a token, or an object with a run');
-  }
-  return {
-    baseline: typeof baseline === "number" ? requireInt32("baseline", baseline) : baseline,
-    steps: requireWithin("steps", steps, 1, MOST_STEPS),
-  };
-}
-
-function pathToWire(
-  { baseline, steps }: GradientPath & { steps: number },
-  runIdOf: RunIdOf,
-): MessageInitShape<typeof GradientPathSchema> {
-  if (baseline === "zero") {
-    return { steps, baseline: { case: "zero", value: true } };
-  }
-  return typeof baseline === "number"
-    ? { steps, baseline: { case: "tokenId", value: baseline } }
-    : { steps, baseline: { case: "runId", value: runIdOf(baseline) } };
 }
 
 function requireChoice(name: string, given: unknown, choices: object): void {

@@ -8,9 +8,11 @@
 export type {
   AttnContributions,
   ContributionEdges,
+  ContributionEdgesTo,
   ContributionNorm,
   ContributionParameters,
   EdgeParameters,
+  EdgeToParameters,
   HeadScoreKind,
   HeadScoreParameters,
   LayerLens,
@@ -35,21 +37,23 @@ export type {
   HeadWeights,
 } from "./circuits.js";
 export { type Connection, RemoteTransparentLlm } from "./client.js";
-export type { RowComparison } from "./comparison.js";
+export type { CompareOptions, RowComparison } from "./comparison.js";
 export { ContributionGraph, type GraphEdge } from "./contribution_graph.js";
 export type { DtypeName } from "./dtypes.js";
 export * from "./errors.js";
 export type { Finished, GenerateOptions, GenerationStep, NextToken } from "./generation.js";
+export { type EdgeScores, type GradientEdges, type ScoredEdge, topEdges } from "./gradient_edges.js";
+export type { GradientPath } from "./gradient_path.js";
 export type {
   FrozenPart,
   GradientForm,
-  GradientPath,
   GradientSite,
   Gradients,
   GradientsOptions,
   GradientsPlan,
   IntegratedGradients,
 } from "./gradients.js";
+export { GraphRow, type GrowingGraphOptions, growingGraph } from "./growing_graph.js";
 export type { Edit, EditEffect, Site, Vector, Where } from "./interventions.js";
 export { type GraphParameters, type LayerEdges, LayerShares, MIN_THRESHOLD } from "./layer_shares.js";
 export type { CallOptions, ClientOptions, Progress, ReadOptions, RunOptions, TextOptions } from "./options.js";

@@ -3,6 +3,7 @@
 import type {
   ContributionParameters,
   EdgeParameters,
+  EdgeToParameters,
   HeadScoreParameters,
   LayerLensParameters,
   LogitParameters,
@@ -32,6 +33,7 @@ export type Read =
   | readonly ["attentionMatrices" | "valueWeightedNorms", batchI: number, layer: number]
   | readonly ["attnContributions", batchI: number, layer: number, parameters?: ContributionParameters]
   | readonly ["contributionEdges", batchI: number, layer: number, parameters?: EdgeParameters]
+  | readonly ["contributionEdgesTo", batchI: number, layer: number, parameters?: EdgeToParameters]
   | readonly ["headScores", batchI: number, layer: number, parameters?: HeadScoreParameters]
   | readonly [
       "neuronContributions",

@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Calls } from "./calls.js";
 import type { Chat } from "./chat.js";
 import type { RemoteTransparentLlm } from "./client.js";
-import { comparisonsOf, type RowComparison } from "./comparison.js";
+import { comparisonsOf, type RowComparison, startOf } from "./comparison.js";
 import { NotFoundError } from "./errors.js";
 import type { Features } from "./features.js";
 import { CompareRunsRequestSchema, TransparentLlmService } from "./gen/transparent_llm/v1/service_pb.js";
@@ -170,14 +170,24 @@ export class Runs {
     return this.read(run, scope, read, replace, sources);
   }
 
-  /** What a run says of the next token beside another one, which is made where the run is if it is not there. */
-  async compare(run: Run, sources: Sources, scope: Scope, replace: Replace): Promise<RowComparison[]> {
-    await this.#features.require("compare_runs", scope);
+  /**
+   * What a run says of the next token beside another one, which is made where the run is if it is not there; from a position
+   * on where one is given.
+   */
+  async compare(
+    run: Run,
+    sources: Sources,
+    scope: Scope,
+    { replace, fromPos }: { replace: Replace; fromPos: number | undefined },
+  ): Promise<RowComparison[]> {
+    await this.#features.require(fromPos === undefined ? "compare_runs" : "compare_positions", scope);
     const otherRunId = [...sources.values()][0]?.id ?? run.id;
-    const read = async ({ id, key, tokens }: Run): Promise<RowComparison[]> => {
-      const request = create(CompareRunsRequestSchema, { runId: id, otherRunId });
-      const answer = await this.#calls.unary(TransparentLlmService.method.compareRuns, request, scope, key);
-      return comparisonsOf(answer, tokens.shape[0] as number);
+    const read = async (current: Run): Promise<RowComparison[]> => {
+      const start = fromPos === undefined ? undefined : startOf(current, fromPos);
+      const fields = { runId: current.id, otherRunId, ...(start !== undefined && { fromPos: start }) };
+      const request = create(CompareRunsRequestSchema, fields);
+      const answer = await this.#calls.unary(TransparentLlmService.method.compareRuns, request, scope, current.key);
+      return comparisonsOf(answer, current, start);
     };
     return this.read(run, scope, read, replace, sources);
   }

@@ -20,6 +20,7 @@ type named struct {
 	Kind        string  `json:"kind"`
 	Circuit     string  `json:"circuit"`
 	Positions   []int   `json:"positions"`
+	Targets     []int   `json:"targets"`
 	TokenIDs    []int   `json:"token_ids"`
 	K           int     `json:"k"`
 	BottomK     int     `json:"bottom_k"`
@@ -66,6 +67,15 @@ var analyses = map[string]analysis{
 	}},
 	"contribution_edges": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		got, err := c.llm.ContributionEdges(c.ctx, i[0], i[1], transparentllm.EdgeOptions{Threshold: n.Threshold,
+			Renormalize: n.Renormalize, Norm: choice[transparentllm.ContributionNorm](n.Norm)}, c.options...)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, map[string]*tensor{"attention": got.Attention, "attention_residual": got.AttentionResidual, "ffn": got.FFN,
+			"ffn_residual": got.FFNResidual}, nil
+	}},
+	"contribution_edges_to": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
+		got, err := c.llm.ContributionEdgesTo(c.ctx, i[0], i[1], transparentllm.EdgeToOptions{Targets: n.Targets, Threshold: n.Threshold,
 			Renormalize: n.Renormalize, Norm: choice[transparentllm.ContributionNorm](n.Norm)}, c.options...)
 		if err != nil {
 			return nil, nil, err
@@ -234,7 +244,7 @@ func parameters(object json.RawMessage) (transparentllm.Parameters, *int, error)
 		return nil, nil, err
 	}
 	all := transparentllm.Parameters{"point": asked.Point, "minus_point": asked.MinusPoint, "normalize": asked.Normalize,
-		"norm": asked.Norm, "kind": asked.Kind, "circuit": asked.Circuit, "positions": asked.Positions, "token_ids": asked.TokenIDs, "k": asked.K,
+		"norm": asked.Norm, "kind": asked.Kind, "circuit": asked.Circuit, "positions": asked.Positions, "targets": asked.Targets, "token_ids": asked.TokenIDs, "k": asked.K,
 		"bottom_k": asked.BottomK, "with_kl": asked.WithKL, "threshold": asked.Threshold, "renormalize": asked.Renormalize, "sae": asked.SAE,
 		"feature_ids": asked.FeatureIDs}
 	for name := range all {

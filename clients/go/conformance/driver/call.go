@@ -28,6 +28,7 @@ var values = map[string]func(called) (any, error){
 	"run_tokens":        runTokens,
 	"effects":           effects,
 	"generate":          called.generate,
+	"compare":           called.compare,
 	"plan":              called.plan,
 	"batch_size":        func(c called) (any, error) { return c.llm.BatchSize() },
 	"tokens_to_strings": tokensToStrings,
@@ -135,6 +136,20 @@ func argument[T any](c called, i int) (value T, err error) {
 		return value, fmt.Errorf("there is no argument %d", i)
 	}
 	return value, json.Unmarshal(c.args[i], &value)
+}
+
+func (c called) compare() (any, error) {
+	var options []transparentllm.CompareOption
+	if c.asked.FromPos != nil {
+		options = append(options, transparentllm.FromPos(*c.asked.FromPos))
+	}
+	rows, err := c.llm.Compare(c.ctx, c.clients[c.asked.Other], options...)
+	all := []fields{}
+	for _, row := range rows {
+		all = append(all, fields{"kl": row.KL, "top_token": row.TopToken, "top_string": row.TopString, "other_top_token": row.OtherTopToken,
+			"other_top_string": row.OtherTopString, "kl_by_pos": row.KLByPos})
+	}
+	return all, err
 }
 
 func modelInfo(c called) (any, error) {

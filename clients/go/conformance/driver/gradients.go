@@ -29,10 +29,18 @@ type gradientFields struct {
 
 // pathFields have one baseline.
 type pathFields struct {
-	Zero    bool   `json:"zero"`
-	TokenID *int   `json:"token_id"`
-	Run     string `json:"run"`
-	Steps   *int   `json:"steps"`
+	Zero    bool              `json:"zero"`
+	TokenID *int              `json:"token_id"`
+	Run     string            `json:"run"`
+	Steps   *int              `json:"steps"`
+	Site    []json.RawMessage `json:"site"`
+}
+
+// edgesFields are those of edges between parts.
+type edgesFields struct {
+	Run        string `json:"run"`
+	Steps      int    `json:"steps"`
+	SourceRows []int  `json:"source_rows"`
 }
 
 func (c called) metric(given *metricFields) (made transparentllm.Metric, err error) {
@@ -112,9 +120,19 @@ func (c called) gradients() (fields, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := transparentllm.GradientOptions{Rows: c.asked.Rows}
+	edits, err := c.madeEdits()
+	if err != nil {
+		return nil, err
+	}
+	options := transparentllm.GradientOptions{Rows: c.asked.Rows, Edits: edits}
 	for _, name := range c.asked.Frozen {
 		options.Frozen = append(options.Frozen, frozenParts[name]) // of another name 0, which the client refuses
+	}
+	if c.asked.Edges != nil {
+		if c.asked.Sites != nil || c.asked.Path != nil || len(edits) > 0 {
+			return nil, cannotBeSaid(errors.New("EdgeAttribution takes no sites, path or edits"))
+		}
+		return c.edges(metric, options)
 	}
 	if c.asked.Path != nil {
 		if c.asked.Sites != nil {
@@ -175,11 +193,31 @@ func (c called) integrated(metric transparentllm.Metric, options transparentllm.
 	case path.Run != "":
 		along = transparentllm.FromRun(c.clients[path.Run], steps)
 	}
+	if path.Site != nil {
+		site, err := siteOf(path.Site)
+		if err != nil {
+			return nil, err
+		}
+		along = along.At(site)
+	}
 	got, err := c.llm.IntegratedGradients(c.ctx, metric, along, options)
 	if err != nil {
 		return nil, err
 	}
 	made, err := encodedParts(map[string]*tensor{"metric": got.Metric, "baseline_metric": got.BaselineMetric, "delta": got.Delta,
 		"integrated_gradients": got.Values})
+	return fields{"parts": made}, err
+}
+
+func (c called) edges(metric transparentllm.Metric, options transparentllm.GradientOptions) (fields, error) {
+	edges := c.asked.Edges
+	asked := transparentllm.EdgeAttributionOptions{Steps: edges.Steps, Rows: options.Rows, SourceRows: edges.SourceRows,
+		Frozen: options.Frozen}
+	got, err := c.llm.EdgeAttribution(c.ctx, metric, c.clients[edges.Run], asked)
+	if err != nil {
+		return nil, err
+	}
+	made, err := encodedParts(map[string]*tensor{"metric": got.Metric, "query": got.Query, "key": got.Key, "value": got.Value,
+		"ffn": got.FFN, "logits": got.Logits})
 	return fields{"parts": made}, err
 }

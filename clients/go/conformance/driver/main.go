@@ -30,6 +30,9 @@ type request struct {
 	Rows         []int                `json:"rows"`
 	Frozen       []string             `json:"frozen"`
 	Path         *pathFields          `json:"path"`
+	Edges        *edgesFields         `json:"edges"`
+	Other        string               `json:"other"`
+	FromPos      *int                 `json:"from_pos"`
 	Templates    []editFields         `json:"templates"`
 	Before       []editFields         `json:"before"`
 	Cells        []cellFields         `json:"cells"`

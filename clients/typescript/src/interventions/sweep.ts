@@ -31,11 +31,18 @@ export class Metric {
   readonly toWire: (runIdOf: RunIdOf) => SweepMetric;
   /** @internal */
   readonly sources: readonly RemoteTransparentLlm[];
+  /** @internal Whether it is a number of the residual stream, and none of logits. */
+  readonly isOfStream: boolean;
 
   /** @internal */
-  constructor(toWire: (runIdOf: RunIdOf) => Fields, sources: readonly RemoteTransparentLlm[] = []) {
+  constructor(
+    toWire: (runIdOf: RunIdOf) => Fields,
+    sources: readonly RemoteTransparentLlm[] = [],
+    isOfStream: boolean = false,
+  ) {
     this.toWire = (runIdOf) => create(SweepMetricSchema, toWire(runIdOf));
     this.sources = sources;
+    this.isOfStream = isOfStream;
   }
 }
 
@@ -94,7 +101,7 @@ export function projection(site: Site, direction: Vector | Tensor | ArrayLike<nu
     site: wire,
     direction: vector.toWire(of),
   });
-  return new Metric(toWire, vector.sources);
+  return new Metric(toWire, vector.sources, true);
 }
 
 /** Coordinates, put in the places of those of each template; what is left out stays as it is there. */

@@ -73,11 +73,30 @@ test("with what has run nothing, is no client, or has other rows", async () => {
   nothing.close();
 });
 
+test("position by position", async () => {
+  const whole = await llm.compare(edited, { fromPos: 0 });
+  const lengths = llm.last();
+  expect(whole.map(({ klByPos }) => klByPos.length)).toEqual(lengths.map((last) => last + 1));
+  for (const { kl, klByPos } of whole) {
+    expect(klByPos.at(-1)).toBeCloseTo(kl, 4);
+    expect(Math.min(...klByPos)).toBeGreaterThanOrEqual(0);
+  }
+  const shortest = Math.min(...lengths) + 1;
+  const tail = await llm.compare(edited, { fromPos: -1 });
+  expect(tail.map(({ klByPos }) => klByPos)).toEqual(
+    whole.map(({ klByPos }) => klByPos.slice(shortest - 1).map((kl) => expect.closeTo(kl, 4))),
+  );
+  await expect(llm.compare(edited, { fromPos: shortest })).rejects.toMatchObject({ name: "IndexOutOfRangeError" });
+  const elsewhere = llm.copy();
+  await elsewhere.run(["My king, I shall reply", "Hello"]);
+  await expect(llm.compare(elsewhere, { fromPos: 0 })).rejects.toMatchObject({ name: "InvalidRequestError" });
+});
+
 const ROW = { kl: 0.5, topId: 3, topString: "a", otherTopId: 4, otherTopString: "b" };
 const RUN = { batchSize: 1, nPos: 1, tokenIds: [1] };
 
 /** What becomes of a comparison of two runs of one token, each of which has an id of its own. */
-async function compared(answers: Answers, features = ["compare_runs"]): Promise<RowComparison[]> {
+async function compared(answers: Answers, features = ["compare_runs"], fromPos?: number): Promise<RowComparison[]> {
   const server = await ScriptedServer.start({
     serverInfo: () => ({ features }),
     run: ({ input }) => ({ ...RUN, runId: idOf(input), modelDigest: "0".repeat(64) }),
@@ -88,7 +107,7 @@ async function compared(answers: Answers, features = ["compare_runs"]): Promise<
   try {
     await one.run(["one"]);
     await two.run(["two"]);
-    return await one.compare(two);
+    return await one.compare(two, { fromPos });
   } finally {
     one.close();
     await server.close();
@@ -109,7 +128,7 @@ test("an honest answer", async () => {
   });
   expect(asked).toEqual(["one", "two"]);
   const strings = { topString: "a".repeat(1000), otherTopString: "b" };
-  expect(found).toEqual([{ kl: 0.5, topToken: 3, otherTopToken: 4, topChanged: true, ...strings }]);
+  expect(found).toEqual([{ kl: 0.5, topToken: 3, otherTopToken: 4, topChanged: true, klByPos: [], ...strings }]);
 });
 
 test.each([
@@ -118,8 +137,22 @@ test.each([
   ["a divergence below 0", [{ ...ROW, kl: -1e-3 }]],
   ["a negative token", [{ ...ROW, topId: -1 }]],
   ["a negative token of the other", [{ ...ROW, otherTopId: -1 }]],
+  ["positions that were not asked for", [{ ...ROW, klByPos: [0.5] }]],
 ])("an answer of %s", async (_, rows) => {
   await expect(compared({ compareRuns: () => ({ rows }) })).rejects.toMatchObject({ name: "InternalError" });
+});
+
+test.each([
+  ["no position", []],
+  ["one more", [0.5, 0.5]],
+  ["a divergence below 0", [-1e-3]],
+])("an answer of %s by position", async (_, klByPos) => {
+  const lying = compared({ compareRuns: () => ({ rows: [{ ...ROW, klByPos }] }) }, ["compare_positions"], 0);
+  await expect(lying).rejects.toMatchObject({ name: "InternalError" });
+});
+
+test("a server that knows no positions is not asked for them", async () => {
+  await expect(compared({}, ["compare_runs"], 0)).rejects.toThrow("knows no compare_positions");
 });
 
 test("an older server is not asked", async () => {

@@ -136,6 +136,32 @@ test.each<[string, () => "zero" | number | RemoteTransparentLlm]>([
   expect(sum).toBeCloseTo(metric.at(0) - baselineMetric.at(0) + delta.at(0), 3);
 });
 
+test("what edits do, gradients of a run with them go through", async () => {
+  const edits = [scale(residualOut(1), 3, { positions: [2], rows: [0] })];
+  const [before, after] = [await by(residualIn(2), { edits }), await by(residualOut(0), { edits })];
+  const plain = await by(residualOut(0));
+  const step = 0.02;
+  const g = after.toFloat32().slice(2 * (after.shape[2] as number), 3 * (after.shape[2] as number));
+  const length = Math.hypot(...g);
+  const changed = async (factor: number): Promise<number> => {
+    const template = add(residualOut(0), g, { factor: factor / length, positions: [2], rows: [0] });
+    const swept = await llm.sweep({ templates: [template], cells: [{}], metrics: [METRIC], rows: [0], edits });
+    return swept.values.at(0, 0, 0);
+  };
+  expect(((await changed(step)) - (await changed(-step))) / (2 * step) / length).toBeCloseTo(1, 1);
+  expect(after.at(0, 2, 3)).not.toBeCloseTo(plain.at(0, 2, 3), 4);
+  expect(before.shape).toEqual(after.shape);
+});
+
+test("integrated gradients at another site have its axes", async () => {
+  const path = { baseline: other, steps: 12, site: head(2, "all") };
+  const { metric, integrated } = await llm.gradients({ metric: METRIC, path, rows: [0] });
+  const { baselineMetric, delta, values } = integrated ?? ({} as never);
+  const sum = values.toFloat64().reduce((all, x) => all + x, 0);
+  expect(values.dims).toEqual(["batch", "pos", "head", "d_head"]);
+  expect(sum).toBeCloseTo(metric.at(0) - baselineMetric.at(0) + delta.at(0), 3);
+});
+
 test("runs that were lost are run again, also those that it takes from", async () => {
   const [lost, source] = [llm.copy(), llm.copy()];
   await lost.runTokens([[1, 2, 3]]);
@@ -149,8 +175,10 @@ test("runs that were lost are run again, also those that it takes from", async (
 
 test.each<[object, string]>([
   [{}, "gradients are of a metric"],
-  [{ metric: METRIC }, "by an array of sites, or along one path"],
-  [{ metric: METRIC, sites: [residualIn(0)], path: { baseline: "zero" } }, "by an array of sites, or along one path"],
+  [{ metric: METRIC }, "by an array of sites, along one path, or of edges"],
+  [{ metric: METRIC, sites: [residualIn(0)], path: { baseline: "zero" } }, "give one of them"],
+  [{ metric: METRIC, path: { baseline: "zero", site: neurons(0, "all") } }, "there is no path at neurons(0)"],
+  [{ metric: METRIC, sites: [residualIn(0)], edits: [{}] }, "edits is an array of edits"],
   [{ metric: METRIC, sites: [{ site: residualIn(0), form: "length" }] }, 'form must be one of "gradient"'],
   [{ metric: METRIC, sites: [{ site: residualIn(0), form: "times_difference" }] }, '"times_difference" needs a source'],
   [{ metric: METRIC, sites: [{ site: residualIn(0), sourceRows: [0] }] }, '"gradient" has no source'],
