@@ -88,17 +88,28 @@ Json attn_contributions(Client& llm, const Arguments& given, const ReadOptions& 
   return parts({{"heads", got.heads}, {"residual", got.residual}});
 }
 
-Json contribution_edges(Client& llm, const Arguments& given, const ReadOptions& options) {
-  const ContributionEdges got =
-      llm.contribution_edges(given[0], given[1],
-                             {.threshold = given.value<double>("threshold"),
-                              .renormalize = given.value<bool>("renormalize"),
-                              .norm = given.norm()},
-                             options);
+Json edges(const ContributionEdges& got) {
   return parts({{"attention", got.attention},
                 {"attention_residual", got.attention_residual},
                 {"ffn", got.ffn},
                 {"ffn_residual", got.ffn_residual}});
+}
+
+Json contribution_edges(Client& llm, const Arguments& given, const ReadOptions& options) {
+  return edges(llm.contribution_edges(given[0], given[1],
+                                      {.threshold = given.value<double>("threshold"),
+                                       .renormalize = given.value<bool>("renormalize"),
+                                       .norm = given.norm()},
+                                      options));
+}
+
+Json contribution_edges_to(Client& llm, const Arguments& given, const ReadOptions& options) {
+  return edges(llm.contribution_edges_to(given[0], given[1],
+                                         {.targets = given.value<std::vector<Index>>("targets"),
+                                          .threshold = given.value<double>("threshold"),
+                                          .renormalize = given.value<bool>("renormalize"),
+                                          .norm = given.norm()},
+                                         options));
 }
 
 Json neuron_contributions(Client& llm, const Arguments& given, const ReadOptions& options) {
@@ -209,6 +220,7 @@ std::optional<Json> analysis(Client& llm, const std::string& method, const Json&
       {"token_logprobs", token_logprobs},
       {"attn_contributions", attn_contributions},
       {"contribution_edges", contribution_edges},
+      {"contribution_edges_to", contribution_edges_to},
       {"neuron_contributions", neuron_contributions},
       {"logit_terms", logit_terms},
       {"logit_attribution", logit_attribution},

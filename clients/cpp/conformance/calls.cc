@@ -10,6 +10,7 @@
 #include "analyses.h"
 #include "edits.h"
 #include "generations.h"
+#include "gradients.h"
 
 namespace driver {
 namespace {
@@ -212,6 +213,12 @@ Json call(Clients& clients, const std::string& name, const Json& request) {
                             {.edits = edits_from(request.value("edits", Json::array()), clients),
                              .timeout = options.timeout,
                              .stop_token = options.stop_token});
+  else if (wanted.method == "gradients")
+    ok["parts"] = differentiated(llm, request, clients);
+  else if (wanted.method == "sweep")
+    ok["parts"] = swept(llm, request, clients);
+  else if (wanted.method == "compare")
+    ok["value"] = compared(llm, request, clients);
   else if (wanted.method == "plan")
     ok["value"] = planned(llm, wanted.args, options);
   else if (wanted.method == "fetch")

@@ -14,21 +14,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Indices = std::vector<Index>;
 
-Site site_from(const Json& json) {
-  const auto name = json.at(0).get<std::string>();
-  const auto layer = json.at(1).get<Index>();
-  if (name == "residual_in") return Site::residual_in(layer);
-  if (name == "residual_after_attn") return Site::residual_after_attn(layer);
-  if (name == "residual_out") return Site::residual_out(layer);
-  if (name == "attn_out") return Site::attn_out(layer);
-  if (name == "ffn_out") return Site::ffn_out(layer);
-  if (name == "head") return Site::head(layer, json.at(2).get<Index>());
-  if (name == "pattern") return Site::pattern(layer, json.at(2).get<Index>());
-  if (name != "neurons") throw std::invalid_argument("no site: " + name);
-  return json.size() == 2 ? Site::all_neurons(layer)
-                          : Site::neurons(layer, json.at(2).get<Indices>());
-}
-
 /// What does not compile with this client's API is refused as the others refuse it.
 Selection selection_from(const Json& edit) {
   const Json& positions = edit.at("positions");
@@ -45,25 +30,6 @@ Selection selection_from(const Json& edit) {
 Vector literal_from(const Json& json) {
   if (json.is_array()) return Vector::literal(json.get<std::vector<float>>());
   return Vector::literal(tensor_from(json));
-}
-
-Vector vector_from(const Json& json, Clients& clients) {
-  const std::string kind = json.items().begin().key();
-  const Json& given = json.at(kind);
-  if (kind == "literal") return literal_from(given);
-  if (kind == "value_of") {
-    return Vector::value_of(site_from(given.at("site")),
-                            clients.at(given.at("source").get<std::string>()),
-                            given.at("row").get<Index>(), given.at("pos").get<Index>());
-  }
-  if (kind == "difference")
-    return vector_from(given.at(0), clients) - vector_from(given.at(1), clients);
-  if (kind == "unembedding") return Vector::unembedding(given.get<Index>());
-  if (kind == "neuron_output")
-    return Vector::neuron_output(given.at(0).get<Index>(), given.at(1).get<Index>());
-  if (kind == "sae_feature")
-    return Vector::sae_feature(given.at(0).get<std::string>(), given.at(1).get<Index>());
-  throw std::invalid_argument("no vector: " + kind);
 }
 
 /// A number, or what is meant where there is none.
@@ -118,6 +84,44 @@ Edit edit_from(const Json& edit, Clients& clients) {
 }
 
 }  // namespace
+
+Site site_from(const Json& json) {
+  const auto name = json.at(0).get<std::string>();
+  const auto layer = json.at(1).get<Index>();
+  const bool is_whole = json.size() == 2;
+  const auto of_head = [&] { return json.at(2).get<Index>(); };
+  if (name == "residual_in") return Site::residual_in(layer);
+  if (name == "residual_after_attn") return Site::residual_after_attn(layer);
+  if (name == "residual_out") return Site::residual_out(layer);
+  if (name == "attn_out") return Site::attn_out(layer);
+  if (name == "ffn_out") return Site::ffn_out(layer);
+  if (name == "head") return is_whole ? Site::all_heads(layer) : Site::head(layer, of_head());
+  if (name == "pattern") return is_whole ? Site::all_patterns(layer) : Site::pattern(layer, of_head());
+  if (name == "query") return is_whole ? Site::all_queries(layer) : Site::query(layer, of_head());
+  if (name == "key") return is_whole ? Site::all_keys(layer) : Site::key(layer, of_head());
+  if (name == "value") return is_whole ? Site::all_values(layer) : Site::value(layer, of_head());
+  if (name != "neurons") throw std::invalid_argument("no site: " + name);
+  return is_whole ? Site::all_neurons(layer) : Site::neurons(layer, json.at(2).get<Indices>());
+}
+
+Vector vector_from(const Json& json, Clients& clients) {
+  const std::string kind = json.items().begin().key();
+  const Json& given = json.at(kind);
+  if (kind == "literal") return literal_from(given);
+  if (kind == "value_of") {
+    return Vector::value_of(site_from(given.at("site")),
+                            clients.at(given.at("source").get<std::string>()),
+                            given.at("row").get<Index>(), given.at("pos").get<Index>());
+  }
+  if (kind == "difference")
+    return vector_from(given.at(0), clients) - vector_from(given.at(1), clients);
+  if (kind == "unembedding") return Vector::unembedding(given.get<Index>());
+  if (kind == "neuron_output")
+    return Vector::neuron_output(given.at(0).get<Index>(), given.at(1).get<Index>());
+  if (kind == "sae_feature")
+    return Vector::sae_feature(given.at(0).get<std::string>(), given.at(1).get<Index>());
+  throw std::invalid_argument("no vector: " + kind);
+}
 
 std::vector<Edit> edits_from(const Json& edits, Clients& clients) {
   std::vector<Edit> made;

@@ -12,6 +12,13 @@ namespace {
 /// A part that is there: what comes is looked through before.
 Tensor take(Parts& parts, const char* name) { return std::move(parts.at(name)); }
 
+ContributionEdges edges_of(Parts came) {
+  return {.attention = take(came, "attention"),
+          .attention_residual = take(came, "attention_residual"),
+          .ffn = take(came, "ffn"),
+          .ffn_residual = take(came, "ffn_residual")};
+}
+
 }  // namespace
 
 LayerLens Client::layer_lens(Index batch_i, Index layer, const LayerLensOptions& asked,
@@ -42,11 +49,13 @@ AttnContributions Client::attn_contributions(Index batch_i, Index layer, Contrib
 
 ContributionEdges Client::contribution_edges(Index batch_i, Index layer, const EdgeOptions& asked,
                                              const ReadOptions& options) {
-  Parts came = read_parts(Read::contribution_edges(batch_i, layer, asked), options);
-  return {.attention = take(came, "attention"),
-          .attention_residual = take(came, "attention_residual"),
-          .ffn = take(came, "ffn"),
-          .ffn_residual = take(came, "ffn_residual")};
+  return edges_of(read_parts(Read::contribution_edges(batch_i, layer, asked), options));
+}
+
+ContributionEdges Client::contribution_edges_to(Index batch_i, Index layer,
+                                                const EdgeToOptions& asked,
+                                                const ReadOptions& options) {
+  return edges_of(read_parts(Read::contribution_edges_to(batch_i, layer, asked), options));
 }
 
 NeuronContributions Client::neuron_contributions(Index batch_i, Index layer, Index pos, Index k,

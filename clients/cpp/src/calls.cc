@@ -198,7 +198,7 @@ void require_time(const Connection& connection, const CallTerms& terms) {
 }
 
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
-             const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
+             const ExpectedTensors& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
              const Progress& progress) {
   Assembler assembler(
       sink, max_bytes, [&expected](const TensorHeader& header) { expected.check(header); },

@@ -78,7 +78,7 @@ using Progress = std::function<void(std::uint64_t received_bytes, std::uint64_t 
 /// Receives a stream into a new assembler of `sink`; a broken one is taken up where it broke off.
 /// `progress` may be empty.
 void receive(Connection& connection, const StreamCall& call, const CallTerms& terms,
-             const Expected& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
+             const ExpectedTensors& expected, StreamSink& sink, std::optional<std::uint64_t> max_bytes,
              const Progress& progress);
 
 /// A call that answers with messages, behind none of which it can be taken up.

@@ -1,7 +1,6 @@
 #include "client_impl.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "generating.h"
@@ -34,21 +33,6 @@ void Client::Impl::require_offered(const char* feature, const std::string& what,
                                    const CallTerms& terms) {
   if (shared_->descriptions.offers(connection(), feature, terms)) return;
   throw NotSupportedError("this server knows no " + what + "; its version is too old");
-}
-
-template <class Function>
-auto Client::Impl::bringing(const internal::Sources& sources, const CallTerms& terms,
-                            Function act) {
-  for (std::set<std::string> again;;) {
-    std::shared_ptr<const CurrentRun> lost;
-    try {
-      return act();
-    } catch (const NotFoundError& error) {
-      lost = source_lost(error, sources);
-      if (!lost || !again.insert(lost->run_id).second) throw;
-    }
-    made(lost->request, lost->sources, terms);
-  }
 }
 
 void Client::Impl::begin(v1::RunRequest request, const RunOptions& options) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,10 +65,34 @@ class Client::Impl {
     }
   }
 
+  /// Throws NotSupportedError if the server has not this feature.
+  void require_offered(const char* feature, const std::string& what, const CallTerms& terms);
+
+  /// Does something that takes from other runs: what of them is not where it is done is made again
+  /// there, each once.
+  template <class Function>
+  auto bringing(const internal::Sources& sources, const CallTerms& terms, Function act) {
+    for (std::set<std::string> again;;) {
+      std::shared_ptr<const CurrentRun> lost;
+      try {
+        return act();
+      } catch (const NotFoundError& error) {
+        lost = source_lost(error, sources);
+        if (!lost || !again.insert(lost->run_id).second) throw;
+      }
+      made(lost->request, lost->sources, terms);
+    }
+  }
+
   /// A value of the model alone: of the one that was run last, or the one that is served.
   template <class Request>
   Parts of_weights(const char* name, Request request, const ReadOptions& options,
                    const char* feature = "circuits");
+
+  /// Tensors of gradients, in their order; `request` is without its run.
+  std::vector<Tensor> differentiated(v1::GradientsRequest request,
+                                     const internal::Sources& sources,
+                                     const ReadOptions& options);
 
   /// What came for each of the reads.
   std::vector<Parts> fetched(const std::vector<Read>& reads, const ReadOptions& options);
@@ -77,14 +102,9 @@ class Client::Impl {
   /// a server that forgets it each time at once has too little room.
   static constexpr int kMostReruns = 3;
 
-  void require_offered(const char* feature, const std::string& what, const CallTerms& terms);
   /// A run, made where its key leads.
   std::shared_ptr<const CurrentRun> made(v1::RunRequest request, internal::Sources sources,
                                          const CallTerms& terms);
-  /// Does something for which edits take from sources: what of them is not where it is done is made
-  /// again there, each once.
-  template <class Function>
-  auto bringing(const internal::Sources& sources, const CallTerms& terms, Function act);
   std::shared_ptr<const CurrentRun> source_lost(const NotFoundError& error,
                                                 const internal::Sources& sources) const;
   void run_again(const CurrentRun& lost, const CallTerms& terms);

@@ -68,6 +68,8 @@ Limits limits_of(const v1::Limits& wire) {
       .max_streams = wire.max_streams(),
       .max_streams_per_owner = wire.max_streams_per_owner(),
       .model_bytes = wire.model_bytes(),
+      .max_sweep_cells = wire.max_sweep_cells(),
+      .max_sweep_positions = wire.max_sweep_positions(),
   };
 }
 
@@ -146,18 +148,26 @@ std::optional<ModelDescription> Descriptions::served(Connection& connection,
   return std::nullopt;
 }
 
-bool Descriptions::offers(Connection& connection, const std::string& feature,
-                          const CallTerms& terms) {
+ServerInfo Descriptions::said(Connection& connection, const CallTerms& terms) {
   {
     const std::lock_guard lock(mutex_);
-    if (features_)
-      return std::find(features_->begin(), features_->end(), feature) != features_->end();
+    if (said_) return *said_;
   }
-  const ServerInfo info = server_info_of(
+  ServerInfo info = server_info_of(
       unary(connection, &Stub::ServerInfo, v1::ServerInfoRequest(), terms));  // without the lock
+  info.models.clear();
   const std::lock_guard lock(mutex_);
-  features_ = info.features;
-  return std::find(features_->begin(), features_->end(), feature) != features_->end();
+  said_ = info;
+  return info;
+}
+
+bool Descriptions::offers(Connection& connection, const std::string& feature,
+                          const CallTerms& terms) {
+  return contains(said(connection, terms).features, feature);
+}
+
+Limits Descriptions::limits(Connection& connection, const CallTerms& terms) {
+  return said(connection, terms).limits;
 }
 
 void Descriptions::add_known(Lengths& lengths, const std::string& digest) {

@@ -32,13 +32,18 @@ class Descriptions {
                                                 const std::string& digest, const CallTerms& terms);
   /// Whether the server has this feature; it is asked if that was not done yet.
   bool offers(Connection& connection, const std::string& feature, const CallTerms& terms);
+  /// What the server allows; asked as by `offers`.
+  Limits limits(Connection& connection, const CallTerms& terms);
   /// Adds the lengths of axes that are known already; no call is made.
   void add_known(Lengths& lengths, const std::string& digest);
 
  private:
+  ServerInfo said(Connection& connection, const CallTerms& terms);
+
   std::mutex mutex_;
   std::map<std::string, std::optional<ModelDescription>> known_;
-  std::optional<std::vector<std::string>> features_;
+  /// Features and limits of the server.
+  std::optional<ServerInfo> said_;
 };
 
 }  // namespace transparent_llm::internal

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "legible.h"
+#include "methods.h"
 #include "run_input.h"
 #include "transparent_llm/errors.h"
 
@@ -43,12 +44,30 @@ Sources add_edits(Interventions& added, const std::vector<Edit>& edits) {
   Sources sources;
   for (const Edit& edit : edits) {
     *added.Add() = edit.parts().message;
-    for (const auto& source : edit.parts().sources) {
-      const auto is_same = [&](const auto& other) { return other->run_id == source->run_id; };
-      if (std::none_of(sources.begin(), sources.end(), is_same)) sources.push_back(source);
-    }
+    add_sources(sources, edit.parts().sources);
   }
   return sources;
+}
+
+void add_sources(Sources& sources, const Sources& more) {
+  for (const auto& source : more) {
+    const auto is_same = [&](const auto& other) { return other->run_id == source->run_id; };
+    if (std::none_of(sources.begin(), sources.end(), is_same)) sources.push_back(source);
+  }
+}
+
+void add_indices(google::protobuf::RepeatedField<std::int32_t>& added, const char* name,
+                 const std::vector<Index>& given) {
+  for (const Index one : given) added.Add(to_int32(name, one));
+}
+
+void require_few(const std::string& what, std::size_t count, std::size_t most) {
+  if (count <= most) return;
+  throw TooLargeError(
+      std::to_string(count) + " " + what + ", at most " + std::to_string(most) + " are possible",
+      {.reason = {},
+       .metadata = {{"needed", std::to_string(count)}, {"allowed", std::to_string(most)}},
+       .retry_after = {}});
 }
 
 std::vector<EditEffect> effects_of(const v1::RunResponse& response, int n_edits) {

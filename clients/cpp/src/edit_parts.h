@@ -16,6 +16,9 @@ struct SiteParts {
   v1::Site message;
 };
 
+/// A site as servers name it: "head(1, 2)".
+std::string name_of(const v1::Site& site);
+
 struct VectorParts {
   v1::Vector message;
   Sources sources = {};
@@ -30,6 +33,14 @@ struct EditParts {
 
 /// The name of a sparse autoencoder. Throws InvalidRequestError for none.
 const std::string& sae_name(const std::string& sae);
+
+/// Adds runs that something takes from, each once.
+void add_sources(Sources& sources, const Sources& more);
+/// Adds indices as they travel. Throws IndexOutOfRangeError for one that is no int32.
+void add_indices(google::protobuf::RepeatedField<std::int32_t>& added, const char* name,
+                 const std::vector<Index>& given);
+/// Throws TooLargeError for more than so many.
+void require_few(const std::string& what, std::size_t count, std::size_t most);
 
 using Interventions = google::protobuf::RepeatedPtrField<v1::Intervention>;
 

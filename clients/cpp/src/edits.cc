@@ -15,7 +15,6 @@
 namespace transparent_llm {
 
 using internal::EditParts;
-using internal::SiteParts;
 using internal::Sources;
 using internal::VectorParts;
 
@@ -23,19 +22,6 @@ namespace {
 
 /// Differences within differences that a server takes.
 constexpr int kDeepest = 8;
-
-SiteParts of_layer(v1::SiteKind kind, Index layer) {
-  SiteParts parts;
-  parts.message.set_kind(kind);
-  parts.message.set_layer(internal::to_int32("layer", layer));
-  return parts;
-}
-
-SiteParts of_head(v1::SiteKind kind, Index layer, Index head) {
-  SiteParts parts = of_layer(kind, layer);
-  parts.message.set_head(internal::to_int32("head", head));
-  return parts;
-}
 
 std::string number(double value) {
   return std::isnan(value) ? "nan" : std::isinf(value) ? (value < 0 ? "-inf" : "inf")
@@ -134,43 +120,6 @@ EditParts added(const Site& site, const Vector& vector, double factor, const Sel
 }
 
 }  // namespace
-
-Site::Site(SiteParts parts) : parts_(std::make_shared<const SiteParts>(std::move(parts))) {}
-
-Site Site::residual_in(Index layer) { return Site(of_layer(v1::SITE_KIND_RESIDUAL_IN, layer)); }
-
-Site Site::residual_after_attn(Index layer) {
-  return Site(of_layer(v1::SITE_KIND_RESIDUAL_AFTER_ATTN, layer));
-}
-
-Site Site::residual_out(Index layer) { return Site(of_layer(v1::SITE_KIND_RESIDUAL_OUT, layer)); }
-
-Site Site::attn_out(Index layer) { return Site(of_layer(v1::SITE_KIND_ATTN_OUT, layer)); }
-
-Site Site::ffn_out(Index layer) { return Site(of_layer(v1::SITE_KIND_FFN_OUT, layer)); }
-
-Site Site::head(Index layer, Index head) {
-  return Site(of_head(v1::SITE_KIND_HEAD, layer, head));
-}
-
-Site Site::pattern(Index layer, Index head) {
-  return Site(of_head(v1::SITE_KIND_PATTERN, layer, head));
-}
-
-Site Site::neurons(Index layer, std::span<const Index> neurons) {
-  if (neurons.empty())
-    throw InvalidRequestError("neurons is empty: name at least one, or write all_neurons");
-  SiteParts parts = of_layer(v1::SITE_KIND_NEURONS, layer);
-  for (const Index neuron : neurons)
-    parts.message.add_neurons(internal::to_int32("neuron", neuron));
-  return Site(std::move(parts));
-}
-
-Site Site::neurons(Index layer, std::initializer_list<Index> neurons) {
-  return Site::neurons(layer, std::span(neurons.begin(), neurons.size()));
-}
-
-Site Site::all_neurons(Index layer) { return Site(of_layer(v1::SITE_KIND_NEURONS, layer)); }
 
 Selection Selection::all() { return {}; }
 

@@ -47,18 +47,33 @@ void require_own_sizes(const Expectation& expectation, const Parts& came);
 void require_own_sizes(const Expectation& expectation,
                        const std::map<std::string, TensorHeader>& headers);
 
+/// Of all tensors of a stream.
+class ExpectedTensors {
+ public:
+  ExpectedTensors() = default;
+  ExpectedTensors(const ExpectedTensors&) = default;
+  ExpectedTensors(ExpectedTensors&&) = default;
+  ExpectedTensors& operator=(const ExpectedTensors&) = default;
+  ExpectedTensors& operator=(ExpectedTensors&&) = default;
+  virtual ~ExpectedTensors() = default;
+
+  /// How many there can be.
+  virtual std::size_t most() const = 0;
+  /// Throws InternalError for a tensor that was not asked for, or that has other axes, another
+  /// length or another type than it must.
+  virtual void check(const TensorHeader& header) const = 0;
+  /// Whether a tensor is a further part of the value that the one before is of.
+  virtual bool continues(const TensorHeader& before, const TensorHeader& header) const = 0;
+};
+
 /// Of all values of a stream.
-class Expected {
+class Expected final : public ExpectedTensors {
  public:
   explicit Expected(const std::vector<Expectation>& expectations);
 
-  /// How many tensors there can be.
-  std::size_t most() const { return most_; }
-  /// Throws InternalError for a tensor that was not asked for, or that has other axes, another
-  /// length or another type than it must.
-  void check(const TensorHeader& header) const;
-  /// Whether a tensor is a further part of the value that the one before is of.
-  bool continues(const TensorHeader& before, const TensorHeader& header) const;
+  std::size_t most() const override { return most_; }
+  void check(const TensorHeader& header) const override;
+  bool continues(const TensorHeader& before, const TensorHeader& header) const override;
 
  private:
   std::map<std::string, Expectation, std::less<>> by_method_;

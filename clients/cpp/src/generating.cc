@@ -22,16 +22,6 @@ constexpr double kColdest = 0.01, kHottest = 100;
 /// Characters that are kept of a token; of what names a run, the most there can be.
 constexpr std::size_t kLongestToken = 1000, kLongestRunId = 256;
 
-void require_few(const std::string& what, std::size_t count, std::size_t most) {
-  if (count <= most) return;
-  throw TooLargeError(std::to_string(count) + " " + what + ", at most " + std::to_string(most) +
-                          " are possible in a generation",
-                      {.reason = {},
-                       .metadata = {{"needed", std::to_string(count)},
-                                    {"allowed", std::to_string(most)}},
-                       .retry_after = {}});
-}
-
 /// A count as it travels.
 std::uint32_t counted(const std::string& name, Index count, Index least) {
   if (count >= least && count <= std::numeric_limits<std::uint32_t>::max())

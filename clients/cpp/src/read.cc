@@ -44,6 +44,15 @@ Read Read::contribution_edges(Index batch_i, Index layer, const EdgeOptions& ask
            {"norm", number_of(asked.norm)}}};
 }
 
+Read Read::contribution_edges_to(Index batch_i, Index layer, const EdgeToOptions& asked) {
+  return {"contribution_edges_to",
+          {batch_i, layer},
+          {{"targets", asked.targets},
+           {"threshold", asked.threshold},
+           {"renormalize", asked.renormalize},
+           {"norm", number_of(asked.norm)}}};
+}
+
 Read Read::neuron_contributions(Index batch_i, Index layer, Index pos, Index k,
                                 ContributionNorm norm) {
   return {"neuron_contributions", {batch_i, layer, pos}, {{"k", k}, {"norm", number_of(norm)}}};

@@ -136,7 +136,7 @@ using Headers = std::map<std::string, TensorHeader>;
 
 /// The headers of a plan, by their names. Throws InternalError for what was not asked for.
 std::vector<std::pair<std::string, TensorHeader>> checked_headers(const v1::PlanResponse& response,
-                                                                  const Expected& expected) {
+                                                                  const ExpectedTensors& expected) {
   std::vector<std::pair<std::string, TensorHeader>> headers;
   if (static_cast<std::size_t>(response.tensors_size()) > expected.most())
     raise_unasked(std::to_string(response.tensors_size()) + " headers",
@@ -188,7 +188,7 @@ PlannedRead planned_of(const Method& method, const Headers& headers, std::uint64
 }  // namespace
 
 std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call,
-                                   const CallTerms& terms, const Expected& expected,
+                                   const CallTerms& terms, const ExpectedTensors& expected,
                                    const Progress& progress) {
   Collector collector(expected.most());
   receive(connection, call, terms, expected, collector, connection.max_bytes(), progress);
@@ -196,7 +196,7 @@ std::vector<NamedTensor> collected(Connection& connection, const StreamCall& cal
 }
 
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
-                   const Expected& expected, const Progress& progress) {
+                   const ExpectedTensors& expected, const Progress& progress) {
   return std::move(collected(connection, call, terms, expected, progress)[0].tensor);
 }
 

@@ -35,7 +35,7 @@ struct Shared {
 
 /// A stream of one tensor.
 Tensor receive_one(Connection& connection, const StreamCall& call, const CallTerms& terms,
-                   const Expected& expected, const Progress& progress);
+                   const ExpectedTensors& expected, const Progress& progress);
 
 /// The tensors of a stream, value by value: each begins with the value itself, under "", or with
 /// the first of its parts, which come in their order. Throws InternalError if they are not those that
@@ -57,7 +57,7 @@ std::vector<PlannedRead> planned(Shared& shared, const CurrentRun& run,
                                  const CallTerms& terms);
 /// Values of a model alone, by the call that its own request makes.
 std::vector<NamedTensor> collected(Connection& connection, const StreamCall& call,
-                                   const CallTerms& terms, const Expected& expected,
+                                   const CallTerms& terms, const ExpectedTensors& expected,
                                    const Progress& progress);
 /// Throws InvalidRequestError for a read of several tensors, where `taker` takes one.
 void require_one_tensor(const Method& method, std::string_view taker);

@@ -48,7 +48,7 @@ struct ContributionEdges {
   Tensor attention;
   /// [target]
   Tensor attention_residual;
-  /// [pos]
+  /// [pos]; of edges into some positions [target], as the next one.
   Tensor ffn;
   /// [pos]
   Tensor ffn_residual;

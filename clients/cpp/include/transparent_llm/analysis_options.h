@@ -110,4 +110,14 @@ struct EdgeOptions {
   ContributionNorm norm = ContributionNorm::kL1;
 };
 
+/// Of `Client::contribution_edges_to`.
+struct EdgeToOptions {
+  /// Positions that edges lead to, negative ones from the row's last token. None: all.
+  std::vector<Index> targets = {};
+  /// As in `EdgeOptions`.
+  double threshold = 0;
+  bool renormalize = false;
+  ContributionNorm norm = ContributionNorm::kL1;
+};
+
 }  // namespace transparent_llm

@@ -3,9 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,14 +10,18 @@
 #include <vector>
 
 #include "transparent_llm/analyses.h"
+#include "transparent_llm/comparison.h"
 #include "transparent_llm/description.h"
-#include "transparent_llm/dtype.h"
 #include "transparent_llm/edits.h"
 #include "transparent_llm/errors.h"
 #include "transparent_llm/generation.h"
+#include "transparent_llm/gradients.h"
+#include "transparent_llm/metrics.h"
 #include "transparent_llm/options.h"
 #include "transparent_llm/read.h"
+#include "transparent_llm/sweeps.h"
 #include "transparent_llm/tensor.h"
+#include "transparent_llm/values.h"
 
 namespace transparent_llm {
 
@@ -30,39 +31,6 @@ struct CurrentRun;
 
 /// The version of this library.
 extern const char* const kVersion;
-
-/// What a tensor that arrives in chunks is.
-struct TensorHeader {
-  /// The method's name, for example "residual_out".
-  std::string name;
-  Dtype dtype = Dtype::kF32;
-  std::vector<std::size_t> shape;
-  std::vector<std::string> dims;
-  /// Bytes of all chunks together.
-  std::uint64_t total_bytes = 0;
-};
-
-/// Takes the chunks of a value, in order and without gaps: `offset` is the place of the first byte.
-/// It is called with offset 0 once more if the value had to be read again from its beginning (see
-/// `Client::read_chunks`). It runs on the thread that reads. `header` and `bytes` are valid until
-/// it returns: what is needed longer must be copied.
-using ChunkSink = std::function<void(const TensorHeader& header, std::uint64_t offset,
-                                     std::span<const std::byte> bytes)>;
-
-/// The tensors of one value, by their names: those of the parts of a value of several, and the
-/// method's own where it is one.
-using Parts = std::map<std::string, Tensor>;
-
-/// One token of a run.
-struct TokenAt {
-  std::size_t row = 0;
-  std::size_t pos = 0;
-  Index id = 0;
-  /// That of the token by itself, leading space included.
-  std::string text;
-
-  bool operator==(const TokenAt&) const = default;
-};
 
 /// A language model whose inside can be read: run sentences, then ask.
 ///
@@ -153,6 +121,34 @@ class Client {
   /// without one, InvalidRequestError for no message, TooLargeError for more than 1024.
   std::vector<GenerationStep> generate_chat(const std::vector<ChatMessage>& messages,
                                             const GenerateOptions& options = {});
+  /// Makes the same changes of the current run at many places, one cell at a time, and measures what
+  /// each does. Templates are made in every cell with its coordinates; their rows are those of the run
+  /// that are swept, from 0. Nothing of it is stored.
+  ///
+  /// Throws as reads, and InvalidRequestError for a run with edits of its own, or no template, cell or
+  /// metric; TooLargeError for more than 16 metrics, 512 edits of one cell, or what the server computes
+  /// at once; NotSupportedError where server or model cannot.
+  Swept sweep(const std::vector<Edit>& templates, const std::vector<SweepCell>& cells,
+              const std::vector<Metric>& metrics, const SweepOptions& options = {});
+  /// Differentiates a number of each row of the current run by what that row has at some sites: one
+  /// forward and one backward pass for all of them.
+  ///
+  /// Throws as `sweep`; TooLargeError for more than 4096 sites or 16 other runs.
+  Gradients gradients(const Metric& metric, const std::vector<SiteGradient>& sites,
+                      const GradientOptions& options = {});
+  /// Averages gradients along a path.
+  IntegratedGradients integrated_gradients(const Metric& metric, const GradientPath& path,
+                                           const GradientOptions& options = {});
+  /// Scores all edges between parts of the model at once, by attribution patching: what a sender adds
+  /// to the residual stream in the current run of `source`, less what it adds in this one, times the
+  /// gradient of the metric by the stream as one receiver alone reads it, through its norm. The metric
+  /// is no projection.
+  EdgeAttribution edge_attribution(const Metric& metric, const Client& source,
+                                   const EdgeAttributionOptions& options = {});
+  /// What the current run says of the next token beside that of `other`, row by row. Throws as reads,
+  /// and InvalidRequestError for a run of more or fewer rows, or, by position, of other tokens;
+  /// IndexOutOfRangeError for a position that a row does not have.
+  std::vector<RowComparison> compare(const Client& other, const CompareOptions& options = {});
   /// What each edit of the current run did, in their order. No call is made.
   std::vector<EditEffect> effects() const;
   /// Tells the server that the current run is not needed any more. Reading it again runs it again.
@@ -251,6 +247,10 @@ class Client {
   /// The edges of one layer of the contribution graph.
   ContributionEdges contribution_edges(Index batch_i, Index layer, const EdgeOptions& asked = {},
                                        const ReadOptions& options = {});
+  /// Those into some positions, as rows of a graph that grows: [target source] and [target].
+  ContributionEdges contribution_edges_to(Index batch_i, Index layer,
+                                          const EdgeToOptions& asked = {},
+                                          const ReadOptions& options = {});
   /// The `k` neurons that contribute most to the residual stream at one position; at least one.
   NeuronContributions neuron_contributions(Index batch_i, Index layer, Index pos, Index k,
                                            ContributionNorm norm = ContributionNorm::kL1,

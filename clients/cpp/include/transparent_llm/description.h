@@ -111,6 +111,10 @@ struct Limits {
   std::uint32_t max_streams_per_owner = 0;
   /// Weights of all loaded models together.
   std::uint64_t model_bytes = 0;
+  /// Cells of one call of a sweep.
+  std::uint32_t max_sweep_cells = 0;
+  /// Cells times rows times positions of one call of a sweep; 0: as many as there are.
+  std::uint64_t max_sweep_positions = 0;
 };
 
 /// The answer of `Client::server_info`.

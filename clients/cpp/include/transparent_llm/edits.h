@@ -12,7 +12,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "transparent_llm/index.h"
+#include "transparent_llm/site.h"
 #include "transparent_llm/tensor.h"
 
 namespace transparent_llm {
@@ -28,44 +28,9 @@ namespace transparent_llm {
 class Client;
 
 namespace internal {
-struct SiteParts;
 struct VectorParts;
 struct EditParts;
 }  // namespace internal
-
-/// A tensor of one layer, on the way from tokens to logits. Negative layers count from the end.
-/// Throws IndexOutOfRangeError for a number that does not fit into 32 bits.
-class Site {
- public:
-  /// The residual stream as it enters a block [pos d_model]; that of layer 0 is the embedding.
-  static Site residual_in(Index layer);
-  /// Between attention and feed-forward part [pos d_model]. Blocks that compute both side by side
-  /// have none.
-  static Site residual_after_attn(Index layer);
-  /// As it leaves a block [pos d_model]: the same tensor as `residual_in` of the next.
-  static Site residual_out(Index layer);
-  /// What attention adds to the stream [pos d_model], with bias, norm after it and multiplier.
-  static Site attn_out(Index layer);
-  /// What the feed-forward part adds to the stream [pos d_model], with bias, norm and multiplier.
-  static Site ffn_out(Index layer);
-  /// What a query head has mixed of the values [pos d_head], before its output weights.
-  static Site head(Index layer, Index head);
-  /// Attention probabilities of a query head after the softmax [query_pos key_pos]. Positions of an
-  /// edit are queries. What a query may not see stays 0; rows need not sum to 1 afterwards.
-  static Site pattern(Index layer, Index head);
-  /// Activations of neurons right after the activation function [pos neuron]. Throws
-  /// InvalidRequestError if none is named.
-  static Site neurons(Index layer, std::span<const Index> neurons);
-  static Site neurons(Index layer, std::initializer_list<Index> neurons);
-  /// Those of all neurons of a layer.
-  static Site all_neurons(Index layer);
-
-  const internal::SiteParts& parts() const { return *parts_; }
-
- private:
-  explicit Site(internal::SiteParts parts);
-  std::shared_ptr<const internal::SiteParts> parts_;
-};
 
 /// Which elements of a site are changed: positions of each row, and those of all rows of the batch
 /// unless `of_rows` says which. Nothing is edited everywhere unasked: there is no default. Padding

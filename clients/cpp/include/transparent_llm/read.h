@@ -57,6 +57,7 @@ class Read {
   static Read attn_contributions(Index batch_i, Index layer,
                                  ContributionNorm norm = ContributionNorm::kL1);
   static Read contribution_edges(Index batch_i, Index layer, const EdgeOptions& asked = {});
+  static Read contribution_edges_to(Index batch_i, Index layer, const EdgeToOptions& asked = {});
   static Read neuron_contributions(Index batch_i, Index layer, Index pos, Index k,
                                    ContributionNorm norm = ContributionNorm::kL1);
   static Read logit_terms(Index batch_i, Index pos, Index token,
