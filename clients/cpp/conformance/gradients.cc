@@ -129,7 +129,7 @@ Json by_sites(Client& llm, const Metric& metric, const Json& request, Clients& c
   const Gradients got = llm.gradients(metric, sites, options);
   Parts parts{{"metric", got.metric}};
   for (std::size_t i = 0; i < sites.size(); ++i)
-    parts.emplace(name_of(request.at("sites").at(i).at("site")), got.sites[i]);
+    parts.insert_or_assign(name_of(request.at("sites").at(i).at("site")), got.sites[i]);
   return to_json(parts);
 }
 

@@ -71,6 +71,22 @@ grpc::Status ScriptedServer::Plan(grpc::ServerContext*, const v1::PlanRequest* r
   return scripted(on_plan, *request, response);
 }
 
+grpc::Status ScriptedServer::Sweep(grpc::ServerContext*, const v1::SweepRequest* request,
+                                   SweepWriter* writer) {
+  return scripted(on_sweep, *request, writer);
+}
+
+grpc::Status ScriptedServer::Gradients(grpc::ServerContext*, const v1::GradientsRequest* request,
+                                       Writer* writer) {
+  return scripted(on_gradients, *request, writer);
+}
+
+grpc::Status ScriptedServer::CompareRuns(grpc::ServerContext*,
+                                         const v1::CompareRunsRequest* request,
+                                         v1::CompareRunsResponse* response) {
+  return scripted(on_compare, *request, response);
+}
+
 grpc::Status ScriptedServer::Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
                                    Writer* writer) {
   return scripted(on_fetch, *request, writer);

@@ -14,6 +14,7 @@ namespace transparent_llm::test {
 
 using Writer = grpc::ServerWriter<v1::TensorChunk>;
 using GenerationWriter = grpc::ServerWriter<v1::GenerateResponse>;
+using SweepWriter = grpc::ServerWriter<v1::SweepResponse>;
 
 class ScriptedServer final : public v1::TransparentLlmService::Service {
  public:
@@ -32,6 +33,9 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   std::function<grpc::Status(v1::ServerInfoResponse*)> on_server_info;
   std::function<grpc::Status(const v1::GenerateRequest&, GenerationWriter*)> on_generate;
   std::function<grpc::Status(const v1::PlanRequest&, v1::PlanResponse*)> on_plan;
+  std::function<grpc::Status(const v1::SweepRequest&, SweepWriter*)> on_sweep;
+  std::function<grpc::Status(const v1::GradientsRequest&, Writer*)> on_gradients;
+  std::function<grpc::Status(const v1::CompareRunsRequest&, v1::CompareRunsResponse*)> on_compare;
 
   grpc::Status Run(grpc::ServerContext*, const v1::RunRequest* request,
                    v1::RunResponse* response) override;
@@ -46,6 +50,10 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest*,
                         GenerationWriter*) override;
   grpc::Status Plan(grpc::ServerContext*, const v1::PlanRequest*, v1::PlanResponse*) override;
+  grpc::Status Sweep(grpc::ServerContext*, const v1::SweepRequest*, SweepWriter*) override;
+  grpc::Status Gradients(grpc::ServerContext*, const v1::GradientsRequest*, Writer*) override;
+  grpc::Status CompareRuns(grpc::ServerContext*, const v1::CompareRunsRequest*,
+                           v1::CompareRunsResponse*) override;
   grpc::Status Fetch(grpc::ServerContext*, const v1::FetchRequest*, Writer*) override;
 
  private:

@@ -334,6 +334,9 @@ class Client {
  private:
   friend class Edit;
   friend class Vector;
+  friend class GradientPath;
+  friend class Metric;
+  friend class SiteGradient;
   class Impl;
   explicit Client(std::unique_ptr<Impl> impl);
   Impl& impl() const;
