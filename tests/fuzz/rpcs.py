@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from support.servers.servers import tiny
-from transparent_llm.analysis.differentiation import Differentiation, SiteGradient
+from transparent_llm.analysis.differentiation import Differentiation, Edges, Path, SiteGradient
 from transparent_llm.analysis.metrics import Metric, kl, loss, projection
 from transparent_llm.analysis.sweep_cells import Cell, Sweep
 from transparent_llm.generation import GenerationSettings
@@ -77,8 +77,14 @@ def send(
     return None
 
 
-def right_request(name: str, run_id: str, d_model: int) -> Any:
-    """One that is answered."""
+def right_requests(name: str, run_id: str, d_model: int) -> list[Any]:
+    """Some that are answered: one, or more of an RPC that takes one thing or another."""
+    if RPCS[name].name == "Gradients":
+        return [_gradients(run_id), _integrated_gradients(run_id), _edges(run_id)]
+    return [_right_request(name, run_id, d_model)]
+
+
+def _right_request(name: str, run_id: str, d_model: int) -> Any:
     rpc = RPCS[name]
     request: Any = message_factory.GetMessageClass(rpc.input_type)()
     if rpc.name == "Run":
@@ -98,8 +104,6 @@ def right_request(name: str, run_id: str, d_model: int) -> Any:
         request = generation.to_wire(RunInput.of_tokens(ROWS), settings, edits, "", lambda _: run_id)
     elif rpc.name == "Sweep":
         request = _sweep(run_id)
-    elif rpc.name == "Gradients":
-        request = _gradients(run_id)
     elif rpc.name in _BY_RPC:
         method = _BY_RPC[rpc.name]
         parameters = (1 if parameter.name == "k" else parameter.default for parameter in method.parameters)
@@ -131,6 +135,19 @@ def _gradients(run_id: str) -> Any:
     direction = value_of(residual_in(0), source, pos=0)
     metric = projection(residual_in(1), direction)
     return gradients.to_wire(Differentiation(metric, sites, (0,), ("patterns",)), run_id, lambda _: run_id)
+
+
+def _integrated_gradients(run_id: str) -> Any:
+    """Of an edited run, at another site than the embedding."""
+    edits = (scale(head(0, 1), 0.5), patch(residual_in(1), tiny(), positions=[0]))
+    path = Path(tiny(), 2, ffn_out(0))
+    asked = Differentiation(Metric(5, measure="prob"), rows=(0,), path=path, edits=edits)
+    return gradients.to_wire(asked, run_id, lambda _: run_id)
+
+
+def _edges(run_id: str) -> Any:
+    asked = Differentiation(kl(tiny()), rows=(0,), edges=Edges(tiny(), (0,), 2))
+    return gradients.to_wire(asked, run_id, lambda _: run_id)
 
 
 def _sweep(run_id: str) -> Any:
