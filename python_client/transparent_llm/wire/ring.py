@@ -53,10 +53,17 @@ class Offer(NamedTuple):
     slot_bytes: int
 
 
-def hold(file: FileIO) -> None:
-    """Show by a lock that the file's process lives: the system takes the lock away with the process."""
-    with contextlib.suppress(OSError):  # somebody sweeps at this moment: without its name it is only of no use
+def hold(file: FileIO) -> bool:
+    """Show by a lock that the file's process lives: the system takes the lock away with the process.
+
+    Returns:
+        False where somebody has swept it away before, or is about to: it is of no use.
+    """
+    try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 def sweep() -> int:

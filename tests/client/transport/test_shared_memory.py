@@ -164,6 +164,27 @@ def test_many_threads_have_rings_of_their_own(taken: list[int]) -> None:
     assert sum(taken) == 18 * wanted.nbytes
 
 
+def test_who_sweeps_takes_no_ring_that_is_being_made(folder: Path) -> None:
+    over = threading.Event()
+
+    def keep_sweeping() -> None:
+        while not over.is_set():
+            ring.sweep()
+
+    sweepers = [threading.Thread(target=keep_sweeping) for _ in range(2)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        made = [Ring() for _ in range(200)]
+    finally:
+        over.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    assert {folder / one.offer.name for one in made} == set(folder.iterdir())
+    for one in made:
+        one.close()
+
+
 def test_nothing_is_left_behind(folder: Path) -> None:
     with running() as server:
         llm = RemoteTransparentLlm(server.address, timeout_s=30, cache_bytes=0)

@@ -9,11 +9,13 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from io import FileIO
+from pathlib import Path
 
 from transparent_llm.errors import UnavailableError
 from transparent_llm.wire import ring
 
 _SLOTS, _SLOT_BYTES = 4, 2**20
+_TRIES = 5
 _MOST_IDLE = 16
 """Rings that wait for the next call: each is an open file."""
 
@@ -78,9 +80,7 @@ class Ring:
     """A file in shared memory with a few slots."""
 
     def __init__(self) -> None:
-        self._path = ring.DIRECTORY / f"transparent-llm-{secrets.token_hex(16)}"
-        self._file = FileIO(self._path, "x+", opener=_private)
-        ring.hold(self._file)
+        self._path, self._file = _held_file()
         self._process = os.getpid()
         self._n_read = 0
         self._nonce = b""
@@ -128,6 +128,17 @@ class Ring:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
         self._file.close()
+
+
+def _held_file() -> tuple[Path, FileIO]:
+    """A new one, and not one that others have swept away before it was held."""
+    for _ in range(_TRIES):
+        path = ring.DIRECTORY / f"transparent-llm-{secrets.token_hex(16)}"
+        file = FileIO(path, "x+", opener=_private)
+        if ring.hold(file):
+            return path, file
+        file.close()
+    raise FileNotFoundError(f"each of {_TRIES} new files in {ring.DIRECTORY} was swept away")
 
 
 def _private(path: str, flags: int) -> int:
