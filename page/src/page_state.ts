@@ -4,11 +4,13 @@ import { batch, computed, type ReadonlySignal, type Signal, signal } from "@prea
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 import { AuthError, type ContributionGraph, type GenerationStep, UnavailableError } from "transparent-llm/web";
+import { type ContinuationSettings, Continuations } from "./compare/continuations.js";
 import type { AlignedBy } from "./compare/pair.js";
 import type { Connection } from "./connection/connection.js";
 import { isSame, type Selection } from "./graph/selection.js";
-import { type EditSpec, fragmentOf, isPatch, type Recipe, type RunRecipe } from "./recipe/recipe.js";
-import { type RunInput, RunView } from "./run/run_view.js";
+import { share } from "./recipe/address.js";
+import type { EditSpec, Recipe, RunRecipe } from "./recipe/recipe.js";
+import { RunView } from "./run/run_view.js";
 import { EXAMPLES } from "./run/sentences.js";
 import { isStopped } from "./shown/advice.js";
 
@@ -20,6 +22,9 @@ export type Status =
   | { readonly kind: "idle" | "done"; readonly words: string }
   | { readonly kind: "busy"; readonly words: string; readonly share?: number }
   | { readonly kind: "failed"; readonly words: string; readonly error: unknown };
+
+/** What can be compared with what is looked at, or of it. */
+type Comparand = "sentence" | "edits" | "continuations";
 
 const DEFAULT_THRESHOLD = 0.04;
 
@@ -41,9 +46,10 @@ export class PageState {
   readonly draft: Signal<readonly EditSpec[]> = signal([]);
   /** Which tokens of rows of different lengths belong together. */
   readonly alignedBy: Signal<AlignedBy> = signal("last");
+  /** How `run` goes on without edits and with some. */
+  readonly continuations: Signal<Continuations | undefined> = signal(undefined);
   /** What of the last comparison could not be run, and why. */
-  readonly refused: Signal<{ readonly what: "sentence" | "edits"; readonly error: unknown } | undefined> =
-    signal(undefined);
+  readonly refused: Signal<{ readonly what: Comparand; readonly error: unknown } | undefined> = signal(undefined);
   readonly threshold = signal(DEFAULT_THRESHOLD);
   readonly renormalize = signal(true);
   /** Whether the final norm is applied before vectors are unembedded. */
@@ -148,12 +154,30 @@ export class PageState {
     if (main === undefined) {
       return;
     }
-    this.refused.value = undefined;
     await this.#work(async (stop) => {
-      const edits: readonly EditSpec[] = "edits" in input ? input.edits : [];
-      const second = await this.#second(main, { ...input, edits }, stop);
+      const [what, edits] = "edits" in input ? (["edits", input.edits] as const) : (["sentence", []] as const);
+      const begin = () => RunView.begin(main.llm.copy(), { ...input, edits }, stop, this.source.value);
+      const second = await this.#refusable(what, begin);
       this.#showOther(second);
       await this.#paint([main, second], stop);
+    });
+  }
+
+  /** Have the model go on with what is shown without edits and with those of the draft, and compare the two texts. */
+  async goOnBoth(settings: ContinuationSettings): Promise<void> {
+    const [prompt, edits] = [this.run.value, this.draft.value];
+    if (prompt === undefined) {
+      return;
+    }
+    await this.#work(async (stop) => {
+      const both = new Continuations(prompt, edits, settings);
+      this.continuations.value = both;
+      const onStep = (): void => {
+        const [plain, edited] = [both.plain, both.edited].map(({ tokens }) => tokens.value.length) as [number, number];
+        const words = `Tokens ${plain} and ${edited} of ${settings.maxNewTokens}`;
+        this.status.value = { kind: "busy", words, share: (plain + edited) / (2 * settings.maxNewTokens) };
+      };
+      await this.#refusable("continuations", () => both.write(this.source.value?.llm, stop, onStep));
     });
   }
 
@@ -187,11 +211,12 @@ export class PageState {
     this.pins.value = others.length < this.pins.value.length ? others : [...others, selection];
   }
 
-  async #second(main: RunView, input: RunInput, stop: AbortSignal): Promise<RunView> {
+  /** What is refused is told where it was asked for. */
+  async #refusable<T>(what: Comparand, work: () => Promise<T>): Promise<T> {
     try {
-      return await RunView.begin(main.llm.copy(), input, stop, this.source.value);
+      return await work();
     } catch (error) {
-      this.refused.value = isStopped(error) ? undefined : { what: "sentence" in input ? "sentence" : "edits", error };
+      this.refused.value = isStopped(error) ? undefined : { what, error };
       throw error;
     }
   }
@@ -207,7 +232,7 @@ export class PageState {
 
   /** Nothing that was chosen of another run stays. */
   #lookAnew(): void {
-    this.refused.value = undefined;
+    this.continuations.value = undefined;
     this.start.value = -1;
     this.selection.value = undefined;
     this.pins.value = [];
@@ -219,23 +244,10 @@ export class PageState {
     this.#share("push");
   }
 
-  /** The address bar has the recipe of what is shown; what was pushed is left by the browser's own way back. */
   #share(how: "push" | "replace"): void {
     const [run, other, source] = [this.run.value, this.other.value, this.source.value];
     if (run !== undefined) {
-      const isNeeded = source !== undefined && [...run.edits, ...(other?.edits ?? [])].some(isPatch);
-      const recipe: Recipe = {
-        model: this.model.value,
-        run: run.recipe,
-        ...(other && { other: other.recipe }),
-        ...(isNeeded && { source: source.recipe }),
-      };
-      const fragment = fragmentOf(recipe);
-      if (how === "replace" || location.hash === "") {
-        history.replaceState(null, "", fragment);
-      } else if (fragment !== location.hash) {
-        history.pushState(null, "", fragment);
-      }
+      share(this.model.value, { run, other, source }, how);
     }
   }
 
@@ -255,6 +267,7 @@ export class PageState {
     const stop = new AbortController();
     this.#stop = stop;
     this.#unanswered = undefined;
+    this.refused.value = undefined;
     this.status.value = { kind: "busy", words: "Asking the server …" };
     const began = performance.now();
     try {

@@ -13,6 +13,7 @@ import {
 import { ContributionGraph, type LayerEdges, type RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
 import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { addEdit } from "../support/edit_form.js";
 import { cellWords, clickCell } from "../support/heatmap_cell.js";
 
 const OTHER = "My lord, the queen of France is dead; my lord, the queen of";
@@ -35,18 +36,6 @@ beforeEach(async () => {
     await remove.first().click();
   }
 });
-
-/** Put an edit into the list as a user does: fields in the order in which they appear. */
-async function addEdit(fields: Readonly<Record<string, string>>): Promise<void> {
-  const form = looking.page.locator(".edit-form");
-  const before = await looking.page.locator(".edit-list li").count();
-  for (const [name, value] of Object.entries(fields)) {
-    const field = form.locator(`[name="${name}"]`);
-    await (["op", "site", "where"].includes(name) ? field.selectOption(value) : field.fill(value));
-  }
-  await form.locator('button[type="submit"]').click();
-  await looking.page.locator(".edit-list li").nth(before).waitFor();
-}
 
 async function runEdits(): Promise<void> {
   await looking.page.click(".run-edits");
@@ -98,7 +87,7 @@ async function texts(selector: string): Promise<string[]> {
 }
 
 test("an ablated head: its report, what both runs say next, and the divergence", async () => {
-  await addEdit({ op: "ablate", site: "head", layer: "1", head: "2", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "1", head: "2", where: "all" });
   expect(await texts(".edit-list li")).toEqual([expect.stringContaining("Ablate head 2 of layer 1 at all tokens")]);
   await runEdits();
   const llm = await edited([zero(head(1, 2), EVERYWHERE)]);
@@ -130,7 +119,7 @@ test("an ablated head: its report, what both runs say next, and the divergence",
 });
 
 test("a cell of the lens says both probabilities, and the largest difference of the graphs comes first", async () => {
-  await addEdit({ op: "ablate", site: "head", layer: "0", head: "1", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "0", head: "1", where: "all" });
   await runEdits();
   const llm = await edited([zero(head(0, 1), EVERYWHERE)]);
   const nTokens = llm.tokens().shape[1] as number;
@@ -185,7 +174,7 @@ test("another sentence stands beside it, a patch comes from there, and the link 
   expect(await texts(".divergence output")).toEqual([row?.kl.toFixed(6)]);
   expect(await texts(".token-rows tr:nth-child(2) td")).toContainEqual(expect.stringMatching(/queen.*≠/));
 
-  await addEdit({ op: "patch", site: "residual_out", layer: "0", where: "chosen", positions: "5" });
+  await addEdit(looking.page, { op: "patch", site: "residual_out", layer: "0", where: "chosen", positions: "5" });
   await runEdits();
   const llm = await edited([patch(residualOut(0), source, { positions: [5], rows: "all" })]);
   const kl = (await llm.compare(looking.llm))[0]?.kl.toFixed(6);
@@ -204,7 +193,14 @@ test("another sentence stands beside it, a patch comes from there, and the link 
 });
 
 test("a stream is steered toward a token", async () => {
-  await addEdit({ op: "steer", site: "residual_out", layer: "1", where: "last", token: " king", factor: "0.5" });
+  await addEdit(looking.page, {
+    op: "steer",
+    site: "residual_out",
+    layer: "1",
+    where: "last",
+    token: " king",
+    factor: "0.5",
+  });
   await runEdits();
   const token = await looking.llm.toSingleToken(" king");
   const where = { factor: 0.5, relative: true, positions: "last", rows: "all" } as const;
@@ -215,7 +211,7 @@ test("a stream is steered toward a token", async () => {
 });
 
 test("an edit that cannot be made is told beside the list, in the server's words", async () => {
-  await addEdit({ op: "ablate", site: "neurons", layer: "0", neurons: "999999", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "neurons", layer: "0", neurons: "999999", where: "all" });
   await runEdits();
   const refused = looking.llm.copy().run([SENTENCE], { edits: [zero(neurons(0, [999999]), EVERYWHERE)] });
   const words = await refused.then(
@@ -251,7 +247,7 @@ test("what is stopped leaves what was compared, and no problem", async () => {
     arrived = resolve;
   });
   await looking.page.route(RUN, () => arrived()); // it gets no answer
-  await addEdit({ op: "ablate", site: "attn_out", layer: "0", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "attn_out", layer: "0", where: "all" });
   await runEdits();
   await asked;
   await looking.page.click('button:text-is("Stop")');
@@ -262,7 +258,7 @@ test("what is stopped leaves what was compared, and no problem", async () => {
 });
 
 test("an edit without an effect is said to have none", async () => {
-  await addEdit({ op: "scale", site: "ffn_out", layer: "0", where: "last", factor: "1" });
+  await addEdit(looking.page, { op: "scale", site: "ffn_out", layer: "0", where: "last", factor: "1" });
   await runEdits();
   expect(await texts(".effects strong")).toEqual(["no effect"]);
 });
@@ -283,7 +279,7 @@ test("rows of different lengths: what has a partner is compared", async () => {
 });
 
 test("the edited run is looked into: a head of it scores as the client says, and the link shows it too", async () => {
-  await addEdit({ op: "ablate", site: "head", layer: "0", head: "0", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "0", head: "0", where: "all" });
   await runEdits();
   const llm = await edited([zero(head(0, 0), EVERYWHERE)]);
   await looking.page.click("button[name=swap]");
