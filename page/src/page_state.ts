@@ -3,25 +3,28 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { AuthError, type ContributionGraph, type GenerationStep, UnavailableError } from "transparent-llm/web";
+import {
+  AuthError,
+  type ContributionGraph,
+  type GenerationStep,
+  type GraphParameters,
+  UnavailableError,
+} from "transparent-llm/web";
 import { type ContinuationSettings, Continuations } from "./compare/continuations.js";
 import type { AlignedBy } from "./compare/pair.js";
 import type { Connection } from "./connection/connection.js";
+import { GrowingGraph } from "./graph/growing_graph.js";
 import { isSame, type Selection } from "./graph/selection.js";
 import { share } from "./recipe/address.js";
 import type { EditSpec, Recipe, RunRecipe } from "./recipe/recipe.js";
 import { RunView } from "./run/run_view.js";
 import { EXAMPLES } from "./run/sentences.js";
+import { done, type Status } from "./run/status.js";
 import { isStopped } from "./shown/advice.js";
+import { together } from "./shown/together.js";
 
 export const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
 export type Tab = (typeof TABS)[number];
-
-/** What the page is at. */
-export type Status =
-  | { readonly kind: "idle" | "done"; readonly words: string }
-  | { readonly kind: "busy"; readonly words: string; readonly share?: number }
-  | { readonly kind: "failed"; readonly words: string; readonly error: unknown };
 
 /** What can be compared with what is looked at, or of it. */
 type Comparand = "sentence" | "edits" | "continuations";
@@ -63,6 +66,8 @@ export class PageState {
   readonly tokenText = signal("");
   /** The graph of `run` as the controls want it; of the layers that have arrived. */
   readonly graph: ReadonlySignal<ContributionGraph | undefined>;
+  /** That of a text which is being written. */
+  readonly growing: Signal<GrowingGraph | undefined> = signal(undefined);
   /** The server wants a token, or another one. */
   readonly isTokenWanted = signal(false);
   #stop = new AbortController();
@@ -78,8 +83,7 @@ export class PageState {
     };
     this.graph = computed(() => {
       const run = this.run.value;
-      const how = { threshold: this.threshold.value, renormalize: this.renormalize.value };
-      return run?.graph(how, Math.min(this.start.value, run.nTokens - 1));
+      return run?.graph(this.#how, Math.min(this.start.value, run.nTokens - 1));
     });
   }
 
@@ -112,20 +116,30 @@ export class PageState {
     });
   }
 
-  /** Have the model go on with the sentence, word for word as it comes, and show what was read for it. */
-  async goOn(count: number): Promise<void> {
+  /**
+   * Have the model go on with the sentence, word for word as it comes, and show what was read for it.
+   *
+   * @param isDrawn whether the graph of the text so far is drawn beside it.
+   */
+  async goOn(count: number, isDrawn: boolean): Promise<void> {
     const sentence = this.sentence.value;
     await this.#work(async (stop) => {
       const client = this.connection.client(this.model.value);
-      let [written, done] = ["", 0];
+      const growing = new GrowingGraph(client.copy(), sentence, () => this.#how);
+      this.growing.value = isDrawn ? growing : undefined;
+      this.start.value = -1;
       const onStep = ([token]: GenerationStep): void => {
-        written += token?.text ?? "";
-        done++;
-        this.status.value = { kind: "busy", words: `Token ${done} of ${count}: …${written}`, share: done / count };
+        growing.add(token);
+        const nth = growing.written.value.length;
+        this.status.value = { kind: "busy", words: `Token ${nth} of ${count}: …${growing.text}`, share: nth / count };
       };
-      await client.generate([sentence], { maxNewTokens: count, signal: stop, onStep });
+      await together(
+        stop,
+        (signal) => client.generate([sentence], { maxNewTokens: count, signal, onStep }).finally(() => growing.end()),
+        async (signal) => isDrawn && growing.grow(signal),
+      );
       const run = await RunView.of(client, stop);
-      this.sentence.value = sentence + written;
+      this.sentence.value = sentence + growing.text;
       this.#show(run);
       this.#share("push");
       await this.#paint([run], stop);
@@ -173,9 +187,7 @@ export class PageState {
       const both = new Continuations(prompt, edits, settings);
       this.continuations.value = both;
       const onStep = (): void => {
-        const [plain, edited] = [both.plain, both.edited].map(({ tokens }) => tokens.value.length) as [number, number];
-        const words = `Tokens ${plain} and ${edited} of ${settings.maxNewTokens}`;
-        this.status.value = { kind: "busy", words, share: (plain + edited) / (2 * settings.maxNewTokens) };
+        this.status.value = { kind: "busy", ...both.progress };
       };
       await this.#refusable("continuations", () => both.write(this.source.value?.llm, stop, onStep));
     });
@@ -188,7 +200,7 @@ export class PageState {
       batch(() => {
         this.run.value = other;
         this.other.value = run;
-        this.source.value = isEdited(run) || isEdited(other) ? this.source.value : run;
+        this.source.value = run.isEdited || other.isEdited ? this.source.value : run;
         this.#lookAnew();
       });
       this.#share("push");
@@ -221,11 +233,15 @@ export class PageState {
     }
   }
 
+  get #how(): GraphParameters {
+    return { threshold: this.threshold.value, renormalize: this.renormalize.value };
+  }
+
   #show(run: RunView, other?: RunView, source?: RunView): void {
     this.run.peek()?.llm.close();
     this.run.value = run;
     this.other.value = other;
-    this.source.value = source ?? (isEdited(other) ? undefined : other);
+    this.source.value = source ?? (other?.isEdited ? undefined : other);
     this.draft.value = other?.edits ?? [];
     this.#lookAnew();
   }
@@ -240,7 +256,7 @@ export class PageState {
 
   #showOther(other: RunView): void {
     this.other.value = other;
-    this.source.value = isEdited(other) ? this.source.value : other;
+    this.source.value = other.isEdited ? this.source.value : other;
     this.#share("push");
   }
 
@@ -268,12 +284,13 @@ export class PageState {
     this.#stop = stop;
     this.#unanswered = undefined;
     this.refused.value = undefined;
+    this.growing.value = undefined;
     this.status.value = { kind: "busy", words: "Asking the server …" };
     const began = performance.now();
     try {
       await this.connection.watched(work(stop.signal));
       if (this.#stop === stop) {
-        this.status.value = { kind: "done", words: this.#done(performance.now() - began) };
+        this.status.value = done(this.run.value as RunView, performance.now() - began);
       }
     } catch (error) {
       if (this.#stop !== stop) {
@@ -283,6 +300,8 @@ export class PageState {
       } else {
         this.#failed(error, () => this.#work(work));
       }
+    } finally {
+      this.growing.value = this.#stop === stop ? undefined : this.growing.value;
     }
   }
 
@@ -291,15 +310,6 @@ export class PageState {
     this.#unanswered = error instanceof UnavailableError ? again : undefined;
     this.connection.failed(error);
   }
-
-  #done(ms: number): string {
-    const { model, nTokens } = this.run.value as RunView;
-    return `${model.name}: ${nTokens} ${nTokens === 1 ? "token" : "tokens"}, ${model.nLayers} layers of ${model.nHeads} heads, in ${(ms / 1000).toFixed(1)} s.`;
-  }
-}
-
-function isEdited(run: RunView | undefined): boolean {
-  return run !== undefined && run.edits.length > 0;
 }
 
 export const PageContext = createContext<PageState | undefined>(undefined);

@@ -5,6 +5,7 @@ import type { Edit } from "transparent-llm/interventions";
 import type { NextToken, RemoteTransparentLlm } from "transparent-llm/web";
 import type { EditSpec, RunRecipe } from "../recipe/recipe.js";
 import type { RunView } from "../run/run_view.js";
+import { together } from "../shown/together.js";
 import { editsOf } from "./edits.js";
 
 /** How tokens are chosen, in both texts. */
@@ -51,14 +52,26 @@ export class Continuations {
    */
   async write(source: RemoteTransparentLlm | undefined, signal: AbortSignal, onStep: () => void): Promise<void> {
     const edits = editsOf(this.edits, source);
-    const [plain, edited] = await together(signal, [
+    const [plain, edited] = await together(
+      signal,
       (stop) => this.#goOn(this.#plain, [], stop, onStep),
       (stop) => this.#goOn(this.#edited, edits, stop, onStep),
-    ]);
-    await together(signal, [
+    );
+    await together(
+      signal,
       async (stop) => this.#plain.compared(await readBy(edits, plain, stop), plain, stop),
       async (stop) => this.#edited.compared(edited, await readBy([], edited, stop), stop),
-    ]);
+    );
+  }
+
+  /** How far both have come, in words and as a share. */
+  get progress(): { readonly words: string; readonly share: number } {
+    const [plain, edited, most] = [
+      this.plain.tokens.value.length,
+      this.edited.tokens.value.length,
+      this.settings.maxNewTokens,
+    ];
+    return { words: `Tokens ${plain} and ${edited} of ${most}`, share: (plain + edited) / (2 * most) };
   }
 
   /** What a link says of the run of one of the two texts: all of its tokens but the last, which no model has read. */
@@ -122,23 +135,4 @@ async function readBy(
   const own = llm.copy();
   await own.runTokens([Array.from(llm.tokens().data, Number)], { edits, signal });
   return own;
-}
-
-/** Both, or neither: where one fails, or it is stopped, the other is stopped too. */
-async function together<T>(
-  signal: AbortSignal,
-  both: readonly [(stop: AbortSignal) => Promise<T>, (stop: AbortSignal) => Promise<T>],
-): Promise<[T, T]> {
-  const stop = new AbortController();
-  const end = (): void => stop.abort();
-  signal.addEventListener("abort", end);
-  if (signal.aborted) {
-    end();
-  }
-  try {
-    return await Promise.all([both[0](stop.signal), both[1](stop.signal)]);
-  } finally {
-    end();
-    signal.removeEventListener("abort", end);
-  }
 }

@@ -10,9 +10,10 @@ import {
   unembedding,
   zero,
 } from "../../../clients/typescript/src/interventions.js";
-import { ContributionGraph, type LayerEdges, type RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
+import type { RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
 import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { clientGraph } from "../support/client_graph.js";
 import { addEdit } from "../support/edit_form.js";
 import { cellWords, clickCell } from "../support/heatmap_cell.js";
 
@@ -133,7 +134,7 @@ test("a cell of the lens says both probabilities, and the largest difference of 
   expect(said).toContain(`(${pos}): `);
   expect(said).toContain(`${p?.toFixed(4)} → ${q?.toFixed(4)}`);
 
-  const [before, after] = [await weights(looking.llm, nTokens), await weights(llm, nTokens)];
+  const [before, after] = [await weights(looking.llm), await weights(llm)];
   const change = (name: string): number => (after.get(name) ?? 0) - (before.get(name) ?? 0);
   const most = Math.max(...[...before.keys(), ...after.keys()].map((name) => Math.abs(change(name))));
   const first = looking.page.locator(".difference-table tbody tr").first();
@@ -150,20 +151,8 @@ async function lensProbability(llm: RemoteTransparentLlm, layer: number, pos: nu
 }
 
 /** Of the paths to the last token, by the server's own edges. */
-async function weights(llm: RemoteTransparentLlm, nTokens: number): Promise<Map<string, number>> {
-  const { nLayers } = await llm.modelInfo();
-  const how = { threshold: 0.04, renormalize: true };
-  const layers: LayerEdges[] = [];
-  for (let layer = 0; layer < nLayers; layer++) {
-    const edges = await llm.contributionEdges(0, layer, { ...how, dtype: "F32" });
-    layers.push({
-      attention: edges.attention.toFloat32(),
-      attentionResidual: edges.attentionResidual.toFloat32(),
-      ffn: edges.ffn.toFloat32(),
-      ffnResidual: edges.ffnResidual.toFloat32(),
-    });
-  }
-  const graph = new ContributionGraph(layers, nTokens, how).paths([-1]);
+async function weights(llm: RemoteTransparentLlm): Promise<Map<string, number>> {
+  const graph = (await clientGraph(llm)).paths([-1]);
   return new Map(graph.edges().map(({ source, target, weight }) => [`${source}-${target}`, weight]));
 }
 
