@@ -5,6 +5,7 @@ import { AttributionTab } from "./attribution/attribution_tab.js";
 import { CompareTab } from "./compare/compare_tab.js";
 import { AccessForm } from "./connection/access_form.js";
 import { GraphTab } from "./graph/graph_tab.js";
+import { GrowingGraphView } from "./graph/growing_graph_view.js";
 import { HeadsTab } from "./heads/heads_tab.js";
 import { LensTab } from "./lens/lens_tab.js";
 import { TABS, type Tab, usePage } from "./page_state.js";
@@ -35,13 +36,19 @@ export function Page(): JSX.Element {
         <RunForm />
         <StatusLine />
         <ModelCard />
-        {run === undefined ? (
-          <p class="placeholder">What goes on inside the model is shown here.</p>
-        ) : (
-          <Views run={run} />
-        )}
+        {run === undefined ? <Beginning /> : <Views run={run} />}
       </main>
     </>
+  );
+}
+
+/** Before the first run. */
+function Beginning(): JSX.Element {
+  const growing = usePage().growing.value;
+  return growing === undefined ? (
+    <p class="placeholder">What goes on inside the model is shown here.</p>
+  ) : (
+    <GrowingGraphView growing={growing} />
   );
 }
 

@@ -3,23 +3,31 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { AuthError, type ContributionGraph, type GenerationStep, UnavailableError } from "transparent-llm/web";
+import {
+  AuthError,
+  type ContributionGraph,
+  type GenerationStep,
+  type GraphParameters,
+  UnavailableError,
+} from "transparent-llm/web";
+import { type ContinuationSettings, Continuations } from "./compare/continuations.js";
 import type { AlignedBy } from "./compare/pair.js";
 import type { Connection } from "./connection/connection.js";
+import { GrowingGraph } from "./graph/growing_graph.js";
 import { isSame, type Selection } from "./graph/selection.js";
-import { type EditSpec, fragmentOf, isPatch, type Recipe, type RunRecipe } from "./recipe/recipe.js";
-import { type RunInput, RunView } from "./run/run_view.js";
+import { share } from "./recipe/address.js";
+import type { EditSpec, Recipe, RunRecipe } from "./recipe/recipe.js";
+import { RunView } from "./run/run_view.js";
 import { EXAMPLES } from "./run/sentences.js";
+import { done, type Status } from "./run/status.js";
 import { isStopped } from "./shown/advice.js";
+import { together } from "./shown/together.js";
 
 export const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
 export type Tab = (typeof TABS)[number];
 
-/** What the page is at. */
-export type Status =
-  | { readonly kind: "idle" | "done"; readonly words: string }
-  | { readonly kind: "busy"; readonly words: string; readonly share?: number }
-  | { readonly kind: "failed"; readonly words: string; readonly error: unknown };
+/** What can be compared with what is looked at, or of it. */
+type Comparand = "sentence" | "edits" | "continuations";
 
 const DEFAULT_THRESHOLD = 0.04;
 
@@ -41,9 +49,10 @@ export class PageState {
   readonly draft: Signal<readonly EditSpec[]> = signal([]);
   /** Which tokens of rows of different lengths belong together. */
   readonly alignedBy: Signal<AlignedBy> = signal("last");
+  /** How `run` goes on without edits and with some. */
+  readonly continuations: Signal<Continuations | undefined> = signal(undefined);
   /** What of the last comparison could not be run, and why. */
-  readonly refused: Signal<{ readonly what: "sentence" | "edits"; readonly error: unknown } | undefined> =
-    signal(undefined);
+  readonly refused: Signal<{ readonly what: Comparand; readonly error: unknown } | undefined> = signal(undefined);
   readonly threshold = signal(DEFAULT_THRESHOLD);
   readonly renormalize = signal(true);
   /** Whether the final norm is applied before vectors are unembedded. */
@@ -57,6 +66,8 @@ export class PageState {
   readonly tokenText = signal("");
   /** The graph of `run` as the controls want it; of the layers that have arrived. */
   readonly graph: ReadonlySignal<ContributionGraph | undefined>;
+  /** That of a text which is being written. */
+  readonly growing: Signal<GrowingGraph | undefined> = signal(undefined);
   /** The server wants a token, or another one. */
   readonly isTokenWanted = signal(false);
   #stop = new AbortController();
@@ -72,8 +83,7 @@ export class PageState {
     };
     this.graph = computed(() => {
       const run = this.run.value;
-      const how = { threshold: this.threshold.value, renormalize: this.renormalize.value };
-      return run?.graph(how, Math.min(this.start.value, run.nTokens - 1));
+      return run?.graph(this.#how, Math.min(this.start.value, run.nTokens - 1));
     });
   }
 
@@ -106,20 +116,30 @@ export class PageState {
     });
   }
 
-  /** Have the model go on with the sentence, word for word as it comes, and show what was read for it. */
-  async goOn(count: number): Promise<void> {
+  /**
+   * Have the model go on with the sentence, word for word as it comes, and show what was read for it.
+   *
+   * @param isDrawn whether the graph of the text so far is drawn beside it.
+   */
+  async goOn(count: number, isDrawn: boolean): Promise<void> {
     const sentence = this.sentence.value;
     await this.#work(async (stop) => {
       const client = this.connection.client(this.model.value);
-      let [written, done] = ["", 0];
+      const growing = new GrowingGraph(client.copy(), sentence, () => this.#how);
+      this.growing.value = isDrawn ? growing : undefined;
+      this.start.value = -1;
       const onStep = ([token]: GenerationStep): void => {
-        written += token?.text ?? "";
-        done++;
-        this.status.value = { kind: "busy", words: `Token ${done} of ${count}: …${written}`, share: done / count };
+        growing.add(token);
+        const nth = growing.written.value.length;
+        this.status.value = { kind: "busy", words: `Token ${nth} of ${count}: …${growing.text}`, share: nth / count };
       };
-      await client.generate([sentence], { maxNewTokens: count, signal: stop, onStep });
+      await together(
+        stop,
+        (signal) => client.generate([sentence], { maxNewTokens: count, signal, onStep }).finally(() => growing.end()),
+        async (signal) => isDrawn && growing.grow(signal),
+      );
       const run = await RunView.of(client, stop);
-      this.sentence.value = sentence + written;
+      this.sentence.value = sentence + growing.text;
       this.#show(run);
       this.#share("push");
       await this.#paint([run], stop);
@@ -148,12 +168,28 @@ export class PageState {
     if (main === undefined) {
       return;
     }
-    this.refused.value = undefined;
     await this.#work(async (stop) => {
-      const edits: readonly EditSpec[] = "edits" in input ? input.edits : [];
-      const second = await this.#second(main, { ...input, edits }, stop);
+      const [what, edits] = "edits" in input ? (["edits", input.edits] as const) : (["sentence", []] as const);
+      const begin = () => RunView.begin(main.llm.copy(), { ...input, edits }, stop, this.source.value);
+      const second = await this.#refusable(what, begin);
       this.#showOther(second);
       await this.#paint([main, second], stop);
+    });
+  }
+
+  /** Have the model go on with what is shown without edits and with those of the draft, and compare the two texts. */
+  async goOnBoth(settings: ContinuationSettings): Promise<void> {
+    const [prompt, edits] = [this.run.value, this.draft.value];
+    if (prompt === undefined) {
+      return;
+    }
+    await this.#work(async (stop) => {
+      const both = new Continuations(prompt, edits, settings);
+      this.continuations.value = both;
+      const onStep = (): void => {
+        this.status.value = { kind: "busy", ...both.progress };
+      };
+      await this.#refusable("continuations", () => both.write(this.source.value?.llm, stop, onStep));
     });
   }
 
@@ -164,7 +200,7 @@ export class PageState {
       batch(() => {
         this.run.value = other;
         this.other.value = run;
-        this.source.value = isEdited(run) || isEdited(other) ? this.source.value : run;
+        this.source.value = run.isEdited || other.isEdited ? this.source.value : run;
         this.#lookAnew();
       });
       this.#share("push");
@@ -187,27 +223,32 @@ export class PageState {
     this.pins.value = others.length < this.pins.value.length ? others : [...others, selection];
   }
 
-  async #second(main: RunView, input: RunInput, stop: AbortSignal): Promise<RunView> {
+  /** What is refused is told where it was asked for. */
+  async #refusable<T>(what: Comparand, work: () => Promise<T>): Promise<T> {
     try {
-      return await RunView.begin(main.llm.copy(), input, stop, this.source.value);
+      return await work();
     } catch (error) {
-      this.refused.value = isStopped(error) ? undefined : { what: "sentence" in input ? "sentence" : "edits", error };
+      this.refused.value = isStopped(error) ? undefined : { what, error };
       throw error;
     }
+  }
+
+  get #how(): GraphParameters {
+    return { threshold: this.threshold.value, renormalize: this.renormalize.value };
   }
 
   #show(run: RunView, other?: RunView, source?: RunView): void {
     this.run.peek()?.llm.close();
     this.run.value = run;
     this.other.value = other;
-    this.source.value = source ?? (isEdited(other) ? undefined : other);
+    this.source.value = source ?? (other?.isEdited ? undefined : other);
     this.draft.value = other?.edits ?? [];
     this.#lookAnew();
   }
 
   /** Nothing that was chosen of another run stays. */
   #lookAnew(): void {
-    this.refused.value = undefined;
+    this.continuations.value = undefined;
     this.start.value = -1;
     this.selection.value = undefined;
     this.pins.value = [];
@@ -215,27 +256,14 @@ export class PageState {
 
   #showOther(other: RunView): void {
     this.other.value = other;
-    this.source.value = isEdited(other) ? this.source.value : other;
+    this.source.value = other.isEdited ? this.source.value : other;
     this.#share("push");
   }
 
-  /** The address bar has the recipe of what is shown; what was pushed is left by the browser's own way back. */
   #share(how: "push" | "replace"): void {
     const [run, other, source] = [this.run.value, this.other.value, this.source.value];
     if (run !== undefined) {
-      const isNeeded = source !== undefined && [...run.edits, ...(other?.edits ?? [])].some(isPatch);
-      const recipe: Recipe = {
-        model: this.model.value,
-        run: run.recipe,
-        ...(other && { other: other.recipe }),
-        ...(isNeeded && { source: source.recipe }),
-      };
-      const fragment = fragmentOf(recipe);
-      if (how === "replace" || location.hash === "") {
-        history.replaceState(null, "", fragment);
-      } else if (fragment !== location.hash) {
-        history.pushState(null, "", fragment);
-      }
+      share(this.model.value, { run, other, source }, how);
     }
   }
 
@@ -255,12 +283,14 @@ export class PageState {
     const stop = new AbortController();
     this.#stop = stop;
     this.#unanswered = undefined;
+    this.refused.value = undefined;
+    this.growing.value = undefined;
     this.status.value = { kind: "busy", words: "Asking the server …" };
     const began = performance.now();
     try {
       await this.connection.watched(work(stop.signal));
       if (this.#stop === stop) {
-        this.status.value = { kind: "done", words: this.#done(performance.now() - began) };
+        this.status.value = done(this.run.value as RunView, performance.now() - began);
       }
     } catch (error) {
       if (this.#stop !== stop) {
@@ -270,6 +300,8 @@ export class PageState {
       } else {
         this.#failed(error, () => this.#work(work));
       }
+    } finally {
+      this.growing.value = this.#stop === stop ? undefined : this.growing.value;
     }
   }
 
@@ -278,15 +310,6 @@ export class PageState {
     this.#unanswered = error instanceof UnavailableError ? again : undefined;
     this.connection.failed(error);
   }
-
-  #done(ms: number): string {
-    const { model, nTokens } = this.run.value as RunView;
-    return `${model.name}: ${nTokens} ${nTokens === 1 ? "token" : "tokens"}, ${model.nLayers} layers of ${model.nHeads} heads, in ${(ms / 1000).toFixed(1)} s.`;
-  }
-}
-
-function isEdited(run: RunView | undefined): boolean {
-  return run !== undefined && run.edits.length > 0;
 }
 
 export const PageContext = createContext<PageState | undefined>(undefined);

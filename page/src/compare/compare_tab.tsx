@@ -3,6 +3,7 @@
 import type { JSX } from "preact";
 import { usePage } from "../page_state.js";
 import type { RunView } from "../run/run_view.js";
+import { ContinuationsCard } from "./continuations_card.js";
 import { EditForm } from "./edit_form.js";
 import { EditList } from "./edit_list.js";
 import { Divergence, Effects } from "./effects.js";
@@ -30,6 +31,7 @@ export function CompareTab({ run }: { readonly run: RunView }): JSX.Element {
           <EditList run={run} />
         </section>
       </div>
+      <ContinuationsCard run={run} />
       {second === undefined ? (
         <p class="placeholder">Nothing to compare with yet: run another sentence, or add edits and run them.</p>
       ) : (

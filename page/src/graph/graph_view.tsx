@@ -3,8 +3,8 @@
 import { type ZoomTransform, zoomIdentity } from "d3-zoom";
 import type { JSX } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
+import type { ContributionGraph } from "transparent-llm/web";
 import { usePage } from "../page_state.js";
-import type { RunView } from "../run/run_view.js";
 import { visible } from "../shown/token_text.js";
 import { type Size, usePainting, useSize } from "./canvas.js";
 import { DrawnGraph, type Hit } from "./drawn_graph.js";
@@ -17,17 +17,26 @@ import { heightFor, LEAST_HEIGHT, useZoom } from "./zooming.js";
 
 const ZOOM_STEP = 1.3;
 
-/** Of a run that is shown. */
-export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
+/** What is drawn. */
+interface Drawing {
+  /** One for each column. */
+  readonly tokens: readonly string[];
+  readonly nLayers: number;
+  /** Of the layers that have arrived; undefined before the first. */
+  readonly graph: ContributionGraph | undefined;
+  /** Whether there are details of nodes and edges. */
+  readonly isOpenable: boolean;
+}
+
+export function GraphView({ tokens, nLayers, graph, isOpenable }: Drawing): JSX.Element {
   const page = usePage();
   const canvas = useRef<HTMLCanvasElement>(null);
   const [view, setView] = useState<ZoomTransform>(zoomIdentity);
   const [hovered, setHovered] = useState<{ readonly hit: Hit; readonly x: number; readonly y: number }>();
   const [focus, setFocus] = useState<GraphNode>();
   const [size, setSize] = useState({ width: 0, height: LEAST_HEIGHT });
-  const graph = page.graph.value;
-  const { nTokens, model } = run;
-  const drawn = useMemo(() => new DrawnGraph(graph, nTokens, model.nLayers), [graph, nTokens, model.nLayers]);
+  const nTokens = tokens.length;
+  const drawn = useMemo(() => new DrawnGraph(graph, nTokens, nLayers), [graph, nTokens, nLayers]);
   const zoomer = useZoom(
     canvas,
     drawn,
@@ -38,11 +47,11 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
   useSize(canvas, setSize);
   const marks: Marks = {
     start: page.start.value,
-    chosen: [...page.pins.value, ...(page.selection.value ? [page.selection.value] : [])],
+    chosen: isOpenable ? [...page.pins.value, ...(page.selection.value ? [page.selection.value] : [])] : [],
     hovered: hovered?.hit.what === "start" ? undefined : hovered?.hit,
     focus,
   };
-  usePainting(canvas, drawn, run.tokens, view, marks, size);
+  usePainting(canvas, drawn, tokens, view, marks, size);
 
   const hitAt = (event: MouseEvent): Hit | undefined => {
     if (event.offsetX < LEFT || event.offsetY > size.height - BOTTOM) {
@@ -54,7 +63,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
   const open = (hit: Hit | undefined): void => {
     if (hit?.what === "start") {
       page.start.value = hit.pos;
-    } else if (hit !== undefined) {
+    } else if (hit !== undefined && isOpenable) {
       page.select(hit);
     }
   };
@@ -62,7 +71,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
     if (event.altKey || event.ctrlKey || event.metaKey) {
       return;
     }
-    const at = focus ?? { kind: "I", layer: model.nLayers - 1, pos: nTokens - 1 };
+    const at = focus ?? { kind: "I", layer: nLayers - 1, pos: nTokens - 1 };
     const next = moved(event.key, at, drawn);
     if (next !== undefined) {
       setFocus(next);
@@ -71,7 +80,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
       open({ what: "node", node: at });
     } else if (event.key === "s") {
       page.start.value = at.pos;
-    } else if (event.key === "p") {
+    } else if (event.key === "p" && isOpenable) {
       page.togglePin({ what: "node", node: at });
     } else if (event.key === "+" || event.key === "=") {
       zoomer.by(ZOOM_STEP);
@@ -84,7 +93,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
     }
     event.preventDefault();
   };
-  const said = focus === undefined ? "" : describe({ what: "node", node: focus }, run.tokens, drawn);
+  const said = focus === undefined ? "" : describe({ what: "node", node: focus }, tokens, drawn);
   return (
     <section class="graph" aria-label="Contribution graph">
       <div class="toolbar">
@@ -98,7 +107,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
           Fit
         </button>
         <span class="quiet" data-edges={drawn.edges.length}>
-          {drawn.edges.length} edges to “{visible(run.tokens.at(page.start.value) ?? "")}”
+          {drawn.edges.length} edges to “{visible(tokens.at(page.start.value) ?? "")}”
         </span>
       </div>
       <div class="canvas-frame">
@@ -106,7 +115,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
           class="canvas-keys"
           role="application"
           tabIndex={0}
-          aria-label="Contribution graph. Arrow keys move between nodes, Enter opens one, s shows the paths to its token, p pins it, plus and minus zoom."
+          aria-label={`Contribution graph. Arrow keys move between nodes, ${isOpenable ? "Enter opens one, p pins it, " : ""}s shows the paths to its token, plus and minus zoom.`}
           aria-describedby="graph-said"
           onKeyDown={onKeyDown}
           onBlur={() => setFocus(undefined)}
@@ -114,7 +123,7 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
           <canvas
             ref={canvas}
             data-view={`${view.x},${view.y},${view.k}`}
-            data-layers={graph === undefined ? 0 : run.layers.value.length}
+            data-layers={graph?.nLayers ?? 0}
             style={{ height: `${heightFor(drawn.layout, size.width)}px` }}
             onPointerMove={(event) => {
               const hit = hitAt(event);
@@ -126,19 +135,17 @@ export function GraphView({ run }: { readonly run: RunView }): JSX.Element {
         </div>
         {hovered !== undefined && (
           <div class="tip" style={tipPlace(hovered, size)}>
-            {describe(hovered.hit, run.tokens, drawn)}
+            {describe(hovered.hit, tokens, drawn)}
           </div>
         )}
       </div>
       <p id="graph-said" class="quiet" aria-live="polite">
-        {said || "Click a node, an edge or a triangle; drag to move, Ctrl and the wheel (or two fingers) to zoom."}
+        {said ||
+          `Click ${isOpenable ? "a node, an edge or " : ""}a triangle; drag to move, Ctrl and the wheel (or two fingers) to zoom.`}
       </p>
-      <EdgeTable
-        drawn={drawn}
-        tokens={run.tokens}
-        onOpen={open}
-        isChosen={(it) => isChosen(it, page.selection.value)}
-      />
+      {isOpenable && (
+        <EdgeTable drawn={drawn} tokens={tokens} onOpen={open} isChosen={(it) => isChosen(it, page.selection.value)} />
+      )}
     </section>
   );
 }

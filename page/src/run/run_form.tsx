@@ -13,9 +13,10 @@ const MOST_NEW_TOKENS = 1000;
 function GoOn(): JSX.Element {
   const page = usePage();
   const [count, setCount] = useState(10);
+  const [isDrawn, setIsDrawn] = useState(true);
   return (
     <span class="toolbar">
-      <button type="button" name="go-on" onClick={() => void page.goOn(count)}>
+      <button type="button" name="go-on" onClick={() => void page.goOn(count, isDrawn)}>
         Let it go on
       </button>
       <label>
@@ -30,6 +31,15 @@ function GoOn(): JSX.Element {
         />
       </label>{" "}
       tokens
+      <label title="For each column the model reads the text so far once more.">
+        <input
+          type="checkbox"
+          name="draw-growing"
+          checked={isDrawn}
+          onChange={(event) => setIsDrawn(event.currentTarget.checked)}
+        />{" "}
+        draw its graph meanwhile
+      </label>
     </span>
   );
 }

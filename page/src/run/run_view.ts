@@ -82,6 +82,10 @@ export class RunView {
     return this.tokens.length;
   }
 
+  get isEdited(): boolean {
+    return this.edits.length > 0;
+  }
+
   /** The sentence, as far as the texts of single tokens say it. */
   sentence({ prependsBos }: { readonly prependsBos: boolean }): string {
     return this.tokens.slice(prependsBos ? 1 : 0).join("");

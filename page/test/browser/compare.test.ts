@@ -10,9 +10,11 @@ import {
   unembedding,
   zero,
 } from "../../../clients/typescript/src/interventions.js";
-import { ContributionGraph, type LayerEdges, type RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
+import type { RemoteTransparentLlm } from "../../../clients/typescript/src/node.js";
 import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { clientGraph } from "../support/client_graph.js";
+import { addEdit } from "../support/edit_form.js";
 import { cellWords, clickCell } from "../support/heatmap_cell.js";
 
 const OTHER = "My lord, the queen of France is dead; my lord, the queen of";
@@ -35,18 +37,6 @@ beforeEach(async () => {
     await remove.first().click();
   }
 });
-
-/** Put an edit into the list as a user does: fields in the order in which they appear. */
-async function addEdit(fields: Readonly<Record<string, string>>): Promise<void> {
-  const form = looking.page.locator(".edit-form");
-  const before = await looking.page.locator(".edit-list li").count();
-  for (const [name, value] of Object.entries(fields)) {
-    const field = form.locator(`[name="${name}"]`);
-    await (["op", "site", "where"].includes(name) ? field.selectOption(value) : field.fill(value));
-  }
-  await form.locator('button[type="submit"]').click();
-  await looking.page.locator(".edit-list li").nth(before).waitFor();
-}
 
 async function runEdits(): Promise<void> {
   await looking.page.click(".run-edits");
@@ -98,7 +88,7 @@ async function texts(selector: string): Promise<string[]> {
 }
 
 test("an ablated head: its report, what both runs say next, and the divergence", async () => {
-  await addEdit({ op: "ablate", site: "head", layer: "1", head: "2", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "1", head: "2", where: "all" });
   expect(await texts(".edit-list li")).toEqual([expect.stringContaining("Ablate head 2 of layer 1 at all tokens")]);
   await runEdits();
   const llm = await edited([zero(head(1, 2), EVERYWHERE)]);
@@ -130,7 +120,7 @@ test("an ablated head: its report, what both runs say next, and the divergence",
 });
 
 test("a cell of the lens says both probabilities, and the largest difference of the graphs comes first", async () => {
-  await addEdit({ op: "ablate", site: "head", layer: "0", head: "1", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "0", head: "1", where: "all" });
   await runEdits();
   const llm = await edited([zero(head(0, 1), EVERYWHERE)]);
   const nTokens = llm.tokens().shape[1] as number;
@@ -144,7 +134,7 @@ test("a cell of the lens says both probabilities, and the largest difference of 
   expect(said).toContain(`(${pos}): `);
   expect(said).toContain(`${p?.toFixed(4)} → ${q?.toFixed(4)}`);
 
-  const [before, after] = [await weights(looking.llm, nTokens), await weights(llm, nTokens)];
+  const [before, after] = [await weights(looking.llm), await weights(llm)];
   const change = (name: string): number => (after.get(name) ?? 0) - (before.get(name) ?? 0);
   const most = Math.max(...[...before.keys(), ...after.keys()].map((name) => Math.abs(change(name))));
   const first = looking.page.locator(".difference-table tbody tr").first();
@@ -161,20 +151,8 @@ async function lensProbability(llm: RemoteTransparentLlm, layer: number, pos: nu
 }
 
 /** Of the paths to the last token, by the server's own edges. */
-async function weights(llm: RemoteTransparentLlm, nTokens: number): Promise<Map<string, number>> {
-  const { nLayers } = await llm.modelInfo();
-  const how = { threshold: 0.04, renormalize: true };
-  const layers: LayerEdges[] = [];
-  for (let layer = 0; layer < nLayers; layer++) {
-    const edges = await llm.contributionEdges(0, layer, { ...how, dtype: "F32" });
-    layers.push({
-      attention: edges.attention.toFloat32(),
-      attentionResidual: edges.attentionResidual.toFloat32(),
-      ffn: edges.ffn.toFloat32(),
-      ffnResidual: edges.ffnResidual.toFloat32(),
-    });
-  }
-  const graph = new ContributionGraph(layers, nTokens, how).paths([-1]);
+async function weights(llm: RemoteTransparentLlm): Promise<Map<string, number>> {
+  const graph = (await clientGraph(llm)).paths([-1]);
   return new Map(graph.edges().map(({ source, target, weight }) => [`${source}-${target}`, weight]));
 }
 
@@ -185,7 +163,7 @@ test("another sentence stands beside it, a patch comes from there, and the link 
   expect(await texts(".divergence output")).toEqual([row?.kl.toFixed(6)]);
   expect(await texts(".token-rows tr:nth-child(2) td")).toContainEqual(expect.stringMatching(/queen.*≠/));
 
-  await addEdit({ op: "patch", site: "residual_out", layer: "0", where: "chosen", positions: "5" });
+  await addEdit(looking.page, { op: "patch", site: "residual_out", layer: "0", where: "chosen", positions: "5" });
   await runEdits();
   const llm = await edited([patch(residualOut(0), source, { positions: [5], rows: "all" })]);
   const kl = (await llm.compare(looking.llm))[0]?.kl.toFixed(6);
@@ -204,7 +182,14 @@ test("another sentence stands beside it, a patch comes from there, and the link 
 });
 
 test("a stream is steered toward a token", async () => {
-  await addEdit({ op: "steer", site: "residual_out", layer: "1", where: "last", token: " king", factor: "0.5" });
+  await addEdit(looking.page, {
+    op: "steer",
+    site: "residual_out",
+    layer: "1",
+    where: "last",
+    token: " king",
+    factor: "0.5",
+  });
   await runEdits();
   const token = await looking.llm.toSingleToken(" king");
   const where = { factor: 0.5, relative: true, positions: "last", rows: "all" } as const;
@@ -215,7 +200,7 @@ test("a stream is steered toward a token", async () => {
 });
 
 test("an edit that cannot be made is told beside the list, in the server's words", async () => {
-  await addEdit({ op: "ablate", site: "neurons", layer: "0", neurons: "999999", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "neurons", layer: "0", neurons: "999999", where: "all" });
   await runEdits();
   const refused = looking.llm.copy().run([SENTENCE], { edits: [zero(neurons(0, [999999]), EVERYWHERE)] });
   const words = await refused.then(
@@ -251,7 +236,7 @@ test("what is stopped leaves what was compared, and no problem", async () => {
     arrived = resolve;
   });
   await looking.page.route(RUN, () => arrived()); // it gets no answer
-  await addEdit({ op: "ablate", site: "attn_out", layer: "0", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "attn_out", layer: "0", where: "all" });
   await runEdits();
   await asked;
   await looking.page.click('button:text-is("Stop")');
@@ -262,7 +247,7 @@ test("what is stopped leaves what was compared, and no problem", async () => {
 });
 
 test("an edit without an effect is said to have none", async () => {
-  await addEdit({ op: "scale", site: "ffn_out", layer: "0", where: "last", factor: "1" });
+  await addEdit(looking.page, { op: "scale", site: "ffn_out", layer: "0", where: "last", factor: "1" });
   await runEdits();
   expect(await texts(".effects strong")).toEqual(["no effect"]);
 });
@@ -283,7 +268,7 @@ test("rows of different lengths: what has a partner is compared", async () => {
 });
 
 test("the edited run is looked into: a head of it scores as the client says, and the link shows it too", async () => {
-  await addEdit({ op: "ablate", site: "head", layer: "0", head: "0", where: "all" });
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "0", head: "0", where: "all" });
   await runEdits();
   const llm = await edited([zero(head(0, 0), EVERYWHERE)]);
   await looking.page.click("button[name=swap]");

@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Looking } from "../support/browser.js";
 import { best, rankIn, rowsOf, vectorAt } from "../support/details.js";
+import { held } from "../support/held.js";
 import { HybridModel } from "../support/hybrid_model.js";
 
 const SENTENCE = "the quick brown fox";
@@ -46,4 +47,17 @@ test("the stream after its attention is none", async () => {
   await looking.clickNode({ kind: "A", layer: 0, pos: 3 });
   const card = looking.page.locator(".card[data-selection=A0_3]");
   expect(await card.locator("[data-part=top] [role=alert]").innerText()).toContain("no attention output");
+});
+
+test("what it goes on with has no graph that grows, which is said; the text comes anyway", async () => {
+  const { page } = looking;
+  const generate = await held(page, "Generate");
+  await page.click("button[name=go-on]");
+  const call = await generate.call;
+  await looking.tab("graph");
+  expect(await page.innerText(".growing-graph .problem")).toContain("NotSupported");
+  await call.continue();
+  await looking.is("done");
+  expect((await page.inputValue("textarea[name=sentence]")).length).toBeGreaterThan(SENTENCE.length);
+  await generate.release();
 });

@@ -1,19 +1,11 @@
 /** Fit for people: no serious finding of axe-core, on wide and small screens, light and dark; tokens of all scripts. */
 
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import type { AxeResults } from "axe-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { visible } from "../../src/shown/token_text.js";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { seriousFindings } from "../support/findings.js";
 
 const TABS = ["graph", "lens", "attribution", "heads", "compare"] as const;
-
-declare global {
-  interface Window {
-    axe: { run(): Promise<AxeResults> };
-  }
-}
 
 describe.each([
   ["light and wide", { colorScheme: "light", viewport: { width: 1280, height: 900 } }],
@@ -24,7 +16,6 @@ describe.each([
   beforeAll(async () => {
     looking = await Looking.start(options);
     await looking.run();
-    await looking.page.evaluate(await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
   });
 
   afterAll(() => looking?.close());
@@ -35,11 +26,7 @@ describe.each([
       await looking.clickNode({ kind: "X", layer: 0, pos: 1 });
     }
     await looking.page.waitForFunction(() => document.querySelector('[aria-busy="true"]') === null);
-    const { violations } = await looking.page.evaluate(() => window.axe.run());
-    const serious = violations
-      .filter(({ impact }) => impact === "serious" || impact === "critical")
-      .map(({ id, nodes }) => `${id}: ${nodes[0]?.html}`);
-    expect(serious).toEqual([]);
+    expect(await seriousFindings(looking.page)).toEqual([]);
   });
 
   test("nothing is wider than the screen", async () => {

@@ -1,8 +1,8 @@
 /** A page that is looked at while things happen: layers arrive, people stop, a server goes and comes back. */
 
-import type { Route } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { held } from "../support/held.js";
 
 const LONGER = `${SENTENCE}, and then I shall go`;
 
@@ -15,23 +15,8 @@ beforeAll(async () => {
 
 afterAll(() => looking?.close());
 
-/** The next call of an RPC, which goes nowhere before it is let go. */
-async function held(rpc: string, nth = 1): Promise<{ readonly call: Promise<Route>; release(): Promise<void> }> {
-  let count = 0;
-  let take: (call: Route) => void;
-  const call = new Promise<Route>((resolve) => {
-    take = resolve;
-  });
-  const pattern = new RegExp(`/${rpc}$`);
-  await looking.page.route(pattern, async (route) => {
-    count++;
-    await (count === nth ? take(route) : route.continue());
-  });
-  return { call, release: () => looking.page.unroute(pattern) };
-}
-
 test("layers are painted from the bottom up while others are still on their way", async () => {
-  const third = await held("AttnContributions", 3);
+  const third = await held(looking.page, "AttnContributions", 3);
   await looking.page.fill("textarea[name=sentence]", LONGER);
   await looking.page.click("button.primary");
   const call = await third.call;
@@ -44,7 +29,7 @@ test("layers are painted from the bottom up while others are still on their way"
 });
 
 test("a run is stopped by a click, and what was shown before stays", async () => {
-  const run = await held("Run");
+  const run = await held(looking.page, "Run");
   await looking.page.fill("textarea[name=sentence]", "so it goes on");
   await looking.page.click("button.primary");
   const call = await run.call;
@@ -59,7 +44,7 @@ test("a run is stopped by a click, and what was shown before stays", async () =>
 });
 
 test("only the last of several runs is shown", async () => {
-  const first = await held("Run");
+  const first = await held(looking.page, "Run");
   await looking.page.fill("textarea[name=sentence]", "so it goes on");
   await looking.page.click("button.primary");
   const call = await first.call;
