@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, test } from "vitest";
 import { PROJECT } from "../../../clients/typescript/test/support/python.js";
 import { Looking, SENTENCE } from "../support/browser.js";
+import { addEdit } from "../support/edit_form.js";
 
 const OTHER = SENTENCE.replaceAll("king", "queen");
 
@@ -39,4 +40,13 @@ test("compare", async () => {
   await looking.page.waitForSelector(".comparison");
   await looking.is("done");
   await draw("compare");
+});
+
+test("continuations", async () => {
+  await addEdit(looking.page, { op: "ablate", site: "head", layer: "0", head: "1", where: "all" });
+  await looking.page.fill("input[name=both-tokens]", "12");
+  await looking.page.click("button[name=go-on-both]");
+  await looking.page.waitForSelector('.both[data-whole="true"]');
+  await looking.page.locator(".both").scrollIntoViewIfNeeded();
+  await draw("continuations");
 });
