@@ -41,6 +41,33 @@ describe.each([
   });
 });
 
+test("on a phone what is opened comes into view, and there is a way back", async () => {
+  const looking = await Looking.start({ viewport: { width: 390, height: 800 }, hasTouch: true });
+  const { page } = looking;
+  try {
+    await looking.run();
+    await looking.clickNode({ kind: "X", layer: 0, pos: 1 });
+    await page.waitForSelector(".details table");
+    const isInView = (selector: string): Promise<boolean> =>
+      page
+        .locator(selector)
+        .first()
+        .evaluate((element) => {
+          const { top, bottom } = element.getBoundingClientRect();
+          return top >= 0 && top < innerHeight && bottom > 0;
+        });
+    expect(await isInView(".details .card")).toBe(true);
+    expect(await page.evaluate(() => document.activeElement?.className)).toBe("details");
+    await page.click(".back-to-graph");
+    expect(await isInView(".graph canvas")).toBe(true);
+    expect(await page.evaluate(() => document.activeElement?.className)).toBe("canvas-keys");
+    await page.setViewportSize({ width: 1280, height: 900 });
+    expect(await page.isVisible(".back-to-graph")).toBe(false);
+  } finally {
+    await looking.close();
+  }
+});
+
 describe("any text", () => {
   let looking: Looking;
 
