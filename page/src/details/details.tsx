@@ -43,7 +43,7 @@ export function Details({ run }: { readonly run: RunView }): JSX.Element {
 function useLookingAtWhatOpens(aside: RefObject<HTMLElement>, chosen: Selection | undefined): void {
   const before = useRef(chosen);
   useEffect(() => {
-    const isNew = chosen !== undefined && !(before.current !== undefined && isSame(before.current, chosen));
+    const isNew = chosen !== undefined && !isSame(before.current, chosen);
     before.current = chosen;
     if (isNew && matchMedia(BELOW).matches) {
       aside.current?.scrollIntoView();
