@@ -61,43 +61,32 @@ func (c *Client) AttnContributions(ctx context.Context, batch, layer int, asked 
 	return &AttnContributionsParts{Heads: came["heads"], Residual: came["residual"]}, nil
 }
 
-// ContributionEdgesParts is what ContributionEdges answers.
+// ContributionEdgesParts is what ContributionEdges and ContributionEdgesTo answer.
 type ContributionEdgesParts struct {
 	Attention         *Tensor // [target source]
 	AttentionResidual *Tensor // [target]
-	FFN               *Tensor // [pos]
+	FFN               *Tensor // [pos]; of ContributionEdgesTo [target], as the next one
 	FFNResidual       *Tensor // [pos]
 }
 
 // ContributionEdges reads the edges of one layer of the contribution graph.
 func (c *Client) ContributionEdges(ctx context.Context, batch, layer int, asked EdgeOptions,
 	options ...ReadOption) (*ContributionEdgesParts, error) {
-	came, err := c.readParts(ctx, ContributionEdges(batch, layer, asked), options)
-	if err != nil {
-		return nil, err
-	}
-	return &ContributionEdgesParts{
-		Attention: came["attention"], AttentionResidual: came["attention_residual"], FFN: came["ffn"],
-		FFNResidual: came["ffn_residual"],
-	}, nil
-}
-
-// ContributionEdgesToParts is what ContributionEdgesTo answers.
-type ContributionEdgesToParts struct {
-	Attention         *Tensor // [target source]
-	AttentionResidual *Tensor // [target]
-	FFN               *Tensor // [target]
-	FFNResidual       *Tensor // [target]
+	return c.contributionEdges(ctx, ContributionEdges(batch, layer, asked), options)
 }
 
 // ContributionEdgesTo reads those of ContributionEdges that lead to some positions, for the work of these alone.
 func (c *Client) ContributionEdgesTo(ctx context.Context, batch, layer int, asked EdgeToOptions,
-	options ...ReadOption) (*ContributionEdgesToParts, error) {
-	came, err := c.readParts(ctx, ContributionEdgesTo(batch, layer, asked), options)
+	options ...ReadOption) (*ContributionEdgesParts, error) {
+	return c.contributionEdges(ctx, ContributionEdgesTo(batch, layer, asked), options)
+}
+
+func (c *Client) contributionEdges(ctx context.Context, read Read, options []ReadOption) (*ContributionEdgesParts, error) {
+	came, err := c.readParts(ctx, read, options)
 	if err != nil {
 		return nil, err
 	}
-	return &ContributionEdgesToParts{
+	return &ContributionEdgesParts{
 		Attention: came["attention"], AttentionResidual: came["attention_residual"], FFN: came["ffn"],
 		FFNResidual: came["ffn_residual"],
 	}, nil

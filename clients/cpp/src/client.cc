@@ -8,6 +8,7 @@
 
 #include "client_impl.h"
 #include "method_table.h"
+#include "row_length.h"
 #include "run_input.h"
 #include "slices.h"
 #include "tokenized.h"
@@ -26,14 +27,6 @@ namespace {
 
 /// The axes of tokens and mask.
 constexpr std::string_view kPositions[] = {"batch", "pos"};
-
-/// Tokens of a row, which padding follows.
-std::size_t length_of(const Tensor& mask, std::size_t row) {
-  const std::span<const std::byte> of_row =
-      mask.bytes().subspan(row * mask.shape()[1], mask.shape()[1]);
-  return of_row.size() -
-         static_cast<std::size_t>(std::count(of_row.begin(), of_row.end(), std::byte{0}));
-}
 
 /// What came for a read, with its method's name where it is one tensor.
 Parts named(Parts came, const Read& read) {
@@ -166,7 +159,7 @@ std::vector<std::size_t> Client::last() const {
   if (!mask) throw NotSupportedError("the served model does not distinguish padding from tokens");
   std::vector<std::size_t> last;
   for (std::size_t row = 0; row < mask->shape()[0]; ++row)
-    last.push_back(std::max<std::size_t>(length_of(*mask, row), 1) - 1);
+    last.push_back(std::max<std::size_t>(internal::row_length(*mask, row), 1) - 1);
   return last;
 }
 
@@ -192,7 +185,7 @@ std::vector<TokenAt> Client::describe_run(const CallOptions& options) {
   const std::optional<Tensor> mask = impl().current().mask;
   std::vector<TokenAt> listed;
   for (std::size_t row = 0; row < all.shape()[0]; ++row) {
-    const std::size_t length = mask ? length_of(*mask, row) : all.shape()[1];
+    const std::size_t length = mask ? internal::row_length(*mask, row) : all.shape()[1];
     const auto ids = all.as<Index>().subspan(row * all.shape()[1], length);
     const std::vector<std::string> texts = tokens_to_strings(ids, options);
     for (std::size_t pos = 0; pos < length; ++pos)

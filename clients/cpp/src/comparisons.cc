@@ -5,6 +5,7 @@
 
 #include "client_impl.h"
 #include "legible.h"
+#include "row_length.h"
 #include "transparent_llm/comparison.h"
 
 namespace transparent_llm {
@@ -20,13 +21,9 @@ constexpr std::size_t kLongestToken = 1000;
 
 /// Tokens of each row.
 std::vector<std::size_t> lengths_of(const CurrentRun& run) {
-  const std::size_t n_pos = run.tokens.shape()[1];
-  std::vector<std::size_t> lengths(run.tokens.shape()[0], n_pos);
-  for (std::size_t row = 0; run.mask && row < lengths.size(); ++row) {
-    const auto of_row = run.mask->bytes().subspan(row * n_pos, n_pos);
-    lengths[row] = n_pos - static_cast<std::size_t>(
-                               std::count(of_row.begin(), of_row.end(), std::byte{0}));
-  }
+  std::vector<std::size_t> lengths(run.tokens.shape()[0], run.tokens.shape()[1]);
+  for (std::size_t row = 0; run.mask && row < lengths.size(); ++row)
+    lengths[row] = internal::row_length(*run.mask, row);
   return lengths;
 }
 

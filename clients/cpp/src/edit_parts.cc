@@ -18,9 +18,6 @@ double EditEffect::relative() const {
 namespace internal {
 namespace {
 
-/// Of one run.
-constexpr std::size_t kMostEdits = 512;
-
 /// Characters of an edit in words that are kept.
 constexpr std::size_t kMostWords = 1000;
 

@@ -42,6 +42,9 @@ void add_indices(google::protobuf::RepeatedField<std::int32_t>& added, const cha
 /// Throws TooLargeError for more than so many.
 void require_few(const std::string& what, std::size_t count, std::size_t most);
 
+/// Edits of one run, and of one cell of a sweep.
+inline constexpr std::size_t kMostEdits = 512;
+
 using Interventions = google::protobuf::RepeatedPtrField<v1::Intervention>;
 
 /// Adds edits to those of a request; the runs that they take from, each once. Throws TooLargeError

@@ -5,6 +5,7 @@
 
 #include "edit_parts.h"
 #include "legible.h"
+#include "row_length.h"
 #include "transparent_llm/errors.h"
 
 namespace transparent_llm::internal {
@@ -51,10 +52,7 @@ std::optional<std::uint64_t> longest_of(const CurrentRun& run,
   for (std::int64_t row : rows) {
     row += row < 0 ? batch : 0;
     if (row < 0 || row >= batch) continue;
-    const std::size_t n_pos = run.mask->shape()[1];
-    const auto of_row = run.mask->bytes().subspan(static_cast<std::size_t>(row) * n_pos, n_pos);
-    const std::uint64_t length =
-        n_pos - static_cast<std::uint64_t>(std::count(of_row.begin(), of_row.end(), std::byte{0}));
+    const std::uint64_t length = row_length(*run.mask, static_cast<std::size_t>(row));
     longest = std::max(longest.value_or(0), length);
   }
   return longest == 0 ? std::nullopt : longest;

@@ -18,7 +18,7 @@
 namespace transparent_llm::internal {
 namespace {
 
-constexpr std::size_t kMostMetrics = 16, kMostEdits = 512;
+constexpr std::size_t kMostMetrics = 16;
 /// Of one call, so that none of many cells runs into a deadline that one of fewer would not.
 constexpr std::uint64_t kMostCellsOfCall = 1024;
 

@@ -68,20 +68,12 @@ var analyses = map[string]analysis{
 	"contribution_edges": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		got, err := c.llm.ContributionEdges(c.ctx, i[0], i[1], transparentllm.EdgeOptions{Threshold: n.Threshold,
 			Renormalize: n.Renormalize, Norm: choice[transparentllm.ContributionNorm](n.Norm)}, c.options...)
-		if err != nil {
-			return nil, nil, err
-		}
-		return nil, map[string]*tensor{"attention": got.Attention, "attention_residual": got.AttentionResidual, "ffn": got.FFN,
-			"ffn_residual": got.FFNResidual}, nil
+		return edges(got, err)
 	}},
 	"contribution_edges_to": {2, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		got, err := c.llm.ContributionEdgesTo(c.ctx, i[0], i[1], transparentllm.EdgeToOptions{Targets: n.Targets, Threshold: n.Threshold,
 			Renormalize: n.Renormalize, Norm: choice[transparentllm.ContributionNorm](n.Norm)}, c.options...)
-		if err != nil {
-			return nil, nil, err
-		}
-		return nil, map[string]*tensor{"attention": got.Attention, "attention_residual": got.AttentionResidual, "ffn": got.FFN,
-			"ffn_residual": got.FFNResidual}, nil
+		return edges(got, err)
 	}},
 	"neuron_contributions": {3, func(c called, i []int, n named) (*tensor, map[string]*tensor, error) {
 		asked := transparentllm.NeuronContributionOptions{K: n.K, Norm: choice[transparentllm.ContributionNorm](n.Norm)}
@@ -231,6 +223,15 @@ func split(args []json.RawMessage) ([]json.RawMessage, json.RawMessage) {
 		return args[:last], args[last]
 	}
 	return args, nil
+}
+
+// edges are those of the contribution graph by the names of their tensors.
+func edges(got *transparentllm.ContributionEdgesParts, err error) (*tensor, map[string]*tensor, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	return nil, map[string]*tensor{"attention": got.Attention, "attention_residual": got.AttentionResidual, "ffn": got.FFN,
+		"ffn_residual": got.FFNResidual}, nil
 }
 
 // parameters are those of an object, as a Read takes them, and the index among them; nil if it is not there.
