@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -48,6 +49,29 @@ def test_health_checks_that_send_no_request_do_not_end_health(attacked: Victim, 
         with silent(addresses(attacked)[port], [path] * 100, connections=4) as calls:
             go_on()
             assert len(ended(calls)) > 50  # they gave way, each to the next
+
+
+@pytest.mark.parametrize("port", ["calls", "probes"])
+def test_a_burst_of_health_checks_refuses_nobody_else(attacked: Victim, port: str) -> None:
+    """Of more than 64 that began at once, gRPC refused the next, whoever it was of."""
+    address, over = addresses(attacked)[port], threading.Event()
+    with standing_by(attacked, moment=True), ThreadPoolExecutor(2) as pool:
+        askers = [pool.submit(ask_until, over, address) for _ in range(2)]
+        for _ in range(4):
+            with silent(address, [CHECK] * 2000, connections=20) as calls:
+                wait_until(lambda calls=calls: len(ended(calls)) >= 2000 - 64)
+        over.set()
+        assert min(asker.result() for asker in askers) > 50
+
+
+def ask_until(over: threading.Event, address: str) -> int:
+    """How often health was told, without a pause between."""
+    count = 0
+    while not over.is_set():
+        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SOON)
+        count += 1
+    return count
 
 
 def test_health_that_is_watched_by_many_is_told_to_those_who_ask_and_to_the_last_watcher(attacked: Victim) -> None:

@@ -186,7 +186,7 @@ def standing_by(attacked: Victim, *, moment: bool = False) -> Iterator[Bystander
         bystander.idle_p99_s = max(bystander.idle_p99_s, _idle_p99_s(llm))
     print(f"\n{bystander}; resident {before / 2**20:.0f} MiB before, {attacked.resident_bytes / 2**20:.0f} after")
     assert attacked.is_alive(), attacked.log
-    assert not bystander.lost
+    assert not bystander.lost, bystander.lost
     (bystander.require_each_quick if moment else bystander.require_quick)("reads")
     if bystander.slowest_health_s >= HEALTH_WITHIN_S:
         raise MissedBoundError(f"health was told after {bystander.slowest_health_s:.2f} s")

@@ -19,6 +19,9 @@ _WATCHES, _WATCH_THREADS = 16, 20
 """Calls at a time, and their threads: some more, for those that have just been told to go. So many checks that one
 whose request is on its way is not the oldest when others come in a burst."""
 
+HEALTH_THREADS = _CHECK_THREADS + _WATCH_THREADS
+"""Of one port."""
+
 _ADMIN_CALLS, _ADMIN_THREADS = 6, 8
 _ADMIN_PATH = f"/{ADMIN_SERVICE}/"
 _PATH = f"/{health.SERVICE_NAME}/"
