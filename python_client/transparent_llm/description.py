@@ -227,6 +227,18 @@ class Limits:
     """Positions that one sweep may compute: cells times rows times positions of the run."""
 
 
+MOST_SENTENCES = 1000
+"""Of a data set."""
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """Sentences that the operator of a server offers: see `RemoteTransparentLlm.dataset`."""
+
+    name: str
+    n_sentences: int
+
+
 @dataclass(frozen=True)
 class ServerInfo(Tabular):
     """The answer of `RemoteTransparentLlm.server_info()`."""
@@ -239,6 +251,7 @@ class ServerInfo(Tabular):
     versions: Mapping[str, str]
     stored_runs: int
     stored_run_bytes: int
+    datasets: tuple[DatasetDescription, ...] = ()
 
     def model(self, name: str) -> ModelDescription:
         """The model of this name.

@@ -27,6 +27,7 @@ SCHEMA = service_pb2.DESCRIPTOR.services_by_name["TransparentLlmService"]
 RPCS = {rpc.name: rpc for rpc in SCHEMA.methods}
 RPCS_WITHOUT_A_METHOD = {
     "ServerInfo",
+    "Dataset",
     "ReleaseRun",
     "Fetch",
     "NeuronOutputs",

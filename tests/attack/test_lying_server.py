@@ -50,6 +50,7 @@ READS: dict[str, Callable[[RemoteTransparentLlm], Any]] = {
     "CompareRuns": lambda llm: llm.compare(llm),
     "KeepVector": lambda llm: llm.keep_vector("a", torch.ones(64)).digest,
     "ListVectors": lambda llm: llm.kept_vectors(),
+    "Dataset": lambda llm: {type(each) for each in llm.dataset("words")},
     "DropVector": lambda llm: llm.drop_vector("b"),
     "ResidualIn": lambda llm: llm.residual_in(1),
     "ResidualAfterAttn": lambda llm: llm.residual_after_attn(1),
@@ -77,7 +78,7 @@ STREAMS = [name for name in READS if BY_NAME[name].server_streaming]
 
 @pytest.fixture(scope="module")
 def liar() -> Iterator[LyingServer]:
-    with running() as honest, lying(honest.address) as server:
+    with running(datasets=(f"words={__file__}",)) as honest, lying(honest.address) as server:
         yield server
 
 

@@ -122,6 +122,8 @@ def _right_request(name: str, run_id: str, d_model: int) -> Any:
         request.vector.CopyFrom(tensors.encode(torch.ones(d_model)))
     if rpc.name == "DropVector":
         request.name = "b"
+    if rpc.name == "Dataset":
+        request.name = "words"
     if rpc.name == "Tokenize":
         request.text = "The river"
     if rpc.name == "TokensToStrings":

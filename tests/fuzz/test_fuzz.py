@@ -47,7 +47,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
-    limits = {"run_store_bytes": 2**24, "max_tokens_per_run": 4096}
+    limits = {"run_store_bytes": 2**24, "max_tokens_per_run": 4096, "datasets": (f"words={__file__}",)}
     # so many refused calls in a row outrun the limit of a connection, to which gRPC answers UNAVAILABLE
     with running(**limits, max_streams_per_connection=100_000) as server:
         with grpc.insecure_channel(server.address) as channel:

@@ -12,6 +12,7 @@ import { InvalidRequestError, NotRunError } from "./errors.js";
 import { Expected } from "./expected.js";
 import { Features } from "./features.js";
 import {
+  DatasetRequestSchema,
   ModelInfoRequestSchema,
   ReleaseRunRequestSchema,
   ServerInfoRequestSchema,
@@ -48,7 +49,7 @@ import type { Run } from "./run.js";
 import { inputOfSentences, inputOfTokens, type RunInput, type TokenIds, tokenIdsOf } from "./run_input.js";
 import { Runs } from "./runs.js";
 import type { Scope } from "./scope.js";
-import { type ModelInfo, modelInfoOf, type ServerInfo, serverInfoOf } from "./server_info.js";
+import { type ModelInfo, modelInfoOf, type ServerInfo, sentencesOf, serverInfoOf } from "./server_info.js";
 import { cut, requireAxes, requireSlices, type Slices } from "./slices.js";
 import { Tensor, wireOfTensor } from "./tensor.js";
 import { type TopTokensOptions, topTokensRequest, type VectorTokens, vectorTokens } from "./vector_tokens.js";
@@ -121,6 +122,19 @@ export class RemoteTransparentLlm extends Circuits {
   async serverInfo(options: CallOptions = {}): Promise<ServerInfo> {
     const request = create(ServerInfoRequestSchema);
     return serverInfoOf(await this.#within(options, (scope) => this.#calls.unary(RPCS.serverInfo, request, scope)));
+  }
+
+  /**
+   * The sentences of a data set that the server's operator offers; `serverInfo` names them.
+   *
+   * @throws InvalidRequestError there is none of this name.
+   * @throws NotSupportedError the server is older than data sets.
+   */
+  async dataset(name: string, options: CallOptions = {}): Promise<readonly string[]> {
+    return this.#within(options, async (scope) => {
+      await this.#shared.features.require("datasets", scope);
+      return sentencesOf(await this.#calls.unary(RPCS.dataset, create(DatasetRequestSchema, { name }), scope));
+    });
   }
 
   /** Whether the server has loaded its models and answers calls: the standard health check, asked once. */

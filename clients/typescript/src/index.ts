@@ -67,6 +67,7 @@ export type {
   SaeParameters,
 } from "./sae_analyses.js";
 export type {
+  DatasetDescription,
   Limits,
   ModelDescription,
   ModelInfo,

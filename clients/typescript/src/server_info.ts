@@ -2,8 +2,9 @@
 
 import { requireDigest } from "./digest.js";
 import { type DtypeName, dtypeOfWire } from "./dtypes.js";
+import { InternalError } from "./errors.js";
 import * as wire from "./gen/transparent_llm/v1/model_pb.js";
-import type { ServerInfoResponse } from "./gen/transparent_llm/v1/service_pb.js";
+import type { DatasetResponse, ServerInfoResponse } from "./gen/transparent_llm/v1/service_pb.js";
 
 /** Shape and name of a model. */
 export interface ModelInfo {
@@ -98,6 +99,12 @@ export interface Limits {
   readonly maxStreams: number;
 }
 
+/** Sentences that the server's operator offers: see `RemoteTransparentLlm.dataset`. */
+export interface DatasetDescription {
+  readonly name: string;
+  readonly nSentences: number;
+}
+
 /** The answer of `serverInfo`. */
 export interface ServerInfo {
   /** Version of the schema that the server speaks, `MAJOR.MINOR`. */
@@ -113,7 +120,11 @@ export interface ServerInfo {
   /** Runs of the caller that are stored now. */
   readonly storedRuns: bigint;
   readonly storedRunBytes: bigint;
+  /** What the operator offers to everyone who may call. */
+  readonly datasets: readonly DatasetDescription[];
 }
+
+const MOST_SENTENCES = 1000;
 
 const STATES: ReadonlyMap<wire.ModelState, ModelState> = new Map<wire.ModelState, ModelState>([
   [wire.ModelState.LOADED, "loaded"],
@@ -149,7 +160,21 @@ export function serverInfoOf(response: ServerInfoResponse): ServerInfo {
     versions: response.versions,
     storedRuns: response.storedRuns,
     storedRunBytes: response.storedRunBytes,
+    datasets: response.datasets.map(({ name, nSentences }) => ({ name, nSentences })),
   };
+}
+
+/**
+ * Of a data set.
+ *
+ * @throws InternalError a server that sends none, too many, or an empty one.
+ */
+export function sentencesOf({ sentences }: DatasetResponse): readonly string[] {
+  if (sentences.length === 0 || sentences.length > MOST_SENTENCES || sentences.includes("")) {
+    const promised = `1 to ${MOST_SENTENCES}, and none is empty`;
+    throw new InternalError(`the server sent a data set of ${sentences.length} sentences; it has ${promised}`);
+  }
+  return sentences;
 }
 
 function descriptionOf(model: wire.ModelDescription): ModelDescription {

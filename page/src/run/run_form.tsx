@@ -4,6 +4,7 @@ import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { usePage } from "../page_state.js";
 import { Problem } from "../shown/advice.js";
+import { DatasetChoice } from "./dataset_choice.js";
 import { EXAMPLES, sentencesOf, withSentence } from "./sentences.js";
 
 const MOST_CHARACTERS = 100_000;
@@ -119,6 +120,12 @@ export function RunForm(): JSX.Element {
           Stop
         </button>
         <GoOn />
+        <DatasetChoice
+          onChoose={(found) => {
+            setSentences(found);
+            setSentence(found.at(-1) ?? sentence);
+          }}
+        />
         <label>
           Sentences
           <select name="sentences" value={sentence} onChange={(event) => choose(event.currentTarget.value)}>

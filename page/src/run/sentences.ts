@@ -1,4 +1,7 @@
-/** The sentences that can be chosen: examples, what was run, and those of a file of the user's, which goes nowhere. */
+/**
+ * The sentences that can be chosen: examples, those of a data set of the server, what was run, and those of a file of the
+ * user's, which goes nowhere.
+ */
 
 /** Of the demo model's world. */
 export const EXAMPLES = [
@@ -6,7 +9,7 @@ export const EXAMPLES = [
   "What say you, gentle friend? What say you,",
 ] as const;
 
-const MOST_SENTENCES = 500;
+const MOST_SENTENCES = 1000;
 const MOST_BYTES = 2 ** 20;
 
 /** A file is no list of sentences. */

@@ -1,4 +1,4 @@
-/** What can be run: what is typed, what was run before, and the lines of a file. */
+/** What can be run: what is typed, what was run before, a data set of the server, and the lines of a file. */
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Looking, SENTENCE } from "../support/browser.js";
@@ -41,10 +41,35 @@ test("what was run stays in the list", async () => {
   expect(await looking.page.inputValue("textarea[name=sentence]")).toBe("so it goes on");
 });
 
+test("a data set of the server is chosen from, the last sentence first, and run", async () => {
+  const { datasets } = await looking.llm.serverInfo();
+  const names = await looking.page.$$eval("select[name=dataset] option", (all) => all.map((one) => one.textContent));
+  expect(names).toEqual(["(examples)", ...datasets.map((each) => `${each.name} (${each.nSentences})`)]);
+  expect(names).toContain("lines (4)");
+  await looking.page.selectOption("select[name=dataset]", "lines");
+  await looking.page.waitForFunction(
+    () => document.querySelector<HTMLTextAreaElement>("textarea[name=sentence]")?.value === "What say you, my lord?",
+  );
+  const sentences = await looking.page.$$eval("select[name=sentences] option", (all) =>
+    all.map((one) => one.textContent),
+  );
+  expect(sentences).toEqual(await looking.llm.dataset("lines"));
+  expect(sentences[2]).toBe('<script>alert("no")</script>');
+  await looking.page.selectOption("select[name=sentences]", "To be, or not to be");
+  await looking.page.click("button.primary");
+  await looking.is("done");
+  await looking.llm.run(["To be, or not to be"]);
+  expect(await looking.page.innerText(".status")).toContain(`${looking.llm.tokens().shape[1]} tokens`);
+  await looking.page.selectOption("select[name=dataset]", "");
+  await looking.page.waitForFunction(
+    () => document.querySelectorAll("select[name=sentences] option").length === 2, // the examples
+  );
+});
+
 test.each([
   ["is no text", Buffer.from([0xff, 0xfe, 0x00]), "no text in UTF-8"],
   ["is too large", Buffer.alloc(2 ** 20 + 1, 97), "1048577 bytes"],
-  ["has too many lines", Buffer.from("a\n".repeat(501)), "501 sentences"],
+  ["has too many lines", Buffer.from("a\n".repeat(1001)), "1001 sentences"],
 ])("a file that %s is told in words", async (_, content, words) => {
   await open("wrong.txt", content);
   await looking.page.waitForSelector(`.run .problem:has-text("${words}")`);

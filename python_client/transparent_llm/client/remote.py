@@ -134,6 +134,16 @@ class RemoteTransparentLlm(RemoteGenerating, RemoteSweeping, RemoteCircuits, Rem
         """
         return self.server_info().model(self.model_info().name)
 
+    def dataset(self, name: str) -> list[str]:
+        """The sentences of a data set that the server's operator offers; `server_info().datasets` names them.
+
+        Raises:
+            InvalidRequestError: there is none of this name.
+            NotSupportedError: the server is older than data sets.
+        """
+        self._shared.models.require("datasets")
+        return self._calls.unary("Dataset", requests.dataset(name), responses.sentences)
+
     def is_serving(self) -> bool:
         """Whether the server has loaded its models and answers calls (the standard check); False if none does."""
         try:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, SaeDescription, ServerInfo
+from transparent_llm.description import (
+    DatasetDescription,
+    Limits,
+    ModelDescription,
+    ModelState,
+    ParityCheck,
+    SaeDescription,
+    ServerInfo,
+)
 from transparent_llm.quoting import listed, quoted
 from transparent_llm.wire import digests, dtypes
 from transparent_llm.wire._gen import model_pb2, service_pb2, tensor_pb2
@@ -14,7 +22,7 @@ from transparent_llm.wire.protocol_error import ProtocolError
 _MOST_LAYERS = _MOST_HEADS = 2**16
 """What code walks along: no model has nearly as many."""
 
-_LONGEST_NAME, _MOST_MODELS, _MOST_SAES = 1024, 4096, 4096
+_LONGEST_NAME, _MOST_MODELS, _MOST_SAES, _MOST_DATASETS = 1024, 4096, 4096, 4096
 
 _STATES = {
     ModelState.LOADED: model_pb2.MODEL_STATE_LOADED,
@@ -144,6 +152,7 @@ def server_to_wire(info: ServerInfo) -> service_pb2.ServerInfoResponse:
         versions=dict(info.versions),
         stored_runs=info.stored_runs,
         stored_run_bytes=info.stored_run_bytes,
+        datasets=[service_pb2.DatasetDescription(**dataclasses.asdict(each)) for each in info.datasets],
     )
 
 
@@ -151,10 +160,10 @@ def server_from_wire(message: service_pb2.ServerInfoResponse) -> ServerInfo:
     """What the ServerInfo RPC answered.
 
     Raises:
-        ProtocolError: no server has so many models, or no model these sizes.
+        ProtocolError: no server has so many models or data sets, or no model these sizes.
     """
-    if len(message.models) > _MOST_MODELS:
-        raise ProtocolError(f"no server has {len(message.models)} models")
+    if len(message.models) > _MOST_MODELS or len(message.datasets) > _MOST_DATASETS:
+        raise ProtocolError(f"no server has {len(message.models)} models and {len(message.datasets)} data sets")
     limits = {field.name: getattr(message.limits, field.name) for field in dataclasses.fields(Limits)}
     return ServerInfo(
         api_version=message.api_version,
@@ -165,4 +174,5 @@ def server_from_wire(message: service_pb2.ServerInfoResponse) -> ServerInfo:
         versions=dict(message.versions),
         stored_runs=message.stored_runs,
         stored_run_bytes=message.stored_run_bytes,
+        datasets=tuple(DatasetDescription(each.name, each.n_sentences) for each in message.datasets),
     )

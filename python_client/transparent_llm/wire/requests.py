@@ -102,6 +102,11 @@ def keep_vector(name: str, values: torch.Tensor) -> Request:
     return service_pb2.KeepVectorRequest(name=name, vector=tensors.encode(values))
 
 
+def dataset(name: str) -> Request:
+    """Asks for the sentences of a data set."""
+    return service_pb2.DatasetRequest(name=name)
+
+
 def list_vectors() -> Request:
     """Asks which vectors are kept for the caller."""
     return service_pb2.ListVectorsRequest()

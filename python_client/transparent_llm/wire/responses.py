@@ -8,7 +8,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import OwnerUsage, ServerInfo, StoredRun, StoredRuns
+from transparent_llm.description import MOST_SENTENCES, OwnerUsage, ServerInfo, StoredRun, StoredRuns
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import Intervention, RowComparison
 from transparent_llm.interventions.kept import KeptVector
@@ -97,6 +97,14 @@ def vectors(data: bytes) -> tuple[KeptVector, ...]:
         return kept_vectors.kept_from_wire(found)
     except (InvalidRequestError, ShapeError) as error:
         raise ProtocolError(f"a kept vector that is none: {error}") from None
+
+
+def sentences(data: bytes) -> list[str]:
+    """Of a data set."""
+    found = list(_parsed(service_pb2.DatasetResponse, data).sentences)
+    if not 0 < len(found) <= MOST_SENTENCES or not all(found):
+        raise ProtocolError(f"a data set of {len(found)} sentences; it has 1 to {MOST_SENTENCES}, and none is empty")
+    return found
 
 
 def dropped(data: bytes) -> bool:

@@ -56,6 +56,9 @@ class ServerConfig:
     res1=./sae@residual_out.1; of a transcoder both, as in t=./t@residual_after_attn.1:ffn_out.1. The flag is repeated
     for several. Unset: none."""
 
+    datasets: tuple[str, ...] = setting((), flag="--dataset", metavar="NAME=FILE")
+    """Sentences offered to whoever may call: text files (UTF-8) with one a line. The flag is repeated for several."""
+
     fetch_only: bool = False
     """Fetch what the hub has of the models into its cache (HF_HOME), and end, with 0 if all of it is there."""
 

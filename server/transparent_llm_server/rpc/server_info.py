@@ -14,6 +14,7 @@ from transparent_llm.wire.sweeps import MOST_CELLS
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.models.serving import CompletedRun
 from transparent_llm_server.registry.registry import Registry
+from transparent_llm_server.rpc.datasets import Datasets
 from transparent_llm_server.scheduling.run_store import RunStore
 
 FEATURES = (
@@ -41,10 +42,13 @@ FEATURES = (
     "gradients",
     "generate",
     "contribution_edges_to",
+    "datasets",
 )
 
 
-def server_info(config: ServerConfig, registry: Registry, runs: RunStore[CompletedRun], owner: str) -> ServerInfo:
+def server_info(
+    config: ServerConfig, registry: Registry, datasets: Datasets, runs: RunStore[CompletedRun], owner: str
+) -> ServerInfo:
     """As it is now, with an owner's own numbers."""
     stored_runs, stored_run_bytes = runs.usage(owner)
     return ServerInfo(
@@ -56,6 +60,7 @@ def server_info(config: ServerConfig, registry: Registry, runs: RunStore[Complet
         versions=_library_versions(),
         stored_runs=stored_runs,
         stored_run_bytes=stored_run_bytes,
+        datasets=datasets.describe(),
     )
 
 

@@ -31,6 +31,7 @@ from transparent_llm_server.rpc.analyses import reader_of
 from transparent_llm_server.rpc.answers import Answers
 from transparent_llm_server.rpc.caller import Caller
 from transparent_llm_server.rpc.compared_runs import compare
+from transparent_llm_server.rpc.datasets import Datasets
 from transparent_llm_server.rpc.edited_runs import edited
 from transparent_llm_server.rpc.generations import Generations
 from transparent_llm_server.rpc.gradients import Gradients
@@ -56,13 +57,12 @@ _Frames = Iterator[bytes]
 _Context = grpc.ServicerContext
 
 
-class _OfRun(Protocol):
-    run_id: str
-    options: tensor_pb2.TensorOptions
-
-
 class _RunNamed(Protocol):
     run_id: str
+
+
+class _OfRun(_RunNamed, Protocol):
+    options: tensor_pb2.TensorOptions
 
 
 class _OfModel(Protocol):
@@ -105,6 +105,7 @@ class TransparentLlmServicer:
         remembered = GenerationBytes(config.generation_bytes, config.busy_retry_s)
         of_rows = (self._admission, self.quotas, runs, self.vectors, self.intake, self._prepared_runs, remembered)
         self.generations = Generations(engine, passes, *of_rows)
+        self._datasets = Datasets(config.datasets)
         self._config = config
         self._registry = registry
         self._engine = engine
@@ -113,8 +114,11 @@ class TransparentLlmServicer:
         self._nonce = uuid.uuid4().hex  # names values that this process computed from the model alone
 
     def ServerInfo(self, request: service_pb2.ServerInfoRequest, context: _Context) -> service_pb2.ServerInfoResponse:
-        told = server_info(self._config, self._registry, self._runs, self._owner_of(context))
+        told = server_info(self._config, self._registry, self._datasets, self._runs, self._owner_of(context))
         return wire_model.server_to_wire(told)
+
+    def Dataset(self, request: service_pb2.DatasetRequest, context: _Context) -> service_pb2.DatasetResponse:
+        return service_pb2.DatasetResponse(sentences=self._datasets.sentences(request.name))
 
     def ModelInfo(self, request: service_pb2.ModelInfoRequest, context: _Context) -> service_pb2.ModelInfoResponse:
         with self._registry.use(request.model) as model:

@@ -30,6 +30,7 @@ RPCS = {rpc.name: rpc for rpc in service_pb2.DESCRIPTOR.services_by_name["Transp
 OF_A_RUN = sorted(name for name, rpc in RPCS.items() if "run_id" in rpc.input_type.fields_by_name)
 OF_NO_RUN = {
     "ServerInfo",  # tells the caller's own numbers
+    "Dataset",  # is the operator's, and for everyone
     "Run",  # names a run of the caller's own
     "Generate",  # the same
     "KeepVector",  # what is kept is the caller's own, and found by nobody else

@@ -438,4 +438,4 @@ def test_reflection_describes_every_call() -> None:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert set(database.get_services()) >= {SERVICE, "grpc.health.v1.Health"}
         file = database.FindFileContainingSymbol(SERVICE)
-        assert len(file.service[0].method) == 49
+        assert len(file.service[0].method) == 50

@@ -19,6 +19,9 @@ const _ = grpc.SupportPackageIsVersion7
 type TransparentLlmServiceClient interface {
 	// What the server serves and allows, and how exact its models were at load.
 	ServerInfo(ctx context.Context, in *ServerInfoRequest, opts ...grpc.CallOption) (*ServerInfoResponse, error)
+	// The sentences of a data set that the operator offers; ServerInfoResponse.datasets names them. `ServerInfo.features` has
+	// `datasets` where this is answered.
+	Dataset(ctx context.Context, in *DatasetRequest, opts ...grpc.CallOption) (*DatasetResponse, error)
 	// Shape and name of a model. Works before any run.
 	ModelInfo(ctx context.Context, in *ModelInfoRequest, opts ...grpc.CallOption) (*ModelInfoResponse, error)
 	// Runs sentences (or token ids) as one batch, right-padded, and keeps everything inside for the other calls.
@@ -147,6 +150,15 @@ func NewTransparentLlmServiceClient(cc grpc.ClientConnInterface) TransparentLlmS
 func (c *transparentLlmServiceClient) ServerInfo(ctx context.Context, in *ServerInfoRequest, opts ...grpc.CallOption) (*ServerInfoResponse, error) {
 	out := new(ServerInfoResponse)
 	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/ServerInfo", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transparentLlmServiceClient) Dataset(ctx context.Context, in *DatasetRequest, opts ...grpc.CallOption) (*DatasetResponse, error) {
+	out := new(DatasetResponse)
+	err := c.cc.Invoke(ctx, "/transparent_llm.v1.TransparentLlmService/Dataset", in, out, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1419,6 +1431,9 @@ func (x *transparentLlmServiceGenerateClient) Recv() (*GenerateResponse, error) 
 type TransparentLlmServiceServer interface {
 	// What the server serves and allows, and how exact its models were at load.
 	ServerInfo(context.Context, *ServerInfoRequest) (*ServerInfoResponse, error)
+	// The sentences of a data set that the operator offers; ServerInfoResponse.datasets names them. `ServerInfo.features` has
+	// `datasets` where this is answered.
+	Dataset(context.Context, *DatasetRequest) (*DatasetResponse, error)
 	// Shape and name of a model. Works before any run.
 	ModelInfo(context.Context, *ModelInfoRequest) (*ModelInfoResponse, error)
 	// Runs sentences (or token ids) as one batch, right-padded, and keeps everything inside for the other calls.
@@ -1543,6 +1558,9 @@ type UnimplementedTransparentLlmServiceServer struct {
 
 func (UnimplementedTransparentLlmServiceServer) ServerInfo(context.Context, *ServerInfoRequest) (*ServerInfoResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ServerInfo not implemented")
+}
+func (UnimplementedTransparentLlmServiceServer) Dataset(context.Context, *DatasetRequest) (*DatasetResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Dataset not implemented")
 }
 func (UnimplementedTransparentLlmServiceServer) ModelInfo(context.Context, *ModelInfoRequest) (*ModelInfoResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ModelInfo not implemented")
@@ -1715,6 +1733,24 @@ func _TransparentLlmService_ServerInfo_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TransparentLlmServiceServer).ServerInfo(ctx, req.(*ServerInfoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransparentLlmService_Dataset_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DatasetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransparentLlmServiceServer).Dataset(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/transparent_llm.v1.TransparentLlmService/Dataset",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransparentLlmServiceServer).Dataset(ctx, req.(*DatasetRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -2698,6 +2734,10 @@ var _TransparentLlmService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ServerInfo",
 			Handler:    _TransparentLlmService_ServerInfo_Handler,
+		},
+		{
+			MethodName: "Dataset",
+			Handler:    _TransparentLlmService_Dataset_Handler,
 		},
 		{
 			MethodName: "ModelInfo",

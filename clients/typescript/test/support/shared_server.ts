@@ -1,7 +1,7 @@
 /** One server for all tests of a run. */
 
 import type { TestProject } from "vitest/node";
-import { startServer } from "./server.js";
+import { DATASET, startServer } from "./server.js";
 
 declare module "vitest" {
   export interface ProvidedContext {
@@ -11,7 +11,7 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const server = await startServer();
+  const server = await startServer(...DATASET);
   project.provide("target", server.said);
   return () => server.stop();
 }

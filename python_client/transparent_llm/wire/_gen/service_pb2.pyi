@@ -20,7 +20,7 @@ class ServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfoResponse(_message.Message):
-    __slots__ = ("api_version", "server_version", "models", "limits", "features", "versions", "stored_runs", "stored_run_bytes")
+    __slots__ = ("api_version", "server_version", "models", "limits", "features", "versions", "stored_runs", "stored_run_bytes", "datasets")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class ServerInfoResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     STORED_RUNS_FIELD_NUMBER: _ClassVar[int]
     STORED_RUN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
     api_version: str
     server_version: str
     models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelDescription]
@@ -44,7 +45,28 @@ class ServerInfoResponse(_message.Message):
     versions: _containers.ScalarMap[str, str]
     stored_runs: int
     stored_run_bytes: int
-    def __init__(self, api_version: _Optional[str] = ..., server_version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelDescription, _Mapping]]] = ..., limits: _Optional[_Union[_model_pb2.Limits, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., versions: _Optional[_Mapping[str, str]] = ..., stored_runs: _Optional[int] = ..., stored_run_bytes: _Optional[int] = ...) -> None: ...
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetDescription]
+    def __init__(self, api_version: _Optional[str] = ..., server_version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelDescription, _Mapping]]] = ..., limits: _Optional[_Union[_model_pb2.Limits, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., versions: _Optional[_Mapping[str, str]] = ..., stored_runs: _Optional[int] = ..., stored_run_bytes: _Optional[int] = ..., datasets: _Optional[_Iterable[_Union[DatasetDescription, _Mapping]]] = ...) -> None: ...
+
+class DatasetDescription(_message.Message):
+    __slots__ = ("name", "n_sentences")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    N_SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    n_sentences: int
+    def __init__(self, name: _Optional[str] = ..., n_sentences: _Optional[int] = ...) -> None: ...
+
+class DatasetRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DatasetResponse(_message.Message):
+    __slots__ = ("sentences",)
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    sentences: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sentences: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfoRequest(_message.Message):
     __slots__ = ("model",)
