@@ -27,10 +27,10 @@ from fuzz.rpcs import RPCS
 from support.examples import the_same_every_time
 from support.servers.servers import running
 from transparent_llm import RemoteTransparentLlm
-from transparent_llm.errors import TransparentLlmError
+from transparent_llm.errors import InternalError, TransparentLlmError
 from transparent_llm.runtime.run_warning import RunWarning
 from transparent_llm.wire import status
-from transparent_llm.wire._gen import tensor_pb2
+from transparent_llm.wire._gen import service_pb2, tensor_pb2
 
 ROWS = [[1, 2, 3, 4], [5, 6]]
 TIMEOUT_S = 2.0
@@ -339,3 +339,12 @@ def test_any_damage_is_an_error_of_ours_or_none(name: str, liar: LyingServer, is
     tell()
     print(f"{name}: {len(told.outcomes)} lies, {told.outcomes.count('taken')} taken, slowest {told.slowest_s:.2f} s")
     assert len(told.outcomes) > 5
+
+
+@pytest.mark.parametrize("sentences", [[], ["a", ""], ["a"] * 1001])
+def test_a_data_set_that_no_server_may_send(liar: LyingServer, sentences: list[str]) -> None:
+    with opened(liar) as llm:
+        lie = [service_pb2.DatasetResponse(sentences=sentences).SerializeToString()]
+        liar.lie = lambda rpc, messages: iter(lie) if rpc == "Dataset" else messages
+        with pytest.raises(InternalError, match=f"a data set of {len(sentences)} sentences"):
+            llm.dataset("words")

@@ -103,7 +103,10 @@ ServerInfo server_info_of(const v1::ServerInfoResponse& wire) {
       .versions = {wire.versions().begin(), wire.versions().end()},
       .stored_runs = wire.stored_runs(),
       .stored_run_bytes = wire.stored_run_bytes(),
+      .datasets = {},
   };
+  for (const auto& dataset : wire.datasets())
+    info.datasets.push_back({.name = dataset.name(), .n_sentences = dataset.n_sentences()});
   for (const auto& model : wire.models()) {
     if (!model.digest().empty()) require_digest(model.digest());  // one never loaded has none yet
     info.models.push_back(description_of(model));

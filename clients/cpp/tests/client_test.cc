@@ -35,6 +35,17 @@ TEST(ClientTest, KnowsTheServer) {
   EXPECT_EQ(llm.model_info().d_model, info.models[0].info.d_model);
 }
 
+TEST(ClientTest, ReadsDataSetsOfTheOperator) {
+  Client llm = Client::connect(test::real_server());
+  const ServerInfo info = llm.server_info();
+  ASSERT_EQ(info.datasets.size(), 1u);
+  EXPECT_EQ(info.datasets[0].name, "words");
+  const std::vector<std::string> sentences = llm.dataset("words");
+  EXPECT_EQ(sentences.size(), info.datasets[0].n_sentences);
+  EXPECT_EQ(sentences.at(3), "from __future__ import annotations");
+  EXPECT_EQ(reason_of<InvalidRequestError>([&] { llm.dataset("rhymes"); }), "INVALID_REQUEST");
+}
+
 TEST(ClientTest, NothingIsReadBeforeARun) {
   Client llm = Client::connect(test::real_server());
   EXPECT_EQ(reason_of<NotRunError>([&] { llm.logits(); }), "NOT_RUN");

@@ -55,6 +55,24 @@ class HostileTest : public testing::Test {
 
 const ChunkSink kIgnore = [](const TensorHeader&, std::uint64_t, std::span<const std::byte>) {};
 
+TEST_F(HostileTest, DataSetsThatNoServerMaySendAreInternalErrors) {
+  server.on_server_info = [](v1::ServerInfoResponse* response) {
+    response->add_features("datasets");
+    return grpc::Status::OK;
+  };
+  std::vector<std::string> sent;
+  server.on_dataset = [&](const v1::DatasetRequest&, v1::DatasetResponse* response) {
+    response->mutable_sentences()->Assign(sent.begin(), sent.end());
+    return grpc::Status::OK;
+  };
+  Client llm = connected();
+  const std::vector<std::vector<std::string>> lies = {{}, {"a", ""}, {1001, "a"}};
+  for (const auto& lie : lies) {
+    sent = lie;
+    EXPECT_THROW(llm.dataset("words"), InternalError) << lie.size();
+  }
+}
+
 TEST_F(HostileTest, BrokenStreamsAreInternalErrors) {
   write_by_layer({
       {},

@@ -87,6 +87,11 @@ grpc::Status ScriptedServer::CompareRuns(grpc::ServerContext*,
   return scripted(on_compare, *request, response);
 }
 
+grpc::Status ScriptedServer::Dataset(grpc::ServerContext*, const v1::DatasetRequest* request,
+                                     v1::DatasetResponse* response) {
+  return scripted(on_dataset, *request, response);
+}
+
 grpc::Status ScriptedServer::Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
                                    Writer* writer) {
   return scripted(on_fetch, *request, writer);

@@ -36,6 +36,7 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   std::function<grpc::Status(const v1::SweepRequest&, SweepWriter*)> on_sweep;
   std::function<grpc::Status(const v1::GradientsRequest&, Writer*)> on_gradients;
   std::function<grpc::Status(const v1::CompareRunsRequest&, v1::CompareRunsResponse*)> on_compare;
+  std::function<grpc::Status(const v1::DatasetRequest&, v1::DatasetResponse*)> on_dataset;
 
   grpc::Status Run(grpc::ServerContext*, const v1::RunRequest* request,
                    v1::RunResponse* response) override;
@@ -54,6 +55,8 @@ class ScriptedServer final : public v1::TransparentLlmService::Service {
   grpc::Status Gradients(grpc::ServerContext*, const v1::GradientsRequest*, Writer*) override;
   grpc::Status CompareRuns(grpc::ServerContext*, const v1::CompareRunsRequest*,
                            v1::CompareRunsResponse*) override;
+  grpc::Status Dataset(grpc::ServerContext*, const v1::DatasetRequest*,
+                       v1::DatasetResponse*) override;
   grpc::Status Fetch(grpc::ServerContext*, const v1::FetchRequest*, Writer*) override;
 
  private:

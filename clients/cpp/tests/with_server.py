@@ -15,7 +15,16 @@ READY = "ready: "
 
 def main(command: list[str]) -> int:
     """The command's exit code; 1 if the server does not start."""
-    serve = [sys.executable, "-m", "transparent_llm", "serve", "--listen", "127.0.0.1:0"]
+    serve = [
+        sys.executable,
+        "-m",
+        "transparent_llm",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--dataset",
+        f"words={__file__}",
+    ]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=log, text=True) as server,

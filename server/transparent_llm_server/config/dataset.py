@@ -21,8 +21,8 @@ def datasets_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The sentences of files by name, from `NAME=FILE`: the lines that are not blank.
 
     Raises:
-        InvalidRequestError: one is not written as it must be, two have one name, or a file cannot be read, is too large,
-            no text in UTF-8, or has no sentence or too many.
+        InvalidRequestError: one is not written as it must be, two have one name, or a file cannot be read, is too large
+            or no text in UTF-8, or has no sentence or too many.
     """
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:

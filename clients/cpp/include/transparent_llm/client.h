@@ -78,6 +78,10 @@ class Client {
 
   /// What the server serves and allows, and how exact its models were at load.
   ServerInfo server_info(const CallOptions& options = {});
+  /// The sentences of a data set that the server's operator offers; `server_info` names them.
+  ///
+  /// Throws InvalidRequestError if there is none of this name, NotSupportedError of an older server.
+  std::vector<std::string> dataset(const std::string& name, const CallOptions& options = {});
   /// Whether the server has loaded its models and answers calls (the standard health check). Asked
   /// once; false if none answers.
   bool is_serving(const CallOptions& options = {});

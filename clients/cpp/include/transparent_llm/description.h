@@ -117,6 +117,12 @@ struct Limits {
   std::uint64_t max_sweep_positions = 0;
 };
 
+/// Sentences that the server's operator offers: see `Client::dataset`.
+struct DatasetDescription {
+  std::string name;
+  std::uint32_t n_sentences = 0;
+};
+
 /// The answer of `Client::server_info`.
 struct ServerInfo {
   /// Version of the schema that the server speaks, "MAJOR.MINOR".
@@ -132,6 +138,8 @@ struct ServerInfo {
   /// Runs of the caller that are stored now, and their bytes.
   std::uint64_t stored_runs = 0;
   std::uint64_t stored_run_bytes = 0;
+  /// What the operator offers to everyone who may call.
+  std::vector<DatasetDescription> datasets;
 };
 
 }  // namespace transparent_llm
