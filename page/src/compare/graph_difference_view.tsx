@@ -27,11 +27,10 @@ export function GraphDifference({
   const how = { threshold: threshold.value, renormalize: renormalize.value };
   const layers = [first.layers.value.length, second.layers.value.length] as const;
   const isWhole = layers[0] === first.model.nLayers && layers[1] === second.model.nLayers;
+  const gaps = new Map([...first.gaps.value, ...second.gaps.value]);
   const found = useMemo(
     () =>
-      isWhole
-        ? differences(first.graph(how, at[0])?.edges() ?? [], second.graph(how, at[1])?.edges() ?? [], pair.alignment)
-        : undefined,
+      isWhole ? differences(first.edges(how, at[0], gaps), second.edges(how, at[1], gaps), pair.alignment) : undefined,
     [isWhole, first, second, how.threshold, how.renormalize, ...at, pair.by],
   );
   return (
@@ -52,6 +51,8 @@ export function GraphDifference({
           <p>
             {found.differences.length} edges are different at the threshold {how.threshold.toFixed(2)}.
             {found.unpaired > 0 && ` ${found.unpaired} more touch tokens without a partner.`}
+            {gaps.size > 0 &&
+              ` Layers that show no paths in one of the two are left out of both: ${[...gaps.keys()].join(", ")}.`}
           </p>
           {found.differences.length > 0 && (
             <>

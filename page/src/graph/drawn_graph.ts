@@ -6,6 +6,9 @@ import { type GraphNode, nodeName, nodeOf, type Selection } from "./selection.js
 
 const NEAR_NODE = RADIUS + 4;
 const NEAR_EDGE = 5;
+const NO_GAPS: ReadonlyMap<number, unknown> = new Map();
+
+type Ends = Pick<GraphEdge, "source" | "target">;
 
 /** An edge with its places. */
 export interface PlacedEdge {
@@ -19,18 +22,29 @@ export interface PlacedEdge {
 /** What a point can be on. */
 export type Hit = { readonly what: "start"; readonly pos: number } | Selection;
 
+/** A line with its places. */
+export type Line = Omit<PlacedEdge, "edge">;
+
 /** A graph with places. Made once for each setting of the controls; drawing only reads it. */
 export class DrawnGraph {
   readonly layout: Layout;
   readonly edges: readonly PlacedEdge[];
+  /** Where paths go past layers that show none: nothing that was measured. */
+  readonly passages: readonly Line[];
   /** Names of the nodes that a path goes through. */
   readonly active: ReadonlySet<string>;
   readonly #byBand: readonly (readonly PlacedEdge[])[];
 
-  constructor(graph: ContributionGraph | undefined, nTokens: number, nLayers: number) {
+  /** @param gaps layers that show no paths. */
+  constructor(graph: ContributionGraph | undefined, nTokens: number, nLayers: number, gaps = NO_GAPS) {
     this.layout = new Layout(nTokens, nLayers);
-    this.edges = (graph?.edges() ?? []).map((edge) => this.#placed(edge));
-    this.active = new Set(this.edges.flatMap(({ edge }) => [edge.source, edge.target]));
+    const all = graph?.edges() ?? [];
+    this.edges = all.filter(({ layer }) => !gaps.has(layer)).map((edge) => this.#placed(edge));
+    const past = all.filter(({ layer, kind }) => gaps.has(layer) && kind === "residual").map(pastGap);
+    this.passages = past.map((edge) => this.#placed(edge));
+    this.active = new Set(
+      [...this.edges.map(({ edge }) => edge), ...past].flatMap(({ source, target }) => [source, target]),
+    );
     this.#byBand = Array.from({ length: nLayers }, (_, layer) => this.edges.filter(({ edge }) => edge.layer === layer));
   }
 
@@ -76,11 +90,16 @@ export class DrawnGraph {
     return nearest(this.edges, near, (edge) => distance(edge, x, y));
   }
 
-  #placed(edge: GraphEdge): PlacedEdge {
+  #placed<T extends Ends>(edge: T): Line & { readonly edge: T } {
     const [x1, y1] = this.layout.place(nodeOf(edge.source));
     const [x2, y2] = this.layout.place(nodeOf(edge.target));
     return { edge, x1, y1, x2, y2 };
   }
+}
+
+/** From where the stream enters a layer to where it leaves it. */
+function pastGap({ source, layer, targetPos }: GraphEdge): Ends {
+  return { source, target: `I${layer}_${targetPos}` };
 }
 
 function nearest<T>(all: Iterable<T>, within: number, far: (each: T) => number): T | undefined {

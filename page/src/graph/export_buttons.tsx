@@ -22,7 +22,7 @@ export function ExportButtons({ run }: { readonly run: RunView }): JSX.Element {
     }
   };
   const svg = (): string => {
-    const drawn = new DrawnGraph(page.graph.value, run.nTokens, run.model.nLayers);
+    const drawn = new DrawnGraph(page.graph.value, run.nTokens, run.model.nLayers, run.gaps.value);
     return graphSvg(drawn, run.tokens, `${run.model.name}: contribution graph`);
   };
   const name = (ending: string): string => fileName(run.model.name, "graph", ending);
@@ -53,7 +53,8 @@ export function ExportButtons({ run }: { readonly run: RunView }): JSX.Element {
       threshold: page.threshold.value,
       renormalize: page.renormalize.value,
       start: page.start.value,
-      edges: page.graph.value?.edges() ?? [],
+      edges: (page.graph.value?.edges() ?? []).filter(({ layer }) => !run.gaps.value.has(layer)),
+      layers_without_edges: [...run.gaps.value.keys()],
     };
   }
 }

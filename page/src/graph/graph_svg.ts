@@ -20,6 +20,7 @@ export function graphSvg(drawn: DrawnGraph, tokens: readonly string[], title: st
     `<title>${escaped(title)}</title>`,
     `<rect x="${-LEFT}" width="${width}" height="${height}" fill="#fff"/>`,
     ...stripes,
+    ...drawn.passages.map(passageLine),
     ...drawn.edges.map(edgeLine),
     ...nodes(drawn),
     ...tokens.map((token, pos) => tokenLabel(token, layout.column(pos), layout.height)),
@@ -38,6 +39,11 @@ function edgeLine({ edge, x1, y1, x2, y2 }: DrawnGraph["edges"][number]): string
   const share = Math.sqrt(edge.weight);
   const words = `<title>${edge.source} to ${edge.target}: ${edge.weight.toFixed(4)}</title>`;
   return `<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" stroke="${colour}" stroke-opacity="${(0.25 + 0.75 * share).toFixed(2)}" stroke-width="${(1 + 3 * share).toFixed(2)}">${words}</line>`;
+}
+
+function passageLine({ x1, y1, x2, y2 }: DrawnGraph["passages"][number]): string {
+  const words = "<title>past a layer that shows no paths</title>";
+  return `<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" stroke="#5a6470" stroke-dasharray="2 4">${words}</line>`;
 }
 
 function nodes({ layout, active }: DrawnGraph): string[] {

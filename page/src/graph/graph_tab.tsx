@@ -1,6 +1,7 @@
 /** The graph, its controls, and what is open of it. */
 
 import type { JSX } from "preact";
+import type { NotSupportedError } from "transparent-llm/web";
 import { Details } from "../details/details.js";
 import { usePage } from "../page_state.js";
 import type { RunView } from "../run/run_view.js";
@@ -10,8 +11,31 @@ import { GraphControls } from "./graph_controls.js";
 import { GraphView } from "./graph_view.js";
 import { GrowingGraphView } from "./growing_graph_view.js";
 
+/** Why some layers show no paths, or all of them. */
+function Gaps({
+  gaps,
+  nLayers,
+}: {
+  readonly gaps: ReadonlyMap<number, NotSupportedError>;
+  readonly nLayers: number;
+}): JSX.Element {
+  const [why] = gaps.values();
+  const layers = [...gaps.keys()];
+  if (layers.length === nLayers) {
+    return <Problem error={why} />;
+  }
+  return (
+    <p class="gaps" role="note">
+      {layers.length === 1 ? "Layer" : "Layers"} {layers.join(", ")} {layers.length === 1 ? "shows" : "show"} no paths (
+      {why?.message}). Dashed lines go past {layers.length === 1 ? "it" : "them"} at the same position; what came from
+      other positions there is not seen.
+    </p>
+  );
+}
+
 export function GraphTab({ run }: { readonly run: RunView }): JSX.Element {
   const { graph, growing } = usePage();
+  const gaps = run.gaps.value;
   if (growing.value !== undefined) {
     return <GrowingGraphView growing={growing.value} />;
   }
@@ -19,8 +43,8 @@ export function GraphTab({ run }: { readonly run: RunView }): JSX.Element {
     <div class="graph-tab">
       <div class="graph-side">
         <GraphControls />
-        {run.refusal.value !== undefined && <Problem error={run.refusal.value} />}
-        <GraphView tokens={run.tokens} nLayers={run.model.nLayers} graph={graph.value} isOpenable={true} />
+        {gaps.size > 0 && <Gaps gaps={gaps} nLayers={run.model.nLayers} />}
+        <GraphView tokens={run.tokens} nLayers={run.model.nLayers} graph={graph.value} gaps={gaps} isOpenable={true} />
         <ExportButtons run={run} />
       </div>
       <Details run={run} />

@@ -24,11 +24,13 @@ interface Drawing {
   readonly nLayers: number;
   /** Of the layers that have arrived; undefined before the first. */
   readonly graph: ContributionGraph | undefined;
+  /** Layers that show no paths. */
+  readonly gaps?: ReadonlyMap<number, unknown>;
   /** Whether there are details of nodes and edges. */
   readonly isOpenable: boolean;
 }
 
-export function GraphView({ tokens, nLayers, graph, isOpenable }: Drawing): JSX.Element {
+export function GraphView({ tokens, nLayers, graph, gaps, isOpenable }: Drawing): JSX.Element {
   const page = usePage();
   const canvas = useRef<HTMLCanvasElement>(null);
   const [view, setView] = useState<ZoomTransform>(zoomIdentity);
@@ -36,7 +38,7 @@ export function GraphView({ tokens, nLayers, graph, isOpenable }: Drawing): JSX.
   const [focus, setFocus] = useState<GraphNode>();
   const [size, setSize] = useState({ width: 0, height: LEAST_HEIGHT });
   const nTokens = tokens.length;
-  const drawn = useMemo(() => new DrawnGraph(graph, nTokens, nLayers), [graph, nTokens, nLayers]);
+  const drawn = useMemo(() => new DrawnGraph(graph, nTokens, nLayers, gaps), [graph, nTokens, nLayers, gaps]);
   const zoomer = useZoom(
     canvas,
     drawn,

@@ -84,6 +84,7 @@ class Painter {
     this.#stripes();
     pen.translate(view.x, view.y);
     pen.scale(view.k, view.k);
+    this.#passages();
     this.#edges();
     this.#starts(marks.start);
     this.#nodes();
@@ -115,6 +116,21 @@ class Painter {
         this.pen.fillRect(LEFT, y, this.width - LEFT, BAND * this.view.k);
       }
     }
+  }
+
+  /** Dashed: they have no weight. */
+  #passages(): void {
+    const { pen, colours } = this;
+    pen.strokeStyle = colours.quiet;
+    pen.lineWidth = 1;
+    pen.setLineDash([2, 4]);
+    pen.beginPath();
+    for (const { x1, y1, x2, y2 } of this.drawn.passages) {
+      pen.moveTo(x1, y1);
+      pen.lineTo(x2, y2);
+    }
+    pen.stroke();
+    pen.setLineDash([]);
   }
 
   /** In a few shades, each of which is one stroke. */

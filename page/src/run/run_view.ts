@@ -1,9 +1,11 @@
 /** One run that is looked at: its tokens, and the layers of its contribution graph as they arrive. */
 
-import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import {
   ContributionGraph,
+  type GraphEdge,
   type GraphParameters,
+  type LayerEdges,
   LayerShares,
   type ModelInfo,
   NotSupportedError,
@@ -27,12 +29,11 @@ export class RunView {
   /** The text of each token. */
   readonly tokens: readonly string[];
   readonly edits: readonly EditSpec[];
-  /** From the lowest layer up, as far as they have arrived. */
-  readonly layers: ReadonlySignal<readonly LayerShares[]>;
-  /** Why there is no graph of further layers; undefined if nothing stands against it. */
-  readonly refusal: ReadonlySignal<NotSupportedError | undefined>;
-  readonly #layers: Signal<readonly LayerShares[]> = signal([]);
-  readonly #refusal: Signal<NotSupportedError | undefined> = signal(undefined);
+  /** From the lowest layer up, as far as they have arrived; or why one shows no paths. */
+  readonly layers: ReadonlySignal<readonly (LayerShares | NotSupportedError)[]>;
+  /** Why layers that have arrived show no paths, such as one without heads or with an edited pattern. */
+  readonly gaps: ReadonlySignal<ReadonlyMap<number, NotSupportedError>>;
+  readonly #layers: Signal<readonly (LayerShares | NotSupportedError)[]> = signal([]);
 
   private constructor(
     llm: RemoteTransparentLlm,
@@ -46,7 +47,7 @@ export class RunView {
     this.tokenIds = idsOf(llm.tokens());
     this.edits = edits;
     this.layers = this.#layers;
-    this.refusal = this.#refusal;
+    this.gaps = computed(() => gapsOf(this.#layers.value));
   }
 
   /**
@@ -96,29 +97,41 @@ export class RunView {
     return { tokens: this.tokenIds, edits: this.edits };
   }
 
-  /** The paths to a position, of the layers that have arrived; undefined before the first one. */
+  /**
+   * The paths to a position, of the layers that have arrived; undefined before the first one that has any. They go past
+   * `gaps` at their own positions, by edges that stand for nothing that was measured.
+   */
   graph(how: GraphParameters, start: number): ContributionGraph | undefined {
-    const layers = this.layers.value;
-    const edges = layers.map((layer) => layer.edges(how));
-    return layers.length === 0 ? undefined : new ContributionGraph(edges, this.nTokens, how).paths([start]);
+    if (this.#layers.value.length === this.gaps.value.size) {
+      return undefined;
+    }
+    return this.#graph(how, this.#layers.value).paths([start]);
   }
 
-  /**
-   * Bring the layers of the graph that are not there yet, the lowest first; `onLayer` is told how many are there. A layer
-   * that has none, such as one without heads or with an edited pattern, is the end of it, and says why in `refusal`.
-   */
+  /** The edges on the paths to a position, where some layers more are taken for gaps; those past gaps left out. */
+  edges(how: GraphParameters, start: number, gaps: ReadonlyMap<number, NotSupportedError>): GraphEdge[] {
+    const layers = this.#layers.value.map((shares, layer) => gaps.get(layer) ?? shares);
+    const edges = this.#graph(how, layers).paths([start]).edges();
+    return edges.filter(({ layer }) => layers[layer] instanceof LayerShares);
+  }
+
+  #graph(how: GraphParameters, layers: readonly (LayerShares | NotSupportedError)[]): ContributionGraph {
+    const edges = layers.map((layer) => (layer instanceof LayerShares ? layer.edges(how) : passing(this.nTokens)));
+    return new ContributionGraph(edges, this.nTokens, how);
+  }
+
+  /** Bring the layers of the graph that are not there yet, the lowest first; `onLayer` is told how many are there. */
   async paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
-    const read = (layer: number): Promise<LayerShares> => this.#layer(layer, signal);
-    try {
-      for await (const layer of upwards(this.model.nLayers, read, this.#layers.value.length)) {
-        this.#layers.value = [...this.#layers.value, layer];
-        onLayer(this.#layers.value.length);
-      }
-    } catch (error) {
-      if (!(error instanceof NotSupportedError)) {
+    const read = (layer: number): Promise<LayerShares | NotSupportedError> =>
+      this.#layer(layer, signal).catch((error: unknown) => {
+        if (error instanceof NotSupportedError) {
+          return error;
+        }
         throw error;
-      }
-      this.#refusal.value = error;
+      });
+    for await (const layer of upwards(this.model.nLayers, read, this.#layers.value.length)) {
+      this.#layers.value = [...this.#layers.value, layer];
+      onLayer(this.#layers.value.length);
     }
   }
 
@@ -129,6 +142,22 @@ export class RunView {
     ]);
     return LayerShares.of(shares, edges, this.nTokens);
   }
+}
+
+function gapsOf(layers: readonly (LayerShares | NotSupportedError)[]): ReadonlyMap<number, NotSupportedError> {
+  const found = new Map<number, NotSupportedError>();
+  for (const [layer, shares] of layers.entries()) {
+    if (shares instanceof NotSupportedError) {
+      found.set(layer, shares);
+    }
+  }
+  return found;
+}
+
+/** Each position from below to above, and nothing else. */
+function passing(n: number): LayerEdges {
+  const [none, all] = [new Float32Array(n), new Float32Array(n).fill(1)];
+  return { attention: new Float32Array(n * n), attentionResidual: all, ffn: none, ffnResidual: all };
 }
 
 function idsOf(tokens: Tensor): number[] {
