@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from transparent_llm.contract import ModelInfo
-from transparent_llm.description import Limits, ModelDescription, ModelState, ParityCheck, SaeDescription, ServerInfo
+from transparent_llm.description import (
+    DatasetDescription,
+    Limits,
+    ModelDescription,
+    ModelState,
+    ParityCheck,
+    SaeDescription,
+    ServerInfo,
+)
 from transparent_llm.wire import dtypes, model, requests
 from transparent_llm.wire._gen import model_pb2, service_pb2
 
@@ -71,6 +79,7 @@ SERVER = ServerInfo(
     versions={"torch": "2.13.0", "python": "3.11.2"},
     stored_runs=3,
     stored_run_bytes=2**41,
+    datasets=(DatasetDescription("facts", 12), DatasetDescription("names", 1000)),
 )
 
 
