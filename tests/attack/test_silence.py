@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attack.silence import CHECK, LOGITS, MODEL_INFO, REFLECTION, RUN, WATCH, ended, silent
-from attack.victim import ATTACKER, OTHER, Victim, standing_by, victim
+from attack.victim import ATTACKER, OTHER, Victim, standing_by, told_health, victim
 from support.servers.engines import SOON
 from support.servers.polling import wait_until
 from transparent_llm.wire._gen import service_pb2
@@ -68,8 +68,7 @@ def ask_until(over: threading.Event, address: str) -> int:
     """How often health was told, without a pause between."""
     count = 0
     while not over.is_set():
-        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SOON)
+        told_health(address, SOON)
         count += 1
     return count
 

@@ -223,15 +223,20 @@ def _keep_asking(address: str, bystander: Bystander, over: threading.Event) -> N
     while not over.wait(0.05):
         began = time.monotonic()
         try:
-            with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-                stub = health_pb2_grpc.HealthStub(channel)
-                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5 * HEALTH_WITHIN_S)
+            status = told_health(address, 5 * HEALTH_WITHIN_S)
         except grpc.RpcError as error:
             bystander.lost.append(f"health at {address}: {error.code()} {error.details()}")
             return
         bystander.health_s.append(time.monotonic() - began)
-        if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            bystander.lost.append(f"health at {address}: {answer.status}")
+        if status != health_pb2.HealthCheckResponse.SERVING:
+            bystander.lost.append(f"health at {address}: {status}")
+
+
+def told_health(address: str, timeout_s: float) -> int:
+    """The status that is told to one who connects anew."""
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s).status)
 
 
 def _read(llm: RemoteTransparentLlm) -> float:

@@ -6,24 +6,24 @@ import { type GraphNode, nodeName, nodeOf, type Selection } from "./selection.js
 
 const NEAR_NODE = RADIUS + 4;
 const NEAR_EDGE = 5;
-const NO_GAPS: ReadonlyMap<number, unknown> = new Map();
 
 type Ends = Pick<GraphEdge, "source" | "target">;
 
-/** An edge with its places. */
-export interface PlacedEdge {
-  readonly edge: GraphEdge;
+/** A line with its places. */
+export interface Line {
   readonly x1: number;
   readonly y1: number;
   readonly x2: number;
   readonly y2: number;
 }
 
+/** An edge with its places. */
+export interface PlacedEdge extends Line {
+  readonly edge: GraphEdge;
+}
+
 /** What a point can be on. */
 export type Hit = { readonly what: "start"; readonly pos: number } | Selection;
-
-/** A line with its places. */
-export type Line = Omit<PlacedEdge, "edge">;
 
 /** A graph with places. Made once for each setting of the controls; drawing only reads it. */
 export class DrawnGraph {
@@ -36,15 +36,19 @@ export class DrawnGraph {
   readonly #byBand: readonly (readonly PlacedEdge[])[];
 
   /** @param gaps layers that show no paths. */
-  constructor(graph: ContributionGraph | undefined, nTokens: number, nLayers: number, gaps = NO_GAPS) {
+  constructor(
+    graph: ContributionGraph | undefined,
+    nTokens: number,
+    nLayers: number,
+    gaps: ReadonlyMap<number, unknown> = new Map(),
+  ) {
     this.layout = new Layout(nTokens, nLayers);
     const all = graph?.edges() ?? [];
-    this.edges = all.filter(({ layer }) => !gaps.has(layer)).map((edge) => this.#placed(edge));
+    this.edges = all.filter(({ layer }) => !gaps.has(layer)).map((edge) => ({ edge, ...this.#line(edge) }));
     const past = all.filter(({ layer, kind }) => gaps.has(layer) && kind === "residual").map(pastGap);
-    this.passages = past.map((edge) => this.#placed(edge));
-    this.active = new Set(
-      [...this.edges.map(({ edge }) => edge), ...past].flatMap(({ source, target }) => [source, target]),
-    );
+    this.passages = past.map((ends) => this.#line(ends));
+    const ends = [...this.edges.map(({ edge }) => edge), ...past];
+    this.active = new Set(ends.flatMap(({ source, target }) => [source, target]));
     this.#byBand = Array.from({ length: nLayers }, (_, layer) => this.edges.filter(({ edge }) => edge.layer === layer));
   }
 
@@ -90,10 +94,10 @@ export class DrawnGraph {
     return nearest(this.edges, near, (edge) => distance(edge, x, y));
   }
 
-  #placed<T extends Ends>(edge: T): Line & { readonly edge: T } {
-    const [x1, y1] = this.layout.place(nodeOf(edge.source));
-    const [x2, y2] = this.layout.place(nodeOf(edge.target));
-    return { edge, x1, y1, x2, y2 };
+  #line({ source, target }: Ends): Line {
+    const [x1, y1] = this.layout.place(nodeOf(source));
+    const [x2, y2] = this.layout.place(nodeOf(target));
+    return { x1, y1, x2, y2 };
   }
 }
 

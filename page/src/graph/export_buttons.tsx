@@ -21,10 +21,8 @@ export function ExportButtons({ run }: { readonly run: RunView }): JSX.Element {
       setSaid("This browser does not let the page copy. The address bar has the link.");
     }
   };
-  const svg = (): string => {
-    const drawn = new DrawnGraph(page.graph.value, run.nTokens, run.model.nLayers, run.gaps.value);
-    return graphSvg(drawn, run.tokens, `${run.model.name}: contribution graph`);
-  };
+  const drawn = (): DrawnGraph => new DrawnGraph(page.graph.value, run.nTokens, run.model.nLayers, run.gaps.value);
+  const svg = (): string => graphSvg(drawn(), run.tokens, `${run.model.name}: contribution graph`);
   const name = (ending: string): string => fileName(run.model.name, "graph", ending);
   return (
     <div class="toolbar" role="group" aria-label="Save the graph">
@@ -53,7 +51,7 @@ export function ExportButtons({ run }: { readonly run: RunView }): JSX.Element {
       threshold: page.threshold.value,
       renormalize: page.renormalize.value,
       start: page.start.value,
-      edges: (page.graph.value?.edges() ?? []).filter(({ layer }) => !run.gaps.value.has(layer)),
+      edges: drawn().edges.map(({ edge }) => edge),
       layers_without_edges: [...run.gaps.value.keys()],
     };
   }

@@ -20,15 +20,14 @@ function Gaps({
   readonly nLayers: number;
 }): JSX.Element {
   const [why] = gaps.values();
-  const layers = [...gaps.keys()];
-  if (layers.length === nLayers) {
+  if (gaps.size === nLayers) {
     return <Problem error={why} />;
   }
+  const [name, show, them] = gaps.size === 1 ? ["Layer", "shows", "it"] : ["Layers", "show", "them"];
   return (
     <p class="gaps" role="note">
-      {layers.length === 1 ? "Layer" : "Layers"} {layers.join(", ")} {layers.length === 1 ? "shows" : "show"} no paths (
-      {why?.message}). Dashed lines go past {layers.length === 1 ? "it" : "them"} at the same position; what came from
-      other positions there is not seen.
+      {name} {[...gaps.keys()].join(", ")} {show} no paths ({why?.message}). Dashed lines go past {them} at the same
+      position; what came from other positions there is not seen.
     </p>
   );
 }

@@ -23,9 +23,13 @@ export function DatasetChoice({
     latest.current = stop;
     setName(chosen);
     setError(undefined);
+    if (chosen === "") {
+      onChoose(EXAMPLES);
+      return;
+    }
     const llm = page.connection.client(page.model.value);
     try {
-      onChoose(chosen === "" ? EXAMPLES : await page.connection.watched(llm.dataset(chosen, { signal: stop.signal })));
+      onChoose(await page.connection.watched(llm.dataset(chosen, { signal: stop.signal })));
     } catch (problem) {
       page.connection.failed(problem);
       if (!stop.signal.aborted && !isStopped(problem)) {

@@ -21,6 +21,9 @@ export type RunInput =
   | { readonly sentence: string; readonly edits: readonly EditSpec[] }
   | { readonly tokens: readonly number[]; readonly edits: readonly EditSpec[] };
 
+/** What is known of a layer: its shares, or why it has none that could be shown. */
+type Layer = LayerShares | NotSupportedError;
+
 /** A run on the server, and what came of it so far. Every read of the page is one of its client's. */
 export class RunView {
   readonly llm: RemoteTransparentLlm;
@@ -30,10 +33,10 @@ export class RunView {
   readonly tokens: readonly string[];
   readonly edits: readonly EditSpec[];
   /** From the lowest layer up, as far as they have arrived; or why one shows no paths. */
-  readonly layers: ReadonlySignal<readonly (LayerShares | NotSupportedError)[]>;
+  readonly layers: ReadonlySignal<readonly Layer[]>;
   /** Why layers that have arrived show no paths, such as one without heads or with an edited pattern. */
   readonly gaps: ReadonlySignal<ReadonlyMap<number, NotSupportedError>>;
-  readonly #layers: Signal<readonly (LayerShares | NotSupportedError)[]> = signal([]);
+  readonly #layers: Signal<readonly Layer[]> = signal([]);
 
   private constructor(
     llm: RemoteTransparentLlm,
@@ -115,36 +118,37 @@ export class RunView {
     return edges.filter(({ layer }) => layers[layer] instanceof LayerShares);
   }
 
-  #graph(how: GraphParameters, layers: readonly (LayerShares | NotSupportedError)[]): ContributionGraph {
+  #graph(how: GraphParameters, layers: readonly Layer[]): ContributionGraph {
     const edges = layers.map((layer) => (layer instanceof LayerShares ? layer.edges(how) : passing(this.nTokens)));
     return new ContributionGraph(edges, this.nTokens, how);
   }
 
   /** Bring the layers of the graph that are not there yet, the lowest first; `onLayer` is told how many are there. */
   async paint(signal: AbortSignal, onLayer: (count: number) => void): Promise<void> {
-    const read = (layer: number): Promise<LayerShares | NotSupportedError> =>
-      this.#layer(layer, signal).catch((error: unknown) => {
-        if (error instanceof NotSupportedError) {
-          return error;
-        }
-        throw error;
-      });
+    const read = (layer: number): Promise<Layer> => this.#layer(layer, signal);
     for await (const layer of upwards(this.model.nLayers, read, this.#layers.value.length)) {
       this.#layers.value = [...this.#layers.value, layer];
       onLayer(this.#layers.value.length);
     }
   }
 
-  async #layer(layer: number, signal: AbortSignal): Promise<LayerShares> {
-    const [shares, edges] = await Promise.all([
-      this.llm.attnContributions(0, layer, { signal, dtype: "F32" }),
-      this.llm.contributionEdges(0, layer, { signal, dtype: "F32" }),
-    ]);
-    return LayerShares.of(shares, edges, this.nTokens);
+  async #layer(layer: number, signal: AbortSignal): Promise<Layer> {
+    try {
+      const [shares, edges] = await Promise.all([
+        this.llm.attnContributions(0, layer, { signal, dtype: "F32" }),
+        this.llm.contributionEdges(0, layer, { signal, dtype: "F32" }),
+      ]);
+      return LayerShares.of(shares, edges, this.nTokens);
+    } catch (error) {
+      if (error instanceof NotSupportedError) {
+        return error;
+      }
+      throw error;
+    }
   }
 }
 
-function gapsOf(layers: readonly (LayerShares | NotSupportedError)[]): ReadonlyMap<number, NotSupportedError> {
+function gapsOf(layers: readonly Layer[]): ReadonlyMap<number, NotSupportedError> {
   const found = new Map<number, NotSupportedError>();
   for (const [layer, shares] of layers.entries()) {
     if (shares instanceof NotSupportedError) {

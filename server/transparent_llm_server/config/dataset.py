@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from transparent_llm.description import MOST_SENTENCES
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import quoted
+from transparent_llm_server.config import plain_file
+from transparent_llm_server.config.name import NAME
 
 _FORM = "NAME=FILE, where a NAME has up to 128 letters, digits, '.', '_' and '-'"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SPLIT = "split it into several data sets"
 _MOST_BYTES = 2**20
 
 
@@ -27,7 +26,7 @@ def datasets_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, _, file = text.partition("=")
-        if not file or not _NAME.fullmatch(name):
+        if not file or not NAME.fullmatch(name):
             raise InvalidRequestError(f"data set {quoted(text)}: write {_FORM}")
         if name in found:
             raise InvalidRequestError(f"two data sets are named {name}")
@@ -37,7 +36,7 @@ def datasets_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 def _sentences(name: str, path: Path) -> tuple[str, ...]:
     try:
-        text = _read(path).decode("utf-8-sig")
+        text = plain_file.read(path, _MOST_BYTES, _SPLIT).decode("utf-8-sig")
     except OSError as error:
         raise InvalidRequestError(f"data set {name}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -46,17 +45,6 @@ def _sentences(name: str, path: Path) -> tuple[str, ...]:
     if not 0 < len(lines) <= MOST_SENTENCES:
         raise InvalidRequestError(
             f"data set {name}: {path} has {len(lines)} lines that are not blank; it must have 1 to {MOST_SENTENCES}: "
-            "split it into several data sets"
+            f"{_SPLIT}"
         )
     return lines
-
-
-def _read(path: Path) -> bytes:
-    """Without waiting at a pipe for somebody who writes."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InvalidRequestError(f"{path} is not a regular file: name one; a link to one will do")
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise InvalidRequestError(f"{path} has more than {_MOST_BYTES} bytes: split it into several data sets")
-    return data

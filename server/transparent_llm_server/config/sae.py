@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions.site import site_named
 from transparent_llm.quoting import quoted
+from transparent_llm_server.config.name import NAME
 
 _FORM = "[MODEL/]NAME=DIR@SITE, or of a transcoder [MODEL/]NAME=DIR@SITE:SITE"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class SaeConfig:
         model, _, name = called.rpartition("/")
         folder, _, sites = place.rpartition("@")
         found = tuple(sites.split(":"))
-        if not folder or len(found) > 2 or not _NAME.fullmatch(name):
+        if not folder or len(found) > 2 or not NAME.fullmatch(name):
             raise InvalidRequestError(
                 f"sparse autoencoder {quoted(text)}: write {_FORM}, where a NAME has letters, digits, '.', '_' and '-'"
             )

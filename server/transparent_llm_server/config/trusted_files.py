@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from transparent_llm.errors import InvalidRequestError
+from transparent_llm_server.config import plain_file
 
 log = logging.getLogger(__name__)
 _ROOT = 0
@@ -20,14 +21,9 @@ def read(path: Path, most_bytes: int) -> bytes:
         InvalidRequestError: everybody may, it is no plain file, it has more bytes, or it cannot be read.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            _require_trustworthy(path, os.fstat(file.fileno()))
-            data = file.read(most_bytes + 1)
+        return plain_file.read(path, most_bytes, "is it the right file?", require_not_everybodys)
     except OSError as error:
         raise InvalidRequestError(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > most_bytes:
-        raise InvalidRequestError(f"{path} has more than {most_bytes} bytes: is it the right file?")
-    return data
 
 
 def require_not_everybodys(path: Path, found: os.stat_result) -> None:
@@ -56,14 +52,3 @@ def warn_of(path: Path, *, is_secret: bool = False) -> None:
         )
     if is_secret and found.st_mode & stat.S_IROTH:
         log.warning("%s can be read by every user of this host: chmod o-r it", path)
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """A pipe would wait for somebody who writes."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _require_trustworthy(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise InvalidRequestError(f"{path} is not a regular file: name one; a link to one will do")
-    require_not_everybodys(path, found)
