@@ -12,14 +12,30 @@ from support.servers.server_processes import process, ready_address
 
 Cells = dict[str, Any]
 
-STALLED = "os.kill(SERVER, signal.SIGSTOP)\n"
-"""The server process says nothing more until it is told to go on."""
+STALL = """import os, signal, time
+from pathlib import Path
+
+def states():
+    for status in Path("/proc/SERVER/task").glob("*/stat"):
+        try:
+            yield status.read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):  # a thread that ended
+            pass
+
+def stall():
+    os.kill(SERVER, signal.SIGSTOP)
+    while set(states()) != {"T"}:
+        time.sleep(0.001)
+"""
+"""After `stall()` the server process says nothing more until it is told to go on. A signal is still on its way when
+`kill` returns, and a notebook, which is not the server's parent, cannot wait for it: it asks each thread's state."""
 
 SOURCES = {
-    "connected": "import os, signal, time\nfrom transparent_llm import connect\n"
+    "stall": STALL,
+    "connected": "from transparent_llm import connect\n"
     "llm = connect('ADDRESS', cache_bytes=0, read_ahead_bytes=0, reconnect_s=0.7)\nllm.run(['To be or not'])",
     "small": "for _ in range(20):\n    llm.residual_out(1)",
-    "waits": f"{STALLED}llm.ffn_out(2).shape",
+    "waits": "stall()\nllm.ffn_out(2).shape",
     "text for a layer": "llm.residual_out('3')",
     "no such layer": "def user():\n    return llm.residual_out(99)\nuser()",
     "no such layer of an analysis": "llm.top_tokens(layer=99)",
@@ -28,7 +44,7 @@ SOURCES = {
     "server_info": "llm.server_info()",
     "describe_run": "llm.describe_run()",
     "top_tokens": "llm.top_tokens(k=3)",
-    "interrupted": f"began = time.monotonic()\n{STALLED}llm.logits()",
+    "interrupted": "began = time.monotonic()\nstall()\nllm.logits()",
     "after": "took = time.monotonic() - began\nos.kill(SERVER, signal.SIGCONT)\nprint(took < 30, *llm.logits().shape)",
     "lost": "os.kill(SERVER, signal.SIGKILL)\nllm.ffn_out(1)",
 }
