@@ -34,7 +34,7 @@ from transparent_llm_server.registry.source import model_source
 from transparent_llm_server.rpc.administration import AdminServicer
 from transparent_llm_server.rpc.channel_options import channel_options
 from transparent_llm_server.rpc.concurrency.in_flight import Phase
-from transparent_llm_server.rpc.concurrency.lanes import Lanes
+from transparent_llm_server.rpc.concurrency.lanes import QUEUED_CALLS, Lanes
 from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
 from transparent_llm_server.rpc.interceptors.arrival import Arrival
 from transparent_llm_server.rpc.interceptors.authentication import Authentication
@@ -63,9 +63,6 @@ _RECORDS_S = 5.0
 
 SERVING_LOST = 73
 """Exit code of a process that answers no calls any more, as the engine's are of one that computes no more."""
-
-_QUEUED_CALLS = 64
-"""Which gRPC takes beyond those that have a thread; one more is refused before anything is done for it."""
 
 
 class Server:
@@ -99,7 +96,8 @@ class Server:
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._canary = Canary(config.canary_s, self._tell_answering, lambda: self._fail(SERVING_LOST))
         self._lanes = Lanes(config, identity.owner_of)
-        self._threads = ReadyThreads(config.max_streams + config.spare_threads, "call")
+        threads = config.max_streams + config.spare_threads
+        self._threads = ReadyThreads(threads, "call")
         self._grpc = grpc.server(
             self._threads,
             interceptors=[
@@ -113,7 +111,7 @@ class Server:
                 *interceptors,
             ],
             options=channel_options(config),
-            maximum_concurrent_rpcs=config.max_streams + config.spare_threads + _QUEUED_CALLS,
+            maximum_concurrent_rpcs=threads + self._lanes.own_threads + QUEUED_CALLS,
         )
         servicer = TransparentLlmServicer(
             config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of

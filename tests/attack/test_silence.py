@@ -54,13 +54,28 @@ def test_health_checks_that_send_no_request_do_not_end_health(attacked: Victim, 
 @pytest.mark.parametrize("port", ["calls", "probes"])
 def test_a_burst_of_health_checks_refuses_nobody_else(attacked: Victim, port: str) -> None:
     """Of more than 64 that began at once, gRPC refused the next, whoever it was of."""
-    address, over = addresses(attacked)[port], threading.Event()
-    with standing_by(attacked, moment=True), ThreadPoolExecutor(2) as pool:
+    with standing_by(attacked, moment=True):
+        burst_beside_askers(addresses(attacked)[port])
+
+
+def test_a_burst_of_health_checks_at_a_full_server_of_few_calls_refuses_nobody_else() -> None:
+    """The threads of health are more than such a server has calls: gRPC counted only those of calls."""
+    few = ["--max-streams", "4", "--max-streams-per-owner", "4", "--spare-threads", "2"]
+    with victim(*few) as full, silent(full.address, [RUN] * 4, full.metadata()):
+        burst_beside_askers(full.address)
+
+
+def burst_beside_askers(address: str) -> None:
+    """1000 silent checks at a time, and two who ask for health without a pause."""
+    over = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
         askers = [pool.submit(ask_until, over, address) for _ in range(2)]
-        for _ in range(4):
-            with silent(address, [CHECK] * 1000, connections=10) as calls:
-                wait_until(lambda calls=calls: len(ended(calls)) >= 1000 - 64)
-        over.set()
+        try:
+            for _ in range(4):
+                with silent(address, [CHECK] * 1000, connections=10) as calls:
+                    wait_until(lambda calls=calls: len(ended(calls)) >= 1000 - 64)
+        finally:
+            over.set()
         assert min(asker.result() for asker in askers) > 50
 
 

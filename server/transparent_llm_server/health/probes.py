@@ -9,16 +9,12 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.wire.frames import NO_COMPRESSION
 from transparent_llm_server.config.server import ServerConfig
 from transparent_llm_server.health.service import HealthService
-from transparent_llm_server.rpc.concurrency.lanes import HEALTH_THREADS, HealthLanes, Lane
+from transparent_llm_server.rpc.concurrency.lanes import HEALTH_THREADS, QUEUED_CALLS, HealthLanes, Lane
 from transparent_llm_server.rpc.concurrency.threads import ReadyThreads
 from transparent_llm_server.rpc.interceptors.arrival import Arrival
 from transparent_llm_server.rpc.interceptors.concurrency import Concurrency
 from transparent_llm_server.rpc.interceptors.errors import Errors
 from transparent_llm_server.rpc.listener import bound_address, listen_on
-
-_QUEUED_CALLS = 512
-"""Which gRPC takes beyond those that have a thread: a burst waits here for some tens of ms, and of one more call gRPC
-itself would refuse whoever is next."""
 
 
 class Probes:
@@ -40,7 +36,7 @@ class Probes:
                 ("grpc.max_metadata_size", config.max_metadata_bytes),
                 ("grpc.absolute_max_metadata_size", config.max_metadata_bytes),
             ],
-            maximum_concurrent_rpcs=HEALTH_THREADS + _QUEUED_CALLS,
+            maximum_concurrent_rpcs=HEALTH_THREADS + QUEUED_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(health, self._grpc)
 

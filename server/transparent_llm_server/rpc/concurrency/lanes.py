@@ -22,6 +22,10 @@ whose request is on its way is not the oldest when others come in a burst."""
 HEALTH_THREADS = _CHECK_THREADS + _WATCH_THREADS
 """Of one port."""
 
+QUEUED_CALLS = 512
+"""Which gRPC takes at a port beyond those that have a thread: a burst waits there for some tens of ms, and of one more
+call gRPC itself would refuse whoever is next."""
+
 _ADMIN_CALLS, _ADMIN_THREADS = 6, 8
 _ADMIN_PATH = f"/{ADMIN_SERVICE}/"
 _PATH = f"/{health.SERVICE_NAME}/"
@@ -53,6 +57,11 @@ class Lanes:
         if config.admin_tokens_file is not None:  # a full server is one that administrators want to see
             waiting, times = frozenset({Phase.ARRIVING, Phase.ANSWERED}), (config.request_arrival_s, config.stall_s)
             self._admin = _lane("admin", _ADMIN_CALLS, _ADMIN_THREADS, waiting, *times)
+
+    @property
+    def own_threads(self) -> int:
+        """Of lanes that have their own."""
+        return HEALTH_THREADS + (0 if self._admin is None else _ADMIN_THREADS)
 
     def of(self, method: str) -> Lane:
         """The lane of a method, by its path."""
