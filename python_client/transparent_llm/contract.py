@@ -239,6 +239,8 @@ class TransparentLlm(ABC):
         Raises:
             InvalidRequestError: it is none or several, which the message names. Otherwise as `to_tokens`.
         """
+        if text == "":
+            raise InvalidRequestError("'' is no token: give text", reason="EMPTY_INPUT", metadata={"tokens": "0"})
         tokens = self.to_tokens(text, add_bos=False)
         if len(tokens) != 1:
             pieces = ", ".join(f"{token!r}" for token in self.tokens_to_strings(tokens[:10]))

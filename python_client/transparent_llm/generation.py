@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,13 @@ from transparent_llm.interventions.own import OwnEdits
 from transparent_llm.quoting import kind_of, quoted
 from transparent_llm.run_input import RunInput, one_text, require_token_ids
 from transparent_llm.runtime.indexing import integer
+from transparent_llm.runtime.numbers import finite_number, is_one
 
 MOST_STOPS, LONGEST_STOP_BYTES, MOST_TOP_LOGPROBS, MOST_MESSAGES = 16, 256, 20, 1024
 """Of one generation; messages are those of one chat."""
+
+MOST_NEW_TOKENS = 2**31
+"""No context is that long; whether a model's is long enough, it says itself."""
 
 _COLDEST, _HOTTEST = 0.01, 100.0
 
@@ -71,6 +74,7 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InvalidRequestError(f"max_new_tokens is {self.max_new_tokens}: it must be 1 or more")
+        require_few("new tokens", self.max_new_tokens, MOST_NEW_TOKENS)
         if self.temperature != 0 and not _COLDEST <= self.temperature <= _HOTTEST:  # NaN is neither
             raise InvalidRequestError(
                 f"temperature is {self.temperature}: it must be 0, for the likeliest token each time, or from "
@@ -113,14 +117,14 @@ class GenerationSettings:
             InvalidRequestError: one that makes no sense; the message names it.
             TooLargeError: too many or too long stops, or too many top_logprobs.
         """
-        if not isinstance(stop, str | Iterable):
+        if not isinstance(stop, str) and is_one(stop):
             raise InvalidRequestError(f"stop is a text, or a list of texts and token ids, got {kind_of(stop)}")
         stops = [stop] if isinstance(stop, str) else list(stop)
         return cls(
             integer("max_new_tokens", max_new_tokens),
-            _number("temperature", temperature),
+            finite_number("temperature", temperature),
             None if top_k is None else integer("top_k", top_k),
-            None if top_p is None else _number("top_p", top_p),
+            None if top_p is None else finite_number("top_p", top_p),
             integer("seed", seed),
             tuple(one_text(each) for each in stops if isinstance(each, str)),
             tuple(integer("stop", each) for each in stops if not isinstance(each, str)),
@@ -204,7 +208,8 @@ class Generating:
             stop: Texts and token ids that end a row. The token that does so is its last; texts are looked for in what
                 was generated. A token that ends texts of this model ends a row by itself.
             edits: Changes of every step and of the run, after those of `edits` blocks. Positions are "all", or some of
-                the prompt from 0; nothing can be frozen. Each step then computes the whole row.
+                the prompt from 0; nothing can be frozen. Each step then computes the whole row. `noise` draws for each
+                row by its number.
             top_logprobs: How many of the likeliest tokens are told beside each one.
 
         Raises:
@@ -280,9 +285,3 @@ def _prompts(prompt: object, messages: object) -> Prompts:
     if isinstance(prompt, str):
         return RunInput.of_sentences([prompt])
     return RunInput.of_sentences(prompt)  # type: ignore[arg-type]  # which says so if it is something else
-
-
-def _number(name: str, given: object) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
-        raise InvalidRequestError(f"{name} must be a finite number, got {kind_of(given)}")
-    return float(given)

@@ -22,6 +22,8 @@ def kind_of(value: object) -> str:
     if isinstance(value, int | float | complex):
         return f"{kind} {value!r}"
     shape = getattr(value, "shape", None)
+    if shape == () and hasattr(value, "item"):
+        return f"{kind} {value.item()!r}"
     return kind if shape is None else f"{kind} of shape {listed(tuple(shape))}"
 
 

@@ -43,7 +43,7 @@ class RunInput:
             )
         held = tuple(sentences)
         for index, sentence in enumerate(held):
-            _require_text(index, sentence)
+            _require_text(f"sentence {index}", sentence, {"sentence": str(index)})
         return cls(sentences=held, add_bos=checked_bos(add_bos))
 
     @classmethod
@@ -97,7 +97,7 @@ def one_text(text: object) -> str:
     """
     if not isinstance(text, str):
         raise InvalidRequestError(f"text must be one string, got {kind_of(text)}")
-    _require_text(0, text)
+    _require_text("text", text, {})
     return text
 
 
@@ -147,15 +147,12 @@ def require_token_ids(token_ids: Sequence[int]) -> None:
         )
 
 
-def _require_text(index: int, sentence: object) -> None:
-    if not isinstance(sentence, str):
-        raise InvalidRequestError(
-            f"sentence {index} is not text but {type(sentence).__name__}", metadata={"sentence": str(index)}
-        )
+def _require_text(what: str, given: object, metadata: dict[str, str]) -> None:
+    if not isinstance(given, str):
+        raise InvalidRequestError(f"{what} is not text but {type(given).__name__}", metadata=metadata)
     try:
-        sentence.encode()
+        given.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
-            f"sentence {index} is not valid Unicode at character {error.start}: {error.reason}",
-            metadata={"sentence": str(index)},
+            f"{what} is not valid Unicode at character {error.start}: {error.reason}", metadata=metadata
         ) from None

@@ -96,8 +96,7 @@ class Server:
         self._lifecycle = Lifecycle(self._tell_health, config.busy_retry_s)
         self._canary = Canary(config.canary_s, self._tell_answering, lambda: self._fail(SERVING_LOST))
         self._lanes = Lanes(config, identity.owner_of)
-        threads = config.max_streams + config.spare_threads
-        self._threads = ReadyThreads(threads, "call")
+        self._threads = ReadyThreads(config.max_streams + config.spare_threads, "call")
         self._grpc = grpc.server(
             self._threads,
             interceptors=[
@@ -111,7 +110,7 @@ class Server:
                 *interceptors,
             ],
             options=channel_options(config),
-            maximum_concurrent_rpcs=threads + self._lanes.own_threads + QUEUED_CALLS,
+            maximum_concurrent_rpcs=config.max_streams + config.spare_threads + self._lanes.own_threads + QUEUED_CALLS,
         )
         servicer = TransparentLlmServicer(
             config, self._registry, self._engine, self._runs, self._tokenizing, identity.owner_of

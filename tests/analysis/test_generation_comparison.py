@@ -100,6 +100,11 @@ def test_it_is_the_same_over_the_wire_and_shows_both_texts(
     assert torch.equal(here.labelled()["edited_kl"], here.edited.kl)
 
 
+def test_it_is_refused_within_a_block_that_cuts_axes(remote: RemoteTransparentLlm) -> None:
+    with remote.reading(pos=slice(-1, None)), pytest.raises(InvalidRequestError, match="this reading block cuts pos"):
+        compare_generations(remote, PROMPT, EDITS, N)
+
+
 @pytest.mark.parametrize("llm", ["demo", "remote"])
 def test_several_prompts_give_as_many_comparisons_each_as_alone(
     llm: str, demo: TransformerLensTransparentLlm, request: pytest.FixtureRequest

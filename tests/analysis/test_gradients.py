@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import attribution_patching as theirs
 
+from support.servers.servers import tiny
 from transparent_llm import RemoteTransparentLlm
 from transparent_llm.analysis.differentiation import DIRECT
 from transparent_llm.analysis.gradients import (
@@ -21,7 +23,7 @@ from transparent_llm.analysis.gradients import (
     saliency,
 )
 from transparent_llm.analysis.metrics import Metric, projection
-from transparent_llm.analysis.sweeps import patch_sweep
+from transparent_llm.analysis.sweeps import ablation_sweep, patch_sweep
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.interventions import freeze, head, neurons, pattern, residual_in, residual_out, scale, zero
 from transparent_llm_server import TransformerLensTransparentLlm
@@ -138,6 +140,43 @@ def test_occlusion_is_one_edited_run_a_position(demo: TransformerLensTransparent
         alone.run_tokens([rows[0]], edits=[zero(residual_in(0), positions=[pos])])
         logits = alone.logits()[0, -1]
         assert float(found["value"][pos]) == pytest.approx(float(logits[king] - logits[queen]), abs=1e-4)
+
+
+def test_occlusion_is_of_positions_of_the_stream_or_a_branch() -> None:
+    with pytest.raises(InvalidRequestError, match=r"site must be one of .* got 'head'"):
+        occlusion(ran(tiny(), [1, 2, 3]), Metric(3), site="head")  # type: ignore[arg-type]  # that is what is refused
+
+
+def test_tokens_of_metrics_and_baselines_can_be_numbers_of_numpy_and_torch(rows: list[list[int]]) -> None:
+    llm = ran(tiny(), [1, 2, 3], [4, 5, 6])
+    wanted = saliency(llm, Metric(7, 8), batch_i=1)["norm"]
+    arrays = [np.int64(7), torch.tensor(7)], [np.int64(8), torch.tensor(8)]
+    for token, minus in zip(*arrays, strict=True):
+        assert torch.equal(saliency(llm, Metric(token, minus), batch_i=1)["norm"], wanted)
+    of_token = integrated_gradients(llm, Metric(7), baseline=9, steps=3)["value"]
+    assert torch.equal(integrated_gradients(llm, Metric(7), baseline=np.int64(9), steps=3)["value"], of_token)
+    for wrong in ({"token": 4.5}, {"token": [4.5]}, {"token": 7, "pos": 1.5}):
+        with pytest.raises(InvalidRequestError, match="must be an integer"):
+            Metric(**wrong)  # type: ignore[arg-type]  # that is what is refused
+
+
+def test_of_a_list_with_a_token_for_each_row_of_the_run_one_row_has_its_own() -> None:
+    llm = ran(tiny(), [1, 2, 3], [4, 5, 6])
+    for row in (0, 1):
+        wanted = saliency(llm, Metric(7 + row), batch_i=row)["norm"]
+        assert torch.equal(saliency(llm, Metric([7, 8]), batch_i=row)["norm"], wanted)
+        swept = ablation_sweep(llm, "head", Metric(torch.tensor([7, 8])), batch_i=row)["value"]
+        assert torch.equal(swept, ablation_sweep(llm, "head", Metric(7 + row), batch_i=row)["value"])
+    with pytest.raises(InvalidRequestError, match="token has 3 entries for one row of a run of 2"):
+        saliency(llm, Metric([7, 8, 9]))
+
+
+def test_patching_of_one_place_has_no_correlation() -> None:
+    pair = ran(tiny(), [1, 2, 3]), ran(tiny(), [1, 2, 4])
+    asked: dict[str, Any] = {"layer": 0, "units": [1], "verify": True}
+    found = attribution_patching(*pair, "neurons", Metric(7), **asked)
+    assert "correlation" not in found.title
+    assert found["patched"].numel() == 1
 
 
 def test_integrated_gradients_say_how_far_they_are_from_whole(

@@ -195,6 +195,8 @@ def test_scans_of_different_questions_are_not_put_together(other: Any, words: st
     found = top_activations(tiny(), TEXTS, ("heads", 0), k=2)
     with pytest.raises(InvalidRequestError, match=f"two scans differ in their {words}"):
         found.followed_by(other())
+    with pytest.raises(InvalidRequestError, match="another TopActivations, got NoneType"):
+        found.followed_by(None)  # type: ignore[arg-type]  # that is what is refused
 
 
 def test_fewer_texts_than_places_and_what_an_interruption_leaves() -> None:

@@ -318,7 +318,7 @@ REFUSED = [
     (intervention(site=pb.Site(kind=pb.SITE_KIND_FFN_OUT, neurons=[1])), "a site of kind ffn_out has no neurons"),
     (intervention(site=pb.Site(kind=pb.SITE_KIND_FINAL_NORM_SCALE, layer=1)), "final_norm_scale has no layer"),
     (intervention(site=pb.Site(kind=pb.SITE_KIND_FINAL_NORM_SCALE)), r"final_norm_scale\(\) can be frozen and nothing"),
-    (intervention(scale=pb.ScaleEdit(factor=float("nan"))), "factor is nan: it must be finite"),
+    (intervention(scale=pb.ScaleEdit(factor=float("nan"))), "factor must be a finite number, got float nan"),
     (intervention(all_positions=None, chosen_positions=pb.Indices()), "positions is empty"),
     (intervention(scale=None, add=pb.AddEdit(factor=1.0)), "a vector of an edit is absent"),
     (_deep(), "too many differences deep"),

@@ -168,6 +168,13 @@ def test_every_axis_of_every_method_can_be_cut(axis: str, llm: RemoteTransparent
                 llm.residual_in(0)
 
 
+@pytest.mark.parametrize("part", [{"pos": slice(-1, None)}, {"batch": slice(1, 2)}], ids=["pos", "batch"])
+def test_a_run_is_not_described_in_parts(part: dict[str, slice], llm: RemoteTransparentLlm) -> None:
+    """Its positions and rows would be others."""
+    with llm.reading(**part), pytest.raises(errors.InvalidRequestError, match="this reading block cuts"):
+        llm.describe_run()
+
+
 def test_an_axis_that_a_value_does_not_have_is_refused_not_ignored(llm: RemoteTransparentLlm) -> None:
     asked = "which this reading block cuts"
     with llm.reading(pos=slice(-1, None)):

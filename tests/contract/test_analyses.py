@@ -153,7 +153,7 @@ def test_parts_are_cut_and_planned_as_any_value(family_folders: dict[str, Path])
         (TooLargeError, ("layer_lens", 0, 0, None, "out", "out", "own", (), 2**32 - 1), "this read is"),
         (InvalidRequestError, ("logit_terms", 0, 0, -1), "token -1 is not in the vocabulary"),
         (InvalidRequestError, ("logit_terms", 0, 0), "LogitTerms needs token"),
-        (InvalidRequestError, ("contribution_edges", 0, 0, float("nan")), "finite number, got nan"),
+        (InvalidRequestError, ("contribution_edges", 0, 0, float("nan")), "finite number, got float nan"),
         (InvalidRequestError, ("contribution_edges", 0, 0, 1.5), "from 0 to 1, got 1.5"),
         (InvalidRequestError, ("neuron_contributions", 0, 0, 0, 0), "k must be 1 to .* got 0"),
         (InvalidRequestError, ("neuron_contributions", 0, 0, 0, 10_000), "k must be 1 to .* got 10000"),

@@ -60,7 +60,7 @@ def test_one_token(llm: TransparentLlm) -> None:
     [
         (["a", "b"], "text must be one string, got list"),
         (7, "text must be one string, got int 7"),
-        ("\ud800", "sentence 0 is not valid Unicode at character 0: surrogates not allowed"),
+        ("\ud800", "text is not valid Unicode at character 0: surrogates not allowed"),
     ],
     ids=["a list", "a number", "half a character"],
 )
@@ -68,6 +68,11 @@ def test_what_is_no_text_is_refused(read: str, text: Any, said: str, llm: Transp
     with pytest.raises(errors.InvalidRequestError) as refused:
         getattr(llm, read)(text)
     assert str(refused.value) == said
+
+
+def test_an_empty_text_is_no_token(llm: TransparentLlm) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="'' is no token: give text"):
+        llm.to_single_token("")
 
 
 def test_a_text_longer_than_the_context_is_refused(llm: TransparentLlm) -> None:

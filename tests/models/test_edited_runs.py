@@ -442,7 +442,7 @@ def test_what_cannot_be_meant_is_refused_where_it_is_written() -> None:
         (lambda: zero(head(0, 1), positions="everywhere"), "positions is 'everywhere': it must be 'all' or 'last'"),
         (lambda: zero(head(0, 1), positions=[]), "positions is empty, so nothing would be changed"),
         (lambda: zero(3), "an edit is at a site such as residual_out"),
-        (lambda: scale(residual_in(0), float("nan")), "factor is nan: it must be finite"),
+        (lambda: scale(residual_in(0), float("nan")), "factor must be a finite number, got float nan"),
         (lambda: add(residual_in(0), [1.0, float("inf")], positions=[0]), "elements that are not finite"),
         (lambda: clamp(residual_in(0), V, 2, 1, positions=[0]), "clamp between 2 and 1"),
         (lambda: noise(residual_in(0), -1, 0, positions=[0]), "sd is -1"),

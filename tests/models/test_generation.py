@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
@@ -268,6 +269,7 @@ def test_a_loop_that_is_left_leaves_the_run_as_it_was() -> None:
     ("given", "error", "words"),
     [
         ({"max_new_tokens": 0}, InvalidRequestError, "max_new_tokens is 0"),
+        ({"max_new_tokens": 2**63}, TooLargeError, "9223372036854775808 new tokens, at most 2147483648"),
         ({"max_new_tokens": N_CTX}, TooLargeError, f"that is {N_CTX + 3}; the model's context is {N_CTX}"),
         ({"temperature": -1.0}, InvalidRequestError, "temperature is -1.0"),
         ({"temperature": float("nan")}, InvalidRequestError, "temperature must be a finite number"),
@@ -281,6 +283,14 @@ def test_a_loop_that_is_left_leaves_the_run_as_it_was() -> None:
         ({"stop": ["x"] * 17}, TooLargeError, "17 stop strings, at most 16"),
         ({"stop": [10_000]}, InvalidRequestError, "token 10000 is not in the vocabulary"),
         ({"stop": 1.5}, InvalidRequestError, "stop is a text"),
+        (
+            {"stop": torch.tensor(7)},
+            InvalidRequestError,
+            "stop is a text, or a list of texts and token ids, got Tensor 7",
+        ),
+        ({"stop": ["\ud800"]}, InvalidRequestError, "text is not valid Unicode"),
+        ({"temperature": 10**400}, InvalidRequestError, "temperature must be a finite number"),
+        ({"temperature": True}, InvalidRequestError, "temperature must be a finite number, got bool True"),
         ({"edits": [zero(head(0, 0), positions="last")]}, InvalidRequestError, "the last token is another one"),
         ({"edits": [zero(head(0, 0), positions=[-1])]}, InvalidRequestError, "the last token is another one"),
         ({"edits": [zero(head(0, 0), positions=[3])]}, IndexOutOfRangeError, "position 3 is out of range"),
@@ -296,6 +306,26 @@ def test_a_loop_that_is_left_leaves_the_run_as_it_was() -> None:
 def test_what_makes_no_sense_is_refused_before_anything_is_computed(given: Any, error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         list(tiny().copy().generate(**{"prompt": "The river", **given}))
+
+
+def test_a_prompt_that_fills_the_context_is_not_told_to_ask_for_less() -> None:
+    with pytest.raises(TooLargeError, match=f"the model's context is {N_CTX}: shorten it$"):
+        list(tiny().copy().generate_tokens([[5] * N_CTX], 1))
+
+
+@pytest.mark.parametrize("of", [np.float32, torch.tensor], ids=["numpy", "tensor"])
+def test_numbers_of_arrays_and_tensors_are_numbers(of: Any) -> None:
+    llm = tiny().copy()
+    plain_ones = [step.tokens for step in llm.generate_tokens([PROMPT], 3, temperature=0.5, top_p=0.5, seed=1)]
+    asked = llm.generate_tokens([PROMPT], 3, temperature=of(0.5), top_p=of(0.5), seed=1)
+    assert [step.tokens for step in asked] == plain_ones
+
+
+def test_more_of_the_likeliest_tokens_than_there_are_is_all_of_them() -> None:
+    def drawn(top_k: int | None) -> list[int]:
+        return tokens_of(list(tiny().copy().generate_tokens([PROMPT], 5, temperature=1.0, top_k=top_k)))
+
+    assert drawn(2**63) == drawn(None)
 
 
 def test_a_patch_from_a_run_that_is_too_short_for_the_last_step_is_refused_first() -> None:

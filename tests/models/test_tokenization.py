@@ -298,6 +298,13 @@ def test_a_string_of_a_sentencepiece_tokenizer_keeps_its_leading_space(decoder: 
     assert tokenization(tokenizer, d_vocab=4).strings([1, 2, 3]) == [" mill", "mill", " "]
 
 
+@pytest.mark.parametrize("decoder", SENTENCEPIECE_DECODERS.values(), ids=SENTENCEPIECE_DECODERS.keys())
+def test_a_text_behind_others_keeps_its_leading_space(decoder: decoders.Decoder) -> None:
+    """Which stops of a generation are looked for in."""
+    tokenizer = word_tokenizer({"<unk>": 0, "▁mill": 1, "mill": 2, "▁": 3}, decoder)
+    assert tokenization(tokenizer, d_vocab=4).text([1, 2, 1]) == " millmill mill"
+
+
 def test_a_byte_of_a_sentencepiece_tokenizer_reads_as_a_replacement_character() -> None:
     tokenizer = word_tokenizer({"<unk>": 0, "<0xC3>": 1, "<0x41>": 2}, SENTENCEPIECE_DECODERS["llama"])
     assert tokenization(tokenizer, d_vocab=3).strings([1, 2]) == ["\ufffd", "A"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import quoted
 
+_Choice = TypeVar("_Choice", bound=str)
 
-def checked_choice(argument: str, got: str, choices: Sequence[str]) -> str:
+
+def checked_choice(argument: str, got: _Choice, choices: Sequence[str]) -> _Choice:
     """One of the choices.
 
     Raises:

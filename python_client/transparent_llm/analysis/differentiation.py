@@ -110,6 +110,8 @@ class Path:
             )
         if isinstance(self.baseline, str) and self.baseline != "zero":
             raise InvalidRequestError('the baseline of a path is "zero", the id of a token, or an object with a run')
+        if hasattr(self.baseline, "__index__"):
+            object.__setattr__(self, "baseline", integer("baseline", self.baseline))
         if not 1 <= integer("steps", self.steps) <= MOST_STEPS:
             raise InvalidRequestError(f"a path has 1 to {MOST_STEPS} steps, got {self.steps}")
 

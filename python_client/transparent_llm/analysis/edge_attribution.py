@@ -85,7 +85,7 @@ def edge_attribution(
             f"the source row has {other.n_tokens} tokens, the base row {row.n_tokens}: they must have as many"
         )
     edges = Edges(source, (other.index,), steps)
-    asked = Differentiation(metric.of_ids(base), (), (row.index,), tuple(frozen), edges=edges)
+    asked = Differentiation(metric.of_ids(base, row.index), (), (row.index,), tuple(frozen), edges=edges)
     found = differentiable(base).gradients(asked)
     assert found.edges is not None  # they were asked for
     return _labelled(f"edges of {said(metric, found)}", found.edges)

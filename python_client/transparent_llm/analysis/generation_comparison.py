@@ -15,6 +15,7 @@ from transparent_llm.analysis.display.tokens import coloured_tokens_html
 from transparent_llm.analysis.labelled import Axis, Labelled, OnAxes
 from transparent_llm.analysis.reading import require_feature
 from transparent_llm.analysis.showing import ShowsItself
+from transparent_llm.analysis.uncut import require_uncut
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.generation import Generating, NextToken
@@ -163,9 +164,10 @@ def compare_generations(
             Where tokens are drawn, both texts are drawn with the same seed.
 
     Raises:
-        InvalidRequestError: there are no edits. Otherwise as `generate` raises.
+        InvalidRequestError: there are no edits, or within a block that cuts axes. Otherwise as `generate` raises.
         NotSupportedError: `llm` cannot go on with texts, or its server is too old.
     """
+    require_uncut(llm)
     made = checked_edits(edits)
     if not made:
         raise InvalidRequestError("edits are empty: without any, the edited text is the plain one")

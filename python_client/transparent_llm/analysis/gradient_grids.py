@@ -34,7 +34,9 @@ def differentiated(
     Raises:
         NotSupportedError: the object has no gradients; and as `Differentiable.gradients`.
     """
-    asked = Differentiation(metric.of_ids(llm), tuple(sites), (row.index,), tuple(frozen), edits=tuple(edits))
+    asked = Differentiation(
+        metric.of_ids(llm, row.index), tuple(sites), (row.index,), tuple(frozen), edits=tuple(edits)
+    )
     return differentiable(llm).gradients(asked)
 
 

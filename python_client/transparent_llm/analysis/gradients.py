@@ -11,10 +11,11 @@ the edits there. The gradient goes through what they do; what they set or freeze
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from transparent_llm.analysis.choices import checked_choice
 from transparent_llm.analysis.differentiation import (
     DIRECT,
     Differentiation,
@@ -195,7 +196,7 @@ def integrated_gradients(
     row = Row.of(llm, batch_i)
     start = token_of(llm, "baseline", baseline) if isinstance(baseline, str) and baseline != "zero" else baseline
     path = Path(start, steps, site or residual_in(0))  # type: ignore[arg-type]  # a text is "zero" now, or was looked up
-    asked = Differentiation(metric.of_ids(llm), rows=(row.index,), path=path, edits=tuple(edits))
+    asked = Differentiation(metric.of_ids(llm, row.index), rows=(row.index,), path=path, edits=tuple(edits))
     found = differentiable(llm).gradients(asked)
     assert found.integrated is not None  # of a path
     values = found.integrated.values[0]
@@ -217,7 +218,7 @@ def occlusion(llm: TransparentLlm, metric: Metric, *, batch_i: int = 0, site: Of
 
     Raises: as `ablation_sweep`.
     """
-    swept = ablation_sweep(llm, site, metric, batch_i=batch_i, layer=0)
+    swept = ablation_sweep(llm, checked_choice("site", site, get_args(OfPositions)), metric, batch_i=batch_i, layer=0)
     axes = tuple(axis for axis in swept.axes if axis.name == "pos")
     tensors = {name: OnAxes(one.tensor[0], ("pos",)) for name, one in swept.tensors.items()}
     return Labelled(swept.title, axes, tensors)
@@ -253,7 +254,8 @@ def attribution_patching(
 
     Returns:
         `value`: positive where moving toward the clean row raises the metric. With `verify` also `patched`, what
-        patching gains, and the title has the correlation of both.
+        patching gains, and the title has the correlation of both, where they
+        have one.
 
     Raises: as `gradient` and `patch_sweep`.
     """
@@ -277,6 +279,13 @@ def attribution_patching(
         clean, corrupt, places, metric, clean_row=clean_row, corrupt_row=corrupt_row, layer=layer, units=units
     )
     patched = swept["value"].reshape(estimated["value"].shape) - float(found.metric[0])
-    both = torch.stack([estimated["value"].double().flatten(), patched.flatten().to(estimated["value"].device)])
     tensors = {**estimated.tensors, "patched": OnAxes(patched, estimated.tensors["value"].axes)}
-    return Labelled(f"{title} (correlation with patching {torch.corrcoef(both)[0, 1]:.3f})", estimated.axes, tensors)
+    return Labelled(f"{title}{_correlation(estimated['value'], patched)}", estimated.axes, tensors)
+
+
+def _correlation(estimated: torch.Tensor, patched: torch.Tensor) -> str:
+    """In words; none where there is no such number, as of a single place, or of places that are all the same."""
+    both = torch.stack([estimated.double().flatten(), patched.flatten().to(estimated.device)])
+    if both.shape[1] < 2 or not bool((both.std(dim=1) > 0).all()):
+        return ""
+    return f" (correlation with patching {torch.corrcoef(both)[0, 1]:.3f})"

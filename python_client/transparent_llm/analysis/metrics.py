@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -15,6 +15,8 @@ from transparent_llm.errors import InvalidRequestError
 from transparent_llm.interventions import Site, Vector
 from transparent_llm.interventions.site import SiteKind
 from transparent_llm.interventions.vector import vector_of
+from transparent_llm.runtime.indexing import integer
+from transparent_llm.runtime.numbers import is_one
 
 Measure = Literal["logit", "logprob", "prob", "loss", "kl", "entropy", "projection"]
 
@@ -31,7 +33,8 @@ class Metric:
     of this module make those that are not of tokens."""
 
     token: Tokens | None = None
-    """Of "logit", "logprob" and "prob": an id or a text that is one token, for all rows; or a list, one for each."""
+    """Of "logit", "logprob" and "prob": an id or a text that is one token, for all rows; or a list, one for each row
+    that is measured. Where one row of a run is, the list can also have one for each row of the run."""
 
     minus: Tokens | None = None
     """The same number of this token less. None: nothing less."""
@@ -54,6 +57,9 @@ class Metric:
 
     def __post_init__(self) -> None:
         checked_choice("measure", self.measure, get_args(Measure))
+        for argument in ("token", "minus"):
+            object.__setattr__(self, argument, _plain(argument, getattr(self, argument)))
+        object.__setattr__(self, "pos", integer("pos", self.pos))
         known = {
             "token": self.measure in OF_TOKENS,
             "minus": self.measure in OF_TOKENS,
@@ -78,13 +84,18 @@ class Metric:
             return f"{self.measure} of {self.token!r}{less}"
         return f"projection on {self.site}" if self.measure == "projection" else self.measure
 
-    def of_ids(self, llm: TransparentLlm) -> Metric:
+    def of_ids(self, llm: TransparentLlm, row: int | None = None) -> Metric:
         """With token ids for all names.
 
+        Args:
+            llm: Whose tokens they are.
+            row: Of its current run: this one alone is measured. None: see `token`.
+
         Raises:
-            InvalidRequestError: a text that is no token or several, or an id outside the vocabulary.
+            InvalidRequestError: a text that is no token or several, an id outside the vocabulary, or for one row a list
+                of neither one nor as many as the run has rows.
         """
-        return replace(self, token=_ids(llm, "token", self.token), minus=_ids(llm, "minus", self.minus))
+        return replace(self, token=_ids(llm, "token", self.token, row), minus=_ids(llm, "minus", self.minus, row))
 
     def tokens_of_rows(self, n_rows: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """A token id for each row, and one that is less, of a metric `of_ids`.
@@ -122,17 +133,31 @@ def projection(site: Site, direction: Vector | torch.Tensor | Iterable[float], *
     return Metric(pos=pos, measure="projection", site=site, direction=vector_of(direction))
 
 
-def _ids(llm: TransparentLlm, argument: str, given: Tokens | None) -> tuple[int, ...] | None:
+def _plain(argument: str, given: Any) -> Any:
+    """Ids as ints, and a list of them as a tuple."""
+    if given is None or isinstance(given, str):
+        return given
+    return integer(argument, given) if is_one(given) else tuple(_plain(argument, name) for name in given)
+
+
+def _ids(llm: TransparentLlm, argument: str, given: Tokens | None, row: int | None) -> tuple[int, ...] | None:
     if given is None:
         return None
-    names = [given] if isinstance(given, int | str) else given
+    names = given if isinstance(given, tuple) else (given,)
+    if row is not None and len(names) != 1:
+        if len(names) != llm.batch_size():
+            raise InvalidRequestError(
+                f"{argument} has {len(names)} entries for one row of a run of {llm.batch_size()}: give one, or one for "
+                "each row of the run"
+            )
+        names = names[row : row + 1]
     return tuple(token_of(llm, argument, name) for name in names)
 
 
 def _of_rows(name: str, given: Tokens | None, n_rows: int) -> tuple[int, ...] | None:
     if given is None:
         return None
-    ids = (given,) if isinstance(given, int | str) else tuple(given)
+    ids = given if isinstance(given, tuple) else (given,)
     if len(ids) not in (1, n_rows):
         raise InvalidRequestError(f"{name} has {len(ids)} entries for {n_rows} rows: give one for all, or one for each")
     made = [int(token) for token in ids]

@@ -100,7 +100,7 @@ def path_patch(
     """
     from_row, row = _rows(source, source_row, base, base_row)
     checked_choice("senders", senders, ("head", "ffn_out"))
-    meter = _Meter(base, metric, row.position(metric.pos))
+    meter = _Meter(base, metric.of_ids(base, row.index), row.position(metric.pos))
     paths = _Paths(source, from_row.index, base, row, _checked(receivers), senders, freeze_ffn, positions)
     of_source = meter.measured(source, [from_row.index])[0]
     of_base, values = paths.values(meter, progress)
@@ -235,11 +235,11 @@ class _Paths:
 
 
 class _Meter:
-    """A metric at a position, counted from the first."""
+    """A metric of token ids at a position, counted from the first."""
 
     def __init__(self, llm: TransparentLlm, metric: Metric, pos: int) -> None:
         self._measure = checked_choice("measure", metric.measure, ("logit", "logprob", "prob"))
-        of_row, less = metric.of_ids(llm).tokens_of_rows(1)
+        of_row, less = metric.tokens_of_rows(1)
         self._tokens, self._pos = (*of_row, *(less or ())), (pos,)
         self._last = llm.model_info().n_layers - 1
 

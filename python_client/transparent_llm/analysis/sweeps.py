@@ -194,7 +194,7 @@ def _swept(
     progress: bool | Report | None,
 ) -> Iterator[tuple[torch.Tensor, float]]:
     """The metric of all cells, NaN where it has not come, and without the change."""
-    sweep = Sweep((template,), grid.cells, (metric.of_ids(llm),), rows=(row.index,))
+    sweep = Sweep((template,), grid.cells, (metric.of_ids(llm, row.index),), rows=(row.index,))
     values, baseline = torch.full((len(grid.cells),), torch.nan, dtype=torch.float64), float("nan")
     with Bar("sweep", "cells", len(grid.cells), progress) as bar:
         for part in sweepable(llm).sweep(sweep):
@@ -208,7 +208,8 @@ def _swept(
 def _measured(llm: TransparentLlm, row: Row, metric: Metric) -> float:
     """Of the run as it is: what a sweep says of it before its cells."""
     nothing = Cell(layer=llm.model_info().n_layers - 1, positions=(row.n_tokens - 1,))
-    sweep = Sweep((zero(residual_out(-1), rows=[row.index]),), (nothing,), (metric.of_ids(llm),), rows=(row.index,))
+    asked = metric.of_ids(llm, row.index)
+    sweep = Sweep((zero(residual_out(-1), rows=[row.index]),), (nothing,), (asked,), rows=(row.index,))
     part = next(iter(sweepable(llm).sweep(sweep)))
     assert part.baselines is not None  # of the first
     return float(part.baselines[0, 0])

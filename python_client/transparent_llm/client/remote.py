@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from transparent_llm.analysis.methods import Analyses
+from transparent_llm.analysis.uncut import require_uncut
 from transparent_llm.client.ask import form
 from transparent_llm.client.circuits import RemoteCircuits
 from transparent_llm.client.config import DEFAULT_TIMEOUT_S, ClientConfig
@@ -31,6 +32,7 @@ from transparent_llm.runtime.plain_torch import plain_torch
 from transparent_llm.runtime.residual import require_residual
 from transparent_llm.runtime.short_tracebacks import short_tracebacks
 from transparent_llm.selection import Padding, Selection
+from transparent_llm.table import Table
 from transparent_llm.wire import requests, responses
 
 _Self = TypeVar("_Self", bound="RemoteTransparentLlm")
@@ -133,6 +135,11 @@ class RemoteTransparentLlm(RemoteGenerating, RemoteSweeping, RemoteCircuits, Rem
             InvalidRequestError: it serves several and none was named.
         """
         return self.server_info().model(self.model_info().name)
+
+    def describe_run(self) -> Table:
+        """Also raises InvalidRequestError within a `reading` block that cuts axes, whose positions would be others."""
+        require_uncut(self)
+        return super().describe_run()
 
     def dataset(self, name: str) -> list[str]:
         """The sentences of a data set that the server's operator offers; `server_info().datasets` names them.

@@ -29,6 +29,7 @@ from transparent_llm.interventions.site import ONLY_FROZEN, Site
 from transparent_llm.interventions.vector import SaeFeature, Vector, sae_feature, vector_of
 from transparent_llm.quoting import kind_of, listed
 from transparent_llm.runtime.indexing import integer
+from transparent_llm.runtime.numbers import finite_number
 
 Positions = OneOf["all", "last"] | Iterable[int]
 Rows = OneOf["all"] | Iterable[int]
@@ -63,7 +64,7 @@ def zero(site: Site, *, positions: Positions = "all", rows: Rows = "all") -> Int
 
 def scale(site: Site, factor: float, *, positions: Positions = "all", rows: Rows = "all") -> Intervention:
     """Times a factor."""
-    return _made(site, Scale(_finite("factor", factor)), positions, rows)
+    return _made(site, Scale(finite_number("factor", factor)), positions, rows)
 
 
 def add(
@@ -85,7 +86,7 @@ def add(
         rows: "all" or a list.
         relative: Times norm(x) / norm(vector) too, so that the factor is relative to what is there.
     """
-    return _made(site, Add(vector_of(vector), _finite("factor", factor), bool(relative)), positions, rows)
+    return _made(site, Add(vector_of(vector), finite_number("factor", factor), bool(relative)), positions, rows)
 
 
 def set_to(site: Site, vector: Numbers, *, positions: Positions, rows: Rows = "all") -> Intervention:
@@ -147,7 +148,7 @@ def project(
     site: Site, vector: Numbers, factor: float = 0.0, *, positions: Positions, rows: Rows = "all"
 ) -> Intervention:
     """Scale the part along a direction; by default remove it."""
-    return _made(site, Project(vector_of(vector), _finite("factor", factor)), positions, rows)
+    return _made(site, Project(vector_of(vector), finite_number("factor", factor)), positions, rows)
 
 
 def clamp(
@@ -183,8 +184,8 @@ def swap(site: Site, origin: Numbers, target: Numbers, *, positions: Positions, 
 
 
 def noise(site: Site, sd: float, seed: int, *, positions: Positions, rows: Rows = "all") -> Intervention:
-    """Add normal noise, the same for the same seed on every machine, whatever else the batch has."""
-    if _finite("sd", sd) < 0:
+    """Add normal noise, the same for the same seed, row and position on every machine, whatever else the batch has."""
+    if finite_number("sd", sd) < 0:
         raise InvalidRequestError(f"sd is {sd}: a standard deviation is 0 or more")
     return _made(site, Noise(float(sd), integer("seed", seed)), positions, rows)
 
@@ -217,9 +218,3 @@ def _bounds(least: float, most: float) -> tuple[float, float]:
     if math.isnan(least) or math.isnan(most) or least > most:
         raise InvalidRequestError(f"clamp between {least} and {most}: the first must not be over the second")
     return float(least), float(most)
-
-
-def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise InvalidRequestError(f"{name} is {value}: it must be finite")
-    return float(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.quoting import kind_of, quoted
 from transparent_llm.runtime.indexing import integer
+from transparent_llm.runtime.numbers import finite_number
 
 Argument = int | float | str | tuple[int, ...] | None
 """Of a method: an index or a parameter. Hashable."""
@@ -88,7 +88,7 @@ class Parameter:
             self._require_few(len(got))
             return tuple(got)
         if self.field_type == FieldDescriptor.TYPE_DOUBLE:
-            return self._finite(got)
+            return finite_number(self.name, got)
         if self.field_type == FieldDescriptor.TYPE_STRING:
             return self._name("a request", got)
         return int(got)
@@ -150,16 +150,7 @@ class Parameter:
         return number
 
     def _float(self, method: str, got: object) -> float:
-        if isinstance(got, bool) or not isinstance(got, int | float):
-            raise InvalidRequestError(
-                f"{self.name} of {method} must be a number, got {kind_of(got)}", metadata={"argument": self.name}
-            )
-        return self._finite(float(got))
-
-    def _finite(self, number: float) -> float:
-        if not math.isfinite(number):
-            raise InvalidRequestError(f"{self.name} must be a finite number, got {number}")
-        return number
+        return finite_number(f"{self.name} of {method}", got)
 
     def _name(self, method: str, got: object) -> str:
         if not isinstance(got, str) or len(got) > LONGEST_NAME:

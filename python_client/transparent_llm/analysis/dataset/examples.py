@@ -19,7 +19,7 @@ from transparent_llm.analysis.top_tokens import top_tokens_of
 from transparent_llm.contract import TransparentLlm
 from transparent_llm.errors import InvalidRequestError, NotSupportedError
 from transparent_llm.extras import missing
-from transparent_llm.quoting import quoted
+from transparent_llm.quoting import kind_of, quoted
 from transparent_llm.table import Table, Tabular
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ class TopActivations(Tabular):
         return found
 
     def _with(self, other: TopActivations) -> TopActivations:
+        if not isinstance(other, TopActivations):
+            raise InvalidRequestError(f"what follows must be another TopActivations, got {kind_of(other)}")
         self._require_same_question(other)
         best = torch.cat([self.values, other.values], dim=1).sort(dim=1, descending=True, stable=True)
         k = self.values.shape[1]

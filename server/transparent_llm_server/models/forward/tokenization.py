@@ -141,7 +141,7 @@ class Tokenization:
             if length + more > self._n_ctx:
                 raise TooLargeError(
                     f"prompt {index} has {length} tokens, with {more} new ones that is {length + more}; the model's "
-                    f"context is {self._n_ctx}: shorten it, or ask for at most {self._n_ctx - length} new tokens",
+                    f"context is {self._n_ctx}: shorten it{_or_fewer(self._n_ctx - length)}",
                     reason="TOO_LONG",
                     metadata={"sentence": str(index), "needed": str(length + more), "allowed": str(self._n_ctx)},
                 )
@@ -169,9 +169,9 @@ class Tokenization:
         return row
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of token ids in a row."""
+        """The text of token ids in a row, behind others."""
         with self._turn:
-            return self._decode(list(ids))
+            return self._decode_behind(list(ids))
 
     def warnings(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[str, ...]:
         """Words about ids of a run [batch pos] that the tokenizer does not define: rows that fill up a vocabulary."""
@@ -211,11 +211,14 @@ class Tokenization:
         return [self._strings[token] for token in ids]
 
     def _string(self, token: int) -> str:
-        """Decoded behind another token: SentencePiece's decoders drop the space in front of the first one."""
         if self._tokenizer.convert_ids_to_tokens(token) is None:
             return f"<unused:{token}>"
-        text = self._decode([*self._anchor, token])
-        return text.removeprefix(self._anchor_text) if text.startswith(self._anchor_text) else self._decode([token])
+        return self._decode_behind([token])
+
+    def _decode_behind(self, ids: list[int]) -> str:
+        """Behind another token: SentencePiece's decoders drop the space in front of the first one."""
+        text = self._decode([*self._anchor, *ids])
+        return text.removeprefix(self._anchor_text) if text.startswith(self._anchor_text) else self._decode(ids)
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
@@ -230,6 +233,10 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
         raise InvalidRequestError(
             f"the chat template of this model's tokenizer refuses these messages: {quoted(str(error))}"
         ) from None
+
+
+def _or_fewer(n_free: int) -> str:
+    return f", or ask for at most {n_free} new tokens" if n_free > 0 else ""
 
 
 def _require_some(rows: Sequence[object]) -> None:
