@@ -19,7 +19,7 @@ from transparent_llm.runtime.numbers import finite_number, is_one
 MOST_STOPS, LONGEST_STOP_BYTES, MOST_TOP_LOGPROBS, MOST_MESSAGES = 16, 256, 20, 1024
 """Of one generation; messages are those of one chat."""
 
-MOST_NEW_TOKENS = 2**31
+MOST_NEW_TOKENS = 2**32 - 1
 """No context is that long; whether a model's is long enough, it says itself."""
 
 _COLDEST, _HOTTEST = 0.01, 100.0

@@ -177,6 +177,11 @@ def test_an_integer_of_any_kind_is_an_index(ran: TransparentLlm) -> None:
             "unembed takes a torch.Tensor as t, got ndarray of shape [64]: write torch.as_tensor(t)",
         ),
         (
+            lambda llm: llm.unembed(torch.zeros(64).to_sparse(), True),
+            "INVALID_DTYPE",
+            "unembed takes a dense tensor as t, got one of layout torch.sparse_coo: write t.to_dense()",
+        ),
+        (
             lambda llm: llm.unembed(torch.zeros(64), "no"),
             "INVALID_REQUEST",
             "normalize must be True or False, got str 'no'",

@@ -269,7 +269,7 @@ def test_a_loop_that_is_left_leaves_the_run_as_it_was() -> None:
     ("given", "error", "words"),
     [
         ({"max_new_tokens": 0}, InvalidRequestError, "max_new_tokens is 0"),
-        ({"max_new_tokens": 2**63}, TooLargeError, "9223372036854775808 new tokens, at most 2147483648"),
+        ({"max_new_tokens": 2**63}, TooLargeError, "9223372036854775808 new tokens, at most 4294967295"),
         ({"max_new_tokens": N_CTX}, TooLargeError, f"that is {N_CTX + 3}; the model's context is {N_CTX}"),
         ({"temperature": -1.0}, InvalidRequestError, "temperature is -1.0"),
         ({"temperature": float("nan")}, InvalidRequestError, "temperature must be a finite number"),

@@ -20,5 +20,11 @@ def require_residual(t: object, normalize: object) -> None:
             reason="INVALID_DTYPE",
             metadata={"got": type(t).__name__},
         )
+    if t.layout is not torch.strided:
+        raise InvalidRequestError(
+            f"unembed takes a dense tensor as t, got one of layout {t.layout}: write t.to_dense()",
+            reason="INVALID_DTYPE",
+            metadata={"got": str(t.layout)},
+        )
     if normalize is None or isinstance(normalize, str):
         raise InvalidRequestError(f"normalize must be True or False, got {kind_of(normalize)}")

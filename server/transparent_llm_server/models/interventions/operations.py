@@ -57,7 +57,7 @@ def function_of(edit: Intervention, site: Site, selected: Selection, sources: So
     if isinstance(operation, Clamp):
         return partial(_clamped, _unit(operation.vector, sources), operation.least, operation.most)
     if isinstance(operation, ClampFeature):
-        return partial(sources.feature_of(operation.feature, site), operation.least, operation.most)
+        return partial(sources.feature_of(operation.feature, edit.site), operation.least, operation.most)
     if isinstance(operation, Swap):
         return partial(_swapped, _unit(operation.origin, sources), _unit(operation.target, sources))
     assert isinstance(operation, Noise)
