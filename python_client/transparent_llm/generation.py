@@ -14,13 +14,14 @@ from transparent_llm.interventions.own import OwnEdits
 from transparent_llm.quoting import kind_of, quoted
 from transparent_llm.run_input import RunInput, one_text, require_token_ids
 from transparent_llm.runtime.indexing import integer
-from transparent_llm.runtime.numbers import finite_number, is_one
+from transparent_llm.runtime.numbers import finite_number
+from transparent_llm.scalars import is_one
 
 MOST_STOPS, LONGEST_STOP_BYTES, MOST_TOP_LOGPROBS, MOST_MESSAGES = 16, 256, 20, 1024
 """Of one generation; messages are those of one chat."""
 
-MOST_NEW_TOKENS = 2**32 - 1
-"""No context is that long; whether a model's is long enough, it says itself."""
+MOST_TOKENS = 2**32 - 1
+"""No vocabulary and no context has more: what a request can name. A model says itself how many it has."""
 
 _COLDEST, _HOTTEST = 0.01, 100.0
 
@@ -74,7 +75,7 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InvalidRequestError(f"max_new_tokens is {self.max_new_tokens}: it must be 1 or more")
-        require_few("new tokens", self.max_new_tokens, MOST_NEW_TOKENS)
+        require_few("new tokens", self.max_new_tokens, MOST_TOKENS)
         if self.temperature != 0 and not _COLDEST <= self.temperature <= _HOTTEST:  # NaN is neither
             raise InvalidRequestError(
                 f"temperature is {self.temperature}: it must be 0, for the likeliest token each time, or from "

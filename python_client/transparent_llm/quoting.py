@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from transparent_llm.scalars import unwrapped
+
 _LONGEST = 100
 _MOST_SIZES = 8
 
@@ -16,14 +18,12 @@ def quoted(text: str) -> str:
 
 def kind_of(value: object) -> str:
     """What somebody gave that cannot be used: its type, and itself where that is short."""
-    kind = type(value).__name__
+    kind, value = type(value).__name__, unwrapped(value)
     if isinstance(value, str):
         return f"{kind} {quoted(value)}"
     if isinstance(value, int | float | complex):
         return f"{kind} {value!r}"
     shape = getattr(value, "shape", None)
-    if shape == () and hasattr(value, "item"):
-        return f"{kind} {value.item()!r}"
     return kind if shape is None else f"{kind} of shape {listed(tuple(shape))}"
 
 

@@ -43,7 +43,7 @@ class RunInput:
             )
         held = tuple(sentences)
         for index, sentence in enumerate(held):
-            _require_text(f"sentence {index}", sentence, {"sentence": str(index)})
+            _require_text(index, sentence)
         return cls(sentences=held, add_bos=checked_bos(add_bos))
 
     @classmethod
@@ -97,7 +97,7 @@ def one_text(text: object) -> str:
     """
     if not isinstance(text, str):
         raise InvalidRequestError(f"text must be one string, got {kind_of(text)}")
-    _require_text("text", text, {})
+    _require_unicode("text", text, {})
     return text
 
 
@@ -147,11 +147,16 @@ def require_token_ids(token_ids: Sequence[int]) -> None:
         )
 
 
-def _require_text(what: str, given: object, metadata: dict[str, str]) -> None:
-    if not isinstance(given, str):
-        raise InvalidRequestError(f"{what} is not text but {type(given).__name__}", metadata=metadata)
+def _require_text(index: int, sentence: object) -> None:
+    metadata = {"sentence": str(index)}
+    if not isinstance(sentence, str):
+        raise InvalidRequestError(f"sentence {index} is not text but {type(sentence).__name__}", metadata=metadata)
+    _require_unicode(f"sentence {index}", sentence, metadata)
+
+
+def _require_unicode(what: str, text: str, metadata: dict[str, str]) -> None:
     try:
-        given.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"{what} is not valid Unicode at character {error.start}: {error.reason}", metadata=metadata

@@ -147,7 +147,7 @@ def test_occlusion_is_of_positions_of_the_stream_or_a_branch() -> None:
         occlusion(ran(tiny(), [1, 2, 3]), Metric(3), site="head")  # type: ignore[arg-type]  # that is what is refused
 
 
-def test_tokens_of_metrics_and_baselines_can_be_numbers_of_numpy_and_torch(rows: list[list[int]]) -> None:
+def test_tokens_of_metrics_and_baselines_can_be_numbers_of_numpy_and_torch() -> None:
     llm = ran(tiny(), [1, 2, 3], [4, 5, 6])
     wanted = saliency(llm, Metric(7, 8), batch_i=1)["norm"]
     arrays = [np.int64(7), torch.tensor(7)], [np.int64(8), torch.tensor(8)]

@@ -254,8 +254,7 @@ def attribution_patching(
 
     Returns:
         `value`: positive where moving toward the clean row raises the metric. With `verify` also `patched`, what
-        patching gains, and the title has the correlation of both, where they
-        have one.
+        patching gains, and the title has the correlation of both, where they have one.
 
     Raises: as `gradient` and `patch_sweep`.
     """

@@ -16,7 +16,7 @@ from transparent_llm.interventions import Site, Vector
 from transparent_llm.interventions.site import SiteKind
 from transparent_llm.interventions.vector import vector_of
 from transparent_llm.runtime.indexing import integer
-from transparent_llm.runtime.numbers import is_one
+from transparent_llm.scalars import is_one
 
 Measure = Literal["logit", "logprob", "prob", "loss", "kl", "entropy", "projection"]
 
@@ -140,10 +140,17 @@ def _plain(argument: str, given: Any) -> Any:
     return integer(argument, given) if is_one(given) else tuple(_plain(argument, name) for name in given)
 
 
+def names_of(given: Tokens | None) -> tuple[TokenName, ...]:
+    """One or several of a metric, as a tuple; empty where it has none."""
+    if given is None:
+        return ()
+    return given if isinstance(given, tuple) else (given,)
+
+
 def _ids(llm: TransparentLlm, argument: str, given: Tokens | None, row: int | None) -> tuple[int, ...] | None:
     if given is None:
         return None
-    names = given if isinstance(given, tuple) else (given,)
+    names = names_of(given)
     if row is not None and len(names) != 1:
         if len(names) != llm.batch_size():
             raise InvalidRequestError(
@@ -157,7 +164,7 @@ def _ids(llm: TransparentLlm, argument: str, given: Tokens | None, row: int | No
 def _of_rows(name: str, given: Tokens | None, n_rows: int) -> tuple[int, ...] | None:
     if given is None:
         return None
-    ids = given if isinstance(given, tuple) else (given,)
+    ids = names_of(given)
     if len(ids) not in (1, n_rows):
         raise InvalidRequestError(f"{name} has {len(ids)} entries for {n_rows} rows: give one for all, or one for each")
     made = [int(token) for token in ids]

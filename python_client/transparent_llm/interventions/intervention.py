@@ -30,6 +30,7 @@ from transparent_llm.interventions.vector import SaeFeature, Vector, sae_feature
 from transparent_llm.quoting import kind_of, listed
 from transparent_llm.runtime.indexing import integer
 from transparent_llm.runtime.numbers import finite_number
+from transparent_llm.scalars import is_one
 
 Positions = OneOf["all", "last"] | Iterable[int]
 Rows = OneOf["all"] | Iterable[int]
@@ -185,9 +186,10 @@ def swap(site: Site, origin: Numbers, target: Numbers, *, positions: Positions, 
 
 def noise(site: Site, sd: float, seed: int, *, positions: Positions, rows: Rows = "all") -> Intervention:
     """Add normal noise, the same for the same seed, row and position on every machine, whatever else the batch has."""
-    if finite_number("sd", sd) < 0:
+    amount = finite_number("sd", sd)
+    if amount < 0:
         raise InvalidRequestError(f"sd is {sd}: a standard deviation is 0 or more")
-    return _made(site, Noise(float(sd), integer("seed", seed)), positions, rows)
+    return _made(site, Noise(amount, integer("seed", seed)), positions, rows)
 
 
 def _made(site: Site, operation: Operation, positions: Positions, rows: Rows) -> Intervention:
@@ -204,9 +206,9 @@ def _selected(name: str, given: object, words: tuple[str, ...]) -> tuple[int, ..
         if given not in words:
             raise InvalidRequestError(f"{name} is {given!r}: it must be {' or '.join(map(repr, words))}, or a list")
         return given
-    if not isinstance(given, Iterable):
+    if is_one(given):
         raise InvalidRequestError(f"{name} must be {' or '.join(map(repr, words))}, or a list, got {kind_of(given)}")
-    found = tuple(integer(name, each) for each in given)
+    found = tuple(integer(name, each) for each in given)  # type: ignore[attr-defined]  # it is a list
     if not found:
         raise InvalidRequestError(f"{name} is empty, so nothing would be changed")
     if len(set(found)) != len(found):

@@ -1,17 +1,14 @@
-"""Single numbers as people give them: Python's own, numpy's, and those of tensors without axes."""
+"""Numbers as people give them: Python's own, numpy's, and those of tensors without axes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from contextlib import suppress
+from numbers import Real
 
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.quoting import kind_of
-
-
-def is_one(given: object) -> bool:
-    """Whether it is one value, and no list of them: a tensor or an array without axes is one, as is a text."""
-    return isinstance(given, str) or not isinstance(given, Iterable) or getattr(given, "shape", None) == ()
+from transparent_llm.scalars import unwrapped
 
 
 def finite_number(argument: str, got: object) -> float:
@@ -20,13 +17,12 @@ def finite_number(argument: str, got: object) -> float:
     Raises:
         InvalidRequestError: it is no number, or no finite one; the message names the argument.
     """
-    if is_one(got) and hasattr(got, "__float__") and not isinstance(got, bool):
-        try:
-            number = float(got)
-        except (OverflowError, TypeError):  # as of 10**400, and of complex tensors
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    raise InvalidRequestError(
-        f"{argument} must be a finite number, got {kind_of(got)}", metadata={"argument": argument}
-    )
+    given, number = unwrapped(got), math.nan
+    if isinstance(given, Real) and not isinstance(given, bool):
+        with suppress(OverflowError):  # as of 10**400
+            number = float(given)
+    if not math.isfinite(number):
+        raise InvalidRequestError(
+            f"{argument} must be a finite number, got {kind_of(got)}", metadata={"argument": argument}
+        )
+    return number

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from transparent_llm.errors import InvalidRequestError
 from transparent_llm.generation import (
     MOST_MESSAGES,
+    MOST_TOKENS,
     Chat,
     Finished,
     GenerationSettings,
@@ -28,9 +29,6 @@ from transparent_llm.wire.protocol_error import ProtocolError
 
 _LONGEST_TOKEN, _LONGEST_ID = 1000, 256
 """Characters that are kept of a token of an answer; those of what names a run, at the most."""
-
-_MOST_TOKENS = 2**32 - 1
-"""Which the field of `top_k` can name; no vocabulary has as many."""
 
 _PROMPTS = pb.GenerateRequest.DESCRIPTOR.fields_by_name["prompts"].number
 
@@ -58,7 +56,7 @@ def to_wire(
         model=model,
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
-        top_k=min(settings.top_k or 0, _MOST_TOKENS),
+        top_k=min(settings.top_k or 0, MOST_TOKENS),
         top_p=settings.top_p,
         seed=settings.seed,
         stop_strings=settings.stop_strings,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from google.protobuf.message import DecodeError
 
-from transparent_llm.analysis.metrics import OF_TOKENS, Measure, Metric
+from transparent_llm.analysis.metrics import OF_TOKENS, Measure, Metric, names_of
 from transparent_llm.analysis.sweep_cells import Cell, Sweep, SweepPart, SweepPlan
 from transparent_llm.errors import InvalidRequestError, TooLargeError
 from transparent_llm.wire import interventions, sites
@@ -160,8 +160,8 @@ def metric_to_wire(metric: Metric, run_id_of: Named) -> pb.SweepMetric:
     """A metric as a message."""
     message = pb.SweepMetric(kind=_KINDS[metric.measure])  # type: ignore[arg-type]  # a number of the enum
     if metric.measure in OF_TOKENS:
-        message.token_ids.extend(_ids(metric.token))
-        message.minus_token_ids.extend(_ids(metric.minus))
+        message.token_ids.extend(names_of(metric.token))
+        message.minus_token_ids.extend(names_of(metric.minus))
     if metric.measure != "loss":
         message.pos = metric.pos
     if metric.run is not None:
@@ -170,10 +170,6 @@ def metric_to_wire(metric: Metric, run_id_of: Named) -> pb.SweepMetric:
         message.site.CopyFrom(sites.site_to_wire(metric.site))
         message.direction.CopyFrom(interventions.vector_to_wire(metric.direction, run_id_of))
     return message
-
-
-def _ids(given: object) -> Sequence[int]:
-    return () if given is None else given if isinstance(given, tuple) else (given,)
 
 
 def metric_from_wire(message: pb.SweepMetric, sources: Sources) -> Metric:
