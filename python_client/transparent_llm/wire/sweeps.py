@@ -160,8 +160,8 @@ def metric_to_wire(metric: Metric, run_id_of: Named) -> pb.SweepMetric:
     """A metric as a message."""
     message = pb.SweepMetric(kind=_KINDS[metric.measure])  # type: ignore[arg-type]  # a number of the enum
     if metric.measure in OF_TOKENS:
-        message.token_ids.extend(names_of(metric.token))
-        message.minus_token_ids.extend(names_of(metric.minus))
+        message.token_ids.extend(names_of(metric.token))  # type: ignore[arg-type]  # ids, by now
+        message.minus_token_ids.extend(names_of(metric.minus))  # type: ignore[arg-type]  # the same
     if metric.measure != "loss":
         message.pos = metric.pos
     if metric.run is not None:
